@@ -1,0 +1,248 @@
+"""Settings of the whole site. Everything comes from the environment; the table in README.md lists it.
+
+Wrong or missing values stop the start with a sentence that names the variable (`ImproperlyConfigured`).
+"""
+
+import os
+import secrets
+import sys
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import dj_database_url
+from django.core.exceptions import ImproperlyConfigured
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+
+
+def env_int(name: str, default: int) -> int:
+    """The environment variable `name` as an int; raises ImproperlyConfigured naming it when it is no number."""
+    text = os.environ.get(name, str(default))
+    try:
+        return int(text)
+    except ValueError:
+        raise ImproperlyConfigured(f"{name} must be a whole number, not {text!r}.") from None
+
+
+def env_bool(name: str, default: bool) -> bool:
+    """The environment variable `name` as a bool: 1/true/yes/on or 0/false/no/off."""
+    text = os.environ.get(name, "").strip().lower()
+    if not text:
+        return default
+    if text in {"1", "true", "yes", "on"}:
+        return True
+    if text in {"0", "false", "no", "off"}:
+        return False
+    raise ImproperlyConfigured(f"{name} must be true or false, not {text!r}.")
+
+
+def env_list(name: str, default: str = "") -> list[str]:
+    """The environment variable `name`, split at commas; empty parts are dropped."""
+    return [part.strip() for part in os.environ.get(name, default).split(",") if part.strip()]
+
+
+# --- where things lie ---------------------------------------------------------------------------------------------
+DATA_DIR = Path(os.environ.get("DATA_DIR") or BASE_DIR / "var").resolve()
+RUN_DIR = DATA_DIR / "run"  # sockets, pid files, generated configuration
+LOG_DIR = DATA_DIR / "log"
+TMP_DIR = DATA_DIR / "tmp"  # same file system as the data, so that a finished file is renamed into place
+FILES_DIR = DATA_DIR / "files"  # uploads, by sha256
+MMS_DIR = DATA_DIR / "mms"  # the bundled MMS: OCI store, layers, build logs, services
+for _directory in (DATA_DIR, RUN_DIR, LOG_DIR, TMP_DIR, FILES_DIR, MMS_DIR):
+    _directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+# --- where the site is reached ------------------------------------------------------------------------------------
+HOST = os.environ.get("HOST", "127.0.0.1")
+PORT = env_int("PORT", 8000)
+_reachable = "127.0.0.1" if HOST in {"0.0.0.0", "::", ""} else HOST  # noqa: S104 - compared, not bound
+SITE_URL = os.environ.get("SITE_URL", f"http://{_reachable}:{PORT}").rstrip("/")
+FILES_URL = os.environ.get("FILES_URL", SITE_URL).rstrip("/")  # where the MMS fetches uploads
+GATEWAY_URL = os.environ.get("GATEWAY_URL", SITE_URL).rstrip("/")  # public base of the scoring URLs
+# Which parts this process serves: the compose file runs the dashboard and the MMS in containers of their own.
+SERVE = set(env_list("SERVE", "dashboard,mms"))
+if SERVE - {"dashboard", "mms"}:
+    raise ImproperlyConfigured("SERVE takes a comma separated list of: dashboard, mms.")
+
+ALLOWED_HOSTS = env_list("ALLOWED_HOSTS") or sorted(
+    {"localhost", "127.0.0.1", "[::1]", _reachable}
+    | {urlsplit(url).hostname or "" for url in (SITE_URL, FILES_URL, GATEWAY_URL)}
+)
+CSRF_TRUSTED_ORIGINS = env_list("CSRF_TRUSTED_ORIGINS") or [SITE_URL]
+SECURE = SITE_URL.startswith("https://")
+
+# --- secrets ------------------------------------------------------------------------------------------------------
+
+
+def _secret_key() -> str:
+    """SECRET_KEY, or the one made once under DATA_DIR (mode 0600)."""
+    if key := os.environ.get("SECRET_KEY"):
+        return key
+    path = DATA_DIR / "secret_key"
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        return path.read_text().strip()
+    with os.fdopen(descriptor, "w") as file:
+        file.write(key := secrets.token_urlsafe(50))
+    return key
+
+
+SECRET_KEY = _secret_key()
+SECRET_KEY_FALLBACKS = env_list("SECRET_KEY_FALLBACKS")
+# The salt of the encrypted fields: keeps these keys apart from others made of SECRET_KEY.
+SALT_KEY = "encrypted-fields"
+
+DEBUG = env_bool("DEBUG", False)
+
+# --- parts --------------------------------------------------------------------------------------------------------
+INSTALLED_APPS = [
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "django_htmx",
+    "heroicons",
+    "dashboard",
+    "deployments",
+    "mms",
+]
+# Pages only. The MMS API and the plain ASGI parts (see asgi.py) do not pass through these.
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "csp.middleware.CSPMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "django.middleware.gzip.GZipMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "django_htmx.middleware.HtmxMiddleware",
+]
+ROOT_URLCONF = "dashboard.urls"
+ASGI_APPLICATION = "dashboard.asgi.application"
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+                "dashboard.access.context",
+            ],
+        },
+    },
+]
+
+# --- database -----------------------------------------------------------------------------------------------------
+DATABASES = {"default": dj_database_url.parse(os.environ.get("DATABASE_URL") or f"sqlite:///{DATA_DIR / 'db.sqlite3'}")}
+if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
+    # All four are needed when several processes share one file: see docs/decisions/0002-sqlite.md.
+    DATABASES["default"]["OPTIONS"] = {
+        "timeout": 20,
+        "transaction_mode": "IMMEDIATE",
+        "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA foreign_keys=ON;",
+    }
+    # A connection of a worker thread lives on; opening one costs more than most queries.
+    DATABASES["default"]["CONN_MAX_AGE"] = None
+else:
+    DATABASES["default"]["CONN_MAX_AGE"] = 60
+    DATABASES["default"]["CONN_HEALTH_CHECKS"] = True
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+# --- Redis and Celery ---------------------------------------------------------------------------------------------
+REDIS_URL = os.environ.get("REDIS_URL") or f"unix://{RUN_DIR / 'redis.sock'}"
+CELERY_BROKER_URL = REDIS_URL.replace("unix://", "redis+socket://", 1)
+CELERY_RESULT_BACKEND = None  # nobody waits for a result: the database says what happened
+CELERY_TASK_IGNORE_RESULT = True
+CELERY_TASK_DEFAULT_QUEUE = "celery"
+CELERY_TASK_ROUTES = {"mms.*": {"queue": "mms"}}
+CELERY_TASK_SERIALIZER = "json"
+CELERY_ACCEPT_CONTENT = ["json"]
+CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
+CELERY_WORKER_HIJACK_ROOT_LOGGER = False
+CELERY_WORKER_SEND_TASK_EVENTS = False
+CELERY_WORKER_ENABLE_REMOTE_CONTROL = False  # leaves reply lists in Redis for ever when a worker dies (celery#6089)
+CELERY_WORKER_PREFETCH_MULTIPLIER = 1
+CELERY_TIMEZONE = "UTC"
+# A queue message is only a hint; the database says what is due. So nothing waits in the queue for long.
+CELERY_BROKER_TRANSPORT_OPTIONS = {"visibility_timeout": 3600, "socket_timeout": 30, "socket_connect_timeout": 5}
+CELERY_BEAT_SCHEDULE_FILENAME = str(RUN_DIR / "beat-schedule")
+
+# --- people -------------------------------------------------------------------------------------------------------
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator"},
+    {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator", "OPTIONS": {"min_length": 10}},
+    {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
+    {"NAME": "django.contrib.auth.password_validation.NumericPasswordValidator"},
+]
+LOGIN_URL = "sign_in"
+LOGIN_REDIRECT_URL = "home"
+LOGOUT_REDIRECT_URL = "sign_in"
+SESSION_COOKIE_AGE = 12 * 3600
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = SECURE
+SESSION_COOKIE_SAMESITE = CSRF_COOKIE_SAMESITE = "Lax"
+CSRF_COOKIE_HTTPONLY = True  # scripts read the token from the page
+X_FRAME_OPTIONS = "DENY"
+SECURE_REFERRER_POLICY = "same-origin"
+SECURE_CONTENT_TYPE_NOSNIFF = True
+CONTENT_SECURITY_POLICY = {
+    "DIRECTIVES": {
+        "default-src": ["'none'"],
+        "script-src": ["'self'"],
+        "style-src": ["'self'"],
+        "img-src": ["'self'", "data:"],
+        "font-src": ["'self'"],
+        "connect-src": ["'self'"],
+        "form-action": ["'self'"],
+        "base-uri": ["'none'"],
+        "frame-ancestors": ["'none'"],
+    }
+}
+
+# --- the rest -----------------------------------------------------------------------------------------------------
+LANGUAGE_CODE = "en"
+TIME_ZONE = "UTC"
+USE_TZ = True
+STATIC_URL = "static/"
+STATIC_ROOT = DATA_DIR / "static"
+STATICFILES_DIRS = [BASE_DIR / "static"]
+STORAGES = {
+    "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
+    "staticfiles": {"BACKEND": "whitenoise.storage.CompressedManifestStaticFilesStorage"},
+}
+if "pytest" in sys.modules:  # the tests render pages without a collectstatic first
+    STORAGES["staticfiles"] = {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"}
+WHITENOISE_USE_FINDERS = DEBUG or "pytest" in sys.modules
+FILE_UPLOAD_TEMP_DIR = str(TMP_DIR)
+DATA_UPLOAD_MAX_MEMORY_SIZE = 2_621_440
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"line": {"format": "{asctime} {levelname} {name}: {message}", "style": "{"}},
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "root": {"handlers": ["stderr"], "level": os.environ.get("LOG_LEVEL", "INFO").upper()},
+    "loggers": {"django.request": {"level": "ERROR"}},
+}
+
+# --- limits of the dashboard --------------------------------------------------------------------------------------
+UPLOAD_MAX_BYTES = env_int("UPLOAD_MAX_BYTES", 10 * 1024**3)
+
+# --- the bundled MMS ----------------------------------------------------------------------------------------------
+MMS_FETCH_MAX_BYTES = env_int("MMS_FETCH_MAX_BYTES", 10 * 1024**3)
+MMS_UNPACK_MAX_BYTES = env_int("MMS_UNPACK_MAX_BYTES", 20 * 1024**3)
+MMS_FETCH_ALLOW_PRIVATE = env_bool("MMS_FETCH_ALLOW_PRIVATE", False)  # FILES_URL's own origin is always allowed
+MMS_BUILD_TIMEOUT = env_int("MMS_BUILD_TIMEOUT", 1800)  # seconds
+MMS_BUILDS = env_int("MMS_BUILDS", 2)  # image builds at a time
+MMS_BASE_IMAGE = os.environ.get("MMS_BASE_IMAGE", "")  # e.g. registry.example/python:3.11-slim; none by default
+MMS_SCORING_PROCESSES = env_int("MMS_SCORING_PROCESSES", 1)  # per service
+MMS_INIT_TIMEOUT = env_int("MMS_INIT_TIMEOUT", 120)  # seconds
+MMS_RUN_TIMEOUT = env_int("MMS_RUN_TIMEOUT", 60)  # seconds
+MMS_BODY_MAX_BYTES = env_int("MMS_BODY_MAX_BYTES", 16 * 1024**2)
+MMS_QUEUE_LENGTH = env_int("MMS_QUEUE_LENGTH", 100)  # requests waiting per scoring process; more are answered 503
+SUPERVISOR_SOCKET = os.environ.get("SUPERVISOR_SOCKET") or str(RUN_DIR / "supervisor.sock")

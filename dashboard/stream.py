@@ -1,0 +1,1 @@
+"""The live stream: one SSE connection per visible tab."""

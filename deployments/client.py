@@ -1,0 +1,1 @@
+"""The MMS client: one method per REST operation."""

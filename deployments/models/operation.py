@@ -1,0 +1,94 @@
+"""Everything a person asked for, and where it stands (DESIGN: one pipeline for every write)."""
+
+import uuid
+
+from django.db import models
+from django.db.models import Q
+
+from deployments.models.account import HostingAccount
+from deployments.models.image import Image
+from deployments.models.manifest import Manifest
+from deployments.models.model import RegisteredModel
+from deployments.models.service import Service
+
+
+class Kind(models.TextChoices):
+    REGISTER_MODEL = "register_model", "Register model"
+    CREATE_MANIFEST = "create_manifest", "Create manifest"
+    CREATE_IMAGE = "create_image", "Create image"
+    CREATE_SERVICE = "create_service", "Create service"
+    UPDATE_SERVICE = "update_service", "Update service"
+    DELETE_SERVICE = "delete_service", "Delete service"
+
+
+class State(models.TextChoices):
+    QUEUED = "queued", "Queued"
+    SENDING = "sending", "Sending"
+    NOT_STARTED = "not_started", "Accepted"
+    RUNNING = "running", "Running"
+    SUCCEEDED = "succeeded", "Succeeded"
+    FAILED = "failed", "Failed"
+    CANCELED = "canceled", "Canceled"
+    UNCERTAIN = "uncertain", "Uncertain"
+
+
+TERMINAL = frozenset({State.SUCCEEDED, State.FAILED, State.CANCELED})
+OPEN = frozenset(set(State) - TERMINAL)
+
+
+class Operation(models.Model):
+    """One thing a person asked for. Its id is also the idempotency key (`x-ms-client-request-id`)."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    account = models.ForeignKey(HostingAccount, on_delete=models.CASCADE, related_name="operations")
+    kind = models.CharField(max_length=32, choices=Kind.choices)
+    state = models.CharField(max_length=16, choices=State.choices, default=State.QUEUED)
+    requested_by = models.CharField(max_length=150)
+    requested_at = models.DateTimeField(auto_now_add=True)
+    # What to send, in this project's words and without secrets: registries and clusters are named by primary key.
+    body = models.JSONField(default=dict)
+    # The row it is about: exactly one, by kind.
+    model = models.ForeignKey(RegisteredModel, null=True, on_delete=models.CASCADE, related_name="operations")
+    manifest = models.ForeignKey(Manifest, null=True, on_delete=models.CASCADE, related_name="operations")
+    image = models.ForeignKey(Image, null=True, on_delete=models.CASCADE, related_name="operations")
+    service = models.ForeignKey(Service, null=True, on_delete=models.CASCADE, related_name="operations")
+
+    mms_operation_id = models.CharField(max_length=200, blank=True, default="")
+    sent_at = models.DateTimeField(null=True, blank=True)
+    accepted_at = models.DateTimeField(null=True, blank=True)
+    finished_at = models.DateTimeField(null=True, blank=True)
+    state_since = models.DateTimeField(auto_now_add=True)
+    checked_at = models.DateTimeField(null=True, blank=True, help_text="When the server was last asked.")
+    next_poll_at = models.DateTimeField(null=True, blank=True)
+    claimed_until = models.DateTimeField(null=True, blank=True, help_text="A worker holds it until then.")
+    attempts = models.PositiveIntegerField(default=0)
+
+    error_code = models.CharField(max_length=100, blank=True, default="")
+    error_message = models.TextField(blank=True, default="", help_text="The reason, for people.")
+    error_details = models.JSONField(default=list, blank=True)
+    retry_of = models.ForeignKey("self", null=True, blank=True, on_delete=models.SET_NULL, related_name="retries")
+    cancel_requested = models.BooleanField(default=False)
+
+    class Meta:
+        ordering = ["-requested_at"]
+        indexes = [
+            models.Index(fields=["account", "-requested_at"], name="operation_newest"),
+            models.Index(fields=["state", "next_poll_at"], name="operation_due"),
+        ]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["service"], condition=Q(state__in=sorted(OPEN)), name="one_open_operation_per_service"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.get_kind_display()} · {self.resource or '?'}"
+
+    @property
+    def resource(self) -> RegisteredModel | Manifest | Image | Service | None:
+        """The row this operation is about."""
+        return self.model or self.manifest or self.image or self.service
+
+    @property
+    def is_open(self) -> bool:
+        return self.state in OPEN

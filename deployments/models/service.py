@@ -1,0 +1,26 @@
+from django.db import models
+
+from deployments.models.account import Cluster
+from deployments.models.image import Image
+from deployments.models.mirrored import Mirrored
+
+
+class Service(Mirrored):
+    """A web service that answers with an image's models."""
+
+    name = models.CharField(max_length=255)
+    image = models.ForeignKey(Image, null=True, blank=True, on_delete=models.SET_NULL, related_name="services")
+    cluster = models.ForeignKey(Cluster, null=True, blank=True, on_delete=models.SET_NULL, related_name="services")
+    updated_at = models.DateTimeField(null=True, blank=True, help_text="As the server says.")
+    state = models.CharField(max_length=64, blank=True, default="", help_text="The server's word, e.g. Succeeded.")
+    # Reported by the bundled MMS only; empty: not reported.
+    health = models.CharField(max_length=32, blank=True, default="")
+    health_detail = models.TextField(blank=True, default="")
+    scoring_uri = models.TextField(blank=True, default="")
+    revisions = models.JSONField(default=list, blank=True)
+
+    class Meta(Mirrored.Meta):
+        indexes = [*Mirrored.Meta.indexes, models.Index(fields=["account", "name"], name="service_name")]
+
+    def __str__(self) -> str:
+        return self.name

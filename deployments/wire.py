@@ -1,0 +1,1 @@
+"""All wire spellings of the MMS API."""

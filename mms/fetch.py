@@ -1,0 +1,1 @@
+"""Fetching and unpacking what people name by URL, safely."""

@@ -1,0 +1,1 @@
+"""The gateway: one stable scoring URL per service."""

@@ -1,0 +1,174 @@
+"""The tables of the bundled MMS."""
+
+import uuid
+
+from django.db import models
+from encrypted_fields.fields import EncryptedTextField
+
+
+class Account(models.Model):
+    """A hosting account of this server: the first three parts of every URL."""
+
+    subscription = models.CharField(max_length=200)
+    resource_group = models.CharField(max_length=200)
+    name = models.CharField(max_length=200)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["subscription", "resource_group", "name"], name="mms_account")]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Token(models.Model):
+    """A bearer token of one account, kept as a SHA-256 hash."""
+
+    account = models.ForeignKey(Account, on_delete=models.CASCADE, related_name="tokens")
+    name = models.CharField(max_length=100)
+    digest = models.CharField(max_length=64, unique=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+    revoked_at = models.DateTimeField(null=True, blank=True)
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Resource(models.Model):
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    account = models.ForeignKey(Account, on_delete=models.CASCADE, related_name="%(class)ss")
+    description = models.CharField(max_length=512, blank=True, default="")
+    created_at = models.DateTimeField(auto_now_add=True, db_index=True)
+
+    class Meta:
+        abstract = True
+
+
+class Model(Resource):
+    name = models.CharField(max_length=32)
+    version = models.PositiveIntegerField()
+    url = models.TextField()
+    tags = models.JSONField(default=list)
+    mime_type = models.CharField(max_length=200, blank=True, default="")
+    unpack = models.BooleanField(default=False)
+    client_request_id = models.CharField(max_length=100, null=True)  # noqa: DJ001 - null is not unique
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["account", "name", "version"], name="mms_model_version"),
+            models.UniqueConstraint(fields=["account", "client_request_id"], name="mms_model_client_request"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.name} v{self.version}"
+
+
+class Manifest(Resource):
+    driver_program = models.CharField(max_length=255, blank=True, default="")
+    model_ids = models.JSONField(help_text="As sent: ids or names.")
+    assets = models.JSONField(help_text="Items: id, url, mimeType, unPack.")
+    runtime_type = models.CharField(max_length=32)
+    properties = models.JSONField(default=dict)
+    # A name in model_ids means its newest version at creation: frozen here, in the order sent.
+    resolved_model_ids = models.JSONField(default=list, help_text="Model ids.")
+    client_request_id = models.CharField(max_length=100, null=True)  # noqa: DJ001
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["account", "client_request_id"], name="mms_manifest_client_request"),
+        ]
+
+    def __str__(self) -> str:
+        return str(self.id)
+
+
+class Image(Resource):
+    manifest = models.ForeignKey(Manifest, on_delete=models.PROTECT, related_name="images")
+    image_type = models.CharField(max_length=32, default="Docker")
+    registry_location = models.CharField(max_length=400)
+    registry_user = models.CharField(max_length=200, blank=True, default="")
+    registry_password = EncryptedTextField(null=True, blank=True)
+    # Set when the build has succeeded; an image without digest is not there for readers.
+    digest = models.CharField(max_length=100, blank=True, default="")
+    reference = models.CharField(max_length=500, blank=True, default="")
+    result = models.JSONField(default=dict, blank=True, help_text="What the build reported.")
+
+    def __str__(self) -> str:
+        return str(self.id)
+
+
+class Service(Resource):
+    name = models.CharField(max_length=255)
+    image = models.ForeignKey(Image, on_delete=models.PROTECT, related_name="services")
+    state = models.CharField(max_length=16, default="NotStarted")
+    health = models.CharField(max_length=16, blank=True, default="")
+    health_detail = models.TextField(blank=True, default="")
+    kube_config = EncryptedTextField(null=True, blank=True)
+    pull_secret = models.CharField(max_length=200)
+    primary_key = EncryptedTextField(null=True)
+    secondary_key = EncryptedTextField(null=True)
+    updated_at = models.DateTimeField(auto_now=True)
+    deleted_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["account", "name"], condition=models.Q(deleted_at=None), name="mms_service_name"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Revision(models.Model):
+    """One image a service runs or ran. Numbers count up from 1; a number is never used again."""
+
+    service = models.ForeignKey(Service, on_delete=models.CASCADE, related_name="revisions")
+    number = models.PositiveIntegerField()
+    image = models.ForeignKey(Image, on_delete=models.PROTECT, related_name="revisions")
+    state = models.CharField(max_length=16, default="starting")  # starting, active, draining, stopped, failed
+    address = models.CharField(max_length=500, blank=True, default="", help_text="Where the gateway finds it.")
+    detail = models.TextField(blank=True, default="")
+    created_at = models.DateTimeField(auto_now_add=True)
+    activated_at = models.DateTimeField(null=True, blank=True)
+    stopped_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        ordering = ["-number"]
+        constraints = [models.UniqueConstraint(fields=["service", "number"], name="mms_revision_number")]
+
+    def __str__(self) -> str:
+        return f"{self.service_id} r{self.number}"
+
+
+class Operation(models.Model):
+    """An asynchronous operation as clients poll it."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    account = models.ForeignKey(Account, on_delete=models.CASCADE, related_name="operations")
+    operation_type = models.CharField(max_length=16)  # Image, Service
+    verb = models.CharField(max_length=32)  # create_image, create_service, update_service, delete_service
+    state = models.CharField(max_length=16, default="NotStarted", db_index=True)
+    image = models.ForeignKey(Image, null=True, on_delete=models.CASCADE, related_name="operations")
+    service = models.ForeignKey(Service, null=True, on_delete=models.CASCADE, related_name="operations")
+    revision = models.ForeignKey(Revision, null=True, on_delete=models.CASCADE, related_name="operations")
+    client_request_id = models.CharField(max_length=100, null=True)  # noqa: DJ001
+    created_at = models.DateTimeField(auto_now_add=True)
+    ended_at = models.DateTimeField(null=True, blank=True)
+    error = models.JSONField(null=True, blank=True)
+    claimed_until = models.DateTimeField(null=True, blank=True)
+    cancel_requested = models.BooleanField(default=False)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["account", "client_request_id"], name="mms_operation_client_request"),
+            models.UniqueConstraint(
+                fields=["service"],
+                condition=models.Q(state__in=["NotStarted", "Running"]),
+                name="mms_one_open_operation_per_service",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.verb} {self.id}"
