@@ -1,0 +1,56 @@
+"""What a person with an empty cache waits for, seen by headless Chromium."""
+
+import statistics
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from playwright.sync_api import Browser, sync_playwright
+
+ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
+
+
+@dataclass(frozen=True)
+class ColdPage:
+    seconds: float  # from the click until the rows are seen, median of the runs
+    bytes: int  # everything that came over the wire, headers included
+    requests: int
+
+
+@contextmanager
+def chromium() -> Iterator[Browser]:
+    """Debian's Chromium, headless."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=ARGUMENTS)
+        try:
+            yield browser
+        finally:
+            browser.close()
+
+
+def cold_page(browser: Browser, url: str, row: str, *, cookies: list[dict] | None = None, runs: int = 5) -> ColdPage:
+    """Open `url` with nothing cached until an element that matches `row` is visible; `runs` times."""
+    seen = [_once(browser, url, row, cookies or []) for _ in range(runs)]
+    return ColdPage(
+        seconds=statistics.median(page.seconds for page in seen),
+        bytes=max(page.bytes for page in seen),
+        requests=max(page.requests for page in seen),
+    )
+
+
+def _once(browser: Browser, url: str, row: str, cookies: list[dict]) -> ColdPage:
+    context = browser.new_context()  # a context has a cache of its own, empty at first
+    context.add_cookies(cookies)
+    page = context.new_page()
+    sizes: list[int] = []
+    protocol = context.new_cdp_session(page)
+    protocol.send("Network.enable")
+    protocol.on("Network.loadingFinished", lambda event: sizes.append(int(event["encodedDataLength"])))
+    started = time.perf_counter()
+    page.goto(url, wait_until="commit")
+    page.wait_for_selector(row, state="visible", timeout=60_000)
+    seconds = time.perf_counter() - started
+    page.wait_for_timeout(1000)  # what is still loading counts for the size, not for the time
+    context.close()
+    return ColdPage(seconds, sum(sizes), len(sizes))
