@@ -1,0 +1,25 @@
+"""`python -m scoring`: what an image runs."""
+
+import os
+import sys
+
+from . import processes, server
+from .settings import Misconfigured, Settings
+from .worker import INIT_FAILED
+
+
+def main() -> int:
+    try:
+        settings = Settings.from_environment(os.environ)
+    except Misconfigured as reason:
+        print(reason, file=sys.stderr)
+        return INIT_FAILED
+    return processes.serve(settings) if settings.processes > 1 else server.serve(settings)
+
+
+if __name__ == "__main__":
+    status = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Not sys.exit(): a driver whose run() never ends would hold up the interpreter's own clean-up.
+    os._exit(status)
