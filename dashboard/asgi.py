@@ -4,9 +4,53 @@ The gateway, the upload and download of files and the MMS API are mounted in fro
 sessions nor templates, and Django would read a whole upload before anybody checked who sends it.
 """
 
+import gc
 import os
-
-from django.core.asgi import get_asgi_application
+from collections.abc import Awaitable, Callable, Mapping
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "dashboard.settings")
-application = get_asgi_application()
+
+from django.conf import settings
+from django.core.asgi import get_asgi_application
+
+Scope = dict[str, Any]
+Receive = Callable[[], Awaitable[Mapping[str, Any]]]
+Send = Callable[[Mapping[str, Any]], Awaitable[None]]
+Application = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+pages: Application = get_asgi_application()
+
+
+def _parts() -> dict[str, Application]:
+    """The first segment of a path, and who answers it; imported here, for Django has to be set up first."""
+    found: dict[str, Application] = {}
+    if "mms" in settings.SERVE:
+        if find_spec("mms.api.application"):
+            from mms.api.application import application as api
+
+            found["api"] = api
+        gateway = import_module("mms.gateway")
+        if hasattr(gateway, "Gateway"):
+            found["scoring"] = gateway.Gateway(settings.MMS_DIR / "routes")
+    if "dashboard" in settings.SERVE and find_spec("dashboard.uploads"):
+        from dashboard.uploads import application as uploads
+
+        found |= {"files": uploads, "uploads": uploads}
+    return found
+
+
+parts = _parts()
+
+
+async def application(scope: Scope, receive: Receive, send: Send) -> None:
+    """Hand the request to the part that its path names, else to the pages."""
+    first = scope["path"].split("/", 2)[1]
+    await parts.get(first, pages)(scope, receive, send)
+
+
+# Everything imported so far stays: the collector need not look at it again, and so does not touch (and copy) its pages.
+gc.collect()
+gc.freeze()

@@ -58,6 +58,7 @@ _reachable = "127.0.0.1" if HOST in {"0.0.0.0", "::", ""} else HOST  # noqa: S10
 SITE_URL = os.environ.get("SITE_URL", f"http://{_reachable}:{PORT}").rstrip("/")
 FILES_URL = os.environ.get("FILES_URL", SITE_URL).rstrip("/")  # where the MMS fetches uploads
 GATEWAY_URL = os.environ.get("GATEWAY_URL", SITE_URL).rstrip("/")  # public base of the scoring URLs
+MMS_URL = os.environ.get("MMS_URL", SITE_URL).rstrip("/")  # where the account `local` finds the bundled MMS
 # Which parts this process serves: the compose file runs the dashboard and the MMS in containers of their own.
 SERVE = set(env_list("SERVE", "dashboard,mms"))
 if SERVE - {"dashboard", "mms"}:
@@ -172,7 +173,7 @@ CELERY_WORKER_PREFETCH_MULTIPLIER = 1
 CELERY_TIMEZONE = "UTC"
 # A queue message is only a hint; the database says what is due. So nothing waits in the queue for long.
 CELERY_BROKER_TRANSPORT_OPTIONS = {"visibility_timeout": 3600, "socket_timeout": 30, "socket_connect_timeout": 5}
-CELERY_BEAT_SCHEDULE_FILENAME = str(RUN_DIR / "beat-schedule")
+WORKER_THREADS = env_int("WORKER_THREADS", 8)  # tasks at a time in each worker
 
 # --- people -------------------------------------------------------------------------------------------------------
 AUTH_PASSWORD_VALIDATORS = [

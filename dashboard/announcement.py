@@ -1,0 +1,66 @@
+"""What `manage.py up` tells the terminal once everything works."""
+
+import http.client
+import json
+import os
+import sys
+import time
+
+from django.conf import settings
+
+PATIENCE = 60.0  # seconds until everything should work
+
+
+def start(link: str | None, keep_open: int) -> None:
+    """Fork a process that waits until the site works, prints how to reach it, and ends.
+
+    `link` is the one-time link of the first administrator, if there is one. `keep_open` is a descriptor that belongs
+    to the supervisor, which the caller becomes: this process must not hold it.
+    """
+    sys.stdout.flush()
+    if os.fork():
+        return
+    os.close(keep_open)
+    try:
+        announce(link)
+        sys.stdout.flush()
+    finally:
+        os._exit(0)
+
+
+def announce(link: str | None) -> None:
+    """Wait for the site and print its URL, or which part of it does not work."""
+    broken = wait()
+    if broken:
+        print("The site does not work yet:", *(f"  {name}: {state}" for name, state in broken.items()), sep="\n")
+        print(f"The logs are in {settings.LOG_DIR}.")
+    else:
+        print(f"\nThe site is up: {settings.SITE_URL}    (stop it with Ctrl-C; logs in {settings.LOG_DIR})")
+    if link:
+        print("Nobody can sign in yet. This link makes the first administrator, once, until the site stops:")
+        print(f"  {link}")
+
+
+def wait(seconds: float = PATIENCE) -> dict[str, str]:
+    """Ask /healthz until it says that all is well or `seconds` are over; returns the parts that do not work."""
+    until = time.monotonic() + seconds
+    while True:
+        parts = health()
+        broken = {name: state for name, state in parts.items() if state != "works"}
+        if not broken or time.monotonic() > until:
+            return broken
+        time.sleep(0.25)
+
+
+def health() -> dict[str, str]:
+    """The parts of the site and their states, as /healthz says."""
+    host = "127.0.0.1" if settings.HOST in {"0.0.0.0", ""} else settings.HOST  # noqa: S104 - compared, not bound
+    connection = http.client.HTTPConnection(host, settings.PORT, timeout=5)
+    try:
+        connection.request("GET", "/healthz", headers={"Host": settings.ALLOWED_HOSTS[0]})
+        parts: dict[str, str] = json.loads(connection.getresponse().read())["parts"]
+        return parts
+    except (OSError, ValueError, KeyError, http.client.HTTPException):
+        return {"web": "does not answer"}
+    finally:
+        connection.close()

@@ -1,0 +1,45 @@
+"""Celery beat with an application of its own: it knows when to send which task, and loads neither Django nor tasks.
+
+The schedule is kept in memory: every entry is a matter of seconds, and the database says what is really due. Each half
+of the site (settings.SERVE) sends only its own tasks, so that two beats beside each other repeat nothing.
+"""
+
+import time
+from typing import Any
+
+from celery import Celery
+from celery.beat import Scheduler as InMemoryScheduler
+
+from dashboard import heartbeat, settings
+
+SCHEDULES: dict[str, dict[str, dict[str, Any]]] = {
+    "dashboard": {
+        "poll-operations": {"task": "deployments.poll_operations", "schedule": 1.0, "options": {"expires": 2}},
+        "sweep-operations": {"task": "deployments.sweep_operations", "schedule": 10.0, "options": {"expires": 20}},
+        "refresh-mirrors": {"task": "deployments.refresh_mirrors", "schedule": 5.0, "options": {"expires": 10}},
+    },
+    "mms": {
+        "watch-services": {"task": "mms.watch_services", "schedule": 2.0, "options": {"expires": 4}},
+        "sweep-mms-operations": {"task": "mms.sweep_operations", "schedule": 10.0, "options": {"expires": 20}},
+    },
+}
+
+app = Celery("beat", fixups=[])
+app.config_from_object(settings, namespace="CELERY")
+app.conf.beat_schedule = {name: entry for part in sorted(settings.SERVE) for name, entry in SCHEDULES[part].items()}
+
+
+class Scheduler(InMemoryScheduler):
+    """Beat's own scheduler, leaving a sign of life."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.redis = heartbeat.connect(settings.REDIS_URL)
+        self.signed_at = 0.0
+
+    def tick(self, *args: Any, **options: Any) -> float:
+        wait = super().tick(*args, **options)
+        if (now := time.time()) - self.signed_at >= heartbeat.INTERVAL:
+            self.signed_at = now
+            heartbeat.write(self.redis, f"beat:{'+'.join(sorted(settings.SERVE))}", now)
+        return wait

@@ -1,0 +1,51 @@
+"""The hosting account `local`: the bundled MMS as the dashboard sees it, over HTTP like any other server."""
+
+import hashlib
+
+from django.conf import settings
+from django.db import transaction
+
+from deployments.models import Cluster, HostingAccount, RegistryInfo
+from mms import tokens
+from mms.models import Token
+
+NAME = "local"  # of the account, and of its subscription, resource group and hosting account
+REGISTRY = "this machine's store"
+CLUSTER = "this machine"
+KUBE_CONFIG = """\
+apiVersion: v1
+kind: Config
+current-context: local
+contexts: [{name: local, context: {cluster: local, user: local}}]
+clusters: [{name: local, cluster: {server: "process://local"}}]
+users: [{name: local, user: {}}]
+"""
+
+
+@transaction.atomic
+def ensure() -> None:
+    """Make the account with its registry and cluster, or adjust it: the address follows MMS_URL, a lost token is
+    replaced. What people changed in its registry or cluster stays."""
+    account = HostingAccount.objects.filter(name=NAME).first()
+    if account is None:
+        account = HostingAccount(name=NAME, subscription=NAME, resource_group=NAME, hosting_account=NAME)
+    if not account.token or not _is_known(account.token):
+        account.token = _new_token()
+        account.token_refused = False
+    account.base_url = settings.MMS_URL
+    account.save()
+    RegistryInfo.objects.get_or_create(account=account, name=REGISTRY, defaults={"location": "oci://local"})
+    Cluster.objects.get_or_create(
+        account=account, name=CLUSTER, defaults={"kube_config": KUBE_CONFIG, "pull_secret": NAME}
+    )
+
+
+def _is_known(token: str) -> bool:
+    """Whether the MMS would accept the token."""
+    digest = hashlib.sha256(token.encode()).hexdigest()
+    return Token.objects.filter(digest=digest, revoked_at=None).exists()
+
+
+def _new_token() -> str:
+    account = tokens.create_account(NAME, NAME, NAME)
+    return tokens.create_token(account, "dashboard")

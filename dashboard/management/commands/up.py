@@ -1,0 +1,73 @@
+"""`manage.py up`: the whole site in the foreground, until Ctrl-C."""
+
+import fcntl
+import os
+import socket
+import sys
+from argparse import ArgumentParser
+from importlib.util import find_spec
+from typing import Any
+
+from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
+from django.core.management.base import BaseCommand, CommandError
+from django.db import OperationalError, connections
+
+from dashboard import announcement, first_sign_in, preparation, supervision
+
+
+class Command(BaseCommand):
+    help = "Prepares whatever is not ready yet, then runs the whole site until Ctrl-C or SIGTERM."
+    requires_system_checks: list[str] = []
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument(
+            "--logs", action="store_true", help="Write the programs' logs to the terminal, not to files."
+        )
+
+    def handle(self, *args: Any, logs: bool, **options: Any) -> None:
+        lock = _only_one_here()
+        _port_is_free()
+        try:
+            config = supervision.write_config(logs_to_terminal=logs)
+            preparation.prepare()
+        except ImproperlyConfigured as error:
+            raise CommandError(str(error)) from None
+        except OperationalError as error:
+            raise CommandError(f"The database does not answer: {error}") from None
+        if "mms" in settings.SERVE and find_spec("mms.tokens"):
+            from dashboard import local_account
+
+            local_account.ensure()
+        link = first_sign_in.offer() if sys.stdout.isatty() else None
+        connections.close_all()
+        announcement.start(link, keep_open=lock)
+        command = supervision.command(config)
+        # This process becomes the supervisor: one less to keep in memory, and Ctrl-C goes straight to it.
+        os.execve(command[0], command, supervision.environment())  # noqa: S606 - no shell wanted
+
+
+def _only_one_here() -> int:
+    """Take the lock of this DATA_DIR; the descriptor stays open in the supervisor and frees it when that ends."""
+    descriptor = os.open(settings.RUN_DIR / "up.lock", os.O_CREAT | os.O_RDWR, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise CommandError(
+            f"The site already runs with the data in {settings.DATA_DIR}: stop it there first."
+        ) from None
+    os.set_inheritable(descriptor, True)
+    return descriptor
+
+
+def _port_is_free() -> None:
+    family = socket.AF_INET6 if ":" in settings.HOST else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((settings.HOST, settings.PORT))
+        except OSError as error:
+            reason = error.strerror or error
+            raise CommandError(
+                f"HOST={settings.HOST} PORT={settings.PORT} cannot be used ({reason}): choose another with PORT=…"
+            ) from None

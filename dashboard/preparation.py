@@ -1,0 +1,96 @@
+"""What has to be true before the site runs: tables, static files, and the account `local`.
+
+Every step looks first, cheaply, whether there is anything to do: a second start must not take seconds.
+"""
+
+import fcntl
+import hashlib
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from django.apps import apps
+from django.conf import settings
+from django.contrib.staticfiles.finders import get_finders
+from django.core.management import call_command
+from django.db import OperationalError, connection
+
+MIGRATION_LOCK = 7_161_025  # any number, the same for everybody who migrates this database
+
+logger = logging.getLogger(__name__)
+
+
+def prepare() -> None:
+    """Bring database and static files up to date. Safe to call at every start, and by several processes at once."""
+    wait_for_database()
+    if not is_migrated():
+        with migration_lock():
+            call_command("migrate", interactive=False, verbosity=0)
+    if "dashboard" in settings.SERVE:
+        collect_static()
+
+
+def wait_for_database(seconds: float = 60) -> None:
+    """Return once the database answers; raises OperationalError after `seconds` without an answer."""
+    until = time.monotonic() + seconds
+    while True:
+        try:
+            return connection.ensure_connection()
+        except OperationalError as error:
+            if time.monotonic() > until:
+                raise
+            logger.warning("The database does not answer yet: %s", str(error).strip().splitlines()[0])
+            time.sleep(1)
+
+
+def is_migrated() -> bool:
+    """Whether every migration on disk is recorded in the database, without loading one of them."""
+    if "django_migrations" not in connection.introspection.table_names():
+        return False
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT app, name FROM django_migrations")
+        return set(_migrations_on_disk()) <= set(cursor.fetchall())
+
+
+def _migrations_on_disk() -> Iterator[tuple[str, str]]:
+    for app in apps.get_app_configs():
+        for path in Path(app.path, "migrations").glob("[!_]*.py"):
+            yield app.label, path.stem
+
+
+@contextmanager
+def migration_lock() -> Iterator[None]:
+    """One migrates at a time: on PostgreSQL of all machines, on SQLite of this one."""
+    if connection.vendor == "postgresql":
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_advisory_lock(%s)", [MIGRATION_LOCK])
+            try:
+                yield
+            finally:
+                cursor.execute("SELECT pg_advisory_unlock(%s)", [MIGRATION_LOCK])
+    else:
+        with (settings.RUN_DIR / "migrate.lock").open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+
+def collect_static() -> None:
+    """Collect and compress the static files, unless none of them changed since the last time."""
+    state = _static_state()
+    stamp = settings.STATIC_ROOT / ".collected"
+    if stamp.exists() and stamp.read_text() == state:
+        return
+    call_command("collectstatic", interactive=False, verbosity=0, clear=True)
+    stamp.write_text(state)
+
+
+def _static_state() -> str:
+    """A digest of name, size and time of every static file of the site and of its libraries."""
+    digest = hashlib.sha256()
+    for finder in get_finders():
+        for name, storage in finder.list([]):
+            stat = Path(storage.path(name)).stat()
+            digest.update(f"{name} {stat.st_size} {stat.st_mtime_ns}\n".encode())
+    return digest.hexdigest()

@@ -1,0 +1,37 @@
+"""The page behind the one-time link: the first administrator chooses a name and a password."""
+
+from typing import Any
+
+from django.contrib.auth import get_user_model, login
+from django.contrib.auth.forms import BaseUserCreationForm
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import redirect, render
+from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_http_methods
+
+from dashboard import first_sign_in
+
+
+class FirstAdministratorForm(BaseUserCreationForm):
+    class Meta:
+        model = get_user_model()
+        fields = ("username",)
+
+    def save(self, commit: bool = True) -> Any:
+        self.instance.is_superuser = True
+        return super().save(commit)
+
+
+@never_cache
+@require_http_methods(["GET", "HEAD", "POST"])
+def set_up(request: HttpRequest, token: str) -> HttpResponse:
+    """Make the first administrator and sign them in. 404 unless the link is the one printed at this start."""
+    if not first_sign_in.is_valid(token):
+        raise Http404("This link was used, or belongs to an earlier start. Look at the terminal for the current one.")
+    form = FirstAdministratorForm(request.POST or None)
+    if not form.is_valid():
+        return render(request, "people/set_up.html", {"form": form}, status=422 if form.is_bound else 200)
+    if not first_sign_in.withdraw():
+        raise Http404("Somebody else has just used this link.")
+    login(request, form.save())
+    return redirect("home")
