@@ -1,15 +1,28 @@
-"""Roles and guards: who may see and change what. Deny by default; every view names the role it needs."""
+"""Roles and guards: who may see and change what. Deny by default; every view names who may use it.
+
+Each view wears exactly one of `requires(role)`, `signed_in` and `anyone`; a test walks all URLs and fails where one
+wears none.
+"""
 
 from collections.abc import Callable
 from functools import wraps
 from typing import Any
+from urllib.parse import urlsplit
 
-from django.contrib.auth.decorators import login_required
+from django.contrib.auth.views import redirect_to_login
 from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest, HttpResponse
+from django.urls import reverse
+from django.utils.cache import patch_cache_control, patch_vary_headers
+from django.utils.functional import SimpleLazyObject
+from django.utils.http import url_has_allowed_host_and_scheme
+from django_htmx.http import HttpResponseClientRedirect
 
+from dashboard import watching
 from dashboard.models import Membership, Role
 from deployments.models import HostingAccount
+
+View = Callable[..., HttpResponse]
 
 RANK = {Role.VIEWER: 1, Role.SCIENTIST: 2, Role.OPERATOR: 3}
 ADMIN = 4
@@ -25,6 +38,13 @@ def rank(user: Any, account_id: int) -> int:
     return RANK[Role(role)] if role else 0
 
 
+def name_of_rank(have: int) -> str:
+    """What a person of that rank is called on pages; "" for 0."""
+    if have == ADMIN:
+        return "Administrator"
+    return next((role.label for role, needed in RANK.items() if needed == have), "")
+
+
 def visible_accounts(user: Any) -> list[HostingAccount]:
     """The hosting accounts `user` is a member of (an administrator: all), by name, without their secrets."""
     accounts = HostingAccount.objects.defer("token")
@@ -33,15 +53,14 @@ def visible_accounts(user: Any) -> list[HostingAccount]:
     return list(accounts)
 
 
-def requires(role: Role) -> Callable[[Callable[..., HttpResponse]], Callable[..., HttpResponse]]:
+def requires(role: Role) -> Callable[[View], View]:
     """Guard a view whose URL names an account: the view gets the HostingAccount instead of the name.
 
     Who is not signed in is sent to sign in; who is no member gets 404 (the account is invisible to them); who is a
     member with a weaker role gets 403 with the role that is needed.
     """
 
-    def decorate(view: Callable[..., HttpResponse]) -> Callable[..., HttpResponse]:
-        @login_required
+    def decorate(view: View) -> View:
         @wraps(view)
         def guarded(request: HttpRequest, account: str, *args: Any, **kwargs: Any) -> HttpResponse:
             found = HostingAccount.objects.defer("token").filter(name=account).first()
@@ -51,18 +70,73 @@ def requires(role: Role) -> Callable[[Callable[..., HttpResponse]], Callable[...
             request.account, request.rank = found, have  # type: ignore[attr-defined]
             if have < RANK[role]:
                 raise PermissionDenied(f"This needs the role “{role.label}” in the account “{found.name}”.")
+            watching.begin(request, found)
             return view(request, found, *args, **kwargs)
 
+        guarded = signed_in(guarded)
         guarded.required_role = role  # type: ignore[attr-defined]
         return guarded
 
     return decorate
 
 
+def signed_in(view: View) -> View:
+    """Guard a view that everybody who is signed in may use. Its pages are kept by no cache and no browser history."""
+
+    @wraps(view)
+    def guarded(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        if not request.user.is_authenticated:
+            return ask_to_sign_in(request)
+        response = view(request, *args, **kwargs)
+        patch_cache_control(response, no_store=True, private=True)
+        patch_vary_headers(response, ["HX-Request"])
+        return response
+
+    guarded.required_role = "signed in"  # type: ignore[attr-defined]
+    return guarded
+
+
+def anyone(view: View) -> View:
+    """Say that a view is open to people who are not signed in."""
+    view.required_role = "anyone"  # type: ignore[attr-defined]
+    return view
+
+
+def ask_to_sign_in(request: HttpRequest) -> HttpResponse:
+    """Lead to the sign-in page and back to the page the reader was on.
+
+    htmx would follow a plain redirect silently and put the sign-in page into a table cell: it gets HX-Redirect.
+    """
+    if request.headers.get("HX-Request"):
+        url = redirect_to_login(own_path(request, request.headers.get("HX-Current-URL", ""))).url
+        return HttpResponseClientRedirect(url)
+    if request.method in {"GET", "HEAD"}:
+        return redirect_to_login(request.get_full_path())
+    return redirect_to_login(own_path(request, request.headers.get("Referer", "")))
+
+
+def own_path(request: HttpRequest, url: str) -> str:
+    """Path and query of `url` if it is a page of this site, else the home page."""
+    parts = urlsplit(url)
+    if not parts.path or not url_has_allowed_host_and_scheme(url, {request.get_host()}):
+        return reverse("home")
+    return f"{parts.path}?{parts.query}" if parts.query else parts.path
+
+
 def context(request: HttpRequest) -> dict[str, Any]:
-    """Template context: the current account, and what the reader may do in it (`may.change`, `may.operate`)."""
+    """Template context: the current account, the reader's other accounts and role, and what the reader may do here."""
     have = getattr(request, "rank", 0)
     return {
         "account": getattr(request, "account", None),
+        "accounts": SimpleLazyObject(lambda: visible_accounts(request.user)),
+        "role": name_of_rank(have),
         "may": {"change": have >= RANK[Role.SCIENTIST], "operate": have >= RANK[Role.OPERATOR]},
+        "stream_position": getattr(request, "stream_position", ""),
+        "theme": theme(request),
     }
+
+
+def theme(request: HttpRequest) -> str:
+    """The reader's choice of colours: "light", "dark" or "system"."""
+    chosen = request.COOKIES.get("theme", "")
+    return chosen if chosen in {"light", "dark"} else "system"

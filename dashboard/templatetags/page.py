@@ -1,0 +1,51 @@
+"""Template tags of every page: badges, times, links that keep the filters."""
+
+from datetime import datetime
+from typing import Any
+
+from django import template
+from django.template.context import Context
+from django.urls import reverse
+from django.utils import timezone
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+
+register = template.Library()
+
+UNITS = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
+DATE_AFTER = 30 * 86400  # seconds; older than that, a date says more than a number of days
+
+
+def relative(then: datetime, now: datetime | None = None) -> str:
+    """`then` as people say it: "now", "4 s ago", "in 3 min", "12 d ago"; a date when it is more than 30 days away."""
+    seconds = ((now or timezone.now()) - then).total_seconds()
+    size = abs(seconds)
+    if size < 2:
+        return "now"
+    if size >= DATE_AFTER:
+        return f"{timezone.localtime(then):%-d %b %Y}"
+    unit, length = next((unit, length) for unit, length in UNITS if size >= length)
+    return f"in {size // length:.0f} {unit}" if seconds < 0 else f"{size // length:.0f} {unit} ago"
+
+
+@register.simple_tag
+def when(value: datetime | None) -> SafeString:
+    """A <time> with the relative time as text and the exact one in its title; a dash for None."""
+    if value is None:
+        return format_html('<span class="muted">–</span>')
+    exact = f"{timezone.localtime(value):%Y-%m-%d %H:%M:%S %Z}"
+    return format_html('<time datetime="{}" title="{}">{}</time>', value.isoformat(), exact, relative(value))
+
+
+@register.inclusion_tag("_shared/_badge.html")
+def badge(badge: Any) -> dict[str, Any]:
+    """The state of an operation or a resource (a deployments.live.Badge), as pages and the stream render it."""
+    return {"badge": badge}
+
+
+@register.simple_tag(takes_context=True)
+def nav_link(context: Context, url_name: str, label: str) -> SafeString:
+    """A link of the navigation; marked as current on its own page and on all pages below it."""
+    url, path = reverse(url_name, args=[context["account"].name]), context["request"].path
+    current = path == url if url_name == "account_home" else path.startswith(url)
+    return format_html('<a href="{}"{}>{}</a>', url, SafeString(' aria-current="page"') if current else "", label)

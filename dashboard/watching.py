@@ -1,0 +1,21 @@
+"""What a page needs to be live: where the stream stood before its rows were read, and that somebody looks."""
+
+from django.http import HttpRequest
+
+from deployments.models import HostingAccount
+
+try:
+    from deployments import live, mirror
+except ImportError:  # until both are there
+    live = mirror = None  # type: ignore[assignment]
+
+
+def begin(request: HttpRequest, account: HostingAccount) -> None:
+    """Remember the stream's position and note the interest in `account`; to be called before any row is read.
+
+    A row read after the position can only be newer: an event in between comes twice, never not at all.
+    """
+    if request.method != "GET" or live is None:
+        return
+    request.stream_position = live.position()  # type: ignore[attr-defined]
+    mirror.note_interest(account.pk)
