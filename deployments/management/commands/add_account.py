@@ -1,0 +1,46 @@
+"""`manage.py add_account`: a hosting account at any server that speaks the reference."""
+
+import sys
+from argparse import ArgumentParser
+from typing import Any
+
+from django.core.exceptions import ValidationError
+from django.core.management.base import BaseCommand, CommandError
+
+from deployments.models import HostingAccount
+
+
+class Command(BaseCommand):
+    help = "Adds a hosting account; its bearer token is read from standard input and kept encrypted."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("name", help="How people here call it; part of every page's URL.")
+        parser.add_argument("--base-url", required=True, help="Scheme, host and port of the server, without /api.")
+        parser.add_argument("--subscription", required=True)
+        parser.add_argument("--resource-group", required=True)
+        parser.add_argument("--hosting-account", required=True)
+        parser.add_argument(
+            "--token-stdin", action="store_true", required=True, help="Required: the token comes from there."
+        )
+
+    def handle(self, *args: Any, name: str, base_url: str, **options: Any) -> None:
+        account = HostingAccount(
+            name=name,
+            base_url=base_url.rstrip("/"),
+            subscription=options["subscription"],
+            resource_group=options["resource_group"],
+            hosting_account=options["hosting_account"],
+            token=sys.stdin.readline().strip(),
+        )
+        if not account.token:
+            raise CommandError("Standard input held no token; nothing was added.")
+        try:
+            account.full_clean()
+        except ValidationError as error:
+            raise CommandError("; ".join(_sentences(error))) from None
+        account.save()
+        self.stdout.write(f"Added the account {name} at {account.base_url}.")
+
+
+def _sentences(error: ValidationError) -> list[str]:
+    return [f"{field}: {' '.join(messages)}" for field, messages in error.message_dict.items()]
