@@ -22,6 +22,10 @@ class HostingAccount(models.Model):
     error_at = models.DateTimeField(null=True, blank=True)
     token_refused = models.BooleanField(default=False, help_text="The server said 401: polling waits for a new token.")
     not_before = models.DateTimeField(null=True, blank=True, help_text="Retry-After of the server, or our back-off.")
+    idempotent = models.BooleanField(
+        default=False,
+        help_text="The server says that a request sent again with the same client request id has one effect.",
+    )
     # When each list was last read in whole.
     models_seen_at = models.DateTimeField(null=True, blank=True)
     manifests_seen_at = models.DateTimeField(null=True, blank=True)
@@ -33,6 +37,11 @@ class HostingAccount(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+    def replace_token(self, token: str) -> None:
+        """Use another bearer token from now on; calls that waited for it go out again."""
+        self.token, self.token_refused, self.error, self.error_at, self.not_before = token, False, "", None, None
+        self.save(update_fields=["token", "token_refused", "error", "error_at", "not_before"])
 
 
 class RegistryInfo(models.Model):

@@ -1,4 +1,5 @@
 from django.db import models
+from encrypted_fields.fields import EncryptedTextField
 
 from deployments.models.account import Cluster
 from deployments.models.image import Image
@@ -17,6 +18,7 @@ class Service(Mirrored):
     health = models.CharField(max_length=32, blank=True, default="")
     health_detail = models.TextField(blank=True, default="")
     scoring_uri = models.TextField(blank=True, default="")
+    scoring_key = EncryptedTextField(null=True, blank=True)
     revisions = models.JSONField(default=list, blank=True)
 
     class Meta(Mirrored.Meta):

@@ -1,0 +1,228 @@
+"""Live state in Redis: written by workers and by submits, read by pages and by the stream of events.
+
+One capped stream `live` carries an entry per change (account id in each); a hash per operation and service holds its
+current state. All of it may be lost: the database has the facts, and readers are told to fetch their rows anew.
+"""
+
+import json
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import redis
+from redis.client import Pipeline
+
+from deployments import volatile
+from deployments.badges import Badge, Row, badge_of, badges_of, key_of, keys_of
+from deployments.models import Operation, Service
+
+__all__ = [
+    "STREAM",
+    "Badge",
+    "LiveEvent",
+    "LogPart",
+    "append_log",
+    "badge_of",
+    "badges_of",
+    "decode",
+    "interested",
+    "note_interest",
+    "note_log_interest",
+    "operation_log_key",
+    "position",
+    "publish",
+    "publish_operation",
+    "publish_service",
+    "read_log",
+    "service_log_key",
+]
+
+STREAM = "live"
+STREAM_LENGTH = 10_000
+HASH_LIFE = 24 * 3600  # seconds
+LOG_LENGTH = 10_000  # lines
+LOG_LIFE = 3600
+LOG_PART = 2000  # lines in one answer
+INTEREST_LIFE = 30
+_missed = threading.Event()  # an event of this process could not be written
+
+
+@dataclass(frozen=True)
+class LiveEvent:
+    """`badge` None (account 0): events were lost, everybody fetches the rows anew."""
+
+    account_id: int
+    badge: Badge | None
+    refresh: list[str]  # keys of rows worth fetching anew, e.g. ["model-12"]; "models": a row appeared or vanished
+
+
+def publish_operation(operation: Operation, *also: str) -> None:
+    """Tell the pages where the operation stands. `also`: further keys worth a refresh, e.g. "services"."""
+    publish(operation, *keys_of([operation.resource]), *also)
+
+
+def publish_service(service: Service, *also: str) -> None:
+    """Tell the pages what is known of the service."""
+    publish(service, *also)
+
+
+def publish(row: Row, *refresh: str) -> None:
+    """Write the row's badge and announce it; a loss is made up for by a resync."""
+    badge = badge_of(row)
+    fields = _encode(row.account_id, badge, [key_of(row), *refresh])
+    name = f"live:{badge.key.replace('-', ':', 1)}"
+
+    def write(connection: redis.Redis) -> bool:
+        pipe = connection.pipeline(transaction=False)
+        if _missed.is_set():
+            _announce(pipe, {"account": "0"})
+        _announce(pipe, fields)
+        pipe.hset(name, mapping=fields)
+        pipe.expire(name, HASH_LIFE)
+        pipe.execute()
+        return True
+
+    if volatile.attempt(write, fallback=False):
+        _missed.clear()
+    else:
+        _missed.set()
+
+
+def position() -> str:
+    """The id of the newest event, to be read before the rows of a page are. "0" where Redis is out of reach."""
+
+    def read(connection: redis.Redis) -> str:
+        newest: Any = connection.xrevrange(STREAM, count=1)
+        return newest[0][0].decode() if newest else "0-0"
+
+    return volatile.attempt(read, fallback="0")
+
+
+def decode(fields: dict[bytes, bytes]) -> LiveEvent:
+    """An entry of the stream, as read from Redis."""
+    plain = {name.decode(): value.decode() for name, value in fields.items()}
+    if "key" not in plain:
+        return LiveEvent(0, None, [])
+    stale = plain.get("stale_since")
+    badge = Badge(
+        key=plain["key"],
+        state=plain["state"],
+        label=plain["label"],
+        since=datetime.fromisoformat(plain["since"]),
+        reason=plain["reason"],
+        stale_since=datetime.fromisoformat(stale) if stale else None,
+    )
+    return LiveEvent(int(plain["account"]), badge, json.loads(plain["refresh"]))
+
+
+def _encode(account_id: int, badge: Badge, refresh: list[str]) -> dict[Any, Any]:
+    return {
+        "account": str(account_id),
+        "key": badge.key,
+        "state": badge.state,
+        "label": badge.label,
+        "since": badge.since.isoformat(),
+        "reason": badge.reason,
+        "stale_since": badge.stale_since.isoformat() if badge.stale_since else "",
+        "refresh": json.dumps(refresh),
+    }
+
+
+def _announce(pipe: Pipeline, fields: dict[Any, Any]) -> None:
+    pipe.xadd(STREAM, fields, maxlen=STREAM_LENGTH, approximate=True)
+
+
+# --- who looks at what --------------------------------------------------------------------------------------------
+
+
+def note_interest(what: str) -> None:
+    """Somebody looks at `what` ("account:3", "service:7"): workers ask about it more often for half a minute."""
+    now = _now()
+
+    def write(connection: redis.Redis) -> None:
+        pipe = connection.pipeline(transaction=False)
+        pipe.zadd("interest", {what: now + INTEREST_LIFE})
+        pipe.zremrangebyscore("interest", 0, now)
+        pipe.execute()
+
+    volatile.attempt(write, fallback=None)
+
+
+def interested(prefix: str) -> set[str]:
+    """What is being looked at, of the names that begin with `prefix`, without it."""
+
+    def read(connection: redis.Redis) -> Any:
+        return connection.zrangebyscore("interest", _now(), "+inf")
+
+    names = (name.decode() for name in volatile.attempt(read, fallback=[]))
+    return {name.removeprefix(prefix) for name in names if name.startswith(prefix)}
+
+
+def _now() -> float:
+    return datetime.now().timestamp()
+
+
+# --- log lines ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class LogPart:
+    lines: list[str]
+    position: str  # what to pass as `after` next
+    reported: bool | None  # None: not asked yet; False: the server offers no logs
+
+
+def operation_log_key(operation: Operation) -> str:
+    return f"log:operation:{operation.pk}"
+
+
+def service_log_key(service: Service) -> str:
+    """The log of the service's current revision."""
+    newest = service.revisions[0].get("number") if service.revisions else None
+    return f"log:service:{service.pk}:{newest or 0}"
+
+
+def note_log_interest(kind: str, pk: Any) -> None:
+    """A log page is open: its lines are fetched while it is. `kind` is "operation" or "service"."""
+    note_interest(f"log:{kind}:{pk}")
+
+
+def read_log(key: str, after: str = "0") -> LogPart:
+    """The lines after position `after` (the newest 10 000 are kept)."""
+
+    def read(connection: redis.Redis) -> tuple[Any, Any]:
+        pipe = connection.pipeline(transaction=False)
+        pipe.xrange(key, f"({after}" if after != "0" else "-", count=LOG_PART)
+        pipe.hget(f"{key}:at", "reported")
+        entries, reported = pipe.execute()
+        return entries, reported
+
+    try:
+        entries, reported = volatile.attempt(read, fallback=([], None))
+    except ValueError:
+        entries, reported = [], None
+    lines = [fields[b"line"].decode() for _, fields in entries]
+    newest = entries[-1][0].decode() if entries else after
+    return LogPart(lines, newest, None if reported is None else reported == b"1")
+
+
+def log_position(key: str) -> int:
+    """How many bytes of the server's log have been fetched."""
+    return int(volatile.attempt(lambda connection: connection.hget(f"{key}:at", "bytes"), fallback=None) or 0)
+
+
+def append_log(key: str, lines: Sequence[str], at: int, reported: bool = True) -> None:
+    """Add lines, and remember that the server's log has been read up to byte `at`."""
+
+    def write(connection: redis.Redis) -> None:
+        pipe = connection.pipeline(transaction=True)
+        for line in lines:
+            pipe.xadd(key, {"line": line}, maxlen=LOG_LENGTH, approximate=True)
+        pipe.hset(f"{key}:at", mapping={"bytes": at, "reported": int(reported)})
+        pipe.expire(key, LOG_LIFE)
+        pipe.expire(f"{key}:at", LOG_LIFE)
+        pipe.execute()
+
+    volatile.attempt(write, fallback=None)

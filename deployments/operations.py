@@ -1,0 +1,255 @@
+"""What people ask for: one function per verb. Each stores an Operation and the row it is about, and returns at once.
+
+`by` is the name of who asks. All raise `Refused` (nothing was stored). What happens next is `pipeline.py`'s; a queue
+message only hurries it, so an unreachable Redis fails nobody's request.
+"""
+
+import dataclasses
+import re
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from django.db import IntegrityError, transaction
+from django.utils import timezone
+
+from deployments import live, queue, wanted, wire
+from deployments.badges import NOUN, Resource
+from deployments.changes import change
+from deployments.models import (
+    Asset,
+    Cluster,
+    HostingAccount,
+    Image,
+    Manifest,
+    Operation,
+    RegisteredModel,
+    RegistryInfo,
+    Service,
+)
+from deployments.models.operation import OPEN, Kind, State
+from deployments.schedule import GRACE
+from deployments.wanted import RUNTIME_TYPES, Refused
+
+__all__ = [
+    "RUNTIME_TYPES",
+    "Refused",
+    "cancel",
+    "create_image",
+    "create_manifest",
+    "create_service",
+    "delete_service",
+    "needs_decision",
+    "preview",
+    "register_model",
+    "resume",
+    "retry",
+    "settle",
+    "update_service",
+]
+
+
+def register_model(
+    account: HostingAccount,
+    by: str,
+    *,
+    name: str,
+    url: str,
+    tags: Iterable[str] = (),
+    description: str = "",
+    mime_type: str = "",
+    unpack: bool = False,
+) -> Operation:
+    chosen: dict[str, Any] = {"name": name, "url": url, "tags": list(tags), "description": description}
+    chosen |= {"mime_type": mime_type, "unpack": unpack}
+    _check(account, Kind.REGISTER_MODEL, chosen)
+    return _submit(account, by, Kind.REGISTER_MODEL, chosen, lambda: RegisteredModel(**chosen))
+
+
+def create_manifest(
+    account: HostingAccount,
+    by: str,
+    *,
+    models: Sequence[RegisteredModel],
+    assets: Sequence[Asset],
+    driver: Asset | None,
+    runtime_type: str,
+    pip_requirements: str = "",
+    conda_env_file: str = "",
+    description: str = "",
+) -> Operation:
+    chosen: dict[str, Any] = {"models": list(models), "assets": list(assets), "driver": driver}
+    chosen |= {"runtime_type": runtime_type, "pip_requirements": pip_requirements}
+    chosen |= {"conda_env_file": conda_env_file, "description": description}
+    _check(account, Kind.CREATE_MANIFEST, chosen)
+    request = wanted.create_manifest(**chosen)
+
+    def make() -> Manifest:
+        return Manifest(
+            driver_program=request.driver_program,
+            model_ids=request.model_ids,
+            asset_list=[dataclasses.asdict(asset) for asset in request.assets],
+            runtime_type=request.runtime_type,
+            properties=request.properties,
+            description=description,
+        )
+
+    def link(manifest: Any) -> None:
+        manifest.models.set(models)
+        manifest.assets.set(wanted.assets_with_driver(assets, driver))
+
+    return _submit(account, by, Kind.CREATE_MANIFEST, chosen, make, link)
+
+
+def create_image(
+    account: HostingAccount, by: str, *, manifest: Manifest, registry: RegistryInfo, description: str = ""
+) -> Operation:
+    chosen = {"manifest": manifest, "registry": registry, "description": description}
+    _check(account, Kind.CREATE_IMAGE, chosen)
+    place = {"registry_location": registry.location, "registry_user": registry.user}
+    return _submit(account, by, Kind.CREATE_IMAGE, chosen, lambda: Image(**chosen, **place))
+
+
+def create_service(account: HostingAccount, by: str, *, name: str, image: Image, cluster: Cluster) -> Operation:
+    chosen = {"name": name, "image": image, "cluster": cluster}
+    _check(account, Kind.CREATE_SERVICE, chosen)
+    namesakes = Service.objects.filter(account=account, name=name, vanished_at=None)
+    if namesakes.exclude(mms_id=None).exists() or namesakes.filter(operations__state__in=OPEN).exists():
+        raise Refused("name", f"There is a service called “{name}” already.")
+    return _submit(account, by, Kind.CREATE_SERVICE, chosen, lambda: Service(**chosen))
+
+
+def update_service(
+    account: HostingAccount, by: str, *, service: Service, image: Image, cluster: Cluster | None = None
+) -> Operation:
+    chosen = {"service": service, "image": image} | ({"cluster": cluster} if cluster else {})
+    _check(account, Kind.UPDATE_SERVICE, chosen)
+    return _submit(account, by, Kind.UPDATE_SERVICE, chosen, lambda: service)
+
+
+def delete_service(account: HostingAccount, by: str, *, service: Service) -> Operation:
+    chosen = {"service": service}
+    _check(account, Kind.DELETE_SERVICE, chosen)
+    return _submit(account, by, Kind.DELETE_SERVICE, chosen, lambda: service)
+
+
+def retry(operation: Operation, by: str) -> Operation:
+    """Ask for the same again, for the same row: a new operation that names the old one."""
+    row = operation.resource
+    if row is None or operation.state not in {State.FAILED, State.CANCELED}:
+        raise Refused("", "Only what failed or was canceled can be tried again.")
+    if row.mms_id and operation.kind not in {Kind.UPDATE_SERVICE, Kind.DELETE_SERVICE}:
+        raise Refused("", f"“{row}” has been made meanwhile.")
+    _refuse_open(row)
+    chosen = wanted.chosen_in(operation.account, operation.body)
+    _check(operation.account, operation.kind, chosen)
+    return _submit(operation.account, by, operation.kind, chosen, lambda: row, retry_of=operation)
+
+
+def cancel(operation: Operation, by: str) -> Operation:
+    """Stop the operation: at once while nothing was sent, else by asking the server (which may not offer that)."""
+    if change(
+        operation, State.CANCELED, expected={State.QUEUED}, error_message=f"Canceled by {by} before it was sent."
+    ):
+        return operation
+    operation.refresh_from_db()
+    if operation.state not in {State.NOT_STARTED, State.RUNNING} or not operation.mms_operation_id:
+        raise Refused("", f"This cannot be canceled now: it is {operation.get_state_display().lower()}.")
+    Operation.objects.filter(pk=operation.pk).update(cancel_requested=True, next_poll_at=timezone.now())
+    operation.refresh_from_db()
+    queue.hint(operation)
+    return operation
+
+
+def needs_decision(operation: Operation) -> bool:
+    """Whether nobody but a person can say how an uncertain operation goes on (see `settle`)."""
+    return operation.state == State.UNCERTAIN and operation.error_code == "NeedsDecision"
+
+
+def settle(operation: Operation, by: str, *, send_again: bool) -> Operation:
+    """End the doubt about an operation whose outcome cannot be found out: send it again, or call it failed."""
+    if send_again:
+        done = change(operation, State.QUEUED, expected={State.UNCERTAIN}, next_poll_at=timezone.now(), error_code="")
+    else:
+        reason = f"{by} decided not to send it again; whether it took effect is not known."
+        done = change(
+            operation, State.FAILED, expected={State.UNCERTAIN}, error_code="OutcomeUnknown", error_message=reason
+        )
+    if not done:
+        raise Refused("", "This is settled already.")
+    queue.hint(operation)
+    return operation
+
+
+def resume(operation: Operation, by: str) -> Operation:
+    """Ask the server again about an operation that had not ended within the stated limit."""
+    waiting = Operation.objects.filter(pk=operation.pk, state__in=OPEN, next_poll_at=None, claimed_until=None)
+    if not waiting.update(next_poll_at=timezone.now(), accepted_at=timezone.now(), error_message=""):
+        raise Refused("", "The server is being asked already.")
+    operation.refresh_from_db()
+    queue.hint(operation)
+    return operation
+
+
+def preview(kind: str, **chosen: Any) -> dict[str, Any]:
+    """The JSON that will be sent, secrets as "…". Takes the verb's keyword arguments; raises Refused as it does."""
+    return _without_keys(wire.masked(wanted.REQUEST[kind](**chosen)).to_wire())
+
+
+def _check(account: HostingAccount, kind: str, chosen: dict[str, Any]) -> None:
+    wanted.check_account(account, chosen)
+    wanted.REQUEST[kind](**chosen)
+
+
+def _submit(
+    account: HostingAccount,
+    by: str,
+    kind: str,
+    chosen: dict[str, Any],
+    make: Callable[[], Resource],
+    link: Callable[[Any], None] | None = None,
+    retry_of: Operation | None = None,
+) -> Operation:
+    """Store the operation and its row together; the queue and the pages hear of it once both are there."""
+    row = make()
+    try:
+        with transaction.atomic():
+            if row.pk is None:
+                row.account, row.created_by = account, by
+                row.save()
+                if link:
+                    link(row)
+            operation = Operation(account=account, kind=kind, requested_by=by, retry_of=retry_of)
+            operation.body = wanted.body_of(chosen)
+            operation.next_poll_at = timezone.now() + GRACE
+            setattr(operation, NOUN[type(row)], row)
+            operation.save(force_insert=True)
+            transaction.on_commit(lambda: _announce(operation, row))
+    except IntegrityError:
+        _refuse_open(row)
+        raise
+    return operation
+
+
+def _announce(operation: Operation, row: Resource) -> None:
+    queue.hint(operation)
+    live.publish_operation(operation, f"{NOUN[type(row)]}s")
+
+
+def _refuse_open(row: Resource) -> None:
+    """Raise Refused naming the open operation of the row, if it has one."""
+    first = Operation.objects.filter(**{NOUN[type(row)]: row}, state__in=OPEN).order_by("requested_at").first()
+    if first:
+        raise Refused(
+            "",
+            f"“{row}” has an open operation: {first.get_kind_display().lower()}, asked for by {first.requested_by} "
+            f"({first.pk}). Wait until it has ended, or cancel it.",
+        )
+
+
+def _without_keys(value: Any) -> Any:
+    """A URL's access key (of an upload, or of a cloud store) shows in no page."""
+    if isinstance(value, dict):
+        return {name: _without_keys(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_without_keys(item) for item in value]
+    return re.sub(r"([?&](?:key|sig|token)=)[^&\s]+", rf"\1{wire.MASK}", value) if isinstance(value, str) else value
