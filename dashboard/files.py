@@ -1,0 +1,117 @@
+"""Uploaded files: kept by their sha256 under FILES_DIR, and the addresses under which the MMS fetches them."""
+
+import os
+import re
+import tempfile
+from contextlib import suppress
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from urllib.parse import quote
+
+from django.conf import settings
+from django.core import signing
+from django.utils.crypto import constant_time_compare, salted_hmac
+
+DIGEST = re.compile(r"[0-9a-f]{64}")
+SALT = "dashboard.files"
+NAME_MAX_LENGTH = 120
+_SECRET = re.compile(r"(/files/[0-9a-f]{64}/[^\s?\"'<>]*\?key=)[0-9a-f]+")
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    """One uploaded file. `name` is safe in a path and in a header."""
+
+    sha256: str
+    name: str
+    size: int  # bytes
+
+    @property
+    def url(self) -> str:
+        """Where the MMS fetches it. Carries the key: for calls to the MMS, never for pages or logs."""
+        return file_url(self.sha256, self.name)
+
+    @property
+    def token(self) -> str:
+        """What stands for this file in forms and addresses of the site; `stored` reads it."""
+        return signing.dumps([self.sha256, self.name, self.size], salt=SALT)
+
+
+def stored(token: str) -> StoredFile | None:
+    """The file that `token` stands for; None when the token is forged or the file is gone."""
+    try:
+        file = StoredFile(*signing.loads(token, salt=SALT))
+    except (signing.BadSignature, TypeError):
+        return None
+    return file if path_of(file.sha256).is_file() else None
+
+
+def path_of(digest: str) -> Path:
+    """Where the file with this sha256 is kept, whether it is there or not."""
+    return settings.FILES_DIR / digest[:2] / digest
+
+
+def file_url(digest: str, name: str) -> str:
+    """The address of a kept file, with its key."""
+    return f"{settings.FILES_URL}/files/{digest}/{quote(name)}?key={_key(digest, name, settings.SECRET_KEY)}"
+
+
+def is_key(digest: str, name: str, key: str) -> bool:
+    """Whether `key` opens this file; keys made with an earlier SECRET_KEY (SECRET_KEY_FALLBACKS) do as well."""
+    secrets = [settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS]
+    return any(constant_time_compare(key, _key(digest, name, secret)) for secret in secrets)
+
+
+def _key(digest: str, name: str, secret: str) -> str:
+    return salted_hmac(SALT, f"{digest}/{name}", secret=secret, algorithm="sha256").hexdigest()
+
+
+def masked(text: str) -> str:
+    """`text` with the key of every address of a kept file replaced by “…”, for pages and logs."""
+    return _SECRET.sub(r"\1…", text)
+
+
+def safe_name(name: str) -> str:
+    """The file name that a browser sent, without its folders and without what a path or a header cannot carry."""
+    base = re.split(r"[\\/]", name)[-1]
+    clean = re.sub(r"[^A-Za-z0-9._-]+", "_", base).lstrip(".")
+    stem, dot, extension = clean.rpartition(".")
+    if dot and len(extension) <= 10:
+        return f"{stem[: NAME_MAX_LENGTH - 11]}.{extension}"
+    return clean[:NAME_MAX_LENGTH] or "file"
+
+
+class Incoming:
+    """A file on its way in: a temporary file beside the kept ones, until `keep` or `discard`. Every call may block."""
+
+    def __init__(self) -> None:
+        descriptor, name = tempfile.mkstemp(prefix="upload-", dir=settings.TMP_DIR)
+        self._file = os.fdopen(descriptor, "wb")
+        self._path = Path(name)
+        self._hash = sha256()
+        self.size = 0
+
+    def write(self, parts: list[bytes]) -> None:
+        """Append; raises OSError when the disk is full."""
+        for part in parts:
+            self._file.write(part)
+            self._hash.update(part)
+            self.size += len(part)
+
+    def keep(self, name: str) -> StoredFile:
+        """Put the file where it stays, durably. One that is there already is left alone."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+        file = StoredFile(self._hash.hexdigest(), safe_name(name), self.size)
+        place = path_of(file.sha256)
+        place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.replace(self._path, place)
+        return file
+
+    def discard(self) -> None:
+        """Leave nothing behind; after `keep` nothing is left to do."""
+        with suppress(OSError):  # what was still buffered does not fit on a full disk either
+            self._file.close()
+        self._path.unlink(missing_ok=True)
