@@ -52,6 +52,7 @@ class Model(Resource):
     mime_type = models.CharField(max_length=200, blank=True, default="")
     unpack = models.BooleanField(default=False)
     client_request_id = models.CharField(max_length=100, null=True)  # noqa: DJ001 - null is not unique
+    request_digest = models.CharField(max_length=64, blank=True, default="", help_text="What that request asked for.")
 
     class Meta:
         constraints = [
@@ -72,6 +73,7 @@ class Manifest(Resource):
     # A name in model_ids means its newest version at creation: frozen here, in the order sent.
     resolved_model_ids = models.JSONField(default=list, help_text="Model ids.")
     client_request_id = models.CharField(max_length=100, null=True)  # noqa: DJ001
+    request_digest = models.CharField(max_length=64, blank=True, default="")
 
     class Meta:
         constraints = [
@@ -142,6 +144,20 @@ class Revision(models.Model):
         return f"{self.service_id} r{self.number}"
 
 
+class State(models.TextChoices):
+    """The states of the reference, in the one spelling that answers use."""
+
+    NOT_STARTED = "NotStarted"
+    RUNNING = "Running"
+    CANCELED = "Canceled"
+    SUCCEEDED = "Succeeded"
+    FAILED = "Failed"
+
+
+TERMINAL = frozenset({State.CANCELED, State.SUCCEEDED, State.FAILED})
+OPEN = frozenset(set(State) - TERMINAL)
+
+
 class Operation(models.Model):
     """An asynchronous operation as clients poll it."""
 
@@ -154,10 +170,12 @@ class Operation(models.Model):
     service = models.ForeignKey(Service, null=True, on_delete=models.CASCADE, related_name="operations")
     revision = models.ForeignKey(Revision, null=True, on_delete=models.CASCADE, related_name="operations")
     client_request_id = models.CharField(max_length=100, null=True)  # noqa: DJ001
+    request_digest = models.CharField(max_length=64, blank=True, default="")
     created_at = models.DateTimeField(auto_now_add=True)
     ended_at = models.DateTimeField(null=True, blank=True)
     error = models.JSONField(null=True, blank=True)
     claimed_until = models.DateTimeField(null=True, blank=True)
+    attempts = models.PositiveIntegerField(default=0, help_text="How often a worker claimed it.")
     cancel_requested = models.BooleanField(default=False)
 
     class Meta:

@@ -1,0 +1,213 @@
+"""The REST API as a plain ASGI application: no middleware, no session, views in threads of its own.
+
+Order of checks: token, path, account, api-version, then size and content of the body: nobody without a token has a
+byte of a body read. Every answer carries x-ms-request-id, and whatever goes wrong is an error object, never a trace.
+"""
+
+import asyncio
+import logging
+import re
+from collections.abc import Awaitable, Callable, MutableMapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+from urllib.parse import parse_qsl, quote
+from uuid import UUID, uuid4
+
+from django.conf import settings
+from django.db import IntegrityError, OperationalError, close_old_connections, connection
+from pydantic_core import to_json
+
+from mms import tokens
+from mms.api import documents
+from mms.api.errors import ApiError, bad_field
+from mms.api.http import API_VERSION, Request, Response, Route
+from mms.api.router import Place, match, place
+from mms.tokens import Grant
+
+log = logging.getLogger(__name__)
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+BODY_MOST = 1024 * 1024  # bytes; requirements and kubeconfigs are texts of some kB
+BODY_TIMEOUT = 30.0  # seconds to send it in
+QUERY_MOST = 2048  # bytes
+
+# SQLite has one writer at a time: in one thread, writes wait for each other here and not in the database, with sleeps.
+_ONE_WRITER = connection.vendor == "sqlite"
+_writers = ThreadPoolExecutor(1 if _ONE_WRITER else 8, thread_name_prefix="mms-api-write")
+_readers = ThreadPoolExecutor(2 if _ONE_WRITER else 8, thread_name_prefix="mms-api-read")
+
+
+class Disconnected(Exception):
+    """The client went away before its request was complete."""
+
+
+async def application(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer one HTTP request below /api."""
+    headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+    request_id = str(uuid4())
+    try:
+        response = await _answer(scope, headers, receive)
+    except Disconnected:
+        return
+    except ApiError as error:
+        response = Response(error.status, error.body(), error.headers)
+    except Exception:
+        log.exception("Request %s (%s %s) failed.", request_id, scope["method"], scope["path"])
+        error = ApiError(500, "ServerError", f"The server failed. Its log says more at {request_id}.")
+        response = Response(500, error.body())
+    await _send(send, response, request_id, headers.get("x-ms-client-request-id"))
+
+
+async def _answer(scope: Scope, headers: dict[str, str], receive: Receive) -> Response:
+    method, path = scope["method"], scope["path"]
+    if document := documents.find(method, path):
+        return document
+    token = _token(headers.get("authorization", ""))
+    grant = tokens.remembered(token) or await _in_thread(_readers, _authorize, token)
+    where = place(path)
+    if not where.belongs_to(grant):
+        raise ApiError(403, "Forbidden", "This token is not for this hosting account.")
+    route, arguments = match(method, where.rest)
+    query = _query(scope["query_string"])
+    body = await _body(headers, receive) if method in {"POST", "PUT"} else b""
+    request = Request(
+        grant=grant,
+        account_url=_base(scope, headers) + _account_path(where),
+        method=method,
+        path=path.removesuffix("/"),
+        query=query,
+        body=body,
+        client_request_id=_client_request_id(headers),
+    )
+    pool = _readers if route.method == "GET" else _writers
+    return await _in_thread(pool, _call, route, request, arguments)
+
+
+async def _in_thread(pool: ThreadPoolExecutor, call: Callable[..., Any], *arguments: Any) -> Any:
+    return await asyncio.get_running_loop().run_in_executor(pool, call, *arguments)
+
+
+def _token(header: str) -> str:
+    scheme, _, token = header.partition(" ")
+    if scheme.lower() != "bearer" or not token.strip():
+        raise _unauthorized()
+    return token.strip()
+
+
+def _authorize(token: str) -> Grant:
+    close_old_connections()
+    grant = tokens.check(token)
+    if grant is None:
+        raise _unauthorized()
+    return grant
+
+
+def _unauthorized() -> ApiError:
+    message = "Send a valid token of this hosting account: Authorization: Bearer <token>."
+    return ApiError(401, "Unauthorized", message, headers={"www-authenticate": "Bearer"})
+
+
+def _call(route: Route, request: Request, arguments: dict[str, UUID]) -> Response:
+    """The view, in a thread with a database connection."""
+    close_old_connections()
+    try:
+        return _encoded(route.view(request, **arguments))
+    except IntegrityError:  # two requests at once; the constraint let one of them pass
+        message = "Another request changed the same thing at the same moment. Look again before you repeat this one."
+        raise ApiError(409, "Conflict", message) from None
+    except OperationalError:
+        log.warning("The database is not available.", exc_info=True)
+        message = "The database is busy or out of reach. Try again in a moment."
+        raise ApiError(503, "DatabaseUnavailable", message, headers={"retry-after": "2"}) from None
+
+
+def _encoded(response: Response) -> Response:
+    """With the body as bytes: a long list is encoded in the thread, not on the event loop."""
+    if response.body is None:
+        return response
+    return Response(response.status, None, response.headers, to_json(response.body, by_alias=True))
+
+
+def _query(raw: bytes) -> dict[str, str]:
+    if len(raw) > QUERY_MOST:
+        raise ApiError(414, "QueryTooLong", f"The query may have at most {QUERY_MOST} bytes.")
+    query = dict(parse_qsl(raw.decode("latin-1"), keep_blank_values=True))
+    for name, value in query.items():
+        if "\0" in value:
+            raise bad_field(name, "must not contain a NUL character.")
+    if query.get("api-version", API_VERSION) != API_VERSION:
+        raise bad_field("api-version", f"this server speaks {API_VERSION}.", "UnsupportedApiVersion")
+    return query
+
+
+async def _body(headers: dict[str, str], receive: Receive) -> bytes:
+    declared = headers.get("content-length", "0")
+    if declared.isdecimal() and int(declared) > BODY_MOST:
+        raise _too_large()
+    try:
+        async with asyncio.timeout(BODY_TIMEOUT):
+            return await _received(receive)
+    except TimeoutError:
+        raise ApiError(408, "RequestTimeout", f"The body did not arrive within {BODY_TIMEOUT:.0f} s.") from None
+
+
+async def _received(receive: Receive) -> bytes:
+    parts = bytearray()
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise Disconnected
+        parts += message.get("body", b"")
+        if len(parts) > BODY_MOST:
+            raise _too_large()
+        if not message.get("more_body"):
+            return bytes(parts)
+
+
+def _too_large() -> ApiError:
+    return ApiError(
+        413, "BodyTooLarge", f"The body may have at most {BODY_MOST} bytes.", headers={"connection": "close"}
+    )
+
+
+def _client_request_id(headers: dict[str, str]) -> str | None:
+    text = headers.get("x-ms-client-request-id")
+    if not text:
+        return None
+    if not re.fullmatch(r"[\x21-\x7e]{1,100}", text):
+        raise bad_field("x-ms-client-request-id", "must be at most 100 visible ASCII characters.")
+    return text
+
+
+def _base(scope: Scope, headers: dict[str, str]) -> str:
+    """Scheme and host as the client wrote them, so that the URLs in answers work for this client."""
+    host = headers.get("host", "")
+    return f"{scope['scheme']}://{host}" if re.fullmatch(r"[\w.:\[\]-]{1,255}", host) else settings.SITE_URL
+
+
+def _account_path(where: Place) -> str:
+    names = (quote(part, safe="") for part in where[:3])
+    return "/api/subscriptions/{}/resourceGroups/{}/hostingAccounts/{}".format(*names)
+
+
+async def _send(send: Send, response: Response, request_id: str, client_request_id: str | None) -> None:
+    body = response.raw
+    if body is None:
+        body = b"" if response.body is None else to_json(response.body, by_alias=True)
+    headers = {
+        "content-type": "application/json",
+        "content-length": str(len(body)),
+        "x-ms-request-id": request_id,
+        "x-mms-extensions": "idempotency",
+        "x-content-type-options": "nosniff",
+    } | {name.lower(): value for name, value in response.headers.items()}
+    if client_request_id and client_request_id.isascii():
+        headers["x-ms-client-request-id"] = client_request_id[:100]
+    if response.status == 204:
+        del headers["content-type"], headers["content-length"]
+    pairs = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
+    await send({"type": "http.response.start", "status": response.status, "headers": pairs})
+    await send({"type": "http.response.body", "body": body})

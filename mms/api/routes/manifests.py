@@ -1,0 +1,105 @@
+from uuid import UUID
+
+from django.db.models import QuerySet, TextField
+from django.db.models.functions import Cast
+
+from mms.api import answers, schemas
+from mms.api.errors import detail, invalid, not_found
+from mms.api.http import Request, Response, Route, as_id
+from mms.api.once import identity, once
+from mms.models import Manifest, Model
+
+
+def create_manifest(request: Request) -> Response:
+    wanted = request.read(schemas.CreateManifest)
+    row = once(request, Manifest, lambda: _create(request, wanted))
+    return Response(body=answers.Manifest.of(row))
+
+
+def get_manifest(request: Request, id: UUID) -> Response:
+    row = Manifest.objects.filter(account_id=request.account_id, id=id).first()
+    if row is None:
+        raise not_found("manifest", str(id))
+    return Response(body=answers.Manifest.of(row))
+
+
+def list_manifests(request: Request) -> Response:
+    rows = Manifest.objects.filter(account_id=request.account_id).order_by("created_at")
+    if manifest_id := request.id_filter("manifestId"):
+        rows = rows.filter(id=manifest_id)
+    if model_id := request.id_filter("modelId"):
+        rows = rows.filter(id__in=using(model_id).values("id"))
+    return Response(body=answers.many(answers.Manifest, rows))
+
+
+def using(model_id: UUID) -> QuerySet[Manifest]:
+    """The manifests made of this model (version)."""
+    text = Cast("resolved_model_ids", TextField())
+    return Manifest.objects.annotate(resolved_text=text).filter(resolved_text__contains=f'"{model_id}"')
+
+
+def _create(request: Request, wanted: schemas.CreateManifest) -> Manifest:
+    resolved, problems = _resolve(request.account_id, wanted.model_ids)
+    problems += _asset_problems(wanted)
+    if problems:
+        raise invalid(*problems)
+    properties = wanted.target_runtime.properties
+    return Manifest.objects.create(
+        account_id=request.account_id,
+        driver_program=wanted.driver_program,
+        description=wanted.description,
+        model_ids=wanted.model_ids,
+        resolved_model_ids=resolved,
+        assets=[asset.model_dump(by_alias=True) for asset in wanted.assets],
+        runtime_type=wanted.target_runtime.runtime_type,
+        properties=properties.model_dump(by_alias=True, exclude_none=True),
+        **identity(request),
+    )
+
+
+def _resolve(account_id: int, references: list[str]) -> tuple[list[str], list[dict[str, str]]]:
+    """The ids of the models meant: an id means itself, a name its newest version. And a problem for each unknown one."""
+    models = Model.objects.filter(account_id=account_id)
+    ids = {id for reference in references if (id := as_id(reference))}
+    by_id = {str(id) for id in models.filter(id__in=ids).values_list("id", flat=True)}
+    newest = dict(models.filter(name__in=references).order_by("version").values_list("name", "id"))
+    resolved: list[str] = []
+    problems = []
+    for index, reference in enumerate(references):
+        target = f"modelIds[{index}]"
+        id = str(as_id(reference))
+        found = id if id in by_id else str(newest.get(reference, ""))
+        if not found:
+            problems.append(detail("NotFound", f"there is no model {reference!r} in this hosting account.", target))
+        elif found in resolved:
+            problems.append(detail("Duplicate", f"the model {reference!r} is in the list already.", target))
+        else:
+            resolved.append(found)
+    return resolved, problems
+
+
+def _asset_problems(wanted: schemas.CreateManifest) -> list[dict[str, str]]:
+    ids = [asset.id for asset in wanted.assets]
+    problems = [
+        detail("Duplicate", f"the asset id {id!r} is in the list already.", f"assets[{index}].id")
+        for index, id in enumerate(ids)
+        if id in ids[:index]
+    ]
+    if wanted.driver_program and wanted.driver_program not in ids:
+        message = f"no asset has the id {wanted.driver_program!r}."
+        problems.append(detail("NotFound", message, "driverProgram"))
+    return problems
+
+
+ROUTES = [
+    Route("POST", "manifests", create_manifest, "Create a manifest", answers.Manifest, 200, schemas.CreateManifest),
+    Route(
+        "GET",
+        "manifests",
+        list_manifests,
+        "List manifests",
+        list[answers.Manifest],
+        query={"modelId": "only manifests made of this model", "manifestId": "only this manifest"},
+    ),
+    Route("GET", "manifests/{id}", get_manifest, "Get one manifest", answers.Manifest),
+]

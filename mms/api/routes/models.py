@@ -1,0 +1,66 @@
+from uuid import UUID
+
+from django.db import connection, transaction
+from django.db.models import Max, TextField
+from django.db.models.functions import Cast
+
+from mms.api import answers, schemas
+from mms.api.errors import not_found
+from mms.api.http import Request, Response, Route
+from mms.api.once import identity, once
+from mms.models import Account, Model
+
+
+def register_model(request: Request) -> Response:
+    wanted = request.read(schemas.RegisterModel)
+    row = once(request, Model, lambda: _register(request, wanted))
+    # 2017's clients take 200 only; the reference says 201.
+    return Response(200 if request.from_2017 else 201, answers.Model.model_validate(row))
+
+
+def get_model(request: Request, id: UUID) -> Response:
+    row = Model.objects.filter(account_id=request.account_id, id=id).first()
+    if row is None:
+        raise not_found("model", str(id))
+    return Response(body=answers.Model.model_validate(row))
+
+
+def list_models(request: Request) -> Response:
+    rows = Model.objects.filter(account_id=request.account_id).order_by("created_at", "version")
+    if name := request.query.get("name"):
+        rows = rows.filter(name=name)
+    if tag := request.query.get("tag"):
+        # As text: SQLite's JSON has no "contains". Tags are letters and digits, so the quotes make it exact.
+        rows = rows.annotate(tag_text=Cast("tags", TextField())).filter(tag_text__contains=f'"{tag}"')
+    return Response(body=[answers.Model.model_validate(row) for row in rows])
+
+
+@transaction.atomic
+def _register(request: Request, wanted: schemas.RegisterModel) -> Model:
+    """Store the model as the next version of its name: counted under a lock, so without gaps and without repeats."""
+    _lock(request.account_id)
+    same_name = Model.objects.filter(account_id=request.account_id, name=wanted.name)
+    newest = same_name.aggregate(newest=Max("version"))["newest"] or 0
+    return Model.objects.create(
+        account_id=request.account_id, version=newest + 1, **wanted.model_dump(), **identity(request)
+    )
+
+
+def _lock(account_id: int) -> None:
+    """One registration at a time. SQLite's transactions are that from their first statement (see settings)."""
+    if connection.features.has_select_for_update:
+        Account.objects.select_for_update().get(pk=account_id)
+
+
+ROUTES = [
+    Route("POST", "models", register_model, "Register a model", answers.Model, 201, schemas.RegisterModel),
+    Route(
+        "GET",
+        "models",
+        list_models,
+        "List models",
+        list[answers.Model],
+        query={"name": "only versions of the model of this name", "tag": "only models with this tag"},
+    ),
+    Route("GET", "models/{id}", get_model, "Get one model", answers.Model),
+]

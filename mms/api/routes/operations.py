@@ -1,0 +1,82 @@
+from pathlib import Path
+from uuid import UUID
+
+from mms import builds, operations
+from mms.api import answers
+from mms.api.accepted import accepted
+from mms.api.errors import ApiError, conflict, not_found
+from mms.api.http import Request, Response, Route
+from mms.api.routes.services import LOG_CHUNK, LOG_CHUNK_MOST, log_response
+from mms.models import TERMINAL, Operation
+from mms.services import read_logs
+
+
+def get_operation(request: Request, id: UUID) -> Response:
+    return Response(body=answers.Operation.of(_find(request, id), request.account_url))
+
+
+def cancel_operation(request: Request, id: UUID) -> Response:
+    operation = _find(request, id)
+    if operation.state in TERMINAL:
+        raise conflict("OperationOver", f"This operation has {operation.state.lower()} already.")
+    if not operations.cancel(operation):
+        raise conflict("CannotCancel", "Only an image build, or what has not begun yet, can be canceled.")
+    return accepted(request, operation)
+
+
+def get_operation_log(request: Request, id: UUID) -> Response:
+    """The build log of an image operation; of a service operation, the log of the revision it started."""
+    operation = _find(request, id)
+    after, limit = request.count("after", 0, 10**18), request.count("limit", LOG_CHUNK, LOG_CHUNK_MOST)
+    if operation.image_id:
+        return log_response(*_read(builds.log_path(operation.image_id), after, limit))
+    if operation.service and operation.revision:
+        return log_response(*read_logs(operation.service, operation.revision.number, after, limit))
+    raise ApiError(404, "NotFound", "This operation writes no log.")
+
+
+def _find(request: Request, id: UUID) -> Operation:
+    rows = Operation.objects.filter(account_id=request.account_id, id=id).select_related("service", "revision", "image")
+    secrets = ("service__kube_config", "service__primary_key", "service__secondary_key", "image__registry_password")
+    operation = rows.defer(*secrets).first()
+    if operation is None:
+        raise not_found("operation", str(id))
+    return operation
+
+
+def _read(path: Path, after: int, limit: int) -> tuple[str, int]:
+    """Text of a log from byte `after`, and where to read on. It ends at a whole line while there is one."""
+    try:
+        with path.open("rb") as file:
+            file.seek(after)
+            chunk = file.read(limit)
+    except FileNotFoundError:
+        return "", after
+    whole = chunk[: chunk.rfind(b"\n") + 1] or chunk
+    return whole.decode(errors="replace"), after + len(whole)
+
+
+ROUTES = [
+    Route("GET", "operations/{id}", get_operation, "Get the status of an operation", answers.Operation),
+    Route(
+        "DELETE",
+        "operations/{id}",
+        cancel_operation,
+        "Cancel an operation",
+        None,
+        202,
+        extension=True,
+    ),
+    Route(
+        "GET",
+        "operations/{id}/log",
+        get_operation_log,
+        "Read the log of an operation",
+        str,
+        query={
+            "after": "byte position to read from: the X-Log-Position of the answer before",
+            "limit": "at most so many bytes",
+        },
+        extension=True,
+    ),
+]

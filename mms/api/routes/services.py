@@ -1,0 +1,234 @@
+from pathlib import Path
+from uuid import UUID
+
+from django.conf import settings
+from django.db import transaction
+from django.db.models import Prefetch, QuerySet
+from django.utils import timezone
+
+from mms import operations, routes
+from mms.api import answers, schemas
+from mms.api.accepted import accepted
+from mms.api.errors import ApiError, bad_field, conflict, not_found
+from mms.api.http import Request, Response, Route, as_id
+from mms.api.once import identity, once
+from mms.api.routes.images import built
+from mms.engines.base import Refused
+from mms.keys import new_key
+from mms.models import OPEN, Image, Manifest, Operation, Revision, Service
+from mms.services import engine_for, read_logs
+
+REVISIONS_SHOWN = 20
+LOG_CHUNK = 65536  # bytes
+LOG_CHUNK_MOST = 1024 * 1024
+
+
+def create_service(request: Request) -> Response:
+    wanted = request.read(schemas.CreateService)
+    return accepted(request, once(request, Operation, lambda: _create(request, wanted)))
+
+
+def update_service(request: Request, id: UUID) -> Response:
+    wanted = request.read(schemas.UpdateService)
+    return accepted(request, once(request, Operation, lambda: _update(request, id, wanted)))
+
+
+def delete_service(request: Request, id: UUID) -> Response:
+    """200 at once: the scoring URL is gone when this answers; what ran behind it is stopped by a worker."""
+    try:
+        operation = once(request, Operation, lambda: _delete(request, id))
+    except ApiError as error:
+        if error.status == 404 and request.from_2017:  # their clients count 204 as done, and 404 as a failure
+            return Response(204)
+        raise
+    return Response(200, headers={"x-ms-request-id": str(operation.id)})
+
+
+def get_service(request: Request, id: UUID) -> Response:
+    return Response(body=answers.Service.of(find(request, id, _with_revisions(request))))
+
+
+def list_services(request: Request) -> Response:
+    rows = _with_revisions(request).order_by("created_at")
+    if name := request.query.get("name"):
+        rows = rows.filter(name=name)
+    if image_id := request.id_filter("imageId"):
+        rows = rows.filter(image_id=image_id)
+    if manifest_id := request.id_filter("manifestId"):
+        rows = rows.filter(image__manifest_id=manifest_id)
+    return Response(body=answers.many(answers.Service, rows))
+
+
+def get_service_logs(request: Request, id: UUID) -> Response:
+    service = find(request, id, live(request))
+    newest = service.revisions.values_list("number", flat=True).first() or 0
+    number = request.count("revision", newest, 10**9)
+    if not service.revisions.filter(number=number).exists():
+        raise not_found("revision", str(number))
+    after = request.count("after", 0, 10**18)
+    limit = request.count("limit", LOG_CHUNK, LOG_CHUNK_MOST)
+    text, position = read_logs(service, number, after, limit)
+    return log_response(text, position)
+
+
+def log_response(text: str, position: int) -> Response:
+    headers = {"content-type": "text/plain; charset=utf-8", "x-log-position": str(position)}
+    return Response(raw=text.encode(errors="replace"), headers=headers)
+
+
+def live(request: Request) -> QuerySet[Service]:
+    """The services of the account that have not been deleted."""
+    return Service.objects.filter(account_id=request.account_id, deleted_at=None)
+
+
+def find(request: Request, id: UUID, rows: QuerySet[Service]) -> Service:
+    service = rows.filter(id=id).first()
+    if service is None:
+        raise not_found("service", str(id))
+    return service
+
+
+def _with_revisions(request: Request) -> QuerySet[Service]:
+    newest = Revision.objects.order_by("-number")[:REVISIONS_SHOWN]
+    prefetch = Prefetch("revisions", queryset=newest, to_attr="newest_revisions")
+    secrets = ("kube_config", "primary_key", "secondary_key", "image__registry_password", "image__result")
+    return live(request).select_related("image").prefetch_related(prefetch).defer(*secrets)
+
+
+def _create(request: Request, wanted: schemas.CreateService) -> Operation:
+    image = _image(request, wanted.image_id)
+    _refuse_unknown_engine(wanted.kube_config)
+    with transaction.atomic():
+        if taken := live(request).filter(name=wanted.name).first():
+            raise conflict("NameTaken", f"A service named {wanted.name!r} exists already (id {taken.id}).", "name")
+        service = Service.objects.create(
+            account_id=request.account_id,
+            name=wanted.name,
+            image=image,
+            kube_config=wanted.kube_config,
+            pull_secret=wanted.acr_image_pull_secret,
+            primary_key=new_key(),
+            secondary_key=new_key(),
+        )
+        return _accept(request, "create_service", service, image)
+
+
+def _update(request: Request, id: UUID, wanted: schemas.UpdateService) -> Operation:
+    with transaction.atomic():
+        service = find(request, id, live(request).select_for_update())
+        image = (
+            _image(request, wanted.image_id) if wanted.image_id else _newest_image(request, wanted.manifest_id or "")
+        )
+        _refuse_second_operation(service)
+        service.pull_secret = wanted.acr_image_pull_secret
+        service.save(update_fields=["pull_secret"])
+        return _accept(request, "update_service", service, image)
+
+
+def _delete(request: Request, id: UUID) -> Operation:
+    with transaction.atomic():
+        service = find(request, id, live(request).select_for_update())
+        _refuse_second_operation(service)
+        Service.objects.filter(pk=id).update(deleted_at=timezone.now())
+        operation = Operation(
+            account_id=request.account_id,
+            operation_type="Service",
+            verb="delete_service",
+            service=service,
+            **identity(request),
+        )
+        transaction.on_commit(lambda: routes.remove(Path(settings.MMS_DIR) / "routes", str(id)))
+        return operations.accept(operation)
+
+
+def _accept(request: Request, verb: str, service: Service, image: Image) -> Operation:
+    """The next revision of the service, and the operation that brings it up."""
+    newest = service.revisions.values_list("number", flat=True).first() or 0
+    revision = Revision.objects.create(service=service, number=newest + 1, image=image)
+    operation = Operation(
+        account_id=request.account_id,
+        operation_type="Service",
+        verb=verb,
+        service=service,
+        revision=revision,
+        **identity(request),
+    )
+    return operations.accept(operation)
+
+
+def _image(request: Request, image_id: str) -> Image:
+    """The built image meant by a body's imageId; 409 where its build is not through, or failed."""
+    id = as_id(image_id)
+    if image := built(request).filter(id=id).first():
+        return image
+    build = (
+        Operation.objects.filter(account_id=request.account_id, image_id=id, verb="create_image").first()
+        if id
+        else None
+    )
+    if build is None:
+        raise bad_field("imageId", "names no image of this hosting account.", "NotFound")
+    if build.state in OPEN:
+        raise conflict("ImageNotReady", f"The image is still being built (operation {build.id}).", "imageId")
+    raise conflict(
+        "ImageNotBuilt", f"The build of this image has {build.state.lower()} (operation {build.id}).", "imageId"
+    )
+
+
+def _newest_image(request: Request, manifest_id: str) -> Image:
+    """The newest image of a manifest; 409 where it has none yet."""
+    id = as_id(manifest_id)
+    if not id or not Manifest.objects.filter(account_id=request.account_id, id=id).exists():
+        raise bad_field("manifestId", "names no manifest of this hosting account.", "NotFound")
+    image = built(request).filter(manifest_id=id).order_by("-created_at").first()
+    if image is None:
+        message = "No image of this manifest has been built. Create one first (POST images)."
+        raise conflict("NoImage", message, "manifestId")
+    return image
+
+
+def _refuse_unknown_engine(kube_config: str) -> None:
+    try:
+        engine_for(kube_config)
+    except Refused as refusal:
+        raise bad_field("kubeConfig", str(refusal), "EngineNotAvailable") from None
+
+
+def _refuse_second_operation(service: Service) -> None:
+    other = service.operations.filter(state__in=OPEN).first()
+    if other is not None:
+        message = f"The operation {other.verb} {other.id} of this service is not over yet. Wait for it, or cancel it."
+        raise conflict("OperationInProgress", message, "operation")
+
+
+ROUTES = [
+    Route("POST", "services", create_service, "Create a service", None, 202, schemas.CreateService),
+    Route(
+        "GET",
+        "services",
+        list_services,
+        "List services",
+        list[answers.Service],
+        query={
+            "name": "only the service of this name",
+            "imageId": "only services of this image",
+            "manifestId": "only services of images of this manifest",
+        },
+    ),
+    Route("GET", "services/{id}", get_service, "Get one service", answers.Service),
+    Route("PUT", "services/{id}", update_service, "Update a service", None, 202, schemas.UpdateService),
+    Route("DELETE", "services/{id}", delete_service, "Delete a service"),
+    Route(
+        "GET",
+        "services/{id}/logs",
+        get_service_logs,
+        "Read the log of a service",
+        str,
+        query={
+            "revision": "the number of the revision; the newest if left out",
+            "after": "byte position to read from: the X-Log-Position of the answer before",
+            "limit": "at most so many bytes",
+        },
+        extension=True,
+    ),
+]
