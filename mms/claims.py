@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 
 from django.conf import settings
 from django.db import DatabaseError, connection, transaction
-from django.db.models import F, Q
+from django.db.models import F, Q, QuerySet
 from django.utils import timezone
 
 from mms.models import OPEN, Operation, State
@@ -43,7 +43,7 @@ class Claim:
         else:
             self.lost.set()
 
-    def _rows(self):  # type: ignore[no-untyped-def] # a QuerySet of Operation
+    def _rows(self) -> QuerySet[Operation]:
         return Operation.objects.filter(pk=self.operation_id, claimed_until=self.until, state=State.RUNNING)
 
     def release(self, **changes: object) -> bool:

@@ -115,11 +115,12 @@ def _create_image(operation: Operation, claim: claims.Claim) -> None:
 
 
 def _roll_out(operation: Operation, claim: claims.Claim) -> None:
-    Service.objects.filter(pk=operation.service_id, state=State.NOT_STARTED).update(state=State.RUNNING)
+    Service.objects.filter(operations=operation, state=State.NOT_STARTED).update(state=State.RUNNING)
     services.roll_out(operation)
 
 
 def _delete_service(operation: Operation, claim: claims.Claim) -> None:
+    assert operation.service is not None  # noqa: S101 - by its verb
     services.take_down(operation.service)
 
 
@@ -143,10 +144,10 @@ def _finish(operation: Operation, claim: claims.Claim, outcome: dict[str, Any]) 
 def _after(operation: Operation) -> None:
     """What the end of an operation means for the resource it is about."""
     if operation.image:
-        builds.clean(operation.image_id)
+        builds.clean(operation.image.pk)
         # The password was for the push of this one build.
         changes = {"digest": operation.image.digest, "reference": operation.image.reference}
-        Image.objects.filter(pk=operation.image_id).update(
+        Image.objects.filter(pk=operation.image.pk).update(
             registry_password=None, result=operation.image.result, **changes
         )
     elif operation.service and operation.verb != "delete_service":

@@ -56,8 +56,8 @@ async def application(scope: Scope, receive: Receive, send: Send) -> None:
         response = Response(error.status, error.body(), error.headers)
     except Exception:
         log.exception("Request %s (%s %s) failed.", request_id, scope["method"], scope["path"])
-        error = ApiError(500, "ServerError", f"The server failed. Its log says more at {request_id}.")
-        response = Response(500, error.body())
+        failure = ApiError(500, "ServerError", f"The server failed. Its log says more at {request_id}.")
+        response = Response(500, failure.body())
     await _send(send, response, request_id, headers.get("x-ms-client-request-id"))
 
 

@@ -52,8 +52,7 @@ def _groups() -> list[dict[str, Any]]:
 
 def _operation(whole: dict[str, Any], method: str, path: str, operation: dict[str, Any]) -> dict[str, Any]:
     status, answer = next(iter(operation["responses"].items()))
-    sent = operation.get("requestBody", {}).get("content", {}).get("application/json", {}).get("schema")
-    got = next(iter(answer.get("content", {}).values()), {}).get("schema")
+    sent, got = _schema(operation.get("requestBody", {})), _schema(answer)
     return {
         "id": operation["operationId"],
         "method": method.upper(),
@@ -66,6 +65,12 @@ def _operation(whole: dict[str, Any], method: str, path: str, operation: dict[st
         "sent": _fields(whole, sent),
         "got": _fields(whole, got),
     }
+
+
+def _schema(part: dict[str, Any]) -> dict[str, Any] | None:
+    """The schema of a request's or an answer's body, if it has one."""
+    contents: list[dict[str, Any]] = list(part.get("content", {}).values())
+    return contents[0]["schema"] if contents else None
 
 
 def _fields(whole: dict[str, Any], schema: dict[str, Any] | None, prefix: str = "") -> list[dict[str, Any]]:

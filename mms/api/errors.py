@@ -1,4 +1,4 @@
-"""What a client is told when a request cannot be done: {"error": {code, message, details: [{code, message, target}]}}."""
+"""What a client is told when a request cannot be done: an error object that names every bad field."""
 
 from typing import Any
 

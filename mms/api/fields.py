@@ -12,7 +12,7 @@ from mms import runtimes
 
 def problem(sentence: str) -> PydanticCustomError:
     """A mistake in a field, in our words (pydantic would format braces, so they are doubled)."""
-    return PydanticCustomError("refused", sentence.replace("{", "{{").replace("}", "}}"))  # type: ignore[arg-type]
+    return PydanticCustomError("refused", sentence.replace("{", "{{").replace("}", "}}"))
 
 
 def matching(pattern: str, sentence: str) -> AfterValidator:

@@ -7,9 +7,9 @@ from mms import operations, runtimes
 from mms.api import answers, schemas
 from mms.api.accepted import accepted
 from mms.api.errors import bad_field, not_found
-from mms.api.http import Request, Response, Route, as_id
+from mms.api.http import Request, Response, Route
 from mms.api.once import identity, once
-from mms.api.routes.manifests import using
+from mms.api.routes.manifests import find_manifest, using
 from mms.models import Image, Manifest, Operation
 
 
@@ -40,9 +40,7 @@ def built(request: Request) -> Any:
 
 
 def _create(request: Request, wanted: schemas.CreateImage) -> Operation:
-    manifest = Manifest.objects.filter(account_id=request.account_id, id=as_id(wanted.manifest_id)).first()
-    if manifest is None:
-        raise bad_field("manifestId", "names no manifest of this hosting account.", "NotFound")
+    manifest = find_manifest(request, wanted.manifest_id)
     _refuse_what_cannot_run(manifest)
     registry = wanted.registry_info
     with transaction.atomic():

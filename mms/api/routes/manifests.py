@@ -4,7 +4,7 @@ from django.db.models import QuerySet, TextField
 from django.db.models.functions import Cast
 
 from mms.api import answers, schemas
-from mms.api.errors import detail, invalid, not_found
+from mms.api.errors import bad_field, detail, invalid, not_found
 from mms.api.http import Request, Response, Route, as_id
 from mms.api.once import identity, once
 from mms.models import Manifest, Model
@@ -30,6 +30,15 @@ def list_manifests(request: Request) -> Response:
     if model_id := request.id_filter("modelId"):
         rows = rows.filter(id__in=using(model_id).values("id"))
     return Response(body=answers.many(answers.Manifest, rows))
+
+
+def find_manifest(request: Request, manifest_id: str) -> Manifest:
+    """The manifest that a body's manifestId names; raises ApiError 400 where there is none."""
+    id = as_id(manifest_id)
+    row = Manifest.objects.filter(account_id=request.account_id, id=id).first() if id else None
+    if row is None:
+        raise bad_field("manifestId", "names no manifest of this hosting account.", "NotFound")
+    return row
 
 
 def using(model_id: UUID) -> QuerySet[Manifest]:
@@ -58,7 +67,7 @@ def _create(request: Request, wanted: schemas.CreateManifest) -> Manifest:
 
 
 def _resolve(account_id: int, references: list[str]) -> tuple[list[str], list[dict[str, str]]]:
-    """The ids of the models meant: an id means itself, a name its newest version. And a problem for each unknown one."""
+    """The ids of the models meant (an id: itself; a name: its newest version), and what is wrong with the others."""
     models = Model.objects.filter(account_id=account_id)
     ids = {id for reference in references if (id := as_id(reference))}
     by_id = {str(id) for id in models.filter(id__in=ids).values_list("id", flat=True)}
@@ -67,8 +76,8 @@ def _resolve(account_id: int, references: list[str]) -> tuple[list[str], list[di
     problems = []
     for index, reference in enumerate(references):
         target = f"modelIds[{index}]"
-        id = str(as_id(reference))
-        found = id if id in by_id else str(newest.get(reference, ""))
+        as_text = str(as_id(reference))
+        found = as_text if as_text in by_id else str(newest.get(reference, ""))
         if not found:
             problems.append(detail("NotFound", f"there is no model {reference!r} in this hosting account.", target))
         elif found in resolved:

@@ -13,9 +13,10 @@ from mms.api.errors import ApiError, bad_field, conflict, not_found
 from mms.api.http import Request, Response, Route, as_id
 from mms.api.once import identity, once
 from mms.api.routes.images import built
+from mms.api.routes.manifests import find_manifest
 from mms.engines.base import Refused
 from mms.keys import new_key
-from mms.models import OPEN, Image, Manifest, Operation, Revision, Service
+from mms.models import OPEN, Image, Operation, Revision, Service
 from mms.services import engine_for, read_logs
 
 REVISIONS_SHOWN = 20
@@ -161,11 +162,8 @@ def _image(request: Request, image_id: str) -> Image:
     id = as_id(image_id)
     if image := built(request).filter(id=id).first():
         return image
-    build = (
-        Operation.objects.filter(account_id=request.account_id, image_id=id, verb="create_image").first()
-        if id
-        else None
-    )
+    builds = Operation.objects.filter(account_id=request.account_id, verb="create_image")
+    build = builds.filter(image__id=id).first() if id else None
     if build is None:
         raise bad_field("imageId", "names no image of this hosting account.", "NotFound")
     if build.state in OPEN:
@@ -177,10 +175,8 @@ def _image(request: Request, image_id: str) -> Image:
 
 def _newest_image(request: Request, manifest_id: str) -> Image:
     """The newest image of a manifest; 409 where it has none yet."""
-    id = as_id(manifest_id)
-    if not id or not Manifest.objects.filter(account_id=request.account_id, id=id).exists():
-        raise bad_field("manifestId", "names no manifest of this hosting account.", "NotFound")
-    image = built(request).filter(manifest_id=id).order_by("-created_at").first()
+    manifest = find_manifest(request, manifest_id)
+    image = built(request).filter(manifest=manifest).order_by("-created_at").first()
     if image is None:
         message = "No image of this manifest has been built. Create one first (POST images)."
         raise conflict("NoImage", message, "manifestId")
