@@ -4,6 +4,8 @@ Nothing is pinged on a request, and no row is written. A key that a dead program
 """
 
 import logging
+import os
+import sys
 import time
 from dataclasses import dataclass
 
@@ -44,3 +46,8 @@ def read(client: redis.Redis, names: list[str]) -> dict[str, Sign | None]:
     return {
         name: Sign(*map(float, value.split())) if value else None for name, value in zip(names, values, strict=True)
     }
+
+
+if __name__ == "__main__":  # the health check of a container: `python -m dashboard.heartbeat worker:celery`
+    signs = read(connect(os.environ["REDIS_URL"]), sys.argv[1:])
+    sys.exit(not all(sign and time.time() - sign.at <= STALE for sign in signs.values()))

@@ -58,7 +58,8 @@ _reachable = "127.0.0.1" if HOST in {"0.0.0.0", "::", ""} else HOST  # noqa: S10
 SITE_URL = os.environ.get("SITE_URL", f"http://{_reachable}:{PORT}").rstrip("/")
 FILES_URL = os.environ.get("FILES_URL", SITE_URL).rstrip("/")  # where the MMS fetches uploads
 GATEWAY_URL = os.environ.get("GATEWAY_URL", SITE_URL).rstrip("/")  # public base of the scoring URLs
-MMS_URL = os.environ.get("MMS_URL", SITE_URL).rstrip("/")  # where the account `local` finds the bundled MMS
+# Where the account `local` finds the bundled MMS; its gateway is there too, whatever people outside call it.
+MMS_URL = os.environ.get("MMS_URL", f"http://{_reachable}:{PORT}").rstrip("/")
 # Which parts this process serves: the compose file runs the dashboard and the MMS in containers of their own.
 SERVE = set(env_list("SERVE", "dashboard,mms"))
 if SERVE - {"dashboard", "mms"}:
@@ -66,7 +67,7 @@ if SERVE - {"dashboard", "mms"}:
 
 ALLOWED_HOSTS = env_list("ALLOWED_HOSTS") or sorted(
     {"localhost", "127.0.0.1", "[::1]", _reachable}
-    | {urlsplit(url).hostname or "" for url in (SITE_URL, FILES_URL, GATEWAY_URL)}
+    | {urlsplit(url).hostname or "" for url in (SITE_URL, FILES_URL, GATEWAY_URL, MMS_URL)}
 )
 CSRF_TRUSTED_ORIGINS = env_list("CSRF_TRUSTED_ORIGINS") or [SITE_URL]
 SECURE = SITE_URL.startswith("https://")

@@ -1,0 +1,30 @@
+"""`manage.py run NAME`: one program of the site in the foreground, for a container of its own."""
+
+import os
+from argparse import ArgumentParser
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+from django.db import OperationalError, connections
+
+from dashboard import preparation, supervision
+
+
+class Command(BaseCommand):
+    help = "Prepares whatever is not ready yet, then becomes one program of the site: web, worker, mms-worker or beat."
+    requires_system_checks: list[str] = []
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("name", help="web, worker, mms-worker or beat")
+
+    def handle(self, *args: Any, name: str, **options: Any) -> None:
+        programs = {program.name: program for program in supervision.programs()}
+        if name not in programs:
+            raise CommandError(f"{name} does not run here; with these settings there are: {', '.join(programs)}.")
+        try:
+            preparation.prepare()
+        except OperationalError as error:
+            raise CommandError(f"The database does not answer: {error}") from None
+        connections.close_all()
+        command = programs[name].command
+        os.execve(command[0], command, supervision.environment())  # noqa: S606 - no shell wanted
