@@ -6,36 +6,31 @@ sessions nor templates, and Django would read a whole upload before anybody chec
 
 import gc
 import os
-from collections.abc import Awaitable, Callable, Mapping
-from importlib import import_module
-from importlib.util import find_spec
-from typing import Any
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any, cast
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "dashboard.settings")
 
 from django.conf import settings
 from django.core.asgi import get_asgi_application
 
-Scope = dict[str, Any]
-Receive = Callable[[], Awaitable[Mapping[str, Any]]]
-Send = Callable[[Mapping[str, Any]], Awaitable[None]]
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-pages: Application = get_asgi_application()
+pages = cast(Application, get_asgi_application())
 
 
 def _parts() -> dict[str, Application]:
     """The first segment of a path, and who answers it; imported here, for Django has to be set up first."""
     found: dict[str, Application] = {}
     if "mms" in settings.SERVE:
-        if find_spec("mms.api.application"):
-            from mms.api.application import application as api
+        from mms.api.application import application as api
+        from mms.gateway import Gateway
 
-            found["api"] = api
-        gateway = import_module("mms.gateway")
-        if hasattr(gateway, "Gateway"):
-            found["scoring"] = gateway.Gateway(settings.MMS_DIR / "routes")
-    if "dashboard" in settings.SERVE and find_spec("dashboard.uploads"):
+        found |= {"api": api, "scoring": Gateway(settings.MMS_DIR / "routes")}
+    if "dashboard" in settings.SERVE:
         from dashboard.uploads import application as uploads
 
         found |= {"files": uploads, "uploads": uploads}

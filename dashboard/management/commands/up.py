@@ -5,7 +5,6 @@ import os
 import socket
 import sys
 from argparse import ArgumentParser
-from importlib.util import find_spec
 from typing import Any
 
 from django.conf import settings
@@ -13,7 +12,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError
 from django.db import OperationalError, connections
 
-from dashboard import announcement, first_sign_in, preparation, supervision
+from dashboard import announcement, first_sign_in, local_account, preparation, supervision
 
 
 class Command(BaseCommand):
@@ -35,9 +34,7 @@ class Command(BaseCommand):
             raise CommandError(str(error)) from None
         except OperationalError as error:
             raise CommandError(f"The database does not answer: {error}") from None
-        if "mms" in settings.SERVE and find_spec("mms.tokens"):
-            from dashboard import local_account
-
+        if "mms" in settings.SERVE:
             local_account.ensure()
         link = first_sign_in.offer() if sys.stdout.isatty() else None
         connections.close_all()
