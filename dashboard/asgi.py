@@ -31,9 +31,10 @@ def _parts() -> dict[str, Application]:
 
         found |= {"api": api, "scoring": Gateway(settings.MMS_DIR / "routes")}
     if "dashboard" in settings.SERVE:
+        from dashboard.stream import application as stream
         from dashboard.uploads import application as uploads
 
-        found |= {"files": uploads, "uploads": uploads}
+        found |= {"files": uploads, "uploads": uploads, "stream": stream}
     return found
 
 

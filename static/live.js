@@ -1,0 +1,96 @@
+// Keeps the states on a page true: replaces badges as the server announces them, and has rows fetch themselves anew.
+// One EventSource, open only while the page is visible (browsers allow six connections per site); it carries on from
+// the position seen last. Where it cannot connect, the page asks every few seconds instead.
+(() => {
+  const { stream, position: rendered } = document.body.dataset;
+  if (!stream) return;
+  const words = { live: "live", "catching up": "catching up", polling: "asking every 5 s" };
+  const wanted = new Set();
+  let position = rendered || "0";
+  let source, polling, retry, refreshing;
+  let anyAt = 0;
+
+  function mark(state) {
+    const element = document.getElementById("live-mark");
+    if (!element || element.dataset.live === state) return;
+    element.dataset.live = state;
+    element.textContent = words[state];
+  }
+
+  function replaceBadge(key, html) {
+    const template = document.createElement("template");
+    template.innerHTML = html;
+    for (const old of document.querySelectorAll(`[data-badge="${CSS.escape(key)}"]`)) {
+      old.replaceWith(template.content.firstElementChild.cloneNode(true));
+    }
+  }
+
+  // Announcements come in bursts: each element fetches itself once for all of them.
+  function refresh(selector) {
+    document.querySelectorAll(selector).forEach((element) => wanted.add(element));
+    refreshing ??= setTimeout(() => {
+      refreshing = undefined;
+      for (const element of wanted) if (element.isConnected) htmx.trigger(element, "refresh");
+      wanted.clear();
+    }, 200);
+  }
+
+  function refreshAny() {
+    const wait = anyAt + 1000 - Date.now();
+    if (wait > 1000) return; // one is planned already
+    anyAt = Date.now() + Math.max(0, wait);
+    setTimeout(() => refresh('[data-refresh~="any"]'), Math.max(0, wait));
+  }
+
+  function onBadge(event) {
+    position = event.lastEventId;
+    const { key, html, refresh: keys } = JSON.parse(event.data);
+    replaceBadge(key, html);
+    for (const name of keys) refresh(`[data-refresh~="${CSS.escape(name)}"]`);
+    refreshAny();
+  }
+
+  function onResync(event) {
+    position = event.lastEventId;
+    refresh("[data-refresh]");
+  }
+
+  function poll(on) {
+    clearInterval(polling);
+    polling = on ? setInterval(() => refresh("[data-refresh]"), 5000) : undefined;
+  }
+
+  function onError() {
+    if (source.readyState !== EventSource.CLOSED) return mark("catching up"); // the browser tries again by itself
+    disconnect();
+    mark("polling");
+    poll(true);
+    retry = setTimeout(connect, 5000 + 5000 * Math.random());
+  }
+
+  function connect() {
+    if (source || document.hidden) return;
+    clearTimeout(retry);
+    source = new EventSource(`${stream}?position=${encodeURIComponent(position)}`);
+    source.onopen = () => mark("catching up");
+    source.onerror = onError;
+    source.addEventListener("badge", onBadge);
+    source.addEventListener("resync", onResync);
+    source.addEventListener("live", () => {
+      mark("live");
+      poll(false);
+    });
+  }
+
+  function disconnect() {
+    clearTimeout(retry);
+    poll(false);
+    source?.close();
+    source = undefined;
+  }
+
+  document.addEventListener("visibilitychange", () => (document.hidden ? disconnect() : connect()));
+  window.addEventListener("pagehide", disconnect);
+  window.addEventListener("pageshow", connect);
+  connect();
+})();
