@@ -77,7 +77,7 @@ class Server:
             self._worker.tick()
             for connection in list(self.connections):
                 connection.close_if_late(now, LINGER if self.draining else IDLE_SECONDS)
-            if self.draining and self._worker.idle and not self.connections:
+            if self.draining and not self._worker.in_flight and not self.connections:
                 self.end(0)
             await asyncio.sleep(TICK)
 
@@ -106,8 +106,12 @@ class Server:
             connection.respond(503, error("QueueFull", message), RETRY)
 
     def _health(self, connection: Connection) -> None:
+        """`inFlight` tells whoever replaces this process when it may be stopped; one of several cannot know."""
         if self._worker.phase is Phase.READY:
-            return connection.respond(200, b'{"status": "healthy"}')
+            health: dict[str, str | int] = {"status": "healthy"}
+            if not self._settings.listen.startswith("fd:"):
+                health["inFlight"] = self._worker.in_flight
+            return connection.respond(200, json.dumps(health).encode())
         connection.respond(503, error(*_UNREADY[self._worker.phase]), RETRY)
 
 

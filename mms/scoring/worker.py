@@ -63,8 +63,9 @@ class Worker:
         threading.Thread(target=self._work, name="driver", daemon=True).start()
 
     @property
-    def idle(self) -> bool:
-        return not self._unfinished
+    def in_flight(self) -> int:
+        """Requests that were taken and are not through the driver yet."""
+        return self._unfinished
 
     def submit(self, body: bytes, reply: Callable[[int, bytes], None]) -> Job | None:
         """Queue one request; `reply(status, json)` follows on the event loop. None when the queue is full."""
