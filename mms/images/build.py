@@ -1,0 +1,413 @@
+"""Build one image: `python -m mms.images.build` reads a specification on stdin (see spec.py), prints the build log,
+writes the result as JSON where the specification says, and exits 0, or 1 when the image could not be built.
+
+It knows nothing of rows, queues and states, and needs neither a container daemon nor root. Nothing of the user's is
+ever run or loaded here.
+"""
+
+import importlib.util
+import json
+import signal
+import sys
+import tempfile
+from dataclasses import asdict, dataclass, replace
+from hashlib import sha256
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from mms import runtimes
+from mms.fetch import Fetched, FetchError, base_name, fetch, shown
+from mms.images import layers, packages, requirements
+from mms.images.layout import APP, CONFIG, MANIFEST, META, RUNTIME, SITE, WHAT, Store, dump
+from mms.images.log import Log
+from mms.images.placement import Clash, Places, Source, asset_names, discard, model_folder, place
+from mms.images.spec import Asset, Model, Spec
+from mms.unpack import UnpackError, unpack
+
+EPOCH = "1970-01-01T00:00:00Z"
+LOCAL = "oci://local"
+SCORING = Path(__file__).resolve().parent.parent / "scoring"
+MAX_MODELS = 100  # a layer each, and container engines stop at 127 layers
+PLACING = "1"  # part of the keys of layers with models and assets: changes with the rules of placement
+
+
+class BuildError(Exception):
+    """The image cannot be built. `target` names the part of the manifest that is to blame."""
+
+    def __init__(self, code: str, message: str, target: str = "") -> None:
+        super().__init__(message)
+        self.code, self.target = code, target
+
+
+@dataclass(frozen=True)
+class Part:
+    """A layer of the image, with what it holds."""
+
+    what: str
+    layer: layers.Layer
+    reused: bool
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the check found out."""
+
+    runtime: runtimes.Runtime
+    target: packages.Target
+    wanted: list[requirements.Wanted]
+
+
+class Build:
+    def __init__(self, spec: Spec, log: Log, tmp: Path) -> None:
+        self.spec, self.log, self.tmp = spec, log, tmp
+        self.store = Store(spec.store)
+        self.store.prepare()
+        self.installer = packages.Installer(spec.store / "cache", tmp, log.detail)
+        self.places = Places()
+        self.parts: list[Part] = []
+        self.fetched_models: list[dict[str, Any]] = []
+
+    def run(self) -> dict[str, Any]:
+        """The result as the contract has it. Raises BuildError and what `explain` knows."""
+        spec, log = self.spec, self.log
+        with log.doing("check", f"{spec.runtime_type}, {len(spec.models)} models, {len(spec.assets)} assets"):
+            plan = self.check()
+        with log.doing("fetch", "models and assets"):
+            models = [(model, *self.fetch(model, f"model-{at}")) for at, model in enumerate(spec.models)]
+            assets = [(asset, *self.fetch(asset, f"asset-{at}")) for at, asset in enumerate(spec.assets)]
+        with log.doing("requirements", f"for Python {plan.target.python} on {plan.target.platform}"):
+            lock = self.lock(plan)
+        with log.doing("packages", "what the lock names" if lock else "none are required"):
+            self.add_site(lock, plan.target)
+        with log.doing("layers", "scoring runtime, models, driver and assets"):
+            self.add_runtime(plan.target)
+            for model, source, file in models:
+                self.add_model(model, source, file)
+            self.add_app(assets)
+        with log.doing("image", spec.image_id):
+            return self.finish(plan, lock)
+
+    # --- check ----------------------------------------------------------------------------------------------------
+
+    def check(self) -> Plan:
+        """Refuses what cannot become an image that runs, before anything big is fetched."""
+        spec = self.spec
+        runtime = runtimes.RUNTIMES[runtimes.canonical(spec.runtime_type)]
+        if reason := runtimes.why_not_here(runtime.name):
+            raise BuildError("RuntimeUnavailable", reason, "targetRuntime")
+        if len(spec.models) > MAX_MODELS:
+            raise BuildError("TooManyModels", f"An image takes at most {MAX_MODELS} models.", "modelIds")
+        self._driver()
+        wanted = requirements.parse(self._text(spec.pip_requirements, "pipRequirements"))
+        conda = requirements.parse_conda(self._text(spec.conda_env_file, "condaEnvFile"), runtimes.HOST_PYTHON)
+        python = conda.python or runtime.python
+        if python != runtimes.HOST_PYTHON:
+            reason = f"condaEnvFile asks for Python {python}, but services run with Python {runtimes.HOST_PYTHON} here."
+            raise BuildError("PythonUnavailable", reason, "targetRuntime.properties.condaEnvFile")
+        target = packages.Target(python, runtimes.HOST_PLATFORM, spec.python)
+        return Plan(runtime, target, wanted + conda.wanted)
+
+    def _driver(self) -> Asset:
+        """The asset that holds init() and run()."""
+        if not self.spec.driver:
+            raise BuildError(
+                "NoDriver", "The manifest names no driverProgram: there would be nothing to run.", "driverProgram"
+            )
+        for asset in self.spec.assets:
+            if asset.id == self.spec.driver:
+                break
+        else:
+            raise BuildError("NoDriver", f"driverProgram {self.spec.driver!r} is no id of an asset.", "driverProgram")
+        if asset.unpack:
+            raise BuildError(
+                "NoDriver", f"The driver {asset.id!r} is an archive to unpack; it must be a file.", "driverProgram"
+            )
+        return asset
+
+    def _text(self, value: str, name: str) -> str:
+        """`value`, or what its URL gives."""
+        if not value.strip().startswith(("http://", "https://")) or "\n" in value.strip():
+            return value
+        url = value.strip()
+        path = self.tmp / name
+        fetch(url, path, replace(self.spec.policy, max_bytes=requirements.MAX_CHARS))
+        self.log.detail(f"{name} from {shown(url)}")
+        try:
+            return path.read_text(encoding="utf-8-sig")
+        except UnicodeDecodeError:
+            raise BuildError(
+                "BadRequirements", f"{shown(url)} is not a text.", f"targetRuntime.properties.{name}"
+            ) from None
+
+    # --- fetch ----------------------------------------------------------------------------------------------------
+
+    def fetch(self, item: Model | Asset, name: str) -> tuple[Source, Fetched]:
+        """Download a model or asset, and unpack it where asked."""
+        path = self.tmp / name
+        before = self.log.seconds
+        try:
+            fetched = fetch(item.url, path, self.spec.policy)
+            took = self.log.seconds - before
+            self.log.detail(
+                f"{item.label}: {fetched.size} bytes from {shown(item.url)} in {took:.2f} s, sha256 {fetched.sha256}"
+            )
+            if item.unpack:
+                path = self._unpack(item, path)
+        except (FetchError, UnpackError) as error:
+            code = "FetchFailed" if isinstance(error, FetchError) else "UnpackFailed"
+            raise BuildError(code, f"{item.label}: {error}", item.label) from error
+        return Source(item.label, path), fetched
+
+    def _unpack(self, item: Model | Asset, archive: Path) -> Path:
+        folder = archive.with_name(f"{archive.name}.unpacked")
+        size = unpack(archive, folder, self.spec.unpack_max_bytes)
+        archive.unlink()
+        self.log.detail(f"{item.label}: unpacked to {size} bytes")
+        return folder
+
+    # --- requirements and packages --------------------------------------------------------------------------------
+
+    def lock(self, plan: Plan) -> str:
+        lines, added = requirements.combine(plan.wanted, plan.runtime.requirements)
+        if added:
+            self.log.detail(f"{plan.runtime.name} brings along {', '.join(added)}: the requirements do not name them")
+        if not lines:
+            return ""
+        key = _key("lock", lines, plan.target.python, plan.target.platform)
+        try:
+            lock = self.installer.lock(lines, key, plan.target)
+        except packages.Failed as error:
+            raise BuildError("RequirementsFailed", str(error), "targetRuntime.properties") from error
+        pins = [line.split()[0] for line in lock.splitlines() if "==" in line]
+        self.log.detail(f"{len(pins)} packages: {', '.join(pins)}")
+        return lock
+
+    def add_site(self, lock: str, target: packages.Target) -> None:
+        if not lock:
+            return
+        key = _key("site", lock, target.python, target.platform, _compiler(target))
+
+        def make(tree: Path) -> None:
+            self._install(lock, tree / SITE, target)
+
+        self._add("site", key, make)
+
+    def _install(self, lock: str, folder: Path, target: packages.Target) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self.installer.install(lock, folder, target)
+        except packages.Failed as error:
+            raise BuildError("PackagesFailed", str(error), "targetRuntime.properties") from error
+        packages.forget_machine(folder)
+        self._compile(folder, target)
+
+    def _compile(self, folder: Path, target: packages.Target) -> None:
+        if target.python == runtimes.HOST_PYTHON:
+            before = self.log.seconds
+            packages.compile_tree(folder, "/" + SITE if folder.name == "site" else "/" + RUNTIME)
+            self.log.detail(f"byte-compiled in {self.log.seconds - before:.2f} s")
+
+    # --- layers ---------------------------------------------------------------------------------------------------
+
+    def add_runtime(self, target: packages.Target) -> None:
+        """The scoring program, with the packages that its own requirements.txt names."""
+        files = sorted(path for path in SCORING.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+        contents = {str(path.relative_to(SCORING)): sha256(path.read_bytes()).hexdigest() for path in files}
+        key = _key("runtime", contents, target.python, target.platform, _compiler(target))
+
+        def make(tree: Path) -> None:
+            for path in files:
+                copy = tree / RUNTIME / "scoring" / path.relative_to(SCORING)
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                copy.write_bytes(path.read_bytes())
+            required = SCORING / "requirements.txt"
+            if required.exists():
+                self._install(required.read_text(), tree / RUNTIME, target)
+            else:
+                self._compile(tree / RUNTIME, target)
+
+        self._add("runtime", key, make)
+
+    def add_model(self, model: Model, source: Source, file: Fetched) -> None:
+        folder = model_folder(model.name, model.version)
+        if model.unpack:
+            targets = [PurePosixPath("."), folder]
+        else:
+            name = base_name(model.url) or model.name
+            targets = [PurePosixPath(name), folder / name]
+        key = _key("model", PLACING, file.sha256, model.unpack, [str(target) for target in targets])
+        tree = self._tree()
+        place(source, targets, tree / APP, self.places)
+        discard(source)
+        self._add(model.label, key, lambda _: None, tree)
+        self.fetched_models.append(
+            {"name": model.name, "version": model.version, "sha256": file.sha256, "size": file.size}
+        )
+
+    def add_app(self, assets: list[tuple[Asset, Source, Fetched]]) -> None:
+        """Driver and assets, and the file that tells the scoring program what is where."""
+        tree, facts = self._tree(), []
+        for asset, source, file in assets:
+            targets = [PurePosixPath(".")] if asset.unpack else asset_names(asset.id, asset.url)
+            place(source, targets, tree / APP, self.places)
+            discard(source)
+            facts.append([file.sha256, asset.unpack, [str(target) for target in targets]])
+        meta = dump(self._meta(tree / APP))
+        (tree / META).parent.mkdir(parents=True)
+        (tree / META).write_bytes(meta)
+        self._add("app", _key("app", PLACING, facts, meta.decode()), lambda _: None, tree)
+
+    def _meta(self, app: Path) -> dict[str, Any]:
+        driver = self._driver()
+        return {
+            "driver": str(asset_names(driver.id, driver.url)[0]),
+            "schema": self._schema(app),
+            "models": [
+                {"name": model.name, "version": model.version, "path": str(model_folder(model.name, model.version))}
+                for model in self.spec.models
+            ],
+            "runtime_type": self.spec.runtime_type,
+        }
+
+    def _schema(self, app: Path) -> str | None:
+        """The asset that names the fields of a request: called schema, or schema.json, and having an "input"."""
+        for asset in self.spec.assets:
+            name = str(asset_names(asset.id, asset.url)[0])
+            if asset.unpack or not ({asset.id, base_name(asset.url)} & {"schema", "schema.json"}):
+                continue
+            try:
+                document = json.loads((app / name).read_bytes())
+            except (ValueError, RecursionError):
+                document = None
+            if isinstance(document, dict) and isinstance(document.get("input"), dict):
+                self.log.detail(f"{name} names the fields of a request: {', '.join(document['input'])}")
+                return name
+            self.log.detail(f"{name} has no object 'input', so run() gets the request's body as it is")
+        return None
+
+    def _tree(self) -> Path:
+        return Path(tempfile.mkdtemp(prefix="layer-", dir=self.tmp))
+
+    def _add(self, what: str, key: str, make: Any, tree: Path | None = None) -> None:
+        """Add the layer known as `key`, made by `make(tree)` where it is not in the store yet."""
+        before = self.log.seconds
+        layer = self.store.known(key)
+        reused = layer is not None
+        if layer is None:
+            tree = tree or self._tree()
+            make(tree)
+            layer = self.store.add_layer(key, tree)
+        self.parts.append(Part(what, layer, reused))
+        how = "already in the store" if reused else f"made in {self.log.seconds - before:.2f} s"
+        self.log.detail(f"layer {what}: {layer.digest}, {layer.size} bytes, {how}")
+
+    # --- image ----------------------------------------------------------------------------------------------------
+
+    def finish(self, plan: Plan, lock: str) -> dict[str, Any]:
+        config = self.store.put(self._config(plan), CONFIG)
+        manifest = {"schemaVersion": 2, "mediaType": MANIFEST, "config": config, "layers": self._descriptors()}
+        descriptor = self.store.put(manifest, MANIFEST)
+        self.store.name(self.spec.image_id, descriptor)
+        self.log.detail(f"{descriptor['digest']} is in the store of this machine")
+        return {
+            "digest": descriptor["digest"],
+            "reference": self._publish(manifest, descriptor),
+            "size": sum(part.layer.size for part in self.parts) + config["size"] + descriptor["size"],
+            "layers": [{**asdict(part.layer), "what": part.what, "reused": part.reused} for part in self.parts],
+            "lock": lock,
+            "models": self.fetched_models,
+            "seconds": round(self.log.seconds, 3),
+        }
+
+    def _descriptors(self) -> list[dict[str, Any]]:
+        return [
+            {
+                "mediaType": layers.MEDIA_TYPE,
+                "digest": part.layer.digest,
+                "size": part.layer.size,
+                "annotations": {WHAT: part.what},
+            }
+            for part in self.parts
+        ]
+
+    def _config(self, plan: Plan) -> dict[str, Any]:
+        """The image's configuration. Nothing of this one build is in it: equal parts give an equal image."""
+        return {
+            "architecture": plan.target.platform.partition("/")[2],
+            "os": "linux",
+            "created": EPOCH,
+            "config": {
+                "User": "65534:65534",
+                "WorkingDir": f"/{APP}",
+                "Entrypoint": ["python3", "-P", "-m", "scoring"],  # -P: no asset stands in for a module of Python
+                "ExposedPorts": {"8080/tcp": {}},
+                "Env": [
+                    "PATH=/usr/local/bin:/usr/bin:/bin",
+                    f"PYTHONPATH=/{RUNTIME}:/{SITE}",
+                    "PYTHONUNBUFFERED=1",
+                    "OMP_NUM_THREADS=1",
+                    "OPENBLAS_NUM_THREADS=1",
+                    f"MMS_APP=/{META}",
+                    "MMS_LISTEN=tcp:0.0.0.0:8080",
+                ],
+                "Labels": {"mms.python": plan.target.python, "mms.runtime": plan.runtime.name},
+            },
+            "rootfs": {"type": "layers", "diff_ids": [part.layer.diff_id for part in self.parts]},
+            "history": [{"created": EPOCH, "created_by": f"mms {part.what}"} for part in self.parts],
+        }
+
+    def _publish(self, manifest: dict[str, Any], descriptor: dict[str, Any]) -> str:
+        return f"{LOCAL}/{self.spec.repository}@{descriptor['digest']}"
+
+
+def _key(*parts: Any) -> str:
+    """What stands for a layer: everything that its bytes depend on."""
+    return sha256(json.dumps([layers.FORMAT, *parts], sort_keys=True).encode()).hexdigest()
+
+
+def _compiler(target: packages.Target) -> str:
+    """What byte-compiled files depend on; "" where none are made."""
+    return importlib.util.MAGIC_NUMBER.hex() if target.python == runtimes.HOST_PYTHON else ""
+
+
+def explain(error: Exception) -> BuildError:
+    """Any way in which a build fails, in words for people."""
+    match error:
+        case BuildError():
+            return error
+        case runtimes.UnknownRuntime():
+            return BuildError("UnknownRuntime", str(error.args[0]), "targetRuntime")
+        case requirements.Refused():
+            return BuildError("BadRequirements", str(error), "targetRuntime.properties")
+        case FetchError():
+            return BuildError("FetchFailed", str(error), "targetRuntime.properties")
+        case Clash():
+            return BuildError("NameClash", str(error), "assets")
+        case OSError():
+            return BuildError("StorageFailed", f"The build could not read or write a file: {error}")
+    return BuildError("InternalError", f"The builder failed: {type(error).__name__}: {error}")
+
+
+def main() -> int:
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # so that what it made is cleaned up
+    spec = Spec.read(json.load(sys.stdin))
+    log = Log()
+    try:
+        with tempfile.TemporaryDirectory(prefix="build-", dir=spec.tmp) as tmp:
+            result = Build(spec, log, Path(tmp)).run()
+    except Exception as raised:
+        error = explain(raised)
+        log.say(f"The build failed in step {log.step}: {error}")
+        result = {"error": _error(error, log)}
+    spec.result.write_text(json.dumps(result))
+    return 1 if "error" in result else 0
+
+
+def _error(error: BuildError, log: Log) -> dict[str, Any]:
+    details = [{"code": error.code, "message": str(error), "target": error.target}] if error.target else []
+    details.append({"code": "Log", "message": "\n".join(log.last), "target": "log"})
+    return {"code": error.code, "step": log.step, "message": f"Step {log.step}: {error}", "details": details}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,131 @@
+"""What a manifest requires, read so strictly that it can say nothing but names and versions of packages.
+
+A requirement file of pip is a small language: it can set the index, name files and URLs, include other files and
+read the environment. None of that gets through: every line is parsed, and what uv reads later is written anew from
+the parts.
+"""
+
+import re
+from dataclasses import dataclass
+
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.specifiers import InvalidSpecifier, SpecifierSet
+from packaging.utils import canonicalize_name
+
+MAX_CHARS = 256 * 1024
+_HASH = re.compile(r"\s+--hash[=\s](sha(?:256|384|512):[0-9a-fA-F]+)(?=\s|$)")
+_COMMENT = re.compile(r"(^|\s)#.*$")
+_CONDA_EXACT = re.compile(r"={1,2}\s*(\d+\.\d+)(?:\.[\d*]+)*(?:=.*)?")
+
+
+class Refused(Exception):
+    """These requirements are not installed. The text names the line and says why, for people."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """One requirement: `name` is canonical, `line` is what uv gets to read."""
+
+    name: str
+    line: str
+
+
+@dataclass(frozen=True)
+class CondaEnvironment:
+    python: str  # minor version, "" if the file names none
+    wanted: list[Wanted]
+
+
+def parse(text: str) -> list[Wanted]:
+    """The requirements in the text of a pip requirement file, in order. Raises Refused."""
+    _limit(text)
+    lines = text.replace("\r\n", "\n").replace("\\\n", " ").split("\n")
+    found = [_COMMENT.sub("", line).strip() for line in lines]
+    return [_parse_line(line, number) for number, line in enumerate(found, 1) if line]
+
+
+def _parse_line(line: str, number: int) -> Wanted:
+    hashes = _HASH.findall(line)
+    line = _HASH.sub("", line).strip()
+    if line.startswith("-"):
+        raise Refused(
+            f"Requirement {number} is an option ({line[:80]}). Only names and versions of packages are taken."
+        )
+    try:
+        requirement = Requirement(line)
+    except InvalidRequirement:
+        raise Refused(f"Requirement {number} is not the name and version of a package: {line[:80]}") from None
+    if requirement.url:
+        raise Refused(
+            f"Requirement {number} names a URL or a file ({requirement.name}). Only packages of the index are taken."
+        )
+    # The canonical name holds no dot or slash, so that uv can never take it for a path.
+    name = requirement.name = canonicalize_name(requirement.name)
+    return Wanted(name, " ".join([str(requirement), *(f"--hash={item}" for item in hashes)]))
+
+
+def parse_conda(text: str, host_python: str) -> CondaEnvironment:
+    """The pip part and the Python version of a conda environment file. Raises Refused.
+
+    Packages of conda itself are refused by name: installing others instead would only fail later, in the service.
+    """
+    dependencies = _conda_dependencies(text) if text.strip() else []
+    python, wanted, foreign = "", [], []
+    for item in dependencies:
+        if isinstance(item, dict) and set(item) == {"pip"}:
+            wanted += parse("\n".join(_texts(item["pip"])))
+        elif isinstance(item, str) and (name := re.split(r"[\s=<>!~\[]", item.strip(), maxsplit=1)[0]) == "python":
+            python = _conda_python(item.strip().removeprefix("python").strip(), host_python)
+        elif not isinstance(item, str) or name != "pip":
+            foreign.append(str(item)[:60])
+    if foreign:
+        raise Refused(
+            f"condaEnvFile asks for packages of conda ({', '.join(foreign)}), which cannot be installed here. "
+            "Move them into its 'pip:' part."
+        )
+    return CondaEnvironment(python, wanted)
+
+
+def _conda_dependencies(text: str) -> list[object]:
+    import yaml  # only here: most builds have no conda file
+
+    _limit(text)
+    try:
+        document = yaml.safe_load(text)
+    except (yaml.YAMLError, RecursionError):
+        raise Refused("condaEnvFile is not readable as YAML.") from None
+    dependencies = document.get("dependencies", []) if isinstance(document, dict) else None
+    if not isinstance(dependencies, list):
+        raise Refused("condaEnvFile must be a conda environment: a YAML mapping with a list of 'dependencies'.")
+    return dependencies
+
+
+def _texts(items: object) -> list[str]:
+    if not isinstance(items, list) or not all(isinstance(item, str) for item in items):
+        raise Refused("The 'pip:' part of condaEnvFile must be a list of requirements.")
+    return items
+
+
+def _conda_python(specifier: str, host_python: str) -> str:
+    """The minor version that "=3.11", "==3.11.5", ">=3.9,<3.13" or "" means; the host's where a range allows it."""
+    if not specifier:
+        return ""
+    if exact := _CONDA_EXACT.fullmatch(specifier):
+        return exact[1]
+    try:
+        if any(f"{host_python}.{patch}" in SpecifierSet(specifier) for patch in range(40)):
+            return host_python
+    except InvalidSpecifier:
+        pass
+    raise Refused(f"condaEnvFile asks for python{specifier}; this server has Python {host_python}.")
+
+
+def _limit(text: str) -> None:
+    if len(text) > MAX_CHARS:
+        raise Refused(f"The requirements are longer than {MAX_CHARS} characters.")
+
+
+def combine(wanted: list[Wanted], implied: tuple[str, ...]) -> tuple[list[str], list[str]]:
+    """The lines for uv, sorted, and the packages that the runtime adds because nobody named them."""
+    added = sorted(set(implied) - {item.name for item in wanted})
+    return sorted({item.line for item in wanted} | set(added)), added
