@@ -24,7 +24,7 @@ pages = cast(Application, get_asgi_application())
 
 def _parts() -> dict[str, Application]:
     """The first segment of a path, and who answers it; imported here, for Django has to be set up first."""
-    found: dict[str, Application] = {}
+    found: dict[str, Application] = {"healthz": pages}
     if "mms" in settings.SERVE:
         from mms.api.application import application as api
         from mms.gateway import Gateway
@@ -38,13 +38,23 @@ def _parts() -> dict[str, Application]:
     return found
 
 
+async def nothing(scope: Scope, receive: Receive, send: Send) -> None:
+    """What an MMS without the dashboard says to anything but its API, its gateway and /healthz."""
+    headers = [(b"content-type", b"text/plain; charset=utf-8")]
+    await send({"type": "http.response.start", "status": 404, "headers": headers})
+    await send(
+        {"type": "http.response.body", "body": b"There are no pages here: this is the MMS alone (/api, /scoring).\n"}
+    )
+
+
 parts = _parts()
+elsewhere = pages if "dashboard" in settings.SERVE else nothing
 
 
 async def application(scope: Scope, receive: Receive, send: Send) -> None:
     """Hand the request to the part that its path names, else to the pages."""
     first = scope["path"].split("/", 2)[1]
-    await parts.get(first, pages)(scope, receive, send)
+    await parts.get(first, elsewhere)(scope, receive, send)
 
 
 # Everything imported so far stays: the collector need not look at it again, and so does not touch (and copy) its pages.

@@ -48,7 +48,8 @@ LOG_DIR = DATA_DIR / "log"
 TMP_DIR = DATA_DIR / "tmp"  # same file system as the data, so that a finished file is renamed into place
 FILES_DIR = DATA_DIR / "files"  # uploads, by sha256
 MMS_DIR = DATA_DIR / "mms"  # the bundled MMS: OCI store, layers, build logs, services
-for _directory in (DATA_DIR, RUN_DIR, LOG_DIR, TMP_DIR, FILES_DIR, MMS_DIR):
+STATIC_ROOT = DATA_DIR / "static"
+for _directory in (DATA_DIR, RUN_DIR, LOG_DIR, TMP_DIR, FILES_DIR, MMS_DIR, STATIC_ROOT):
     _directory.mkdir(mode=0o700, parents=True, exist_ok=True)
 
 # --- where the site is reached ------------------------------------------------------------------------------------
@@ -212,7 +213,6 @@ LANGUAGE_CODE = "en"
 TIME_ZONE = "UTC"
 USE_TZ = True
 STATIC_URL = "static/"
-STATIC_ROOT = DATA_DIR / "static"
 STATICFILES_DIRS = [BASE_DIR / "static"]
 STORAGES = {
     "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
@@ -247,4 +247,6 @@ MMS_INIT_TIMEOUT = env_int("MMS_INIT_TIMEOUT", 120)  # seconds
 MMS_RUN_TIMEOUT = env_int("MMS_RUN_TIMEOUT", 60)  # seconds
 MMS_BODY_MAX_BYTES = env_int("MMS_BODY_MAX_BYTES", 16 * 1024**2)
 MMS_QUEUE_LENGTH = env_int("MMS_QUEUE_LENGTH", 100)  # requests waiting per scoring process; more are answered 503
+MMS_SCORING_NETWORK = env_bool("MMS_SCORING_NETWORK", False)  # whether services may use the network
+MMS_SCORING_MEMORY = env_int("MMS_SCORING_MEMORY", 0)  # bytes of address space of each scoring process; 0: no limit
 SUPERVISOR_SOCKET = os.environ.get("SUPERVISOR_SOCKET") or str(RUN_DIR / "supervisor.sock")

@@ -1,0 +1,57 @@
+"""The compose file is valid, and says what the code expects."""
+
+import subprocess
+import sys
+
+import pytest
+import yaml
+from django.conf import settings
+
+from dashboard.management.commands import run
+
+COMPOSE = settings.BASE_DIR / "docker-compose.yml"
+
+
+@pytest.fixture(scope="module")
+def services() -> dict:
+    return yaml.safe_load(COMPOSE.read_text())["services"]
+
+
+def test_the_compose_file_follows_the_compose_specification():
+    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec", str(COMPOSE)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
+def test_a_broken_compose_file_would_be_noticed(tmp_path):
+    broken = tmp_path / "compose.yml"
+    broken.write_text("services: {web: {image: x, ports: {wrong: true}}}")
+    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec", str(broken)]
+    assert subprocess.run(command, capture_output=True).returncode == 1
+
+
+def test_every_part_has_its_container(services):
+    assert set(services) == {"web", "worker", "beat", "mms", "redis", "postgres"}
+
+
+@pytest.mark.parametrize("name", ["web", "worker", "beat"])
+def test_a_container_runs_a_program_that_exists(services, settings, name):
+    settings.SERVE = {services[name]["environment"]["SERVE"]}
+    assert services[name]["command"] == ["python", "manage.py", "run", name]
+    assert name in [program.name for program in run.supervision.programs()]
+
+
+def test_the_mms_keeps_its_data_to_itself(services):
+    assert services["mms"]["environment"]["SERVE"] == "mms"
+    volumes = [volume for name, service in services.items() if name != "mms" for volume in service.get("volumes", [])]
+    assert not {volume.split(":")[0] for volume in services["mms"]["volumes"]} & {v.split(":")[0] for v in volumes}
+
+
+def test_neither_database_nor_redis_is_reachable_from_outside(services):
+    assert "ports" not in services["redis"]
+    assert "ports" not in services["postgres"]
+
+
+def test_no_secret_has_a_default():
+    for name in ("SECRET_KEY", "POSTGRES_PASSWORD", "REDIS_PASSWORD"):
+        assert f"${{{name}:?" in COMPOSE.read_text()

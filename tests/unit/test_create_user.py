@@ -1,0 +1,100 @@
+"""manage.py create_user and add_account: scripting needs no browser and no questions."""
+
+import io
+
+import pytest
+from django.contrib.auth import authenticate, get_user_model
+from django.core.management import CommandError, call_command
+
+from dashboard.models import Membership
+from deployments.models import HostingAccount
+
+pytestmark = pytest.mark.django_db
+PASSWORD = "correct horse battery"
+
+
+@pytest.fixture
+def accounts() -> list[HostingAccount]:
+    names = ["local", "other"]
+    return [
+        HostingAccount.objects.create(
+            name=name, base_url="http://127.0.0.1:1", subscription="s", resource_group="g", hosting_account="h"
+        )
+        for name in names
+    ]
+
+
+@pytest.fixture
+def stdin(monkeypatch):
+    """Sets what the next command reads."""
+    return lambda text: monkeypatch.setattr("sys.stdin", io.StringIO(text))
+
+
+def test_an_administrator_can_sign_in(stdin):
+    stdin(f"{PASSWORD}\n")
+    call_command("create_user", "ada", "--role", "admin", "--password-stdin")
+    ada = authenticate(username="ada", password=PASSWORD)
+    assert ada
+    assert ada.is_superuser
+
+
+def test_a_role_is_given_in_the_named_account_only(stdin, accounts):
+    stdin(PASSWORD)
+    call_command("create_user", "bob", "--role", "viewer", "--account", "other", "--password-stdin")
+    assert list(Membership.objects.values_list("account_id", "role")) == [(accounts[1].pk, "viewer")]
+
+
+def test_without_an_account_the_role_is_given_in_all(stdin, accounts):
+    stdin(PASSWORD)
+    call_command("create_user", "bob", "--role", "operator", "--password-stdin")
+    assert set(Membership.objects.values_list("account_id", flat=True)) == {account.pk for account in accounts}
+
+
+@pytest.mark.parametrize("password", ["", "\n", "short", "password12", "1234567890123", "charlotte-1"])
+def test_weak_and_empty_passwords_are_refused(stdin, password):
+    stdin(password)
+    with pytest.raises(CommandError):
+        call_command("create_user", "charlotte", "--role", "admin", "--password-stdin")
+    assert not get_user_model().objects.exists()
+
+
+def test_nobody_is_asked_where_there_is_no_terminal(stdin):
+    stdin("")
+    with pytest.raises(CommandError, match="--password-stdin"):
+        call_command("create_user", "ada", "--role", "admin")
+
+
+def test_an_unknown_account_is_refused_and_the_known_are_named(stdin, accounts):
+    stdin(PASSWORD)
+    with pytest.raises(CommandError, match=r"no hosting account nowhere.*local, other"):
+        call_command("create_user", "bob", "--role", "viewer", "--account", "nowhere", "--password-stdin")
+    assert not get_user_model().objects.exists()
+
+
+def test_a_name_that_is_taken_is_refused(stdin):
+    stdin(PASSWORD)
+    call_command("create_user", "ada", "--role", "admin", "--password-stdin")
+    stdin(PASSWORD)
+    with pytest.raises(CommandError, match="already exists"):
+        call_command("create_user", "ada", "--role", "admin", "--password-stdin")
+
+
+ADD = ["add_account", "far", "--base-url", "https://mms.example/", "--subscription", "s"]
+ADD += ["--resource-group", "g", "--hosting-account", "h", "--token-stdin"]
+
+
+def test_an_account_is_added_with_the_token_from_standard_input(stdin):
+    stdin("t0ken\n")
+    call_command(*ADD)
+    account = HostingAccount.objects.get()
+    assert (account.name, account.base_url, account.token) == ("far", "https://mms.example", "t0ken")
+
+
+def test_an_account_without_token_or_with_a_bad_address_is_refused(stdin):
+    stdin("\n")
+    with pytest.raises(CommandError, match="no token"):
+        call_command(*ADD)
+    stdin("t0ken")
+    with pytest.raises(CommandError, match="base_url"):
+        call_command(*[word.replace("https://mms.example/", "not an address") for word in ADD])
+    assert not HostingAccount.objects.exists()

@@ -1,0 +1,69 @@
+"""A second start looks, finds nothing to do, and does nothing."""
+
+import pytest
+from django.db import connection
+from django.db.migrations.recorder import MigrationRecorder
+
+from dashboard import local_account, preparation
+from deployments.models import Cluster, HostingAccount, RegistryInfo
+from mms.models import Token
+
+pytestmark = pytest.mark.django_db
+
+
+def test_a_migration_that_was_not_run_is_noticed():
+    assert preparation.is_migrated()
+    MigrationRecorder(connection).record_unapplied("mms", "0001_initial")
+    assert not preparation.is_migrated()
+
+
+def test_static_files_are_collected_again_only_when_one_changed(settings, tmp_path):
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "page.css").write_text("one")
+    settings.STATICFILES_DIRS = [source]
+    settings.STATIC_ROOT = tmp_path / "collected"
+    preparation.collect_static()
+    (settings.STATIC_ROOT / "mark").touch()
+    preparation.collect_static()
+    assert (settings.STATIC_ROOT / "mark").exists()
+    (source / "page.css").write_text("two, and longer")
+    preparation.collect_static()
+    assert not (settings.STATIC_ROOT / "mark").exists()
+    assert (settings.STATIC_ROOT / "page.css").read_text() == "two, and longer"
+
+
+def test_the_account_local_is_complete():
+    local_account.ensure()
+    account = HostingAccount.objects.get()
+    assert {account.name, account.subscription, account.resource_group, account.hosting_account} == {"local"}
+    assert RegistryInfo.objects.get(account=account).location == "oci://local"
+    assert "process://local" in Cluster.objects.get(account=account).kube_config
+    assert Cluster.objects.get().pull_secret == "local"
+
+
+def test_the_account_local_follows_the_address_and_keeps_its_token(settings):
+    local_account.ensure()
+    token = HostingAccount.objects.get().token
+    settings.MMS_URL = "http://127.0.0.1:9999"
+    local_account.ensure()
+    account = HostingAccount.objects.get()
+    assert account.base_url == "http://127.0.0.1:9999"
+    assert account.token == token
+    assert Token.objects.count() == 1
+
+
+def test_a_token_that_the_mms_no_longer_knows_is_replaced():
+    local_account.ensure()
+    lost = HostingAccount.objects.get().token
+    Token.objects.all().delete()
+    local_account.ensure()
+    assert HostingAccount.objects.get().token != lost
+    assert Token.objects.count() == 1
+
+
+def test_what_people_changed_in_the_registry_stays():
+    local_account.ensure()
+    RegistryInfo.objects.update(location="https://registry.example")
+    local_account.ensure()
+    assert RegistryInfo.objects.get().location == "https://registry.example"
