@@ -20,6 +20,10 @@ class Refused(Exception):
     """The engine cannot run this here. The text says what is missing; nothing was started."""
 
 
+class Unavailable(Exception):
+    """The engine itself cannot be asked at the moment. What runs may well go on running; trying again is right."""
+
+
 @dataclass(frozen=True)
 class Limits:
     """Settings of the scoring program of one revision."""
@@ -46,6 +50,8 @@ class Observation:
     health: Health
     detail: str = ""  # one sentence for people: exit code, reason, how often restarted
     restarts: int = 0
+    in_flight: int | None = None  # requests being answered now; None where nobody says
+    hopeless: bool = False  # its own init() failed: the next start will end the same way
 
 
 class Engine(Protocol):

@@ -1,0 +1,58 @@
+"""Which engine runs a service, and a revision in the engine's words."""
+
+from functools import lru_cache
+from pathlib import Path
+
+from django.conf import settings
+
+from mms.engines import base, kubeconfig, sandbox
+from mms.engines.process import ProcessEngine
+from mms.models import Revision, Service
+
+PROCESS_SERVER = "process://local"
+
+
+@lru_cache
+def process_engine() -> ProcessEngine:
+    """The engine of this machine."""
+    return ProcessEngine(
+        settings.MMS_DIR,
+        settings.RUN_DIR,
+        Path(settings.SUPERVISOR_SOCKET),
+        hidden=settings.DATA_DIR,
+        network=settings.MMS_SCORING_NETWORK,
+        memory=settings.MMS_SCORING_MEMORY,
+    )
+
+
+def engine_for(kube_config: str) -> ProcessEngine:
+    """The engine that the server in `kube_config` stands for. Raises base.Refused for those this server lacks."""
+    server = kubeconfig.server(kube_config)
+    if server != PROCESS_SERVER:
+        raise base.Refused(
+            f"This server runs services on its own machine only (a kubeConfig whose server is {PROCESS_SERVER}); "
+            f"it cannot deploy to {server[:200]} yet."
+        )
+    return process_engine()
+
+
+def exposure() -> str:
+    """What the code of a service could reach on this machine, in plain words."""
+    return sandbox.exposure(settings.DATA_DIR, settings.MMS_SCORING_NETWORK)
+
+
+def read_logs(service: Service, revision_number: int, after: int, limit: int) -> tuple[str, int]:
+    """Log text of a revision from byte `after` (from the end if negative), and the position to ask from next."""
+    return process_engine().logs(str(service.pk), revision_number, after, limit)
+
+
+def wanted(revision: Revision) -> base.Revision:
+    """The revision as engines know it."""
+    limits = base.Limits(
+        processes=settings.MMS_SCORING_PROCESSES,
+        init_timeout=settings.MMS_INIT_TIMEOUT,
+        run_timeout=settings.MMS_RUN_TIMEOUT,
+        body_max_bytes=settings.MMS_BODY_MAX_BYTES,
+        queue_length=settings.MMS_QUEUE_LENGTH,
+    )
+    return base.Revision(str(revision.service_id), revision.number, revision.image.digest, limits)

@@ -1,0 +1,62 @@
+"""The route of a service follows from the database; here it is written down for the gateways."""
+
+from contextlib import AbstractContextManager
+from hashlib import sha256
+from pathlib import Path
+
+from django.conf import settings
+
+from mms import routes
+from mms.gateway import ROUTE_SECONDS
+from mms.locks import locked
+from mms.models import Revision, Service
+
+# A gateway gives up this long after it asked: later than the service's own answer to a run() that takes too long.
+ANSWER_SECONDS = settings.MMS_RUN_TIMEOUT + 5.0
+# A gateway may use a route this long after it was replaced; the rest is for a request on its way.
+ROUTE_LIFE = ROUTE_SECONDS + 0.2
+
+
+def directory() -> Path:
+    return settings.MMS_DIR / "routes"
+
+
+def lock() -> AbstractContextManager[bool]:
+    """Held while rows that a route follows from are changed and the route is written: the last writer wrote the truth.
+
+    Never wait for it inside a transaction: who holds it may be waiting for the database.
+    """
+    return locked(settings.RUN_DIR / "routes.lock")
+
+
+def publish_route(service: Service) -> None:
+    """Write the route that the database describes; withdraw it where there should be none. Call it after a commit."""
+    with lock():
+        publish(service)
+
+
+def publish(service: Service) -> None:
+    """The same for who holds the lock."""
+    route = route_of(service)
+    if route is None:
+        routes.remove(directory(), str(service.pk))
+    else:
+        routes.write(directory(), route)
+
+
+def route_of(service: Service) -> routes.Route | None:
+    """The route that should be there, by the database; None for none."""
+    active = Revision.objects.select_related("service")
+    revision = active.filter(service=service.pk, service__deleted_at=None, state="active").first()
+    if revision is None:
+        return None
+    keys = (revision.service.primary_key, revision.service.secondary_key)
+    return routes.Route(
+        service_id=str(service.pk),
+        name=revision.service.name,
+        revision=revision.number,
+        address=revision.address,
+        key_digests=[sha256(key.encode()).hexdigest() for key in keys if key],
+        body_max_bytes=settings.MMS_BODY_MAX_BYTES,
+        timeout=ANSWER_SECONDS,
+    )

@@ -1,0 +1,93 @@
+"""Looking after what runs, every two seconds: health, what was given up or is missing, what belongs to nobody."""
+
+import logging
+from concurrent.futures import ThreadPoolExecutor
+
+from django.conf import settings
+from django.db.models import Q
+from django.utils import timezone
+
+from mms import routes
+from mms.engines import sandbox
+from mms.engines.base import Health, Observation, Refused, Unavailable
+from mms.engines.process import ProcessEngine
+from mms.locks import locked
+from mms.models import OPEN, Revision, Service
+from mms.services import route
+from mms.services.engine import process_engine, wanted
+from mms.services.rollout import LIVE, stop_drained, take_down
+
+log = logging.getLogger(__name__)
+
+PROBES = 8  # at a time: a service that hangs does not hold up the look at the others
+
+
+def watch() -> None:
+    """Bring the engine and the routes to what the database says, and the health of services into the database."""
+    with locked(settings.RUN_DIR / "watch.lock", wait=False) as alone:
+        if not alone:
+            return
+        sandbox.why_not(settings.DATA_DIR)  # tried here, so that the first roll-out does not wait for it
+        try:
+            _look(process_engine())
+        except Unavailable as error:
+            log.warning("Services could not be looked after: %s", error)
+
+
+def _look(engine: ProcessEngine) -> None:
+    _stop_orphans(engine)
+    for service in Service.objects.filter(revisions__state="draining").distinct():
+        stop_drained(engine, service)
+    active = list(Revision.objects.select_related("service", "image").filter(state="active", service__deleted_at=None))
+    if active:
+        with ThreadPoolExecutor(PROBES) as pool:
+            seen = list(pool.map(lambda one: engine.observe(str(one.service_id), one.number), active))
+        for revision, observation in zip(active, seen, strict=True):
+            _look_after(engine, revision, observation)
+
+
+def _look_after(engine: ProcessEngine, revision: Revision, seen: Observation) -> None:
+    if seen.health in {Health.CRASHED, Health.ABSENT} and _still_active(revision):
+        seen = _revive(engine, revision, seen)
+    service = revision.service
+    if (service.health, service.health_detail) != (seen.health, seen.detail):
+        Service.objects.filter(pk=service.pk).update(health=seen.health, health_detail=seen.detail)
+    if not _route_stands(service):
+        route.publish_route(service)
+
+
+def _still_active(revision: Revision) -> bool:
+    return Revision.objects.filter(pk=revision.pk, state="active", service__deleted_at=None).exists()
+
+
+def _revive(engine: ProcessEngine, revision: Revision, seen: Observation) -> Observation:
+    """Start what is missing or was given up; what waits for its next start anyway stays as it is."""
+    try:
+        engine.apply(wanted(revision))
+    except Refused as refusal:
+        return Observation(Health.CRASHED, str(refusal))
+    if seen.health == Health.ABSENT:
+        return Observation(Health.STARTING, "It was missing and is started again.")
+    return seen
+
+
+def _route_stands(service: Service) -> bool:
+    try:
+        return routes.read(route.directory(), str(service.pk)) == route.route_of(service)
+    except (OSError, ValueError):
+        return False
+
+
+def _stop_orphans(engine: ProcessEngine) -> None:
+    """Stop what no row asks for: left behind by a worker that was killed, or by a row that is gone."""
+    running = engine.running()  # before the rows: what is started meanwhile must not look like an orphan
+    rolling_out = Q(state="starting", operations__state__in=OPEN)
+    rows = Revision.objects.filter(Q(state__in=["active", "draining"]) | rolling_out, service__deleted_at=None)
+    asked_for = {(str(service_id), number) for service_id, number in rows.values_list("service_id", "number")}
+    abandoned = Revision.objects.filter(state="starting").exclude(operations__state__in=OPEN)
+    abandoned.update(state="failed", detail="Its roll-out was given up.", stopped_at=timezone.now())
+    for service in Service.objects.filter(deleted_at__isnull=False, revisions__state__in=LIVE).distinct():
+        take_down(service)
+    for service_id, number in running - asked_for:
+        log.warning("Revision %s of service %s belongs to nobody and is stopped.", number, service_id)
+        engine.remove(service_id, number)

@@ -1,0 +1,115 @@
+"""A real supervisord on a folder of its own, and small real images for the process engine to run."""
+
+import json
+import shutil
+import subprocess
+import sys
+import time
+import uuid
+from pathlib import Path
+
+import httptools
+
+import mms.scoring
+from mms.engines.supervisor import Supervisor
+from mms.images.layers import Layer
+from mms.images.layout import CONFIG, MANIFEST, WHAT, Store
+from mms.runtimes import HOST_PYTHON
+
+ECHO = "def init():\n    pass\n\ndef run(body):\n    return {'echo': body}\n"
+
+
+class Site:
+    """A data folder with a supervisord of its own, as `up` would make it."""
+
+    def __init__(self, data: Path) -> None:
+        self.data, self.mms, self.run = data, data / "mms", data / "run"
+        self.socket = self.run / "supervisor.sock"
+        self.supervisor = Supervisor(self.socket)
+        self.log = data / "supervisord.log"
+        for folder in (self.mms, self.run / "services"):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self, **environment: str) -> None:
+        config = self.run / "supervisord.conf"
+        config.write_text(
+            f"[supervisord]\nnodaemon=true\nsilent=true\nlogfile={self.log}\npidfile={self.run}/supervisord.pid\n"
+            f"childlogdir={self.data}\numask=077\n[unix_http_server]\nfile={self.socket}\nchmod=0700\n"
+            "[rpcinterface:supervisor]\n"
+            "supervisor.rpcinterface_factory=supervisor.rpcinterface:make_main_rpcinterface\n"
+            "[include]\nfiles=services/*.conf\n"
+        )
+        command = [sys.executable, "-m", "supervisor.supervisord", "-c", str(config)]
+        self._process = subprocess.Popen(command, env=environment or None, stdout=subprocess.DEVNULL)
+        wait_until(self.socket.exists)
+
+    def stop(self) -> None:
+        """End supervisord as Ctrl-C would."""
+        if self._process:
+            self._process.terminate()
+            self._process.wait(30)
+            self._process = None
+
+    def kill(self) -> None:
+        assert self._process
+        self._process.kill()
+        self._process.wait(10)
+        self._process = None
+        self.socket.unlink(missing_ok=True)
+
+    def children(self) -> list[str]:
+        """Command lines of the programs that run under this supervisord or belong to its data folder."""
+        lines = subprocess.run(["ps", "-eo", "pid=,args="], capture_output=True, text=True, check=True).stdout
+        return [line for line in lines.splitlines() if str(self.data) in line and "supervisord" not in line]
+
+
+def wait_until(condition, seconds: float = 15.0):
+    """What `condition` returns once it is true."""
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.02)
+    return found
+
+
+def make_image(store: Store, driver: str = ECHO, python: str = HOST_PYTHON, architecture: str = "amd64") -> str:
+    """Put an image with this driver, and the real scoring program, into the store; its digest."""
+    store.prepare()
+    layers = {"runtime": _runtime_layer(store), "app": _app_layer(store, driver)}
+    config = {
+        "os": "linux",
+        "architecture": architecture,
+        "config": {"Labels": {"mms.python": python}},
+        "rootfs": {"type": "layers", "diff_ids": [layer.diff_id for layer in layers.values()]},
+    }
+    descriptors = [
+        {"digest": layer.digest, "size": layer.size, "annotations": {WHAT: what}} for what, layer in layers.items()
+    ]
+    manifest = {"config": store.put(config, CONFIG), "layers": descriptors}
+    return store.put(manifest, MANIFEST)["digest"]
+
+
+def _runtime_layer(store: Store) -> Layer:
+    tree = _tree(store)
+    runtime = tree / "opt/mms/runtime"
+    for package in (mms.scoring, httptools):
+        source = Path(str(package.__file__)).parent
+        shutil.copytree(source, runtime / source.name, ignore=shutil.ignore_patterns("__pycache__"))
+    return store.add_layer(f"runtime-{uuid.uuid4().hex}", tree)
+
+
+def _app_layer(store: Store, driver: str) -> Layer:
+    tree = _tree(store)
+    for folder in ("app", "opt/mms"):
+        (tree / folder).mkdir(parents=True)
+    (tree / "app/score.py").write_text(driver)
+    app = {"driver": "score.py", "schema": None, "models": [], "runtime_type": "Python"}
+    (tree / "opt/mms/app.json").write_text(json.dumps(app))
+    return store.add_layer(f"app-{uuid.uuid4().hex}", tree)
+
+
+def _tree(store: Store) -> Path:
+    tree = store.root / f".tree-{uuid.uuid4().hex}"
+    tree.mkdir()
+    return tree
