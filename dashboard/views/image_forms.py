@@ -1,0 +1,23 @@
+"""Create an image."""
+
+from django.http import HttpRequest, HttpResponse
+from django.urls import reverse
+
+from dashboard.access import requires
+from dashboard.forms.image import CreateImageForm
+from dashboard.models import Role
+from dashboard.views.writing import chosen_in_link, cloned, picker_rows, write
+from deployments.models import HostingAccount, Operation
+
+
+@requires(Role.SCIENTIST)
+def create_image(request: HttpRequest, account: HostingAccount) -> HttpResponse:
+    if request.GET.get("part"):
+        return picker_rows(request, CreateImageForm(account, request.GET))
+    initial = {**cloned(request, account, "create_image"), **chosen_in_link(request, "manifest")}
+    form = CreateImageForm(account, request.POST or None, initial=initial)
+
+    def done(operation: Operation) -> str:
+        return reverse("get_image", args=[account.name, operation.image_id])
+
+    return write(request, form, "images/create_image.html", done=done)

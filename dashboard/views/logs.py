@@ -1,0 +1,58 @@
+"""Build and service logs: a page, the new lines for the script that follows them, and a file to keep."""
+
+from uuid import UUID
+
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404, redirect, render
+
+from dashboard.access import requires
+from dashboard.models import Role
+from dashboard.views.operation_forms import operation_of
+from dashboard.views.service_forms import service_of
+from deployments import live
+from deployments.models import HostingAccount, Image
+from deployments.models.operation import Kind
+
+PLAIN = "text/plain; charset=utf-8"
+
+
+@requires(Role.VIEWER)
+def operation_log(request: HttpRequest, account: HostingAccount, pk: UUID) -> HttpResponse:
+    operation = operation_of(account, pk)
+    live.note_log_interest("operation", operation.pk)
+    page = {"operation": operation, "page_badge": live.badge_of(operation), "ended": not operation.is_open}
+    return _answer(request, live.operation_log_key(operation), "operations/operation_log.html", page)
+
+
+@requires(Role.VIEWER)
+def image_log(request: HttpRequest, account: HostingAccount, pk: int) -> HttpResponse:
+    """Lead to the log of the image's newest build."""
+    image = get_object_or_404(Image.objects.filter(account=account), pk=pk)
+    build = get_object_or_404(image.operations.filter(kind=Kind.CREATE_IMAGE)[:1])
+    return redirect("operation_log", account.name, build.pk)
+
+
+@requires(Role.VIEWER)
+def service_log(request: HttpRequest, account: HostingAccount, pk: int) -> HttpResponse:
+    service = service_of(account, pk)
+    live.note_log_interest("service", service.pk)
+    page = {"service": service, "page_badge": live.badge_of(service), "ended": service.vanished_at is not None}
+    return _answer(request, live.service_log_key(service), "services/service_log.html", page)
+
+
+def _answer(request: HttpRequest, key: str, template: str, page: dict) -> HttpResponse:
+    """The log under `key`: after ?after= as new lines, with ?download as a file, else the page with what is there."""
+    part = live.read_log(key, request.GET.get("after") or "0")
+    text = "".join(f"{line}\n" for line in part.lines)
+    if "after" in request.GET:
+        return HttpResponse(text, content_type=PLAIN, headers=_progress(part, page["ended"]))
+    if "download" in request.GET:
+        name = f"{request.resolver_match.url_name}-{request.resolver_match.kwargs['pk']}.txt"  # type: ignore[union-attr]
+        return HttpResponse(text, content_type=PLAIN, headers={"Content-Disposition": f'attachment; filename="{name}"'})
+    return render(request, template, {**page, "log": part, "log_text": text, "log_url": request.path})
+
+
+def _progress(part: live.LogPart, ended: bool) -> dict[str, str]:
+    """Where to go on reading; `X-Log-End` once nothing more will come."""
+    headers = {"X-Log-Position": part.position, "Cache-Control": "no-store"}
+    return {**headers, "X-Log-End": "1"} if ended and not part.lines else headers

@@ -1,0 +1,83 @@
+"""What can be done with an operation that exists: retry, clone and edit, cancel, decide, resume. And refresh."""
+
+from typing import Any
+from uuid import UUID
+
+from django.contrib import messages
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404, redirect
+from django.urls import reverse
+from django.utils.http import url_has_allowed_host_and_scheme
+from django.views.decorators.http import require_POST
+
+from dashboard.access import requires
+from dashboard.models import Role
+from dashboard.views.service_forms import require_delete
+from deployments import mirror, operations
+from deployments.models import HostingAccount, Operation
+from deployments.models.operation import Kind
+
+
+def operation_of(account: HostingAccount, pk: UUID) -> Operation:
+    rows = Operation.objects.filter(account=account)
+    return get_object_or_404(rows.select_related("account", "service", "model", "manifest", "image"), pk=pk)
+
+
+@require_POST
+@requires(Role.SCIENTIST)
+def retry_operation(request: HttpRequest, account: HostingAccount, pk: UUID) -> HttpResponse:
+    operation = operation_of(account, pk)
+    return _act(request, operation, operations.retry)
+
+
+@require_POST
+@requires(Role.SCIENTIST)
+def cancel_operation(request: HttpRequest, account: HostingAccount, pk: UUID) -> HttpResponse:
+    return _act(request, operation_of(account, pk), operations.cancel)
+
+
+@require_POST
+@requires(Role.SCIENTIST)
+def resume_operation(request: HttpRequest, account: HostingAccount, pk: UUID) -> HttpResponse:
+    return _act(request, operation_of(account, pk), operations.resume)
+
+
+@require_POST
+@requires(Role.SCIENTIST)
+def settle_operation(request: HttpRequest, account: HostingAccount, pk: UUID) -> HttpResponse:
+    send_again = request.POST.get("send_again") == "yes"
+    return _act(request, operation_of(account, pk), operations.settle, send_again=send_again)
+
+
+@requires(Role.SCIENTIST)
+def clone_operation(request: HttpRequest, account: HostingAccount, pk: UUID) -> HttpResponse:
+    """Lead to the form of the operation's kind, filled in as it was."""
+    operation = operation_of(account, pk)
+    args: list[Any] = [account.name]
+    if operation.kind in {Kind.UPDATE_SERVICE, Kind.DELETE_SERVICE}:
+        args.append(operation.service_id)
+    return redirect(f"{reverse(operation.kind, args=args)}?clone={operation.pk}")
+
+
+@require_POST
+@requires(Role.VIEWER)
+def refresh(request: HttpRequest, account: HostingAccount) -> HttpResponse:
+    """Have a worker read the account's lists at the server again."""
+    mirror.request_refresh(account)
+    messages.info(request, "The server is being asked. What changed appears here by itself.")
+    target = request.POST.get("next", "")
+    if not url_has_allowed_host_and_scheme(target, allowed_hosts=None):
+        target = reverse("account_home", args=[account.name])
+    return redirect(target)
+
+
+def _act(request: HttpRequest, operation: Operation, action: Any, **choice: Any) -> HttpResponse:
+    """Do `action`, then show the operation it leads to; a refusal is shown on the page of the old one."""
+    if operation.kind == Kind.DELETE_SERVICE and operation.service:
+        require_delete(request, operation.service)
+    page = operation
+    try:
+        page = action(operation, request.user.get_username(), **choice) or operation
+    except operations.Refused as refused:
+        messages.error(request, refused.message)
+    return redirect("get_operation", operation.account.name, page.pk)

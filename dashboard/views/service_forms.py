@@ -1,0 +1,88 @@
+"""Create, update and delete services."""
+
+from django.core.exceptions import PermissionDenied
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404, redirect, render
+from django.urls import reverse
+
+from dashboard.access import RANK, requires
+from dashboard.forms.changes import changes
+from dashboard.forms.service import CreateServiceForm, UpdateServiceForm
+from dashboard.models import Role
+from dashboard.views.writing import INVALID, chosen_in_link, cloned, picker_rows, write
+from deployments import live, operations
+from deployments.models import HostingAccount, Image, Operation, Service
+from deployments.models.operation import OPEN
+
+
+def service_of(account: HostingAccount, pk: int) -> Service:
+    """The service with its image and manifest, or 404. Its key stays in the database."""
+    rows = Service.objects.filter(account=account).select_related("account", "image__manifest", "cluster")
+    return get_object_or_404(rows.defer("scoring_key", "account__token", "cluster__kube_config"), pk=pk)
+
+
+def open_operation(service: Service) -> Operation | None:
+    """What is being done to the service now; one at a time."""
+    return service.operations.filter(state__in=OPEN).first()
+
+
+def require_delete(request: HttpRequest, service: Service) -> None:
+    """An operator may delete every service, a data scientist their own; else PermissionDenied."""
+    if request.rank < RANK[Role.OPERATOR] and service.created_by != request.user.get_username():  # type: ignore[attr-defined]
+        raise PermissionDenied(
+            f"“{service.name}” was made by somebody else: deleting it needs the role “{Role.OPERATOR.label}”"
+            f" in the account “{service.account.name}”."
+        )
+
+
+@requires(Role.SCIENTIST)
+def create_service(request: HttpRequest, account: HostingAccount) -> HttpResponse:
+    if request.GET.get("part"):
+        return picker_rows(request, CreateServiceForm(account, request.GET))
+    initial = {**cloned(request, account, "create_service"), **chosen_in_link(request, "image")}
+    form = CreateServiceForm(account, request.POST or None, initial=initial)
+    return write(request, form, "services/create_service.html", done=_to_service)
+
+
+@requires(Role.SCIENTIST)
+def update_service(request: HttpRequest, account: HostingAccount, pk: int) -> HttpResponse:
+    service = service_of(account, pk)
+    if request.GET.get("part"):
+        return picker_rows(request, UpdateServiceForm(service, request.GET))
+    initial = {**cloned(request, account, "update_service"), **chosen_in_link(request, "image")}
+    form = UpdateServiceForm(service, request.POST or None, initial=initial)
+    page = {"service": service, "open_operation": open_operation(service), "changes": _changes(form)}
+    return write(request, form, "services/update_service.html", done=_to_service, context=page)
+
+
+@requires(Role.SCIENTIST)
+def delete_service(request: HttpRequest, account: HostingAccount, pk: int) -> HttpResponse:
+    service = service_of(account, pk)
+    require_delete(request, service)
+    refusal = ""
+    if request.method == "POST":
+        try:
+            operation = operations.delete_service(account, request.user.get_username(), service=service)
+            return redirect("get_operation", account.name, operation.pk)
+        except operations.Refused as refused:
+            refusal = refused.message
+    page = {
+        "service": service,
+        "service_badge": live.badge_of(service),
+        "refusal": refusal,
+        "open_operation": open_operation(service),
+        "recent": service.operations.all()[:5],
+    }
+    return render(request, "services/delete_service.html", page, status=INVALID if refusal else 200)
+
+
+def _to_service(operation: Operation) -> str:
+    return reverse("get_service", args=[operation.account.name, operation.service_id])
+
+
+def _changes(form: UpdateServiceForm) -> list:
+    """What the picked image would change; empty while none is picked."""
+    picked = form.pickers["image"].picked
+    if not picked:
+        return []
+    return changes(form.service.image, Image.objects.select_related("manifest").get(pk=picked[0].pk))

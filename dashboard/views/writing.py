@@ -1,0 +1,81 @@
+"""One way for every form that becomes an operation: look things up, preview, send."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import redirect, render
+
+from dashboard.files import masked
+from dashboard.forms.operation import OperationForm
+from deployments.models import HostingAccount, Operation
+
+INVALID = 422
+
+
+def write(
+    request: HttpRequest,
+    form: OperationForm,
+    template: str,
+    *,
+    done: Callable[[Operation], str],
+    context: dict[str, Any] | None = None,
+) -> HttpResponse:
+    """Answer a request to the page of `form`.
+
+    POST sends the form and leads to the URL that `done` gives for the new operation; an invalid form comes back with
+    status 422. With do=preview nothing is sent: the answer shows what would be (HTMX: only that panel).
+    """
+    page = {"form": form, **(context or {})}
+    if request.method != "POST":
+        return render(request, template, page)
+    if request.POST.get("do") == "preview":
+        return _show_preview(request, form, template, page)
+    if form.is_valid() and (operation := form.submit(request.user.get_username())):
+        return redirect(done(operation))
+    return render(request, template, page, status=INVALID)
+
+
+def picker_rows(request: HttpRequest, form: OperationForm) -> HttpResponse:
+    """The rows of the picker that ?part= names, for what the rest of the query says is picked and sought."""
+    picker = form.pickers.get(request.GET["part"])
+    if picker is None:
+        raise Http404("This form has no such picker.")
+    return render(request, "_shared/_picker_rows.html", {"picker": picker, "form": form})
+
+
+def previewed(form: OperationForm) -> dict[str, Any]:
+    """What the preview panel shows of a bound form: `json` and `notes`, or the `missing` fields."""
+    body = form.preview() if form.is_valid() else None
+    if body is None:
+        return {"missing": [(_label(form, name), errors) for name, errors in form.errors.items()]}
+    return {"json": masked(json.dumps(body, indent=2, ensure_ascii=False)), "notes": form.notes()}
+
+
+def chosen_in_link(request: HttpRequest, *names: str) -> dict[str, list[str]]:
+    """The rows that a link to a form has picked already: `?image=3` is {"image": ["3"]}."""
+    return {name: request.GET.getlist(name) for name in names if name in request.GET}
+
+
+def cloned(request: HttpRequest, account: HostingAccount, kind: str) -> dict[str, Any]:
+    """What a form starts with when ?clone= names an operation of this kind; {} without, 404 for any other."""
+    pk = request.GET.get("clone")
+    if not pk:
+        return {}
+    try:
+        return Operation.objects.get(account=account, kind=kind, pk=pk).body
+    except (Operation.DoesNotExist, ValueError):
+        raise Http404("There is no such operation to clone.") from None
+
+
+def _show_preview(request: HttpRequest, form: OperationForm, template: str, page: dict[str, Any]) -> HttpResponse:
+    preview = previewed(form)
+    if request.htmx:  # type: ignore[attr-defined]
+        return render(request, "_shared/_preview.html", {"preview": preview})
+    form.unchecked()
+    return render(request, template, {**page, "preview": preview})
+
+
+def _label(form: OperationForm, name: str) -> str:
+    return str(form[name].label) if name in form.fields else ""
