@@ -4,20 +4,20 @@ import os
 import signal
 import sys
 
-# In a sandbox this process may start with SIGTERM ignored; until the server takes it over, it ends the process.
-signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
-
-from . import processes, server
-from .settings import Misconfigured, Settings
-from .worker import INIT_FAILED
-
 
 def main() -> int:
+    """Serve until SIGTERM; returns the exit status."""
+    # In a sandbox this process may start with SIGTERM ignored; until a server takes it over, it ends the process.
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+
+    from . import processes, server
+    from .settings import Misconfigured, Settings
+
     try:
         settings = Settings.from_environment(os.environ)
     except Misconfigured as reason:
         print(reason, file=sys.stderr)
-        return INIT_FAILED
+        return server.INIT_FAILED
     return processes.serve(settings) if settings.processes > 1 else server.serve(settings)
 
 
