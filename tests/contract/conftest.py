@@ -1,0 +1,98 @@
+"""The server whose contract is tested: one started here, or the one that --mms-url names."""
+
+import http.server
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.contract.server import Server, image_body, service_body
+from tests.site import Site
+
+DRIVER = """
+import json, pathlib
+
+def init():
+    global word
+    word = pathlib.Path("word.txt").read_text().strip()
+
+def run(body):
+    return {"word": word, "sent": json.loads(body)}
+"""
+
+
+@pytest.fixture(scope="session")
+def own_site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site | None]:
+    """The bundled MMS alone, unless another server is to be tested. It may fetch from loopback, where our files are."""
+    if request.config.getoption("--mms-url"):
+        yield None
+        return
+    site = Site(tmp_path_factory.mktemp("contract") / "data", SERVE="mms", MMS_FETCH_ALLOW_PRIVATE="true").start()
+    yield site
+    site.stop()
+
+
+@pytest.fixture(scope="session")
+def server(request: pytest.FixtureRequest, own_site: Site | None) -> Server:
+    option = request.config.getoption
+    names = option("--mms-subscription"), option("--mms-resource-group"), option("--mms-account")
+    if own_site is None:
+        return Server(option("--mms-url"), option("--mms-token"), *names)
+    return Server(own_site.url, own_site.manage("create_token", "--account", "local"), *names)
+
+
+@pytest.fixture(scope="session")
+def other_account(own_site: Site | None) -> Server:
+    """Another hosting account of the same server, with a token of its own."""
+    if own_site is None:
+        pytest.skip("needs a second account, which only a server of our own has")
+    token = own_site.manage("create_token", "--account", "other", "--create")
+    return Server(own_site.url, token, "other", "other", "other")
+
+
+@pytest.fixture(scope="session")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a file server on loopback with a model and two drivers. The server under test fetches from it."""
+    folder: Path = tmp_path_factory.mktemp("files")
+    (folder / "word.txt").write_text("hello\n")
+    (folder / "score.py").write_text(DRIVER)
+    (folder / "broken.py").write_text("def init():\n    raise RuntimeError('this driver never starts')\n")
+
+    def serve(*arguments: Any) -> http.server.SimpleHTTPRequestHandler:
+        return Quiet(*arguments, directory=str(folder))
+
+    listener = http.server.ThreadingHTTPServer(("127.0.0.1", 0), serve)
+    threading.Thread(target=listener.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{listener.server_port}"
+    listener.shutdown()
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *arguments: Any) -> None:
+        pass
+
+
+@pytest.fixture(scope="session")
+def buildable(server: Server, files: str) -> dict[str, Any]:
+    """A manifest whose image can be built and run: a text as model, a driver that reads it."""
+    model = server.model(url=f"{files}/word.txt")
+    assets = [{"id": "score", "url": f"{files}/score.py", "mimeType": "text/x-python", "unPack": False}]
+    return server.manifest(modelIds=[model["id"]], assets=assets)
+
+
+@pytest.fixture(scope="session")
+def image(server: Server, buildable: dict[str, Any]) -> dict[str, Any]:
+    """An image that was built."""
+    operation = server.finished(server.send("POST", "images", image_body(buildable["id"])))
+    assert operation["state"] == "Succeeded", operation
+    return server.send("GET", f"images/{operation['resourceLocation'].rsplit('/', 1)[1]}").json()
+
+
+@pytest.fixture(scope="session")
+def service(server: Server, image: dict[str, Any]) -> dict[str, Any]:
+    """A service that runs."""
+    operation = server.finished(server.send("POST", "services", service_body(image["id"])))
+    assert operation["state"] == "Succeeded", operation
+    return server.send("GET", f"services/{operation['resourceLocation'].rsplit('/', 1)[1]}").json()
