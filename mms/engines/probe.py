@@ -7,6 +7,7 @@ from http.client import HTTPConnection, HTTPException
 from urllib.parse import urlsplit
 
 PROBE_TIMEOUT = 2.0  # seconds
+MESSAGE_MAX = 300
 ANSWER_MAX_BYTES = 65536  # the program runs foreign code: nothing it sends is read without a limit
 
 
@@ -29,6 +30,7 @@ class Answer:
 
     status: int
     reason: str = ""
+    starting: bool = False  # it says that init() has not returned yet
     in_flight: int | None = None  # requests being answered; None where the program does not say
 
 
@@ -45,9 +47,7 @@ def probe(address: str, timeout: float = PROBE_TIMEOUT) -> Answer:
     try:
         connection.request("GET", "/", headers={"Connection": "close"})
         response = connection.getresponse()
-        return Answer(
-            response.status, f"its health answer is {response.status}", _in_flight(response.read(ANSWER_MAX_BYTES))
-        )
+        return _answer(response.status, response.read(ANSWER_MAX_BYTES))
     except TimeoutError:
         return Answer(0, f"it has not answered within {timeout:g} s")
     except (OSError, HTTPException):
@@ -56,9 +56,13 @@ def probe(address: str, timeout: float = PROBE_TIMEOUT) -> Answer:
         connection.close()
 
 
-def _in_flight(body: bytes) -> int | None:
+def _answer(status: int, body: bytes) -> Answer:
+    """What the program says about itself (mms/scoring/server.py), or the little that can be made of anything else."""
     try:
-        count = json.loads(body)["inFlight"]
-    except (ValueError, TypeError, KeyError, RecursionError):
-        return None
-    return count if isinstance(count, int) and not isinstance(count, bool) and count >= 0 else None
+        said = json.loads(body)
+        error = said.get("error") or {}
+        code, message, in_flight = error.get("code"), error.get("message"), said.get("inFlight")
+    except (ValueError, AttributeError, RecursionError):
+        code = message = in_flight = None
+    reason = f"its health answer is {status}" + (f": {message[:MESSAGE_MAX]}" if isinstance(message, str) else "")
+    return Answer(status, reason, code == "Starting", in_flight if type(in_flight) is int and in_flight >= 0 else None)

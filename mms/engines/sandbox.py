@@ -105,9 +105,9 @@ def exposure(data: Path, network: bool) -> str:
     reason = why_not(data)
     if reason:
         return (
-            f"Services run without a sandbox. {reason} A driver, and every model it loads, can read and change what this "
-            "site can: the database, the secret key and with it every stored token and password, the "
-            "uploads and the other services; and it can use the network. Deploy only what you would run yourself, or "
+            f"Services run without a sandbox. {reason} A driver, and every model it loads, can read and change what "
+            "this site can: the database, the secret key and with it every stored token and password, the uploads "
+            "and the other services; and it can use the network. Deploy only what you would run yourself, or "
             "install bubblewrap and restart."
         )
     reach = "the network" if network else "no network"
