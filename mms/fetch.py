@@ -14,7 +14,7 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -25,6 +25,7 @@ HOPS = 5
 IDLE = 30.0  # seconds a server may be silent
 REDIRECTS = {301, 302, 303, 307, 308}
 PORTS = {"http": 80, "https": 443}
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 # Reached by everybody's packets, says ipaddress, and yet no place to fetch a model from: ways to spell an IPv4 address
 # (IPv4-compatible, 6to4, NAT64, Teredo), 6to4 relays, and Azure's host agent, which hands out credentials.
@@ -42,6 +43,10 @@ _NEVER = [
         "168.63.129.16/32",
     )
 ]
+
+
+class Forbidden(Exception):
+    """No address of this host may be connected to."""
 
 
 class FetchError(Exception):
@@ -219,7 +224,13 @@ def _shut(sock: socket.socket) -> None:
 def _connect(url: SplitResult, policy: Policy, deadline: float) -> http.client.HTTPConnection:
     """An open connection to the host of `url`. Raises FetchError where its addresses are not allowed, OSError else."""
     host, port = url.hostname or "", url.port or PORTS[url.scheme]
-    sock = dial(host, port, min(IDLE, max(deadline - time.monotonic(), 0.1)), guarded=not policy.exempts(url))
+    allowed = _anywhere if policy.exempts(url) else is_public
+    try:
+        sock = dial(host, port, min(IDLE, max(deadline - time.monotonic(), 0.1)), allowed)
+    except Forbidden:
+        raise FetchError(
+            f"{host} lies in a private or reserved network, from which nothing is fetched (MMS_FETCH_ALLOW_PRIVATE)."
+        ) from None
     if url.scheme == "http":
         connection = http.client.HTTPConnection(host, port)
     else:
@@ -230,14 +241,15 @@ def _connect(url: SplitResult, policy: Policy, deadline: float) -> http.client.H
     return connection
 
 
-def dial(host: str, port: int, timeout: float, guarded: bool = True) -> socket.socket:
-    """A connected socket. Where `guarded`, only to addresses of the public network: raises FetchError otherwise."""
+def dial(host: str, port: int, timeout: float, allowed: Callable[[str], bool]) -> socket.socket:
+    """A connected socket to the first address of `host` that is `allowed` and answers.
+
+    Raises Forbidden where none is allowed, OSError where none answers.
+    """
     failure: Exception | None = None
     for family, kind, protocol, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
-        if guarded and not is_public(str(address[0])):
-            failure = failure or FetchError(
-                f"{host} is an address of a private network, which is not fetched from (MMS_FETCH_ALLOW_PRIVATE)."
-            )
+        if not allowed(str(address[0])):
+            failure = failure or Forbidden(host)
             continue
         sock = socket.socket(family, kind, protocol)
         try:
@@ -252,9 +264,27 @@ def dial(host: str, port: int, timeout: float, guarded: bool = True) -> socket.s
 
 def is_public(text: str) -> bool:
     """Whether this numeric address is one of the public internet."""
+    address = _address(text)
+    return address.is_global and not (address.is_multicast or address.is_reserved or _is_disguised(address))
+
+
+def is_no_host_service(text: str) -> bool:
+    """Whether this numeric address may be that of a registry. Private networks are where most of those are, but what
+    is link-local hands out this machine's own credentials."""
+    address = _address(text)
+    odd = address.is_link_local or address.is_multicast or address.is_unspecified or _is_disguised(address)
+    return address.is_loopback or not odd
+
+
+def _address(text: str) -> Address:
+    """The address, and of ::ffff:a.b.c.d the IPv4 address that is meant."""
     address = ipaddress.ip_address(text.partition("%")[0])
-    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:
-        address = address.ipv4_mapped
-    if any(address in network for network in _NEVER):
-        return False
-    return address.is_global and not address.is_multicast and not address.is_reserved
+    return getattr(address, "ipv4_mapped", None) or address
+
+
+def _is_disguised(address: Address) -> bool:
+    return any(address in network for network in _NEVER)
+
+
+def _anywhere(_: str) -> bool:
+    return True

@@ -17,10 +17,11 @@ from typing import Any
 
 from mms import runtimes
 from mms.fetch import Fetched, FetchError, base_name, fetch, shown
-from mms.images import layers, packages, requirements
+from mms.images import base, layers, packages, requirements
 from mms.images.layout import APP, CONFIG, MANIFEST, META, RUNTIME, SITE, WHAT, Store, dump
 from mms.images.log import Log
 from mms.images.placement import Clash, Places, Source, asset_names, discard, model_folder, place
+from mms.images.registry import Registry, RegistryError
 from mms.images.spec import Asset, Model, Spec
 from mms.unpack import UnpackError, unpack
 
@@ -28,6 +29,15 @@ EPOCH = "1970-01-01T00:00:00Z"
 LOCAL = "oci://local"
 SCORING = Path(__file__).resolve().parent.parent / "scoring"
 MAX_MODELS = 100  # a layer each, and container engines stop at 127 layers
+# What the scoring program is told where it runs in a container; the process engine sets its own.
+ENVIRONMENT = {
+    "PYTHONPATH": f"/{RUNTIME}:/{SITE}",
+    "PYTHONUNBUFFERED": "1",
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "MMS_APP": f"/{META}",
+    "MMS_LISTEN": "tcp:0.0.0.0:8080",
+}
 PLACING = "1"  # part of the keys of layers with models and assets: changes with the rules of placement
 
 
@@ -55,6 +65,7 @@ class Plan:
     runtime: runtimes.Runtime
     target: packages.Target
     wanted: list[requirements.Wanted]
+    base: base.Base
 
 
 class Build:
@@ -100,12 +111,22 @@ class Build:
         self._driver()
         wanted = requirements.parse(self._text(spec.pip_requirements, "pipRequirements"))
         conda = requirements.parse_conda(self._text(spec.conda_env_file, "condaEnvFile"), runtimes.HOST_PYTHON)
-        python = conda.python or runtime.python
-        if python != runtimes.HOST_PYTHON:
-            reason = f"condaEnvFile asks for Python {python}, but services run with Python {runtimes.HOST_PYTHON} here."
-            raise BuildError("PythonUnavailable", reason, "targetRuntime.properties.condaEnvFile")
-        target = packages.Target(python, runtimes.HOST_PLATFORM, spec.python)
-        return Plan(runtime, target, wanted + conda.wanted)
+        target = packages.Target(conda.python or runtime.python, runtimes.HOST_PLATFORM, spec.python)
+        start = self._base(runtime, target)
+        python = start.python or runtimes.HOST_PYTHON
+        if target.python != python:
+            reason = f"The image needs Python {target.python}, but it would run with Python {python}."
+            raise BuildError("PythonUnavailable", reason, "targetRuntime")
+        return Plan(runtime, target, wanted + conda.wanted, start)
+
+    def _base(self, runtime: runtimes.Runtime, target: packages.Target) -> base.Base:
+        reference = runtime.base or self.spec.base
+        if not reference:
+            self.log.detail("no base image is configured: this image runs as a process of this server only")
+            return base.Base()
+        found = base.pull(reference, target.platform, self.store, self.spec.registry)
+        self.log.detail(f"base image {reference}: {len(found.layers)} layers")
+        return found
 
     def _driver(self) -> Asset:
         """The asset that holds init() and run()."""
@@ -305,14 +326,15 @@ class Build:
 
     def finish(self, plan: Plan, lock: str) -> dict[str, Any]:
         config = self.store.put(self._config(plan), CONFIG)
-        manifest = {"schemaVersion": 2, "mediaType": MANIFEST, "config": config, "layers": self._descriptors()}
+        descriptors = plan.base.layers + self._descriptors()
+        manifest = {"schemaVersion": 2, "mediaType": MANIFEST, "config": config, "layers": descriptors}
         descriptor = self.store.put(manifest, MANIFEST)
         self.store.name(self.spec.image_id, descriptor)
         self.log.detail(f"{descriptor['digest']} is in the store of this machine")
         return {
             "digest": descriptor["digest"],
             "reference": self._publish(manifest, descriptor),
-            "size": sum(part.layer.size for part in self.parts) + config["size"] + descriptor["size"],
+            "size": sum(item["size"] for item in (*descriptors, config, descriptor)),
             "layers": [{**asdict(part.layer), "what": part.what, "reused": part.reused} for part in self.parts],
             "lock": lock,
             "models": self.fetched_models,
@@ -332,6 +354,8 @@ class Build:
 
     def _config(self, plan: Plan) -> dict[str, Any]:
         """The image's configuration. Nothing of this one build is in it: equal parts give an equal image."""
+        start = plan.base
+        environment = {"PATH": "/usr/local/bin:/usr/bin:/bin", **start.environment, **ENVIRONMENT}
         return {
             "architecture": plan.target.platform.partition("/")[2],
             "os": "linux",
@@ -341,23 +365,31 @@ class Build:
                 "WorkingDir": f"/{APP}",
                 "Entrypoint": ["python3", "-P", "-m", "scoring"],  # -P: no asset stands in for a module of Python
                 "ExposedPorts": {"8080/tcp": {}},
-                "Env": [
-                    "PATH=/usr/local/bin:/usr/bin:/bin",
-                    f"PYTHONPATH=/{RUNTIME}:/{SITE}",
-                    "PYTHONUNBUFFERED=1",
-                    "OMP_NUM_THREADS=1",
-                    "OPENBLAS_NUM_THREADS=1",
-                    f"MMS_APP=/{META}",
-                    "MMS_LISTEN=tcp:0.0.0.0:8080",
-                ],
+                "Env": [f"{name}={value}" for name, value in environment.items()],
                 "Labels": {"mms.python": plan.target.python, "mms.runtime": plan.runtime.name},
             },
-            "rootfs": {"type": "layers", "diff_ids": [part.layer.diff_id for part in self.parts]},
-            "history": [{"created": EPOCH, "created_by": f"mms {part.what}"} for part in self.parts],
+            "rootfs": {"type": "layers", "diff_ids": start.diff_ids + [part.layer.diff_id for part in self.parts]},
+            "history": start.history + [{"created": EPOCH, "created_by": f"mms {part.what}"} for part in self.parts],
         }
 
     def _publish(self, manifest: dict[str, Any], descriptor: dict[str, Any]) -> str:
-        return f"{LOCAL}/{self.spec.repository}@{descriptor['digest']}"
+        """Push the image where the manifest says; what it is called there."""
+        location, repository = self.spec.registry.location.rstrip("/"), self.spec.repository
+        if location != LOCAL:
+            location, repository = self._push(manifest, descriptor)
+        return f"{location}/{repository}@{descriptor['digest']}"
+
+    def _push(self, manifest: dict[str, Any], descriptor: dict[str, Any]) -> tuple[str, str]:
+        credentials = self.spec.registry
+        registry = Registry(credentials.location, credentials.user, credentials.password)
+        repository = "/".join(filter(None, [registry.prefix, self.spec.repository]))
+        for blob in [*manifest["layers"], manifest["config"]]:
+            sent = registry.push_blob(repository, blob["digest"], self.store.blob(blob["digest"]))
+            how = "sent" if sent else "already there"
+            self.log.detail(f"{registry.host}: {blob['digest']}, {blob['size']} bytes, {how}")
+        registry.push_manifest(repository, self.spec.tag, self.store.blob(descriptor["digest"]), MANIFEST)
+        self.log.detail(f"pushed to {registry.host}/{repository}:{self.spec.tag}")
+        return registry.host, repository
 
 
 def _key(*parts: Any) -> str:
@@ -383,6 +415,8 @@ def explain(error: Exception) -> BuildError:
             return BuildError("FetchFailed", str(error), "targetRuntime.properties")
         case Clash():
             return BuildError("NameClash", str(error), "assets")
+        case RegistryError():
+            return BuildError("RegistryFailed", str(error), "registryInfo")
         case OSError():
             return BuildError("StorageFailed", f"The build could not read or write a file: {error}")
     return BuildError("InternalError", f"The builder failed: {type(error).__name__}: {error}")

@@ -61,8 +61,8 @@ class Store:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         with self._locked():
             if not (self.oci / "oci-layout").exists():
-                _replace(self.oci / "index.json", dump({"schemaVersion": 2, "mediaType": INDEX, "manifests": []}))
-                _replace(self.oci / "oci-layout", dump({"imageLayoutVersion": "1.0.0"}))
+                replace_file(self.oci / "index.json", dump({"schemaVersion": 2, "mediaType": INDEX, "manifests": []}))
+                replace_file(self.oci / "oci-layout", dump({"imageLayoutVersion": "1.0.0"}))
 
     # --- blobs ----------------------------------------------------------------------------------------------------
 
@@ -80,10 +80,11 @@ class Store:
         data = dump(document)
         digest = digest_of(data)
         if not self.blob(digest).exists():
-            _replace(self.blob(digest), data)
+            replace_file(self.blob(digest), data)
         return {"mediaType": media_type, "digest": digest, "size": len(data)}
 
-    def _document(self, digest: str) -> dict[str, Any]:
+    def document(self, digest: str) -> dict[str, Any]:
+        """The JSON blob with this digest. Raises Missing."""
         try:
             return json.loads(self.blob(digest).read_bytes())
         except FileNotFoundError:
@@ -97,7 +98,7 @@ class Store:
         with self._locked():
             index = json.loads((self.oci / "index.json").read_bytes())
             others = [other for other in index["manifests"] if other["annotations"][REF_NAME] != image_id]
-            _replace(self.oci / "index.json", dump({**index, "manifests": [*others, entry]}))
+            replace_file(self.oci / "index.json", dump({**index, "manifests": [*others, entry]}))
 
     def find(self, image_id: str) -> str:
         """The digest of the image named `image_id`. Raises Missing."""
@@ -108,11 +109,11 @@ class Store:
 
     def manifest(self, digest: str) -> dict[str, Any]:
         """The manifest with this digest. Raises Missing."""
-        return self._document(digest)
+        return self.document(digest)
 
     def config(self, digest: str) -> dict[str, Any]:
         """The config of the image whose manifest has this digest. Raises Missing."""
-        return self._document(self.manifest(digest)["config"]["digest"])
+        return self.document(self.manifest(digest)["config"]["digest"])
 
     # --- layers ---------------------------------------------------------------------------------------------------
 
@@ -130,7 +131,7 @@ class Store:
         layer = write_layer(tree, blob)
         self.adopt(blob, layer.digest)
         self._keep(tree, layer.diff_id)
-        _replace(self.root / "known" / f"{key}.json", dump(asdict(layer)))
+        replace_file(self.root / "known" / f"{key}.json", dump(asdict(layer)))
         return layer
 
     def layer(self, layer: Layer) -> Path:
@@ -216,7 +217,7 @@ def digest_of(data: bytes) -> str:
     return f"sha256:{hashlib.sha256(data).hexdigest()}"
 
 
-def _replace(path: Path, data: bytes) -> None:
+def replace_file(path: Path, data: bytes) -> None:
     """Write `path` so that every reader sees the old content or the new, also after a power cut."""
     with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".new-", delete=False) as file:
         file.write(data)
