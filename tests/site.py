@@ -27,12 +27,12 @@ def free_port() -> int:
         return port
 
 
-def wait_until(true: Callable[[], Any], seconds: float, what: str) -> Any:
+def wait_until(true: Callable[[], Any], seconds: float, what: str, *, every: float = 0.1) -> Any:
     """Call `true` until it answers something; AssertionError naming `what` after `seconds`."""
     until = time.monotonic() + seconds
     while not (answer := true()):
         assert time.monotonic() < until, f"waited {seconds} s for {what}"
-        time.sleep(0.1)
+        time.sleep(every)
     return answer
 
 

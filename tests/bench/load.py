@@ -108,16 +108,9 @@ async def _run(url: str, requests: Iterator[bytes], clients: int, seconds: float
     )
 
 
-def run(url: str, make: Callable[[int], bytes], *, clients: int, seconds: float) -> Result:
-    """Send `make(0)`, `make(1)`, … from `clients` connections for `seconds`, and say what was seen.
+def run(url: str, make: Callable[[int], bytes], *, clients: int, seconds: float, at_most: int = 10**9) -> Result:
+    """Send `make(0)`, `make(1)`, … from `clients` connections for `seconds`, or until `at_most` were sent.
 
     Raises OSError when the server cannot be reached. `make` returns the bytes of one request (see `encode`).
     """
-
-    def requests() -> Iterator[bytes]:
-        number = 0
-        while True:
-            yield make(number)
-            number += 1
-
-    return uvloop.run(_run(url, requests(), clients, seconds))
+    return uvloop.run(_run(url, map(make, range(at_most)), clients, seconds))

@@ -5,7 +5,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import textwrap
 import time
 import urllib.error
@@ -134,15 +133,22 @@ def wait_for(url: str, process: subprocess.Popen, seconds: float = 180) -> None:
     raise TimeoutError(f"{url} did not answer within {seconds} s.")
 
 
-def register_models(port: int, *, clients: int, seconds: float) -> load.Result:
-    """Register models of new names at MLflow's REST API."""
+def register_models(port: int, *, clients: int, seconds: float, at_most: int = 1_000_000) -> load.Result:
+    """Register models of new names at MLflow's REST API, for so long or so many."""
     url = f"http://127.0.0.1:{port}/api/2.0/mlflow/registered-models/create"
     stamp = time.time_ns()
 
     def make(number: int) -> bytes:
         return load.encode("POST", url, json.dumps({"name": f"model-{stamp}-{number}"}).encode())
 
-    return load.run(url, make, clients=clients, seconds=seconds)
+    return load.run(url, make, clients=clients, seconds=seconds, at_most=at_most)
+
+
+def count_models(port: int) -> int:
+    """How many registered models MLflow has; it answers at most 1 000."""
+    url = f"http://127.0.0.1:{port}/api/2.0/mlflow/registered-models/search?max_results=1000"
+    with urllib.request.urlopen(url, timeout=60) as answer:
+        return len(json.load(answer).get("registered_models", []))
 
 
 def score_mlflow(port: int, *, clients: int, seconds: float) -> load.Result:
@@ -155,17 +161,3 @@ def score_bentoml(port: int, *, clients: int, seconds: float) -> load.Result:
     url = f"http://127.0.0.1:{port}/score"
     message = load.encode("POST", url, json.dumps({"rows": [ROW]}).encode())
     return load.run(url, lambda _: message, clients=clients, seconds=seconds)
-
-
-if __name__ == "__main__":
-    peers = Peers(Path(sys.argv[1]))
-    peers.install()
-    with peers.mlflow_serve(18911) as running:
-        print("mlflow serve ready after", running.seconds, "memory", running.memory() / 1e6)
-        print(score_mlflow(18911, clients=16, seconds=5))
-    with peers.bentoml_serve(18912) as running:
-        print("bentoml serve ready after", running.seconds, "memory", running.memory() / 1e6)
-        print(score_bentoml(18912, clients=16, seconds=5))
-    with peers.mlflow_server(18913) as running:
-        print("mlflow server ready after", running.seconds, "memory", running.memory() / 1e6)
-        print(register_models(18913, clients=8, seconds=5))

@@ -1,0 +1,113 @@
+"""`make bench` (this project) and `make bench-peers` (with MLflow and BentoML beside it, in the same run).
+
+python -m tests.bench [--peers FOLDER] [--keep FILE]
+"""
+
+import argparse
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+
+from mms.images.layout import Store
+from tests.bench import measures, peers
+from tests.bench.browser import ColdPage, chromium, cold_page
+from tests.bench.load import Result
+from tests.bench.ours import Bench
+from tests.bench.table import Row, keep, show
+from tests.site import Site, free_port
+
+SECONDS = 6.0  # of every load
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser()
+    arguments.add_argument("--peers", type=Path, help="compare with MLflow and BentoML, installed in this folder")
+    arguments.add_argument("--keep", type=Path, help="write the figures to this file as JSON")
+    options = arguments.parse_args()
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+        rows = measure(Path(folder) / "data", options.peers)
+    print(show("What `make bench` measured", rows))
+    if options.keep:
+        keep(options.keep, rows)
+
+
+def measure(data: Path, peers_folder: Path | None) -> list[Row]:
+    site = Site(data).start()
+    try:
+        bench = Bench(site)
+        rows = measures.idle_memory(bench)
+        site.manage("demo")
+        theirs = Theirs(peers_folder) if peers_folder else None
+        rows += _measure(bench, theirs)
+        return rows + measures.second_start(bench)
+    finally:
+        site.stop()
+
+
+def _measure(bench: Bench, theirs: "Theirs | None") -> list[Row]:
+    """Everything that is compared, ours and theirs one right after the other."""
+    service = next(iter(bench.services().values()))
+    digest = bench.api.get(f"{bench.api_url}/images/{service['imageId']}").json()["digest"]
+    built = Store(bench.site.data / "mms").assemble(digest)
+    assert built.site
+    rows = measures.deploy(bench, built.app, built.site)
+    rows += theirs.first_scores() if theirs else []
+    direct = bench.score_directly(service["id"], clients=16, seconds=SECONDS)
+    gateway = bench.score_through_gateway(service["id"], clients=16, seconds=SECONDS)
+    scored = theirs.score() if theirs else None
+    rows.append(measures.against("scoring, 16 clients, runtime called directly", direct, scored, 5))
+    rows.append(measures.against("… through the gateway", gateway, scored, 2.5, p99_share=0.25))
+    rows += measures.badges(bench)
+    registered = bench.register_models(clients=8, seconds=SECONDS)
+    rows.append(
+        measures.against("register a model over the API, 8 clients", registered, theirs and theirs.register(), 5)
+    )
+    rows += measures.list_page(bench)
+    rows += measures.cold_row(measures.cold_list_page(bench), theirs and theirs.cold_page())
+    return rows
+
+
+class Theirs:
+    """The peers' figures. Each server runs only while it is measured."""
+
+    def __init__(self, folder: Path) -> None:
+        self.peers = peers.Peers(folder.resolve())
+        self.peers.install()
+
+    def score(self) -> Result:
+        with self.peers.mlflow_serve(port := free_port()):
+            peers.score_mlflow(port, clients=16, seconds=2)  # warms it up
+            return peers.score_mlflow(port, clients=16, seconds=SECONDS)
+
+    def register(self) -> Result:
+        with self.peers.mlflow_server(port := free_port()):
+            return peers.register_models(port, clients=8, seconds=SECONDS)
+
+    def cold_page(self) -> ColdPage:
+        """MLflow's list of models with at least 1 000 of them (the registering above made some)."""
+        with ExitStack() as stack:
+            stack.enter_context(self.peers.mlflow_server(port := free_port()))
+            missing = 1000 - peers.count_models(port)
+            if missing > 0:
+                peers.register_models(port, clients=8, seconds=120, at_most=missing)
+            browser = stack.enter_context(chromium())
+            return cold_page(browser, f"http://127.0.0.1:{port}/#/models", 'a[href*="/models/model-"]')
+
+    def first_scores(self) -> list[Row]:
+        rows = []
+        with self.peers.mlflow_serve(free_port()) as running:
+            rows.append(Row("MLflow: `models serve` → first answer", f"{running.seconds:.1f} s", ""))
+        with self.peers.bentoml_serve(port := free_port()) as running:
+            scored = peers.score_bentoml(port, clients=16, seconds=SECONDS)
+            rows.append(Row("BentoML: `serve` → first answer", f"{running.seconds:.1f} s", ""))
+            rows.append(
+                Row("BentoML: scoring, 16 clients", f"{scored.per_second:.0f} per second, p99 {scored.p99:.0f} ms", "")
+            )
+        with self.peers.mlflow_server(free_port()) as running:
+            rows.append(Row("MLflow: `server` → first answer", f"{running.seconds:.1f} s", ""))
+            rows.append(Row("MLflow: memory of `server` (PSS)", f"{running.memory() / 1e6:.0f} MB", ""))
+        return rows
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,100 @@
+"""How long a badge takes to change in a real browser, against two clocks on the same machine."""
+
+import json
+import time
+from typing import Any
+
+from playwright.sync_api import Page
+
+from tests.bench.browser import chromium
+from tests.bench.ours import Bench
+
+# Notes the time of every change of every badge on the page.
+WATCH = """() => {
+  const last = {}; window.changes = [];
+  const look = () => document.querySelectorAll('[data-badge]').forEach(badge => {
+    const {badge: key, state} = badge.dataset;
+    if (last[key] !== state) { last[key] = state; window.changes.push([Date.now() / 1000, key, state]); }
+  });
+  look();
+  new MutationObserver(look).observe(document.body, {subtree: true, childList: true, attributes: true});
+}"""
+
+# A worker's side of a state change: write it to Redis, as the pipeline does, forty times.
+FLIP = """
+    import json, time
+    from deployments import live
+    from deployments.models import Operation
+    operation = Operation.objects.get(pk="{pk}")
+    kept = operation.state
+    time.sleep(1)
+    for number in range(40):
+        operation.state = ("running", "not_started")[number % 2]
+        at = time.time()
+        live.publish_operation(operation)
+        print(json.dumps([at, operation.state]), flush=True)
+        time.sleep(0.25)
+    operation.state = kept
+    live.publish_operation(operation)
+"""
+
+# Twenty small builds of one manifest, one after the other through the pipeline; prints when the MMS had ended each.
+BUILD = """
+    import json, time
+    from deployments import operations
+    from deployments.models import HostingAccount, Image, Operation
+    from mms.models import Operation as MmsOperation
+    account = HostingAccount.objects.get(name="local")
+    image = Image.objects.filter(account=account, digest__gt="").latest("pk")
+    for number in range(20):
+        time.sleep(0.37)
+        new = operations.create_image(account, "bench", manifest=image.manifest, registry=account.registries.first())
+        until = time.time() + 60
+        while time.time() < until and (now := Operation.objects.get(pk=new.pk)).is_open:
+            time.sleep(0.05)
+        assert now.state == "succeeded", now.error_message
+        ended = MmsOperation.objects.get(pk=now.mms_operation_id).ended_at.timestamp()
+        print(json.dumps([ended, f"operation-{now.pk}"]), flush=True)
+    time.sleep(2)
+"""
+
+
+def worker_to_badge(bench: Bench) -> list[float]:
+    """Milliseconds from a worker's write of a new state to the changed badge, one per change."""
+    pk = bench.shell("from deployments.models import Operation; print(Operation.objects.latest('requested_at').pk)")
+    changes, printed = _watch(bench, FLIP.format(pk=pk))
+    written = [(at, state) for at, state in printed]
+    seen = iter([(at, state) for at, key, state in changes if key == f"operation-{pk}" and at >= written[0][0]])
+    return [(at - begun) * 1000 for (begun, state), (at, shown) in zip(written, seen, strict=False) if shown == state]
+
+
+def mms_to_badge(bench: Bench) -> list[float]:
+    """Milliseconds from the end of an operation at the MMS to its badge saying so, one per operation."""
+    changes, printed = _watch(bench, BUILD)
+    shown = {key: at for at, key, state in reversed(changes) if state == "succeeded"}
+    return [(shown[key] - ended) * 1000 for ended, key in printed]
+
+
+def _watch(bench: Bench, code: str) -> tuple[list[list[Any]], list[list[Any]]]:
+    """Run `code` in the site while a browser shows the list of operations: badge changes, and what the code printed."""
+    with chromium() as browser:
+        context = browser.new_context()
+        context.add_cookies(bench.cookies())  # type: ignore[arg-type]
+        page = context.new_page()
+        page.goto(f"{bench.site.url}/accounts/local/operations/")
+        page.wait_for_selector('[data-live="live"]')
+        page.evaluate(WATCH)
+        process = bench.shell_in_background(code)
+        _wait(page, process.poll)
+        assert process.stdout
+        printed = [json.loads(line) for line in process.stdout]
+        assert process.returncode == 0, printed
+        return page.evaluate("window.changes"), printed
+
+
+def _wait(page: Page, ended: Any, seconds: float = 240) -> None:
+    until = time.monotonic() + seconds
+    while ended() is None:
+        assert time.monotonic() < until, f"the site was not done within {seconds} s"
+        page.wait_for_timeout(100)  # lets the page's own events through
+    page.wait_for_timeout(500)

@@ -1,0 +1,116 @@
+"""This project's side of the bench: one site, started as a user starts it, and what is done with it."""
+
+import json
+import re
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+from typing import Any
+
+import requests
+
+from tests.bench import load
+from tests.site import Site, wait_until
+
+PASSWORD = "a bench is for sitting"
+ROW = {"data": [[5.1, 3.5, 1.4, 0.2]]}
+
+
+class Bench:
+    """A running site with an administrator, a signed-in browser session and a token for the MMS API."""
+
+    def __init__(self, site: Site) -> None:
+        self.site = site
+        site.manage("create_user", "bench", "--role", "admin", "--password-stdin", stdin=f"{PASSWORD}\n")
+        self.api = requests.Session()
+        self.api.headers["Authorization"] = f"Bearer {site.manage('create_token', '--account', 'local')}"
+        self.api_url = f"{site.url}/api/subscriptions/local/resourceGroups/local/hostingAccounts/local"
+        self.pages = requests.Session()
+        self.post("/sign-in/", username="bench", password=PASSWORD)
+
+    def post(self, path: str, **fields: str) -> requests.Response:
+        """Fill in and send the form that the page at `path` shows. Raises HTTPError, 422 when it was refused."""
+        page = self.pages.get(self.site.url + path)
+        token = re.search(r'name="csrfmiddlewaretoken" value="([^"]+)"', page.text)
+        assert token, f"{path} shows no form ({page.status_code})"
+        answer = self.pages.post(
+            page.url, data=fields | {"csrfmiddlewaretoken": token[1]}, headers={"Referer": page.url}
+        )
+        answer.raise_for_status()
+        return answer
+
+    def cookies(self) -> list[dict[str, Any]]:
+        """The session, as Playwright takes it."""
+        return [{"name": cookie.name, "value": cookie.value, "url": self.site.url} for cookie in self.pages.cookies]
+
+    def shell(self, code: str) -> str:
+        """Run code in the site's own Django; returns what it printed."""
+        return self.site.manage("shell", "-v", "0", "-c", textwrap.dedent(code))
+
+    def shell_in_background(self, code: str) -> subprocess.Popen[str]:
+        """The same without waiting; what it prints is read from its stdout."""
+        command = [sys.executable, "manage.py", "shell", "-v", "0", "-c", textwrap.dedent(code)]
+        return subprocess.Popen(
+            command, cwd=Path(__file__).parents[2], env=self.site.environment, stdout=subprocess.PIPE, text=True
+        )
+
+    # --- services ---------------------------------------------------------------------------------------------------
+
+    def services(self) -> dict[str, dict[str, Any]]:
+        """The services of the account at the MMS, by name."""
+        return {service["name"]: service for service in self.api.get(f"{self.api_url}/services").json()}
+
+    def key(self, service_id: str) -> str:
+        return str(self.api.get(f"{self.api_url}/services/{service_id}/keys").json()["primaryKey"])
+
+    def address(self, service_id: str) -> str:
+        """Where the scoring program of the service listens."""
+        return str(json.loads((self.site.data / "mms" / "routes" / f"{service_id}.json").read_text())["address"])
+
+    def delete(self, service_id: str) -> None:
+        self.api.delete(f"{self.api_url}/services/{service_id}").raise_for_status()
+
+    def score_directly(self, service_id: str, *, clients: int, seconds: float) -> load.Result:
+        url = f"{self.address(service_id)}:/score"
+        message = load.encode("POST", url, json.dumps(ROW).encode())
+        return load.run(url, lambda _: message, clients=clients, seconds=seconds)
+
+    def score_through_gateway(self, service_id: str, *, clients: int, seconds: float) -> load.Result:
+        url = f"{self.site.url}/scoring/{service_id}/score"
+        headers = {"Authorization": f"Bearer {self.key(service_id)}"}
+        message = load.encode("POST", url, json.dumps(ROW).encode(), headers)
+        return load.run(url, lambda _: message, clients=clients, seconds=seconds)
+
+    def register_models(self, *, clients: int, seconds: float) -> load.Result:
+        """Register models of new names over the API."""
+        url = f"{self.api_url}/models?api-version=2017-06-01-privatepreview"
+        headers = {"Authorization": str(self.api.headers["Authorization"])}
+        stamp = format(time.time_ns(), "x")
+
+        def make(number: int) -> bytes:
+            body = {"name": f"m-{stamp}-{number}", "url": "http://127.0.0.1/model.pkl"}
+            return load.encode("POST", url, json.dumps(body).encode(), headers)
+
+        return load.run(url, make, clients=clients, seconds=seconds)
+
+    # --- deploy -----------------------------------------------------------------------------------------------------
+
+    def deploy_and_score(self, name: str, image: str, cluster: str) -> float:
+        """Seconds from sending the *deploy* form to the first good score of the new service."""
+        path = "/accounts/local/services/new/"
+        page = self.pages.get(self.site.url + path, params={"image": image})
+        token = re.search(r'name="csrfmiddlewaretoken" value="([^"]+)"', page.text)
+        assert token, page.text
+        fields = {"csrfmiddlewaretoken": token[1], "name": name, "image": image, "cluster": cluster}
+        started = time.perf_counter()
+        self.pages.post(page.url, data=fields, headers={"Referer": page.url}).raise_for_status()
+        service = wait_until(lambda: self.services().get(name), 30, f"service {name} at the MMS", every=0.02)
+        headers = {"Authorization": f"Bearer {self.key(service['id'])}"}
+
+        def scored() -> bool:
+            return requests.post(service["scoringUri"], json=ROW, headers=headers, timeout=30).ok
+
+        wait_until(scored, 60, f"a good score of {name}", every=0.01)
+        return time.perf_counter() - started

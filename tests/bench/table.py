@@ -1,0 +1,31 @@
+"""The table a bench prints, and the file that keeps its figures."""
+
+import json
+import platform
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line: what was measured, what was seen, what was to be reached, and whether it was (None: no target)."""
+
+    what: str
+    seen: str
+    target: str
+    reached: bool | None = None
+
+
+def show(title: str, rows: list[Row]) -> str:
+    """The rows as a Markdown table."""
+    verdict = {True: "reached", False: "**missed**", None: ""}
+    lines = [f"### {title}", "", "| what | seen | to reach | |", "| --- | --- | --- | --- |"]
+    lines += [f"| {row.what} | {row.seen} | {row.target} | {verdict[row.reached]} |" for row in rows]
+    return "\n".join(lines)
+
+
+def keep(path: Path, rows: list[Row]) -> None:
+    """Write the figures as JSON, with what they were measured on."""
+    about = {"at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "python": platform.python_version()}
+    path.write_text(json.dumps({"about": about, "rows": [asdict(row) for row in rows]}, indent=1, ensure_ascii=False))
