@@ -1,6 +1,6 @@
 """Lists: search, sort, filter by state, pages; all of it in the URL, with a constant number of queries."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -9,9 +9,10 @@ from django.core.paginator import Page, Paginator
 from django.db.models import F, Q, QuerySet, TextField
 from django.db.models.functions import Cast
 from django.http import HttpRequest, HttpResponse
-from django.shortcuts import render
+from django.shortcuts import get_object_or_404, render
 
-from deployments import live
+from dashboard.lineage import NOUN, PATHS, Row, belonging_to
+from dashboard.rows import with_badges
 from deployments.models import HostingAccount
 
 ROWS = 50  # per page
@@ -36,14 +37,24 @@ class Choice:
 
 
 @dataclass(frozen=True)
+class Within:
+    """A row that the list is narrowed to, by the lineage: `?manifest=12`; `without` is the same query without it."""
+
+    noun: str
+    row: Row
+    without: str
+
+
+@dataclass(frozen=True)
 class Shape:
     """What a kind of list looks like: its templates' folder, columns, searched fields and states."""
 
     folder: str
     columns: tuple[Column, ...]
     search: tuple[str, ...]
-    states: Mapping[str, Choice] = field(default_factory=dict)
-    within: Mapping[str, str] = field(default_factory=dict)  # e.g. {"model": "models"}: ?model=12 → models=12
+    states: Mapping[str, Choice] = field(default_factory=dict)  # any of those chosen: ?state=failed&state=open
+    toggles: Mapping[str, Choice] = field(default_factory=dict)  # each as it is switched on: ?newest=1
+    exact: Mapping[str, Sequence[tuple[str, str]]] = field(default_factory=dict)  # a field's values: ?kind=…
     sort: str = "-added"
     hidden: str = "gone"  # the state that is shown only to those who ask for it
     badges: bool = True
@@ -57,20 +68,18 @@ class Listing:
         asked = request.GET
         self.q = asked.get("q", "").strip()[:200]
         self.chosen = [state for state in asked.getlist("state") if state in shape.states]
-        self.within = {key: asked[key] for key in shape.within if asked.get(key, "").isdigit()}
+        self.toggled = [name for name in shape.toggles if asked.get(name) == "1"]
+        self.exact = {name: asked[name] for name, known in shape.exact.items() if asked.get(name) in dict(known)}
+        self.within = _within(request, account, everything.model)
         self.sort = asked.get("sort", "") if asked.get("sort", "").lstrip("-") in self._orders() else shape.sort
         self.page: Page = Paginator(self._sorted(self._found()), ROWS).get_page(asked.get("page"))
 
     @cached_property
     def rows(self) -> list[Any]:
-        """The rows of the page, each with its account and its badge."""
-        rows = list(self.page.object_list)
-        for row in rows:
-            row.account = self.account
+        """The rows of the page, each with its badge."""
         if self.shape.badges:
-            for row, badge in zip(rows, live.badges_of(rows), strict=True):
-                row.badge = badge
-        return rows
+            return with_badges(self.account, self.page.object_list)
+        return list(self.page.object_list)
 
     @property
     def found(self) -> int:
@@ -79,7 +88,7 @@ class Listing:
     @property
     def narrowed(self) -> bool:
         """Whether the reader asked for less than everything."""
-        return bool(self.q or self.chosen or self.within)
+        return bool(self.q or self.chosen or self.toggled or self.exact or self.within)
 
     @cached_property
     def total(self) -> int:
@@ -95,6 +104,16 @@ class Listing:
     def states(self) -> list[tuple[str, str, bool]]:
         """The states to choose from: value, label, whether chosen."""
         return [(value, choice.label, value in self.chosen) for value, choice in self.shape.states.items()]
+
+    @property
+    def toggles(self) -> list[tuple[str, str, bool]]:
+        """The switches: name, label, whether on."""
+        return [(name, choice.label, name in self.toggled) for name, choice in self.shape.toggles.items()]
+
+    @property
+    def selects(self) -> list[tuple[str, Sequence[tuple[str, str]], str]]:
+        """The fields to choose a value of: name, values with labels, the value chosen or ""."""
+        return [(name, known, self.exact.get(name, "")) for name, known in self.shape.exact.items()]
 
     @property
     def page_numbers(self) -> list[int | str]:
@@ -128,9 +147,9 @@ class Listing:
         return {column.key: column.order for column in self.shape.columns if column.order}
 
     def _found(self) -> QuerySet:
-        rows = self.everything
-        for key, value in self.within.items():
-            rows = rows.filter(**{self.shape.within[key]: int(value)})
+        rows = self.everything.filter(*(self.shape.toggles[name].where for name in self.toggled), **self.exact)
+        for whole in self.within:
+            rows = belonging_to(whole.row, rows)
         if self.chosen:
             rows = rows.filter(_any_of(self.shape.states[state].where for state in self.chosen))
         elif self.shape.hidden in self.shape.states:
@@ -151,6 +170,17 @@ def matching(rows: QuerySet, text: str, fields: tuple[str, ...]) -> QuerySet:
     for word in words:
         rows = rows.filter(_any_of(Q(**{f"text_of_{name}__icontains": word}) for name in fields))
     return rows
+
+
+def _within(request: HttpRequest, account: HostingAccount, noun: type) -> list[Within]:
+    found = []
+    for cls, name in NOUN.items():
+        if noun in PATHS[cls] and (pk := request.GET.get(name, "")).isdigit():
+            without = request.GET.copy()
+            del without[name]
+            row = get_object_or_404(cls.objects.filter(account=account), pk=int(pk))
+            found.append(Within(name, row, f"?{without.urlencode()}"))
+    return found
 
 
 def _any_of(conditions: Any) -> Q:

@@ -53,6 +53,8 @@ operations = [
     path("operations/<uuid:pk>/retry/", later("operation_forms.retry_operation"), name="retry_operation"),
     path("operations/<uuid:pk>/clone/", later("operation_forms.clone_operation"), name="clone_operation"),
     path("operations/<uuid:pk>/cancel/", later("operation_forms.cancel_operation"), name="cancel_operation"),
+    path("operations/<uuid:pk>/settle/", later("operation_forms.settle_operation"), name="settle_operation"),
+    path("operations/<uuid:pk>/resume/", later("operation_forms.resume_operation"), name="resume_operation"),
     path("operations/<uuid:pk>/log/", later("logs.operation_log"), name="operation_log"),
     path("refresh/", later("operation_forms.refresh"), name="refresh"),
 ]

@@ -2,12 +2,8 @@
 
 from django.http import HttpRequest
 
+from deployments import live
 from deployments.models import HostingAccount
-
-try:
-    from deployments import live, mirror
-except ImportError:  # until both are there
-    live = mirror = None  # type: ignore[assignment]
 
 
 def begin(request: HttpRequest, account: HostingAccount) -> None:
@@ -15,7 +11,6 @@ def begin(request: HttpRequest, account: HostingAccount) -> None:
 
     A row read after the position can only be newer: an event in between comes twice, never not at all.
     """
-    if request.method != "GET" or live is None:
-        return
-    request.stream_position = live.position()  # type: ignore[attr-defined]
-    mirror.note_interest(account.pk)
+    if request.method == "GET":
+        request.stream_position = live.position()  # type: ignore[attr-defined]
+        live.note_interest(f"account:{account.pk}")

@@ -2,13 +2,17 @@
 
 from datetime import datetime
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 from django import template
+from django.conf import settings
 from django.template.context import Context
 from django.urls import reverse
 from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
+
+from dashboard.lineage import NOUN
 
 register = template.Library()
 
@@ -49,3 +53,40 @@ def nav_link(context: Context, url_name: str, label: str) -> SafeString:
     url, path = reverse(url_name, args=[context["account"].name]), context["request"].path
     current = path == url if url_name == "account_home" else path.startswith(url)
     return format_html('<a href="{}"{}>{}</a>', url, SafeString(' aria-current="page"') if current else "", label)
+
+
+@register.simple_tag(takes_context=True)
+def link_to(context: Context, row: Any) -> SafeString:
+    """The name of a resource, linked to its page; a dash for None."""
+    if row is None:
+        return format_html('<span class="muted">–</span>')
+    return format_html(
+        '<a href="{}">{}</a>', reverse(f"get_{NOUN[type(row)]}", args=[context["account"].name, row.pk]), row
+    )
+
+
+@register.filter
+def took(operation: Any) -> str:
+    """How long an operation took from request to end, as "4.2 s", "3 min 20 s"; "" while it is open."""
+    if operation.finished_at is None:
+        return ""
+    seconds = (operation.finished_at - operation.requested_at).total_seconds()
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+@register.filter
+def source(url: str) -> SafeString:
+    """Where a file comes from, without the access key its URL may carry; a link only where that is safe and whole."""
+    parts = urlsplit(url)
+    if url.startswith(f"{settings.FILES_URL}/files/"):
+        digest, _, name = parts.path.removeprefix("/files/").partition("/")
+        return format_html(
+            'Uploaded: {} <span class="mono muted" title="sha256">{}…</span>', unquote(name), digest[:12]
+        )
+    if parts.scheme not in {"http", "https"} or parts.query or parts.username or parts.password:
+        shown = f"{parts.scheme}://{parts.hostname or ''}{parts.path}"
+        return format_html("{}{}", shown, "?…" if parts.query else "")
+    return format_html('<a href="{}" rel="noreferrer">{}</a>', url, url)

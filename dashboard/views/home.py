@@ -1,12 +1,30 @@
 """The first page, and the overview of one account: what runs, what is in flight, what failed."""
 
+from datetime import timedelta
+from typing import Any
+
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
+from django.utils import timezone
 from django.views.decorators.http import require_safe
 
 from dashboard.access import requires, signed_in, visible_accounts
 from dashboard.models import Role
-from deployments.models import HostingAccount
+from dashboard.rows import newest_operations, with_badges
+from dashboard.views.services import with_models
+from deployments.models import Asset, HostingAccount, Image, Manifest, Operation, RegisteredModel, Service
+from deployments.models.operation import OPEN, State
+
+SERVICES = 12  # shown on the overview
+RECENT = 6
+FAILED_LATELY = timedelta(days=7)
+STEPS = (
+    ("models", RegisteredModel),
+    ("assets", Asset),
+    ("manifests", Manifest),
+    ("images", Image),
+    ("services", Service),
+)
 
 
 @require_safe
@@ -23,7 +41,31 @@ def home(request: HttpRequest) -> HttpResponse:
 @require_safe
 @requires(Role.VIEWER)
 def account_home(request: HttpRequest, account: HostingAccount) -> HttpResponse:
-    """What runs, what is in flight and what failed in the account; how to get started when it is empty."""
+    """What runs, what is in flight and what failed in the account; how to get started while nothing runs."""
     if request.session.get("account") != account.name:
         request.session["account"] = account.name
-    return render(request, "home/account_home.html")
+    partial = request.htmx.target == "overview"  # type: ignore[attr-defined]
+    return render(request, "home/_overview.html" if partial else "home/account_home.html", _overview(account))
+
+
+def _overview(account: HostingAccount) -> dict[str, Any]:
+    operations = Operation.objects.filter(account=account)
+    services = with_models().filter(account=account, vanished_at=None)
+    since = timezone.now() - FAILED_LATELY
+    failed = operations.filter(state=State.FAILED, requested_at__gt=since, retries=None)
+    return {
+        "services": with_badges(account, services.order_by("name")[:SERVICES]),
+        "in_flight": newest_operations(account, operations.filter(state__in=sorted(OPEN)), SERVICES),
+        "failed": newest_operations(account, failed, RECENT),
+        "recent": newest_operations(account, operations.filter(state=State.SUCCEEDED), RECENT),
+        "counts": (counts := {name: _count(account, noun) for name, noun in STEPS}),
+        "more_services": counts["services"] - SERVICES,
+        "next_step": next((name for name, _ in STEPS if not counts[name]), ""),
+        "seen_at": account.services_seen_at,
+    }
+
+
+def _count(account: HostingAccount, noun: Any) -> int:
+    """How many the server has; services also while they are being made."""
+    rows = noun.objects.filter(account=account)
+    return (rows if noun is Asset else rows.filter(vanished_at=None)).count()

@@ -1,17 +1,22 @@
 """Registered models: the list and one model."""
 
-from django.db.models import Exists, OuterRef, QuerySet
+from typing import Any
+
+from django.db.models import Exists, OuterRef, Q, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.views.decorators.http import require_safe
 
 from dashboard import states
 from dashboard.access import requires
-from dashboard.listing import Column, Listing, Shape, render_list
+from dashboard.detail import render_detail
+from dashboard.listing import Choice, Column, Listing, Shape, render_list
 from dashboard.models import Role
+from dashboard.rows import with_badges
 from deployments.models import HostingAccount, RegisteredModel
 
+VERSIONS = 8  # other versions shown on a model's page
 NEWER = RegisteredModel.objects.filter(
-    account=OuterRef("account"), name=OuterRef("name"), version__gt=OuterRef("version"), vanished_at__isnull=True
+    account=OuterRef("account"), name=OuterRef("name"), version__gt=OuterRef("version"), vanished_at=None
 )
 SHAPE = Shape(
     folder="models",
@@ -19,12 +24,13 @@ SHAPE = Shape(
         Column("name", "Name", ("name", "version")),
         Column("version", "Version", ("version",), css="num"),
         Column("state", "State"),
-        Column("tags", "Tags"),
-        Column("by", "By", ("created_by",)),
+        Column("tags", "Tags", css="minor"),
+        Column("by", "By", ("created_by",), css="minor"),
         Column("added", "Registered", ("added_at",), css="num"),
     ),
     search=("name", "description", "tags"),
     states=states.of_mirrored("model"),
+    toggles={"newest": Choice("Newest versions only", ~Q(Exists(NEWER)))},
 )
 
 
@@ -32,10 +38,21 @@ SHAPE = Shape(
 @requires(Role.VIEWER)
 def list_models(request: HttpRequest, account: HostingAccount) -> HttpResponse:
     """All models of the account, one row per version."""
-    newest = request.GET.get("newest") == "1"
-    return render_list(request, Listing(request, account, _rows(account, newest), SHAPE), newest=newest)
-
-
-def _rows(account: HostingAccount, newest: bool) -> QuerySet:
     rows = RegisteredModel.objects.filter(account=account).defer("url", "mime_type")
-    return rows.filter(~Exists(NEWER)) if newest else rows
+    return render_list(request, Listing(request, account, rows, SHAPE), seen_at=account.models_seen_at)
+
+
+@require_safe
+@requires(Role.VIEWER)
+def get_model(request: HttpRequest, account: HostingAccount, pk: int) -> HttpResponse:
+    """One version of a model, where it is used, and the other versions."""
+    return render_detail(request, account, RegisteredModel.objects.all(), pk, _versions)
+
+
+def _versions(model: RegisteredModel) -> dict[str, Any]:
+    """The model's other versions, newest first; `newer` is the newest of all, if that is another one."""
+    rows: QuerySet = RegisteredModel.objects.filter(account=model.account, name=model.name, vanished_at=None)
+    others = with_badges(model.account, rows.exclude(pk=model.pk).order_by("-version")[:VERSIONS])
+    newest = others[0] if others else None
+    newer = newest and newest.version and model.version and newest.version > model.version
+    return {"versions": others, "newer": newest if newer else None}
