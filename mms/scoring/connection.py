@@ -63,7 +63,8 @@ class Connection(asyncio.Protocol):
         self._transport: Any = None
         self._incoming: Request | None = None
         self._parts: list[bytes] = []
-        self._size = 0  # bytes of the head, then of the body, that is being read
+        self._size = 0  # bytes received of an unfinished head, then of the body
+        self._head = 0  # bytes of the head's lines
         self._in_head = True
         self._current: Request | None = None
         self._waiting: deque[Request] = deque()
@@ -82,11 +83,6 @@ class Connection(asyncio.Protocol):
         self._server.connections.discard(self)
         if self.job:
             self.job.answered = True  # nobody waits for it any more: it is not even started if it still can be
-
-    def eof_received(self) -> bool:
-        """The client may close its sending side and still read: keep the connection while something is to be said."""
-        self._last = True
-        return self._current is not None
 
     def pause_writing(self) -> None:
         self._choked = True
@@ -109,7 +105,7 @@ class Connection(asyncio.Protocol):
         except httptools.HttpParserError as reason:
             self._refuse(400, "MalformedRequest", f"This is not a valid HTTP request: {reason}.")
         if self._in_head and self._size > HEAD_MAX_BYTES:
-            self._refuse(431, "HeadersTooLarge", f"The request's headers are larger than {HEAD_MAX_BYTES} bytes.")
+            self._refuse_head()
         if self._refusal and not self._current:
             self._respond_refusal()
 
@@ -122,8 +118,10 @@ class Connection(asyncio.Protocol):
     def on_url(self, url: bytes) -> None:
         if self._incoming:
             self._incoming.path += url
+        self._head += len(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        self._head += len(name) + len(value)
         name = name.lower()
         if name in KEPT and self._incoming:
             self._incoming.headers[name] = value
@@ -133,7 +131,9 @@ class Connection(asyncio.Protocol):
             return
         request.method = self._parser.get_method()
         request.path = request.path.partition(b"?")[0]
-        self._in_head, self._size = False, 0
+        if self._head > HEAD_MAX_BYTES:
+            self._refuse_head()
+        self._in_head, self._size, self._head = False, 0, 0
         headers = request.headers
         if not headers:
             return
@@ -172,7 +172,9 @@ class Connection(asyncio.Protocol):
         request, self._current, self.job = self._current, None, None
         if self._transport.is_closing() or request is None:
             return
-        close = self._server.draining or not request.keep_alive or (self._last and not self._waiting)
+        close = (
+            self._server.draining or not request.keep_alive or (self._last and not self._waiting and not self._refusal)
+        )
         self._send(status, b"" if request.method == b"HEAD" else body, len(body), headers, close)
         if close:
             self._transport.close()
@@ -212,6 +214,9 @@ class Connection(asyncio.Protocol):
             self._transport.pause_reading()
         else:
             self._transport.resume_reading()
+
+    def _refuse_head(self) -> None:
+        self._refuse(431, "HeadersTooLarge", f"The request's headers are larger than {HEAD_MAX_BYTES} bytes.")
 
     def _refuse_body(self) -> None:
         limit = self._server.body_max_bytes

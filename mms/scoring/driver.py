@@ -67,7 +67,7 @@ class Driver:
 
 def _failure(raised: BaseException, text: str) -> tuple[int, bytes]:
     """What a failed `run()` is answered with. A body that is no JSON is the caller's fault, not the driver's."""
-    if isinstance(raised, ValueError):
+    if isinstance(raised, json.JSONDecodeError):
         try:
             parse(text)
         except Malformed as reason:

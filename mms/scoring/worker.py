@@ -133,6 +133,8 @@ class Worker:
 
     def _set_ready(self) -> None:
         self.phase = Phase.READY
+        self._alarm_at = 0.0  # from here on run()'s limit holds
+        self._set_alarm(time.monotonic())
         self.ready.set()
 
     def _serve(self) -> None:
