@@ -13,6 +13,7 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db import OperationalError, connections
 
 from dashboard import announcement, first_sign_in, local_account, preparation, supervision
+from mms.services.engine import process_engine
 
 
 class Command(BaseCommand):
@@ -36,6 +37,7 @@ class Command(BaseCommand):
             raise CommandError(f"The database does not answer: {error}") from None
         if "mms" in settings.SERVE:
             local_account.ensure()
+            process_engine().drop_stale()
         link = first_sign_in.offer() if sys.stdout.isatty() else None
         connections.close_all()
         announcement.start(link, keep_open=lock)

@@ -1,0 +1,55 @@
+"""`manage.py demo`: the iris example from a file to a scoring URL, against the running site."""
+
+from argparse import ArgumentParser
+from typing import Any
+
+from django.conf import settings
+from django.core.management.base import BaseCommand, CommandError
+
+from dashboard import announcement
+from dashboard.demo import Demo, Failed
+from deployments.models import HostingAccount, Operation
+from deployments.operations import Refused
+
+
+class Command(BaseCommand):
+    help = "Registers the iris example, builds its image, deploys it (or updates it) and scores with it."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("--account", default="local", help="The hosting account to do it in.")
+
+    def handle(self, *args: Any, account: str, **options: Any) -> None:
+        demo = Demo(self._account(account), self._show_state)
+        try:
+            for step in demo.run():
+                self._clear()
+                self.stdout.write(f"✓ {step.what:<16}{step.result:<28}{step.seconds:6.1f} s")
+            body, answer = demo.score()
+        except (Failed, Refused) as error:
+            self._clear()
+            raise CommandError(str(error)) from None
+        if answer.problem or answer.status != 200:
+            raise CommandError(f"Scoring failed: {answer.problem or answer.text}")
+        self.stdout.write(f"✓ {'score':<44}{answer.milliseconds / 1000:6.3f} s\n\n{body}\n{answer.text}\n")
+        self.stdout.write(f"See it, and call it yourself: {settings.SITE_URL}/accounts/{account}/services/")
+
+    def _account(self, name: str) -> HostingAccount:
+        broken = {part: state for part, state in announcement.health().items() if state != "works"}
+        if broken:
+            reasons = ", ".join(f"{part} {state}" for part, state in broken.items())
+            raise CommandError(f"The site at {settings.SITE_URL} does not work ({reasons}): start it with `make up`.")
+        found = HostingAccount.objects.filter(name=name).first()
+        if found is None:
+            raise CommandError(f"There is no hosting account {name}.")
+        return found
+
+    def _show_state(self, operation: Operation) -> None:
+        """On a terminal, say what the current step is doing."""
+        if self.stdout.isatty():
+            state = operation.get_state_display().lower()
+            self.stdout.write(f"\r… {operation.get_kind_display().lower():<16}{state:<28}", ending="")
+            self.stdout.flush()
+
+    def _clear(self) -> None:
+        if self.stdout.isatty():
+            self.stdout.write("\r" + " " * 60 + "\r", ending="")
