@@ -73,9 +73,9 @@ def requires(role: Role) -> Callable[[View], View]:
             watching.begin(request, found)
             return view(request, found, *args, **kwargs)
 
-        guarded = signed_in(guarded)
-        guarded.required_role = role  # type: ignore[attr-defined]
-        return guarded
+        outer = signed_in(guarded)
+        outer.required_role = role  # type: ignore[attr-defined]
+        return outer
 
     return decorate
 
@@ -96,7 +96,7 @@ def signed_in(view: View) -> View:
     return guarded
 
 
-def anyone(view: View) -> View:
+def anyone(view: Callable[..., Any]) -> Callable[..., Any]:
     """Say that a view is open to people who are not signed in."""
     view.required_role = "anyone"  # type: ignore[attr-defined]
     return view

@@ -12,7 +12,7 @@ Row: TypeAlias = Asset | RegisteredModel | Manifest | Image | Service
 SHOWN = 3  # rows per stage
 
 # From the row of the outer class to the rows of the inner one, as a lookup on the latter.
-PATHS: dict[type, dict[type, str]] = {
+PATHS: dict[type[Any], dict[type[Any], str]] = {
     Asset: {Manifest: "assets", Image: "manifest__assets", Service: "image__manifest__assets"},
     RegisteredModel: {Manifest: "models", Image: "manifest__models", Service: "image__manifest__models"},
     Manifest: {RegisteredModel: "manifests", Image: "manifest", Service: "image__manifest"},
@@ -20,7 +20,13 @@ PATHS: dict[type, dict[type, str]] = {
     Service: {RegisteredModel: "manifests__images__services", Manifest: "images__services", Image: "services"},
 }
 ORDER = (Asset, RegisteredModel, Manifest, Image, Service)
-NOUN = {Asset: "asset", RegisteredModel: "model", Manifest: "manifest", Image: "image", Service: "service"}
+NOUN: dict[type[Any], str] = {
+    Asset: "asset",
+    RegisteredModel: "model",
+    Manifest: "manifest",
+    Image: "image",
+    Service: "service",
+}
 
 
 @dataclass(frozen=True)

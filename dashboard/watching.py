@@ -2,7 +2,7 @@
 
 from django.http import HttpRequest
 
-from deployments import live
+from deployments import live, mirror
 from deployments.models import HostingAccount
 
 
@@ -13,4 +13,4 @@ def begin(request: HttpRequest, account: HostingAccount) -> None:
     """
     if request.method == "GET":
         request.stream_position = live.position()  # type: ignore[attr-defined]
-        live.note_interest(f"account:{account.pk}")
+        mirror.note_interest(account.pk)
