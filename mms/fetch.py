@@ -75,16 +75,19 @@ class Fetched:
 
 def fetch(url: str, destination: Path, policy: Policy) -> Fetched:
     """Stream `url` into the new file `destination`. Raises FetchError; then no file is left."""
-    deadline = time.monotonic() + policy.seconds
-    with _answer(url, policy, deadline) as response:
-        _refuse_size(response.length or 0, url, policy)
+    with destination.open("xb") as file:
         try:
-            with destination.open("xb") as file:
-                digest, size = _copy(response, file, url, policy)
+            return _download(url, file, policy)
         except BaseException:
-            destination.unlink(missing_ok=True)
+            destination.unlink()
             raise
-    return Fetched(digest, size, response.headers.get_content_type())
+
+
+def _download(url: str, file: BinaryIO, policy: Policy) -> Fetched:
+    with _answer(url, policy, time.monotonic() + policy.seconds) as response:
+        _refuse_size(response.length or 0, url, policy)
+        digest, size = _copy(response, file, url, policy)
+        return Fetched(digest, size, response.headers.get_content_type())
 
 
 def shown(url: str) -> str:
@@ -122,8 +125,10 @@ def _answer(url: str, policy: Policy, deadline: float) -> Iterator[http.client.H
             if response.status not in REDIRECTS:
                 _refuse_status(response, url)
                 yield response
+                if time.monotonic() >= deadline:  # a connection that was cut off looks like one that came to its end
+                    raise TimeoutError
                 return
-            url = urljoin(url, response.headers.get("Location", ""))
+            url = _joined(url, response.headers.get("Location", ""))
     raise FetchError(f"{shown(url)}: more than {HOPS} redirects.")
 
 
@@ -167,6 +172,13 @@ def _checked(url: str) -> SplitResult:
             f"{shown(url)}: a URL with a user name or password is not fetched; it would be stored readably."
         )
     return parts
+
+
+def _joined(url: str, location: str) -> str:
+    try:
+        return urljoin(url, location)
+    except ValueError:
+        raise FetchError(f"{shown(url)}: redirects to what is no URL.") from None
 
 
 def _get(connection: http.client.HTTPConnection, url: SplitResult) -> http.client.HTTPResponse:

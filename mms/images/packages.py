@@ -3,6 +3,10 @@
 Only wheels are taken: building a source distribution would run code of strangers in the build.
 """
 
+import base64
+import csv
+import hashlib
+import io
 import os
 import subprocess
 import sys
@@ -59,8 +63,8 @@ class Installer:
         source, found = self._tmp / "requirements.in", self._tmp / "requirements.lock"
         source.write_text("".join(f"{line}\n" for line in lines))
         found.unlink(missing_ok=True)
-        quiet = ["--no-header", "--no-annotate", "--no-emit-index-url", "--no-emit-find-links"]
-        self._uv("pip", "compile", "--generate-hashes", *quiet, *target.options, f"--output-file={found}", str(source))
+        only = ["--generate-hashes", "--no-header", "--no-annotate", "--no-emit-index-url", "--no-emit-find-links"]
+        self._uv("pip", "compile", *only, *target.options, f"--output-file={found}", str(source))
         found.replace(path)
         return path.read_text()
 
@@ -73,7 +77,8 @@ class Installer:
 
     def _uv(self, *arguments: str) -> None:
         """Run uv; what it says goes to the log as it comes, and into the exception when it fails."""
-        command = [sys.executable, "-IS", leash.__file__, _uv_binary(), *arguments, "--color=never", "--no-progress"]
+        quiet = ["--color=never", "--no-progress", *pipconf.arguments(os.environ)]
+        command = [sys.executable, "-IS", leash.__file__, _uv_binary(), *arguments, *quiet]
         environment = pipconf.for_uv(os.environ) | {
             "UV_CACHE_DIR": str(self._cache / "uv"),
             "UV_PYTHON_DOWNLOADS": "never",  # else a missing Python costs ten seconds of retries
@@ -111,23 +116,43 @@ def compile_tree(folder: Path, place: str) -> None:
 
 
 def forget_machine(folder: Path) -> None:
-    """Take out what names the Python of this machine: first lines of scripts, and uv's own lock file."""
+    """Take out what names this machine or this moment: the Python in the first line of scripts, and uv's own notes."""
     (folder / ".lock").unlink(missing_ok=True)
-    for script in sorted((folder / "bin").glob("*")):
-        if script.is_file() and not script.is_symlink():
-            _neutral_script(script)
+    changed = {script for script in sorted((folder / "bin").glob("*")) if _neutral_script(script)}
+    for record in sorted(folder.glob("*.dist-info/RECORD")):
+        (record.parent / "uv_cache.json").unlink(missing_ok=True)
+        _mend_record(record, folder, changed)
 
 
-def _neutral_script(script: Path) -> None:
-    with script.open("rb") as file:
-        if file.read(2) != b"#!":
-            return
-        first, rest = file.readline(), file.read()
-    if b"python" not in first and not rest.startswith(b"'''exec'"):
-        return
-    if rest.startswith(b"'''exec'"):  # the long form: a shell line, then the end of the string
+def _neutral_script(script: Path) -> bool:
+    """Let a script begin with whatever Python it is run by; whether it was changed."""
+    data = script.read_bytes() if script.is_file() and script.stat().st_size < 1 << 20 else b""
+    first, _, rest = data.partition(b"\n")
+    if rest.startswith(b"'''exec'"):  # the form for long paths: two more lines, which a shell reads
         rest = rest.split(b"\n", 2)[2]
-    mode = script.stat().st_mode
-    script.unlink()  # it may be a hard link into uv's cache
-    script.write_bytes(b"#!/usr/bin/env python3\n" + rest)
-    script.chmod(mode)
+    elif not (first.startswith(b"#!") and b"python" in first):
+        return False
+    _rewrite(script, b"#!/usr/bin/env python3\n" + rest)
+    return True
+
+
+def _mend_record(record: Path, folder: Path, changed: set[Path]) -> None:
+    """Let a package's list of files tell the truth again."""
+    with record.open(newline="") as file:
+        rows = [row for row in csv.reader(file) if (folder / row[0]).exists()]
+    for row in rows:
+        if folder / row[0] in changed:
+            data = (folder / row[0]).read_bytes()
+            digest = base64.urlsafe_b64encode(hashlib.sha256(data).digest()).decode().rstrip("=")
+            row[1:] = [f"sha256={digest}", str(len(data))]
+    text = io.StringIO(newline="")
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    _rewrite(record, text.getvalue().encode())
+
+
+def _rewrite(path: Path, data: bytes) -> None:
+    """Replace a file, never write into it: it may be a hard link into uv's cache."""
+    mode = path.stat().st_mode
+    path.unlink()
+    path.write_bytes(data)
+    path.chmod(mode)

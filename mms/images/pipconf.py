@@ -16,7 +16,6 @@ _OPTIONS = {
     "index-url": ("UV_DEFAULT_INDEX", ""),
     "extra-index-url": ("UV_INDEX", " "),
     "find-links": ("UV_FIND_LINKS", ","),
-    "no-index": ("UV_NO_INDEX", ""),
     "trusted-host": ("UV_INSECURE_HOST", " "),
     "cert": ("SSL_CERT_FILE", ""),
     "client-cert": ("SSL_CLIENT_CERT", ""),
@@ -25,6 +24,8 @@ _OPTIONS = {
     "proxy": ("ALL_PROXY", ""),
     "keyring-provider": ("UV_KEYRING_PROVIDER", ""),
 }
+# Older names of the same settings of uv: where one is set, the newer one must not be added.
+_OLDER = {"UV_DEFAULT_INDEX": "UV_INDEX_URL", "UV_INDEX": "UV_EXTRA_INDEX_URL"}
 _PASSWORD = re.compile(r"(?<=://)[^/@\s]+(?=@)")
 
 
@@ -33,12 +34,18 @@ def for_uv(environment: Mapping[str, str]) -> dict[str, str]:
     result = dict(environment)
     for option, value in _settings(environment).items():
         name, separator = _OPTIONS.get(option, ("", ""))
-        if name and value and name not in environment:
+        if name and value and not {name, _OLDER.get(name, name)} & environment.keys():
             result[name] = separator.join(value.split()) if separator else value.strip()
     if "UV_INDEX" in result and "UV_INDEX_STRATEGY" not in environment:
         # pip knows no order among indexes: the best version of all of them is taken.
         result["UV_INDEX_STRATEGY"] = "unsafe-best-match"
     return result
+
+
+def arguments(environment: Mapping[str, str]) -> list[str]:
+    """The settings of pip that uv takes as an option only."""
+    no_index = _settings(environment).get("no-index", "").strip().lower()
+    return ["--no-index"] if no_index in {"1", "true", "yes", "on"} else []
 
 
 def without_passwords(line: str) -> str:
