@@ -87,6 +87,6 @@ def source(url: str) -> SafeString:
             'Uploaded: {} <span class="mono muted" title="sha256">{}…</span>', unquote(name), digest[:12]
         )
     if parts.scheme not in {"http", "https"} or parts.query or parts.username or parts.password:
-        shown = f"{parts.scheme}://{parts.hostname or ''}{parts.path}"
+        shown = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
         return format_html("{}{}", shown, "?…" if parts.query else "")
     return format_html('<a href="{}" rel="noreferrer">{}</a>', url, url)

@@ -1,0 +1,40 @@
+// Keeps relative times on an open page true, gives their exact time in the reader's zone, and says when a request of
+// the reader's failed. The words for times are those of dashboard/templatetags/page.py.
+(() => {
+  const exact = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "long" });
+  const units = [["d", 86400], ["h", 3600], ["min", 60], ["s", 1]];
+
+  function relative(seconds) {
+    const size = Math.abs(seconds);
+    if (size < 2) return "now";
+    const [unit, length] = units.find(([, length]) => size >= length);
+    const text = `${Math.floor(size / length)} ${unit}`;
+    return seconds < 0 ? `in ${text}` : `${text} ago`;
+  }
+
+  function tick() {
+    for (const element of document.querySelectorAll("time[datetime]")) {
+      const then = new Date(element.dateTime);
+      const seconds = (Date.now() - then) / 1000;
+      element.title = exact.format(then);
+      if (Math.abs(seconds) < 30 * 86400) element.textContent = relative(seconds);
+    }
+  }
+
+  function tell(event) {
+    if (event.detail.requestConfig?.triggeringEvent?.type === "refresh") return; // live.js tries again by itself
+    const status = event.detail.xhr?.status;
+    const note = document.getElementById("request-error");
+    note.textContent = status
+      ? `The site could not do that (${status}). Reload the page and try again.`
+      : "The site did not answer. Check the connection and try again.";
+    note.hidden = false;
+  }
+
+  document.addEventListener("htmx:responseError", tell);
+  document.addEventListener("htmx:sendError", tell);
+  document.addEventListener("htmx:beforeRequest", () => (document.getElementById("request-error").hidden = true));
+  document.addEventListener("htmx:afterSettle", tick);
+  tick();
+  setInterval(tick, 5000);
+})();
