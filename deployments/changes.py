@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
+from django.db import transaction
 from django.utils import timezone
 
 from deployments import live
@@ -24,18 +25,25 @@ BEFORE: dict[State, frozenset[State]] = {
 
 
 def change(operation: Operation, state: State, *, expected: Iterable[State] = OPEN, **fields: Any) -> bool:
-    """Move the operation on to `state`, with other fields, if it still is in one of the `expected` states, and nobody
-    has sent it anew meanwhile. True when this call did it; `operation` then has the new values and pages know.
+    """Move the operation on to `state`, with other fields, if it still is in one of the `expected` states.
+
+    An operation that was sent anew meanwhile is left alone: the answer is about another attempt. True when this call
+    did it; `operation` then has the new values, and the pages know.
     """
     now = timezone.now()
     fields |= {"state": state, "state_since": now, "claimed_until": fields.get("claimed_until")}
     if state in TERMINAL:
         fields |= {"finished_at": now, "next_poll_at": None, "cancel_requested": False}
-    same = Operation.objects.filter(pk=operation.pk, attempts=operation.attempts)
+    same = Operation.objects.filter(pk=operation.pk, sent_at=operation.sent_at)
     if not same.filter(state__in=BEFORE[state] & frozenset(expected)).update(**fields):
         return False
     for name, value in fields.items():
         setattr(operation, name, value)
-    row = operation.resource
-    live.publish_operation(operation, *([f"{NOUN[type(row)]}s"] if row and state in TERMINAL else []))
+    transaction.on_commit(lambda: _publish(operation, state))
     return True
+
+
+def _publish(operation: Operation, state: State) -> None:
+    row = operation.resource
+    lists = [f"{NOUN[type(row)]}s"] if row is not None and state in TERMINAL else []
+    live.publish_operation(operation, *lists)

@@ -60,27 +60,29 @@ class LiveEvent:
 
 def publish_operation(operation: Operation, *also: str) -> None:
     """Tell the pages where the operation stands. `also`: further keys worth a refresh, e.g. "services"."""
-    publish(operation, *keys_of([operation.resource]), *also)
+    publish([operation], *keys_of([operation.resource]), *also)
 
 
 def publish_service(service: Service, *also: str) -> None:
     """Tell the pages what is known of the service."""
-    publish(service, *also)
+    publish([service], *also)
 
 
-def publish(row: Row, *refresh: str) -> None:
-    """Write the row's badge and announce it; a loss is made up for by a resync."""
-    badge = badge_of(row)
-    fields = _encode(row.account_id, badge, [key_of(row), *refresh])
-    name = f"live:{badge.key.replace('-', ':', 1)}"
+def publish(rows: Sequence[Row], *refresh: str) -> None:
+    """Write the badges of rows of one class and announce them; a loss is made up for by a resync."""
+    entries = [
+        _encode(row.account_id, badge, [key_of(row), *refresh])
+        for row, badge in zip(rows, badges_of(rows), strict=True)
+    ]
 
     def write(connection: redis.Redis) -> bool:
         pipe = connection.pipeline(transaction=False)
-        if _missed.is_set():
-            _announce(pipe, {"account": "0"})
-        _announce(pipe, fields)
-        pipe.hset(name, mapping=fields)
-        pipe.expire(name, HASH_LIFE)
+        for fields in [{"account": "0"}, *entries] if _missed.is_set() else entries:
+            _announce(pipe, fields)
+        for fields in entries:
+            name = f"live:{fields['key'].replace('-', ':', 1)}"
+            pipe.hset(name, mapping=fields)
+            pipe.expire(name, HASH_LIFE)
         pipe.execute()
         return True
 
@@ -160,6 +162,10 @@ def interested(prefix: str) -> set[str]:
     return {name.removeprefix(prefix) for name in names if name.startswith(prefix)}
 
 
+def forget_interest(what: str) -> None:
+    volatile.attempt(lambda connection: connection.zrem("interest", what), fallback=None)
+
+
 def _now() -> float:
     return datetime.now().timestamp()
 
@@ -208,9 +214,20 @@ def read_log(key: str, after: str = "0") -> LogPart:
     return LogPart(lines, newest, None if reported is None else reported == b"1")
 
 
-def log_position(key: str) -> int:
-    """How many bytes of the server's log have been fetched."""
-    return int(volatile.attempt(lambda connection: connection.hget(f"{key}:at", "bytes"), fallback=None) or 0)
+@dataclass(frozen=True)
+class LogMark:
+    position: int  # how many bytes of the server's log have been fetched
+    reported: bool | None
+
+
+def log_mark(key: str) -> LogMark | None:
+    """How far a log has been fetched; None where Redis is out of reach."""
+
+    def read(connection: redis.Redis) -> LogMark:
+        position, reported = connection.hmget(f"{key}:at", ["bytes", "reported"])
+        return LogMark(int(position or 0), None if reported is None else reported == b"1")
+
+    return volatile.attempt(read, fallback=None)
 
 
 def append_log(key: str, lines: Sequence[str], at: int, reported: bool = True) -> None:

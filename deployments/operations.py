@@ -168,7 +168,8 @@ def needs_decision(operation: Operation) -> bool:
 def settle(operation: Operation, by: str, *, send_again: bool) -> Operation:
     """End the doubt about an operation whose outcome cannot be found out: send it again, or call it failed."""
     if send_again:
-        done = change(operation, State.QUEUED, expected={State.UNCERTAIN}, next_poll_at=timezone.now(), error_code="")
+        fresh = {"next_poll_at": timezone.now(), "accepted_at": None, "error_code": "", "error_message": ""}
+        done = change(operation, State.QUEUED, expected={State.UNCERTAIN}, **fresh)
     else:
         reason = f"{by} decided not to send it again; whether it took effect is not known."
         done = change(

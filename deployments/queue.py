@@ -13,10 +13,19 @@ log = logging.getLogger(__name__)
 
 def hint(operation: Operation) -> None:
     """Tell the workers that there is something to do for the operation; its id is all they get."""
+    _send("deployments.send_operation", str(operation.pk))
+
+
+def hint_refresh() -> None:
+    """Tell the workers that somebody wants the mirror refreshed now."""
+    _send("deployments.refresh_mirrors")
+
+
+def _send(task: str, *arguments: str) -> None:
     # Asked first, for kombu itself retries a lost connection for seconds, whatever it is told.
     if not volatile.attempt(lambda connection: connection.ping(), fallback=False):
         return
     try:
-        current_app.send_task("deployments.send_operation", [str(operation.pk)], retry=False, ignore_result=True)
+        current_app.send_task(task, arguments, retry=False, ignore_result=True)
     except (OperationalError, OSError) as error:
-        log.warning("Operation %s waits for the sweep, the queue is out of reach: %s", operation.pk, error)
+        log.warning("%s is not in the queue, which is out of reach; the next tick finds what is due: %s", task, error)

@@ -40,3 +40,12 @@ def attempt(command: Callable[[redis.Redis], Any], fallback: Answer) -> Answer |
         _down_until = time.monotonic() + PAUSE
         log.warning("Redis is out of reach, pages poll until it is back: %s", error)
         return fallback
+
+
+def claim(name: str, seconds: int, fallback: bool) -> bool:
+    """Whether nobody else is at `name` now; it is ours until `release`, or for `seconds` should this process die."""
+    return bool(attempt(lambda link: link.set(f"claim:{name}", 1, nx=True, ex=seconds), fallback=fallback))
+
+
+def release(name: str) -> None:
+    attempt(lambda link: link.delete(f"claim:{name}"), fallback=None)

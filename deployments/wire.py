@@ -153,9 +153,8 @@ _PROPERTY_NAMES = {wire.lower(): name for name, wire in _PROPERTIES.items()}
 
 def masked(request: Request) -> Request:
     """The same request with every secret as "…", to be shown."""
-    hidden = {
-        f.name: MASK for f in dataclasses.fields(request) if f.metadata.get("secret") and getattr(request, f.name)
-    }
+    secret = [f.name for f in dataclasses.fields(request) if f.metadata.get("secret")]
+    hidden: Any = {name: MASK for name in secret if getattr(request, name)}
     return dataclasses.replace(request, **hidden)
 
 

@@ -1,0 +1,135 @@
+"""Which work is due, and the threads that do it: a few calls at a time per account, so that a server that hangs holds
+up nobody else's operations.
+
+The database says what is due. A tick looks every second; a queue message only makes one operation's turn come sooner.
+"""
+
+import logging
+import threading
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+from uuid import UUID
+
+from django.db import close_old_connections
+from django.db.models import QuerySet
+from django.utils import timezone
+
+from deployments import pipeline, reconcile
+from deployments.accounts import callable_now, client_for
+from deployments.changes import change
+from deployments.client import MMSClient
+from deployments.models import HostingAccount, Operation
+from deployments.models.operation import State
+from deployments.schedule import AHEAD, GIVE_UP_SENDING
+
+log = logging.getLogger(__name__)
+PER_ACCOUNT = 4
+THREADS = 32
+BATCH = 50  # operations that one thread works through with one connection
+
+WORK: dict[str, Callable[[Operation, MMSClient], None]] = {
+    State.QUEUED: pipeline.send,
+    State.UNCERTAIN: reconcile.reconcile,
+    State.NOT_STARTED: pipeline.poll,
+    State.RUNNING: pipeline.poll,
+}
+
+
+class Calls:
+    """Threads for calls to servers; at most PER_ACCOUNT of them for one account. What finds no room is not kept."""
+
+    def __init__(self) -> None:
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="mms-call")
+        self._busy: Counter[int] = Counter()
+        self._lock = threading.Lock()
+
+    def room(self, account_id: int) -> int:
+        """How many calls for the account may start now."""
+        with self._lock:
+            return min(PER_ACCOUNT - self._busy[account_id], THREADS - self._busy.total())
+
+    def submit(self, account_id: int, work: Callable[..., None], *args: Any) -> "Future[None] | None":
+        """Run `work(account_id, *args)` in a thread; None where there is no room for it."""
+        with self._lock:
+            if self._busy[account_id] >= PER_ACCOUNT or self._busy.total() >= THREADS:
+                return None
+            self._busy[account_id] += 1
+        return self._threads.submit(self._run, account_id, work, *args)
+
+    def _run(self, account_id: int, work: Callable[..., None], *args: Any) -> None:
+        try:
+            close_old_connections()
+            work(account_id, *args)
+        except Exception:
+            log.exception("Work for account %s failed; it is due again.", account_id)
+        finally:
+            close_old_connections()
+            with self._lock:
+                self._busy[account_id] -= 1
+
+
+CALLS = Calls()
+
+
+def tick() -> "list[Future[None]]":
+    """Start whatever is due, for every account whose server may be called. Returns at once with what was started."""
+    due = _due()
+    accounts = HostingAccount.objects.filter(callable_now(), pk__in=due.values("account")).order_by("pk")
+    started = [_start_batches(pk, due) for pk in accounts.values_list("pk", flat=True)]
+    return [future for batch in started for future in batch]
+
+
+def start(operation_id: str) -> None:
+    """Do the operation's next thing soon, without waiting for the tick. No room now: the tick finds it."""
+    found = Operation.objects.filter(pk=operation_id, state__in=WORK).values_list("account_id", flat=True).first()
+    if found is not None:
+        CALLS.submit(found, work_through, [UUID(operation_id)])
+
+
+def work_through(account_id: int, operation_ids: Sequence[UUID]) -> None:
+    """Do each operation's next thing, over one connection, until the account's server is in trouble."""
+    account = HostingAccount.objects.filter(callable_now(), pk=account_id).first()
+    if account is None:
+        return
+    with client_for(account) as client:
+        for operation_id in operation_ids:
+            step(operation_id, client, account)
+            if account.error:
+                return
+
+
+def step(operation_id: UUID, client: MMSClient, account: HostingAccount) -> None:
+    """Do the operation's next thing. Safe at any time: each is claimed in the database first."""
+    rows = Operation.objects.select_related("model", "manifest", "image", "service")
+    operation = rows.filter(pk=operation_id, account=account).first()
+    if operation is not None and operation.state in WORK:
+        operation.account = account
+        WORK[operation.state](operation, client)
+
+
+def sweep() -> None:
+    """Adopt what a dead worker left behind, and end what could not be sent for too long."""
+    now = timezone.now()
+    for operation in Operation.objects.filter(state=State.SENDING, claimed_until__lt=now):
+        pipeline.doubt(operation, "The worker that sent this died before it had the answer.")
+    waiting = Operation.objects.filter(
+        state=State.QUEUED, requested_at__lt=now - GIVE_UP_SENDING, account__error_at__lt=now - GIVE_UP_SENDING
+    )
+    for operation in waiting.select_related("account"):
+        reason = f"Nothing was sent, for the server could not be called: {operation.account.error}"
+        change(operation, State.FAILED, expected={State.QUEUED}, error_code="NotSent", error_message=reason)
+
+
+def _due() -> "QuerySet[Operation]":
+    return Operation.objects.filter(state__in=WORK, next_poll_at__lte=timezone.now() + AHEAD)
+
+
+def _start_batches(account_id: int, due: "QuerySet[Operation]") -> "list[Future[None]]":
+    room = CALLS.room(account_id)
+    if room <= 0:
+        return []
+    ids = list(due.filter(account=account_id).order_by("next_poll_at").values_list("pk", flat=True)[: BATCH * room])
+    futures = [CALLS.submit(account_id, work_through, ids[part::room]) for part in range(min(room, len(ids)))]
+    return [future for future in futures if future is not None]

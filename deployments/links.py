@@ -1,0 +1,56 @@
+"""Links between mirrored rows: manifest → models, image → manifest, service → image. In bulk."""
+
+from collections import defaultdict
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Any
+
+from django.db.models import Count
+
+from deployments.models import HostingAccount, Manifest, RegisteredModel
+
+Version = tuple[datetime, int]  # when it was made, primary key
+EARLIEST = datetime.min.replace(tzinfo=UTC)
+
+
+def primary_keys(account: HostingAccount, of: type[Any]) -> dict[str, int]:
+    """The rows of a class by their id at the server."""
+    known = of._default_manager.filter(account=account).exclude(mms_id=None)
+    return dict(known.values_list("mms_id", "pk"))
+
+
+def link_models(account: HostingAccount) -> None:
+    """Link the manifests that lack some of their models. A name means its newest version when the manifest was made."""
+    manifests = Manifest.objects.filter(account=account).exclude(mms_id=None).annotate(linked=Count("models"))
+    lacking = [m for m in manifests.only("model_ids", "created_at") if m.linked < len(m.model_ids)]
+    if not lacking:
+        return
+    ids, versions = _models(account)
+    link = Manifest.models.through
+    pairs = {
+        (manifest.pk, model)
+        for manifest in lacking
+        for named in manifest.model_ids
+        if (model := ids.get(named) or _newest(versions.get(named, []), manifest.created_at))
+    }
+    link._default_manager.bulk_create(
+        [link(manifest_id=manifest, registeredmodel_id=model) for manifest, model in sorted(pairs)],
+        ignore_conflicts=True,
+    )
+
+
+def _models(account: HostingAccount) -> tuple[dict[str, int], dict[str, list[Version]]]:
+    """The account's models: by id at the server, and all versions by name."""
+    ids: dict[str, int] = {}
+    versions: dict[str, list[Version]] = defaultdict(list)
+    known = RegisteredModel.objects.filter(account=account).exclude(mms_id=None).order_by("version", "pk")
+    for pk, mms_id, name, created_at in known.values_list("pk", "mms_id", "name", "created_at"):
+        ids[str(mms_id)] = pk
+        versions[name].append((created_at or EARLIEST, pk))
+    return ids, versions
+
+
+def _newest(versions: Iterable[Version], at: datetime | None) -> int | None:
+    """The last of the versions (in rising order) that was there at the time."""
+    there = [pk for made, pk in versions if at is None or made <= at]
+    return there[-1] if there else None

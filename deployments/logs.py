@@ -1,0 +1,56 @@
+"""Log lines of operations and services: fetched while somebody looks or something is in flight, kept in Redis."""
+
+import logging
+from collections.abc import Callable
+
+from deployments import errors, live, wire
+from deployments.client import LogText, MMSClient
+from deployments.models import Operation, Service
+
+log = logging.getLogger(__name__)
+MAX_LINE = 4000  # characters
+MOST_PARTS = 20  # read in one go; the rest has its turn a second later
+
+
+def fetch_operation_log(operation: Operation, client: MMSClient, secrets: list[str], last: bool = False) -> None:
+    """Append what is new in the operation's log. A log that cannot be read now is read later.
+
+    `last`: the operation is over, so a line without end is complete, too.
+    """
+    key = live.operation_log_key(operation)
+    _fetch(key, lambda after: client.get_operation_log(operation.mms_operation_id, after), secrets, last)
+
+
+def fetch_service_log(service: Service, client: MMSClient) -> None:
+    """Append what is new in the log of the service's newest revision."""
+    key, mms_id = live.service_log_key(service), service.mms_id or ""
+    revision = int(key.rpartition(":")[2]) or None
+    _fetch(key, lambda after: client.get_service_log(mms_id, revision, after), [])
+
+
+def _fetch(key: str, read: Callable[[int], LogText], secrets: list[str], last: bool = False) -> None:
+    for _ in range(MOST_PARTS):
+        mark = live.log_mark(key)
+        if mark is None or mark.reported is False:  # Redis is away, or the server has no logs
+            return
+        try:
+            part = read(mark.position)
+        except (errors.NotFound, errors.NotOffered):
+            return live.append_log(key, [], mark.position, reported=False)
+        except errors.MMSError as error:
+            return log.info("%s cannot be read now: %s", key, error)
+        whole, rest = _lines(part.text)
+        if last and rest:
+            whole, rest = [*whole, rest], ""
+        lines = [wire.redact(wire.text(line, MAX_LINE), secrets) for line in whole]
+        live.append_log(key, lines, part.position - len(rest.encode()))
+        if not part.text:
+            return
+
+
+def _lines(text: str) -> tuple[list[str], str]:
+    """The complete lines, and the beginning of one that is still being written (a very long one is cut here)."""
+    whole, newline, rest = text.rpartition("\n")
+    if len(rest) > MAX_LINE:
+        return [*whole.split("\n"), rest] if newline else [rest], ""
+    return whole.split("\n") if newline else [], rest

@@ -1,0 +1,164 @@
+"""The mirror: what the server has, in our tables, so that pages never wait for it.
+
+Each list is read in whole, as often as somebody has use for it. Rows appear, change and vanish as the lists say; no
+row appears for what an operation of ours is just making (its own row gets that id). All in bulk: the number of queries
+does not grow with the rows.
+"""
+
+from collections.abc import Callable, Iterable
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.db.models import Max
+from django.utils import timezone
+
+from deployments import errors, keys, links, live, logs, queue, upsert, volatile
+from deployments.accounts import callable_now, client_for, note_answer, note_trouble
+from deployments.badges import NOUN
+from deployments.client import Listing, MMSClient
+from deployments.dispatch import CALLS
+from deployments.models import HostingAccount, Image, Manifest, Operation, RegisteredModel, Service
+from deployments.models.operation import OPEN
+
+MOST_BADGES = 200  # published after one refresh; a larger change is one event that says "the list"
+MOST_KEYS = 20  # fetched in one refresh
+
+# In this order, for each links to rows of those before it.
+LISTS: dict[type[Any], Callable[[MMSClient], Listing[Any]]] = {
+    RegisteredModel: MMSClient.list_models,
+    Manifest: MMSClient.list_manifests,
+    Image: MMSClient.list_images,
+    Service: MMSClient.list_services,
+}
+WATCHED = {Service: timedelta(seconds=4)}  # while somebody looks or something is in flight
+WATCHED_LIST = timedelta(seconds=29)
+UNWATCHED = {Service: timedelta(seconds=60)}
+UNWATCHED_LIST = timedelta(minutes=5)
+
+
+# --- for pages ----------------------------------------------------------------------------------------------------
+
+
+def note_interest(account_id: int) -> None:
+    """Somebody looks at the account's pages. Never fails, never calls the server."""
+    live.note_interest(f"account:{account_id}")
+
+
+def request_refresh(account: HostingAccount) -> None:
+    """Have everything of the account read anew by a worker, soon."""
+    live.note_interest(f"account:{account.pk}")
+    live.note_interest(f"refresh:{account.pk}")
+    queue.hint_refresh()
+
+
+# --- for workers --------------------------------------------------------------------------------------------------
+
+
+def refresh_due() -> None:
+    """Start reading every list that is due, each account in a thread of its own."""
+    watched = {int(pk) for pk in live.interested("account:")} | set(
+        Operation.objects.filter(state__in=OPEN).values_list("account_id", flat=True)
+    )
+    forced = {int(pk) for pk in live.interested("refresh:")}
+    ready = set(HostingAccount.objects.filter(callable_now()).values_list("pk", flat=True)) | forced
+    for account in HostingAccount.objects.filter(pk__in=ready).annotate(ended=Max("operations__finished_at")):
+        nouns = list(LISTS) if account.pk in forced else _due_lists(account, account.pk in watched)
+        live.forget_interest(f"refresh:{account.pk}")
+        if nouns or account.pk in watched:
+            CALLS.submit(account.pk, refresh, nouns)
+
+
+def refresh(account_id: int, nouns: Iterable[type[Any]]) -> None:
+    """Read these lists of the account now, unless another worker does. What cannot be read stays, with its age."""
+    if not volatile.claim(f"mirror:{account_id}", seconds=60, fallback=True):
+        return
+    try:
+        account = HostingAccount.objects.get(pk=account_id)
+        with client_for(account) as client:
+            for noun in nouns:
+                _refresh_list(account, noun, client)
+    except errors.MMSError as error:
+        note_trouble(account, error)
+        _tell_age(account)
+    finally:
+        volatile.release(f"mirror:{account_id}")
+
+
+def _due_lists(account: Any, watched: bool) -> list[type[Any]]:
+    """The lists whose age is beyond their schedule, or that were last read before an operation ended."""
+    due, now = [], timezone.now()
+    for noun in LISTS:
+        every = WATCHED.get(noun, WATCHED_LIST) if watched else UNWATCHED.get(noun, UNWATCHED_LIST)
+        seen: datetime | None = getattr(account, _seen_at(noun))
+        if seen is None or now - seen > every or (account.ended and account.ended > seen):
+            due.append(noun)
+    return due
+
+
+def _seen_at(noun: type[Any]) -> str:
+    return f"{NOUN[noun]}s_seen_at"
+
+
+def _refresh_list(account: HostingAccount, noun: type[Any], client: MMSClient) -> None:
+    started, recovered = timezone.now(), bool(account.error)
+    try:
+        listing = LISTS[noun](client)
+    except (errors.NotFound, errors.NotOffered):
+        if noun is not Image:  # the reference's URL for images has no list; its text has
+            raise
+        listing = Listing([], whole=False)
+    note_answer(account, client)
+    news = upsert.store(account, noun, listing, started)
+    HostingAccount.objects.filter(pk=account.pk).update(**{_seen_at(noun): started})
+    if noun is Manifest:
+        links.link_models(account)
+    if noun is Service:
+        _fetch_keys(account, client)
+    _publish(account, noun, news, everything=recovered)
+
+
+def _fetch_keys(account: HostingAccount, client: MMSClient) -> None:
+    """The keys of services that have none yet; a server without keys is asked once in a while only."""
+    lacking = Service.objects.filter(account=account, scoring_key=None, vanished_at=None).exclude(scoring_uri="")
+    if not lacking.exists() or not volatile.claim(f"no-keys:{account.pk}", seconds=300, fallback=True):
+        return
+    if all(keys.fetch(service, client) for service in lacking[:MOST_KEYS]):
+        volatile.release(f"no-keys:{account.pk}")
+
+
+def _publish(account: HostingAccount, noun: type[Any], news: upsert.News, everything: bool = False) -> None:
+    """Tell the pages: each row's badge, or of many just one with the word that the list has changed."""
+    found = noun.objects.filter(account=account).exclude(mms_id=None).select_related("account")
+    if not everything:
+        found = found.filter(mms_id__in=news.changed[:MOST_BADGES])
+    elif noun is not Service:
+        return
+    badges = found[:MOST_BADGES] if len(news.changed) <= MOST_BADGES else found[:1]
+    live.publish(list(badges), *([f"{NOUN[noun]}s"] if news.moved else []))
+
+
+def _tell_age(account: HostingAccount) -> None:
+    """The server is out of reach: what pages show of its services is getting old, and says so."""
+    services = Service.objects.filter(account=account, vanished_at=None).exclude(mms_id=None)
+    live.publish(list(services.select_related("account")[:MOST_BADGES]))
+
+
+# --- logs of services ---------------------------------------------------------------------------------------------
+
+
+def follow_logs() -> None:
+    """Start fetching the logs that somebody looks at."""
+    watched = [int(pk) for pk in live.interested("log:service:")]
+    for pk, account_id in Service.objects.filter(pk__in=watched, mms_id__isnull=False).values_list("pk", "account_id"):
+        CALLS.submit(account_id, _follow_service_log, pk)
+
+
+def _follow_service_log(account_id: int, service_id: int) -> None:
+    if not volatile.claim(f"log:{service_id}", seconds=30, fallback=False):
+        return
+    try:
+        service = Service.objects.select_related("account").get(pk=service_id)
+        with client_for(service.account) as client:
+            logs.fetch_service_log(service, client)
+    finally:
+        volatile.release(f"log:{service_id}")

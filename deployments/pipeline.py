@@ -1,0 +1,207 @@
+"""What workers do for an operation: send it, ask how it goes, write down how it ended.
+
+`step` does the next thing, whatever the state; it is safe to call at any time, by several workers at once: each thing
+is claimed in the database first. Nothing sleeps: what is to be done later is due later (`next_poll_at`).
+"""
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from django.db import transaction
+from django.utils import timezone
+
+from deployments import errors, keys, logs, rows, wire
+from deployments.accounts import note_answer, note_trouble
+from deployments.changes import change
+from deployments.client import Accepted, MMSClient
+from deployments.matching import request_of
+from deployments.models import Operation
+from deployments.models.operation import Kind, State
+from deployments.schedule import LEASE, STOP_POLLING, look_interval, poll_interval, seconds
+from deployments.wanted import Refused
+
+log = logging.getLogger(__name__)
+FORGOTTEN = 30.0  # seconds after which an operation that the server does not know is no mere delay
+FETCHED: dict[str, Callable[[MMSClient, str], rows.Item]] = {
+    Kind.CREATE_IMAGE: MMSClient.get_image,
+    Kind.CREATE_SERVICE: MMSClient.get_service,
+    Kind.UPDATE_SERVICE: MMSClient.get_service,
+}
+
+
+def send(operation: Operation, client: MMSClient) -> None:
+    """Send a queued operation, unless another worker does. An outcome that is not known is looked into later."""
+    now = timezone.now()
+    claim = {"attempts": operation.attempts + 1, "sent_at": now, "claimed_until": now + LEASE}
+    if not change(operation, State.SENDING, expected={State.QUEUED}, error_code="", error_message="", **claim):
+        return
+    try:
+        made = getattr(client, operation.kind)(request_of(operation), str(operation.pk))
+    except Refused as error:
+        change(operation, State.FAILED, error_code="Refused", error_message=error.message)
+    except errors.MMSError as error:
+        _not_accepted(operation, error)
+    else:
+        note_answer(operation.account, client)
+        _accepted(operation, made, client)
+
+
+def _accepted(operation: Operation, made: Accepted | rows.Item, client: MMSClient) -> None:
+    now = timezone.now()
+    if not isinstance(made, Accepted):
+        succeed(operation, made)
+    elif made.operation_id:
+        change(operation, State.NOT_STARTED, mms_operation_id=made.operation_id, accepted_at=now, next_poll_at=now)
+    elif made.waits:
+        doubt(operation, "The server accepted this and named no operation to ask about.", accepted_at=now)
+    elif operation.kind == Kind.DELETE_SERVICE:
+        succeed(operation)
+    else:
+        doubt(operation, "The server's answer does not say what became of this.", accepted_at=now)
+
+
+def _not_accepted(operation: Operation, error: errors.MMSError) -> None:
+    """Nothing was sent: later. It may have happened: look. The server said no: failed."""
+    unclear = isinstance(error, errors.Conflict) and operation.attempts > 1
+    unclear |= isinstance(error, errors.NotFound) and operation.kind == Kind.DELETE_SERVICE
+    if isinstance(error, errors.NotSent | errors.TokenRefused):
+        note_trouble(operation.account, error)
+        later: dict[str, Any] = {"next_poll_at": operation.account.not_before, "attempts": operation.attempts - 1}
+        change(operation, State.QUEUED, error_message=str(error), **later)
+    elif isinstance(error, errors.OutcomeUnknown) or unclear:
+        if isinstance(error, errors.NoAnswer | errors.ServerFault):
+            note_trouble(operation.account, error)
+        doubt(operation, str(error))
+    else:
+        fail(operation, error.failure, str(error))
+
+
+def doubt(operation: Operation, reason: str, **fields: Any) -> None:
+    """Whether it took effect is not known: it is looked into before anything else."""
+    change(operation, State.UNCERTAIN, error_message=reason, next_poll_at=timezone.now() + look_interval(0), **fields)
+
+
+def fail(operation: Operation, failure: wire.Failure, otherwise: str) -> None:
+    change(
+        operation,
+        State.FAILED,
+        error_code=failure.code,
+        error_message=failure.message or otherwise,
+        error_details=failure.details,
+    )
+
+
+def poll(operation: Operation, client: MMSClient) -> None:
+    """Ask how an accepted operation goes, unless another worker does just now."""
+    now = timezone.now()
+    age = seconds(now - (operation.accepted_at or operation.requested_at))
+    mine = Operation.objects.filter(pk=operation.pk, state=operation.state, next_poll_at=operation.next_poll_at)
+    if not mine.update(next_poll_at=now + LEASE, checked_at=now):
+        return
+    if operation.cancel_requested:
+        _cancel(operation, client)
+    try:
+        status = _ask(operation, client)
+    except errors.NotFound as error:
+        if age > FORGOTTEN:
+            doubt(operation, f"The server no longer knows this operation: {error}")
+    except errors.MMSError as error:
+        note_trouble(operation.account, error)
+    else:
+        note_answer(operation.account, client)
+        _advance(operation, status, client)
+        if not operation.is_open:
+            _last_things(operation, client)
+    _next_poll(operation, age)
+
+
+def _ask(operation: Operation, client: MMSClient) -> wire.OperationStatus:
+    """The operation's status; of one that was found again without its id, that of its service."""
+    if operation.mms_operation_id:
+        logs.fetch_operation_log(operation, client, secrets_of(operation))
+        return client.get_operation(operation.mms_operation_id)
+    service = client.get_service((operation.service and operation.service.mms_id) or "")
+    return wire.OperationStatus("", service.phase, service.state, service.id, wire.Failure())
+
+
+def _advance(operation: Operation, status: wire.OperationStatus, client: MMSClient) -> None:
+    match status.phase:
+        case None:
+            note = f"The server calls its state “{status.state}”, which means nothing to this dashboard."
+            Operation.objects.filter(pk=operation.pk).update(error_message=note)
+        case wire.Phase.RUNNING:
+            change(operation, State.RUNNING, expected={State.NOT_STARTED}, error_message="")
+        case wire.Phase.SUCCEEDED:
+            _finish(operation, status.resource_id, client)
+        case wire.Phase.FAILED:
+            fail(operation, status.failure.redacted(secrets_of(operation)), "The server gave no reason.")
+        case wire.Phase.CANCELED:
+            change(operation, State.CANCELED, error_message=status.failure.message)
+
+
+def _last_things(operation: Operation, client: MMSClient) -> None:
+    """What a reader wants of an operation that just ended: the end of its log, and the key of its service."""
+    if operation.mms_operation_id:
+        logs.fetch_operation_log(operation, client, secrets_of(operation), last=True)
+    if operation.service is not None and operation.kind != Kind.DELETE_SERVICE:
+        keys.fetch(operation.service, client)
+
+
+def _next_poll(operation: Operation, age: float) -> None:
+    """When to ask again; never for what has ended meanwhile, or has not ended within the stated limit."""
+    due: dict[str, object] = {"next_poll_at": timezone.now() + poll_interval(age)}
+    if age > seconds(STOP_POLLING):
+        stopped = f"Not over after {STOP_POLLING}: the server is asked no more until somebody resumes it."
+        due = {"next_poll_at": None, "error_message": stopped}
+    still = Operation.objects.filter(pk=operation.pk, state__in=[State.NOT_STARTED, State.RUNNING])
+    still.update(**due)
+
+
+def _finish(operation: Operation, resource_id: str, client: MMSClient) -> None:
+    """The server says it is done: read what it made. That it is done stays true where reading fails."""
+    row = operation.resource
+    resource_id = resource_id or (row.mms_id if row is not None and row.mms_id else "")
+    item = None
+    if resource_id and operation.kind in FETCHED:
+        try:
+            item = FETCHED[operation.kind](client, resource_id)
+        except errors.MMSError as error:
+            log.warning("Operation %s is done, reading %s failed: %s", operation.pk, resource_id, error)
+    succeed(operation, item, resource_id)
+
+
+def succeed(operation: Operation, item: rows.Item | None = None, resource_id: str = "") -> None:
+    """The operation did what was asked: its row has the resource's id, and what is known of it."""
+    with transaction.atomic():
+        if not change(operation, State.SUCCEEDED, error_code="", error_message=""):
+            return
+        row = operation.resource
+        if row is None:
+            return
+        if operation.kind == Kind.DELETE_SERVICE:
+            rows.gone(row)
+        elif item is not None:
+            rows.fill_in(row, item)
+        elif resource_id:
+            rows.give(row, resource_id)
+
+
+def _cancel(operation: Operation, client: MMSClient) -> None:
+    """Pass on a wish to cancel, once."""
+    Operation.objects.filter(pk=operation.pk).update(cancel_requested=False)
+    operation.cancel_requested = False
+    try:
+        client.cancel_operation(operation.mms_operation_id)
+    except errors.Rejected:
+        note = "The server does not cancel this operation; it goes on."
+        Operation.objects.filter(pk=operation.pk).update(error_message=note)
+    except errors.MMSError:
+        Operation.objects.filter(pk=operation.pk).update(cancel_requested=True)
+
+
+def secrets_of(operation: Operation) -> list[str]:
+    try:
+        return wire.secrets_in(request_of(operation))
+    except Refused:
+        return []

@@ -1,0 +1,26 @@
+"""Celery shells: ids in, nothing out, safe to run twice. The work goes on in threads of its own (`dispatch.py`)."""
+
+from celery import shared_task
+
+from deployments import dispatch, mirror
+
+
+@shared_task(name="deployments.send_operation")
+def send_operation(operation_id: str) -> None:
+    dispatch.start(operation_id)
+
+
+@shared_task(name="deployments.poll_operations")
+def poll_operations() -> None:
+    dispatch.tick()
+    mirror.follow_logs()
+
+
+@shared_task(name="deployments.sweep_operations")
+def sweep_operations() -> None:
+    dispatch.sweep()
+
+
+@shared_task(name="deployments.refresh_mirrors")
+def refresh_mirrors() -> None:
+    mirror.refresh_due()
