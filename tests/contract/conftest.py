@@ -1,7 +1,9 @@
 """The server whose contract is tested: one started here, or the one that --mms-url names."""
 
+import contextlib
 import http.server
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,14 @@ def run(body):
     return {"word": word, "sent": json.loads(body)}
 """
 
+BROKEN = """
+def init():
+    raise RuntimeError("this driver never starts")
+
+def run(body):
+    return None
+"""
+
 
 @pytest.fixture(scope="session")
 def own_site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site | None]:
@@ -29,9 +39,11 @@ def own_site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     if request.config.getoption("--mms-url"):
         yield None
         return
-    site = Site(tmp_path_factory.mktemp("contract") / "data", SERVE="mms", MMS_FETCH_ALLOW_PRIVATE="true").start()
-    yield site
-    site.stop()
+    site = Site(tmp_path_factory.mktemp("contract") / "data", SERVE="mms", MMS_FETCH_ALLOW_PRIVATE="true")
+    try:
+        yield site.start()
+    finally:
+        site.stop()
 
 
 @pytest.fixture(scope="session")
@@ -54,11 +66,11 @@ def other_account(own_site: Site | None) -> Server:
 
 @pytest.fixture(scope="session")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a file server on loopback with a model and two drivers. The server under test fetches from it."""
+    """The address of a file server on loopback: a model, two drivers, and /slow, which takes a minute."""
     folder: Path = tmp_path_factory.mktemp("files")
     (folder / "word.txt").write_text("hello\n")
     (folder / "score.py").write_text(DRIVER)
-    (folder / "broken.py").write_text("def init():\n    raise RuntimeError('this driver never starts')\n")
+    (folder / "broken.py").write_text(BROKEN)
 
     def serve(*arguments: Any) -> http.server.SimpleHTTPRequestHandler:
         return Quiet(*arguments, directory=str(folder))
@@ -70,6 +82,17 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):
+    def do_GET(self) -> None:
+        if self.path != "/slow":
+            return super().do_GET()
+        self.send_response(200)
+        self.send_header("Content-Length", "600")
+        self.end_headers()
+        with contextlib.suppress(OSError):  # the builder was stopped
+            for _ in range(600):
+                self.wfile.write(b"x")
+                time.sleep(0.1)
+
     def log_message(self, *arguments: Any) -> None:
         pass
 
