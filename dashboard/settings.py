@@ -153,6 +153,8 @@ if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
     }
     # A connection of a worker thread lives on; opening one costs more than most queries.
     DATABASES["default"]["CONN_MAX_AGE"] = None
+    # Tests with threads and processes need a file: a database in memory knows neither WAL nor other processes.
+    DATABASES["default"]["TEST"] = {"NAME": str(DATA_DIR / "test.sqlite3")}
 else:
     DATABASES["default"]["CONN_MAX_AGE"] = 60
     DATABASES["default"]["CONN_HEALTH_CHECKS"] = True
