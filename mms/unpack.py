@@ -162,8 +162,6 @@ def _zip_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Member:
     mode = info.external_attr >> 16
     if stat.S_IFMT(mode) not in {0, stat.S_IFREG, stat.S_IFDIR}:
         raise UnpackError(f"{info.filename[:200]!r} is a link or a device; only files and folders are unpacked.")
-    if info.flag_bits & 0x1:
-        raise UnpackError(f"{info.filename[:200]!r} is encrypted.")
     # orig_filename: what stands in the archive, before the standard library cuts it at a NUL or swaps separators.
     return Member(info.orig_filename, info.is_dir(), bool(mode & 0o100), lambda: archive.open(info))
 
@@ -186,10 +184,8 @@ def _next(tar: tarfile.TarFile, meter: "_Meter") -> tarfile.TarInfo | None:
 
 
 def _tar_member(tar: tarfile.TarFile, info: tarfile.TarInfo, meter: "_Meter") -> Member:
-    if not (info.isdir() or info.isreg()) or info.issparse():
-        raise UnpackError(
-            f"{info.name[:200]!r} is a link, a device or a sparse file; only files and folders are unpacked."
-        )
+    if not (info.isdir() or info.isreg()):
+        raise UnpackError(f"{info.name[:200]!r} is a link or a device; only files and folders are unpacked.")
     meter.left = None
 
     def content() -> AbstractContextManager[IO[bytes]]:
