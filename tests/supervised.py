@@ -33,13 +33,14 @@ class Site:
 
     def start(self, **environment: str) -> None:
         config = self.run / "supervisord.conf"
-        config.write_text(
+        text = (
             f"[supervisord]\nnodaemon=true\nsilent=true\nlogfile={self.log}\npidfile={self.run}/supervisord.pid\n"
             f"childlogdir={self.data}\numask=077\n[unix_http_server]\nfile={self.socket}\nchmod=0700\n"
             "[rpcinterface:supervisor]\n"
             "supervisor.rpcinterface_factory=supervisor.rpcinterface:make_main_rpcinterface\n"
             "[include]\nfiles=services/*.conf\n"
         )
+        config.write_text(text.replace("%", "%%"))
         command = [sys.executable, "-m", "supervisor.supervisord", "-c", str(config)]
         self._process = subprocess.Popen(command, env=environment or None, stdout=subprocess.DEVNULL)
         wait_until(self.socket.exists)
@@ -58,10 +59,18 @@ class Site:
         self._process = None
         self.socket.unlink(missing_ok=True)
 
-    def children(self) -> list[str]:
-        """Command lines of the programs that run under this supervisord or belong to its data folder."""
-        lines = subprocess.run(["ps", "-eo", "pid=,args="], capture_output=True, text=True, check=True).stdout
-        return [line for line in lines.splitlines() if str(self.data) in line and "supervisord" not in line]
+    def children(self) -> list[int]:
+        """The processes of services of this data folder: what names it in its command, environment or mounts."""
+        folders = (folder for folder in Path("/proc").iterdir() if folder.name.isdigit())
+        own = self._process.pid if self._process else 0
+        return [int(folder.name) for folder in folders if int(folder.name) != own and self._concerns(folder)]
+
+    def _concerns(self, process: Path) -> bool:
+        try:
+            known = b"".join((process / name).read_bytes() for name in ("cmdline", "environ", "mountinfo"))
+        except OSError:  # gone meanwhile
+            return False
+        return str(self.run).encode() in known
 
 
 def wait_until(condition, seconds: float = 15.0):

@@ -116,7 +116,7 @@ class Program:
             "stopasgroup": "true",
             "killasgroup": "true",
             "redirect_stderr": "true",
-            "stdout_logfile": str(log),
+            "stdout_logfile": str(log).replace("%", "%%"),  # the one option that supervisord expands twice
             "stdout_logfile_maxbytes": str(MAX_BYTES),
             "stdout_logfile_backups": str(BACKUPS),
         }
