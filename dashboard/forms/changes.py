@@ -48,7 +48,8 @@ def _requirement_changes(old: Manifest | None, new: Manifest | None) -> list[Cha
     for key, what in (("pip_requirements", "Requirements"), ("conda_env_file", "Conda environment")):
         before, after = _lines(old, key), _lines(new, key)
         if before != after:
-            diff = "\n".join(list(unified_diff(before, after, lineterm="", n=1))[2:])
+            lines = list(unified_diff(before, after, lineterm="", n=1))[2:]
+            diff = "\n".join(line for line in lines if not line.startswith("@@"))
             found.append(Change(what, "", "", diff))
     return found
 

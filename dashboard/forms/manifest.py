@@ -19,6 +19,7 @@ DESCRIPTION_MAX = 512
 TEXT_MAX = 100_000  # characters of requirements
 VERSION = re.compile(r"^v?(\d{1,9})$", re.IGNORECASE)
 NO_DRIVER = "none"
+GONE = ("invalid_choice", "invalid_pk_value")
 CODE = {"rows": 6, "class": "mono", "spellcheck": "false", "autocapitalize": "none"}
 
 
@@ -80,15 +81,16 @@ class CreateManifestForm(OperationForm):
 
     models = forms.ModelMultipleChoiceField(
         RegisteredModel.objects.none(),
-        error_messages={"required": "Pick at least one model.", "invalid_choice": "A picked model is no longer there."},
+        error_messages={"required": "Pick at least one model."}
+        | dict.fromkeys(GONE, "A picked model is no longer there."),
     )
     assets = forms.ModelMultipleChoiceField(
         Asset.objects.none(),
         required=False,
-        error_messages={"invalid_choice": "A picked asset is no longer there."},
+        error_messages=dict.fromkeys(GONE, "A picked asset is no longer there."),
     )
     driver = forms.CharField(required=False)
-    runtime_type = forms.ChoiceField(label="Runtime", choices=operations.RUNTIME_TYPES)
+    runtime_type = forms.ChoiceField(label="Runtime type", choices=operations.RUNTIME_TYPES)
     pip_requirements = forms.CharField(
         label="Requirements",
         required=False,

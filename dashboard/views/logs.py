@@ -1,5 +1,7 @@
 """Build and service logs: a page, the new lines for the script that follows them, and a file to keep."""
 
+import re
+from dataclasses import replace
 from uuid import UUID
 
 from django.http import HttpRequest, HttpResponse
@@ -14,6 +16,7 @@ from deployments.models import HostingAccount, Image
 from deployments.models.operation import Kind
 
 PLAIN = "text/plain; charset=utf-8"
+POSITION = re.compile(r"\d{1,20}(-\d{1,20})?", re.ASCII)
 
 
 @requires(Role.VIEWER)
@@ -42,7 +45,7 @@ def service_log(request: HttpRequest, account: HostingAccount, pk: int) -> HttpR
 
 def _answer(request: HttpRequest, key: str, template: str, page: dict) -> HttpResponse:
     """The log under `key`: after ?after= as new lines, with ?download as a file, else the page with what is there."""
-    part = live.read_log(key, request.GET.get("after") or "0")
+    part = read_whole(key, request.GET.get("after", ""))
     text = "".join(f"{line}\n" for line in part.lines)
     if "after" in request.GET:
         return HttpResponse(text, content_type=PLAIN, headers=_progress(part, page["ended"]))
@@ -50,6 +53,16 @@ def _answer(request: HttpRequest, key: str, template: str, page: dict) -> HttpRe
         name = f"{request.resolver_match.url_name}-{request.resolver_match.kwargs['pk']}.txt"  # type: ignore[union-attr]
         return HttpResponse(text, content_type=PLAIN, headers={"Content-Disposition": f'attachment; filename="{name}"'})
     return render(request, template, {**page, "log": part, "log_text": text, "log_url": request.path})
+
+
+def read_whole(key: str, after: str) -> live.LogPart:
+    """All lines after the position `after`, or from the first one where that is no position; in however many parts."""
+    part = live.read_log(key, after if POSITION.fullmatch(after) else "0")
+    lines = part.lines
+    while (rest := live.read_log(key, part.position)).lines:
+        part = rest
+        lines = [*lines, *rest.lines]
+    return replace(part, lines=lines)
 
 
 def _progress(part: live.LogPart, ended: bool) -> dict[str, str]:

@@ -28,4 +28,5 @@ def _initial(request: HttpRequest, account: HostingAccount) -> dict[str, Any]:
     """From the operation to clone, else from the links of model and asset pages (?model=3&asset=5)."""
     if body := cloned(request, account, "create_manifest"):
         return {**body, "driver": body.get("driver") or NO_DRIVER}
-    return {"models": request.GET.getlist("model"), "assets": request.GET.getlist("asset")}
+    picked = {"models": request.GET.getlist("model"), "assets": request.GET.getlist("asset")}
+    return {name: pks for name, pks in picked.items() if pks}

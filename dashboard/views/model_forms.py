@@ -11,9 +11,14 @@ from dashboard.views.writing import cloned, write
 from deployments.models import HostingAccount, Operation
 
 
+def named(request: HttpRequest) -> dict[str, str]:
+    """The name in a link that asks for a new version of a model: ?name=iris."""
+    return {"name": request.GET["name"]} if request.GET.get("name") else {}
+
+
 @requires(Role.SCIENTIST)
 def register_model(request: HttpRequest, account: HostingAccount) -> HttpResponse:
-    initial = {**cloned(request, account, "register_model"), **uploaded(request)}
+    initial = {**cloned(request, account, "register_model"), **named(request), **uploaded(request)}
     form = RegisterModelForm(account, request.POST or None, initial=initial)
 
     def done(operation: Operation) -> str:

@@ -52,7 +52,8 @@ def update_service(request: HttpRequest, account: HostingAccount, pk: int) -> Ht
     initial = {**cloned(request, account, "update_service"), **chosen_in_link(request, "image")}
     form = UpdateServiceForm(service, request.POST or None, initial=initial)
     page = {"service": service, "open_operation": open_operation(service), "changes": _changes(form)}
-    return write(request, form, "services/update_service.html", done=_to_service, context=page)
+    template, panel = "services/update_service.html", "services/_update_preview.html"
+    return write(request, form, template, done=_to_service, context=page, panel=panel)
 
 
 @requires(Role.SCIENTIST)

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+from django.core.exceptions import ValidationError
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 
@@ -21,17 +22,18 @@ def write(
     *,
     done: Callable[[Operation], str],
     context: dict[str, Any] | None = None,
+    panel: str = "_shared/_preview.html",
 ) -> HttpResponse:
     """Answer a request to the page of `form`.
 
     POST sends the form and leads to the URL that `done` gives for the new operation; an invalid form comes back with
-    status 422. With do=preview nothing is sent: the answer shows what would be (HTMX: only that panel).
+    status 422. With do=preview nothing is sent: the answer shows what would be (HTMX: only that `panel`).
     """
     page = {"form": form, **(context or {})}
     if request.method != "POST":
         return render(request, template, page)
     if request.POST.get("do") == "preview":
-        return _show_preview(request, form, template, page)
+        return _show_preview(request, form, template, page, panel)
     if form.is_valid() and (operation := form.submit(request.user.get_username())):
         return redirect(done(operation))
     return render(request, template, page, status=INVALID)
@@ -65,16 +67,18 @@ def cloned(request: HttpRequest, account: HostingAccount, kind: str) -> dict[str
         return {}
     try:
         return Operation.objects.get(account=account, kind=kind, pk=pk).body
-    except (Operation.DoesNotExist, ValueError):
+    except (Operation.DoesNotExist, ValidationError):
         raise Http404("There is no such operation to clone.") from None
 
 
-def _show_preview(request: HttpRequest, form: OperationForm, template: str, page: dict[str, Any]) -> HttpResponse:
-    preview = previewed(form)
+def _show_preview(
+    request: HttpRequest, form: OperationForm, template: str, page: dict[str, Any], panel: str
+) -> HttpResponse:
+    page = {**page, "preview": previewed(form)}
     if request.htmx:  # type: ignore[attr-defined]
-        return render(request, "_shared/_preview.html", {"preview": preview})
+        return render(request, panel, page)
     form.unchecked()
-    return render(request, template, {**page, "preview": preview})
+    return render(request, template, page)
 
 
 def _label(form: OperationForm, name: str) -> str:
