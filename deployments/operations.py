@@ -38,6 +38,7 @@ __all__ = [
     "create_manifest",
     "create_service",
     "delete_service",
+    "manifest_as_json",
     "needs_decision",
     "preview",
     "register_model",
@@ -194,6 +195,19 @@ def resume(operation: Operation, by: str) -> Operation:
 def preview(kind: str, **chosen: Any) -> dict[str, Any]:
     """The JSON that will be sent, secrets as "…". Takes the verb's keyword arguments; raises Refused as it does."""
     return _without_keys(wire.masked(wanted.REQUEST[kind](**chosen)).to_wire())
+
+
+def manifest_as_json(manifest: Manifest) -> dict[str, Any]:
+    """The JSON of a manifest as the server has it, access keys in its URLs as "…"."""
+    said = wire.NewManifest(
+        model_ids=manifest.model_ids,
+        assets=[wire.AssetRef(**asset) for asset in manifest.asset_list],
+        driver_program=manifest.driver_program,
+        runtime_type=manifest.runtime_type,
+        properties=manifest.properties,
+        description=manifest.description,
+    )
+    return _without_keys({"id": manifest.mms_id, **said.to_wire()})
 
 
 def _check(account: HostingAccount, kind: str, chosen: dict[str, Any]) -> None:

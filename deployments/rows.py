@@ -34,11 +34,12 @@ def link_of(item: Item) -> tuple[str, type[Any], str] | None:
 def fill_in(row: Resource, item: Item) -> None:
     """Write what the server says of the row's resource into the row."""
     values = columns(item)
+    mms_id = values.pop("mms_id")
     if link := link_of(item):
-        column, of, mms_id = link
-        if other := of._default_manager.filter(account=row.account_id, mms_id=mms_id).first():
+        column, of, other_id = link
+        if other := of._default_manager.filter(account=row.account_id, mms_id=other_id).first():
             values[column] = other
-    give(row, item.id, **values)
+    give(row, mms_id, **values)
     if isinstance(row, Manifest) and not row.models.exists():
         row.models.set(RegisteredModel.objects.filter(account=row.account_id, mms_id__in=row.model_ids))
 

@@ -1,0 +1,403 @@
+"""A small MMS server of its own for tests: in memory, programmable, written from the reference and nothing else.
+
+Asynchronous operations end when the test says so (or at once, with `auto`). Faults are planned per request:
+`mms.plan("POST", "/models", lose_answer)`. What was received is kept in `mms.requests`, each effect in `mms.effects`.
+"""
+
+import json
+import socket
+import threading
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+Json = Any
+
+
+@dataclass
+class Reply:
+    status: int = 200
+    body: Json = None
+    headers: dict[str, str] = field(default_factory=dict)
+    raw: bytes | None = None
+
+
+@dataclass
+class Request:
+    method: str
+    path: str  # below the hosting account
+    query: dict[str, list[str]]
+    headers: dict[str, str]
+    body: Json
+    at: float
+
+
+# A fault gets the connection, and a function that has the effect and returns the true reply.
+Fault = Callable[["Connection", Callable[[], Reply]], None]
+
+
+class Connection(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: "Server"
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+    def _serve(self) -> None:
+        length = int(self.headers.get("Content-Length") or 0)
+        self.server.mms.answer(self, self.rfile.read(length))
+
+    do_GET = do_POST = do_PUT = do_DELETE = _serve
+
+    def reply(self, reply: Reply) -> None:
+        body = reply.raw if reply.raw is not None else b"" if reply.body is None else json.dumps(reply.body).encode()
+        headers = {"Content-Type": "application/json", "Content-Length": str(len(body))} | reply.headers
+        self.send_response(reply.status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def hang_up(self) -> None:
+        self.close_connection = True
+        self.connection.shutdown(socket.SHUT_RDWR)
+
+
+class Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 100
+    mms: "MMS"
+
+
+class MMS:
+    """`with MMS() as mms:` serves on `mms.url` until the end of the block."""
+
+    token = "token-of-the-double"
+    account = "/api/subscriptions/s/resourceGroups/g/hostingAccounts/a/"
+
+    def __init__(self, *, auto: bool = False, extensions: bool = False, dialect: "Dialect | None" = None):
+        self.auto, self.extensions, self.dialect = auto, extensions, dialect or Dialect()
+        self.models: dict[str, Json] = {}
+        self.manifests: dict[str, Json] = {}
+        self.images: dict[str, Json] = {}
+        self.services: dict[str, Json] = {}
+        self.operations: dict[str, Json] = {}
+        self.logs: dict[str, bytes] = {}
+        self.requests: list[Request] = []
+        self.effects: Counter[str] = Counter()
+        self._replies: dict[str, Reply] = {}  # by client request id
+        self._plans: list[tuple[str, str, Fault]] = []
+        self._lock = threading.RLock()
+
+    def __enter__(self) -> "MMS":
+        self._server = Server(("127.0.0.1", 0), Connection)
+        self._server.mms = self
+        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._server.server_address[1]}"
+
+    # --- for tests ------------------------------------------------------------------------------------------------
+
+    def plan(self, method: str, part: str, fault: Fault, times: int = 1) -> None:
+        """The next `times` requests of this method whose path has `part` in it meet the fault."""
+        self._plans += [(method, part, fault)] * times
+
+    def calls(self, method: str, part: str = "") -> list[Request]:
+        return [request for request in self.requests if request.method == method and part in request.path]
+
+    def add_model(self, name: str, version: int = 1, **more: Json) -> Json:
+        """A model registered by somebody else."""
+        model = {"name": name, "url": f"http://elsewhere/{name}", "tags": [], "description": "", "mimeType": ""}
+        return self._add(self.models, model | {"version": version, "createdAt": _now()} | more)
+
+    def add_service(self, name: str, image_id: str = "", **more: Json) -> Json:
+        service = {"name": name, "imageId": image_id, "createdAt": _now(), "updatedAt": _now(), "state": "Succeeded"}
+        return self._add(self.services, service | more)
+
+    def run(self) -> None:
+        """Every operation that has not started, starts."""
+        for operation in self.operations.values():
+            if operation["state"] == "NotStarted":
+                operation["state"] = "Running"
+
+    def end(self, state: str = "Succeeded", error: Json = None) -> None:
+        """Every operation that is not over, ends like this."""
+        for operation in self.operations.values():
+            if operation["state"] in {"NotStarted", "Running"}:
+                if state == "Succeeded":
+                    operation["done"]()
+                operation |= {"state": state, "error": error, "endTime": _now()}
+
+    # --- serving --------------------------------------------------------------------------------------------------
+
+    def answer(self, connection: Connection, raw: bytes) -> None:
+        parts = urlsplit(connection.path)
+        path = parts.path.removeprefix(self.account).rstrip("/")
+        headers = {name.lower(): value for name, value in connection.headers.items()}
+        query = parse_qs(parts.query)
+        request = Request(connection.command, f"/{path}", query, headers, json.loads(raw) if raw else None, time.time())
+        with self._lock:
+            self.requests.append(request)
+            fault = self._fault(request)
+        if fault:
+            fault(connection, lambda: self._handle(request))
+        else:
+            connection.reply(self._handle(request))
+
+    def _fault(self, request: Request) -> Fault | None:
+        for plan in self._plans:
+            if plan[0] == request.method and plan[1] in request.path:
+                self._plans.remove(plan)
+                return plan[2]
+        return None
+
+    def _handle(self, request: Request) -> Reply:
+        if request.headers.get("authorization") != f"Bearer {self.token}":
+            return Reply(401, {"error": {"code": "Unauthorized", "message": "no"}})
+        with self._lock:
+            reply = self._once(request)
+        reply.headers.setdefault("x-ms-request-id", str(uuid.uuid4()))
+        if self.extensions:
+            reply.headers["x-mms-extensions"] = "idempotency"
+        reply.body = self.dialect.spell(reply.body)
+        return reply
+
+    def _once(self, request: Request) -> Reply:
+        """With the extensions: the same client request id has one effect, and the same answer."""
+        key = request.headers.get("x-ms-client-request-id", "") if self.extensions else ""
+        if key in self._replies:
+            return self._replies[key]
+        noun, _, rest = request.path.strip("/").partition("/")
+        verb = getattr(self, f"_{request.method.lower()}_{noun}", None)
+        reply = verb(request, *rest.split("/")) if verb and rest else verb(request) if verb else Reply(404, _error(404))
+        if key and request.method != "GET":
+            self._replies[key] = reply
+        return reply
+
+    def _get(self, of: dict[str, Json], request: Request, which: str) -> Reply:
+        if not which:
+            return self.dialect.listing(self, [_shown(item) for item in of.values()], request)
+        return Reply(200, _shown(of[which])) if which in of else Reply(404, _error(404))
+
+    def _get_models(self, request: Request, which: str = "") -> Reply:
+        return self._get(self.models, request, which)
+
+    def _get_manifests(self, request: Request, which: str = "") -> Reply:
+        return self._get(self.manifests, request, which)
+
+    def _get_images(self, request: Request, which: str = "") -> Reply:
+        return self._get(self.images, request, which)
+
+    def _get_services(self, request: Request, which: str = "", part: str = "") -> Reply:
+        if not part:
+            return self._get(self.services, request, which)
+        if not self.extensions:
+            return Reply(404, _error(404))
+        if part == "keys":
+            return Reply(200, {"primaryKey": f"key-of-{which}", "secondaryKey": "other"})
+        return self._log(which, request)
+
+    def _get_operations(self, request: Request, which: str = "", part: str = "") -> Reply:
+        if part:
+            return self._log(which, request) if self.extensions else Reply(404, _error(404))
+        return self._get(self.operations, request, which)
+
+    def _log(self, which: str, request: Request) -> Reply:
+        after = int(request.query["after"][0])
+        text = self.logs.get(which, b"")
+        headers = {"X-Log-Position": str(len(text)), "Content-Type": "text/plain"}
+        return Reply(200, raw=text[after:], headers=headers)
+
+    def _post_models(self, request: Request) -> Reply:
+        self.effects["models"] += 1
+        version = 1 + sum(model["name"] == request.body["name"] for model in self.models.values())
+        return Reply(201, self._add(self.models, request.body | {"version": version, "createdAt": _now()}))
+
+    def _post_manifests(self, request: Request) -> Reply:
+        self.effects["manifests"] += 1
+        return Reply(200, self._add(self.manifests, request.body | {"createdTime": _now()}))
+
+    def _post_images(self, request: Request) -> Reply:
+        self.effects["images"] += 1
+        image = {"imageType": "Docker", "registryInfo": request.body["registryInfo"]}
+        if self.dialect.images_name_manifest:
+            image |= {"manifestId": request.body["manifestId"], "description": request.body["description"]}
+        image_id = str(uuid.uuid4())
+        return self._accept("Image", f"images/{image_id}", lambda: self._add(self.images, image, image_id))
+
+    def _post_services(self, request: Request) -> Reply:
+        self.effects["services"] += 1
+        named = {name: request.body[name] for name in ("name", "imageId")}
+        service = self._add(self.services, named | {"createdAt": _now(), "updatedAt": _now(), "state": "NotStarted"})
+        if self.extensions:
+            service["scoringUri"] = f"{self.url}/scoring/{service['id']}/score"
+            service["health"] = "healthy"
+        return self._accept("Service", f"services/{service['id']}", lambda: service.update(state="Succeeded"))
+
+    def _put_services(self, request: Request, which: str) -> Reply:
+        self.effects["updates"] += 1
+        service = self.services[which]
+        change = {"imageId": request.body["imageId"], "updatedAt": _now()}
+        return self._accept("Service", f"services/{which}", lambda: service.update(change))
+
+    def _delete_services(self, request: Request, which: str) -> Reply:
+        if self.services.pop(which, None) is None:
+            return Reply(404, _error(404))
+        self.effects["deletions"] += 1
+        return Reply(200)
+
+    def _delete_operations(self, request: Request, which: str) -> Reply:
+        if not self.extensions:
+            return Reply(405, _error(405))
+        self.operations[which]["state"] = self.dialect.canceled
+        return Reply(202)
+
+    def _accept(self, kind: str, location: str, done: Callable[[], Json]) -> Reply:
+        operation_id = str(uuid.uuid4())
+        operation = {"operationType": kind, "createdTime": _now(), "endTime": None, "state": "NotStarted"}
+        operation |= {"resourceLocation": f"{self.url}{self.account}{location}", "error": None, "done": done}
+        self._add(self.operations, operation, operation_id)
+        if self.auto:
+            self.end()
+        return Reply(202, headers=self.dialect.names_operation(operation_id))
+
+    def _add(self, to: dict[str, Json], item: Json, item_id: str = "") -> Json:
+        found = {"id": item_id or str(uuid.uuid4())} | item
+        to[found["id"]] = found
+        return found
+
+
+class Dialect:
+    """The reference's own spellings."""
+
+    canceled = "Canceled"
+    images_name_manifest = True
+
+    def spell(self, body: Json) -> Json:
+        return body
+
+    def listing(self, mms: MMS, items: list[Json], request: Request) -> Reply:
+        return Reply(200, items)
+
+    def names_operation(self, operation_id: str) -> dict[str, str]:
+        return {"x-ms-request-id": operation_id}
+
+
+class PlainDialect(Dialect):
+    """The reference to the letter: an image says nothing of its manifest."""
+
+    images_name_manifest = False
+
+
+class OldDialect(Dialect):
+    """Capital letters, paged lists, the other spelling of canceled, Operation-Location: what clients of 2017 met."""
+
+    canceled = "Cancelled"
+    page = 2
+
+    def spell(self, body: Json) -> Json:
+        if isinstance(body, dict):
+            keep = {"value", "nextLink"}
+            return {key if key in keep else key[:1].upper() + key[1:]: self.spell(item) for key, item in body.items()}
+        return [self.spell(item) for item in body] if isinstance(body, list) else body
+
+    def listing(self, mms: MMS, items: list[Json], request: Request) -> Reply:
+        at = int(request.query.get("at", ["0"])[0])
+        path = f"{mms.url}{mms.account}{request.path.strip('/')}"
+        more = {"nextLink": f"{path}?api-version=1&at={at + self.page}"} if at + self.page < len(items) else {}
+        return Reply(200, {"value": items[at : at + self.page]} | more)
+
+    def names_operation(self, operation_id: str) -> dict[str, str]:
+        return {"Operation-Location": f"https://elsewhere/api/operations/{operation_id}"}
+
+
+# --- faults -------------------------------------------------------------------------------------------------------
+
+
+def lose_answer(connection: Connection, effect: Callable[[], Reply]) -> None:
+    """It happens, and nobody is told."""
+    effect()
+    connection.hang_up()
+
+
+def drop(connection: Connection, effect: Callable[[], Reply]) -> None:
+    """The connection breaks before anything happens."""
+    connection.hang_up()
+
+
+def truncate(connection: Connection, effect: Callable[[], Reply]) -> None:
+    """Half of the true answer."""
+    body = json.dumps(effect().body).encode()
+    reply = Reply(200, raw=body[: len(body) // 2], headers={"Content-Length": str(len(body))})
+    connection.reply(reply)
+    connection.hang_up()
+
+
+def status(code: int, body: Json = None, **headers: str) -> Fault:
+    """This status, and no effect."""
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return lambda connection, effect: connection.reply(Reply(code, body, named))
+
+
+def html(code: int) -> Fault:
+    """A proxy's page, and no effect."""
+    return lambda connection, effect: connection.reply(
+        Reply(code, raw=b"<html>Bad Gateway</html>", headers={"Content-Type": "text/html"})
+    )
+
+
+def garbage(connection: Connection, effect: Callable[[], Reply]) -> None:
+    """It happens, and the answer is nonsense."""
+    effect()
+    connection.reply(Reply(200, raw=b'{"id": ['))
+
+
+def anonymous(connection: Connection, effect: Callable[[], Reply]) -> None:
+    """It is accepted, and no operation is named."""
+    effect()
+    connection.reply(Reply(202))
+
+
+def hang(seconds: float) -> Fault:
+    """The answer comes after this time."""
+
+    def fault(connection: Connection, effect: Callable[[], Reply]) -> None:
+        time.sleep(seconds)
+        connection.reply(effect())
+
+    return fault
+
+
+def drip(connection: Connection, effect: Callable[[], Reply]) -> None:
+    """Ten bytes a second."""
+    connection.send_response(200)
+    connection.send_header("Content-Length", "100000")
+    connection.end_headers()
+    for _ in range(100):
+        connection.wfile.write(b" ")
+        time.sleep(0.1)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat().replace("+00:00", "Z")
+
+
+def _shown(item: Json) -> Json:
+    return {key: value for key, value in item.items() if key != "done"}
+
+
+def _error(code: int) -> Json:
+    return {"error": {"code": str(code), "message": f"The double says {code}."}}

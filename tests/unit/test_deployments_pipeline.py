@@ -1,0 +1,401 @@
+"""The way of an operation from the request to its end, against a server on loopback and a real Redis."""
+
+import json
+import threading
+from collections.abc import Iterator
+from concurrent.futures import wait
+
+import pytest
+import redis
+from django.utils import timezone
+
+from deployments import dispatch, live, operations, pipeline
+from deployments.accounts import client_for
+from deployments.models import HostingAccount, Image, Operation, Service
+from deployments.models.operation import State
+from tests.doubles import mms as faults
+from tests.doubles.mms import MMS, OldDialect, Reply
+from tests.unit.lifecycle import (
+    KUBE_CONFIG,
+    KUBE_TOKEN,
+    PASSWORD,
+    account_at,
+    asset_of,
+    cluster_of,
+    image_of,
+    later,
+    manifest_of,
+    register,
+    registry_of,
+    turn,
+)
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture
+def mms() -> Iterator[MMS]:
+    with MMS() as server:
+        yield server
+
+
+@pytest.fixture
+def account(mms: MMS, live_redis: redis.Redis) -> HostingAccount:
+    return account_at(mms.url)
+
+
+def build(account: HostingAccount) -> Operation:
+    return operations.create_image(account, "ann", manifest=manifest_of(account), registry=registry_of(account))
+
+
+def deploy(account: HostingAccount, name: str = "iris") -> Operation:
+    return operations.create_service(account, "ann", name=name, image=image_of(account), cluster=cluster_of(account))
+
+
+def test_a_registered_model_gets_its_id_and_version(account: HostingAccount, mms: MMS) -> None:
+    mms.add_model("iris")
+    operation = turn(register(account, tags=["flowers"], description="three kinds"))
+    assert operation.state == State.SUCCEEDED
+    assert operation.model.version == 2
+    assert operation.model.mms_id in mms.models
+    [sent] = mms.calls("POST")
+    assert sent.path == "/models"
+    assert sent.body == {
+        "name": "iris",
+        "url": "http://files.example/iris.pkl",
+        "tags": ["flowers"],
+        "description": "three kinds",
+        "mimeType": "",
+        "unpack": False,
+    }
+    assert sent.query["api-version"] == ["2017-06-01-privatepreview"]
+    assert sent.headers["x-ms-client-request-id"] == str(operation.pk)
+
+
+def test_a_manifest_names_its_models_by_id_and_its_driver_by_asset(account: HostingAccount, mms: MMS) -> None:
+    model = turn(register(account)).model
+    asked = operations.create_manifest(
+        account,
+        "ann",
+        models=[model],
+        assets=[],
+        driver=asset_of(account),
+        runtime_type="ScikitPython",
+        pip_requirements="scikit-learn==1.5",
+    )
+    operation = turn(asked)
+    assert operation.state == State.SUCCEEDED
+    body = mms.calls("POST", "manifests")[0].body
+    assert body["modelIds"] == [model.mms_id]
+    assert body["driverProgram"] == "score"
+    assert [asset["id"] for asset in body["assets"]] == ["score"]
+    assert body["targetRuntime"]["properties"] == {"pipRequirements": "scikit-learn==1.5"}
+    assert list(operation.manifest.models.all()) == [model]
+
+
+def test_an_image_is_followed_until_it_is_built(account: HostingAccount, mms: MMS) -> None:
+    operation = turn(build(account))
+    assert operation.state == State.NOT_STARTED
+    mms.run()
+    assert turn(operation).state == State.RUNNING
+    mms.end()
+    operation = turn(operation)
+    assert operation.state == State.SUCCEEDED
+    assert operation.image.mms_id in mms.images
+    assert operation.finished_at
+
+
+@pytest.mark.parametrize("extensions", [False, True])
+def test_a_service_is_created_updated_and_deleted(account: HostingAccount, mms: MMS, extensions: bool) -> None:
+    mms.auto, mms.extensions = True, extensions
+    service = turn(turn(deploy(account))).service
+    assert service.mms_id in mms.services
+    assert service.state == "Succeeded"
+    assert service.health == ("healthy" if extensions else "")
+    assert service.scoring_key == (f"key-of-{service.mms_id}" if extensions else None)
+
+    other = image_of(account, "image-2")
+    updated = turn(turn(operations.update_service(account, "bob", service=service, image=other)))
+    assert updated.state == State.SUCCEEDED
+    assert updated.service.image == other
+    body = mms.calls("PUT")[0].body
+    assert body == {"manifestId": other.manifest.mms_id, "imageId": "image-2", "acrImagePullSecret": "puller"}
+
+    deleted = turn(operations.delete_service(account, "bob", service=Service.objects.get()))
+    assert deleted.state == State.SUCCEEDED
+    assert deleted.service.vanished_at
+    assert not mms.services
+
+
+def test_the_spellings_of_2017_are_understood(live_redis: redis.Redis) -> None:
+    with MMS(dialect=OldDialect(), extensions=True) as mms:
+        operation = turn(build(account_at(mms.url)))
+        assert operation.state == State.NOT_STARTED
+        operations.cancel(operation, "ann")
+        operation = turn(operation)
+    assert operation.state == State.CANCELED
+
+
+def test_a_task_delivered_twice_sends_once(account: HostingAccount, mms: MMS) -> None:
+    operation = register(account)
+    twice = [Operation.objects.select_related("account", "model").get(pk=operation.pk) for _ in range(2)]
+    with client_for(account) as client:
+        for delivered in twice:
+            pipeline.send(delivered, client)
+    assert mms.effects["models"] == 1
+
+
+def test_ten_workers_at_once_send_once(account: HostingAccount, mms: MMS) -> None:
+    operation = register(account)
+    mms.plan("POST", "models", faults.hang(0.3))
+    threads = [threading.Thread(target=dispatch.work_through, args=(account.pk, [operation.pk])) for _ in range(10)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(mms.calls("POST")) == 1
+    assert Operation.objects.get(pk=operation.pk).state == State.SUCCEEDED
+
+
+def test_two_pollers_at_once_ask_and_advance_once(account: HostingAccount, mms: MMS) -> None:
+    operation = turn(build(account))
+    mms.end()
+    both = [Operation.objects.select_related("account", "image").get(pk=operation.pk) for _ in range(2)]
+    with client_for(account) as client:
+        for poller in both:
+            pipeline.poll(poller, client)
+    assert len(mms.calls("GET", f"operations/{operation.mms_operation_id}")) == len(mms.calls("GET", "/log")) + 1
+    assert Operation.objects.get(pk=operation.pk).state == State.SUCCEEDED
+
+
+def test_a_terminal_state_never_goes_back(account: HostingAccount, mms: MMS) -> None:
+    operation = turn(build(account))
+    mms.end("Failed", {"code": "Broken", "message": "no space"})
+    late = Operation.objects.select_related("account", "image").get(pk=operation.pk)
+    operation = turn(operation)
+    assert operation.state == State.FAILED
+    with client_for(account) as client:
+        assert not pipeline.change(late, State.RUNNING)
+        pipeline.succeed(late, None, "image-9")
+        dispatch.step(operation.pk, client, account)
+    operation.refresh_from_db()
+    assert operation.state == State.FAILED
+    assert Image.objects.get(pk=operation.image_id).mms_id is None
+
+
+def test_a_state_that_flaps_back_is_not_believed(account: HostingAccount, mms: MMS) -> None:
+    operation = turn(build(account))
+    mms.run()
+    operation = turn(operation)
+    for remote in mms.operations.values():
+        remote["state"] = "NotStarted"
+    assert turn(operation).state == State.RUNNING
+
+
+def test_a_state_that_nobody_knows_is_shown_and_asked_about_again(account: HostingAccount, mms: MMS) -> None:
+    operation = turn(build(account))
+    mms.end("Frobnicated")
+    operation = turn(operation)
+    assert operation.state == State.NOT_STARTED
+    assert "Frobnicated" in operation.error_message
+    assert operation.next_poll_at
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        ({"code": "Broken", "message": "no space", "details": [{"message": "line 1"}]}, "no space"),
+        ({"error": {"code": "Broken", "message": "no space"}}, "no space"),
+        ("no space", "no space"),
+        (None, "The server gave no reason."),
+        (["no space"], "['no space']"),
+        ({"message": "x" * 1_000_000}, "x" * 4000),
+    ],
+)
+def test_every_shape_of_error_becomes_a_reason(account: HostingAccount, mms: MMS, error: object, reason: str) -> None:
+    operation = turn(build(account))
+    mms.end("Failed", error)
+    operation = turn(operation)
+    assert operation.state == State.FAILED
+    assert operation.error_message == reason
+
+
+def test_an_operation_that_is_done_stays_done_where_reading_its_resource_fails(
+    account: HostingAccount, mms: MMS
+) -> None:
+    operation = turn(build(account))
+    mms.end()
+    mms.plan("GET", "/images/", faults.html(502))
+    operation = turn(operation)
+    assert operation.state == State.SUCCEEDED
+    assert operation.image.mms_id in mms.images
+
+
+def test_what_the_server_refuses_fails_with_its_reason(account: HostingAccount, mms: MMS) -> None:
+    error = {"error": {"code": "BadName", "message": "No such name.", "details": [{"target": "name"}]}}
+    mms.plan("POST", "models", faults.status(400, error))
+    operation = turn(register(account))
+    assert (operation.state, operation.error_code) == (State.FAILED, "BadName")
+    assert operation.error_message == "No such name."
+    assert operation.error_details == [{"code": "", "message": "", "target": "name"}]
+
+
+def test_a_busy_server_is_asked_again_when_it_said(account: HostingAccount, mms: MMS) -> None:
+    mms.plan("POST", "models", faults.status(429, None, Retry_After="120"))
+    operation = turn(register(account))
+    assert (operation.state, operation.attempts) == (State.QUEUED, 0)
+    wait_for = (operation.next_poll_at - timezone.now()).total_seconds()
+    assert 110 < wait_for < 121
+    later(operation, 121)
+    assert not dispatch.tick(), "the account as a whole is left alone"
+    HostingAccount.objects.update(not_before=timezone.now())
+    wait(dispatch.tick())
+    assert Operation.objects.get().state == State.SUCCEEDED
+
+
+def test_a_server_that_cannot_be_reached_gets_the_request_once_it_is_back(account: HostingAccount, mms: MMS) -> None:
+    HostingAccount.objects.update(base_url="http://127.0.0.1:1")
+    operation = turn(register(account))
+    assert operation.state == State.QUEUED
+    assert "cannot be reached" in operation.error_message
+    HostingAccount.objects.update(base_url=mms.url, not_before=None)
+    operation = turn(operation)
+    assert (operation.state, operation.error_message) == (State.SUCCEEDED, "")
+    assert not HostingAccount.objects.get().error
+
+
+def test_a_refused_token_stops_all_calls_until_it_is_replaced(account: HostingAccount, mms: MMS) -> None:
+    account.replace_token("old")
+    operation = turn(register(account))
+    assert operation.state == State.QUEUED
+    assert "token" in operation.error_message
+    account.refresh_from_db()
+    assert account.token_refused
+    later(operation, 3600)
+    HostingAccount.objects.update(not_before=None)
+    assert not dispatch.tick()
+    assert len(mms.requests) == 1
+    account.replace_token(MMS.token)
+    wait(dispatch.tick())
+    assert Operation.objects.get().state == State.SUCCEEDED
+
+
+def test_a_redirect_gets_neither_the_token_nor_the_request(account: HostingAccount, mms: MMS) -> None:
+    with MMS() as other:
+        elsewhere = Reply(307, headers={"Location": f"{other.url}/api/x"})
+        mms.plan("POST", "models", lambda connection, effect: connection.reply(elsewhere))
+        operation = turn(register(account))
+        assert not other.requests
+    assert operation.state == State.FAILED
+    assert "base URL" in operation.error_message
+
+
+def test_a_lost_queue_message_costs_seconds_only(account: HostingAccount, mms: MMS) -> None:
+    operation = register(account)
+    assert not dispatch.tick(), "the queue message has its chance first"
+    later(operation, 5)
+    wait(dispatch.tick())
+    assert Operation.objects.get().state == State.SUCCEEDED
+
+
+def test_a_dead_workers_operation_is_looked_into(account: HostingAccount) -> None:
+    operation = register(account)
+    Operation.objects.update(state=State.SENDING, sent_at=timezone.now(), claimed_until=timezone.now(), attempts=1)
+    dispatch.sweep()
+    operation.refresh_from_db()
+    assert operation.state == State.UNCERTAIN
+    assert operation.next_poll_at
+
+
+def test_what_could_not_be_sent_for_an_hour_has_failed(account: HostingAccount) -> None:
+    HostingAccount.objects.update(base_url="http://127.0.0.1:1")
+    operation = later(turn(register(account)), 3700)
+    HostingAccount.objects.update(error_at=operation.requested_at)
+    dispatch.sweep()
+    operation.refresh_from_db()
+    assert operation.state == State.FAILED
+    assert "Nothing was sent" in operation.error_message
+
+
+def test_polling_slows_stops_after_a_day_and_can_be_resumed(account: HostingAccount, mms: MMS) -> None:
+    operation = later(turn(build(account)), 30 * 60)
+    operation = turn(operation)
+    assert 13 < (operation.next_poll_at - timezone.now()).total_seconds() < 17
+    operation = turn(later(operation, 24 * 3600))
+    assert operation.next_poll_at is None
+    assert "resume" in operation.error_message
+    operation = turn(operations.resume(operation, "ann"))
+    assert operation.next_poll_at
+    mms.end()
+    assert turn(operation).state == State.SUCCEEDED
+
+
+def test_a_server_that_hangs_holds_up_nobody_else(account: HostingAccount, mms: MMS) -> None:
+    with MMS() as other:
+        second = account_at(other.url, "other")
+        mms.plan("POST", "models", faults.hang(3), times=30)
+        for n in range(30):
+            later(register(account, name=f"slow-{n}"), 10)
+        slow = dispatch.tick()
+        quick = later(register(second), 10)
+        wait(dispatch.tick(), timeout=1)
+        quick.refresh_from_db()
+        assert quick.state == State.SUCCEEDED
+        assert 0 < len(mms.calls("POST")) <= dispatch.PER_ACCOUNT
+        mms._plans.clear()
+        wait(slow)
+
+
+def test_cancel_before_sending_sends_nothing(account: HostingAccount, mms: MMS) -> None:
+    operation = operations.cancel(register(account), "bob")
+    assert operation.state == State.CANCELED
+    assert turn(operation).state == State.CANCELED
+    assert not mms.requests
+
+
+def test_a_server_that_cannot_cancel_leaves_the_operation_running(account: HostingAccount, mms: MMS) -> None:
+    operation = turn(build(account))
+    operations.cancel(operation, "ann")
+    operation = turn(operation)
+    assert operation.state == State.NOT_STARTED
+    assert "goes on" in operation.error_message
+    assert not operation.cancel_requested
+
+
+def test_a_log_is_followed_while_the_operation_runs(account: HostingAccount, mms: MMS) -> None:
+    mms.extensions = True
+    operation = turn(build(account))
+    mms.logs[operation.mms_operation_id] = b"step 1\nstep 2\nste"
+    turn(operation)
+    part = live.read_log(live.operation_log_key(operation))
+    assert part.lines == ["step 1", "step 2"]
+    mms.logs[operation.mms_operation_id] += f"p 3 {PASSWORD}\nthe end".encode()
+    mms.end()
+    turn(operation)
+    assert live.read_log(live.operation_log_key(operation), part.position).lines == ["step 3 …", "the end"]
+
+
+def test_a_server_without_logs_is_asked_once(account: HostingAccount, mms: MMS) -> None:
+    operation = turn(build(account))
+    for _ in range(3):
+        turn(operation)
+    assert len(mms.calls("GET", "/log")) == 1
+    assert live.read_log(live.operation_log_key(operation)).reported is False
+
+
+def test_no_secret_is_in_redis_or_in_an_operation(account: HostingAccount, mms: MMS, live_redis: redis.Redis) -> None:
+    echo = {"code": "Denied", "message": f"login puller:{PASSWORD} failed"}
+    turn(build(account))
+    mms.end("Failed", echo)
+    turn(Operation.objects.get())
+    mms.plan("POST", "services", faults.status(400, {"error": {"message": f"bad kubeconfig {KUBE_CONFIG}"}}))
+    turn(deploy(account))
+    told = json.dumps(list(Operation.objects.values()), default=str)
+    for key in live_redis.scan_iter():
+        told += str(key) + str(live_redis.dump(key))
+    queued = live_redis.lrange("celery", 0, -1)
+    assert queued, "the queue messages are in there"
+    told += str(queued)
+    for secret in (PASSWORD, KUBE_TOKEN, MMS.token):
+        assert secret not in told
+    assert Operation.objects.filter(state=State.FAILED, error_message__contains="…").count() == 2
