@@ -79,7 +79,7 @@ class NewManifest:
     description: str
 
     def to_wire(self) -> dict[str, Any]:
-        properties = {_PROPERTIES[name]: value for name, value in self.properties.items() if value}
+        properties = {_PROPERTIES.get(name, name): value for name, value in self.properties.items() if value}
         body = {
             "description": self.description,
             "modelType": "Registered",
