@@ -11,6 +11,7 @@ from dashboard.lineage import NOUN, lineage
 from dashboard.rows import newest_operations, with_badges
 from deployments.models import Asset, HostingAccount
 from deployments.models.operation import State
+from deployments.operations import needs_decision
 
 HISTORY = 10  # operations shown
 NEEDS_WORDS = {State.FAILED, State.CANCELED, State.UNCERTAIN}
@@ -52,4 +53,5 @@ def _story(row: Any) -> dict[str, Any]:
         return {}
     history = newest_operations(row.account, row.operations.all(), HISTORY)
     newest = history[0] if history else None
-    return {"history": history, "failure": newest if newest and newest.state in NEEDS_WORDS else None}
+    failure = newest if newest and newest.state in NEEDS_WORDS else None
+    return {"history": history, "failure": failure, "needs_decision": bool(failure and needs_decision(failure))}

@@ -17,6 +17,7 @@ from dashboard.lineage import NOUN
 register = template.Library()
 
 UNITS = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
+NOTHING = SafeString('<span class="muted">–</span>')
 DATE_AFTER = 30 * 86400  # seconds; older than that, a date says more than a number of days
 
 
@@ -36,7 +37,7 @@ def relative(then: datetime, now: datetime | None = None) -> str:
 def when(value: datetime | None) -> SafeString:
     """A <time> with the relative time as text and the exact one in its title; a dash for None."""
     if value is None:
-        return format_html('<span class="muted">–</span>')
+        return NOTHING
     exact = f"{timezone.localtime(value):%Y-%m-%d %H:%M:%S %Z}"
     return format_html('<time datetime="{}" title="{}">{}</time>', value.isoformat(), exact, relative(value))
 
@@ -59,7 +60,7 @@ def nav_link(context: Context, url_name: str, label: str) -> SafeString:
 def link_to(context: Context, row: Any) -> SafeString:
     """The name of a resource, linked to its page; a dash for None."""
     if row is None:
-        return format_html('<span class="muted">–</span>')
+        return NOTHING
     return format_html(
         '<a href="{}">{}</a>', reverse(f"get_{NOUN[type(row)]}", args=[context["account"].name, row.pk]), row
     )

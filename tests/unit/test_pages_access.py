@@ -1,0 +1,157 @@
+"""Who gets to see which page: every URL of the site, walked as every kind of person."""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from django.contrib.auth import get_user_model
+from django.http import HttpResponse
+from django.test import Client
+from django.urls import URLPattern, URLResolver, get_resolver, reverse
+
+from dashboard.access import RANK
+from dashboard.models import Role
+from tests.unit.people import Cast, Lab, make_cast, make_lab
+from tests.unit.workshop import sign_in
+
+pytestmark = pytest.mark.django_db
+PEOPLE = {"viewer": 1, "scientist": 2, "operator": 3, "admin": 4}
+
+
+@pytest.fixture
+def lab(live_redis: Any) -> Lab:
+    return make_lab()
+
+
+@pytest.fixture
+def cast(lab: Lab) -> Cast:
+    return make_cast(lab.account)
+
+
+def patterns(resolver: URLResolver | None = None) -> Iterator[URLPattern]:
+    for pattern in (resolver or get_resolver()).url_patterns:
+        if isinstance(pattern, URLResolver):
+            yield from patterns(pattern)
+        else:
+            yield pattern
+
+
+VIEWS = {pattern.name: pattern.callback for pattern in patterns()}
+ROUTES = {pattern.name: str(pattern.pattern) for pattern in patterns()}
+OF_AN_ACCOUNT = sorted(name for name, view in VIEWS.items() if isinstance(getattr(view, "required_role", None), Role))
+
+
+def address(name: str, lab: Lab) -> str:
+    """The URL of the page called `name`, of the lab's own things."""
+    route = ROUTES[name]
+    arguments: dict[str, Any] = {} if route.startswith("accounts/") else {"account": lab.account.name}
+    if "<slug:account>" in route:
+        arguments["account"] = lab.account.name
+    if ":pk>" in route:
+        arguments["pk"] = getattr(lab, route.partition("/")[0].removesuffix("s")).pk
+    return reverse(name, kwargs=arguments)
+
+
+def visit(client: Client, url: str) -> HttpResponse:
+    answer = client.get(url)
+    return client.post(url) if answer.status_code == 405 else answer
+
+
+@pytest.mark.parametrize("name", sorted(VIEWS))
+def test_every_view_says_who_may_use_it(name: str) -> None:
+    assert getattr(VIEWS[name], "required_role", None) in {*Role, "signed in", "anyone"}, f"{name} names no role"
+
+
+@pytest.mark.parametrize("name", OF_AN_ACCOUNT)
+def test_who_is_not_signed_in_is_led_to_sign_in_and_back(name: str, lab: Lab, cast: Cast) -> None:
+    answer = visit(cast.anonymous, address(name, lab))
+    assert answer.status_code == 302
+    assert answer.headers["Location"].startswith("/sign-in/?next=/")
+
+
+@pytest.mark.parametrize("name", OF_AN_ACCOUNT)
+def test_for_a_stranger_the_account_does_not_exist(name: str, lab: Lab, cast: Cast) -> None:
+    url = address(name, lab)
+    answer = visit(cast.stranger, url)
+    assert answer.status_code == 404
+    nowhere = visit(cast.stranger, url.replace("/lab/", "/no-such/", 1))
+    without_names = [re.sub(r"lab|no-such|[\w-]{60,}", "", page.text) for page in (answer, nowhere)]
+    assert without_names[0] == without_names[1]
+
+
+@pytest.mark.parametrize("name", OF_AN_ACCOUNT)
+def test_members_get_what_their_role_allows_and_are_told_what_is_missing(name: str, lab: Lab, cast: Cast) -> None:
+    needed: Role = VIEWS[name].required_role  # type: ignore[union-attr]
+    own = name != "delete_service"  # which belongs to nobody here: see its own test
+    for person, rank in PEOPLE.items():
+        answer = visit(cast.everybody()[person], address(name, lab))
+        if rank < RANK[needed]:
+            assert answer.status_code == 403, (person, name)
+            assert f"“{needed.label}”" in answer.text
+        elif own:
+            assert answer.status_code < 500, (person, name)
+            assert answer.status_code not in {401, 403}, (person, name)
+
+
+def test_nothing_of_another_account_is_reached_through_ones_own(lab: Lab, cast: Cast) -> None:
+    for noun in ("model", "asset", "manifest", "image", "service", "operation"):
+        pk = getattr(lab, noun).pk
+        assert cast.stranger.get(reverse(f"get_{noun}", args=["elsewhere", pk])).status_code == 404
+
+
+def test_a_session_that_ended_inside_an_htmx_call_leads_to_a_whole_sign_in_page_and_back(lab: Lab) -> None:
+    here = "http://testserver/accounts/lab/models/?q=iris"
+    answer = Client().get("/accounts/lab/models/", headers={"HX-Request": "true", "HX-Current-URL": here})
+    assert answer.status_code == 200
+    assert answer.headers["HX-Redirect"] == "/sign-in/?next=/accounts/lab/models/%3Fq%3Diris"
+
+
+@pytest.mark.parametrize("here", ["https://evil.example/accounts/lab/", "javascript:alert(1)", "//evil.example/x"])
+def test_sign_in_never_leads_to_another_site(here: str, lab: Lab) -> None:
+    answer = Client().get("/accounts/lab/", headers={"HX-Request": "true", "HX-Current-URL": here})
+    assert answer.headers["HX-Redirect"] == "/sign-in/?next=/"
+
+
+def test_a_form_sent_after_the_session_ended_leads_back_to_the_page_it_was_on(lab: Lab) -> None:
+    came_from = {"Referer": "http://testserver/accounts/lab/services/"}
+    answer = Client().post(f"{lab.url}refresh/", headers=came_from)
+    assert answer.headers["Location"] == "/sign-in/?next=/accounts/lab/services/"
+
+
+def test_pages_are_kept_by_no_cache(lab: Lab, cast: Cast) -> None:
+    answer = cast.viewer.get(f"{lab.url}models/")
+    assert "no-store" in answer.headers["Cache-Control"]
+    assert "HX-Request" in answer.headers["Vary"]
+
+
+def test_a_person_without_accounts_is_told_whom_to_ask(db: None) -> None:
+    page = sign_in("nina").get("/")
+    assert "not a member of any hosting account" in page.text
+    assert "create_user nina" in page.text
+
+
+def test_the_first_page_is_the_account_used_last(lab: Lab, cast: Cast) -> None:
+    assert cast.admin.get("/").headers["Location"] == "/accounts/elsewhere/"
+    cast.admin.get(lab.url)
+    assert cast.admin.get("/").headers["Location"] == "/accounts/lab/"
+
+
+def test_a_person_signs_in_where_they_wanted_to_go_and_out_again(lab: Lab) -> None:
+    get_user_model().objects.create_superuser("root", password="a long enough one")
+    browser = Client()
+    wrong = browser.post("/sign-in/", {"username": "root", "password": "guess", "next": lab.url})
+    assert "Please enter a correct" in wrong.text
+    right = browser.post("/sign-in/", {"username": "root", "password": "a long enough one", "next": lab.url})
+    assert right.headers["Location"] == lab.url
+    assert browser.get(lab.url).status_code == 200
+    assert browser.post("/sign-out/").headers["Location"] == "/sign-in/"
+    assert browser.get(lab.url).status_code == 302
+
+
+def test_the_colours_chosen_stay_and_another_site_is_no_way_back(lab: Lab, cast: Cast) -> None:
+    answer = cast.viewer.post("/colours/", {"theme": "dark", "next": "https://evil.example/"})
+    assert answer.headers["Location"] == "/"
+    assert 'data-theme="dark"' in cast.viewer.get(f"{lab.url}models/").text
+    cast.viewer.post("/colours/", {"theme": "system", "next": lab.url})
+    assert 'data-theme="system"' in cast.viewer.get(f"{lab.url}models/").text
