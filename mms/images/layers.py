@@ -116,7 +116,11 @@ class _Unpacked:
             data = self._zlib.unconsumed_tail or self._file.read(BLOCK)
             if not data:
                 raise Damaged("The blob ends too early.")
-            if block := self._zlib.decompress(data, size):
+            try:
+                block = self._zlib.decompress(data, size)
+            except zlib.error as error:
+                raise Damaged(f"The blob is damaged: {error}") from error
+            if block:
                 self._hash.update(block)
                 return block
         return b""
