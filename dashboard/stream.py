@@ -9,9 +9,13 @@ and no database connection; who may see what is asked again every RECHECK_SECOND
 import asyncio
 import json
 import logging
+import signal
+import threading
 from collections import Counter
 from collections.abc import Awaitable, Callable, MutableMapping
+from contextlib import suppress
 from dataclasses import dataclass
+from types import FrameType
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -88,6 +92,14 @@ class Hub:
         )
         self._connections: set[Connection] = set()
         self._reader: asyncio.Task[None] | None = None
+        self.closed = False
+        _when_stopped(self.close)
+
+    def close(self) -> None:
+        """End all streams: the server is about to stop, and would wait for them."""
+        self.closed = True
+        for connection in self._connections:
+            connection.lost.set()
 
     async def join(self, connection: Connection, after: str) -> list[Event]:
         """Feed `connection` from now on; returns what happened since position `after`. Raises RedisError."""
@@ -155,6 +167,27 @@ class Hub:
         return [_event(_position(name.decode()), fields) for name, fields in entries]
 
 
+def _when_stopped(act: Callable[[], None]) -> None:
+    """Call `act` on the event loop when this process is told to stop: uvicorn says nothing to open responses."""
+    if threading.current_thread() is not threading.main_thread():
+        return
+    loop = asyncio.get_running_loop()
+
+    def follow(number: signal.Signals) -> None:
+        before = signal.getsignal(number)
+
+        def stop(received: int, frame: FrameType | None) -> None:
+            loop.call_soon_threadsafe(act)
+            if callable(before):
+                before(received, frame)
+
+        if callable(before):
+            signal.signal(number, stop)
+
+    follow(signal.SIGTERM)
+    follow(signal.SIGINT)
+
+
 def _position(text: str) -> Position:
     """A Redis stream id as numbers that can be compared; raises ValueError ("0" is what a page says without Redis)."""
     time, _, number = text.partition("-")
@@ -202,6 +235,8 @@ class Stream:
         if self._hub is None:
             self._hub = Hub()
         connection = Connection(*reader)
+        if self._hub.closed:
+            return await _refuse(send, 503, "The site is being restarted.")
         if self._hub.count(connection.user_id) >= CONNECTIONS_PER_USER:
             return await _refuse(send, 429, "Too many pages of yours are open; this one asks now and then instead.")
         after = header(scope, b"last-event-id") or _asked_position(scope)
@@ -218,7 +253,9 @@ class Stream:
             )
         finally:
             self._hub.leave(connection)
-        await send({"type": "http.response.body", "body": b""})
+        with suppress(TimeoutError):  # one who does not read does not read this either
+            async with asyncio.timeout(1):
+                await send({"type": "http.response.body", "body": b""})
 
 
 application = Stream()
