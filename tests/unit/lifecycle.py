@@ -1,5 +1,6 @@
 """What the tests of the lifecycle share: an account at a server, rows in it, and a worker's turn without a worker."""
 
+import json
 from datetime import timedelta
 from typing import Any
 
@@ -12,7 +13,7 @@ from tests.doubles.mms import MMS
 
 PASSWORD = "registry-password-7351"
 KUBE_TOKEN = "kube-token-99182736"
-KUBE_CONFIG = (
+KUBE_CONFIG = json.dumps({"clusters": [{"cluster": {"server": "https://k8s.example"}}], "users": [{"token": KUBE_TOKEN}]})
     f'{{"clusters": [{{"cluster": {{"server": "https://k8s.example"}}}}], "users": [{{"token": "{KUBE_TOKEN}"}}]}}'
 )
 
