@@ -52,7 +52,7 @@ def roll_out(operation: Operation) -> None:
         except (RolloutFailed, Refused) as failure:
             _give_up(engine, revision, str(failure))
             raise
-        _switch(revision)
+    _switch(revision)  # again, too, where a worker was killed right after it: the route may not have been written
     while _patiently(lambda: stop_drained(engine, revision.service)):
         time.sleep(LOOK_SECONDS)
 
