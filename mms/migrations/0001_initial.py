@@ -24,7 +24,7 @@ class Migration(migrations.Migration):
             ],
             options={
                 "constraints": [
-                    models.UniqueConstraint(fields=("subscription", "resource_group", "name"), name="mms_account")
+                    models.UniqueConstraint(fields=("subscription", "resource_group", "name"), name="mms_account_names")
                 ],
             },
         ),
