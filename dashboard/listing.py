@@ -66,7 +66,7 @@ class Listing:
     def __init__(self, request: HttpRequest, account: HostingAccount, everything: QuerySet, shape: Shape) -> None:
         self.account, self.shape, self.everything = account, shape, everything
         asked = request.GET
-        self.q = asked.get("q", "").strip()[:200]
+        self.q = asked.get("q", "").replace("\x00", "").strip()[:200]
         self.chosen = [state for state in asked.getlist("state") if state in shape.states]
         self.toggled = [name for name in shape.toggles if asked.get(name) == "1"]
         self.exact = {name: asked[name] for name, known in shape.exact.items() if asked.get(name) in dict(known)}

@@ -1,0 +1,82 @@
+"""Text from people and from servers never becomes markup, a link of another scheme, or a crash."""
+
+from typing import Any
+
+import pytest
+from django.test import Client
+
+from deployments.models import HostingAccount
+from deployments.models.operation import State
+from tests.unit.people import Lab, make_cast, make_lab, make_operation
+
+pytestmark = pytest.mark.django_db
+EVIL = "\"><img src=x onerror=alert(1)>' hx-get='/evil' <script>alert(2)</script>{{ 7|add:7 }}{% now %}\u202e"
+MARKS = ("<img", "<script>alert", "hx-get='/evil'", "{% now")
+
+
+@pytest.fixture
+def lab(live_redis: Any) -> Lab:
+    lab = make_lab()
+    for row in (lab.model, lab.manifest, lab.image, lab.service):
+        row.description = row.created_by = EVIL
+    lab.model.name = lab.service.name = lab.cluster.name = lab.registry.name = EVIL[:60]
+    lab.asset.name = EVIL[:30]
+    lab.asset.mime_type = lab.model.mime_type = EVIL
+    lab.model.tags = [EVIL]
+    lab.model.url = lab.asset.url = f"javascript:alert(1)//{EVIL}"
+    lab.manifest.driver_program = lab.manifest.runtime_type = EVIL[:60]
+    lab.manifest.asset_list = [{"id": EVIL, "url": f"data:text/html,{EVIL}", "mime_type": EVIL, "unpack": False}]
+    lab.manifest.properties = {"pip_requirements": EVIL, "conda_env_file": EVIL, EVIL: EVIL}
+    lab.image.digest = EVIL[:90]
+    lab.image.registry_location = EVIL
+    lab.service.state, lab.service.health, lab.service.health_detail = EVIL[:60], EVIL[:30], EVIL
+    lab.service.scoring_uri = f"http://127.0.0.1:9/{EVIL}"
+    lab.service.revisions = [{"number": EVIL, "state": EVIL, "detail": EVIL, "image_id": EVIL, "activated_at": EVIL}]
+    for row in (lab.model, lab.asset, lab.manifest, lab.image, lab.cluster, lab.registry, lab.service):
+        row.save()
+    details = [{"code": EVIL, "message": f"{EVIL}\n{EVIL}", "target": EVIL}, {"message": EVIL, "target": EVIL}]
+    more = {"error_code": EVIL[:90], "error_message": EVIL, "error_details": details, "requested_by": EVIL}
+    for row in (lab.model, lab.manifest, lab.image, lab.service):
+        lab.operation = make_operation(row, state=State.FAILED, **more)
+    HostingAccount.objects.filter(pk=lab.account.pk).update(error=EVIL)
+    return lab
+
+
+@pytest.fixture
+def reader(lab: Lab) -> Client:
+    return make_cast(lab.account).admin
+
+
+def pages(lab: Lab) -> list[str]:
+    nouns = ["model", "asset", "manifest", "image", "service", "operation"]
+    lists = [f"{lab.url}{noun}s/" for noun in nouns]
+    return [lab.url, *lists, *(f"{lab.url}{noun}s/{getattr(lab, noun).pk}/" for noun in nouns)]
+
+
+def test_hostile_text_stays_text_on_every_page(lab: Lab, reader: Client) -> None:
+    for url in pages(lab):
+        page = reader.get(url)
+        assert page.status_code == 200
+        assert not [mark for mark in MARKS if mark in page.text.replace("{% now %}", "")], url
+        assert "&lt;img src=x" in page.text, url
+
+
+def test_no_address_becomes_a_link_of_another_scheme(lab: Lab, reader: Client) -> None:
+    for url in pages(lab):
+        page = reader.get(url).text
+        assert 'href="javascript:' not in page
+        assert 'href="data:' not in page
+
+
+def test_a_hostile_query_stays_text_and_keeps_the_page_up(lab: Lab, reader: Client) -> None:
+    for name in ("q", "state", "sort", "page", "kind", "model", "newest"):
+        page = reader.get(f"{lab.url}models/", {name: EVIL})
+        assert page.status_code == 200
+        assert "<img" not in page.text
+
+
+@pytest.mark.parametrize("text", ["\x00", "%", "_", "\\", "'", "a" * 5000, "9" * 40])
+def test_odd_characters_in_a_search_are_only_looked_for(text: str, lab: Lab, reader: Client) -> None:
+    assert reader.get(f"{lab.url}models/", {"q": text}).status_code == 200
+    assert reader.get(f"{lab.url}models/", {"page": text}).status_code == 200
+    assert reader.get(f"{lab.url}services/", {"model": text}).status_code in {200, 404}
