@@ -6,6 +6,7 @@ does not grow with the rows.
 """
 
 from collections.abc import Callable, Iterable
+from concurrent.futures import Future
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -54,18 +55,22 @@ def request_refresh(account: HostingAccount) -> None:
 # --- for workers --------------------------------------------------------------------------------------------------
 
 
-def refresh_due() -> None:
-    """Start reading every list that is due, each account in a thread of its own."""
-    watched = {int(pk) for pk in live.interested("account:")} | set(
-        Operation.objects.filter(state__in=OPEN).values_list("account_id", flat=True)
-    )
+def refresh_due() -> "list[Future[None]]":
+    """Start reading every list that is due, each account in a thread of its own. Returns at once with what started."""
+    watched = {int(pk) for pk in live.interested("account:")} | _in_flight()
     forced = {int(pk) for pk in live.interested("refresh:")}
     ready = set(HostingAccount.objects.filter(callable_now()).values_list("pk", flat=True)) | forced
+    started = []
     for account in HostingAccount.objects.filter(pk__in=ready).annotate(ended=Max("operations__finished_at")):
         nouns = list(LISTS) if account.pk in forced else _due_lists(account, account.pk in watched)
-        live.forget_interest(f"refresh:{account.pk}")
-        if nouns or account.pk in watched:
-            CALLS.submit(account.pk, refresh, nouns)
+        if nouns and (future := CALLS.submit(account.pk, refresh, nouns)):
+            live.forget_interest(f"refresh:{account.pk}")
+            started.append(future)
+    return started
+
+
+def _in_flight() -> set[int]:
+    return set(Operation.objects.filter(state__in=OPEN).values_list("account_id", flat=True))
 
 
 def refresh(account_id: int, nouns: Iterable[type[Any]]) -> None:

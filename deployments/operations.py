@@ -212,6 +212,7 @@ def manifest_as_json(manifest: Manifest) -> dict[str, Any]:
 
 def _check(account: HostingAccount, kind: str, chosen: dict[str, Any]) -> None:
     wanted.check_account(account, chosen)
+    wanted.check_there(chosen)
     wanted.REQUEST[kind](**chosen)
 
 

@@ -42,6 +42,12 @@ def attempt(command: Callable[[redis.Redis], Any], fallback: Answer) -> Answer |
         return fallback
 
 
+def forget_outage() -> None:
+    """Try Redis again at once."""
+    global _down_until
+    _down_until = 0.0
+
+
 def claim(name: str, seconds: int, fallback: bool) -> bool:
     """Whether nobody else is at `name` now; it is ours until `release`, or for `seconds` should this process die."""
     return bool(attempt(lambda link: link.set(f"claim:{name}", 1, nx=True, ex=seconds), fallback=fallback))

@@ -151,6 +151,14 @@ def check_account(account: HostingAccount, chosen: dict[str, Any]) -> None:
                 raise Refused(name, "There is no such thing in this account.")
 
 
+def check_there(chosen: dict[str, Any]) -> None:
+    """Refuse what the server no longer has. Asked when somebody submits, not when their operation is sent."""
+    for name, value in chosen.items():
+        for row in value if isinstance(value, list | tuple) else [value]:
+            if isinstance(row, Mirrored) and row.vanished_at:
+                raise Refused(name, f"“{row}” is no longer there at the server.")
+
+
 def check_url(field: str, url: str) -> None:
     try:
         parts = urlsplit(url)
@@ -166,9 +174,7 @@ def check_length(field: str, value: str, limit: int) -> None:
 
 
 def known(field: str, row: Mirrored) -> str:
-    """The row's id at the server. Raises Refused where it has none yet, or is gone."""
-    if row.vanished_at:
-        raise Refused(field, f"“{row}” is no longer there at the server.")
+    """The row's id at the server. Raises Refused where it has none yet."""
     if not row.mms_id:
         raise Refused(field, f"“{row}” is not ready: wait for the operation that makes it.")
     return row.mms_id

@@ -13,8 +13,8 @@ from tests.doubles.mms import MMS
 
 PASSWORD = "registry-password-7351"
 KUBE_TOKEN = "kube-token-99182736"
-KUBE_CONFIG = json.dumps({"clusters": [{"cluster": {"server": "https://k8s.example"}}], "users": [{"token": KUBE_TOKEN}]})
-    f'{{"clusters": [{{"cluster": {{"server": "https://k8s.example"}}}}], "users": [{{"token": "{KUBE_TOKEN}"}}]}}'
+KUBE_CONFIG = json.dumps(
+    {"clusters": [{"cluster": {"server": "https://k8s.example"}}], "users": [{"user": {"token": KUBE_TOKEN}}]}
 )
 
 
