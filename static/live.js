@@ -5,9 +5,10 @@
   const { stream, position: rendered } = document.body.dataset;
   if (!stream) return;
   const words = { live: "live", "catching up": "catching up", polling: "asking every 5 s" };
+  const outermost = "[data-refresh]:not([data-refresh] [data-refresh])"; // a list fetches its rows with itself
   const wanted = new Set();
   let position = rendered || "0";
-  let source, polling, retry, refreshing;
+  let source, polling, retry, patience, refreshing;
   let anyAt = 0;
 
   function mark(state) {
@@ -52,38 +53,57 @@
 
   function onResync(event) {
     position = event.lastEventId;
-    refresh("[data-refresh]");
+    refresh(outermost);
   }
 
   function poll(on) {
     clearInterval(polling);
-    polling = on ? setInterval(() => refresh("[data-refresh]"), 5000) : undefined;
+    polling = on ? setInterval(() => refresh(outermost), 5000) : undefined;
+  }
+
+  function startPolling() {
+    mark("polling");
+    poll(true);
+  }
+
+  function catchUp() {
+    if (polling) return;
+    mark("catching up");
+    patience ??= setTimeout(startPolling, 5000);
   }
 
   function onError() {
-    if (source.readyState !== EventSource.CLOSED) return mark("catching up"); // the browser tries again by itself
+    if (source.readyState !== EventSource.CLOSED) return catchUp(); // the browser tries again by itself
     disconnect();
-    mark("polling");
-    poll(true);
+    startPolling();
     retry = setTimeout(connect, 5000 + 5000 * Math.random());
+  }
+
+  function onLive() {
+    stopWaiting();
+    poll(false);
+    mark("live");
   }
 
   function connect() {
     if (source || document.hidden) return;
     clearTimeout(retry);
+    catchUp();
     source = new EventSource(`${stream}?position=${encodeURIComponent(position)}`);
-    source.onopen = () => mark("catching up");
     source.onerror = onError;
     source.addEventListener("badge", onBadge);
     source.addEventListener("resync", onResync);
-    source.addEventListener("live", () => {
-      mark("live");
-      poll(false);
-    });
+    source.addEventListener("live", onLive);
+  }
+
+  function stopWaiting() {
+    clearTimeout(retry);
+    clearTimeout(patience);
+    patience = undefined;
   }
 
   function disconnect() {
-    clearTimeout(retry);
+    stopWaiting();
     poll(false);
     source?.close();
     source = undefined;

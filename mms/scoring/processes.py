@@ -72,7 +72,8 @@ class Parent:
 
 
 def _flags() -> list[str]:
-    return ["-P"] if sys.flags.safe_path else []
+    """The options of the interpreter that keep this process's imports to the image; children are to have them too."""
+    return [*(["-P"] if sys.flags.safe_path else []), *(["-S"] if sys.flags.no_site else [])]
 
 
 def serve(settings: Settings) -> int:
