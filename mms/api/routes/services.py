@@ -1,12 +1,11 @@
-from pathlib import Path
+from functools import partial
 from uuid import UUID
 
-from django.conf import settings
 from django.db import transaction
 from django.db.models import Prefetch, QuerySet
 from django.utils import timezone
 
-from mms import operations, routes
+from mms import operations
 from mms.api import answers, schemas
 from mms.api.accepted import accepted
 from mms.api.errors import ApiError, bad_field, conflict, not_found
@@ -17,7 +16,7 @@ from mms.api.routes.manifests import find_manifest
 from mms.engines.base import Refused
 from mms.keys import new_key
 from mms.models import OPEN, Image, Operation, Revision, Service
-from mms.services import engine_for, read_logs
+from mms.services import engine_for, publish_route, read_logs
 
 REVISIONS_SHOWN = 20
 LOG_CHUNK = 65536  # bytes
@@ -138,7 +137,7 @@ def _delete(request: Request, id: UUID) -> Operation:
             service=service,
             **identity(request),
         )
-        transaction.on_commit(lambda: routes.remove(Path(settings.MMS_DIR) / "routes", str(id)))
+        transaction.on_commit(partial(publish_route, service), robust=True)  # withdraws it, for it is deleted
         return operations.accept(operation)
 
 
