@@ -94,7 +94,8 @@
   byId("upload-send").hidden = true;
   byId("stored-remove").hidden = false;
   byId("upload-field").hidden = Boolean(token.value);
-  file.addEventListener("change", () => file.files.length && start(file.files[0]));
+  const chosen = () => file.files.length && start(file.files[0]);
+  file.addEventListener("change", chosen);
   byId("upload-stop").addEventListener("click", () => {
     sendAfterwards = false;
     request?.abort();
@@ -112,4 +113,5 @@
     byId("upload-text").textContent += " – the form is sent when the file is there";
   });
   addEventListener("beforeunload", (event) => request && event.preventDefault());
+  chosen(); // before this script was there, or before Back led here
 })();

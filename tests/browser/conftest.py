@@ -1,0 +1,64 @@
+"""A headless Chromium, and people signed in with it at the running site."""
+
+import os
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from tests.conftest import chromium
+from tests.site import Site
+
+PASSWORD = "a phrase for tests"
+SECONDS = 1000  # of the milliseconds that Playwright counts in
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    # The loop that Playwright runs in this thread would make Django refuse the database to later tests.
+    os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "true"
+    with sync_playwright() as playwright:
+        running = playwright.chromium.launch(executable_path=chromium(), args=["--no-sandbox"])
+        yield running
+        running.close()
+
+
+@pytest.fixture
+def sign_in(browser: Browser, site: Site) -> Iterator[Callable[..., Page]]:
+    """`sign_in("sam", "scientist")`: a page on which that person, made if need be, has signed in by the form.
+
+    Fails at the end of the test when a page reported a script error or a violated content security policy.
+    """
+    complaints: list[str] = []
+    contexts = []
+
+    def listen(message: Any) -> None:
+        if message.type == "error" and "Failed to load resource" not in message.text:
+            complaints.append(message.text)
+
+    def enter(name: str, role: str, **options: Any) -> Page:
+        command = ["create_user", name, "--role", role, "--account", "local", "--password-stdin"]
+        if name not in people:
+            site.manage(*command, stdin=PASSWORD)
+            people.add(name)
+        context = browser.new_context(base_url=site.url, **options)
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(10 * SECONDS)
+        page.on("console", listen)
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.goto("/")
+        page.get_by_label("Name").fill(name)
+        page.get_by_label("Password").fill(PASSWORD)
+        page.keyboard.press("Enter")
+        expect(page.get_by_role("heading", level=1)).to_be_visible()
+        return page
+
+    yield enter
+    for context in contexts:
+        context.close()
+    assert not complaints
+
+
+people: set[str] = set()  # who has been made at the site of this run
