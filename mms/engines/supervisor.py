@@ -36,8 +36,11 @@ GIVEN_UP = frozenset({State.STOPPED, State.EXITED, State.FATAL, State.UNKNOWN})
 class Reason(IntEnum):
     """Why supervisord refuses a call (supervisor.xmlrpc.Faults)."""
 
+    BAD_ARGUMENTS = 3
     SHUTDOWN_STATE = 6
     BAD_NAME = 10
+    NO_FILE = 20
+    FAILED = 30
     ALREADY_STARTED = 60
     NOT_RUNNING = 70
     ALREADY_ADDED = 90
@@ -93,8 +96,8 @@ class Supervisor:
 
         supervisord forgets the exit status as soon as it starts a program again; its log does not.
         """
-        log = self._call("readLog", -LOG_TAIL_BYTES, 0, unless=set(range(1000))) or ""
-        exits = re.findall(rf"exited: {re.escape(name)} \(([^;]*)", log)
+        log = self._call("readLog", -LOG_TAIL_BYTES, 0, unless={Reason.BAD_ARGUMENTS, Reason.NO_FILE, Reason.FAILED})
+        exits = re.findall(rf"exited: {re.escape(name)} \(([^;]*)", log or "")
         return exits[-1] if exits else ""
 
     def _call(self, method: str, *arguments: Any, unless: set[Any] = frozenset()) -> Any:  # type: ignore[assignment]

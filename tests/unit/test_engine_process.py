@@ -4,6 +4,7 @@ import itertools
 import json
 import os
 import signal
+import socket
 import threading
 import time
 import uuid
@@ -219,6 +220,23 @@ def test_an_init_that_fails_is_hopeless_and_its_trace_is_in_the_log(engine: Proc
     assert "exit status 3" in seen.detail
     assert any("no such weights" in line for line in engine.last_lines(revision.service_id, 1, 20))
     assert f"exit status {worker.INIT_FAILED}" == INIT_FAILED
+
+
+def test_services_may_use_the_network_where_that_is_set(site: Site, engine: ProcessEngine) -> None:
+    open_engine = ProcessEngine(site.mms, site.run, site.socket, hidden=site.data, network=True)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        host, port = server.getsockname()
+        driver = f"import socket\ndef init(): pass\ndef run(body): socket.create_connection(({host!r}, {port}), 2)\n"
+        assert score(address(engine, started(open_engine, driver)), "") is None
+
+
+def test_a_limit_of_memory_fails_the_request_and_not_the_machine(site: Site, engine: ProcessEngine) -> None:
+    small = ProcessEngine(site.mms, site.run, site.socket, hidden=site.data, memory=512 * 1024**2)
+    driver = (
+        "def init(): pass\ndef run(body):\n    try: return len(bytearray(1024**3))\n"
+        "    except MemoryError: return 'no memory'\n"
+    )
+    assert score(address(engine, started(small, driver)), "") == "no memory"
 
 
 @pytest.mark.slow
