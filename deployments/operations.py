@@ -248,7 +248,7 @@ def _submit(
 
 def _announce(operation: Operation, row: Resource) -> None:
     queue.hint(operation)
-    live.publish_operation(operation, f"{NOUN[type(row)]}s")
+    live.publish_operation(operation, "operations", f"{NOUN[type(row)]}s")
 
 
 def _refuse_open(row: Resource) -> None:
