@@ -37,25 +37,29 @@ def publish_route(service: Service) -> None:
 
 def publish(service: Service) -> None:
     """The same for who holds the lock."""
-    route = route_of(service)
-    if route is None:
+    rows = Revision.objects.select_related("service")
+    active = rows.filter(service=service.pk, service__deleted_at=None, state="active").first()
+    if active is None:
         routes.remove(directory(), str(service.pk))
     else:
-        routes.write(directory(), route)
+        routes.write(directory(), route_to(active))
 
 
-def route_of(service: Service) -> routes.Route | None:
-    """The route that should be there, by the database; None for none."""
-    active = Revision.objects.select_related("service")
-    revision = active.filter(service=service.pk, service__deleted_at=None, state="active").first()
-    if revision is None:
-        return None
-    keys = (revision.service.primary_key, revision.service.secondary_key)
+def stands(active: Revision) -> bool:
+    """Whether the route to an active revision is written down as it should be."""
+    try:
+        return routes.read(directory(), str(active.service_id)) == route_to(active)
+    except (OSError, ValueError):
+        return False
+
+
+def route_to(active: Revision) -> routes.Route:
+    keys = (active.service.primary_key, active.service.secondary_key)
     return routes.Route(
-        service_id=str(service.pk),
-        name=revision.service.name,
-        revision=revision.number,
-        address=revision.address,
+        service_id=str(active.service_id),
+        name=active.service.name,
+        revision=active.number,
+        address=active.address,
         key_digests=[sha256(key.encode()).hexdigest() for key in keys if key],
         body_max_bytes=settings.MMS_BODY_MAX_BYTES,
         timeout=ANSWER_SECONDS,

@@ -7,7 +7,6 @@ from django.conf import settings
 from django.db.models import Q
 from django.utils import timezone
 
-from mms import routes
 from mms.engines import sandbox
 from mms.engines.base import Health, Observation, Refused, Unavailable
 from mms.engines.process import ProcessEngine
@@ -35,24 +34,34 @@ def watch() -> None:
 
 
 def _look(engine: ProcessEngine) -> None:
-    _stop_orphans(engine)
     for service in Service.objects.filter(revisions__state="draining").distinct():
         stop_drained(engine, service)
+    _look_at_active(engine)
+    _stop_orphans(engine)
+
+
+def _look_at_active(engine: ProcessEngine) -> None:
     active = list(Revision.objects.select_related("service", "image").filter(state="active", service__deleted_at=None))
-    if active:
-        with ThreadPoolExecutor(PROBES) as pool:
-            seen = list(pool.map(lambda one: engine.observe(str(one.service_id), one.number), active))
-        for revision, observation in zip(active, seen, strict=True):
+    if not active:
+        return
+    with ThreadPoolExecutor(PROBES) as pool:
+        seen = list(pool.map(lambda one: engine.observe(str(one.service_id), one.number), active))
+    for revision, observation in zip(active, seen, strict=True):
+        try:
             _look_after(engine, revision, observation)
+        except OSError:  # the others are looked after all the same
+            log.exception("Revision %s could not be looked after.", revision)
 
 
 def _look_after(engine: ProcessEngine, revision: Revision, seen: Observation) -> None:
-    if seen.health in {Health.CRASHED, Health.ABSENT} and _still_active(revision):
+    if seen.health in {Health.CRASHED, Health.ABSENT}:
+        if not _still_active(revision):  # replaced or deleted since the rows were read
+            return
         seen = _revive(engine, revision, seen)
     service = revision.service
     if (service.health, service.health_detail) != (seen.health, seen.detail):
-        Service.objects.filter(pk=service.pk).update(health=seen.health, health_detail=seen.detail)
-    if not _route_stands(service):
+        Service.objects.filter(pk=service.pk, deleted_at=None).update(health=seen.health, health_detail=seen.detail)
+    if not route.stands(revision):
         route.publish_route(service)
 
 
@@ -69,13 +78,6 @@ def _revive(engine: ProcessEngine, revision: Revision, seen: Observation) -> Obs
     if seen.health == Health.ABSENT:
         return Observation(Health.STARTING, "It was missing and is started again.")
     return seen
-
-
-def _route_stands(service: Service) -> bool:
-    try:
-        return routes.read(route.directory(), str(service.pk)) == route.route_of(service)
-    except (OSError, ValueError):
-        return False
 
 
 def _stop_orphans(engine: ProcessEngine) -> None:
