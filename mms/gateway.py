@@ -5,28 +5,24 @@ and keys, nothing else. A model's answer never becomes a page on our origin: wha
 JSON, sandboxed, and no cookie or credential passes in either direction.
 """
 
-import asyncio
 import hmac
 import ipaddress
 import json
 import logging
 import os
 import time
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from collections.abc import Iterable
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
-from mms import routes, upstream
+from mms import upstream
+from mms.client_side import Gone, Receive, Scope, Send, WhileWaited, next_part
 from mms.metrics import Metrics
+from mms.route_table import RouteTable, Unreadable
 from mms.routes import Route
 
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Headers = list[tuple[bytes, bytes]]
 
-ROUTE_SECONDS = 1.0  # a route is read again after this long
 BODY_SECONDS = 30.0  # a client may pause this long while it sends
 BUFFERED_MAX_BYTES = 256 * 1024**2  # of all bodies being held at a time
 METHODS = {b"": ("GET", "HEAD"), b"score": ("POST",), b"swagger.json": ("GET", "HEAD")}
@@ -51,16 +47,12 @@ class Failed(Exception):
         self.body = json.dumps({"error": {"code": code, "message": message}}).encode()
 
 
-class Gone(Exception):
-    """The client has left; nobody reads an answer."""
-
-
 class Gateway:
     """The ASGI application for everything below `prefix`."""
 
     def __init__(self, routes: Path, prefix: str = "/scoring", metrics_token: str | None = None) -> None:
         """`metrics_token`: bearer token of {prefix}/metrics; by default what METRICS_TOKEN says."""
-        self._table = _RouteTable(routes)
+        self._table = RouteTable(routes)
         self._prefix = prefix.rstrip("/") + "/"
         self._metrics_token = os.environ.get("METRICS_TOKEN", "") if metrics_token is None else metrics_token
         self._metrics = Metrics()
@@ -78,7 +70,7 @@ class Gateway:
         began = time.perf_counter()
         known = ""
         try:
-            route = self._table.find(service_id)
+            route = self._find(service_id)
             known = service_id
             status, body, headers = await self._answer(route, rest.rstrip("/"), scope, receive)
         except Failed as failure:
@@ -90,6 +82,15 @@ class Gateway:
             await _send(send, status, b"", [*JSON, *headers], len(body))
         else:
             await _send(send, status, body, [*JSON, *headers], len(body))
+
+    def _find(self, service_id: str, fresh: bool = False) -> Route:
+        try:
+            route = self._table.find(service_id, fresh)
+        except Unreadable:
+            raise Failed(503, "NoRoute", "The service's route cannot be read now; try again.", [_RETRY]) from None
+        if route is None:
+            raise Failed(404, "NotFound", "There is no such service.", [_CLOSE])
+        return route
 
     async def _answer(self, route: Route, path: str, scope: Scope, receive: Receive) -> tuple[int, bytes, Headers]:
         """Ask the service. Raises Failed or Gone."""
@@ -104,7 +105,8 @@ class Gateway:
         body = await self._read(route, scope, receive)
         self._buffered += len(body)
         try:
-            answer = await self._ask(route, path, scope, body)
+            async with WhileWaited(receive):
+                answer = await self._ask(route, path, scope, body)
         finally:
             self._buffered -= len(body)
         retry = answer.headers.get(b"retry-after")
@@ -122,7 +124,10 @@ class Gateway:
         parts: list[bytes] = []
         size, more = 0, True
         while more:
-            message = await _receive(receive)
+            try:
+                message = await next_part(receive, BODY_SECONDS)
+            except TimeoutError:
+                raise Failed(408, "TimedOut", "The rest of the body did not come.", [_CLOSE]) from None
             if part := message.get("body", b""):
                 size += len(part)
                 parts.append(part)
@@ -139,7 +144,7 @@ class Gateway:
                 return await self._pool.request(route.address, request, route.timeout, repeatable)
             except upstream.NotSent:
                 # An update may have moved the service since the route was read.
-                newer = self._table.find(route.service_id, fresh=True)
+                newer = self._find(route.service_id, fresh=True)
                 if newer.address == route.address:
                     raise
                 return await self._pool.request(newer.address, request, newer.timeout, repeatable)
@@ -157,10 +162,16 @@ class Gateway:
         if not self._may_read_metrics(scope):
             failure = Failed(403, "Forbidden", "Metrics are for this machine, or for holders of METRICS_TOKEN.")
             return await _send(send, 403, failure.body, JSON, len(failure.body))
-        self._table.forget_removed(self._metrics.forget)
+        self._metrics.keep(self._is_routed)
         body = self._metrics.render()
         plain = (b"content-type", b"text/plain; version=0.0.4; charset=utf-8")
         await _send(send, 200, body, [plain, *FIXED], len(body))
+
+    def _is_routed(self, service_id: str) -> bool:
+        try:
+            return self._table.find(service_id) is not None
+        except Unreadable:
+            return True
 
     def _may_read_metrics(self, scope: Scope) -> bool:
         if self._metrics_token and _same(_bearer(scope), _digest(self._metrics_token)):
@@ -176,43 +187,6 @@ class Gateway:
             if message["type"] == "lifespan.shutdown":
                 self._pool.close()
                 return
-
-
-class _RouteTable:
-    """Routes as last read. When the directory cannot be read the last known ones stay in use."""
-
-    def __init__(self, directory: Path) -> None:
-        self._directory = directory
-        self._known: dict[str, tuple[float, Route]] = {}
-
-    def find(self, service_id: str, fresh: bool = False) -> Route:
-        """The service's route, at most ROUTE_SECONDS old; raises Failed when there is none."""
-        now = time.monotonic()
-        known = self._known.get(service_id)
-        if known and now < known[0] and not fresh:
-            return known[1]
-        try:
-            route = routes.read(self._directory, service_id) if routes.SERVICE_ID.fullmatch(service_id) else None
-        except FileNotFoundError:
-            route = known[1] if known else None  # no service was ever rolled out, or the directory is away
-        except (OSError, ValueError) as reason:
-            log.error("route of %s cannot be read, the last known one is used: %s", service_id, reason)
-            if not known:
-                raise Failed(503, "NoRoute", "The service's route cannot be read now; try again.", [_RETRY]) from None
-            route = known[1]
-        if route is None:
-            self._known.pop(service_id, None)
-            raise Failed(404, "NotFound", "There is no such service.", [_CLOSE])
-        self._known[service_id] = (now + ROUTE_SECONDS, route)
-        return route
-
-    def forget_removed(self, forget: Callable[[str], None]) -> None:
-        """Call `forget` for each known service whose route is gone."""
-        for service_id in list(self._known):
-            try:
-                self.find(service_id, fresh=True)
-            except Failed:
-                forget(service_id)
 
 
 _CLOSE = (b"connection", b"close")  # the rest of the request is not read
@@ -262,18 +236,6 @@ def _request(route: Route, path: str, scope: Scope, prefix: str, body: bytes) ->
     ]
     lines += [b"%s: %s\r\n" % pair for pair in scope["headers"] if pair[0] in PASSED_ON]
     return b"".join([*lines, b"\r\n", body])
-
-
-async def _receive(receive: Receive) -> MutableMapping[str, Any]:
-    """The next part of the body. Raises Gone, or Failed when it does not come."""
-    try:
-        async with asyncio.timeout(BODY_SECONDS):
-            message = await receive()
-    except TimeoutError:
-        raise Failed(408, "TimedOut", "The rest of the body did not come.", [_CLOSE]) from None
-    if message["type"] == "http.disconnect":
-        raise Gone
-    return message
 
 
 async def _send(send: Send, status: int, body: bytes, headers: Headers, length: int) -> None:

@@ -2,6 +2,7 @@
 
 from bisect import bisect_left
 from collections import Counter
+from collections.abc import Callable
 
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)  # seconds
 
@@ -27,9 +28,9 @@ class Metrics:
         service.buckets[bisect_left(BUCKETS, seconds)] += 1
         service.seconds += seconds
 
-    def forget(self, service_id: str) -> None:
-        """Drop a service that is gone, so that the page does not grow for ever."""
-        self._services.pop(service_id, None)
+    def keep(self, wanted: Callable[[str], bool]) -> None:
+        """Drop the services that are gone, so that the page does not grow for ever."""
+        self._services = {name: service for name, service in self._services.items() if not name or wanted(name)}
 
     def render(self) -> bytes:
         """The Prometheus text format, version 0.0.4."""

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import requests
 
-from mms import gateway, routes, upstream
+from mms import route_table, routes, upstream
 from mms.gateway import Gateway
 from mms.routes import Route
 from tests.asgi_server import Server
@@ -329,7 +329,7 @@ def test_a_switch_of_revisions_under_load_fails_no_request(
         clients = [pool.submit(load) for _ in range(8)]
         time.sleep(0.5)
         routes.write(directory, route(f"unix:{newer.address}", revision=2))
-        time.sleep(gateway.ROUTE_SECONDS + 0.3)
+        time.sleep(route_table.ROUTE_SECONDS + 0.3)
         assert program.stop() == 0
         time.sleep(0.5)
         stop.set()
@@ -357,6 +357,16 @@ def test_metrics_count_requests_errors_and_time_by_service(front: Server, progra
         assert line in text.splitlines(), text
 
 
+def test_metrics_forget_a_service_that_is_gone(front: Server, directory: Path, program: Program) -> None:
+    score(front)
+    routes.remove(directory, "svc-1")
+    time.sleep(1.1)
+    score(front)
+    text = requests.get(f"{front.url}/scoring/metrics").text
+    assert "svc-1" not in text
+    assert 'mms_gateway_requests_total{service="",code="404"} 1' in text
+
+
 def test_metrics_are_for_this_machine_or_holders_of_the_token(directory: Path) -> None:
     # As behind a proxy: whoever is forwarded is not this machine, whatever the socket's other end is.
     with Server(Gateway(directory, metrics_token="secret"), proxy_headers=False) as front:
@@ -379,6 +389,30 @@ def test_a_client_that_leaves_while_it_sends_is_no_error(
     time.sleep(0.2)
     assert score(front).status_code == 200
     assert not caplog.records
+
+
+def test_a_client_that_leaves_while_it_waits_is_not_worked_for(front: Server, directory: Path, tmp_path: Path) -> None:
+    left = threading.Event()
+
+    def script(connection: socket.socket, number: int) -> None:
+        read_request(connection)
+        if number == 2:
+            return connection.sendall(OK)
+        connection.settimeout(10)
+        if connection.recv(1) == b"":
+            left.set()
+
+    routes.write(directory, route(Peer(tmp_path / "p", script).address, timeout=20))
+    with socket.create_connection(("127.0.0.1", front.port)) as connection:
+        head = f"POST /scoring/svc-1/score HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {KEY}\r\n"
+        connection.sendall(head.encode() + b"content-length: 0\r\n\r\n")
+        time.sleep(0.2)
+    assert left.wait(3)
+    assert score(front).json() == "ok"
+
+
+def test_an_answer_that_takes_longer_is_waited_for(front: Server, program: Program) -> None:
+    assert score(front, "sleep 1.2").status_code == 200
 
 
 def test_large_bodies_and_answers_pass_whole(front: Server, directory: Path, program: Program) -> None:
