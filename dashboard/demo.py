@@ -71,6 +71,8 @@ class Demo:
     def _finish(self, operation: Operation) -> Operation:
         until = time.monotonic() + PATIENCE
         while operation.is_open:
+            if operations.needs_decision(operation):
+                raise Failed(f"{operation}: {operation.error_message}")
             if time.monotonic() > until:
                 raise Failed(f"{operation} is still {operation.get_state_display().lower()} after {PATIENCE:.0f} s.")
             self.progress(operation)

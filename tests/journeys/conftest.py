@@ -1,0 +1,46 @@
+"""A site of the journeys' own, which may fetch models from this machine's loopback."""
+
+import functools
+import threading
+from collections.abc import Iterator
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from tests.journeys.api import EXAMPLE, Api
+from tests.site import Site
+
+
+@pytest.fixture(scope="package")
+def files_url() -> Iterator[str]:
+    """The example's files over HTTP, as any file server would serve them."""
+    handler = functools.partial(SimpleHTTPRequestHandler, directory=str(EXAMPLE))
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+
+
+@pytest.fixture(scope="package")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("journeys") / "data"
+
+
+@pytest.fixture(scope="package")
+def running(data: Path) -> Iterator[Site]:
+    """The site; a journey that stops it starts it again."""
+    site = Site(data, MMS_FETCH_ALLOW_PRIVATE="true").start()
+    yield site
+    site.stop()
+
+
+@pytest.fixture(scope="package")
+def api(running: Site, files_url: str) -> Api:
+    return Api(running, files_url)
+
+
+@pytest.fixture(scope="package")
+def image(api: Api) -> str:
+    """An image of the example, built over the API."""
+    return api.create_image(api.create_manifest(api.register_model()))

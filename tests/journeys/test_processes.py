@@ -1,0 +1,107 @@
+"""What the supervisor promises: a clean end, services that come back, and programs that are started again."""
+
+import signal
+import subprocess
+import sys
+
+import psutil
+import pytest
+
+from tests.journeys.api import Api
+from tests.site import ROOT, Site, wait_until
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def service(api: Api, image: str) -> str:
+    return api.create_service("lives-on", image)
+
+
+def test_ctrl_c_leaves_no_process_and_the_next_start_brings_the_service_back(running: Site, api: Api, service: str):
+    assert api.score(service)[0] == 200
+    assert len(running.processes()) > 6
+    running.stop(signal.SIGINT)
+    assert running.processes() == []
+    running.start()
+    wait_until(lambda: api.score(service)[0] == 200, 30, "the service after a restart")
+
+
+def test_a_closed_terminal_ends_the_site_too(running: Site):
+    running.stop(signal.SIGHUP)
+    assert running.processes() == []
+    running.start()
+
+
+def test_a_killed_supervisor_leaves_no_orphan_that_would_hinder_the_next_start(running: Site, api: Api, service: str):
+    running.stop(signal.SIGKILL)
+    wait_until(lambda: running.processes() == [], 30, f"the end of {running.processes()}")
+    running.start()
+    wait_until(lambda: api.score(service)[0] == 200, 30, "the service after a crash of the supervisor")
+
+
+@pytest.mark.parametrize("name", ["site:web", "site:worker", "site:mms-worker", "site:beat", "redis"])
+def test_a_killed_program_is_started_again(running: Site, name: str):
+    before = running.program(name)
+    before.kill()
+    after = wait_until(lambda: _other_process(running, name, before.pid), 20, f"{name} to start again")
+    assert after.is_running()
+    wait_until(lambda: running.health()[0] == 200, 60, f"health after {name} was killed: {running.health()}")
+
+
+def test_a_stopped_beat_is_named_by_healthz(running: Site):
+    beat = running.program("site:beat")
+    beat.suspend()
+    try:
+        state = wait_until(lambda: running.health()[1].get("beat", "works") != "works", 30, "/healthz to name beat")
+        assert state
+        assert running.health()[0] == 503
+    finally:
+        beat.resume()
+    wait_until(lambda: running.health()[0] == 200, 30, "health after beat went on")
+
+
+def test_services_live_on_while_web_and_workers_restart(running: Site, api: Api, service: str):
+    before = _service_processes(running)
+    assert before
+    running.supervisorctl("restart", "site:*")
+    wait_until(running.works, 60, "a healthy site")
+    assert _service_processes(running) == before
+    assert api.score(service)[0] == 200
+
+
+def test_two_sites_on_one_data_folder_are_refused_in_one_sentence(running: Site):
+    done = _up(running.environment)
+    assert done.returncode != 0
+    assert "already runs with the data in" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_port_that_is_taken_is_refused_in_one_sentence(running: Site, tmp_path):
+    done = _up({**running.environment, "DATA_DIR": str(tmp_path / "data")})
+    assert done.returncode != 0
+    assert f"PORT={running.port} cannot be used" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_no_secret_stands_in_a_command_line(running: Site, api: Api):
+    secret = (running.data / "secret_key").read_text()
+    lines = [" ".join(process.cmdline()) for process in running.processes()]
+    assert lines
+    assert not [line for line in lines if secret in line or api.token in line]
+
+
+def _up(environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "manage.py", "up"]
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
+
+
+def _other_process(site: Site, name: str, pid: int) -> psutil.Process | None:
+    answer = site.supervisorctl("pid", name)
+    return psutil.Process(int(answer)) if answer.isdigit() and int(answer) not in {0, pid} else None
+
+
+def _service_processes(site: Site) -> set[int]:
+    """The processes of all services, which are programs outside the group `site`."""
+    names = [line.split()[0] for line in site.supervisorctl("status").splitlines()]
+    return {int(site.supervisorctl("pid", name)) for name in names if name.startswith("mms-")} - {0}

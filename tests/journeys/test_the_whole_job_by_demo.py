@@ -1,0 +1,23 @@
+"""manage.py demo: the same job through the dashboard's pipeline, against the running site."""
+
+import pytest
+
+from tests.site import Site
+
+pytestmark = pytest.mark.slow
+
+
+def test_the_demo_deploys_the_example_and_a_second_one_updates_it(running: Site):
+    first = running.manage("demo")
+    assert "create service" in first
+    assert '"species": ["setosa", "virginica"]' in first
+    second = running.manage("demo")
+    assert "update service" in second
+    assert "iris v2" in second
+    assert '"species": ["setosa", "virginica"]' in second
+
+
+def test_the_demo_says_that_the_site_does_not_run(data, tmp_path):
+    nowhere = Site(tmp_path / "data")
+    with pytest.raises(AssertionError, match="start it with `make up`"):
+        nowhere.manage("demo")

@@ -1,0 +1,76 @@
+"""Register → manifest → image → service → score → update → delete: real HTTP, queue, build and processes."""
+
+import threading
+
+import pytest
+
+from tests.journeys.api import FLOWERS, Api, call
+
+pytestmark = pytest.mark.slow
+SPECIES = ["setosa", "virginica"]
+
+
+class Load:
+    """Scores without pause from some threads, and keeps what went wrong."""
+
+    def __init__(self, url: str, key: str) -> None:
+        self.url, self.key = url, key
+        self.answered = 0
+        self.failed: list[tuple[int, object]] = []
+        self._stop = threading.Event()
+        self._threads = [threading.Thread(target=self._score) for _ in range(4)]
+
+    def _score(self) -> None:
+        while not self._stop.is_set():
+            status, answer, _ = call("POST", self.url, FLOWERS, self.key)
+            self.answered += 1
+            if status != 200 or answer["species"] != SPECIES:
+                self.failed.append((status, answer))
+
+    def __enter__(self) -> "Load":
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+
+def test_from_a_model_file_to_answers_and_back_to_nothing(api: Api, image: str):
+    service = api.create_service("whole-job", image)
+    status, answer = api.score(service)
+    assert status == 200
+    assert answer["species"] == SPECIES
+
+    url = api.service(service)["scoringUri"]
+    key = api.ask("GET", f"services/{service}/keys")[1]["primaryKey"]
+    newer = api.create_image(api.create_manifest(api.register_model()))
+    with Load(url, key) as load:
+        status, _, headers = api.ask("PUT", f"services/{service}", {"imageId": newer, "acrImagePullSecret": "local"})
+        assert status == 202
+        api.wait(headers)
+    assert load.answered > 10
+    assert load.failed == []
+    assert api.service(service)["imageId"] == newer
+
+    status, _, _ = api.ask("DELETE", f"services/{service}")
+    assert status == 200
+    assert call("POST", url, FLOWERS, key)[0] == 404
+    assert api.ask("GET", f"services/{service}")[0] == 404
+
+
+def test_who_has_no_key_gets_no_answer(api: Api, image: str):
+    service = api.create_service("locked", image)
+    url = api.service(service)["scoringUri"]
+    assert call("POST", url, FLOWERS)[0] == 401
+    assert call("POST", url, FLOWERS, "a guess")[0] == 401
+    assert call("POST", url, FLOWERS, api.token)[0] == 401
+
+
+def test_a_driver_that_does_not_start_fails_the_operation_and_says_why(api: Api):
+    manifest = api.create_manifest(api.register_model(), driver="requirements.txt")
+    image = api.create_image(manifest)
+    with pytest.raises(AssertionError, match=r"SyntaxError|NameError|init"):
+        api.create_service("broken", image)
