@@ -157,6 +157,7 @@ def test_a_service_that_never_started_has_no_route_and_no_health(account: Accoun
     assert service.health == ""
     assert route_of(service) is None
     assert running(service) == set()
+    assert "no such weights" not in service.health_detail
 
 
 def test_an_image_that_cannot_run_here_is_refused_and_the_revision_failed(account: Account) -> None:
@@ -201,6 +202,19 @@ def test_a_worker_killed_between_the_switch_and_the_route_is_taken_over(account:
     assert route
     assert route.revision == 2
     assert running(service) == {2}
+
+
+def test_a_supervisor_that_is_being_restarted_delays_a_roll_out_and_does_not_fail_it(
+    account: Account, site: Site
+) -> None:
+    service = make_service(account)
+    operation = asked(service)
+    site.stop()
+    starting = threading.Timer(1, site.start)
+    starting.start()
+    services.roll_out(operation)
+    starting.join()
+    assert states(service) == ["active"]
 
 
 def test_a_long_request_is_answered_before_its_revision_is_stopped(
