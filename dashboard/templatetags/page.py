@@ -13,6 +13,7 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from dashboard.lineage import NOUN
+from deployments.badges import OUTDATED_LIST
 
 register = template.Library()
 
@@ -40,6 +41,12 @@ def when(value: datetime | None) -> SafeString:
         return NOTHING
     exact = f"{timezone.localtime(value):%Y-%m-%d %H:%M:%S %Z}"
     return format_html('<time datetime="{}" title="{}">{}</time>', value.isoformat(), exact, relative(value))
+
+
+@register.filter
+def outdated(seen: datetime) -> bool:
+    """Whether a list read from the server at `seen` is too old to be taken for the truth."""
+    return timezone.now() - seen > OUTDATED_LIST
 
 
 @register.inclusion_tag("_shared/_badge.html")

@@ -66,6 +66,8 @@ def _overview(account: HostingAccount) -> dict[str, Any]:
 
 
 def _count(account: HostingAccount, noun: Any) -> int:
-    """How many the server has; services also while they are being made."""
+    """How many there are; of what the server makes, only what it has. Services also while they are being made."""
     rows = noun.objects.filter(account=account)
-    return (rows if noun is Asset else rows.filter(vanished_at=None)).count()
+    if noun is not Asset:
+        rows = rows.filter(vanished_at=None)
+    return (rows if noun in {Asset, Service} else rows.exclude(mms_id=None)).count()
