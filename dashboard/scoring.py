@@ -66,7 +66,7 @@ def example_body(uri: str, key: str | None) -> str:
     except (requests.RequestException, OSError, ValueError):
         return ""
     example = _example(document)
-    return "" if example is None else json.dumps(example, indent=2, ensure_ascii=False)
+    return "" if example is None else readable(json.dumps(example))
 
 
 def readable(text: str) -> str:

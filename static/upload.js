@@ -33,7 +33,7 @@
   function shown(stored) {
     token.value = stored?.file ?? "";
     byId("stored").hidden = !stored;
-    byId("upload-field").hidden = Boolean(stored);
+    byId("upload-field").hidden = byId("field-url").hidden = Boolean(stored);
     byId("stored-name").textContent = stored?.name ?? "";
     byId("stored-size").textContent = stored ? size(stored.size) : "";
     byId("stored-sha").textContent = stored ? `sha256 ${stored.sha256.slice(0, 12)}…` : "";
@@ -94,6 +94,7 @@
   byId("upload-send").hidden = true;
   byId("stored-remove").hidden = false;
   byId("upload-field").hidden = Boolean(token.value);
+  byId("field-url").hidden = Boolean(token.value) && !byId("id_url").value;
   const chosen = () => file.files.length && start(file.files[0]);
   file.addEventListener("change", chosen);
   byId("upload-stop").addEventListener("click", () => {

@@ -1,5 +1,8 @@
 """The test console of a service, and its key."""
 
+import json
+import shlex
+
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, render
 from django.views.decorators.cache import never_cache
@@ -13,11 +16,23 @@ from dashboard.scoring import ask, example_body
 from dashboard.views.writing import INVALID
 from deployments.models import HostingAccount, Service
 
+LONGEST_EXAMPLE = 2000  # characters
+
 
 def scored_service(account: HostingAccount, pk: int) -> Service:
     """The service with its scoring URL and key, or 404 where there is nothing to ask."""
     rows = Service.objects.filter(account=account, vanished_at=None).exclude(scoring_uri="")
     return get_object_or_404(rows, pk=pk)
+
+
+def call_with(body: str) -> dict[str, str] | None:
+    """How curl and Python write this request body; None where it is too long for an example, or no JSON."""
+    try:
+        value = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    flat = json.dumps(value, ensure_ascii=False)
+    return {"curl": shlex.quote(flat), "python": repr(value)} if len(flat) <= LONGEST_EXAMPLE else None
 
 
 @never_cache
@@ -33,6 +48,7 @@ def test_service(request: HttpRequest, account: HostingAccount, pk: int) -> Http
         answer = ask(service.scoring_uri, service.scoring_key, form.cleaned_data["body"])
     template = "services/_console.html" if request.htmx else "services/test_service.html"  # type: ignore[attr-defined]
     page = {"service": service, "form": form, "answer": answer, "asked": request.method != "POST"}
+    page["call"] = call_with(str(form["body"].value() or ""))
     return render(request, template, page, status=INVALID if form.is_bound and form.errors else 200)
 
 

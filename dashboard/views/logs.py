@@ -66,6 +66,6 @@ def read_whole(key: str, after: str) -> live.LogPart:
 
 
 def _progress(part: live.LogPart, ended: bool) -> dict[str, str]:
-    """Where to go on reading; `X-Log-End` once nothing more will come."""
+    """Where to go on reading; `X-Log-End` once nothing more will come (a log without lines may still be fetched)."""
     headers = {"X-Log-Position": part.position, "Cache-Control": "no-store"}
-    return {**headers, "X-Log-End": "1"} if ended and not part.lines else headers
+    return {**headers, "X-Log-End": "1"} if ended and not part.lines and part.position != "0" else headers

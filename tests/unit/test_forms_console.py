@@ -184,3 +184,14 @@ def test_the_key_is_shown_to_scientists_who_ask_and_kept_by_no_cache(
 def test_a_viewer_sends_nothing(account: HostingAccount, service: Service) -> None:
     assert sign_in("vera", account, Role.VIEWER).post(url(service), {"body": "{}"}).status_code == 403
     assert not Scoring.seen
+
+
+def test_the_snippets_call_with_the_body_of_the_console(scientist: Client, service: Service) -> None:
+    page = scientist.post(url(service), {"body": '{"text": "it\'s", "fast": true}'})
+    assert (
+        "&#x27;{&quot;text&quot;: &quot;it&#x27;&quot;&#x27;&quot;&#x27;s&quot;, &quot;fast&quot;: true}&#x27;"
+        in page.text
+    )
+    assert "&#x27;fast&#x27;: True}" in page.text
+    part = scientist.post(url(service), {"body": "[1]"}, headers={"HX-Request": "true"})
+    assert '<span id="python-body" hx-swap-oob="true">[1]</span>' in part.text
