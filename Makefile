@@ -27,6 +27,12 @@ test: $(VENV)/.dev ## every check and every test; PYTEST="-k word" picks some
 	@sh tests/browser/install
 	@$(BIN)/python -m pytest $(PYTEST)
 
+bench: $(VENV)/.dev ## measure speed and size of this project
+	$(BIN)/python -m tests.bench
+
+bench-peers: $(VENV)/.dev ## the same beside MLflow and BentoML, which get an environment of their own
+	$(BIN)/python -m tests.bench --peers $(VENV)-peers
+
 fmt: $(VENV)/.dev ## format, and fix what can be fixed
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
