@@ -168,7 +168,10 @@ class MMSClient:
 
     def _own(self, url: str) -> str:
         """The address of a next page, if it is the same server's: the token goes nowhere else."""
-        whole, ours = urlsplit(urljoin(self.base, url)), urlsplit(self.base)
+        try:
+            whole, ours = urlsplit(urljoin(self.base, url)), urlsplit(self.base)
+        except ValueError:
+            raise errors.Unintelligible("The list goes on at an address that is none.") from None
         if (whole.scheme, whole.netloc) != (ours.scheme, ours.netloc):
             raise errors.Unintelligible("The list goes on at another server, where the token must not go.")
         return whole.geturl()

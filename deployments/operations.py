@@ -247,8 +247,9 @@ def _submit(
 
 
 def _announce(operation: Operation, row: Resource) -> None:
-    queue.hint(operation)
+    # In this order: a worker may be quicker than we are, and its news must not be followed by ours.
     live.publish_operation(operation, "operations", f"{NOUN[type(row)]}s")
+    queue.hint(operation)
 
 
 def _refuse_open(row: Resource) -> None:

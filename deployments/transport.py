@@ -85,11 +85,11 @@ class Transport:
             ) as response:
                 answer = Answer(response.status_code, response.headers, self._read(response))
         except (requests.RequestException, urllib3.exceptions.HTTPError, UnicodeError, OSError) as error:
-            raise _failed_call(urlsplit(url).netloc, error) from error
+            raise _failed_call(host_of(url) or url, error) from error
         self.extensions = {name.strip() for name in answer.headers.get(EXTENSIONS, "").split(",")} - {""}
         if 200 <= answer.status < 300:
             return answer
-        raise _refusal(urlsplit(url).netloc, answer, [self.token, *(secrets or [])])
+        raise _refusal(host_of(url), answer, [self.token, *(secrets or [])])
 
     def _read(self, response: requests.Response) -> bytes:
         """The body, within the limits of size and time."""
@@ -104,6 +104,14 @@ class Transport:
         return b"".join(parts)
 
 
+def host_of(url: str) -> str:
+    """Host and port of a URL, without what may stand before them; "" where there is none."""
+    try:
+        return urlsplit(url).netloc.rpartition("@")[2]
+    except ValueError:
+        return ""
+
+
 def _parts(raw: urllib3.HTTPResponse) -> Iterator[bytes]:
     """What arrives, as it arrives: a server that sends ten bytes a second is seen to do so."""
     while part := raw.read1(65536, decode_content=True):
@@ -113,13 +121,15 @@ def _parts(raw: urllib3.HTTPResponse) -> Iterator[bytes]:
 def _failed_call(host: str, error: Exception) -> errors.MMSError:
     """No answer at all. What matters is whether the request can have reached the server."""
     reasons = list(_chain(error))
-    if any(
-        isinstance(reason, requests.exceptions.InvalidURL | requests.exceptions.InvalidSchema) for reason in reasons
-    ):
+
+    def because(*kinds: type[BaseException]) -> bool:
+        return any(isinstance(reason, kinds) for reason in reasons)
+
+    if because(*_NO_ADDRESS):
         return errors.Unreachable(f"“{host}” is no address that can be called: check the account's base URL.")
-    if any(isinstance(reason, ssl.SSLCertVerificationError) for reason in reasons):
-        return errors.Unreachable(f"The certificate of {host} cannot be trusted: {reasons[-1]}")
-    if any(isinstance(reason, _NEVER_CONNECTED) for reason in reasons):
+    if because(ssl.SSLCertVerificationError):
+        return errors.Unreachable(f"The certificate of {host} cannot be trusted: {_plain(reasons)}.")
+    if because(*_NEVER_CONNECTED):
         return errors.Unreachable(f"{host} cannot be reached: {_plain(reasons)}. Is the server running?")
     return errors.NoAnswer(f"{host} gave no usable answer: {_plain(reasons)}.")
 
@@ -157,7 +167,7 @@ def _refusal(host: str, answer: Answer, secrets: list[str]) -> errors.MMSError:
     if status == 429 or (status == 503 and retry_after is not None):
         return errors.Busy(f"{host} is busy (status {status}){said}", failure, retry_after)
     if status < 400:
-        goal = wire.text(urlsplit(answer.headers.get("Location", "")).netloc, 200)
+        goal = wire.text(host_of(answer.headers.get("Location", "")), 200)
         return errors.Redirected(
             f"{host} sends its callers elsewhere{f' (to {goal})' if goal else ''}, where the token must not go: "
             "correct the account's base URL.",
