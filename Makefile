@@ -38,7 +38,7 @@ fmt: $(VENV)/.dev ## format, and fix what can be fixed
 	$(BIN)/ruff format
 
 lock: $(VENV)/.dev ## compile requirements/*.txt, with hashes, from requirements/*.in
-	for name in base dev; do \
+	for name in base dev peers; do \
 	  $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
 	    --no-annotate requirements/$$name.in -o requirements/$$name.txt || exit 1; \
 	done
