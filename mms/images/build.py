@@ -7,6 +7,7 @@ ever run or loaded here.
 
 import importlib.util
 import json
+import logging
 import signal
 import sys
 import tempfile
@@ -424,6 +425,7 @@ def explain(error: Exception) -> BuildError:
 
 def main() -> int:
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # so that what it made is cleaned up
+    logging.getLogger("urllib3").setLevel(logging.ERROR)  # what it retries is no news for the reader of a build log
     spec = Spec.read(json.load(sys.stdin))
     log = Log()
     try:

@@ -18,6 +18,7 @@ from requests.auth import _basic_auth_str
 from requests.utils import get_environ_proxies
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.exceptions import NewConnectionError
 from urllib3.util.retry import Retry
 
 from mms.fetch import Forbidden, dial, is_no_host_service, origin
@@ -42,7 +43,11 @@ def split_location(location: str) -> tuple[str, str]:
     Without one it is https, but http on loopback, where container engines do the same. Raises RegistryError.
     """
     has_scheme = "://" in location
-    parts = urlsplit(location if has_scheme else f"//{location}")
+    try:
+        parts = urlsplit(location if has_scheme else f"//{location}")
+        _ = parts.port
+    except ValueError:
+        raise RegistryError("The registry's location is no URL that could be read.") from None
     if (has_scheme and parts.scheme not in {"http", "https"}) or not parts.hostname or parts.username or parts.query:
         raise RegistryError(f"{location.split('@')[-1]!r} is no location of a registry, such as example.azurecr.io.")
     loopback = parts.hostname in {"localhost", "127.0.0.1", "::1"}
@@ -50,14 +55,21 @@ def split_location(location: str) -> tuple[str, str]:
     return f"{scheme}://{parts.netloc}", parts.path.strip("/")
 
 
+def _dial(connection: HTTPConnection) -> Any:
+    try:
+        return dial(connection._dns_host, connection.port, TIMEOUT[0], is_no_host_service)
+    except OSError as error:
+        raise NewConnectionError(connection, str(error)) from error
+
+
 class _Connection(HTTPConnection):
     def _new_conn(self) -> Any:
-        return dial(self._dns_host, self.port or 80, TIMEOUT[0], is_no_host_service)
+        return _dial(self)
 
 
 class _SecureConnection(HTTPSConnection):
     def _new_conn(self) -> Any:
-        return dial(self._dns_host, self.port or 443, TIMEOUT[0], is_no_host_service)
+        return _dial(self)
 
 
 class _Pool(HTTPConnectionPool):
@@ -79,6 +91,7 @@ def _session(base: str) -> requests.Session:
     )
     again = Retry(
         total=3,
+        connect=0,
         backoff_factor=0.5,
         status_forcelist=[429, 502, 503, 504],
         allowed_methods=["GET", "HEAD"],
@@ -235,7 +248,8 @@ def _reason(answer: requests.Response) -> str:
 
 
 def _root(error: BaseException) -> str:
-    """The innermost reason, without the repr of pools and connections around it."""
-    while error.__context__ or error.__cause__:
-        error = error.__cause__ or error.__context__  # type: ignore[assignment]
+    """The innermost reason, without the pools and connections that the libraries wrap around it."""
+    for inner in (*error.args, getattr(error, "reason", None), error.__cause__, error.__context__):
+        if isinstance(inner, BaseException):
+            return _root(inner)
     return f"{getattr(error, 'strerror', None) or error}."

@@ -120,10 +120,13 @@ class _Handler(BaseHTTPRequestHandler):
         if self.headers.get("Authorization") != basic():
             return self._answer(401, errors("wrong user or password"))
         token = uuid.uuid4().hex
-        self.registry.tokens[token] = query["scope"][0]
+        self.registry.tokens[token] = query.get("scope", [""])[0]
         return self._answer(200, json.dumps({"access_token": token}).encode())
 
     # --- blobs and manifests --------------------------------------------------------------------------------------
+
+    def hello(self, _: bytes, __: Any) -> None:
+        self._answer(200, b"{}")
 
     def blob(self, _: bytes, __: Any, repository: str, digest: str) -> None:
         if digest not in self.registry.blobs:
@@ -174,6 +177,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 ROUTES = [
+    (r"/v2/", {"GET": "hello"}),
     (r"/v2/(.+)/blobs/uploads/", {"POST": "start"}),
     (r"/v2/(.+)/blobs/uploads/[^/]+", {"PUT": "upload"}),
     (r"/v2/(.+)/blobs/(sha256:[0-9a-f]+)", {"GET": "blob", "HEAD": "blob"}),
