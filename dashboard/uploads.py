@@ -12,49 +12,32 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import parse_qs, quote, urlencode
 
 from django.conf import settings
 from django.utils.http import url_has_allowed_host_and_scheme
-from python_multipart.exceptions import FormParserError
-from python_multipart.multipart import MultipartParser, parse_options_header
 
 from dashboard import access, files, visitor
 from dashboard.files import Incoming, StoredFile, file_url, masked, stored
 from dashboard.models import Role
+from dashboard.upload_form import FORM_BYTES, Body, Form, Gone, Receive, Refused
 from dashboard.visitor import Scope, header
 from deployments.models import HostingAccount
 
 __all__ = ["StoredFile", "application", "file_url", "masked", "stored"]
 
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 BLOCK = 1024 * 1024  # bytes written or read at a time
-PAUSE_SECONDS = 60.0  # a client may be silent this long while it sends
-LINGER_SECONDS = 2.0  # what still comes in after a refusal is thrown away this long, so that the refusal is read
-FORM_BYTES = 16 * 1024  # of the form around the file
 SPARE_BYTES = 64 * 1024**2  # of the disk that uploads leave free
 SAFE = [
     (b"x-content-type-options", b"nosniff"),
     (b"content-security-policy", b"sandbox; default-src 'none'; frame-ancestors 'none'"),
 ]
 log = logging.getLogger(__name__)
-
-
-class Refused(Exception):
-    """The upload is not taken. `code` is what the form's page knows it by; the text is for people."""
-
-    def __init__(self, status: int, code: str, message: str) -> None:
-        super().__init__(message)
-        self.status, self.code = status, code
-
-
-class Gone(Exception):
-    """The client has left."""
 
 
 async def application(scope: Scope, receive: Receive, send: Send) -> None:
@@ -64,13 +47,14 @@ async def application(scope: Scope, receive: Receive, send: Send) -> None:
     if scope["path"].startswith("/files/"):
         return await _serve(scope, send)
     query = {name: values[-1] for name, values in parse_qs(scope["query_string"].decode("latin-1")).items()}
+    body = Body(receive)
     try:
         await _check(scope, query.get("account", ""))
-        file = await _take(scope, receive)
+        file = await _take(scope, body)
     except Gone:
         return
     except Refused as refusal:
-        return await _refuse(scope, receive, send, refusal, _next(scope, query))
+        return await _refuse(send, body, refusal, _next(scope, query))
     if back := _next(scope, query):
         return await _redirect(send, back, {"file": file.token})
     found = {"file": file.token, "name": file.name, "size": file.size, "sha256": file.sha256}
@@ -107,12 +91,12 @@ def _rank(scope: Scope, account: str) -> int | None:
     return access.rank(user, found.pk) if found else 0
 
 
-async def _take(scope: Scope, receive: Receive) -> StoredFile:
+async def _take(scope: Scope, body: Body) -> StoredFile:
     """Stream the file of the form to its place. Raises Refused or Gone; nothing is left behind then."""
-    form = _Form(header(scope, b"content-type"))
+    form = Form(header(scope, b"content-type"))
     incoming = await asyncio.to_thread(Incoming)
     try:
-        async for part in _body(receive):
+        async for part in body.parts():
             form.feed(part)
             if form.size > settings.UPLOAD_MAX_BYTES:
                 raise _too_large()
@@ -137,94 +121,6 @@ async def _take(scope: Scope, receive: Receive) -> StoredFile:
         await asyncio.to_thread(incoming.discard)
 
 
-class _Form:
-    """Picks the file out of a multipart form while it comes in."""
-
-    def __init__(self, content_type: str) -> None:
-        kind, options = parse_options_header(content_type)
-        boundary = options.get(b"boundary")
-        if kind != b"multipart/form-data" or not boundary:
-            raise Refused(400, "no_file", "Send the file as a form (multipart/form-data).")
-        self.name = ""
-        self.size = 0  # bytes of the file so far
-        self.held = 0  # of these, not taken yet
-        self._parts: list[bytes] = []
-        self._field, self._value = b"", b""
-        self.complete = False  # whether the form has come to its end
-        self._in_file = False
-        self._other = 0
-        self._parser = MultipartParser(
-            boundary,
-            {
-                "on_part_begin": self._part_begin,
-                "on_header_field": self._header_field,
-                "on_header_value": self._header_value,
-                "on_header_end": self._header_end,
-                "on_part_data": self._part_data,
-                "on_end": self._end,
-            },
-        )
-
-    def feed(self, data: bytes) -> None:
-        """Raises Refused when this is no such form."""
-        try:
-            self._parser.write(data)
-        except FormParserError:
-            raise Refused(400, "no_file", "The form could not be read. Send it again.") from None
-        if self._other > FORM_BYTES:
-            raise Refused(400, "no_file", "The form holds more than one file.")
-
-    def take(self) -> list[bytes]:
-        """The bytes of the file that came since the last call."""
-        parts, self._parts, self.held = self._parts, [], 0
-        return parts
-
-    def _part_begin(self) -> None:
-        self._in_file = False
-        self._field = self._value = b""
-
-    def _header_field(self, data: bytes, start: int, end: int) -> None:
-        self._field += data[start:end]
-
-    def _header_value(self, data: bytes, start: int, end: int) -> None:
-        self._value += data[start:end]
-
-    def _header_end(self) -> None:
-        if self._field.lower() == b"content-disposition":
-            options = parse_options_header(self._value)[1]
-            if options.get(b"name") == b"file" and options.get(b"filename") and not self.name:
-                self.name = options[b"filename"].decode("utf-8", "replace")
-                self._in_file = True
-        self._field = self._value = b""
-
-    def _part_data(self, data: bytes, start: int, end: int) -> None:
-        if self._in_file:
-            self._parts.append(data[start:end])
-            self.held += end - start
-            self.size += end - start
-        else:
-            self._other += end - start
-
-    def _end(self) -> None:
-        self.complete = True
-
-
-async def _body(receive: Receive) -> AsyncIterator[bytes]:
-    """The parts of the request's body. Raises Gone when the client leaves or falls silent."""
-    more = True
-    while more:
-        try:
-            async with asyncio.timeout(PAUSE_SECONDS):
-                message = await receive()
-        except TimeoutError:
-            raise Gone from None
-        if message["type"] == "http.disconnect":
-            raise Gone
-        if part := message.get("body", b""):
-            yield part
-        more = message.get("more_body", False)
-
-
 def _too_large() -> Refused:
     limit = settings.UPLOAD_MAX_BYTES
     text = f"{limit / 1024**3:.1f} GB" if limit >= 1024**3 else f"{limit / 1024**2:.1f} MB"
@@ -243,19 +139,14 @@ def _next(scope: Scope, query: dict[str, str]) -> str:
     return back if url_has_allowed_host_and_scheme(back, allowed_hosts=None) else ""
 
 
-async def _refuse(scope: Scope, receive: Receive, send: Send, refusal: Refused, back: str) -> None:
+async def _refuse(send: Send, body: Body, refusal: Refused, back: str) -> None:
     if back:
         await _redirect(send, back, {"upload_error": refusal.code}, more=True)
     else:
-        body = json.dumps({"error": {"code": refusal.code, "message": str(refusal)}}, ensure_ascii=False).encode()
+        text = json.dumps({"error": {"code": refusal.code, "message": str(refusal)}}, ensure_ascii=False)
         headers = [(b"content-type", b"application/json"), (b"connection", b"close"), *SAFE]
-        await _answer(send, refusal.status, body, headers, more=True)
-    try:
-        async with asyncio.timeout(LINGER_SECONDS):
-            async for _ in _body(receive):
-                pass
-    except (TimeoutError, Gone):
-        pass
+        await _answer(send, refusal.status, text.encode(), headers, more=True)
+    await body.throw_away()
     await send({"type": "http.response.body", "body": b""})
 
 

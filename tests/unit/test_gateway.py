@@ -3,6 +3,8 @@
 import json
 import os
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,6 +21,7 @@ from mms.gateway import Gateway
 from mms.routes import Route
 from tests.asgi_server import Server
 from tests.scoring_program import Program
+from tests.site import free_port, wait_until
 
 KEY, OTHER = "first-key", "second-key"
 AUTHORIZED = {"Authorization": f"Bearer {KEY}"}
@@ -438,6 +441,24 @@ def test_an_answer_without_end_is_cut_off(
 
     routes.write(directory, route(Peer(tmp_path / "p", script).address))
     assert code(score(front)) == (502, "BadAnswer")
+
+
+def test_the_gateway_runs_alone_and_without_django(directory: Path, program: Program) -> None:
+    port = free_port()
+    environment = {**os.environ, "PORT": str(port), "MMS_ROUTES": str(directory)}
+    process = subprocess.Popen([sys.executable, "-m", "mms.gateway"], env=environment, stderr=subprocess.DEVNULL)
+    try:
+        wait_until(lambda: socket.socket().connect_ex(("127.0.0.1", port)) == 0, 20, "the gateway")
+        answer = requests.post(f"http://127.0.0.1:{port}/scoring/svc-1/score", data="alone", headers=AUTHORIZED)
+        assert answer.json() == "alone"
+        loaded = subprocess.check_output(
+            [sys.executable, "-c", "import sys, mms.gateway; print(*sys.modules)"], text=True
+        ).split()
+        assert "mms.gateway" in loaded
+        assert "django" not in loaded
+    finally:
+        process.terminate()
+        assert process.wait(10) in (0, -15)
 
 
 def test_routes_are_private_files_that_are_replaced_whole(directory: Path) -> None:

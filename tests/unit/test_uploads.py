@@ -202,8 +202,10 @@ def test_a_plain_form_is_led_back_with_the_token_or_the_reason(server: Server, s
     assert place == "/accounts/team/models/new/?tag=a"
     assert uploads.stored(requests.utils.unquote(token)).sha256 == DIGEST
 
+    began = time.monotonic()
     answer = send(server, scientist, content=b"", **form)
     assert answer.status_code == 303
+    assert time.monotonic() - began < 1
     assert answer.headers["location"].endswith("&upload_error=empty")
 
 
