@@ -31,6 +31,13 @@ class Site:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._process: subprocess.Popen[bytes] | None = None
 
+    def __enter__(self) -> "Site":
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
     def start(self, **environment: str) -> None:
         config = self.run / "supervisord.conf"
         text = (

@@ -28,10 +28,8 @@ SLEEPER = "import time\ndef init(): pass\ndef run(body):\n    time.sleep(float(b
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    site = Site(tmp_path_factory.mktemp("e"))
-    site.start()
-    yield site
-    site.stop()
+    with Site(tmp_path_factory.mktemp("e")) as site:
+        yield site
 
 
 @pytest.fixture
@@ -369,13 +367,11 @@ def test_programs_of_another_folder_or_damaged_ones_do_not_keep_the_supervisor_f
 def test_a_data_folder_with_signs_that_supervisord_reads_otherwise_works(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
-    site = Site(tmp_path_factory.mktemp("a b%c'd#"))
-    site.start()
-    engine = ProcessEngine(site.mms, site.run, site.socket, hidden=site.data)
-    revision = started(engine)
-    assert score(address(engine, revision), "1") == {"echo": "1"}
-    assert "init() has returned" in engine.logs(revision.service_id, 1)[0]
-    site.stop()
+    with Site(tmp_path_factory.mktemp("a b%c'd#")) as site:
+        engine = ProcessEngine(site.mms, site.run, site.socket, hidden=site.data)
+        revision = started(engine)
+        assert score(address(engine, revision), "1") == {"echo": "1"}
+        assert "init() has returned" in engine.logs(revision.service_id, 1)[0]
 
 
 def test_a_data_folder_that_supervisord_has_no_way_to_name_is_refused() -> None:

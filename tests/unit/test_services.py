@@ -38,10 +38,8 @@ pytestmark = pytest.mark.django_db
 @pytest.fixture(scope="module")
 def site() -> Iterator[Site]:
     """supervisord where the settings of the tests say that it is."""
-    site = Site(settings.DATA_DIR)
-    site.start()
-    yield site
-    site.stop()
+    with Site(settings.DATA_DIR) as site:
+        yield site
 
 
 @pytest.fixture
