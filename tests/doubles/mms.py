@@ -381,6 +381,17 @@ def hang(seconds: float) -> Fault:
     return fault
 
 
+def effect_then_hang(seconds: float) -> Fault:
+    """It happens at once, and the answer comes after this time."""
+
+    def fault(connection: Connection, effect: Callable[[], Reply]) -> None:
+        reply = effect()
+        time.sleep(seconds)
+        connection.reply(reply)
+
+    return fault
+
+
 def drip(connection: Connection, effect: Callable[[], Reply]) -> None:
     """Ten bytes a second."""
     connection.send_response(200)
