@@ -14,13 +14,9 @@ ROW = TypeVar("ROW", bound=models.Model)
 def once(request: Request, rows: type[ROW], make: Callable[[], ROW]) -> ROW:
     """The row `make` writes, or the one that an earlier request with the same id wrote.
 
-    Raises ApiError 409 where the id was used for something else. Two at the same moment meet at the unique constraint
-    of the table; the second then finds what the first has written.
+    Raises ApiError 409 where the id was used for something else. No look before the leap: a repeat meets the unique
+    constraint of the table (or a refusal, such as a name taken by itself), and then finds what the first has written.
     """
-    if request.client_request_id is None:
-        return make()
-    if earlier := _earlier(request, rows):
-        return earlier
     try:
         return make()
     except (IntegrityError, ApiError):
@@ -37,6 +33,8 @@ def identity(request: Request) -> dict[str, str | None]:
 
 
 def _earlier(request: Request, rows: type[ROW]) -> ROW | None:
+    if request.client_request_id is None:
+        return None
     key = {"account_id": request.account_id, "client_request_id": request.client_request_id}
     earlier = rows._default_manager.filter(**key).first()
     if earlier is not None and earlier.request_digest != request.digest:  # type: ignore[attr-defined]

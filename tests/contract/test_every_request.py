@@ -130,6 +130,12 @@ def test_what_is_no_json_object_is_400(server: Server, noun: str, body: bytes) -
     assert_is_error(answer, 400)
 
 
+def test_what_is_no_json_is_said_to_be_none(server: Server) -> None:
+    answer = server.raw("POST", "models", params={"api-version": API_VERSION}, data=b'{"name": "cut o')
+    assert_is_error(answer, 400)
+    assert "JSON" in answer.json()["error"]["message"]
+
+
 def test_an_empty_object_names_every_required_field(server: Server) -> None:
     required = {
         "models": {"name", "url"},
