@@ -197,7 +197,7 @@ class Build:
             return ""
         key = _key("lock", lines, plan.target.python, plan.target.platform)
         try:
-            lock = self.installer.lock(lines, key, plan.target)
+            lock = requirements.narrowed(self.installer.lock(lines, key, plan.target), plan.wanted)
         except packages.Failed as error:
             raise BuildError("RequirementsFailed", str(error), "targetRuntime.properties") from error
         pins = [line.split()[0] for line in lock.splitlines() if "==" in line]

@@ -10,18 +10,19 @@ index.json is changed in place of an older one; a lock file guards that.
 """
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from mms.images.layers import Layer, unpack_layer, write_layer
+from mms.locks import locked
 
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 CONFIG = "application/vnd.oci.image.config.v1+json"
@@ -201,11 +202,8 @@ class Store:
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
-    @contextlib.contextmanager
-    def _locked(self) -> Iterator[None]:
-        with (self.root / "store.lock").open("a") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            yield
+    def _locked(self) -> AbstractContextManager[bool]:
+        return locked(self.root / "store.lock")
 
 
 def dump(document: Any) -> bytes:
@@ -219,12 +217,17 @@ def digest_of(data: bytes) -> str:
 
 def replace_file(path: Path, data: bytes) -> None:
     """Write `path` so that every reader sees the old content or the new, also after a power cut."""
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".new-", delete=False) as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.chmod(file.name, 0o644)
-    os.rename(file.name, path)
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".new-")
+    try:
+        with open(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(descriptor)
+        os.chmod(name, 0o644)
+        os.rename(name, path)
+    except BaseException:
+        os.unlink(name)
+        raise
 
 
 def _move(tree: Path, target: Path) -> None:

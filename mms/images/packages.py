@@ -84,14 +84,18 @@ class Installer:
             "UV_PYTHON_DOWNLOADS": "never",  # else a missing Python costs ten seconds of retries
             "UV_CUSTOM_COMPILE_COMMAND": "",
         }
-        process = subprocess.Popen(
-            command, env=environment, cwd=self._tmp, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-        )
         lines: deque[str] = deque(maxlen=20)
-        for line in process.stderr or ():
-            lines.append(pipconf.without_passwords(line.rstrip()))
-            self._say(lines[-1])
-        if process.wait():
+        with subprocess.Popen(
+            command, env=environment, cwd=self._tmp, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        ) as process:
+            try:
+                for line in process.stderr or ():
+                    lines.append(pipconf.without_passwords(line.rstrip()))
+                    self._say(lines[-1])
+            except BaseException:  # the build is told to stop
+                process.kill()
+                raise
+        if process.returncode:
             raise Failed(
                 "\n".join(line for line in lines if line).strip() or f"uv ended with code {process.returncode}."
             )

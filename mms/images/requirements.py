@@ -28,6 +28,7 @@ class Wanted:
 
     name: str
     line: str
+    hashes: frozenset[str] = frozenset()  # of the only files that may be taken; none: any
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,8 @@ def _parse_line(line: str, number: int) -> Wanted:
         )
     # The canonical name holds no dot or slash, so that uv can never take it for a path.
     name = requirement.name = canonicalize_name(requirement.name)
-    return Wanted(name, " ".join([str(requirement), *(f"--hash={item}" for item in hashes)]))
+    line = " ".join([str(requirement), *(f"--hash={item}" for item in hashes)])
+    return Wanted(name, line, frozenset(item.lower() for item in hashes))
 
 
 def parse_conda(text: str, host_python: str) -> CondaEnvironment:
@@ -129,3 +131,22 @@ def combine(wanted: list[Wanted], implied: tuple[str, ...]) -> tuple[list[str], 
     """The lines for uv, sorted, and the packages that the runtime adds because nobody named them."""
     added = sorted(set(implied) - {item.name for item in wanted})
     return sorted({item.line for item in wanted} | set(added)), added
+
+
+def narrowed(lock: str, wanted: list[Wanted]) -> str:
+    """`lock` with no file of a package but those whose hashes the requirements name. Raises Refused where none is left.
+
+    uv writes the hashes of all files of the index into a lock, whatever hashes it was given.
+    """
+    named = {item.name: item.hashes for item in wanted if item.hashes}
+    entries = re.split(r"\n(?=\S)", lock.strip()) if named else []
+    return "".join(_narrowed_entry(entry, named) for entry in entries) or lock
+
+
+def _narrowed_entry(entry: str, named: dict[str, frozenset[str]]) -> str:
+    pin, *hashes = (part.strip() for part in entry.split("\\\n"))
+    if allowed := named.get(canonicalize_name(Requirement(pin).name)):
+        hashes = [item for item in hashes if item.removeprefix("--hash=").lower() in allowed]
+        if not hashes:
+            raise Refused(f"No file of {pin} has a hash that the requirements name.")
+    return " \\\n    ".join([pin, *hashes]) + "\n"

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from packaging.requirements import Requirement
 
-from mms.images.requirements import Refused, combine, parse, parse_conda
+from mms.images.requirements import Refused, combine, narrowed, parse, parse_conda
 
 
 def lines(text: str) -> list[str]:
@@ -104,6 +104,26 @@ def test_a_runtime_brings_along_only_what_nobody_named() -> None:
 
 def test_the_order_and_repetition_of_lines_make_no_difference() -> None:
     assert combine(parse("a\nb\na"), ()) == combine(parse("b\na"), ())
+
+
+LOCK = """numpy==2.2.6 \\
+    --hash=sha256:aa \\
+    --hash=sha256:bb
+scipy==1.0 \\
+    --hash=sha256:cc
+"""
+
+
+def test_hashes_in_the_requirements_narrow_the_lock() -> None:
+    assert narrowed(LOCK, parse("numpy==2.2.6 --hash=sha256:BB\nscipy")) == LOCK.replace(
+        "    --hash=sha256:aa \\\n", ""
+    )
+    assert narrowed(LOCK, parse("numpy\nscipy")) == LOCK
+
+
+def test_a_lock_without_a_file_of_the_named_hashes_is_refused() -> None:
+    with pytest.raises(Refused, match=r"No file of scipy==1\.0"):
+        narrowed(LOCK, parse("scipy --hash=sha256:dd"))
 
 
 CONDA = """
