@@ -6,6 +6,8 @@ carries out, which holds everything else and is read anew at every start.
 """
 
 import json
+import re
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -167,19 +169,30 @@ class ProcessEngine:
         """The process runs. It is starting as long as it says so, or says nothing within the time for that."""
         young = info["now"] - info["start"] <= _init_timeout(program)
         if young and (answer.starting or not answer.status):
-            ending = f" again after {self.supervisor.last_exit(program.name) or 'a crash'}" if restarts else ""
+            ending = f" again after {_in_words(self.supervisor.last_exit(program.name))}" if restarts else ""
             return Observation(Health.STARTING, f"It is starting{ending}. {_restarted(restarts)}".strip(), restarts)
         return Observation(Health.UNHEALTHY, f"It runs, but {answer.reason}. {_restarted(restarts)}".strip(), restarts)
 
     def _crashed(self, program: Program, restarts: int) -> Observation:
         ending = self.supervisor.last_exit(program.name)
-        detail = f"It ended with {ending or 'an error'}; its log may say why. {_restarted(restarts)}".strip()
+        detail = f"It ended with {_in_words(ending)}; its log may say why. {_restarted(restarts)}".strip()
         return Observation(Health.CRASHED, detail, restarts, hopeless=ending == INIT_FAILED)
 
 
 def _scoring() -> list[str]:
     """The program of every image, with the host's Python but none of the packages installed for that."""
     return [sandbox.python(), "-P", "-S", "-m", "scoring"]
+
+
+def _in_words(ending: str) -> str:
+    """How a program ended, for people. A sandbox passes a signal on as an exit status above 128."""
+    status = re.fullmatch(r"exit status (\d+)", ending)
+    number = int(status[1]) - 128 if status else 0
+    if number in set(signal.Signals):
+        ending = f"terminated by {signal.Signals(number).name}"
+    if ending == "terminated by SIGKILL":
+        return "SIGKILL (somebody killed it, or the machine ran out of memory)"
+    return ending.removeprefix("terminated by ") or "an error"
 
 
 def _init_timeout(program: Program) -> float:

@@ -26,6 +26,7 @@ LOOK_SECONDS = 0.05
 LOG_LINES = 20  # of the log, in the error of a roll-out
 # A supervisor that is out of reach is most likely being restarted, and we with it: the next worker goes on from here.
 ENGINE_PATIENCE = 30.0  # seconds
+DRAIN_PATIENCE = 10.0  # seconds; the watch stops what answers longer
 
 
 class RolloutFailed(Exception):
@@ -40,6 +41,8 @@ class RolloutFailed(Exception):
 def roll_out(operation: Operation) -> None:
     """Start the operation's revision, switch to it once it is healthy, drain and stop the one before.
 
+    A request that takes long does not hold this up: the watch stops its revision later.
+
     Safe to run again from any point. Raises RolloutFailed or Refused; then nothing of the new revision is left, and
     the old one, if any, still serves.
     """
@@ -53,7 +56,8 @@ def roll_out(operation: Operation) -> None:
             _give_up(engine, revision, str(failure))
             raise
     _switch(revision)  # again, too, where a worker was killed right after it: the route may not have been written
-    while _patiently(lambda: stop_drained(engine, revision.service)):
+    deadline = time.monotonic() + DRAIN_PATIENCE
+    while _patiently(lambda: stop_drained(engine, revision.service)) and time.monotonic() < deadline:
         time.sleep(LOOK_SECONDS)
 
 

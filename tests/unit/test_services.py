@@ -22,6 +22,7 @@ from mms.engines.base import Health, Refused
 from mms.engines.program import Program
 from mms.locks import locked
 from mms.models import Account, Image, Manifest, Operation, Revision, Service, State
+from mms.services import rollout
 from mms.services.engine import process_engine, wanted
 from mms.services.rollout import stop_drained
 from mms.services.route import directory
@@ -230,6 +231,24 @@ def test_a_long_request_is_answered_before_its_revision_is_stopped(
         asking.join()
     assert answers == [(200, "slept")]
     assert running(service) == {2}
+
+
+def test_a_very_long_request_is_left_to_the_watch(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rollout, "DRAIN_PATIENCE", 1.5)
+    service = make_service(account)
+    roll_out(service, SLEEPER)
+    answers: list[tuple[int, object]] = []
+    with Gateway() as gateway:
+        asking = threading.Thread(target=lambda: answers.append(gateway.score(service, "4", timeout=20)))
+        asking.start()
+        wait_until(lambda: process_engine().observe(str(service.pk), 1).in_flight == 1)
+        roll_out(service)
+        assert states(service) == ["draining", "active"]
+        services.watch()
+        assert running(service) == {1, 2}
+        asking.join()
+    assert answers == [(200, "slept")]
+    wait_until(lambda: services.watch() or running(service) == {2})
 
 
 @pytest.mark.slow
