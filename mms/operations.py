@@ -18,7 +18,7 @@ from django.utils import timezone
 from kombu.exceptions import OperationalError
 
 from mms import builds, claims, services
-from mms.engines.base import Refused
+from mms.engines.base import Refused, Unavailable
 from mms.models import OPEN, Image, Operation, Service, State
 
 log = logging.getLogger(__name__)
@@ -95,6 +95,8 @@ def _work(operation: Operation, claim: claims.Claim) -> dict[str, Any]:
         return _failed(failure.code, failure.message, failure.details)
     except Refused as refusal:
         return _failed("EngineRefused", str(refusal))
+    except Unavailable as trouble:
+        return _failed("EngineUnavailable", str(trouble))
     except DatabaseError:
         raise  # whoever takes the lease over begins again
     except Exception as unforeseen:

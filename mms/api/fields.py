@@ -101,6 +101,7 @@ RegistryLocation = Annotated[str, Field(max_length=400), AfterValidator(_registr
 Runtime = Annotated[str, Field(max_length=64), AfterValidator(_canonical_runtime)]
 Registered = Annotated[str, _only("Registered")]
 Docker = Annotated[str, _only("Docker")]
-KubeConfig = Annotated[Plain, Field(min_length=1, max_length=512 * 1024)]
+# Reading YAML takes 40 ms per kB of it at worst, and the fast reader crashes on deep nesting.
+KubeConfig = Annotated[Plain, Field(min_length=1, max_length=64 * 1024)]
 PullSecret = Annotated[Plain, Field(min_length=1, max_length=200)]
 Id = Annotated[Plain, Field(min_length=1, max_length=64)]
