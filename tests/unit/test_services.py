@@ -216,6 +216,7 @@ def test_a_supervisor_that_is_being_restarted_delays_a_roll_out_and_does_not_fai
     assert states(service) == ["active"]
 
 
+@pytest.mark.slow
 def test_a_long_request_is_answered_before_its_revision_is_stopped(
     account: Account, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -233,6 +234,7 @@ def test_a_long_request_is_answered_before_its_revision_is_stopped(
     assert running(service) == {2}
 
 
+@pytest.mark.slow
 def test_a_very_long_request_is_left_to_the_watch(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rollout, "DRAIN_PATIENCE", 1.5)
     service = make_service(account)
