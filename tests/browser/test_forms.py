@@ -1,0 +1,149 @@
+"""The forms in a real browser: pickers, uploads on their way, failures with their reason, and life without scripts."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.browser.conftest import SECONDS
+from tests.site import ROOT
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+IRIS = ROOT / "examples" / "iris"
+NEW_MODEL = "/accounts/local/models/new/"
+NEW_ASSET = "/accounts/local/assets/new/"
+NEW_MANIFEST = "/accounts/local/manifests/new/"
+
+
+def register(page: Page, name: str) -> None:
+    page.goto(NEW_MODEL)
+    page.get_by_label("or its web address").fill(f"https://models.example/{name}.pkl")
+    page.get_by_label("Name").fill(name)
+    page.get_by_role("button", name="Register model").click()
+    expect(page.locator(".page-head .badge").first).to_have_text(re.compile("Registered"), timeout=30 * SECONDS)
+
+
+def test_a_form_is_sent_when_the_upload_it_waits_for_is_there(sign_in: Callable[..., Page], tmp_path: Path) -> None:
+    big = tmp_path / "weights.tar.gz"
+    big.write_bytes(b"w" * 40_000_000)
+    page = sign_in("sam", "scientist")
+    page.goto(NEW_MODEL)
+    page.get_by_label("Upload it").set_input_files(big)
+    page.get_by_label("Name").fill("weights")
+    page.get_by_role("button", name="Register model").click()
+    expect(page).to_have_url(re.compile(r"/models/\d+/$"), timeout=30 * SECONDS)
+    expect(page.get_by_role("heading", level=1)).to_contain_text("weights")
+
+
+def test_an_upload_can_be_stopped_and_taken_out(sign_in: Callable[..., Page], tmp_path: Path) -> None:
+    page = sign_in("sam", "scientist")
+    page.goto(NEW_MODEL)
+    page.get_by_label("Upload it").set_input_files(IRIS / "model.pkl")
+    expect(page.locator("#stored-name")).to_have_text("model.pkl")
+    expect(page.get_by_label("Name")).to_have_value("model")
+    expect(page.get_by_label("or its web address")).to_be_hidden()
+    page.get_by_role("button", name="Take out").click()
+    expect(page.get_by_label("Upload it")).to_be_focused()
+    expect(page.locator("#preview")).to_contain_text("Upload a file, or write the address")
+    empty = tmp_path / "empty.bin"
+    empty.touch()
+    page.get_by_label("Upload it").set_input_files(empty)
+    expect(page.locator("#upload-error")).to_have_text("The file is empty.")
+
+
+def test_models_are_picked_by_keyboard_alone(sign_in: Callable[..., Page]) -> None:
+    page = sign_in("sam", "scientist")
+    register(page, "keys-one")
+    register(page, "keys-two")
+    page.goto(NEW_MANIFEST)
+    page.get_by_label("Search models").focus()
+    page.keyboard.type("keys-two")
+    page.keyboard.press("Enter")
+    expect(page.locator("#rows-models .pick")).to_have_count(1)
+    page.keyboard.press("Tab")
+    page.keyboard.press("Space")
+    picked = page.locator("#rows-models .picked .pick-label")
+    expect(picked).to_have_text("keys-two v1")
+    expect(page.locator("#rows-models .picked input")).to_be_focused()
+    page.get_by_label("Search models").fill("keys-one")
+    page.locator(".pick label", has_text="keys-one").click()
+    expect(picked).to_have_count(2)
+    expect(page.locator("#preview-json")).to_contain_text("modelIds")
+    assert page.url.endswith(NEW_MANIFEST)
+
+
+def test_a_failed_build_says_why_first_and_is_cloned_and_retried(sign_in: Callable[..., Page]) -> None:
+    page = sign_in("sam", "scientist")
+    for path in (NEW_MODEL, NEW_ASSET):
+        page.goto(path)
+        file = "model.pkl" if path == NEW_MODEL else "score.py"
+        page.get_by_label("Upload it").set_input_files(IRIS / file)
+        expect(page.locator("#stored-name")).to_have_text(file)
+        page.locator("#id_name").fill("doomed")
+        page.locator("#main-form button.primary").click()
+        expect(page.get_by_role("heading", level=1)).to_contain_text("doomed")
+    page.goto(f"{NEW_MANIFEST}?models-q=")
+    for noun in ("models", "assets"):
+        page.get_by_label(f"Search {noun}").fill("doomed")
+        page.locator(f"#rows-{noun} .pick label", has_text="doomed").first.click()
+        expect(page.locator(f"#rows-{noun} .picked").first).to_be_visible()
+    page.get_by_label("Requirements").fill("this is not a requirement")
+    page.get_by_role("button", name="Create manifest").click()
+    expect(page.locator(".page-head .badge").first).to_have_text(re.compile("Created"), timeout=30 * SECONDS)
+    page.get_by_role("link", name="Build image").click()
+    page.get_by_role("button", name="Build image").click()
+    expect(page.locator(".page-head .badge").first).to_have_text(re.compile("Failed"), timeout=60 * SECONDS)
+    expect(page.get_by_label("What went wrong")).to_contain_text("requirement")
+    page.get_by_role("button", name="Retry").first.click()
+    expect(page).to_have_url(re.compile("/operations/"))
+    expect(page.locator(".page-head .badge").first).to_have_text(re.compile("Failed"), timeout=60 * SECONDS)
+    page.get_by_role("link", name="Log", exact=True).first.click()
+    expect(page.locator("#log")).to_contain_text("this is not a requirement", timeout=30 * SECONDS)
+    page.go_back()
+    page.get_by_role("link", name="Clone and edit").first.click()
+    expect(page.locator("#rows-manifest .picked")).to_be_visible()
+
+
+def test_everything_is_said_beside_its_field_and_a_second_try_works(sign_in: Callable[..., Page]) -> None:
+    page = sign_in("sam", "scientist")
+    page.goto(NEW_MODEL)
+    page.get_by_label("or its web address").fill("https://models.example/fine.pkl")
+    page.get_by_label("Name").fill("not_fine")
+    page.get_by_label("Name").press("Enter")
+    expect(page.locator("#form-errors")).to_be_focused()
+    expect(page.get_by_label("Name")).to_have_attribute("aria-invalid", "true")
+    page.get_by_label("Name").fill("fine")
+    page.get_by_label("Name").press("Enter")
+    expect(page).to_have_url(re.compile(r"/models/\d+/$"))
+
+
+def test_who_may_only_look_sees_which_role_is_missing(sign_in: Callable[..., Page]) -> None:
+    page = sign_in("vera", "viewer")
+    page.goto(NEW_MODEL)
+    expect(page.locator("main")).to_contain_text("Data scientist")
+
+
+def test_the_forms_work_without_javascript(sign_in: Callable[..., Page]) -> None:
+    page = sign_in("sam", "scientist", java_script_enabled=False)
+    page.goto(NEW_MODEL)
+    page.get_by_label("Upload it").set_input_files(IRIS / "model.pkl")
+    page.get_by_role("button", name="Upload", exact=True).click()
+    expect(page.locator("#stored-name")).to_have_text("model.pkl")
+    page.get_by_label("Name").fill("plain")
+    page.get_by_role("button", name="Preview").click()
+    expect(page.locator("#preview-json")).to_contain_text("key=…")
+    page.get_by_role("button", name="Register model").click()
+    expect(page).to_have_url(re.compile(r"/models/\d+/$"))
+    for _ in range(20):  # nothing is live here: the reader reloads
+        page.reload()
+        if "Registered" in page.locator(".page-head .badge").first.inner_text():
+            break
+        page.wait_for_timeout(0.5 * SECONDS)
+    page.goto(NEW_MANIFEST)
+    page.get_by_label("Search models").fill("plain")
+    page.locator("#picker-models").get_by_role("button", name="Search").click()
+    page.locator("#rows-models .pick label", has_text="plain").first.click()
+    page.get_by_role("button", name="Create manifest").click()
+    expect(page).to_have_url(re.compile(r"/manifests/\d+/$"))
