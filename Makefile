@@ -48,7 +48,7 @@ $(VENV)/.made:
 	@$(PYTHON) -c '$(SUITABLE)' || { echo "$$($(PYTHON) -V) does not fit: PYTHON must be 3.11, 3.12 or 3.13." >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null \
 	  || { echo "$(PYTHON) lacks venv: install it first (on Debian and Ubuntu: apt install python3-venv)." >&2; exit 1; }
-	@$(PYTHON) -m venv --clear $(VENV)
+	@$(PYTHON) -m venv $(VENV)
 	@touch $@
 
 $(VENV)/.base: requirements/base.txt | $(VENV)/.made
