@@ -29,7 +29,7 @@ def _parts() -> dict[str, Application]:
         from mms.api.application import application as api
         from mms.gateway import Gateway
 
-        found |= {"api": api, "scoring": Gateway(settings.MMS_DIR / "routes")}
+        found |= {"api": api, "scoring": Gateway(settings.MMS_DIR / "routes", metrics_token=settings.METRICS_TOKEN)}
     if "dashboard" in settings.SERVE:
         from dashboard.stream import application as stream
         from dashboard.uploads import application as uploads

@@ -6,6 +6,7 @@ Every step looks first, cheaply, whether there is anything to do: a second start
 import fcntl
 import hashlib
 import logging
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -74,6 +75,15 @@ def migration_lock() -> Iterator[None]:
         with (settings.RUN_DIR / "migrate.lock").open("w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
+
+
+def clear_temporary_files() -> None:
+    """Remove what killed processes left in TMP_DIR. Only for who knows that nothing of the site runs."""
+    for path in settings.TMP_DIR.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def collect_static() -> None:

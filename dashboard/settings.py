@@ -251,4 +251,7 @@ MMS_BODY_MAX_BYTES = env_int("MMS_BODY_MAX_BYTES", 16 * 1024**2)
 MMS_QUEUE_LENGTH = env_int("MMS_QUEUE_LENGTH", 100)  # requests waiting per scoring process; more are answered 503
 MMS_SCORING_NETWORK = env_bool("MMS_SCORING_NETWORK", False)  # whether services may use the network
 MMS_SCORING_MEMORY = env_int("MMS_SCORING_MEMORY", 0)  # bytes of address space of each scoring process; 0: no limit
+METRICS_TOKEN = os.environ.get(
+    "METRICS_TOKEN", ""
+)  # of GET /scoring/metrics; without one only this machine may read it
 SUPERVISOR_SOCKET = os.environ.get("SUPERVISOR_SOCKET") or str(RUN_DIR / "supervisor.sock")

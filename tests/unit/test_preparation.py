@@ -33,6 +33,14 @@ def test_static_files_are_collected_again_only_when_one_changed(settings, tmp_pa
     assert (settings.STATIC_ROOT / "page.css").read_text() == "two, and longer"
 
 
+def test_what_killed_processes_left_behind_is_removed(settings, tmp_path):
+    settings.TMP_DIR = tmp_path
+    (tmp_path / "upload-1").write_text("half a file")
+    (tmp_path / "build" / "layer").mkdir(parents=True)
+    preparation.clear_temporary_files()
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_the_account_local_is_complete():
     local_account.ensure()
     account = HostingAccount.objects.get()

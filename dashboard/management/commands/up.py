@@ -30,6 +30,7 @@ class Command(BaseCommand):
         _port_is_free()
         try:
             config = supervision.write_config(logs_to_terminal=logs)
+            preparation.clear_temporary_files()
             preparation.prepare()
         except ImproperlyConfigured as error:
             raise CommandError(str(error)) from None

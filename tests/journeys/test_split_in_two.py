@@ -1,0 +1,68 @@
+"""The dashboard's programs each alone, and the MMS under its own supervisor, as docker-compose.yml runs them."""
+
+import secrets
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+
+from dashboard.supervision import redis_server
+from tests.site import ROOT, Site, free_port, wait_until
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> Iterator[dict[str, str]]:
+    """What both halves are told: one database, one Redis with a password, one secret key."""
+    password, port = secrets.token_hex(8), free_port()
+    command = [redis_server(), "--port", str(port), "--bind", "127.0.0.1", "--requirepass", password, "--save", ""]
+    server = subprocess.Popen([*command, "--dir", str(tmp_path)], stdout=subprocess.DEVNULL)
+    yield {
+        "REDIS_URL": f"redis://:{password}@127.0.0.1:{port}/0",
+        "DATABASE_URL": f"sqlite:///{tmp_path}/shared.sqlite3",
+        "SECRET_KEY": secrets.token_hex(16),
+    }
+    server.terminate()
+    server.wait(10)
+
+
+@pytest.fixture
+def dashboard(environment: dict[str, str], tmp_path: Path) -> Iterator[Site]:
+    """Both halves running; the site that people see."""
+    web, mms = (
+        Site(tmp_path / "web", SERVE="dashboard", **environment),
+        Site(tmp_path / "mms", SERVE="mms", **environment),
+    )
+    for half in (web, mms):
+        half.environment |= {"MMS_URL": mms.url, "GATEWAY_URL": mms.url, "SITE_URL": web.url, "FILES_URL": web.url}
+    with ExitStack() as stack:
+        for name in ("web", "worker", "beat"):
+            stack.enter_context(program(web, name))
+        stack.callback(mms.stop)
+        mms.start()
+        wait_until(lambda: web.health()[0] == 200, 60, f"the dashboard: {web.health()}")
+        yield web
+    assert mms.processes() == []
+
+
+@contextmanager
+def program(site: Site, name: str) -> Iterator[None]:
+    """One program of the site by itself, ended by SIGTERM, as containers are."""
+    with (site.data.parent / f"{name}.log").open("wb") as log:
+        command = [sys.executable, "manage.py", "run", name]
+        running = subprocess.Popen(command, cwd=ROOT, env=site.environment, stdout=log, stderr=log)
+        try:
+            yield
+        finally:
+            running.terminate()
+            running.wait(20)
+
+
+def test_the_two_halves_meet_over_http_only(dashboard: Site):
+    assert set(dashboard.health()[1]) == {"web", "database", "redis", "beat", "worker of queue celery"}
+    printed = dashboard.manage("demo")
+    assert '"species": ["setosa", "virginica"]' in printed
