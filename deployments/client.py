@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 from urllib.parse import quote, urljoin, urlsplit
 
-from deployments import errors, wire
+from deployments import errors, values, wire
 from deployments.transport import Answer, Transport
 
 log = logging.getLogger(__name__)
@@ -37,7 +37,7 @@ class Listing(Generic[Item]):
 
 @dataclass(frozen=True)
 class LogText:
-    text: str
+    body: bytes  # UTF-8, perhaps cut within a line or a letter
     position: int  # bytes; what to ask from next
 
 
@@ -179,9 +179,7 @@ class MMSClient:
     def _log(self, path: str, after: int, **which: Any) -> LogText:
         answer = self._call("GET", path, params={"after": after, "limit": LOG_PART, **which})
         position = wire.whole(answer.headers.get("X-Log-Position"))
-        return LogText(
-            answer.body.decode("utf-8", "replace"), after + len(answer.body) if position is None else position
-        )
+        return LogText(answer.body, after + len(answer.body) if position is None else position)
 
 
 def _segment(value: str) -> str:
@@ -217,4 +215,4 @@ def _accepted(answer: Answer) -> Accepted:
         return Accepted()
     located = wire.last_segment(answer.headers.get("Operation-Location", ""))
     named = wire.text(answer.headers.get("x-ms-request-id"), 1000).strip()
-    return Accepted(located or (named if wire.usable_id(named) else ""), waits=True)
+    return Accepted(located or (named if values.usable_id(named) else ""), waits=True)

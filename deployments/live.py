@@ -218,26 +218,27 @@ def read_log(key: str, after: str = "0") -> LogPart:
 class LogMark:
     position: int  # how many bytes of the server's log have been fetched
     reported: bool | None
+    whole: bool  # it has ended, and all of it has been fetched
 
 
 def log_mark(key: str) -> LogMark | None:
     """How far a log has been fetched; None where Redis is out of reach."""
 
     def read(connection: redis.Redis) -> LogMark:
-        position, reported = connection.hmget(f"{key}:at", ["bytes", "reported"])
-        return LogMark(int(position or 0), None if reported is None else reported == b"1")
+        position, reported, whole = connection.hmget(f"{key}:at", ["bytes", "reported", "whole"])
+        return LogMark(int(position or 0), None if reported is None else reported == b"1", whole == b"1")
 
     return volatile.attempt(read, fallback=None)
 
 
-def append_log(key: str, lines: Sequence[str], at: int, reported: bool = True) -> None:
-    """Add lines, and remember that the server's log has been read up to byte `at`."""
+def append_log(key: str, lines: Sequence[str], at: int, *, reported: bool = True, whole: bool = False) -> None:
+    """Add lines, and remember that the server's log has been read up to byte `at`, or that it is all there."""
 
     def write(connection: redis.Redis) -> None:
         pipe = connection.pipeline(transaction=True)
         for line in lines:
             pipe.xadd(key, {"line": line}, maxlen=LOG_LENGTH, approximate=True)
-        pipe.hset(f"{key}:at", mapping={"bytes": at, "reported": int(reported)})
+        pipe.hset(f"{key}:at", mapping={"bytes": at, "reported": int(reported), "whole": int(whole)})
         pipe.expire(key, LOG_LIFE)
         pipe.expire(f"{key}:at", LOG_LIFE)
         pipe.execute()

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable
 
-from deployments import errors, live, wire
+from deployments import errors, live, volatile, wire
 from deployments.client import LogText, MMSClient
 from deployments.models import Operation, Service
 
@@ -29,28 +29,35 @@ def fetch_service_log(service: Service, client: MMSClient) -> None:
 
 
 def _fetch(key: str, read: Callable[[int], LogText], secrets: list[str], last: bool = False) -> None:
-    for _ in range(MOST_PARTS):
-        mark = live.log_mark(key)
-        if mark is None or mark.reported is False:  # Redis is away, or the server has no logs
-            return
-        try:
-            part = read(mark.position)
-        except (errors.NotFound, errors.NotOffered):
-            return live.append_log(key, [], mark.position, reported=False)
-        except errors.MMSError as error:
-            return log.info("%s cannot be read now: %s", key, error)
-        whole, rest = _lines(part.text)
-        if last and rest:
-            whole, rest = [*whole, rest], ""
-        lines = [wire.redact(wire.text(line, MAX_LINE), secrets) for line in whole]
-        live.append_log(key, lines, part.position - len(rest.encode()))
-        if not part.text:
-            return
+    """Append what is new, unless another worker is at it: lines would come twice."""
+    if not volatile.claim(key, seconds=60, fallback=False):
+        return
+    try:
+        for _ in range(MOST_PARTS):
+            mark = live.log_mark(key)
+            # Redis is away, or the server has no logs, or there is no more to come.
+            if mark is None or mark.reported is False or not _fetch_part(key, mark, read, secrets, last):
+                return
+    except (errors.NotFound, errors.NotOffered):
+        live.append_log(key, [], 0, reported=False)
+    except errors.MMSError as error:
+        log.info("%s cannot be read now: %s", key, error)
+    finally:
+        volatile.release(key)
 
 
-def _lines(text: str) -> tuple[list[str], str]:
+def _fetch_part(key: str, mark: live.LogMark, read: Callable[[int], LogText], secrets: list[str], last: bool) -> bool:
+    """Append the next part; whether there was one."""
+    part = read(mark.position)
+    whole, rest = _lines(part.body)
+    if last and rest:
+        whole, rest = [*whole, rest], b""
+    lines = [wire.redact(wire.text(line.decode("utf-8", "replace"), MAX_LINE), secrets) for line in whole]
+    live.append_log(key, lines, part.position - len(rest), whole=last and not part.body)
+    return bool(part.body) and (bool(lines) or last)
+
+
+def _lines(body: bytes) -> tuple[list[bytes], bytes]:
     """The complete lines, and the beginning of one that is still being written (a very long one is cut here)."""
-    whole, newline, rest = text.rpartition("\n")
-    if len(rest) > MAX_LINE:
-        return [*whole.split("\n"), rest] if newline else [rest], ""
-    return whole.split("\n") if newline else [], rest
+    *whole, rest = body.split(b"\n")
+    return ([*whole, rest], b"") if len(rest) > MAX_LINE else (whole, rest)

@@ -24,6 +24,14 @@ def request_of(operation: Operation) -> wire.Request:
     return REQUEST[operation.kind](**chosen_in(operation.account, operation.body))
 
 
+def secrets_of(operation: Operation) -> list[str]:
+    """The secret texts that the operation sends: what is to be taken out of errors and logs."""
+    try:
+        return wire.secrets_in(request_of(operation))
+    except Refused:
+        return []
+
+
 def could_have_made(request: wire.Request, item: Item) -> bool:
     """Whether sending the request may have made the item. An image that names no manifest may be anybody's."""
     match request, item:

@@ -13,7 +13,7 @@ from typing import Any
 from django.db.models import Max
 from django.utils import timezone
 
-from deployments import errors, keys, links, live, logs, queue, upsert, volatile
+from deployments import errors, keys, links, live, queue, upsert, volatile
 from deployments.accounts import callable_now, client_for, note_answer, note_trouble
 from deployments.badges import NOUN
 from deployments.client import Listing, MMSClient
@@ -146,24 +146,3 @@ def _tell_age(account: HostingAccount) -> None:
     """The server is out of reach: what pages show of its services is getting old, and says so."""
     services = Service.objects.filter(account=account, vanished_at=None).exclude(mms_id=None)
     live.publish(list(services.select_related("account")[:MOST_BADGES]))
-
-
-# --- logs of services ---------------------------------------------------------------------------------------------
-
-
-def follow_logs() -> None:
-    """Start fetching the logs that somebody looks at."""
-    watched = [int(pk) for pk in live.interested("log:service:")]
-    for pk, account_id in Service.objects.filter(pk__in=watched, mms_id__isnull=False).values_list("pk", "account_id"):
-        CALLS.submit(account_id, _follow_service_log, pk)
-
-
-def _follow_service_log(account_id: int, service_id: int) -> None:
-    if not volatile.claim(f"log:{service_id}", seconds=30, fallback=False):
-        return
-    try:
-        service = Service.objects.select_related("account").get(pk=service_id)
-        with client_for(service.account) as client:
-            logs.fetch_service_log(service, client)
-    finally:
-        volatile.release(f"log:{service_id}")

@@ -15,7 +15,7 @@ from deployments import errors, keys, logs, rows, wire
 from deployments.accounts import note_answer, note_trouble
 from deployments.changes import change
 from deployments.client import Accepted, MMSClient
-from deployments.matching import request_of
+from deployments.matching import request_of, secrets_of
 from deployments.models import Operation
 from deployments.models.operation import Kind, State
 from deployments.schedule import LEASE, STOP_POLLING, look_interval, poll_interval, seconds
@@ -198,10 +198,3 @@ def _cancel(operation: Operation, client: MMSClient) -> None:
         Operation.objects.filter(pk=operation.pk).update(error_message=note)
     except errors.MMSError:
         Operation.objects.filter(pk=operation.pk).update(cancel_requested=True)
-
-
-def secrets_of(operation: Operation) -> list[str]:
-    try:
-        return wire.secrets_in(request_of(operation))
-    except Refused:
-        return []

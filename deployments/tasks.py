@@ -2,7 +2,7 @@
 
 from celery import shared_task
 
-from deployments import dispatch, mirror
+from deployments import dispatch, follow, mirror
 
 
 @shared_task(name="deployments.send_operation")
@@ -13,7 +13,7 @@ def send_operation(operation_id: str) -> None:
 @shared_task(name="deployments.poll_operations")
 def poll_operations() -> None:
     dispatch.tick()
-    mirror.follow_logs()
+    follow.follow_logs()
 
 
 @shared_task(name="deployments.sweep_operations")

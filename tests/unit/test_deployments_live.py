@@ -11,7 +11,7 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from deployments import live, operations, volatile
+from deployments import follow, live, mirror, operations, volatile
 from deployments.badges import badge_of, badges_of
 from deployments.changes import change
 from deployments.models import HostingAccount, Operation, RegisteredModel, Service
@@ -173,20 +173,40 @@ def mms() -> Iterator[MMS]:
 
 
 def test_a_services_log_is_followed_while_somebody_looks(mms: MMS, live_redis: redis.Redis) -> None:
-    from deployments import mirror
-
     account = account_at(mms.url)
     remote = mms.add_service("iris", revisions=[{"number": 2}])
     mirror.refresh(account.pk, [Service])
     service = Service.objects.get()
     mms.logs[remote["id"]] = b"hello\n"
-    mirror.follow_logs()
+    follow.follow_logs()
     assert not mms.calls("GET", "/logs")
     live.note_log_interest("service", service.pk)
     for _ in range(100):
-        mirror.follow_logs()
+        follow.follow_logs()
         if live.read_log(live.service_log_key(service)).lines:
             break
         time.sleep(0.02)
     assert live.read_log(live.service_log_key(service)).lines == ["hello"]
     assert mms.calls("GET", "/logs")[0].query["revision"] == ["2"]
+
+
+def test_the_log_of_an_ended_operation_comes_back_after_redis_was_emptied(mms: MMS, live_redis: redis.Redis) -> None:
+    account = account_at(mms.url)
+    operation = register(account)
+    change(operation, State.SENDING)
+    change(operation, State.FAILED, mms_operation_id="op-1")
+    mms.logs["op-1"] = b"step 1\nno space"
+    live_redis.flushall()
+    key = live.operation_log_key(operation)
+    live.note_log_interest("operation", operation.pk)
+    for _ in range(100):
+        follow.follow_logs()
+        time.sleep(0.02)
+        mark = live.log_mark(key)
+        if mark and mark.whole:
+            break
+    assert live.read_log(key).lines == ["step 1", "no space"]
+    asked = len(mms.requests)
+    follow.follow_logs()
+    time.sleep(0.1)
+    assert len(mms.requests) == asked

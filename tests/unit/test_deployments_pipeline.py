@@ -333,7 +333,7 @@ def test_polling_slows_stops_after_a_day_and_can_be_resumed(account: HostingAcco
 def test_a_server_that_hangs_holds_up_nobody_else(account: HostingAccount, mms: MMS) -> None:
     with MMS() as other:
         second = account_at(other.url, "other")
-        mms.plan("POST", "models", faults.hang(3), times=30)
+        mms.plan("POST", "models", faults.hang(1.5), times=30)
         for n in range(30):
             later(register(account, name=f"slow-{n}"), 10)
         slow = dispatch.tick()

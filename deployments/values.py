@@ -1,0 +1,80 @@
+"""Single values in an answer of a server: made fit for our tables, whatever was sent. No Django here."""
+
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+
+class Garbled(ValueError):
+    """The answer is not what the reference describes. The text says what is wrong with it."""
+
+
+def fold(data: Any) -> dict[str, Any]:
+    """The object with its keys in lower case: servers differ in the first letter, and in `unPack`."""
+    if not isinstance(data, Mapping):
+        raise Garbled("An object was expected.")
+    return {str(name).lower(): value for name, value in data.items()}
+
+
+def text(value: Any, limit: int = 100_000) -> str:
+    """Any value as text that a database takes: no NUL, no half of a surrogate pair, not longer than `limit`."""
+    told = "" if value is None else value if isinstance(value, str) else str(value)
+    return told.replace("\0", "").encode("utf-8", "replace").decode()[:limit]
+
+
+def reported(value: Any, limit: int) -> str | None:
+    return None if value is None else text(value, limit)
+
+
+def identity(keys: Mapping[str, Any]) -> str:
+    """The id of a resource: a short text without "/" (it becomes part of paths). Raises Garbled."""
+    found = text(keys["id"], 1000) if isinstance(keys.get("id"), str | int) else ""
+    if not 0 < len(found) <= 200 or not usable_id(found):
+        raise Garbled("A resource without a usable id.")
+    return found
+
+
+def usable_id(value: str) -> bool:
+    """Whether a text from outside may become one segment of a path."""
+    return bool(re.fullmatch(r"[^\s/\\?#\x00-\x1f]{1,200}", value)) and value not in {".", ".."}
+
+
+def whole(value: Any) -> int | None:
+    """A version number, sent as number or text; None where it is neither."""
+    found = text(value, 20).strip()
+    return int(found) if found.isascii() and found.isdigit() and int(found) < 2**31 else None
+
+
+def flag(value: Any) -> bool:
+    """A bool, sent as such or as "true"."""
+    return value is True or text(value, 10).strip().lower() in {"true", "1"}
+
+
+def moment(value: Any) -> datetime | None:
+    """A date in any ISO form as an aware datetime in UTC; None where it is none."""
+    try:
+        found = datetime.fromisoformat(text(value, 64).strip())
+    except ValueError:
+        return None
+    try:
+        return found.replace(tzinfo=found.tzinfo or UTC).astimezone(UTC)
+    except OverflowError:
+        return None
+
+
+def last_segment(location: str) -> str:
+    """The id at the end of a resourceLocation or Operation-Location; "" where there is none."""
+    try:
+        found = unquote(urlsplit(location).path.rstrip("/").rpartition("/")[2])
+    except ValueError:
+        return ""
+    return found if usable_id(found) else ""
+
+
+def sequence(value: Any) -> list[Any]:
+    """A list; null is none, and a single value stands for a list of one."""
+    if value is None:
+        return []
+    return value if isinstance(value, list) else [value]
