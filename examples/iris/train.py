@@ -1,6 +1,6 @@
 """Trains the example's model: a logistic regression on the iris data set of scikit-learn. Writes model.pkl.
 
-    python -m venv /tmp/iris && /tmp/iris/bin/pip install -r requirements.txt && /tmp/iris/bin/python train.py
+python -m venv /tmp/iris && /tmp/iris/bin/pip install -r requirements.txt && /tmp/iris/bin/python train.py
 """
 
 import pickle

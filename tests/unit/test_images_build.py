@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -140,6 +141,7 @@ def test_another_store_comes_to_the_same_digest(builder: Builder, tmp_path: Path
     pip = {"PIP_FIND_LINKS": str(tmp_path)}
     first = builder.build(pip, pip_requirements="onething")
     (tmp_path / "a much longer name for a folder").mkdir()
+    os.utime(tmp_path / "onething-1.0-py3-none-any.whl", (1, 1))
     again = Builder(tmp_path / "a much longer name for a folder", builder.files)
     builder.files.put("/score.py", DRIVER + b"# for two stores\n")
     second = again.build(pip, pip_requirements="onething")
@@ -263,13 +265,15 @@ def test_a_package_whose_hash_differs_from_the_lock_is_not_installed(builder: Bu
 
 
 def test_a_source_distribution_is_not_built(builder: Builder, tmp_path: Path) -> None:
-    folder, marker = tmp_path / "evil-1.0", tmp_path / "ran"
+    folder, marker = tmp_path / "evil_source_only-1.0", tmp_path / "ran"
     folder.mkdir()
-    (folder / "setup.py").write_text(f"open({str(marker)!r}, 'w'); from setuptools import setup; setup(name='evil')")
-    (folder / "PKG-INFO").write_text("Metadata-Version: 2.1\nName: evil\nVersion: 1.0\n")
-    with tarfile.open(tmp_path / "evil-1.0.tar.gz", "w:gz") as archive:
-        archive.add(folder, "evil-1.0")
-    error = builder.build({"PIP_FIND_LINKS": str(tmp_path), "PIP_NO_INDEX": "1"}, pip_requirements="evil").error
+    (folder / "setup.py").write_text(
+        f"open({str(marker)!r}, 'w'); from setuptools import setup; setup(name='evil_source_only')"
+    )
+    (folder / "PKG-INFO").write_text("Metadata-Version: 2.1\nName: evil_source_only\nVersion: 1.0\n")
+    with tarfile.open(tmp_path / "evil_source_only-1.0.tar.gz", "w:gz") as archive:
+        archive.add(folder, "evil_source_only-1.0")
+    error = builder.build({"PIP_FIND_LINKS": str(tmp_path)}, pip_requirements="evil-source-only").error
     assert error["code"] == "RequirementsFailed"
     assert not marker.exists()
 

@@ -22,7 +22,7 @@ def make_wheel(folder: Path, name: str, version: str, *, scripts: tuple[str, ...
     wheel = folder / f"{name}-{version}-py3-none-any.whl"
     with zipfile.ZipFile(wheel, "w") as archive:
         for path, text in {**files, f"{info}/RECORD": f"{record}{info}/RECORD,,\n"}.items():
-            archive.writestr(path, text)
+            archive.writestr(zipfile.ZipInfo(path), text)  # dated 1980: the same bytes whenever it is made
     return wheel
 
 
