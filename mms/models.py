@@ -15,7 +15,9 @@ class Account(models.Model):
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:
-        constraints = [models.UniqueConstraint(fields=["subscription", "resource_group", "name"], name="mms_account_names")]
+        constraints = [
+            models.UniqueConstraint(fields=["subscription", "resource_group", "name"], name="mms_account_names")
+        ]
 
     def __str__(self) -> str:
         return self.name
