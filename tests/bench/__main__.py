@@ -4,7 +4,10 @@ python -m tests.bench [--peers FOLDER] [--keep FILE]
 """
 
 import argparse
+import signal
+import sys
 import tempfile
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -24,47 +27,48 @@ def main() -> None:
     arguments.add_argument("--peers", type=Path, help="compare with MLflow and BentoML, installed in this folder")
     arguments.add_argument("--keep", type=Path, help="write the figures to this file as JSON")
     options = arguments.parse_args()
-    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
-        rows = measure(Path(folder) / "data", options.peers)
-    print(show("What `make bench` measured", rows))
+    rows = []
+    with tempfile.TemporaryDirectory(prefix="bench-", ignore_cleanup_errors=True) as folder:
+        for row in measure(Path(folder) / "data", options.peers):
+            print(f"{row.what}: {row.seen}", file=sys.stderr, flush=True)
+            rows.append(row)
+    print(show("Measured in one run", rows))
     if options.keep:
         keep(options.keep, rows)
 
 
-def measure(data: Path, peers_folder: Path | None) -> list[Row]:
+def measure(data: Path, peers_folder: Path | None) -> Iterator[Row]:
+    """Every row of the table, on a site of its own."""
     site = Site(data).start()
     try:
         bench = Bench(site)
-        rows = measures.idle_memory(bench)
+        yield from measures.idle_memory(bench)
         site.manage("demo")
-        theirs = Theirs(peers_folder) if peers_folder else None
-        rows += _measure(bench, theirs)
-        return rows + measures.second_start(bench)
+        yield from _measure(bench, Theirs(peers_folder) if peers_folder else None)
+        yield from measures.second_start(bench)
     finally:
-        site.stop()
+        site.stop(signal.SIGTERM)
 
 
-def _measure(bench: Bench, theirs: "Theirs | None") -> list[Row]:
-    """Everything that is compared, ours and theirs one right after the other."""
+def _measure(bench: Bench, theirs: "Theirs | None") -> Iterator[Row]:
+    """What is compared, ours and theirs one right after the other."""
     service = next(iter(bench.services().values()))
     digest = bench.api.get(f"{bench.api_url}/images/{service['imageId']}").json()["digest"]
     built = Store(bench.site.data / "mms").assemble(digest)
     assert built.site
-    rows = measures.deploy(bench, built.app, built.site)
-    rows += theirs.first_scores() if theirs else []
+    yield from measures.deploy(bench, built.app, built.site)
+    yield from theirs.first_scores() if theirs else []
     direct = bench.score_directly(service["id"], clients=16, seconds=SECONDS)
     gateway = bench.score_through_gateway(service["id"], clients=16, seconds=SECONDS)
     scored = theirs.score() if theirs else None
-    rows.append(measures.against("scoring, 16 clients, runtime called directly", direct, scored, 5))
-    rows.append(measures.against("… through the gateway", gateway, scored, 2.5, p99_share=0.25))
-    rows += measures.badges(bench)
+    yield measures.against("scoring, 16 clients, runtime called directly", direct, scored, 5)
+    yield measures.against("… through the gateway", gateway, scored, 2.5, p99_share=0.25)
+    yield from measures.badges(bench)
     registered = bench.register_models(clients=8, seconds=SECONDS)
-    rows.append(
-        measures.against("register a model over the API, 8 clients", registered, theirs and theirs.register(), 5)
-    )
-    rows += measures.list_page(bench)
-    rows += measures.cold_row(measures.cold_list_page(bench), theirs and theirs.cold_page())
-    return rows
+    also = theirs.register() if theirs else None
+    yield measures.against("register a model over the API, 8 clients", registered, also, 5)
+    yield from measures.list_page(bench)
+    yield from measures.cold_row(measures.cold_list_page(bench), theirs.cold_page() if theirs else None)
 
 
 class Theirs:
