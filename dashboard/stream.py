@@ -37,7 +37,7 @@ RECHECK_SECONDS = 30.0
 QUEUE_LENGTH = 500  # events a slow reader may lag behind
 REPLAY_LENGTH = 1000  # events; whoever missed more fetches the rows anew
 CONNECTIONS_PER_USER = 20  # in one web process
-BLOCK_SECONDS = 10
+BLOCK_SECONDS = 5  # of one question to Redis
 HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-store"),
@@ -101,8 +101,11 @@ class Hub:
         for connection in self._connections:
             connection.lost.set()
 
-    async def join(self, connection: Connection, after: str) -> list[Event]:
-        """Feed `connection` from now on; returns what happened since position `after`. Raises RedisError."""
+    async def join(self, connection: Connection, after: str) -> tuple[list[Event], Position]:
+        """Feed `connection` from now on; returns what happened since position `after`, and up to which position.
+
+        The feed may lag and repeat some of it. Raises RedisError.
+        """
         if self._reader is None:
             newest = await self._newest()
             self._reader = self._reader or asyncio.create_task(self._read(newest))
@@ -123,22 +126,31 @@ class Hub:
         return Counter(connection.user_id for connection in self._connections)[user_id]
 
     async def _read(self, position: Position) -> None:
+        """Announce what Redis has after `position`, as long as this task is the reader.
+
+        It asks whether it still is: a cancellation that coincides with an answer of Redis can get lost in the client.
+        """
+        me = asyncio.current_task()
         try:
-            while True:
+            while self._reader is me:
                 found = await self._redis.xread({live.STREAM: _text(position)}, count=100, block=BLOCK_SECONDS * 1000)
+                newest = await self._newest() if not found else position
+                if self._reader is not me:
+                    return
                 for name, fields in found[0][1] if found else ():
                     position = _position(name.decode())
                     self._announce(_event(position, fields))
-                if not found and await self._newest() < position:  # Redis was emptied: its ids may begin anew
-                    position = await self._newest()
+                if newest < position and not found:  # Redis was emptied: its ids may begin anew
+                    position = newest
                     self._announce(_resync(position))
         except (RedisError, OSError) as reason:
             log.warning("the live stream has lost Redis: %s", reason)
         except Exception:
             log.exception("the live stream has ended")
-        self._reader = None
-        for connection in list(self._connections):
-            connection.lost.set()
+        if self._reader is me:
+            self._reader = None
+            for connection in self._connections:
+                connection.lost.set()
 
     def _announce(self, event: Event) -> None:
         for connection in self._connections:
@@ -148,23 +160,29 @@ class Hub:
         entries = await self._redis.xrevrange(live.STREAM, count=1)
         return _position(entries[0][0].decode()) if entries else (0, 0)
 
-    async def _missed(self, after: str) -> list[Event]:
-        """The events after that position, or one `resync` when they cannot be told any more."""
+    async def _missed(self, after: str) -> tuple[list[Event], Position]:
+        """The events after that position, or one `resync` when they cannot be told any more; and the newest one's."""
         newest = await self._newest()
+        entries = await self._entries(after, newest)
+        if entries is None:
+            return [_resync(newest)], newest
+        events = [_event(_position(name.decode()), fields) for name, fields in entries]
+        return events, events[-1].position if events else newest
+
+    async def _entries(self, after: str, newest: Position) -> list[Any] | None:
+        """What Redis has after that position; None when it no longer has all of it, or too much."""
         try:
             position = _position(after)
         except ValueError:
-            return [_resync(newest)]
-        if position == newest:
-            return []
-        oldest = await self._redis.xrange(live.STREAM, count=1)
-        begun = position == (0, 0) and await self._redis.xlen(live.STREAM) < REPLAY_LENGTH
-        if position > newest or not oldest or not (begun or _position(oldest[0][0].decode()) <= position):
-            return [_resync(newest)]
-        entries = await self._redis.xrange(live.STREAM, f"({_text(position)}", count=REPLAY_LENGTH + 1)
-        if len(entries) > REPLAY_LENGTH:
-            return [_resync(newest)]
-        return [_event(_position(name.decode()), fields) for name, fields in entries]
+            return None
+        if position >= newest:
+            return [] if position == newest else None
+        (oldest, _), *_ = await self._redis.xrange(live.STREAM, count=1) or [(b"0-0", {})]
+        from_the_start = position == (0, 0) and await self._redis.xlen(live.STREAM) < REPLAY_LENGTH
+        if not from_the_start and _position(oldest.decode()) > position:
+            return None
+        entries: list[Any] = await self._redis.xrange(live.STREAM, f"({_text(position)}", count=REPLAY_LENGTH + 1)
+        return entries if len(entries) <= REPLAY_LENGTH else None
 
 
 def _when_stopped(act: Callable[[], None]) -> None:
@@ -241,12 +259,12 @@ class Stream:
             return await _refuse(send, 429, "Too many pages of yours are open; this one asks now and then instead.")
         after = header(scope, b"last-event-id") or _asked_position(scope)
         try:
-            missed = await self._hub.join(connection, after)
+            missed, upto = await self._hub.join(connection, after)
         except (RedisError, OSError):
             return await _refuse(send, 503, "Redis is out of reach; the page asks now and then instead.")
         try:
             await _first_of(
-                _write(connection, missed, send),
+                _write(connection, missed, upto, send),
                 _until_gone(receive),
                 _recheck(connection, scope),
                 connection.lost.wait(),
@@ -284,13 +302,11 @@ async def _first_of(*parts: Awaitable[Any]) -> None:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _write(connection: Connection, missed: list[Event], send: Send) -> None:
-    """Send what was missed, then what comes. Events that came while the past was read are not sent twice."""
+async def _write(connection: Connection, missed: list[Event], upto: Position, send: Send) -> None:
+    """Send what was missed, then what comes after position `upto`."""
     await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
-    last: Position = (0, 0)
     parts = [b"retry: 2000\n\n"]
     for event in missed:
-        last = event.position
         if not event.account_id or event.account_id in connection.accounts:
             parts.append(event.text)
     parts.append(b"event: live\ndata: {}\n\n")
@@ -299,7 +315,7 @@ async def _write(connection: Connection, missed: list[Event], send: Send) -> Non
         event_or_none = await connection.next()
         if event_or_none is None:
             await _send(send, b":\n\n")
-        elif event_or_none.position > last:
+        elif event_or_none.position > upto:
             await _send(send, event_or_none.text)
 
 

@@ -346,8 +346,7 @@ def test_a_page_that_is_left_is_forgotten(server: Server, viewer: str, live_redi
     for _ in range(5):
         with Reader(server, viewer, live.position()) as reader:
             reader.until_live()
-    time.sleep(0.5)
-    assert all(client["cmd"] != "xread" for client in live_redis.client_list())
+    wait_until(lambda: all(client["cmd"] != "xread" for client in live_redis.client_list()), 10, "the reader to end")
 
 
 def test_one_reader_of_redis_feeds_all_pages(
