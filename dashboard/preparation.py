@@ -63,7 +63,7 @@ def _migrations_on_disk() -> Iterator[tuple[str, str]]:
 
 @contextmanager
 def migration_lock() -> Iterator[None]:
-    """One migrates at a time: on PostgreSQL of all machines, on SQLite of this one."""
+    """One migrates at a time: of all who use this PostgreSQL, or of all who use this SQLite file."""
     if connection.vendor == "postgresql":
         with connection.cursor() as cursor:
             cursor.execute("SELECT pg_advisory_lock(%s)", [MIGRATION_LOCK])
@@ -72,9 +72,15 @@ def migration_lock() -> Iterator[None]:
             finally:
                 cursor.execute("SELECT pg_advisory_unlock(%s)", [MIGRATION_LOCK])
     else:
-        with (settings.RUN_DIR / "migrate.lock").open("w") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+        with _locked(Path(f"{connection.settings_dict['NAME']}.migrate")):
             yield
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def clear_temporary_files() -> None:
@@ -87,13 +93,14 @@ def clear_temporary_files() -> None:
 
 
 def collect_static() -> None:
-    """Collect and compress the static files, unless none of them changed since the last time."""
+    """Collect and compress the static files, unless none of them changed since the last time. One does it at a time."""
     state = _static_state()
     stamp = settings.STATIC_ROOT / ".collected"
-    if stamp.exists() and stamp.read_text() == state:
-        return
-    call_command("collectstatic", interactive=False, verbosity=0, clear=True)
-    stamp.write_text(state)
+    with _locked(settings.RUN_DIR / "static.lock"):
+        if stamp.exists() and stamp.read_text() == state:
+            return
+        call_command("collectstatic", interactive=False, verbosity=0, clear=True)
+        stamp.write_text(state)
 
 
 def _static_state() -> str:
