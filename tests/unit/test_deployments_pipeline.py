@@ -2,6 +2,7 @@
 
 import json
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import wait
 
@@ -344,6 +345,18 @@ def test_a_server_that_hangs_holds_up_nobody_else(account: HostingAccount, mms: 
         assert 0 < len(mms.calls("POST")) <= dispatch.PER_ACCOUNT
         mms._plans.clear()
         wait(slow)
+
+
+def test_queue_messages_for_a_server_that_hangs_take_no_more_threads(account: HostingAccount, mms: MMS) -> None:
+    mms.plan("POST", "models", faults.hang(1), times=20)
+    for n in range(20):
+        dispatch.start(str(register(account, name=f"slow-{n}").pk))
+    assert dispatch.CALLS.room(account.pk) == 0
+    time.sleep(0.5)
+    assert len(mms.calls("POST")) == dispatch.PER_ACCOUNT
+    mms._plans.clear()
+    while dispatch.CALLS.room(account.pk) < dispatch.PER_ACCOUNT:
+        time.sleep(0.05)
 
 
 def test_cancel_before_sending_sends_nothing(account: HostingAccount, mms: MMS) -> None:

@@ -203,7 +203,9 @@ def test_a_server_that_honours_request_ids_gets_the_same_request_again(account: 
     assert turn(operation).state == State.SUCCEEDED
 
 
-def test_an_operation_the_server_forgot_is_not_sent_again(account: HostingAccount, mms: MMS) -> None:
+@pytest.mark.parametrize("extensions", [False, True])
+def test_an_operation_the_server_forgot_is_not_sent_again(account: HostingAccount, mms: MMS, extensions: bool) -> None:
+    mms.extensions = extensions
     asked = operations.create_image(account, "ann", manifest=manifest_of(account), registry=registry_of(account))
     operation = turn(asked)
     mms.operations.clear()
