@@ -82,7 +82,7 @@ class Build:
     def run(self) -> dict[str, Any]:
         """The result as the contract has it. Raises BuildError and what `explain` knows."""
         spec, log = self.spec, self.log
-        with log.doing("check", f"{spec.runtime_type}, {len(spec.models)} models, {len(spec.assets)} assets"):
+        with log.doing("check", f"{spec.runtime_type}; models: {len(spec.models)}, assets: {len(spec.assets)}"):
             plan = self.check()
         with log.doing("fetch", "models and assets"):
             models = [(model, *self.fetch(model, f"model-{at}")) for at, model in enumerate(spec.models)]
