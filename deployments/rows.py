@@ -1,7 +1,6 @@
 """From what the server says of a resource to the row that mirrors it."""
 
 import dataclasses
-from functools import cache
 from typing import Any, TypeAlias
 
 from django.db import models, transaction
@@ -16,22 +15,22 @@ RENAMED = {"id": "mms_id", "assets": "asset_list", "location": "registry_locatio
 # What the server says of another resource: its id there, and the column for our row of it.
 LINKS: dict[str, tuple[str, type[Any]]] = {"manifest_id": ("manifest", Manifest), "image_id": ("image", Image)}
 LINKED: dict[type[Any], type[Any]] = {Image: Manifest, Service: Image}
+# Pairs: the name in `wire`, the name of our column.
+NAMES: dict[type[Any], list[tuple[str, str]]] = {
+    of: [
+        (field.name, RENAMED.get(field.name, field.name)) for field in dataclasses.fields(of) if field.name not in LINKS
+    ]
+    for of in (wire.Model, wire.Manifest, wire.Image, wire.Service)
+}
 
 
 def columns(item: Item) -> dict[str, Any]:
     """The columns of the row, without those that this server does not report, and without links to other rows."""
     # Not dataclasses.asdict: its deep copies are most of the time that a list of 10 000 takes.
-    said = {column: getattr(item, name) for name, column in _columns_of(item.__class__)}
+    said = {column: getattr(item, name) for name, column in NAMES[type(item)]}
     if isinstance(item, wire.Manifest):
         said["asset_list"] = [dataclasses.asdict(asset) for asset in item.assets]
     return {column: value for column, value in said.items() if value is not None}
-
-
-@cache
-def _columns_of(of: type[Any]) -> list[tuple[str, str]]:
-    """Pairs: the name in `wire`, the name of the column."""
-    names = [field.name for field in dataclasses.fields(of)]
-    return [(name, RENAMED.get(name, name)) for name in names if name not in LINKS]
 
 
 def link_of(item: Item) -> tuple[str, type[Any], str] | None:
