@@ -11,43 +11,27 @@ import logging
 import signal
 import sys
 import tempfile
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from mms import runtimes
 from mms.fetch import Fetched, FetchError, base_name, fetch, shown
-from mms.images import base, layers, packages, requirements
+from mms.images import layers, packages, requirements
+from mms.images.check import Plan, check, driver
+from mms.images.config import image_config
+from mms.images.errors import BuildError, explain
 from mms.images.layout import APP, CONFIG, MANIFEST, META, RUNTIME, SITE, WHAT, Store, dump
 from mms.images.log import Log
-from mms.images.placement import Clash, Places, Source, asset_names, discard, model_folder, place
-from mms.images.registry import Registry, RegistryError
+from mms.images.placement import Places, Source, asset_names, discard, model_folder, place
+from mms.images.registry import Registry
 from mms.images.spec import Asset, Model, Spec
 from mms.unpack import UnpackError, unpack
 
-EPOCH = "1970-01-01T00:00:00Z"
 LOCAL = "oci://local"
 SCORING = Path(__file__).resolve().parent.parent / "scoring"
-MAX_MODELS = 100  # a layer each, and container engines stop at 127 layers
-# What the scoring program is told where it runs in a container; the process engine sets its own.
-ENVIRONMENT = {
-    "PYTHONPATH": f"/{RUNTIME}:/{SITE}",
-    "PYTHONUNBUFFERED": "1",
-    "OMP_NUM_THREADS": "1",
-    "OPENBLAS_NUM_THREADS": "1",
-    "MMS_APP": f"/{META}",
-    "MMS_LISTEN": "tcp:0.0.0.0:8080",
-}
 PLACING = "1"  # part of the keys of layers with models and assets: changes with the rules of placement
-
-
-class BuildError(Exception):
-    """The image cannot be built. `target` names the part of the manifest that is to blame."""
-
-    def __init__(self, code: str, message: str, target: str = "") -> None:
-        super().__init__(message)
-        self.code, self.target = code, target
 
 
 @dataclass(frozen=True)
@@ -57,16 +41,6 @@ class Part:
     what: str
     layer: layers.Layer
     reused: bool
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What the check found out."""
-
-    runtime: runtimes.Runtime
-    target: packages.Target
-    wanted: list[requirements.Wanted]
-    base: base.Base
 
 
 class Build:
@@ -83,7 +57,7 @@ class Build:
         """The result as the contract has it. Raises BuildError and what `explain` knows."""
         spec, log = self.spec, self.log
         with log.doing("check", f"{spec.runtime_type}; models: {len(spec.models)}, assets: {len(spec.assets)}"):
-            plan = self.check()
+            plan = check(spec, self.store, log, self.tmp)
         with log.doing("fetch", "models and assets"):
             models = [(model, *self.fetch(model, f"model-{at}")) for at, model in enumerate(spec.models)]
             assets = [(asset, *self.fetch(asset, f"asset-{at}")) for at, asset in enumerate(spec.assets)]
@@ -98,68 +72,6 @@ class Build:
             self.add_app(assets)
         with log.doing("image", spec.image_id):
             return self.finish(plan, lock)
-
-    # --- check ----------------------------------------------------------------------------------------------------
-
-    def check(self) -> Plan:
-        """Refuses what cannot become an image that runs, before anything big is fetched."""
-        spec = self.spec
-        runtime = runtimes.RUNTIMES[runtimes.canonical(spec.runtime_type)]
-        if reason := runtimes.why_not_here(runtime.name):
-            raise BuildError("RuntimeUnavailable", reason, "targetRuntime")
-        if len(spec.models) > MAX_MODELS:
-            raise BuildError("TooManyModels", f"An image takes at most {MAX_MODELS} models.", "modelIds")
-        self._driver()
-        wanted = requirements.parse(self._text(spec.pip_requirements, "pipRequirements"))
-        conda = requirements.parse_conda(self._text(spec.conda_env_file, "condaEnvFile"), runtimes.HOST_PYTHON)
-        target = packages.Target(conda.python or runtime.python, runtimes.HOST_PLATFORM, spec.python)
-        start = self._base(runtime, target)
-        python = start.python or runtimes.HOST_PYTHON
-        if target.python != python:
-            reason = f"The image needs Python {target.python}, but it would run with Python {python}."
-            raise BuildError("PythonUnavailable", reason, "targetRuntime")
-        return Plan(runtime, target, wanted + conda.wanted, start)
-
-    def _base(self, runtime: runtimes.Runtime, target: packages.Target) -> base.Base:
-        reference = runtime.base or self.spec.base
-        if not reference:
-            self.log.detail("no base image is configured: this image runs as a process of this server only")
-            return base.Base()
-        found = base.pull(reference, target.platform, self.store, self.spec.registry)
-        self.log.detail(f"base image {reference}: {len(found.layers)} layers")
-        return found
-
-    def _driver(self) -> Asset:
-        """The asset that holds init() and run()."""
-        if not self.spec.driver:
-            raise BuildError(
-                "NoDriver", "The manifest names no driverProgram: there would be nothing to run.", "driverProgram"
-            )
-        for asset in self.spec.assets:
-            if asset.id == self.spec.driver:
-                break
-        else:
-            raise BuildError("NoDriver", f"driverProgram {self.spec.driver!r} is no id of an asset.", "driverProgram")
-        if asset.unpack:
-            raise BuildError(
-                "NoDriver", f"The driver {asset.id!r} is an archive to unpack; it must be a file.", "driverProgram"
-            )
-        return asset
-
-    def _text(self, value: str, name: str) -> str:
-        """`value`, or what its URL gives."""
-        if not value.strip().startswith(("http://", "https://")) or "\n" in value.strip():
-            return value
-        url = value.strip()
-        path = self.tmp / name
-        fetch(url, path, replace(self.spec.policy, max_bytes=requirements.MAX_CHARS))
-        self.log.detail(f"{name} from {shown(url)}")
-        try:
-            return path.read_text(encoding="utf-8-sig")
-        except UnicodeDecodeError:
-            raise BuildError(
-                "BadRequirements", f"{shown(url)} is not a text.", f"targetRuntime.properties.{name}"
-            ) from None
 
     # --- fetch ----------------------------------------------------------------------------------------------------
 
@@ -280,9 +192,9 @@ class Build:
         self._add("app", _key("app", PLACING, facts, meta.decode()), lambda _: None, tree)
 
     def _meta(self, app: Path) -> dict[str, Any]:
-        driver = self._driver()
+        asset = driver(self.spec)
         return {
-            "driver": str(asset_names(driver.id, driver.url)[0]),
+            "driver": str(asset_names(asset.id, asset.url)[0]),
             "schema": self._schema(app),
             "models": [
                 {"name": model.name, "version": model.version, "path": str(model_folder(model.name, model.version))}
@@ -326,15 +238,17 @@ class Build:
     # --- image ----------------------------------------------------------------------------------------------------
 
     def finish(self, plan: Plan, lock: str) -> dict[str, Any]:
-        config = self.store.put(self._config(plan), CONFIG)
+        made = [(part.what, part.layer.diff_id) for part in self.parts]
+        config = self.store.put(image_config(plan.base, plan.target, plan.runtime.name, made), CONFIG)
         descriptors = plan.base.layers + self._descriptors()
         manifest = {"schemaVersion": 2, "mediaType": MANIFEST, "config": config, "layers": descriptors}
         descriptor = self.store.put(manifest, MANIFEST)
+        reference = self._publish(manifest, descriptor)
         self.store.name(self.spec.image_id, descriptor)
         self.log.detail(f"{descriptor['digest']} is in the store of this machine")
         return {
             "digest": descriptor["digest"],
-            "reference": self._publish(manifest, descriptor),
+            "reference": reference,
             "size": sum(item["size"] for item in (*descriptors, config, descriptor)),
             "layers": [{**asdict(part.layer), "what": part.what, "reused": part.reused} for part in self.parts],
             "lock": lock,
@@ -352,26 +266,6 @@ class Build:
             }
             for part in self.parts
         ]
-
-    def _config(self, plan: Plan) -> dict[str, Any]:
-        """The image's configuration. Nothing of this one build is in it: equal parts give an equal image."""
-        start = plan.base
-        environment = {"PATH": "/usr/local/bin:/usr/bin:/bin", **start.environment, **ENVIRONMENT}
-        return {
-            "architecture": plan.target.platform.partition("/")[2],
-            "os": "linux",
-            "created": EPOCH,
-            "config": {
-                "User": "65534:65534",
-                "WorkingDir": f"/{APP}",
-                "Entrypoint": ["python3", "-P", "-m", "scoring"],  # -P: no asset stands in for a module of Python
-                "ExposedPorts": {"8080/tcp": {}},
-                "Env": [f"{name}={value}" for name, value in environment.items()],
-                "Labels": {"mms.python": plan.target.python, "mms.runtime": plan.runtime.name},
-            },
-            "rootfs": {"type": "layers", "diff_ids": start.diff_ids + [part.layer.diff_id for part in self.parts]},
-            "history": start.history + [{"created": EPOCH, "created_by": f"mms {part.what}"} for part in self.parts],
-        }
 
     def _publish(self, manifest: dict[str, Any], descriptor: dict[str, Any]) -> str:
         """Push the image where the manifest says; what it is called there."""
@@ -401,26 +295,6 @@ def _key(*parts: Any) -> str:
 def _compiler(target: packages.Target) -> str:
     """What byte-compiled files depend on; "" where none are made."""
     return importlib.util.MAGIC_NUMBER.hex() if target.python == runtimes.HOST_PYTHON else ""
-
-
-def explain(error: Exception) -> BuildError:
-    """Any way in which a build fails, in words for people."""
-    match error:
-        case BuildError():
-            return error
-        case runtimes.UnknownRuntime():
-            return BuildError("UnknownRuntime", str(error.args[0]), "targetRuntime")
-        case requirements.Refused():
-            return BuildError("BadRequirements", str(error), "targetRuntime.properties")
-        case FetchError():
-            return BuildError("FetchFailed", str(error), "targetRuntime.properties")
-        case Clash():
-            return BuildError("NameClash", str(error), "assets")
-        case RegistryError():
-            return BuildError("RegistryFailed", str(error), "registryInfo")
-        case OSError():
-            return BuildError("StorageFailed", f"The build could not read or write a file: {error}")
-    return BuildError("InternalError", f"The builder failed: {type(error).__name__}: {error}")
 
 
 def main() -> int:

@@ -1,0 +1,90 @@
+"""The first step of a build: whether this manifest can become an image, and what it takes."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from mms import runtimes
+from mms.fetch import fetch, shown
+from mms.images import base, packages, requirements
+from mms.images.errors import BuildError
+from mms.images.layout import Store
+from mms.images.log import Log
+from mms.images.spec import Asset, Spec
+
+MAX_MODELS = 100  # a layer each, and container engines stop at 127 layers
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the check found out."""
+
+    runtime: runtimes.Runtime
+    target: packages.Target
+    wanted: list[requirements.Wanted]
+    base: base.Base
+
+
+def check(spec: Spec, store: Store, log: Log, tmp: Path) -> Plan:
+    """What to build. Refuses what cannot become an image that runs, before anything big is fetched.
+
+    Raises BuildError and what `explain` knows.
+    """
+    runtime = runtimes.RUNTIMES[runtimes.canonical(spec.runtime_type)]
+    if reason := runtimes.why_not_here(runtime.name):
+        raise BuildError("RuntimeUnavailable", reason, "targetRuntime")
+    if len(spec.models) > MAX_MODELS:
+        raise BuildError("TooManyModels", f"An image takes at most {MAX_MODELS} models.", "modelIds")
+    driver(spec)
+    wanted = requirements.parse(_text(spec.pip_requirements, "pipRequirements", spec, log, tmp))
+    environment = _text(spec.conda_env_file, "condaEnvFile", spec, log, tmp)
+    conda = requirements.parse_conda(environment, runtimes.HOST_PYTHON)
+    target = packages.Target(conda.python or runtime.python, runtimes.HOST_PLATFORM, spec.python)
+    start = _base(runtime.base or spec.base, target.platform, spec, store, log)
+    python = start.python or runtimes.HOST_PYTHON
+    if target.python != python:
+        reason = f"The image needs Python {target.python}, but it would run with Python {python}."
+        raise BuildError("PythonUnavailable", reason, "targetRuntime")
+    return Plan(runtime, target, wanted + conda.wanted, start)
+
+
+def _base(reference: str, platform: str, spec: Spec, store: Store, log: Log) -> base.Base:
+    if not reference:
+        log.detail("no base image is configured: this image runs as a process of this server only")
+        return base.Base()
+    found = base.pull(reference, platform, store, spec.registry)
+    log.detail(f"base image {reference}: {len(found.layers)} layers")
+    return found
+
+
+def driver(spec: Spec) -> Asset:
+    """The asset that holds init() and run()."""
+    if not spec.driver:
+        raise BuildError(
+            "NoDriver", "The manifest names no driverProgram: there would be nothing to run.", "driverProgram"
+        )
+    for asset in spec.assets:
+        if asset.id == spec.driver:
+            break
+    else:
+        raise BuildError("NoDriver", f"driverProgram {spec.driver!r} is no id of an asset.", "driverProgram")
+    if asset.unpack:
+        raise BuildError(
+            "NoDriver", f"The driver {asset.id!r} is an archive to unpack; it must be a file.", "driverProgram"
+        )
+    return asset
+
+
+def _text(value: str, name: str, spec: Spec, log: Log, tmp: Path) -> str:
+    """`value`, or what its URL gives."""
+    if not value.strip().startswith(("http://", "https://")) or "\n" in value.strip():
+        return value
+    url = value.strip()
+    path = tmp / name
+    fetch(url, path, replace(spec.policy, max_bytes=requirements.MAX_CHARS))
+    log.detail(f"{name} from {shown(url)}")
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise BuildError(
+            "BadRequirements", f"{shown(url)} is not a text.", f"targetRuntime.properties.{name}"
+        ) from None
