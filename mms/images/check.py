@@ -62,10 +62,8 @@ def driver(spec: Spec) -> Asset:
         raise BuildError(
             "NoDriver", "The manifest names no driverProgram: there would be nothing to run.", "driverProgram"
         )
-    for asset in spec.assets:
-        if asset.id == spec.driver:
-            break
-    else:
+    asset = next((asset for asset in spec.assets if asset.id == spec.driver), None)
+    if asset is None:
         raise BuildError("NoDriver", f"driverProgram {spec.driver!r} is no id of an asset.", "driverProgram")
     if asset.unpack:
         raise BuildError(

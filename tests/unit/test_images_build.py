@@ -391,6 +391,7 @@ def test_a_clash_fails_the_build_by_name(builder: Builder, models: list, assets:
 def test_a_failed_build_names_no_image(builder: Builder) -> None:
     before = (builder.store.oci / "index.json").read_bytes()
     assert builder.build(models=[builder.model(path="/gone")]).code == 1
+    assert builder.build(registry={"location": "127.0.0.1:1", "user": "", "password": ""}).code == 1
     assert (builder.store.oci / "index.json").read_bytes() == before
 
 
