@@ -135,7 +135,9 @@ def deploy(bench: Bench, app: Path, site_packages: Path, runs: int = 5) -> list[
 
 def _service_memory(bench: Bench, service_id: str) -> int:
     """Bytes (PSS) of everything that runs for the service, as the supervisor knows it."""
-    names = [line.split()[0] for line in bench.site.supervisorctl("status").splitlines() if service_id in line]
+    wanted = service_id.replace("-", "")
+    names = [line.split()[0] for line in bench.site.supervisorctl("status").splitlines() if wanted in line]
+    assert names, f"no program runs for service {service_id}"
     return sum(pss_of_tree(int(bench.site.supervisorctl("pid", name))) for name in names)
 
 
