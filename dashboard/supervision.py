@@ -154,6 +154,7 @@ def write_config(logs_to_terminal: bool = False) -> Path:
     check_socket_paths()
     (settings.RUN_DIR / "services").mkdir(mode=0o700, exist_ok=True)
     path: Path = settings.RUN_DIR / "supervisord.conf"
+    path.unlink(missing_ok=True)  # an older file would keep its mode
     path.touch(mode=0o600)
     path.write_text("\n".join(_lines(sections(logs_to_terminal))))
     return path
