@@ -16,7 +16,8 @@ from dashboard import stream
 from deployments import live
 from tests.asgi_server import Server
 
-pytestmark = pytest.mark.browser
+# The stream gives its database connection back after each look at the rights, even though no right is read here.
+pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
 STATIC = Path(__file__).parents[2] / "static"
 HTMX = Path(django_htmx.__file__).parent / "static/django_htmx/htmx-2.min.js"
 PAGE = """<!doctype html><script src="/htmx.js" defer></script><script src="/live.js" defer></script>
