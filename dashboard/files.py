@@ -57,6 +57,12 @@ def file_url(digest: str, name: str) -> str:
     return f"{settings.FILES_URL}/files/{digest}/{quote(name)}?key={_key(digest, name, settings.SECRET_KEY)}"
 
 
+def is_file_url(url: str) -> bool:
+    """Whether `url` is the address of a kept file, by the FILES_URL of today or by a former one."""
+    bases = (settings.FILES_URL, *settings.FORMER_FILES_URLS)
+    return url.startswith(tuple(f"{base}/files/" for base in bases))
+
+
 def is_key(digest: str, name: str, key: str) -> bool:
     """Whether `key` opens this file; keys made with an earlier SECRET_KEY (SECRET_KEY_FALLBACKS) do as well."""
     secrets = [settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS]

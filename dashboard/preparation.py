@@ -25,12 +25,22 @@ logger = logging.getLogger(__name__)
 
 def prepare() -> None:
     """Bring database and static files up to date. Safe to call at every start, and by several processes at once."""
+    note_files_url()
     wait_for_database()
     if not is_migrated():
         with migration_lock():
             call_command("migrate", interactive=False, verbosity=0)
     if "dashboard" in settings.SERVE:
         collect_static()
+
+
+def note_files_url() -> None:
+    """Note where uploads are fetched from now on: what is registered so must be found after that has changed."""
+    path: Path = settings.FILES_URLS_PATH
+    noted = path.read_text().splitlines() if path.exists() else []
+    if settings.FILES_URL not in noted:
+        with path.open("a") as file:
+            file.write(f"{settings.FILES_URL}\n")
 
 
 def wait_for_database(seconds: float = 60) -> None:

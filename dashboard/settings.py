@@ -58,6 +58,17 @@ PORT = env_int("PORT", 8000)
 _reachable = "127.0.0.1" if HOST in {"0.0.0.0", "::", ""} else HOST  # noqa: S104 - compared, not bound
 SITE_URL = os.environ.get("SITE_URL", f"http://{_reachable}:{PORT}").rstrip("/")
 FILES_URL = os.environ.get("FILES_URL", SITE_URL).rstrip("/")  # where the MMS fetches uploads
+FILES_URLS_PATH = DATA_DIR / "files_urls"  # every FILES_URL there was, one per line; every start adds its own
+
+
+def _former_files_urls() -> list[str]:
+    """FORMER_FILES_URLS, and those noted in DATA_DIR: an upload stays registered under the FILES_URL of its day."""
+    noted = FILES_URLS_PATH.read_text().splitlines() if FILES_URLS_PATH.exists() else []
+    former = [url.rstrip("/") for url in env_list("FORMER_FILES_URLS")] + noted
+    return [url for url in dict.fromkeys(former) if url != FILES_URL]
+
+
+FORMER_FILES_URLS = _former_files_urls()
 GATEWAY_URL = os.environ.get("GATEWAY_URL", SITE_URL).rstrip("/")  # public base of the scoring URLs
 # Where the account `local` finds the bundled MMS; its gateway is there too, whatever people outside call it.
 MMS_URL = os.environ.get("MMS_URL", f"http://{_reachable}:{PORT}").rstrip("/")

@@ -19,6 +19,7 @@ from django.conf import settings
 from mms import leash, runtimes
 from mms.models import Image, Model
 
+UPLOAD = re.compile(r"/files/[0-9a-f]{64}/")  # how the dashboard's own uploads go on after FILES_URL
 GRACE = 5.0  # seconds between SIGTERM and SIGKILL
 # Of the environment, what the build must not see. Index credentials of uv and pip are meant for it.
 SECRETIVE = re.compile(r"(?!UV_|PIP_).*(SECRET|TOKEN|PASSWORD|DATABASE_URL|REDIS_URL|BROKER)", re.IGNORECASE)
@@ -144,13 +145,18 @@ def specification(image: Image, directory: Path) -> dict[str, Any]:
         "description": image.description,
         "models": [_model(found[id]) for id in manifest.resolved_model_ids],
         "assets": [
-            {"id": item["id"], "url": item["url"], "mime_type": item["mimeType"], "unpack": item["unPack"]}
+            {
+                "id": item["id"],
+                "url": fetched_from(item["url"]),
+                "mime_type": item["mimeType"],
+                "unpack": item["unPack"],
+            }
             for item in manifest.assets
         ],
         "driver": manifest.driver_program,
         "runtime_type": runtime,
-        "pip_requirements": manifest.properties.get("pipRequirements", ""),
-        "conda_env_file": manifest.properties.get("condaEnvFile", ""),
+        "pip_requirements": fetched_from(manifest.properties.get("pipRequirements", "")),
+        "conda_env_file": fetched_from(manifest.properties.get("condaEnvFile", "")),
         "registry": {
             "location": image.registry_location,
             "user": image.registry_user,
@@ -173,10 +179,18 @@ def _model(model: Model) -> dict[str, Any]:
     return {
         "name": model.name,
         "version": model.version,
-        "url": model.url,
+        "url": fetched_from(model.url),
         "unpack": model.unpack,
         "mime_type": model.mime_type,
     }
+
+
+def fetched_from(url: str) -> str:
+    """`url`, or where an upload that was registered under a former FILES_URL is now. Other text is left alone."""
+    for former in settings.FORMER_FILES_URLS:
+        if url.startswith(former) and UPLOAD.match(url, len(former)):
+            return f"{settings.FILES_URL}{url[len(former) :]}"
+    return url
 
 
 def repository(*parts: str) -> str:

@@ -14,6 +14,7 @@ for _name in (
     "REDIS_URL",
     "SITE_URL",
     "FILES_URL",
+    "FORMER_FILES_URLS",
     "GATEWAY_URL",
     "ALLOWED_HOSTS",
     "HOST",

@@ -5,13 +5,13 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from django import template
-from django.conf import settings
 from django.template.context import Context
 from django.urls import reverse
 from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
+from dashboard.files import is_file_url
 from dashboard.lineage import NOUN
 from deployments.badges import OUTDATED_LIST
 
@@ -90,8 +90,8 @@ def took(operation: Any) -> str:
 def source(url: str) -> SafeString:
     """Where a file comes from, without the access key its URL may carry; a link only where that is safe and whole."""
     parts = urlsplit(url)
-    if url.startswith(f"{settings.FILES_URL}/files/"):
-        digest, _, name = parts.path.removeprefix("/files/").partition("/")
+    if is_file_url(url):
+        digest, _, name = parts.path.rpartition("/files/")[2].partition("/")
         return format_html(
             'Uploaded: {} <span class="mono muted" title="sha256">{}…</span>', unquote(name), digest[:12]
         )
