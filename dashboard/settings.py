@@ -49,12 +49,29 @@ TMP_DIR = DATA_DIR / "tmp"  # same file system as the data, so that a finished f
 FILES_DIR = DATA_DIR / "files"  # uploads, by sha256
 MMS_DIR = DATA_DIR / "mms"  # the bundled MMS: OCI store, layers, build logs, services
 STATIC_ROOT = DATA_DIR / "static"
+
+
+def _make_writable(directory: Path) -> None:
+    """Make a folder for the owner alone, unless it is there; raises ImproperlyConfigured where nobody can write."""
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        reason = "" if os.access(directory, os.W_OK | os.X_OK) else "this user may not write there"
+    except OSError as error:
+        reason = error.strerror or str(error)
+    if reason:
+        raise ImproperlyConfigured(
+            f"DATA_DIR cannot be used, for {directory}: {reason}. Choose another with DATA_DIR=…"
+        )
+
+
 for _directory in (DATA_DIR, RUN_DIR, LOG_DIR, TMP_DIR, FILES_DIR, MMS_DIR, STATIC_ROOT):
-    _directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _make_writable(_directory)
 
 # --- where the site is reached ------------------------------------------------------------------------------------
 HOST = os.environ.get("HOST", "127.0.0.1")
 PORT = env_int("PORT", 8000)
+if not 0 < PORT < 65536:
+    raise ImproperlyConfigured(f"PORT must be between 1 and 65535, not {PORT}.")
 _reachable = "127.0.0.1" if HOST in {"0.0.0.0", "::", ""} else HOST  # noqa: S104 - compared, not bound
 SITE_URL = os.environ.get("SITE_URL", f"http://{_reachable}:{PORT}").rstrip("/")
 FILES_URL = os.environ.get("FILES_URL", SITE_URL).rstrip("/")  # where the MMS fetches uploads
@@ -154,7 +171,12 @@ TEMPLATES = [
 ]
 
 # --- database -----------------------------------------------------------------------------------------------------
-DATABASES = {"default": dj_database_url.parse(os.environ.get("DATABASE_URL") or f"sqlite:///{DATA_DIR / 'db.sqlite3'}")}
+try:
+    DATABASES = {
+        "default": dj_database_url.parse(os.environ.get("DATABASE_URL") or f"sqlite:///{DATA_DIR / 'db.sqlite3'}")
+    }
+except ValueError:  # its text may hold the password
+    raise ImproperlyConfigured("DATABASE_URL cannot be read: write it as postgres://user:password@host/name.") from None
 if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
     # All four are needed when several processes share one file: see docs/decisions/0002-sqlite.md.
     DATABASES["default"]["OPTIONS"] = {
@@ -236,12 +258,15 @@ if "pytest" in sys.modules:  # the tests render pages without a collectstatic fi
 WHITENOISE_USE_FINDERS = DEBUG or "pytest" in sys.modules
 FILE_UPLOAD_TEMP_DIR = str(TMP_DIR)
 DATA_UPLOAD_MAX_MEMORY_SIZE = 2_621_440
+LOG_LEVEL = os.environ.get("LOG_LEVEL", "INFO").upper()
+if LOG_LEVEL not in {"DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"}:
+    raise ImproperlyConfigured(f"LOG_LEVEL must be DEBUG, INFO, WARNING or ERROR, not {LOG_LEVEL!r}.")
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
     "formatters": {"line": {"format": "{asctime} {levelname} {name}: {message}", "style": "{"}},
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
-    "root": {"handlers": ["stderr"], "level": os.environ.get("LOG_LEVEL", "INFO").upper()},
+    "root": {"handlers": ["stderr"], "level": LOG_LEVEL},
     "loggers": {"django.request": {"level": "ERROR"}},
 }
 
