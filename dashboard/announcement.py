@@ -11,10 +11,10 @@ from django.conf import settings
 PATIENCE = 60.0  # seconds until everything should work
 
 
-def start(link: str | None, keep_open: int) -> None:
+def start(invitation: str, keep_open: int) -> None:
     """Fork a process that waits until the site works, prints how to reach it, and ends.
 
-    `link` is the one-time link of the first administrator, if there is one. `keep_open` is a descriptor that belongs
+    `invitation` says how the first administrator is made, if there is none. `keep_open` is a descriptor that belongs
     to the supervisor, which the caller becomes: this process must not hold it.
     """
     sys.stdout.flush()
@@ -23,13 +23,13 @@ def start(link: str | None, keep_open: int) -> None:
         return
     os.close(keep_open)
     try:
-        announce(link, supervisor)
+        announce(invitation, supervisor)
         sys.stdout.flush()
     finally:
         os._exit(0)
 
 
-def announce(link: str | None, supervisor: int) -> None:
+def announce(invitation: str, supervisor: int) -> None:
     """Wait for the site and print its URL, or which part of it does not work; nothing once the supervisor is gone."""
     broken = wait(supervisor)
     if os.getppid() != supervisor:
@@ -39,9 +39,8 @@ def announce(link: str | None, supervisor: int) -> None:
         print(f"The logs are in {settings.LOG_DIR}.")
     else:
         print(f"\nThe site is up: {settings.SITE_URL}    (stop it with Ctrl-C; logs in {settings.LOG_DIR})")
-    if link:
-        print("Nobody can sign in yet. This link makes the first administrator, once, until the site stops:")
-        print(f"  {link}")
+    if invitation:
+        print(invitation)
 
 
 def wait(supervisor: int) -> dict[str, str]:

@@ -23,6 +23,21 @@ def _digest(token: str) -> str:
     return hashlib.sha256(token.encode()).hexdigest()
 
 
+def invitation(on_terminal: bool) -> str:
+    """What the person who started the site is told about signing in; "" when there is somebody who can.
+
+    Other places than a terminal have other readers and keep what they read: they are not given the link.
+    """
+    link = offer()
+    if link is None:
+        return ""
+    if on_terminal:
+        says = "Nobody can sign in yet. This link makes the first administrator, once, until the site stops:"
+        return f"{says}\n  {link}"
+    withdraw()
+    return "Nobody can sign in yet. Make the first administrator:  manage.py create_user NAME --role admin"
+
+
 def offer() -> str | None:
     """A new link, valid until it is used or the site starts again; None when there is somebody who can sign in."""
     withdraw()

@@ -69,6 +69,22 @@ def test_a_weak_password_is_refused_and_the_link_stays(client: Client, path):
     assert not User.objects.exists()
 
 
+def test_a_terminal_is_given_the_link():
+    assert f"{settings.SITE_URL}/set-up/" in first_sign_in.invitation(on_terminal=True)
+
+
+def test_a_log_is_told_the_command_and_every_older_link_is_void(client: Client, path):
+    text = first_sign_in.invitation(on_terminal=False)
+    assert "manage.py create_user NAME --role admin" in text
+    assert "http" not in text
+    assert client.get(path).status_code == 404
+
+
+def test_nobody_is_invited_once_somebody_can_sign_in():
+    User.objects.create_user("bob", password="correct horse battery")
+    assert first_sign_in.invitation(on_terminal=True) == first_sign_in.invitation(on_terminal=False) == ""
+
+
 def test_only_a_hash_of_the_token_is_kept_and_only_for_the_owner(path):
     file = settings.RUN_DIR / "first-sign-in"
     assert path.split("/")[2] not in file.read_text()

@@ -39,9 +39,9 @@ class Command(BaseCommand):
         if "mms" in settings.SERVE:
             local_account.ensure()
             process_engine().drop_stale()
-        link = first_sign_in.offer() if sys.stdout.isatty() else None
+        invitation = first_sign_in.invitation(on_terminal=sys.stdout.isatty())
         connections.close_all()
-        announcement.start(link, keep_open=lock)
+        announcement.start(invitation, keep_open=lock)
         command = supervision.command(config)
         # This process becomes the supervisor: one less to keep in memory, and Ctrl-C goes straight to it.
         os.execve(command[0], command, supervision.environment())  # noqa: S606 - no shell wanted
