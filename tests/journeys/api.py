@@ -11,6 +11,7 @@ from tests.site import ROOT, Site
 
 EXAMPLE = ROOT / "examples" / "iris"
 FLOWERS = json.loads((EXAMPLE / "schema.json").read_text())["example"]
+HERE = {"location": "oci://local", "user": "", "password": ""}
 KUBE_CONFIG = """\
 apiVersion: v1
 kind: Config
@@ -85,12 +86,16 @@ class Api:
         assert status == 200, manifest
         return str(manifest["id"])
 
-    def create_image(self, manifest: str) -> str:
-        registry = {"location": "oci://local", "user": "", "password": ""}
+    def create_image(self, manifest: str, registry: dict[str, str] = HERE) -> str:
         body = {"manifestId": manifest, "imageType": "Docker", "registryInfo": registry}
         status, answer, headers = self.ask("POST", "images", body)
         assert status == 202, answer
         return self.made(headers)
+
+    def image(self, image: str) -> dict[str, Any]:
+        status, found, _ = self.ask("GET", f"images/{image}")
+        assert status == 200, found
+        return dict(found)
 
     def create_service(self, name: str, image: str) -> str:
         body = {"name": name, "imageId": image, "kubeConfig": KUBE_CONFIG, "acrImagePullSecret": "local"}

@@ -44,3 +44,10 @@ def api(running: Site, files_url: str) -> Api:
 def image(api: Api) -> str:
     """An image of the example, built over the API."""
     return api.create_image(api.create_manifest(api.register_model()))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say loudly that no container engine was there to run an image in."""
+    skipped = terminalreporter.stats.get("skipped", [])
+    for reason in {test.longrepr[2] for test in skipped if "test_in_a_container" in test.nodeid}:
+        terminalreporter.write_sep("!", reason.removeprefix("Skipped: "), red=True)
