@@ -15,7 +15,7 @@ RUN /opt/venv/bin/python -m compileall -q dashboard deployments mms \
  && mkdir -m 700 /data \
  && chown 10001:10001 /data
 ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1 DATA_DIR=/data HOST=0.0.0.0 PORT=8000
+# No VOLUME: what keeps nothing (worker, beat) would leave a nameless one behind whenever its container goes.
 USER 10001:10001
-VOLUME /data
 EXPOSE 8000
 CMD ["python", "manage.py", "up", "--logs"]

@@ -4,18 +4,21 @@ import http.client
 import json
 import os
 import sys
+import textwrap
 import time
 
 from django.conf import settings
 
+from mms.services.engine import unsandboxed
+
 PATIENCE = 60.0  # seconds until everything should work
 
 
-def start(invitation: str, keep_open: int) -> None:
+def start(invitation: str, logs: str, keep_open: int) -> None:
     """Fork a process that waits until the site works, prints how to reach it, and ends.
 
-    `invitation` says how the first administrator is made, if there is none. `keep_open` is a descriptor that belongs
-    to the supervisor, which the caller becomes: this process must not hold it.
+    `invitation` says how the first administrator is made, if there is none; `logs` says where the logs are.
+    `keep_open` is a descriptor that belongs to the supervisor, which the caller becomes: this process must not hold it.
     """
     sys.stdout.flush()
     supervisor = os.getpid()
@@ -23,24 +26,35 @@ def start(invitation: str, keep_open: int) -> None:
         return
     os.close(keep_open)
     try:
-        announce(invitation, supervisor)
+        announce(invitation, logs, supervisor)
         sys.stdout.flush()
     finally:
         os._exit(0)
 
 
-def announce(invitation: str, supervisor: int) -> None:
-    """Wait for the site and print its URL, or which part of it does not work; nothing once the supervisor is gone."""
+def announce(invitation: str, logs: str, supervisor: int) -> None:
+    """Wait for the site and print its URL, or which part of it does not work; nothing once the supervisor is gone.
+
+    Whoever runs it is also told what services can do to this machine, if no sandbox keeps them from it.
+    """
     broken = wait(supervisor)
     if os.getppid() != supervisor:
         return
     if broken:
         print("The site does not work yet:", *(f"  {name}: {state}" for name, state in broken.items()), sep="\n")
-        print(f"The logs are in {settings.LOG_DIR}.")
+        print(f"The logs are {logs}.")
     else:
-        print(f"\nThe site is up: {settings.SITE_URL}    (stop it with Ctrl-C; logs in {settings.LOG_DIR})")
+        print(f"\n{_what_is_up()}    (stop it with Ctrl-C; logs {logs})")
+    if "mms" in settings.SERVE and (warning := unsandboxed()):
+        print(textwrap.fill(warning, 120, break_long_words=False, break_on_hyphens=False))
     if invitation:
         print(invitation)
+
+
+def _what_is_up() -> str:
+    if "dashboard" in settings.SERVE:
+        return f"The site is up: {settings.SITE_URL}"
+    return f"The MMS is up: {settings.GATEWAY_URL}"
 
 
 def wait(supervisor: int) -> dict[str, str]:

@@ -73,8 +73,9 @@ def _web() -> Program:
 
 def _worker(name: str, queue: str, tasks: str, threads: int) -> Program:
     command = [
-        *(sys.executable, "-m", "celery", "--app", "dashboard.celery", "worker", "--queues", queue, "--include", tasks),
-        *("--pool", "threads", "--concurrency", str(threads), "--hostname", f"{name}@%h", "--loglevel", "WARNING"),
+        *(sys.executable, "-m", "celery", "--quiet", "--app", "dashboard.celery", "worker"),
+        *("--queues", queue, "--include", tasks, "--pool", "threads", "--concurrency", str(threads)),
+        *("--hostname", f"{name}@%h", "--loglevel", "WARNING"),
         *("--without-gossip", "--without-mingle", "--without-heartbeat"),
     ]
     return Program(name, command, {"stopwaitsecs": "10", "killasgroup": "true"})
@@ -82,7 +83,7 @@ def _worker(name: str, queue: str, tasks: str, threads: int) -> Program:
 
 def _beat() -> Program:
     command = [
-        *(sys.executable, "-m", "celery", "--app", "dashboard.beat", "beat", "--loglevel", "WARNING"),
+        *(sys.executable, "-m", "celery", "--quiet", "--app", "dashboard.beat", "beat", "--loglevel", "WARNING"),
         *("--scheduler", "dashboard.beat:Scheduler", "--pidfile", ""),
     ]
     return Program("beat", command)

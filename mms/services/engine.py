@@ -41,6 +41,11 @@ def exposure() -> str:
     return sandbox.exposure(settings.DATA_DIR, settings.MMS_SCORING_NETWORK)
 
 
+def unsandboxed() -> str:
+    """What `exposure` says where services run without a sandbox; "" where they have one."""
+    return exposure() if sandbox.why_not(settings.DATA_DIR) else ""
+
+
 def read_logs(service: Service, revision_number: int, after: int, limit: int) -> tuple[str, int]:
     """Log text of a revision from byte `after` (from the end if negative), and the position to ask from next."""
     return process_engine().logs(str(service.pk), revision_number, after, limit)

@@ -55,3 +55,18 @@ def test_neither_database_nor_redis_is_reachable_from_outside(services):
 def test_no_secret_has_a_default():
     for name in ("SECRET_KEY", "POSTGRES_PASSWORD", "REDIS_PASSWORD"):
         assert f"${{{name}:?" in COMPOSE.read_text()
+
+
+def test_no_command_line_shows_a_secret(services):
+    for service in services.values():
+        assert "_PASSWORD}" not in str(service.get("command"))
+
+
+def test_the_image_is_built_once(services):
+    """Several builds of one name at the same time end with `already exists`."""
+    assert [name for name, service in services.items() if "build" in service] == ["web"]
+
+
+def test_no_container_leaves_a_nameless_volume_behind():
+    dockerfile = (settings.BASE_DIR / "Dockerfile").read_text()
+    assert not [line for line in dockerfile.splitlines() if line.startswith("VOLUME")]

@@ -41,7 +41,7 @@ class Command(BaseCommand):
             process_engine().drop_stale()
         invitation = first_sign_in.invitation(on_terminal=sys.stdout.isatty())
         connections.close_all()
-        announcement.start(invitation, keep_open=lock)
+        announcement.start(invitation, "here" if logs else f"in {settings.LOG_DIR}", keep_open=lock)
         command = supervision.command(config)
         # This process becomes the supervisor: one less to keep in memory, and Ctrl-C goes straight to it.
         os.execve(command[0], command, supervision.environment())  # noqa: S606 - no shell wanted
