@@ -134,16 +134,27 @@ def delete_service(account: HostingAccount, by: str, *, service: Service) -> Ope
 
 
 def retry(operation: Operation, by: str) -> Operation:
-    """Ask for the same again, for the same row: a new operation that names the old one."""
-    row = operation.resource
+    """Ask for the same again, for the same row: a new operation that names the old one.
+
+    A service that could not be created is there at the server, with nothing that serves: it is updated to the image.
+    """
+    row, kind = operation.resource, operation.kind
     if row is None or operation.state not in {State.FAILED, State.CANCELED}:
         raise Refused("", "Only what failed or was canceled can be tried again.")
-    if row.mms_id and operation.kind not in {Kind.UPDATE_SERVICE, Kind.DELETE_SERVICE}:
+    remains = isinstance(row, Service) and kind == Kind.CREATE_SERVICE and _never_served(row)
+    if row.mms_id and not remains and kind not in {Kind.UPDATE_SERVICE, Kind.DELETE_SERVICE}:
         raise Refused("", f"“{row}” has been made meanwhile.")
     _refuse_open(row)
     chosen = wanted.chosen_in(operation.account, operation.body)
-    _check(operation.account, operation.kind, chosen)
-    return _submit(operation.account, by, operation.kind, chosen, lambda: row, retry_of=operation)
+    if remains:
+        kind, chosen = Kind.UPDATE_SERVICE, {"service": row, "image": chosen["image"], "cluster": chosen["cluster"]}
+    _check(operation.account, kind, chosen)
+    return _submit(operation.account, by, kind, chosen, lambda: row, retry_of=operation)
+
+
+def _never_served(service: Service) -> bool:
+    """Whether the server has the service, but its creation did not succeed."""
+    return bool(service.mms_id) and wire.phase(service.state) in {wire.Phase.FAILED, wire.Phase.CANCELED}
 
 
 def cancel(operation: Operation, by: str) -> Operation:

@@ -135,9 +135,24 @@ def _advance(operation: Operation, status: wire.OperationStatus, client: MMSClie
         case wire.Phase.SUCCEEDED:
             _finish(operation, status.resource_id, client)
         case wire.Phase.FAILED:
+            _note_remains(operation, status.resource_id, client)
             fail(operation, status.failure.redacted(secrets_of(operation)), "The server gave no reason.")
         case wire.Phase.CANCELED:
+            _note_remains(operation, status.resource_id, client)
             change(operation, State.CANCELED, error_message=status.failure.message)
+
+
+def _note_remains(operation: Operation, resource_id: str, client: MMSClient) -> None:
+    """A service that could not be created is there all the same, and holds its name: it is the row's, not a second one.
+
+    With its id the row can be updated or deleted. A server that kept nothing does not know the id.
+    """
+    if operation.kind != Kind.CREATE_SERVICE or not resource_id or operation.service is None:
+        return
+    try:
+        rows.fill_in(operation.service, client.get_service(resource_id))
+    except errors.MMSError as error:
+        log.info("Operation %s failed, and left nothing that can be read: %s", operation.pk, error)
 
 
 def _last_things(operation: Operation, client: MMSClient) -> None:

@@ -8,9 +8,9 @@ import pytest
 import redis
 from django.utils import timezone
 
-from deployments import operations
+from deployments import mirror, operations
 from deployments.models import Asset, HostingAccount, Image, Manifest, Operation, RegisteredModel, Service
-from deployments.models.operation import State
+from deployments.models.operation import Kind, State
 from deployments.operations import Refused
 from tests.doubles import mms as faults
 from tests.doubles.mms import MMS
@@ -173,6 +173,39 @@ def test_a_retry_is_a_new_operation_for_the_same_row(account: HostingAccount, mm
     assert sent == [str(failed.pk), str(again.pk)]
     with pytest.raises(Refused, match="made meanwhile"):
         operations.retry(failed, "bob")
+
+
+@pytest.mark.parametrize("ended", ["Failed", "Canceled"])
+def test_a_service_that_could_not_be_created_is_one_row_and_is_retried_as_an_update(
+    account: HostingAccount, mms: MMS, ended: str
+) -> None:
+    image, cluster = image_of(account), cluster_of(account)
+    asked = turn(operations.create_service(account, "ann", name="iris", image=image, cluster=cluster))
+    left = next(iter(mms.services.values()))
+    left["state"] = ended
+    mms.end(ended, {"code": "ServiceCrashed", "message": "init() raised"})
+    failed = turn(asked)
+    mirror.refresh(account.pk, [Service])
+    assert failed.state == ended.lower()
+    assert Service.objects.get().mms_id == left["id"], "no second row, made by somebody outside"
+    again = turn(operations.retry(failed, "bob"))
+    assert (again.kind, again.retry_of, again.service) == (Kind.UPDATE_SERVICE, failed, failed.service)
+    assert [call.body["imageId"] for call in mms.calls("PUT")] == [image.mms_id]
+    left["state"] = "Succeeded"
+    mms.end()
+    assert turn(again).state == State.SUCCEEDED
+    with pytest.raises(Refused, match="made meanwhile"):
+        operations.retry(Operation.objects.get(pk=failed.pk), "bob")
+
+
+def test_a_server_that_keeps_nothing_of_a_failed_creation_gets_it_anew(account: HostingAccount, mms: MMS) -> None:
+    image, cluster = image_of(account), cluster_of(account)
+    asked = turn(operations.create_service(account, "ann", name="iris", image=image, cluster=cluster))
+    mms.services.clear()
+    mms.end("Failed", {"code": "NoRoom", "message": "no room"})
+    failed = turn(asked)
+    assert (failed.state, Service.objects.get().mms_id) == (State.FAILED, None)
+    assert operations.retry(failed, "bob").kind == Kind.CREATE_SERVICE
 
 
 def test_only_what_failed_and_is_not_being_retried_can_be_retried(account: HostingAccount, mms: MMS) -> None:
