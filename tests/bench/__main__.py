@@ -7,6 +7,7 @@ import argparse
 import signal
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -20,6 +21,7 @@ from tests.bench.table import Row, keep, show
 from tests.site import Site, free_port
 
 SECONDS = 6.0  # of every load
+SETTLING = 30.0  # seconds that MLflow's server goes on working after its first answer
 
 
 def main() -> None:
@@ -85,6 +87,7 @@ class Theirs:
 
     def register(self) -> Result:
         with self.peers.mlflow_server(port := free_port()):
+            time.sleep(SETTLING)
             return peers.register_models(port, clients=8, seconds=SECONDS)
 
     def cold_page(self) -> ColdPage:
@@ -94,6 +97,7 @@ class Theirs:
             missing = 1000 - peers.count_models(port)
             if missing > 0:
                 peers.register_models(port, clients=8, seconds=120, at_most=missing)
+            time.sleep(SETTLING)
             browser = stack.enter_context(chromium())
             return cold_page(browser, f"http://127.0.0.1:{port}/#/models", 'a[href*="/models/model-"]')
 
