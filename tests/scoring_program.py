@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from http.client import HTTPConnection, HTTPResponse
 from pathlib import Path
 from typing import Any
@@ -77,7 +78,8 @@ class Program:
         connection = HTTPConnection("scoring")
         connection.sock = self.connect()
         try:
-            connection.request(method, path, body, {name.replace("_", "-"): text for name, text in headers.items()})
+            with suppress(BrokenPipeError):  # refused by its head: the answer is there before the body was sent
+                connection.request(method, path, body, {name.replace("_", "-"): text for name, text in headers.items()})
             answer = connection.getresponse()
             text = answer.read()
             return answer.status, json.loads(text) if text else None, answer
