@@ -44,7 +44,8 @@ class Layer:
 def write_layer(root: Path, blob: Path) -> Layer:
     """Write the tree below `root`, whose paths are those in the image, to the new file `blob`."""
     with blob.open("xb") as file, GzipWriter(file) as packed:
-        with tarfile.open(fileobj=cast(Any, packed), mode="w|", format=tarfile.PAX_FORMAT, bufsize=BLOCK) as tar:
+        # No larger bufsize: tarfile moves its whole buffer for each 16 kB that it adds, and the writer gathers anyway.
+        with tarfile.open(fileobj=cast(Any, packed), mode="w|", format=tarfile.PAX_FORMAT) as tar:
             first: dict[tuple[int, int], str] = {}
             for path in _walk(root):
                 _add(tar, path, path.relative_to(root).as_posix(), first)
