@@ -23,14 +23,17 @@ MIGRATION_LOCK = 7_161_025  # any number, the same for everybody who migrates th
 logger = logging.getLogger(__name__)
 
 
-def prepare() -> None:
-    """Bring database and static files up to date. Safe to call at every start, and by several processes at once."""
+def prepare(serves_pages: bool = True) -> None:
+    """Bring the database up to date, and the static files for a process that serves pages.
+
+    Safe to call at every start, and by several processes at once.
+    """
     note_files_url()
     wait_for_database()
     if not is_migrated():
         with migration_lock():
             call_command("migrate", interactive=False, verbosity=0)
-    if "dashboard" in settings.SERVE:
+    if serves_pages and "dashboard" in settings.SERVE:
         collect_static()
 
 

@@ -97,8 +97,9 @@ class ProcessEngine:
         return self.log_files.last_lines(program.service_id, program.number, count)
 
     def drop_stale(self) -> None:
-        """Delete the programs whose files were written for other paths (a moved data folder, another Python) or are
-        damaged. To be called before supervisord starts: it refuses to start at all with one of those."""
+        """Delete the programs whose files were written for other paths (a moved data folder, another Python), with
+        or without a sandbox unlike now, or are damaged. To be called before supervisord starts: it refuses to start
+        at all with one of those, and a service must not run with less around it than people are told."""
         for path in (self.run / "services").glob("*.conf"):
             program = Program.named(self.run, path.stem)
             if program is None or not self._stands(program):
@@ -106,7 +107,12 @@ class ProcessEngine:
 
     def _stands(self, program: Program) -> bool:
         log = self.log_files.prepare(program.service_id, program.number)
-        return program.plan.exists() and program.conf.read_text(errors="replace") == program.section(log)
+        try:
+            plan = json.loads(program.plan.read_text())
+        except (OSError, ValueError):
+            return False
+        fits = program.conf.read_text(errors="replace") == program.section(log)
+        return fits and plan.get("surroundings") == self._surroundings()
 
     # --- starting -------------------------------------------------------------------------------------------------
 
@@ -138,8 +144,13 @@ class ProcessEngine:
             "socket": str(program.socket),
             "limits": limits,
             "init_timeout": revision.limits.init_timeout,
+            "surroundings": self._surroundings(),
             **(self._plain(program, revision, image) if self._no_sandbox() else self._boxed(program, revision, image)),
         }
+
+    def _surroundings(self) -> dict[str, Any]:
+        """What a plan owes to this machine and to settings, not to the revision."""
+        return {"sandbox": not self._no_sandbox(), "network": self.network, "memory": self.memory}
 
     def _no_sandbox(self) -> str:
         return sandbox.why_not(self.hidden)

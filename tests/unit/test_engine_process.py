@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -370,6 +371,30 @@ def test_programs_of_another_folder_or_damaged_ones_do_not_keep_the_supervisor_f
     site.start()
     wait_until(lambda: health(engine, good) == Health.HEALTHY)
     assert engine.running() == {(good.service_id, 1)}
+
+
+@pytest.mark.parametrize("changed", [{"network": True}, {"memory": 2**33}])
+def test_a_program_planned_for_other_settings_does_not_come_back_with_a_start(
+    engine: ProcessEngine, site: Site, changed: dict[str, Any]
+) -> None:
+    revision = started(engine)
+    engine.drop_stale()
+    assert Program.of(engine.run, revision.service_id, 1).conf.exists()
+    ProcessEngine(site.mms, site.run, site.socket, hidden=site.data, **changed).drop_stale()
+    assert not Program.of(engine.run, revision.service_id, 1).conf.exists()
+
+
+@needs_bubblewrap
+def test_a_program_planned_without_a_sandbox_does_not_come_back_where_there_is_one(
+    engine: ProcessEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sandbox.why_not.cache_clear()
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setenv("PATH", "/nowhere")
+        revision = started(engine)
+    sandbox.why_not.cache_clear()
+    engine.drop_stale()
+    assert not Program.of(engine.run, revision.service_id, 1).conf.exists()
 
 
 def test_a_data_folder_with_signs_that_supervisord_reads_otherwise_works(

@@ -33,6 +33,15 @@ def test_static_files_are_collected_again_only_when_one_changed(settings, tmp_pa
     assert (settings.STATIC_ROOT / "page.css").read_text() == "two, and longer"
 
 
+def test_only_a_program_that_serves_pages_collects_their_files(monkeypatch):
+    collected = []
+    monkeypatch.setattr(preparation, "collect_static", lambda: collected.append(True))
+    preparation.prepare(serves_pages=False)
+    assert not collected
+    preparation.prepare()
+    assert collected
+
+
 def test_what_killed_processes_left_behind_is_removed(settings, tmp_path):
     settings.TMP_DIR = tmp_path
     (tmp_path / "upload-1").write_text("half a file")

@@ -22,7 +22,7 @@ class Command(BaseCommand):
         if name not in programs:
             raise CommandError(f"{name} does not run here; with these settings there are: {', '.join(programs)}.")
         try:
-            preparation.prepare()
+            preparation.prepare(serves_pages=name == "web")
         except OperationalError as error:
             raise CommandError(f"The database does not answer: {error}") from None
         connections.close_all()
