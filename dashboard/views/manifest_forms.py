@@ -9,7 +9,8 @@ from dashboard.access import requires
 from dashboard.forms.manifest import NO_DRIVER, CreateManifestForm
 from dashboard.models import Role
 from dashboard.views.writing import cloned, picker_rows, write
-from deployments.models import HostingAccount, Operation
+from deployments.models import HostingAccount, Manifest, Operation
+from deployments.models.operation import Kind
 
 
 @requires(Role.SCIENTIST)
@@ -25,8 +26,15 @@ def create_manifest(request: HttpRequest, account: HostingAccount) -> HttpRespon
 
 
 def _initial(request: HttpRequest, account: HostingAccount) -> dict[str, Any]:
-    """From the operation to clone, else from the links of model and asset pages (?model=3&asset=5)."""
-    if body := cloned(request, account, "create_manifest"):
+    """From the operation or the manifest to clone, else from the links of model and asset pages (?model=3&asset=5)."""
+    if body := cloned(request, account, Kind.CREATE_MANIFEST) or _body_of(account, request.GET.get("manifest", "")):
         return {**body, "driver": body.get("driver") or NO_DRIVER}
     picked = {"models": request.GET.getlist("model"), "assets": request.GET.getlist("asset")}
     return {name: pks for name, pks in picked.items() if pks}
+
+
+def _body_of(account: HostingAccount, number: str) -> dict[str, Any]:
+    """What was asked for when the manifest of this number was made; {} where it was made outside the dashboard."""
+    manifest = Manifest.objects.filter(account=account, pk=int(number)).first() if number.isdecimal() else None
+    made = manifest.operations.filter(kind=Kind.CREATE_MANIFEST).order_by("requested_at").first() if manifest else None
+    return made.body if made else {}
