@@ -24,6 +24,8 @@ from dashboard.views import (
     setup,
 )
 
+handler400 = "dashboard.views.errors.not_understood"
+
 models_urls = [
     path("models/", models.list_models, name="list_models"),
     path("models/new/", model_forms.register_model, name="register_model"),

@@ -9,6 +9,12 @@
     }
   });
 
+  // The example of the test console comes a little later than the page: it must not replace what is typed by then.
+  document.addEventListener("htmx:beforeSwap", (event) => {
+    const byItself = event.target.id === "console" && event.detail.requestConfig.elt === event.target;
+    if (byItself && event.target.querySelector("textarea")?.value) event.detail.shouldSwap = false;
+  });
+
   document.addEventListener("submit", (event) => {
     if (event.target.method !== "post" || event.target.hasAttribute("hx-post") || event.defaultPrevented) return;
     if (event.target.dataset.sent) event.preventDefault();

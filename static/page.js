@@ -21,13 +21,17 @@
     }
   }
 
+  function wordsFor(status) {
+    if (!status) return "The site did not answer. Check the connection and try again.";
+    if (status === 413) return "That is too long for this page, so nothing was sent. Make it shorter and try again.";
+    return `The site could not do that (${status}). Reload the page and try again.`;
+  }
+
   function tell(event) {
     if (event.detail.requestConfig?.triggeringEvent?.type === "refresh") return; // live.js tries again by itself
     const status = event.detail.xhr?.status;
     const note = document.getElementById("request-error");
-    note.textContent = status
-      ? `The site could not do that (${status}). Reload the page and try again.`
-      : "The site did not answer. Check the connection and try again.";
+    note.textContent = wordsFor(status);
     note.hidden = false;
   }
 

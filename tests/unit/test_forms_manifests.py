@@ -166,3 +166,18 @@ def test_a_link_from_a_model_has_it_picked(scientist: Client, account: HostingAc
     assert f'id="models-{model.pk}" checked' in scientist.get(NEW, {"model": model.pk}).text
     assert scientist.get(NEW, {"model": "x"}).status_code == 200
     assert scientist.get(NEW, {"part": "nothing"}).status_code == 404
+
+
+def test_a_manifest_is_cloned_from_its_own_page_too(scientist: Client, account: HostingAccount) -> None:
+    scientist.post(NEW, form(models=[make_model(account).pk], pip_requirements="scikit-lern"))
+    made = Manifest.objects.get()
+    assert f"{NEW}?manifest={made.pk}" in scientist.get(f"/accounts/lab/manifests/{made.pk}/").text
+    assert "scikit-lern" in scientist.get(NEW, {"manifest": made.pk}).text
+    for unknown in ("", "x", made.pk + 1, "9" * 30):
+        assert scientist.get(NEW, {"manifest": unknown}).status_code == 200
+
+
+def test_a_form_that_is_too_long_is_told_so(scientist: Client) -> None:
+    answer = scientist.post(NEW, form(pip_requirements="x" * 3_000_000))
+    assert answer.status_code == 413
+    assert "That was too long" in answer.text
