@@ -1,6 +1,7 @@
 """Template tags of every page: badges, times, links that keep the filters."""
 
 from datetime import datetime
+from itertools import groupby
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -48,6 +49,16 @@ def when(value: datetime | None) -> SafeString:
 def outdated(seen: datetime) -> bool:
     """Whether a list read from the server at `seen` is too old to be taken for the truth."""
     return timezone.now() - seen > OUTDATED_LIST
+
+
+@register.filter
+def in_blocks(details: list[dict[str, str]]) -> list[dict[str, str]]:
+    """The details of an error, lines of the same origin (a log, sent line by line) put together in one block."""
+    blocks = groupby(details, key=lambda detail: detail.get("target", ""))
+    return [
+        {"target": target, "message": "\n".join(detail.get("message", "") for detail in lines)}
+        for target, lines in blocks
+    ]
 
 
 @register.inclusion_tag("_shared/_badge.html")

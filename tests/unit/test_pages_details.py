@@ -95,6 +95,15 @@ def test_the_reason_of_a_failure_comes_before_everything_else(lab: Lab, cast: Ca
     assert "/clone/" in page
 
 
+def test_a_log_that_came_line_by_line_is_one_block_with_its_indents(lab: Lab, cast: Cast) -> None:
+    lines = ["Traceback:", "  File score.py, line 4", "RuntimeError: no licence"]
+    details = [{"code": "Log", "message": line, "target": "service log"} for line in lines]
+    failed = make_operation(lab.image, state=State.FAILED, error_message="It does not stay up.", error_details=details)
+    page = cast.scientist.get(f"{lab.url}operations/{failed.pk}/").text
+    assert "\n".join(lines) in page
+    assert page.count("service log") == 1
+
+
 def test_who_may_not_change_anything_sees_the_reason_and_no_button_that_works(lab: Lab, cast: Cast) -> None:
     failed = make_operation(lab.image, state=State.FAILED, error_message="No such package.")
     page = cast.viewer.get(f"{lab.url}operations/{failed.pk}/").text
