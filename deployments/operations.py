@@ -166,7 +166,9 @@ def cancel(operation: Operation, by: str) -> Operation:
     operation.refresh_from_db()
     if operation.state not in {State.NOT_STARTED, State.RUNNING} or not operation.mms_operation_id:
         raise Refused("", f"This cannot be canceled now: it is {operation.get_state_display().lower()}.")
-    Operation.objects.filter(pk=operation.pk).update(cancel_requested=True, next_poll_at=timezone.now())
+    Operation.objects.filter(pk=operation.pk).update(
+        cancel_requested=True, next_poll_at=timezone.now(), error_message=f"{by} asked to cancel this."
+    )
     operation.refresh_from_db()
     queue.hint(operation)
     return operation

@@ -139,7 +139,7 @@ def _advance(operation: Operation, status: wire.OperationStatus, client: MMSClie
             fail(operation, status.failure.redacted(secrets_of(operation)), "The server gave no reason.")
         case wire.Phase.CANCELED:
             _note_remains(operation, status.resource_id, client)
-            change(operation, State.CANCELED, error_message=status.failure.message)
+            change(operation, State.CANCELED, error_message=status.failure.message or operation.error_message)
 
 
 def _note_remains(operation: Operation, resource_id: str, client: MMSClient) -> None:

@@ -366,6 +366,13 @@ def test_cancel_before_sending_sends_nothing(account: HostingAccount, mms: MMS) 
     assert not mms.requests
 
 
+def test_who_canceled_is_said_where_the_server_says_nothing(account: HostingAccount, mms: MMS) -> None:
+    mms.extensions = True
+    operations.cancel(operation := turn(build(account)), "bob")
+    ended = turn(turn(operation))
+    assert (ended.state, ended.error_message) == (State.CANCELED, "bob asked to cancel this.")
+
+
 def test_a_server_that_cannot_cancel_leaves_the_operation_running(account: HostingAccount, mms: MMS) -> None:
     operation = turn(build(account))
     operations.cancel(operation, "ann")
