@@ -17,6 +17,16 @@ class FirstAdministratorForm(BaseUserCreationForm):
         model = get_user_model()
         fields = ("username",)
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fields["username"].label = "Name"
+        self.fields["username"].help_text = "Letters, digits and @ . + - _"
+        self.fields[
+            "password1"
+        ].help_text = "At least 10 characters; no common password, not digits alone, not the name."
+        self.fields["password2"].label = "Password again"
+        self.fields["password2"].help_text = ""
+
     def save(self, commit: bool = True) -> Any:
         self.instance.is_superuser = True
         return super().save(commit)
