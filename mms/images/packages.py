@@ -96,9 +96,14 @@ class Installer:
                 process.kill()
                 raise
         if process.returncode:
-            raise Failed(
-                "\n".join(line for line in lines if line).strip() or f"uv ended with code {process.returncode}."
-            )
+            raise Failed(_reason(list(lines)) or f"uv ended with code {process.returncode}.")
+
+
+def _reason(lines: list[str]) -> str:
+    """Why uv failed, in its words: from where it says "error", with the causes in the same sentence."""
+    start = next((at for at, line in enumerate(lines) if line.startswith("error: ")), 0)
+    text = "\n".join(line for line in lines[start:] if line).strip()
+    return text.removeprefix("error: ").replace("\n  cause: ", ": ")
 
 
 def _uv_binary() -> str:
