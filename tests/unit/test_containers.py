@@ -70,3 +70,9 @@ def test_the_image_is_built_once(services):
 def test_no_container_leaves_a_nameless_volume_behind():
     dockerfile = (settings.BASE_DIR / "Dockerfile").read_text()
     assert not [line for line in dockerfile.splitlines() if line.startswith("VOLUME")]
+
+
+@pytest.mark.parametrize("name", ["web", "worker", "beat", "mms"])
+def test_a_container_of_ours_has_no_privileges(services, name):
+    assert services[name]["cap_drop"] == ["ALL"]
+    assert "no-new-privileges:true" in services[name]["security_opt"]
