@@ -4,7 +4,7 @@ from typing import Any
 
 from django.contrib.auth import get_user_model, login
 from django.contrib.auth.forms import BaseUserCreationForm
-from django.http import Http404, HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods
@@ -37,11 +37,15 @@ class FirstAdministratorForm(BaseUserCreationForm):
 def set_up(request: HttpRequest, token: str) -> HttpResponse:
     """Make the first administrator and sign them in. 404 unless the link is the one printed at this start."""
     if not first_sign_in.is_valid(token):
-        raise Http404("This link was used, or belongs to an earlier start. Look at the terminal for the current one.")
+        return _void(request)
     form = FirstAdministratorForm(request.POST or None)
     if not form.is_valid():
         return render(request, "people/set_up.html", {"form": form}, status=422 if form.is_bound else 200)
     if not first_sign_in.withdraw():
-        raise Http404("Somebody else has just used this link.")
+        return _void(request)
     login(request, form.save())
     return redirect("home")
+
+
+def _void(request: HttpRequest) -> HttpResponse:
+    return render(request, "people/void_link.html", status=404)

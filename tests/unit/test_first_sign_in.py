@@ -48,7 +48,9 @@ def test_a_guessed_link_is_no_link(client: Client, path):
 
 def test_the_next_start_makes_the_old_link_void(client: Client, path):
     first_sign_in.offer()
-    assert client.get(path).status_code == 404
+    answer = client.get(path)
+    assert answer.status_code == 404
+    assert "the terminal shows a new link" in " ".join(answer.text.split())
 
 
 def test_there_is_no_link_once_somebody_can_sign_in(client: Client, path):
