@@ -195,6 +195,8 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 # --- Redis and Celery ---------------------------------------------------------------------------------------------
 REDIS_URL = os.environ.get("REDIS_URL") or f"unix://{RUN_DIR / 'redis.sock'}"
+if not REDIS_URL.startswith(("redis://", "rediss://", "unix://")):  # not shown: it may hold a password
+    raise ImproperlyConfigured("REDIS_URL cannot be read: write it as redis://:password@host:6379/0.")
 CELERY_BROKER_URL = REDIS_URL.replace("unix://", "redis+socket://", 1)
 CELERY_RESULT_BACKEND = None  # nobody waits for a result: the database says what happened
 CELERY_TASK_IGNORE_RESULT = True

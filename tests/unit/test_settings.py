@@ -24,6 +24,7 @@ def manage(**environment: str) -> subprocess.CompletedProcess[str]:
         ("SERVE", "pages", "SERVE takes a comma separated list of: dashboard, mms."),
         ("DEBUG", "maybe", "DEBUG must be true or false, not 'maybe'."),
         ("LOG_LEVEL", "loud", "LOG_LEVEL must be DEBUG, INFO, WARNING or ERROR, not 'LOUD'."),
+        ("REDIS_URL", ":hidden@host:6379/0", "REDIS_URL cannot be read: write it as redis://"),
         ("DATABASE_URL", "psql://me:hidden@x/y", "DATABASE_URL cannot be read: write it as postgres://"),
         ("DATABASE_URL", "postgres://me:hidden@x:port/y", "DATABASE_URL cannot be read: write it as postgres://"),
     ],
