@@ -19,7 +19,7 @@ from typing import Any
 from mms import runtimes
 from mms.fetch import Fetched, FetchError, base_name, fetch, shown
 from mms.images import layers, packages, requirements
-from mms.images.check import Plan, check, driver
+from mms.images.check import Plan, check, driver, syntax
 from mms.images.config import image_config
 from mms.images.errors import BuildError, explain
 from mms.images.layout import APP, CONFIG, MANIFEST, META, RUNTIME, SITE, WHAT, Store, dump
@@ -61,6 +61,7 @@ class Build:
         with log.doing("fetch", "models and assets"):
             models = [(model, *self.fetch(model, f"model-{at}")) for at, model in enumerate(spec.models)]
             assets = [(asset, *self.fetch(asset, f"asset-{at}")) for at, asset in enumerate(spec.assets)]
+            self.read_driver(assets, plan)
         with log.doing("requirements", f"for Python {plan.target.python} on {plan.target.platform}"):
             lock = self.lock(plan)
         with log.doing("packages", "what the lock names" if lock else "none are required"):
@@ -91,6 +92,12 @@ class Build:
             code = "FetchFailed" if isinstance(error, FetchError) else "UnpackFailed"
             raise BuildError(code, f"{item.label}: {error}", item.label) from error
         return Source(item.label, path), fetched
+
+    def read_driver(self, assets: list[tuple[Asset, Source, Fetched]], plan: Plan) -> None:
+        """Only where the image runs this very Python: what another version can read is not ours to judge."""
+        wanted = driver(self.spec)
+        if plan.target.python == runtimes.HOST_PYTHON:
+            syntax(wanted, next(source.path for asset, source, _ in assets if asset is wanted))
 
     def _unpack(self, item: Model | Asset, archive: Path) -> Path:
         folder = archive.with_name(f"{archive.name}.unpacked")

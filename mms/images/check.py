@@ -1,5 +1,6 @@
 """The first step of a build: whether this manifest can become an image, and what it takes."""
 
+import ast
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -70,6 +71,21 @@ def driver(spec: Spec) -> Asset:
             "NoDriver", f"The driver {asset.id!r} is an archive to unpack; it must be a file.", "driverProgram"
         )
     return asset
+
+
+def syntax(asset: Asset, path: Path) -> None:
+    """Refuse a driver that Python cannot even read: found here, it costs no deployment. It is parsed, never run.
+
+    Raises BuildError naming the line.
+    """
+    try:
+        ast.parse(path.read_bytes(), filename=asset.id)
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        where = f" in line {error.lineno}" if isinstance(error, SyntaxError) and error.lineno else ""
+        reason = error.msg if isinstance(error, SyntaxError) else str(error) or type(error).__name__
+        raise BuildError(
+            "DriverUnreadable", f"The driver {asset.id!r} is not valid Python{where}: {reason}", "driverProgram"
+        ) from None
 
 
 def _text(value: str, name: str, spec: Spec, log: Log, tmp: Path) -> str:

@@ -24,6 +24,7 @@ Answer = TypeVar("Answer")
 LIVE = ("starting", "active", "draining")
 LOOK_SECONDS = 0.05
 LOG_LINES = 20  # of the log, in the error of a roll-out
+FAILED_INIT = "init() failed:"  # how the scoring program's last word begins; it says more than an exit status
 # A supervisor that is out of reach is most likely being restarted, and we with it: the next worker goes on from here.
 ENGINE_PATIENCE = 30.0  # seconds
 DRAIN_PATIENCE = 10.0  # seconds; the watch stops what answers longer
@@ -97,7 +98,8 @@ def _lost(seen: Observation) -> bool:
 def _failure(engine: ProcessEngine, revision: Revision, seen: Observation) -> RolloutFailed:
     lines = engine.last_lines(str(revision.service_id), revision.number, LOG_LINES)
     if seen.health == Health.CRASHED:
-        return RolloutFailed("ServiceCrashed", f"Revision {revision.number} does not stay up. {seen.detail}", lines)
+        reason = next((line for line in reversed(lines) if FAILED_INIT in line), seen.detail)
+        return RolloutFailed("ServiceCrashed", f"Revision {revision.number} does not stay up. {reason}", lines)
     message = f"Revision {revision.number} was not ready after {settings.MMS_INIT_TIMEOUT} s. {seen.detail}"
     return RolloutFailed("ServiceNotReady", message, lines)
 

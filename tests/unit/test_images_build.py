@@ -149,6 +149,14 @@ def test_another_store_comes_to_the_same_digest(builder: Builder, tmp_path: Path
     assert second.digest == first.digest
 
 
+def test_a_driver_that_python_cannot_read_fails_the_build_and_names_the_line(builder: Builder) -> None:
+    builder.files.put("/score.py", b"def init():\n    pass\n\ndef run(body)\n    return body\n")
+    error = builder.build().error
+    assert error["code"] == "DriverUnreadable"
+    assert "'score' is not valid Python in line 4: expected ':'" in error["message"]
+    assert error["details"][0]["target"] == "driverProgram"
+
+
 def test_a_changed_driver_changes_one_layer(builder: Builder) -> None:
     builder.build()
     builder.files.put("/score.py", DRIVER + b"# changed\n")
