@@ -1,7 +1,7 @@
 """The ASGI application: plain ASGI parts by path, everything else is Django.
 
-The gateway, the upload and download of files and the MMS API are mounted in front of Django's pages: they need neither
-sessions nor templates, and Django would read a whole upload before anybody checked who sends it.
+The gateway, the upload and download of files, static files and the MMS API are mounted in front of Django's pages: they
+need neither sessions nor templates, and Django would read a whole upload before anybody checked who sends it.
 """
 
 import gc
@@ -31,10 +31,11 @@ def _parts() -> dict[str, Application]:
 
         found |= {"api": api, "scoring": Gateway(settings.MMS_DIR / "routes", metrics_token=settings.METRICS_TOKEN)}
     if "dashboard" in settings.SERVE:
+        from dashboard.static_files import StaticFiles
         from dashboard.stream import application as stream
         from dashboard.uploads import application as uploads
 
-        found |= {"files": uploads, "uploads": uploads, "stream": stream}
+        found |= {"files": uploads, "uploads": uploads, "stream": stream, "static": StaticFiles(pages)}
     return found
 
 

@@ -58,8 +58,8 @@ def _once(browser: Browser, url: str, row: str, cookies: list[dict]) -> ColdPage
     protocol.on("Network.loadingFinished", lambda event: sizes.append(int(event["encodedDataLength"])))
     page.add_init_script(SEEN % json.dumps(row))
     page.goto(url, wait_until="commit")
-    page.wait_for_function("window.seenAt", timeout=60_000)
-    seconds = page.evaluate("window.seenAt") / 1000
+    page.wait_for_selector(row, state="visible", timeout=60_000)
     page.wait_for_timeout(1000)  # what is still loading counts for the size, not for the time
+    seconds = page.evaluate("window.seenAt") / 1000
     context.close()
     return ColdPage(seconds, sum(sizes), len(sizes))

@@ -2,32 +2,56 @@
 
 import gzip
 import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import django_htmx
+import pytest
+import requests
 from django.conf import settings
-from django.test import Client
 
-BROWSER = Client()
+from dashboard.static_files import StaticFiles
+from tests.asgi_server import Server
 
 
-def test_a_file_comes_in_one_piece_with_its_type() -> None:
-    answer = BROWSER.get("/static/style.css")
-    assert not answer.streaming
+async def nothing(scope: Any, receive: Any, send: Any) -> None:
+    await send({"type": "http.response.start", "status": 404, "headers": []})
+    await send({"type": "http.response.body", "body": b"otherwise"})
+
+
+@pytest.fixture(scope="module")
+def static() -> Iterator[str]:
+    """Where the files are served."""
+    with Server(StaticFiles(nothing)) as server:
+        yield f"{server.url}/static"
+
+
+def test_a_file_comes_whole_with_its_type_and_is_taken_for_nothing_else(static: str) -> None:
+    answer = requests.get(f"{static}/style.css")
     assert answer.headers["Content-Type"] == 'text/css; charset="utf-8"'
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    assert "max-age" in answer.headers["Cache-Control"]
     assert answer.content == (settings.BASE_DIR / "static/style.css").read_bytes()
 
 
-def test_a_part_of_a_file_and_its_headers_alone_can_be_asked_for() -> None:
-    part = BROWSER.get("/static/style.css", headers={"Range": "bytes=0-9"})
+def test_a_part_of_a_file_and_its_headers_alone_can_be_asked_for(static: str) -> None:
+    part = requests.get(f"{static}/style.css", headers={"Range": "bytes=0-9"})
     assert (part.status_code, len(part.content)) == (206, 10)
-    alone = BROWSER.head("/static/style.css")
+    alone = requests.head(f"{static}/style.css")
     assert (alone.status_code, alone.content) == (200, b"")
     assert int(alone.headers["Content-Length"]) > 10_000
 
 
-def test_a_file_that_is_not_there_is_a_404() -> None:
-    assert BROWSER.get("/static/nothing.css").status_code == 404
+def test_a_file_the_browser_has_is_not_sent_again(static: str) -> None:
+    modified = requests.get(f"{static}/style.css").headers["Last-Modified"]
+    again = requests.get(f"{static}/style.css", headers={"If-Modified-Since": modified})
+    assert (again.status_code, again.content) == (304, b"")
+
+
+def test_what_is_no_file_is_left_to_the_pages(static: str) -> None:
+    for path in ("nothing.css", "../manage.py", "%2e%2e/manage.py", ""):
+        assert requests.get(f"{static}/{path}").content == b"otherwise"
 
 
 def test_the_stylesheet_stays_small_and_loads_nothing() -> None:
