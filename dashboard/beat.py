@@ -10,7 +10,7 @@ from typing import Any
 from celery import Celery
 from celery.beat import Scheduler as InMemoryScheduler
 
-from dashboard import heartbeat, settings
+from dashboard import heartbeat, settings, watchdog
 
 SCHEDULES: dict[str, dict[str, dict[str, Any]]] = {
     "dashboard": {
@@ -36,9 +36,12 @@ class Scheduler(InMemoryScheduler):
         super().__init__(*args, **options)
         self.redis = heartbeat.connect(settings.REDIS_URL)
         self.signed_at = 0.0
+        self.standstill = watchdog.Standstill(heartbeat.connect(settings.REDIS_URL))
+        self.standstill.start()
 
     def tick(self, *args: Any, **options: Any) -> float:
         wait = super().tick(*args, **options)
+        self.standstill.moved()
         if (now := time.time()) - self.signed_at >= heartbeat.INTERVAL:
             self.signed_at = now
             heartbeat.write(self.redis, f"beat:{'+'.join(sorted(settings.SERVE))}", now)
