@@ -1,5 +1,6 @@
 """What a badge says of a row: its state, since when, why, and how old the news is. Reads the database only."""
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -10,6 +11,7 @@ from django.utils import timezone
 
 from deployments.models import Image, Manifest, Operation, RegisteredModel, Service
 from deployments.models.operation import State
+from deployments.schedule import LEASE
 from deployments.wire import phase
 
 Resource: TypeAlias = RegisteredModel | Manifest | Image | Service
@@ -18,15 +20,25 @@ Row: TypeAlias = Operation | Resource
 NOUN = {RegisteredModel: "model", Manifest: "manifest", Image: "image", Service: "service"}
 AVAILABLE = {"model": "Registered", "manifest": "Created", "image": "Built"}
 # Twice the slowest schedule by which each is asked about (mirror.py, schedule.py): older news is called stale.
-OUTDATED = {"service": timedelta(seconds=150), "operation": timedelta(seconds=60)}
+OUTDATED = {
+    "service": timedelta(seconds=150),
+    State.SENDING: LEASE + timedelta(seconds=30),
+    State.NOT_STARTED: timedelta(seconds=60),
+    State.RUNNING: timedelta(seconds=60),
+    State.UNCERTAIN: timedelta(seconds=150),
+}
 OUTDATED_LIST = timedelta(minutes=12)
 TROUBLED = timedelta(seconds=15)  # while the server is known to be out of reach
-UNTAKEN = timedelta(seconds=25)  # a queued operation that no worker has taken
+UNTAKEN = timedelta(seconds=20)  # a queued operation that no worker has taken
+AGAIN = timedelta(seconds=30)  # what is stale may be known again, and nothing says so when nothing has changed
 
 
 @dataclass(frozen=True)
 class Badge:
-    """`state` is the key for shape and colour, `label` the word, `reason` a sentence or ""."""
+    """`state` is the key for shape and colour, `label` the word, `reason` a sentence or "".
+
+    It may be believed `until` then; who shows it without having heard anything newer asks again. None: it stays true.
+    """
 
     key: str
     state: str
@@ -34,6 +46,12 @@ class Badge:
     since: datetime
     reason: str = ""
     stale_since: datetime | None = None
+    until: datetime | None = None
+
+    @property
+    def holds(self) -> int | None:
+        """For how many seconds it may still be believed. No time of day: the reader's clock may be wrong."""
+        return None if self.until is None else max(1, math.ceil((self.until - timezone.now()).total_seconds()))
 
 
 def badge_of(row: Row) -> Badge:
@@ -86,19 +104,29 @@ def _badge(row: Row, operation: Operation | None) -> Badge:
 
 def _operation_badge(operation: Operation) -> Badge:
     state = State(operation.state)
-    stale_since = None
-    if state in {State.NOT_STARTED, State.RUNNING}:
-        stale_since = _stale(operation, operation.checked_at or operation.accepted_at, OUTDATED["operation"])
-    return Badge(key_of(operation), state.value, state.label, operation.state_since, _reason(operation), stale_since)
+    if state == State.QUEUED:
+        return _queued_badge(operation)
+    stale_since, until = None, None
+    if (outdated := OUTDATED.get(state)) is not None:
+        stale_since, until = _news(_heard_of(operation), outdated)
+    since, reason = operation.state_since, operation.error_message
+    return Badge(key_of(operation), state.value, state.label, since, reason, stale_since, until)
 
 
-def _reason(operation: Operation) -> str:
-    if operation.error_message or operation.state != State.QUEUED:
-        return operation.error_message
+def _heard_of(operation: Operation) -> datetime | None:
+    """When the server was last asked about an operation that is on its way."""
+    return operation.checked_at or operation.accepted_at or operation.sent_at
+
+
+def _queued_badge(operation: Operation) -> Badge:
+    """A queued operation waits for its server, or for a worker; when it is long overdue there is none."""
+    label, reason, now = State.QUEUED.label, operation.error_message, timezone.now()
+    until = (operation.next_poll_at or now) + UNTAKEN
     if trouble := operation.account.error:
-        return f"Waits: {trouble}"
-    due = operation.next_poll_at
-    return "No worker has taken this up. Are the workers running?" if due and due < timezone.now() - UNTAKEN else ""
+        reason = reason or f"Waits: {trouble}"
+    elif until <= now:
+        label, reason = f"{label}, no worker", "No worker has taken this up. Are the workers running?"
+    return Badge(key_of(operation), State.QUEUED, label, operation.state_since, reason, None, max(until, now + AGAIN))
 
 
 def _resource_badge(row: Resource, operation: Operation | None) -> Badge:
@@ -106,13 +134,14 @@ def _resource_badge(row: Resource, operation: Operation | None) -> Badge:
     since = row.created_at or row.added_at
     if row.vanished_at:
         return Badge(key_of(row), "gone", "Gone", row.vanished_at, "The server no longer lists it.")
-    stale_since = _stale(row, row.seen_at, OUTDATED.get(noun, OUTDATED_LIST))
+    troubled = bool(row.account.error) or row.account.token_refused
+    stale_since, until = _news(row.seen_at, TROUBLED if troubled else OUTDATED.get(noun, OUTDATED_LIST))
     if not isinstance(row, Service):
-        return Badge(key_of(row), "available", AVAILABLE[noun], since, "", stale_since)
+        return Badge(key_of(row), "available", AVAILABLE[noun], since, "", stale_since, until)
     state, label = _service_state(row)
     failed = operation is not None and operation.state == State.FAILED
     last = f"{operation.get_kind_display()} failed: {operation.error_message}" if operation and failed else ""
-    return Badge(key_of(row), state, label, row.updated_at or since, row.health_detail or last, stale_since)
+    return Badge(key_of(row), state, label, row.updated_at or since, row.health_detail or last, stale_since, until)
 
 
 def _service_state(service: Service) -> tuple[str, str]:
@@ -123,9 +152,9 @@ def _service_state(service: Service) -> tuple[str, str]:
     return (known.value, State(known.value).label) if known else ("unknown", service.state or "Not reported")
 
 
-def _stale(row: Row, seen: datetime | None, outdated: timedelta) -> datetime | None:
-    """When the news of the row was last true for sure, where that is too long ago."""
-    if seen is None:
-        return None
-    troubled = bool(row.account.error) or row.account.token_refused
-    return seen if timezone.now() - seen > (TROUBLED if troubled else outdated) else None
+def _news(heard: datetime | None, outdated: timedelta) -> tuple[datetime | None, datetime | None]:
+    """Since when the news is stale (None: it is not), and until when that is so."""
+    if heard is None:
+        return None, None
+    now = timezone.now()
+    return (heard, now + AGAIN) if now - heard > outdated else (None, heard + outdated)

@@ -107,16 +107,20 @@ def decode(fields: dict[bytes, bytes]) -> LiveEvent:
     plain = {name.decode(): value.decode() for name, value in fields.items()}
     if "key" not in plain:
         return LiveEvent(0, None, [])
-    stale = plain.get("stale_since")
     badge = Badge(
         key=plain["key"],
         state=plain["state"],
         label=plain["label"],
         since=datetime.fromisoformat(plain["since"]),
         reason=plain["reason"],
-        stale_since=datetime.fromisoformat(stale) if stale else None,
+        stale_since=_moment(plain["stale_since"]),
+        until=_moment(plain["until"]),
     )
     return LiveEvent(int(plain["account"]), badge, json.loads(plain["refresh"]))
+
+
+def _moment(text: str) -> datetime | None:
+    return datetime.fromisoformat(text) if text else None
 
 
 def _encode(account_id: int, badge: Badge, refresh: list[str]) -> dict[Any, Any]:
@@ -128,6 +132,7 @@ def _encode(account_id: int, badge: Badge, refresh: list[str]) -> dict[Any, Any]
         "since": badge.since.isoformat(),
         "reason": badge.reason,
         "stale_since": badge.stale_since.isoformat() if badge.stale_since else "",
+        "until": badge.until.isoformat() if badge.until else "",
         "refresh": json.dumps(refresh),
     }
 

@@ -1,7 +1,8 @@
 """The connection to Redis, for what may be lost at any moment: live state, marks of interest, log lines.
 
 Redis being out of reach is an ordinary state here: callers get their fallback at once, nobody waits and nothing is
-raised. After a failure this process leaves Redis alone for a second, so that a page pays for the outage once at most.
+raised. After a failure this process leaves Redis alone for a while, so that a page pays for the outage once at most:
+a second after a refusal, which costs nothing, and five after a silence, which costs one.
 """
 
 import logging
@@ -18,15 +19,15 @@ from redis.retry import Retry
 log = logging.getLogger(__name__)
 Answer = TypeVar("Answer")
 PAUSE = 1.0  # seconds
+PAUSE_AFTER_SILENCE = 5.0
 _down_until = 0.0
 
 
 @cache
 def connection() -> redis.Redis:
-    # One retry: the first command after a restart of Redis meets a dead pooled connection.
-    return redis.Redis.from_url(
-        settings.REDIS_URL, socket_timeout=1, socket_connect_timeout=1, retry=Retry(NoBackoff(), 1)
-    )
+    # One retry: the first command after a restart of Redis meets a dead pooled connection. Silence is not tried twice.
+    again = Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,))
+    return redis.Redis.from_url(settings.REDIS_URL, socket_timeout=1, socket_connect_timeout=1, retry=again)
 
 
 def attempt(command: Callable[[redis.Redis], Any], fallback: Answer) -> Answer | Any:
@@ -37,7 +38,8 @@ def attempt(command: Callable[[redis.Redis], Any], fallback: Answer) -> Answer |
     try:
         return command(connection())
     except (redis.RedisError, OSError) as error:
-        _down_until = time.monotonic() + PAUSE
+        silent = isinstance(error, redis.TimeoutError | TimeoutError)
+        _down_until = time.monotonic() + (PAUSE_AFTER_SILENCE if silent else PAUSE)
         log.warning("Redis is out of reach, pages poll until it is back: %s", error)
         return fallback
 

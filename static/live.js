@@ -1,12 +1,14 @@
 // Keeps the states on a page true: replaces badges as the server announces them, and has rows fetch themselves anew.
 // One EventSource, open only while the page is visible (browsers allow six connections per site); it carries on from
-// the position seen last. Where it cannot connect, the page asks every few seconds instead.
+// the position seen last. Where it cannot connect, the page asks every few seconds instead. And silence is no news: a
+// badge says for how many seconds it may be believed, and what has heard nothing newer by then fetches itself anew.
 (() => {
   const { stream, position: rendered } = document.body.dataset;
   if (!stream) return;
   const words = { live: "live", "catching up": "catching up", polling: "asking every 5 s" };
   const outermost = "[data-refresh]:not([data-refresh] [data-refresh])"; // a list fetches its rows with itself
   const wanted = new Set();
+  const believedUntil = new WeakMap(); // badge -> milliseconds since the page was loaded
   let position = rendered || "0";
   let source, polling, retry, patience, refreshing;
   let anyAt = 0;
@@ -28,7 +30,11 @@
 
   // Announcements come in bursts: each element fetches itself once for all of them.
   function refresh(selector) {
-    document.querySelectorAll(selector).forEach((element) => wanted.add(element));
+    document.querySelectorAll(selector).forEach(refreshElement);
+  }
+
+  function refreshElement(element) {
+    wanted.add(element);
     refreshing ??= setTimeout(() => {
       refreshing = undefined;
       for (const element of wanted) if (element.isConnected) htmx.trigger(element, "refresh");
@@ -41,6 +47,17 @@
     if (wait > 1000) return; // one is planned already
     anyAt = Date.now() + Math.max(0, wait);
     setTimeout(() => refresh('[data-refresh~="any"]'), Math.max(0, wait));
+  }
+
+  function doubtOldNews() {
+    if (document.hidden) return;
+    const now = performance.now();
+    for (const badge of document.querySelectorAll("[data-holds]")) {
+      if (!believedUntil.has(badge)) believedUntil.set(badge, now + 1000 * badge.dataset.holds);
+      if (believedUntil.get(badge) > now) continue;
+      believedUntil.set(badge, now + 10000); // should the answer be long in coming
+      for (const element of document.querySelectorAll(outermost)) if (element.contains(badge)) refreshElement(element);
+    }
   }
 
   function onBadge(event) {
@@ -112,5 +129,6 @@
   document.addEventListener("visibilitychange", () => (document.hidden ? disconnect() : connect()));
   window.addEventListener("pagehide", disconnect);
   window.addEventListener("pageshow", connect);
+  setInterval(doubtOldNews, 2000);
   connect();
 })();

@@ -2,6 +2,8 @@
 // the reader's failed. The words for times are those of dashboard/templatetags/page.py.
 (() => {
   const exact = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "long" });
+  const behind = 1000 * document.body.dataset.now - Date.now(); // of the reader's clock; pages take a moment to come
+  const offset = Math.abs(behind) > 10000 ? behind : 0;
   const units = [["d", 86400], ["h", 3600], ["min", 60], ["s", 1]];
 
   function relative(seconds) {
@@ -15,7 +17,7 @@
   function tick() {
     for (const element of document.querySelectorAll("time[datetime]")) {
       const then = new Date(element.dateTime);
-      const seconds = (Date.now() - then) / 1000;
+      const seconds = (Date.now() + offset - then) / 1000;
       element.title = exact.format(then);
       if (Math.abs(seconds) < 30 * 86400) element.textContent = relative(seconds);
     }

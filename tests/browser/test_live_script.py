@@ -26,6 +26,9 @@ PAGE = """<!doctype html><script src="/htmx.js" defer></script><script src="/liv
 <b id="one"><span data-badge="service-1" data-state="old">old</span></b>
 <b id="two"><span data-badge="service-1" data-state="old">old</span></b>
 <b id="other"><span data-badge="service-2" data-state="old">old</span></b>
+<div id="doubted" data-refresh="nothing" hx-get="/part/doubted" hx-trigger="refresh consume">
+<p id="its-row" data-refresh="nothing-7" hx-get="/part/its-row" hx-trigger="refresh consume">
+<span data-badge="nothing-7" data-state="old" data-holds="3">old</span></p></div>
 <div id="list" data-refresh="rows services" hx-get="/part/list" hx-trigger="refresh consume">
 <p id="row" data-refresh="service-1" hx-get="/part/row" hx-trigger="refresh consume">row as rendered</p></div>
 <p id="any" data-refresh="any" hx-get="/part/any" hx-trigger="refresh consume">any as rendered</p>"""
@@ -69,7 +72,8 @@ def page(site: Site, browser: Browser) -> Iterator[Page]:
 
 def announce(link: redis.Redis, key: str = "service-1", label: str = "Healthy", refresh: Any = ("service-1",)) -> None:
     fields = {"account": "1", "key": key, "state": "healthy", "label": label, "reason": "", "stale_since": ""}
-    link.xadd(live.STREAM, fields | {"since": timezone.now().isoformat(), "refresh": json.dumps(list(refresh))})
+    fields |= {"since": timezone.now().isoformat(), "refresh": json.dumps(list(refresh)), "until": ""}
+    link.xadd(live.STREAM, fields)
 
 
 def show(page: Page, visible: bool) -> None:
@@ -107,6 +111,13 @@ def test_a_burst_of_changes_fetches_each_part_once(page: Page, site: Site, live_
 def test_a_new_row_makes_the_list_fetch_itself(page: Page, live_redis: redis.Redis) -> None:
     announce(live_redis, key="service-9", refresh=["service-9", "services"])
     expect(page.locator("#list")).to_have_text("fetched 1")
+
+
+def test_what_has_heard_nothing_for_as_long_as_its_badge_may_be_believed_fetches_itself_anew(
+    page: Page, site: Site
+) -> None:
+    expect(page.locator("#doubted")).to_have_text("fetched 1", timeout=9000)
+    assert "its-row" not in site.fetched, "what holds the row fetches it"
 
 
 def test_markup_in_a_reason_or_label_stays_text(page: Page, live_redis: redis.Redis) -> None:

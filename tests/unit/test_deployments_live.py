@@ -122,6 +122,35 @@ def test_old_news_says_how_old_it_is(account: HostingAccount) -> None:
     assert badge_of(service).stale_since == service.seen_at
 
 
+def test_a_badge_says_until_when_it_may_be_believed(account: HostingAccount) -> None:
+    seen = timezone.now() - timedelta(seconds=100)
+    service = Service.objects.create(account=account, name="iris", mms_id="s1", health="healthy", seen_at=seen)
+    badge = badge_of(service)
+    assert badge.until == seen + timedelta(seconds=150)
+    assert badge.holds in {50, 49}
+    service.seen_at = timezone.now() - timedelta(minutes=10)
+    assert 25 <= (badge_of(service).holds or 0) <= 30, "what is stale is looked at again, for it may have been read"
+    operation = register(account)
+    assert change(operation, State.SENDING, sent_at=timezone.now())
+    assert 100 < (badge_of(operation).holds or 0) <= 120
+    change(operation, State.FAILED)
+    assert badge_of(operation).holds is None, "what is over stays so"
+
+
+@pytest.mark.parametrize(
+    ("state", "silent", "stale"),
+    [("sending", 119, False), ("sending", 125, True), ("running", 65, True), ("uncertain", 155, True)],
+)
+def test_an_operation_that_nobody_works_on_any_more_says_since_when(
+    account: HostingAccount, state: str, silent: int, stale: bool
+) -> None:
+    heard = timezone.now() - timedelta(seconds=silent)
+    operation = register(account)
+    Operation.objects.update(state=state, sent_at=heard, checked_at=None)
+    operation = Operation.objects.select_related("account").get()
+    assert badge_of(operation).stale_since == (heard if stale else None)
+
+
 def test_a_queued_operation_says_when_no_worker_takes_it(account: HostingAccount) -> None:
     operation = register(account)
     assert badge_of(operation).reason == ""
