@@ -1,0 +1,237 @@
+"""Every process of the site killed, again and again, while people work: nothing is lost and nothing happens twice."""
+
+import json
+import random
+import statistics
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.doubles.mms import MMS
+from tests.faults.load import PASSWORD, Asked, Far, Load, Person, operations, unsettled
+from tests.journeys.api import Api
+from tests.site import ROOT, Site, free_port, wait_until
+
+pytestmark = pytest.mark.slow
+ROUNDS = 20
+PROGRAMS = ["site:worker", "site:mms-worker", "site:beat", "site:web", "redis"]
+
+
+@pytest.fixture(scope="module")
+def plain() -> Iterator[MMS]:
+    """A server that knows the reference and nothing more: a request sent twice has two effects."""
+    with MMS(auto=True) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def idempotent() -> Iterator[MMS]:
+    with MMS(auto=True, extensions=True) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    site = Site(tmp_path_factory.mktemp("kills") / "data", MMS_FETCH_ALLOW_PRIVATE="true").start()
+    site.manage("create_user", "ada", "--role", "admin", "--password-stdin", stdin=PASSWORD)
+    yield site
+    site.stop()
+
+
+class Twins:
+    """A second worker, MMS worker, beat and web beside those of the supervisor, on the same data."""
+
+    def __init__(self, site: Site) -> None:
+        self.site = site
+        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+
+    def keep_running(self) -> None:
+        for name in ["worker", "mms-worker", "beat", "web"]:
+            if name not in self.processes or self.processes[name].poll() is not None:
+                environment = self.site.environment | {"PORT": str(free_port())} if name == "web" else None
+                self.processes[name] = subprocess.Popen(
+                    [sys.executable, "manage.py", "run", name],
+                    cwd=ROOT,
+                    env=environment or self.site.environment,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                )
+
+    def kill(self, name: str) -> None:
+        if name in self.processes:
+            self.processes[name].kill()
+            self.processes[name].wait(10)
+
+    def end(self) -> None:
+        for name in list(self.processes):
+            self.kill(name)
+
+
+def kill_program(site: Site, name: str) -> bool:
+    with suppress(psutil.Error, ValueError):
+        site.program(name).kill()
+        return True
+    return False
+
+
+def kill_builder(site: Site) -> bool:
+    """Kill an image builder that runs just now."""
+    for process in site.processes():
+        with suppress(psutil.Error):
+            if "mms.images.build" in process.cmdline() and "leash" not in " ".join(process.cmdline()):
+                process.kill()
+                return True
+    return False
+
+
+def kill_supervisor(site: Site, twins: Twins) -> float:
+    """As when the machine loses power: everything is gone. Seconds until the site works again."""
+    assert site.process
+    site.process.kill()
+    site.process.wait(10)
+    twins.end()
+    wait_until(lambda: not site.processes(), 40, f"the end of {site.processes()}")
+    began = time.monotonic()
+    site.start()
+    return time.monotonic() - began  # until it is healthy
+
+
+def until_the_next_one_is_done(site: Site, far: Far, person: Person, name: str) -> float:
+    """Seconds until something that is asked for now, as often as it takes to be heard, has been done."""
+    began = time.monotonic()
+    wait_until(lambda: far.register(person, name).acknowledged, 60, "the site to answer")
+    done = wait_until(
+        lambda: [row for row in operations(site, far.name) if row["about"] == name and row["state"] == "succeeded"],
+        120,
+        f"the end of {name}",
+    )
+    assert done
+    return time.monotonic() - began
+
+
+def small_manifest(api: Api) -> str:
+    """A manifest of the bundled MMS that builds within a second."""
+    model = api.register_model()
+    assets = [{"id": "score", "url": f"{api.files_url}/score.py", "mimeType": "text/x-python", "unPack": False}]
+    body = {"modelType": "Registered", "modelIds": [model], "driverProgram": "score", "assets": assets}
+    status, manifest, _ = api.ask("POST", "manifests", body | {"targetRuntime": {"runtimeType": "Python"}})
+    assert status == 200, manifest
+    return str(manifest["id"])
+
+
+def local_rows(site: Site, manifest: str) -> Far:
+    """The account `local` as the site knows it, once it has seen the manifest."""
+    code = (
+        "import json; from deployments.models import *; account = HostingAccount.objects.get(name='local');"
+        f"manifest = Manifest.objects.filter(account=account, mms_id='{manifest}').first();"
+        "print(json.dumps([account.registries.get().pk, account.clusters.get().pk, manifest and manifest.pk]))"
+    )
+
+    def found() -> list[int] | None:
+        rows = json.loads(site.manage("shell", "-v0", "-c", code).splitlines()[-1])
+        return rows if rows[2] else None
+
+    registry, cluster, manifest_pk = wait_until(found, 330, "the mirror to see the manifest", every=2)
+    return Far("local", registry, cluster, manifest_pk, 0)
+
+
+def test_nothing_is_lost_and_nothing_happens_twice_whatever_is_killed(
+    site: Site, plain: MMS, idempotent: MMS, files_url: str, tmp_path: Path, record: dict[str, object]
+) -> None:
+    person, rng = Person(site), random.Random(11)
+    api = Api(site, files_url)
+    far, sure = Far.at(site, plain, "far"), Far.at(site, idempotent, "sure")
+    person.look("/accounts/local/")  # so that the mirror looks soon
+    local = local_rows(site, small_manifest(api))
+    ann, bob, cat, dan = (Person(site) for _ in range(4))
+    loads = [
+        Load(lambda n: far.register(ann, f"far-{n}"), 0.4, seed=1),
+        Load(lambda n: far.deploy(bob, f"far-service-{n}"), 0.9, seed=2),
+        Load(lambda n: sure.build(cat, f"sure-{n}"), 0.6, seed=3),
+        Load(lambda n: local.build(dan, f"local-{n}"), 2.0, seed=4),
+    ]
+    for load in loads:
+        load.start()
+    twins, kills, recovered = Twins(site), defaultdict(int), defaultdict(list)
+    try:
+        for number in range(ROUNDS):
+            twins.keep_running()
+            for name in rng.sample(PROGRAMS, len(PROGRAMS)):
+                time.sleep(rng.uniform(0.3, 1.5))
+                kills[name] += kill_program(site, name)
+                if number < 3:
+                    recovered[name].append(
+                        until_the_next_one_is_done(site, sure, person, f"{name.rpartition(':')[2]}-{number}")
+                    )
+                if rng.random() < 0.5:
+                    twins.kill(name.removeprefix("site:"))
+                kills["builder"] += kill_builder(site)
+            recovered["everything"].append(kill_supervisor(site, twins))
+            kills["supervisor"] += 1
+        until = time.monotonic() + 120
+        while kills["builder"] < ROUNDS and time.monotonic() < until:
+            kills["builder"] += kill_builder(site)
+            time.sleep(0.02)
+    finally:
+        asked: list[Asked] = [one for load in loads for one in load.stop()]
+        twins.end()
+    began = time.monotonic()
+    wait_until(lambda: not unsettled(site), 400, f"the end of {len(unsettled(site))} operations", every=1)
+    settled = time.monotonic() - began
+    rows = operations(site)
+    assert site.health()[0] == 200
+
+    acknowledged = [one for one in asked if one.acknowledged]
+    lost = [one for one in acknowledged if not any(_is(row, one) for row in rows)]
+    assert not lost, lost
+    twice = [row for row in rows if row["account"] != "local" and _effects(row, plain, idempotent) > 1]
+    assert not twice, twice
+    wrong = [row for row in rows if row["account"] != "local" and not _is_true(row, plain, idempotent)]
+    assert not wrong, wrong
+    undecided = [row for row in rows if row["state"] == "uncertain"]
+    assert not undecided, undecided
+    local_states = {row["state"] for row in rows if row["account"] == "local"}
+    assert local_states <= {"succeeded", "failed"}, local_states
+    assert min(kills.values()) >= ROUNDS, dict(kills)
+    assert sum(row["state"] == "succeeded" for row in rows) > len(rows) / 2
+    record |= {
+        "kills": dict(kills),
+        "asked": len(asked),
+        "acknowledged": len(acknowledged),
+        "operations": len(rows),
+        "lost": len(lost),
+        "repeated": len(twice),
+        "sent again": sum(row["attempts"] > 1 for row in rows),
+        "seconds until what is asked for next is done (median, longest)": {
+            name: (round(statistics.median(times), 1), round(max(times), 1)) for name, times in recovered.items()
+        },
+        "seconds until the last operation had ended": round(settled, 1),
+    }
+
+
+def _is(row: dict, one: Asked) -> bool:
+    return row["kind"] == one.kind and row["about"] == one.name
+
+
+def _effects(row: dict, plain: MMS, idempotent: MMS) -> int:
+    """How often the server has what the operation makes."""
+    server = plain if row["account"] == "far" else idempotent
+    made = {
+        "register_model": [item["name"] for item in server.models.values()],
+        "create_service": [item["name"] for item in server.services.values()],
+        "create_image": [item.get("description") for item in server.images.values()],
+    }
+    return made[row["kind"]].count(row["about"])
+
+
+def _is_true(row: dict, plain: MMS, idempotent: MMS) -> bool:
+    """Whether what the site says of the operation is what the server has."""
+    made = _effects(row, plain, idempotent)
+    return made == 1 if row["state"] == "succeeded" else made == 0 and row["state"] == "failed"

@@ -1,0 +1,161 @@
+"""Redis restarted, paused for two minutes, emptied, full: facts are kept, pages answer, and workers go on."""
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import redis
+
+from tests.doubles.mms import MMS
+from tests.faults.load import PASSWORD, Far, Person, operations, unsettled
+from tests.site import Site, wait_until
+
+pytestmark = pytest.mark.slow
+PAGE_SECONDS = 6.0  # a page may cost the time-out of Redis once
+AGAIN_SECONDS = 60.0  # after Redis is back, workers consume again
+
+
+@pytest.fixture(scope="module")
+def mms() -> Iterator[MMS]:
+    with MMS(auto=True) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    site = Site(tmp_path_factory.mktemp("redis") / "data").start()
+    site.manage("create_user", "ada", "--role", "admin", "--password-stdin", stdin=PASSWORD)
+    yield site
+    site.stop()
+
+
+@pytest.fixture(scope="module")
+def person(site: Site) -> Person:
+    return Person(site)
+
+
+@pytest.fixture(scope="module")
+def far(site: Site, mms: MMS) -> Far:
+    return Far.at(site, mms, "far")
+
+
+@pytest.fixture
+def link(site: Site) -> redis.Redis:
+    return redis.Redis(unix_socket_path=str(site.data / "run" / "redis.sock"), socket_timeout=5)
+
+
+def pids(site: Site) -> dict[str, int]:
+    return {name: site.program(f"site:{name}").pid for name in ("worker", "mms-worker", "beat", "web")}
+
+
+def slowest_page(person: Person, far: Far, times: int = 10) -> float:
+    """Seconds of the slowest of some pages, a second apart; each must come, and in time."""
+    slowest = 0.0
+    for _ in range(times):
+        for path in (far.url, f"{far.url}models/", f"{far.url}operations/"):
+            status, took, text = person.look(path)
+            assert status == 200, (path, status, text[:500])
+            slowest = max(slowest, took)
+        time.sleep(1)
+    assert slowest < PAGE_SECONDS
+    return round(slowest, 1)
+
+
+def is_done(site: Site, name: str) -> Callable[[], Any]:
+    return lambda: [row for row in operations(site) if row["about"] == name and row["state"] == "succeeded"]
+
+
+def back_again(site: Site, person: Person, far: Far, mms: MMS, names: list[str]) -> float:
+    """Seconds until what was asked for in the meantime, and what is asked for now, is done; each of it once."""
+    began = time.monotonic()
+    assert far.register(person, names[-1]).acknowledged
+    for name in names:
+        wait_until(is_done(site, name), AGAIN_SECONDS, f"the end of {name}")
+    took = time.monotonic() - began
+    made = [model["name"] for model in mms.models.values()]
+    assert [made.count(name) for name in names] == [1] * len(names)
+    wait_until(site.works, 60, f"health: {site.health()}")
+    return took
+
+
+def test_redis_restarted_twenty_times(site: Site, person: Person, far: Far, mms: MMS, record: dict[str, Any]) -> None:
+    before, names = pids(site), []
+    for number in range(20):
+        site.supervisorctl("restart", "redis")
+        names.append(f"restart-{number}")
+        assert far.register(person, names[-1]).acknowledged
+    record["seconds until all was done"] = round(back_again(site, person, far, mms, [*names, "restart-last"]), 1)
+    assert pids(site) == before, "nothing else was restarted"
+
+
+def test_redis_paused_for_two_minutes(site: Site, person: Person, far: Far, mms: MMS, record: dict[str, Any]) -> None:
+    before = pids(site)
+    server = site.program("redis")
+    os.kill(server.pid, signal.SIGSTOP)
+    try:
+        paused_at = time.monotonic()
+        assert far.register(person, "paused-1").acknowledged
+        record["slowest page meanwhile"] = slowest_page(person, far)
+        status, parts = site.health()
+        assert (status, parts["redis"]) == (503, "does not answer")
+        time.sleep(max(0.0, 120 - (time.monotonic() - paused_at)))
+        assert far.register(person, "paused-2").acknowledged
+    finally:
+        os.kill(server.pid, signal.SIGCONT)
+    took = back_again(site, person, far, mms, ["paused-1", "paused-2", "paused-3"])
+    record["seconds until all was done"] = round(took, 1)
+    assert pids(site) == before, "workers go on without being restarted"
+
+
+def test_redis_emptied(
+    site: Site, person: Person, far: Far, mms: MMS, link: redis.Redis, record: dict[str, Any]
+) -> None:
+    names = []
+    for number in range(20):
+        names.append(f"emptied-{number}")
+        assert far.register(person, names[-1]).acknowledged
+        link.flushall()
+        time.sleep(0.1)
+    slowest_page(person, far, 1)
+    record["seconds until all was done"] = round(back_again(site, person, far, mms, [*names, "emptied-last"]), 1)
+
+
+def test_redis_full(site: Site, person: Person, far: Far, mms: MMS, link: redis.Redis, record: dict[str, Any]) -> None:
+    before = pids(site)
+    limit = link.config_get("maxmemory")["maxmemory"]
+    link.config_set("maxmemory", "1mb")
+    try:
+        with pytest.raises(redis.exceptions.OutOfMemoryError):
+            link.set("anything", "x")
+        assert far.register(person, "full-1").acknowledged
+        record["slowest page meanwhile"] = slowest_page(person, far, 30)
+        assert far.register(person, "full-2").acknowledged
+    finally:
+        link.config_set("maxmemory", limit)
+    took = back_again(site, person, far, mms, ["full-1", "full-2", "full-3"])
+    record["seconds until all was done"] = round(took, 1)
+    assert pids(site) == before
+
+
+def test_without_any_worker_the_page_says_so_within_thirty_seconds(
+    site: Site, person: Person, far: Far, mms: MMS, record: dict[str, Any]
+) -> None:
+    site.supervisorctl("stop", "site:worker")
+    try:
+        began = time.monotonic()
+        assert far.register(person, "untaken").acknowledged
+
+        def says_so() -> bool:
+            return "Queued, no worker" in person.look(f"{far.url}models/")[2]
+
+        assert not says_so(), "it has only just been asked for"
+        wait_until(says_so, 30, "the page to say that there is no worker")
+        record["seconds until it was said"] = round(time.monotonic() - began, 1)
+    finally:
+        site.supervisorctl("start", "site:worker")
+    wait_until(is_done(site, "untaken"), AGAIN_SECONDS, "the end of it")
+    assert [model["name"] for model in mms.models.values()].count("untaken") == 1
+    assert not unsettled(site)
