@@ -29,7 +29,7 @@ OUTDATED = {
 }
 OUTDATED_LIST = timedelta(minutes=12)
 TROUBLED = timedelta(seconds=15)  # while the server is known to be out of reach
-UNTAKEN = timedelta(seconds=20)  # a queued operation that no worker has taken
+UNTAKEN = timedelta(seconds=18)  # a queued operation that no worker has taken
 AGAIN = timedelta(seconds=30)  # what is stale may be known again, and nothing says so when nothing has changed
 
 
@@ -122,11 +122,13 @@ def _queued_badge(operation: Operation) -> Badge:
     """A queued operation waits for its server, or for a worker; when it is long overdue there is none."""
     label, reason, now = State.QUEUED.label, operation.error_message, timezone.now()
     until = (operation.next_poll_at or now) + UNTAKEN
+    overdue = until <= now
     if trouble := operation.account.error:
         reason = reason or f"Waits: {trouble}"
-    elif until <= now:
+    elif overdue:
         label, reason = f"{label}, no worker", "No worker has taken this up. Are the workers running?"
-    return Badge(key_of(operation), State.QUEUED, label, operation.state_since, reason, None, max(until, now + AGAIN))
+    again = now + AGAIN if overdue else until
+    return Badge(key_of(operation), State.QUEUED, label, operation.state_since, reason, None, again)
 
 
 def _resource_badge(row: Resource, operation: Operation | None) -> Badge:

@@ -87,8 +87,11 @@ class MMS:
     token = "token-of-the-double"
     account = "/api/subscriptions/s/resourceGroups/g/hostingAccounts/a/"
 
-    def __init__(self, *, auto: bool = False, extensions: bool = False, dialect: "Dialect | None" = None):
-        self.auto, self.extensions, self.dialect = auto, extensions, dialect or Dialect()
+    def __init__(
+        self, *, auto: bool = False, extensions: bool = False, dialect: "Dialect | None" = None, slow: float = 0.0
+    ):
+        """`slow`: seconds between what a write does and its answer."""
+        self.auto, self.extensions, self.dialect, self.slow = auto, extensions, dialect or Dialect(), slow
         self.models: dict[str, Json] = {}
         self.manifests: dict[str, Json] = {}
         self.images: dict[str, Json] = {}
@@ -161,7 +164,9 @@ class MMS:
         if fault:
             fault(connection, lambda: self._handle(request))
         else:
-            connection.reply(self._handle(request))
+            reply = self._handle(request)
+            time.sleep(0 if request.method == "GET" else self.slow)
+            connection.reply(reply)
 
     def _fault(self, request: Request) -> Fault | None:
         for plan in self._plans:

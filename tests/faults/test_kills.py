@@ -6,10 +6,9 @@ import statistics
 import subprocess
 import sys
 import time
-from collections import defaultdict
-from collections.abc import Iterator
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
 from contextlib import suppress
-from pathlib import Path
 
 import psutil
 import pytest
@@ -27,13 +26,13 @@ PROGRAMS = ["site:worker", "site:mms-worker", "site:beat", "site:web", "redis"]
 @pytest.fixture(scope="module")
 def plain() -> Iterator[MMS]:
     """A server that knows the reference and nothing more: a request sent twice has two effects."""
-    with MMS(auto=True) as server:
+    with MMS(auto=True, slow=0.4) as server:
         yield server
 
 
 @pytest.fixture(scope="module")
 def idempotent() -> Iterator[MMS]:
-    with MMS(auto=True, extensions=True) as server:
+    with MMS(auto=True, extensions=True, slow=0.4) as server:
         yield server
 
 
@@ -142,82 +141,88 @@ def local_rows(site: Site, manifest: str) -> Far:
     return Far("local", registry, cluster, manifest_pk, 0)
 
 
+class Campaign:
+    """Rounds of kills while people work, and what came of it."""
+
+    def __init__(self, site: Site, loads: list[Load], next_one: Callable[[str], float]) -> None:
+        self.site, self.loads, self.next_one = site, loads, next_one
+        self.twins, self.random = Twins(site), random.Random(11)
+        self.kills: Counter[str] = Counter()
+        self.seconds: defaultdict[str, list[float]] = defaultdict(list)
+
+    def run(self) -> list[Asked]:
+        for load in self.loads:
+            load.start()
+        try:
+            for number in range(ROUNDS):
+                self.round(number)
+            wait_until(self.another_builder, 180, f"builders to kill: {self.kills}", every=0.02)
+        finally:
+            asked = [one for load in self.loads for one in load.stop()]
+            self.twins.end()
+        return asked
+
+    def round(self, number: int) -> None:
+        """Each program in some order, half of the time its twin with it, and in the end all of them at once."""
+        self.twins.keep_running()
+        for name in self.random.sample(PROGRAMS, len(PROGRAMS)):
+            time.sleep(self.random.uniform(0.3, 1.5))
+            self.kills[name] += kill_program(self.site, name)
+            if self.random.random() < 0.5:
+                self.twins.kill(name.rpartition(":")[2])
+            self.kills["builder"] += kill_builder(self.site)
+            if number < 3:
+                self.seconds[name].append(self.next_one(f"{name.rpartition(':')[2]}-{number}"))
+        self.seconds["everything"].append(kill_supervisor(self.site, self.twins))
+        self.kills["supervisor"] += 1
+
+    def another_builder(self) -> bool:
+        """Kill one; whether there have been enough."""
+        self.kills["builder"] += kill_builder(self.site)
+        return self.kills["builder"] >= ROUNDS
+
+
 def test_nothing_is_lost_and_nothing_happens_twice_whatever_is_killed(
-    site: Site, plain: MMS, idempotent: MMS, files_url: str, tmp_path: Path, record: dict[str, object]
+    site: Site, plain: MMS, idempotent: MMS, files_url: str, record: dict[str, object]
 ) -> None:
-    person, rng = Person(site), random.Random(11)
-    api = Api(site, files_url)
+    ann, bob, cat, dan, eve = (Person(site) for _ in range(5))
     far, sure = Far.at(site, plain, "far"), Far.at(site, idempotent, "sure")
-    person.look("/accounts/local/")  # so that the mirror looks soon
-    local = local_rows(site, small_manifest(api))
-    ann, bob, cat, dan = (Person(site) for _ in range(4))
+    eve.look("/accounts/local/")  # so that the mirror looks soon
+    local = local_rows(site, small_manifest(Api(site, files_url)))
     loads = [
         Load(lambda n: far.register(ann, f"far-{n}"), 0.4, seed=1),
         Load(lambda n: far.deploy(bob, f"far-service-{n}"), 0.9, seed=2),
         Load(lambda n: sure.build(cat, f"sure-{n}"), 0.6, seed=3),
         Load(lambda n: local.build(dan, f"local-{n}"), 2.0, seed=4),
     ]
-    for load in loads:
-        load.start()
-    twins, kills, recovered = Twins(site), defaultdict(int), defaultdict(list)
-    try:
-        for number in range(ROUNDS):
-            twins.keep_running()
-            for name in rng.sample(PROGRAMS, len(PROGRAMS)):
-                time.sleep(rng.uniform(0.3, 1.5))
-                kills[name] += kill_program(site, name)
-                if number < 3:
-                    recovered[name].append(
-                        until_the_next_one_is_done(site, sure, person, f"{name.rpartition(':')[2]}-{number}")
-                    )
-                if rng.random() < 0.5:
-                    twins.kill(name.removeprefix("site:"))
-                kills["builder"] += kill_builder(site)
-            recovered["everything"].append(kill_supervisor(site, twins))
-            kills["supervisor"] += 1
-        until = time.monotonic() + 120
-        while kills["builder"] < ROUNDS and time.monotonic() < until:
-            kills["builder"] += kill_builder(site)
-            time.sleep(0.02)
-    finally:
-        asked: list[Asked] = [one for load in loads for one in load.stop()]
-        twins.end()
+    campaign = Campaign(site, loads, lambda name: until_the_next_one_is_done(site, sure, eve, name))
+    asked = campaign.run()
     began = time.monotonic()
-    wait_until(lambda: not unsettled(site), 400, f"the end of {len(unsettled(site))} operations", every=1)
+    wait_until(lambda: not unsettled(site), 400, "the end of all operations", every=1)
     settled = time.monotonic() - began
-    rows = operations(site)
     assert site.health()[0] == 200
 
+    rows = operations(site)
     acknowledged = [one for one in asked if one.acknowledged]
-    lost = [one for one in acknowledged if not any(_is(row, one) for row in rows)]
-    assert not lost, lost
-    twice = [row for row in rows if row["account"] != "local" and _effects(row, plain, idempotent) > 1]
-    assert not twice, twice
-    wrong = [row for row in rows if row["account"] != "local" and not _is_true(row, plain, idempotent)]
-    assert not wrong, wrong
-    undecided = [row for row in rows if row["state"] == "uncertain"]
-    assert not undecided, undecided
-    local_states = {row["state"] for row in rows if row["account"] == "local"}
-    assert local_states <= {"succeeded", "failed"}, local_states
-    assert min(kills.values()) >= ROUNDS, dict(kills)
-    assert sum(row["state"] == "succeeded" for row in rows) > len(rows) / 2
+    known = {(row["kind"], row["about"]) for row in rows}
+    assert not [one for one in acknowledged if (one.kind, one.name) not in known], "something was lost"
+    elsewhere = [row for row in rows if row["account"] != "local"]
+    assert not [row for row in elsewhere if _effects(row, plain, idempotent) > 1], "something happened twice"
+    assert not [row for row in elsewhere if not _is_true(row, plain, idempotent)], "the site says what is not so"
+    assert {row["state"] for row in rows} <= {"succeeded", "failed"}
+    assert sum(row["state"] == "succeeded" for row in elsewhere) > 0.9 * len(elsewhere)
+    assert min(campaign.kills.values()) >= ROUNDS, campaign.kills
     record |= {
-        "kills": dict(kills),
-        "asked": len(asked),
+        "kills": campaign.kills,
+        "asked for": len(asked),
         "acknowledged": len(acknowledged),
         "operations": len(rows),
-        "lost": len(lost),
-        "repeated": len(twice),
-        "sent again": sum(row["attempts"] > 1 for row in rows),
+        "sent a second time": sum(row["attempts"] > 1 for row in rows),
         "seconds until what is asked for next is done (median, longest)": {
-            name: (round(statistics.median(times), 1), round(max(times), 1)) for name, times in recovered.items()
+            name: (round(statistics.median(times), 1), round(max(times), 1)) for name, times in campaign.seconds.items()
         },
         "seconds until the last operation had ended": round(settled, 1),
     }
-
-
-def _is(row: dict, one: Asked) -> bool:
-    return row["kind"] == one.kind and row["about"] == one.name
 
 
 def _effects(row: dict, plain: MMS, idempotent: MMS) -> int:

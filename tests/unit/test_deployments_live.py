@@ -153,9 +153,14 @@ def test_an_operation_that_nobody_works_on_any_more_says_since_when(
 
 def test_a_queued_operation_says_when_no_worker_takes_it(account: HostingAccount) -> None:
     operation = register(account)
-    assert badge_of(operation).reason == ""
-    operation.next_poll_at = timezone.now() - timedelta(seconds=26)
-    assert "workers" in badge_of(operation).reason
+    badge = badge_of(operation)
+    assert (badge.label, badge.reason) == ("Queued", "")
+    assert (badge.holds or 0) <= 21, "an open page is to say so within half a minute"
+    operation.next_poll_at = timezone.now() - timedelta(seconds=21)
+    badge = badge_of(operation)
+    assert badge.label == "Queued, no worker"
+    assert "workers" in badge.reason
+    assert badge.state == "queued"
 
 
 def test_interest_ends_by_itself(live_redis: redis.Redis) -> None:

@@ -1,0 +1,36 @@
+"""An open page that nobody tells anything does not go on showing what it was told last."""
+
+import time
+from collections.abc import Callable
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.site import Site
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+SECONDS = 1000
+
+
+def test_an_open_page_says_within_thirty_seconds_that_there_is_no_worker_and_goes_on_with_the_next(
+    sign_in: Callable[..., Page], site: Site
+) -> None:
+    page = sign_in("sam", "scientist")
+    site.supervisorctl("stop", "site:worker")
+    try:
+        page.goto("/accounts/local/models/new/")
+        page.get_by_label("Name").fill("untaken")
+        page.get_by_label("Address").fill("http://models.example/untaken.pkl")
+        page.get_by_role("button", name="Register").click()
+        page.wait_for_url("**/models/*/")
+        asked = time.monotonic()
+        page.evaluate("window.same = true")
+        badge = page.locator("#panel [data-badge]").first
+        expect(badge).to_have_text("Queued")
+        expect(badge).to_have_text("Queued, no worker", timeout=32 * SECONDS)
+        assert time.monotonic() - asked < 30
+        expect(page.get_by_text("Are the workers running?")).to_be_visible()
+    finally:
+        site.supervisorctl("start", "site:worker")
+    expect(badge).to_have_text("Registered", timeout=30 * SECONDS)
+    assert page.evaluate("window.same")
