@@ -61,14 +61,20 @@ def wait_for_database(seconds: float = 60) -> None:
 
 def is_migrated() -> bool:
     """Whether every migration on disk is recorded in the database, without loading one of them."""
+    return set(migrations_on_disk()) <= applied_migrations()
+
+
+def applied_migrations() -> set[tuple[str, str]]:
+    """App and name of every migration that the database records."""
     if "django_migrations" not in connection.introspection.table_names():
-        return False
+        return set()
     with connection.cursor() as cursor:
         cursor.execute("SELECT app, name FROM django_migrations")
-        return set(_migrations_on_disk()) <= set(cursor.fetchall())
+        return set(cursor.fetchall())
 
 
-def _migrations_on_disk() -> Iterator[tuple[str, str]]:
+def migrations_on_disk() -> Iterator[tuple[str, str]]:
+    """The same of those that this version brings along."""
     for app in apps.get_app_configs():
         for path in Path(app.path, "migrations").glob("[!_]*.py"):
             yield app.label, path.stem

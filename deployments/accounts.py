@@ -13,7 +13,8 @@ from deployments.schedule import LONGEST_RETRY_AFTER, pause
 REACHED_AGAIN = timedelta(seconds=10)  # how often "reached just now" is worth a write
 
 
-def client_for(account: HostingAccount) -> MMSClient:
+def client_for(account: HostingAccount, **limits: float) -> MMSClient:
+    """The client of the account. `limits`: others than the usual ones, in seconds (`Transport`)."""
     return MMSClient(
         account.base_url,
         account.subscription,
@@ -21,6 +22,7 @@ def client_for(account: HostingAccount) -> MMSClient:
         account.hosting_account,
         token=account.token or "",
         api_version=account.api_version,
+        **limits,
     )
 
 

@@ -2,7 +2,7 @@
 
 from celery import shared_task
 
-from deployments import dispatch, follow, mirror
+from deployments import dispatch, follow, mirror, volatile
 
 
 @shared_task(name="deployments.send_operation")
@@ -24,3 +24,9 @@ def sweep_operations() -> None:
 @shared_task(name="deployments.refresh_mirrors")
 def refresh_mirrors() -> None:
     mirror.refresh_due()
+
+
+@shared_task(name="deployments.answer")
+def answer(key: str) -> None:
+    """Show whoever sent it that this queue is worked on."""
+    volatile.attempt(lambda link: link.set(key, 1, ex=60), fallback=None)

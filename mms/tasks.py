@@ -1,5 +1,7 @@
 """Celery shells of the bundled MMS: ids in, nothing out, safe to run twice."""
 
+from typing import Any
+
 from celery import shared_task
 
 from mms import operations, services
@@ -18,3 +20,10 @@ def sweep_operations() -> None:
 @shared_task(name="mms.watch_services")
 def watch_services() -> None:
     services.watch()
+
+
+@shared_task(name="mms.answer", bind=True)
+def answer(self: Any, key: str) -> None:
+    """Show whoever sent it that this queue is worked on: by a word in the broker, the only place both sides know."""
+    with self.app.connection_for_write() as connection:
+        connection.default_channel.client.set(key, 1, ex=60)

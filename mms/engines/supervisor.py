@@ -91,6 +91,11 @@ class Supervisor:
     def names(self) -> set[str]:
         return {info["name"] for info in self._call("getAllProcessInfo")}
 
+    def programs(self) -> list[dict[str, Any]]:
+        """What `info` says, of every program."""
+        found: list[dict[str, Any]] = self._call("getAllProcessInfo")
+        return found
+
     def last_exit(self, name: str) -> str:
         """How program `name` ended last: "exit status 3", "terminated by SIGKILL"; "" where its log has no word of it.
 

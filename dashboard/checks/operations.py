@@ -1,0 +1,49 @@
+"""What people asked for and what does not go on by itself."""
+
+from collections.abc import Iterator
+
+from django.db.models import Count, Q
+from django.urls import reverse
+from django.utils import timezone
+
+from dashboard.checks import database
+from dashboard.checks.finding import Asked, Finding, failed, many, ok, warning
+from dashboard.checks.servers import accounts_of, part
+from deployments.badges import UNTAKEN
+from deployments.models import HostingAccount, Operation
+from deployments.models.operation import OPEN, State
+
+NEEDS_DECISION = Q(state=State.UNCERTAIN, error_code="NeedsDecision")  # deployments.operations.needs_decision
+
+
+def check(asked: Asked) -> Iterator[Finding]:
+    database.must_exist()
+    open_ones = Operation.objects.filter(state__in=sorted(OPEN), account__in=accounts_of(asked).values("pk"))
+    untaken = Q(
+        state=State.QUEUED, next_poll_at__lt=timezone.now() - UNTAKEN, account__error="", account__token_refused=False
+    )
+    counts = open_ones.values("account").annotate(
+        all=Count("pk"),
+        undecided=Count("pk", filter=NEEDS_DECISION),
+        stopped=Count("pk", filter=Q(next_poll_at=None) & ~Q(mms_operation_id="") & ~NEEDS_DECISION),
+        untaken=Count("pk", filter=untaken),
+    )
+    found = {row["account"]: row for row in counts}
+    for account in accounts_of(asked).filter(pk__in=found):
+        yield from _stuck(account, found[account.pk])
+    yield ok("operations", f"{many(sum(row['all'] for row in found.values()), 'operation')} in flight.")
+
+
+def _stuck(account: HostingAccount, counts: dict[str, int]) -> Iterator[Finding]:
+    where = f"They are at {reverse('list_operations', args=[account.name])}?state="
+    if counts["untaken"]:
+        says = (
+            f"{many(counts['untaken'], 'operation')} queued for more than {UNTAKEN.seconds} s, and no worker took them."
+        )
+        yield failed(part(account), says, f"Nothing is lost; they go on once the worker works. {where}open.")
+    if counts["undecided"]:
+        says = f"{many(counts['undecided'], 'operation')} may or may not have taken effect, and a person has to decide."
+        yield warning(part(account), says, f"Open each and choose. {where}uncertain.")
+    if counts["stopped"]:
+        says = f"{many(counts['stopped'], 'operation')} did not end for so long that the server is no longer asked."
+        yield warning(part(account), says, f"Open each and choose “Ask again”, or cancel it. {where}open.")
