@@ -1,7 +1,7 @@
 """Roles and guards: who may see and change what. Deny by default; every view names who may use it.
 
-Each view wears exactly one of `requires(role)`, `signed_in` and `anyone`; a test walks all URLs and fails where one
-wears none.
+Each view wears exactly one of `requires(role)`, `operators`, `signed_in` and `anyone`; a test walks all URLs and fails
+where one wears none.
 """
 
 from collections.abc import Callable
@@ -78,6 +78,32 @@ def requires(role: Role) -> Callable[[View], View]:
         return outer
 
     return decorate
+
+
+def operators(view: View) -> View:
+    """Guard a view of the whole installation, for administrators and for operators of at least one account.
+
+    The view gets the primary keys of the accounts that the reader operates; None for an administrator, who sees all.
+    """
+
+    @wraps(view)
+    def guarded(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        operated = operated_accounts(request.user)
+        if operated is not None and not operated:
+            raise PermissionDenied(f"This needs the role “{Role.OPERATOR.label}” in at least one account.")
+        return view(request, operated, *args, **kwargs)
+
+    outer = signed_in(guarded)
+    outer.required_role = "operator of any account"  # type: ignore[attr-defined]
+    return outer
+
+
+def operated_accounts(user: Any) -> frozenset[int] | None:
+    """Primary keys of the accounts in which `user` is an operator; None for an administrator, who is one everywhere."""
+    if user.is_superuser:
+        return None
+    mine = Membership.objects.filter(user_id=user.pk, role=Role.OPERATOR)
+    return frozenset(mine.values_list("account_id", flat=True))
 
 
 def signed_in(view: View) -> View:

@@ -7,6 +7,7 @@ from dashboard.views import (
     asset_forms,
     assets,
     console,
+    doctor,
     health,
     home,
     image_forms,
@@ -74,6 +75,7 @@ urlpatterns = [
     path("sign-out/", people.sign_out, name="sign_out"),
     path("colours/", people.choose_theme, name="choose_theme"),
     path("set-up/<str:token>/", anyone(setup.set_up), name="set_up"),
+    path("doctor/", doctor.doctor, name="doctor"),
     path("healthz", anyone(health.healthz), name="healthz"),
     path("accounts/<slug:account>/", home.account_home, name="account_home"),
     path(

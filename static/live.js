@@ -126,6 +126,8 @@
     source = undefined;
   }
 
+  // What nobody announces is looked at by the clock.
+  setInterval(() => document.hidden || refresh('[data-refresh~="clock"]'), 12000);
   document.addEventListener("visibilitychange", () => (document.hidden ? disconnect() : connect()));
   window.addEventListener("pagehide", disconnect);
   window.addEventListener("pageshow", connect);

@@ -19,7 +19,7 @@ from mms.models import Operation, Service
 from mms.models import State as OperationState
 from mms.services.engine import exposure, unsandboxed
 
-PART = "engine"
+PART = "MMS"
 YOUNG = 60  # seconds; a program of the site that is so much younger than the others was started anew
 UNTAKEN = timedelta(seconds=60)
 NAMES = 5  # shown
@@ -50,16 +50,14 @@ def _supervisor(asked: Asked) -> Iterator[Finding]:
     for info in own:
         if info not in broken and info["now"] - info["start"] < YOUNG < oldest - YOUNG:
             says = f"It was started anew {span(info['now'] - info['start'])} ago; the site runs for {span(oldest)}."
-            yield warning(
-                info["name"], says, f"If that happens again and again, its log says why. {look(info['name'])}"
-            )
+            yield warning(info["name"], says, f"If that happens again and again, look why. {look(info['name'])}")
     if not broken:
         yield ok("supervisor", f"It runs {many(len(programs), 'program')}, the oldest for {span(oldest)}.")
 
 
 def _broken(info: dict[str, Any], asked: Asked) -> Finding:
     own = info["group"] in {"site", "redis"}
-    name, state = info["name"] if own else "service", State(info["state"])
+    name, state = info["name"] if own else "services", State(info["state"])
     which = "" if own or asked.accounts is not None else f" ({info['name']})"
     if state == State.BACKOFF:
         says = f"It ends soon after every start{which} and is started again and again."
@@ -69,7 +67,11 @@ def _broken(info: dict[str, Any], asked: Asked) -> Finding:
         says = f"It is not running{which}: the supervisor has it as {state.name.lower()}."
     if not own:
         return failed(name, says, "Its service’s page shows its log.")
-    return failed(name, says, f"{look(name)} {restart(name) if state == State.BACKOFF else start(name)}")
+    return failed(
+        "Redis" if name == "redis" else name,
+        says,
+        f"{look(name)} {restart(name) if state == State.BACKOFF else start(name)}",
+    )
 
 
 def _sandbox() -> Finding:

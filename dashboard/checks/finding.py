@@ -24,12 +24,16 @@ WORDS = {State.FAILED: "failed", State.UNKNOWN: "not known", State.WARNING: "to 
 
 @dataclass(frozen=True)
 class Finding:
-    """`part` is what it is about, `says` one sentence, `advice` what to do; commands stand between backquotes."""
+    """`part` is what it is about, `says` one sentence, `advice` what to do; commands stand between backquotes.
+
+    `page` is the path of the page of this site where it is done, if there is one.
+    """
 
     part: str
     state: State
     says: str
     advice: str = ""
+    page: str = ""
 
 
 @dataclass(frozen=True)
@@ -44,12 +48,12 @@ def ok(part: str, says: str) -> Finding:
     return Finding(part, State.OK, says)
 
 
-def warning(part: str, says: str, advice: str) -> Finding:
-    return Finding(part, State.WARNING, says, advice)
+def warning(part: str, says: str, advice: str, page: str = "") -> Finding:
+    return Finding(part, State.WARNING, says, advice, page)
 
 
-def failed(part: str, says: str, advice: str) -> Finding:
-    return Finding(part, State.FAILED, says, advice)
+def failed(part: str, says: str, advice: str, page: str = "") -> Finding:
+    return Finding(part, State.FAILED, says, advice, page)
 
 
 def unknown(part: str, says: str, advice: str = "") -> Finding:

@@ -1,6 +1,7 @@
 """What people asked for and what does not go on by itself."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from django.db.models import Count, Q
 from django.urls import reverse
@@ -34,16 +35,16 @@ def check(asked: Asked) -> Iterator[Finding]:
     yield ok("operations", f"{many(sum(row['all'] for row in found.values()), 'operation')} in flight.")
 
 
-def _stuck(account: HostingAccount, counts: dict[str, int]) -> Iterator[Finding]:
-    where = f"They are at {reverse('list_operations', args=[account.name])}?state="
+def _stuck(account: HostingAccount, counts: Mapping[str, Any]) -> Iterator[Finding]:
+    page = f"{reverse('list_operations', args=[account.name])}?state="
     if counts["untaken"]:
         says = (
             f"{many(counts['untaken'], 'operation')} queued for more than {UNTAKEN.seconds} s, and no worker took them."
         )
-        yield failed(part(account), says, f"Nothing is lost; they go on once the worker works. {where}open.")
+        yield failed(part(account), says, "Nothing is lost; they go on once the worker works.", f"{page}open")
     if counts["undecided"]:
         says = f"{many(counts['undecided'], 'operation')} may or may not have taken effect, and a person has to decide."
-        yield warning(part(account), says, f"Open each and choose. {where}uncertain.")
+        yield warning(part(account), says, "Open each and choose.", f"{page}uncertain")
     if counts["stopped"]:
         says = f"{many(counts['stopped'], 'operation')} did not end for so long that the server is no longer asked."
-        yield warning(part(account), says, f"Open each and choose “Ask again”, or cancel it. {where}open.")
+        yield warning(part(account), says, "Open each and choose “Ask again”, or cancel it.", f"{page}open")

@@ -12,7 +12,7 @@ from django.conf import settings
 from dashboard import heartbeat
 from dashboard.checks import redis
 from dashboard.checks.commands import look, restart
-from dashboard.checks.finding import Asked, Finding, failed, many, ok, span, unknown, warning
+from dashboard.checks.finding import Asked, Finding, State, failed, many, ok, span, unknown, warning
 from dashboard.heartbeat import Sign
 from dashboard.views.health import QUEUES, WORKS, state_of_beat, state_of_worker
 
@@ -27,10 +27,12 @@ def check(asked: Asked) -> Iterator[Finding]:
     halves = sorted(settings.SERVE)
     try:
         with redis.connect() as link:
-            yield from _signs(link, halves)
+            signs = list(_signs(link, halves))
+            yield from signs
             yield from (_queue(link, QUEUES[half], WORKERS[half]) for half in halves)
             if asked.thorough:
-                yield from _round_trips(link, halves)
+                alive = {sign.part for sign in signs if sign.state == State.OK}
+                yield from _round_trips(link, [half for half in halves if WORKERS[half] in alive])
     except redis_client.RedisError:
         for name in ["beat", *(WORKERS[half] for half in halves)]:
             yield unknown(name, "Not known while Redis does not answer, for its signs of life lie there.")
@@ -49,7 +51,7 @@ def _signs(link: redis_client.Redis, halves: list[str]) -> Iterator[Finding]:
 def _beat(sign: Sign | None, state: str, now: float) -> Finding:
     if sign and state == WORKS:
         return ok("beat", f"Its last sign of life is {span(now - sign.at)} old.")
-    says = f"There is {state}: nothing is polled, swept or refreshed by itself."
+    says = f"{state.capitalize()}: nothing is polled, swept or refreshed by itself."
     return failed("beat", says, f"{restart('beat')} {look('beat')}")
 
 
@@ -57,7 +59,7 @@ def _worker(name: str, queue: str, sign: Sign | None, now: float, beat_works: bo
     state = state_of_worker(sign, now, beat_works)
     advice = f"{restart(name)} {look(name)}"
     if sign is None or now - sign.at > heartbeat.STALE:
-        return failed(name, f"There is {state}: what people ask for waits in queue {queue}.", advice)
+        return failed(name, f"{state.capitalize()}: what people ask for waits in queue {queue}.", advice)
     if state != WORKS:
         return failed(name, f"It {state}: it is deaf or all its threads hang.", advice)
     if not beat_works:

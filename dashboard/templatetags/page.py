@@ -9,7 +9,7 @@ from django import template
 from django.template.context import Context
 from django.urls import reverse
 from django.utils import timezone
-from django.utils.html import format_html
+from django.utils.html import escape, format_html
 from django.utils.safestring import SafeString
 
 from dashboard.files import is_file_url
@@ -95,6 +95,13 @@ def took(operation: Any) -> str:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+@register.filter
+def with_code(text: str) -> SafeString:
+    """The text, escaped, with what stands between backquotes set as code."""
+    parts = escape(text).split("`")
+    return SafeString("".join(f"<code>{part}</code>" if at % 2 else part for at, part in enumerate(parts)))
 
 
 @register.filter

@@ -9,6 +9,7 @@ from argparse import ArgumentParser
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from django.conf import settings
 from django.core.management.base import BaseCommand
 
 from dashboard import checks
@@ -52,7 +53,8 @@ def _table(findings: Sequence[Finding]) -> Iterator[str]:
         for finding in about:
             yield from _lines(f"{MARKS[finding.state]} {named:<{COLUMN}}", finding.says, width)
             if finding.advice:
-                yield from _lines(f"  {'':<{COLUMN}}", f"→ {finding.advice}", width)
+                where = f" See {settings.SITE_URL}{finding.page}" if finding.page else ""
+                yield from _lines(f"  {'':<{COLUMN}}", f"→ {finding.advice}{where}", width)
             named = ""
 
 
