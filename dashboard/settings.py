@@ -67,6 +67,16 @@ def _make_writable(directory: Path) -> None:
 for _directory in (DATA_DIR, RUN_DIR, LOG_DIR, TMP_DIR, FILES_DIR, MMS_DIR, STATIC_ROOT):
     _make_writable(_directory)
 
+
+def _read(path: Path) -> str:
+    """What a file of the data folder says; raises ImproperlyConfigured where this user may not read it."""
+    try:
+        return path.read_text()
+    except OSError as error:
+        reason = error.strerror or error
+        raise ImproperlyConfigured(f"{path} cannot be read: {reason}. Run this as the owner of DATA_DIR.") from None
+
+
 # --- where the site is reached ------------------------------------------------------------------------------------
 HOST = os.environ.get("HOST", "127.0.0.1")
 PORT = env_int("PORT", 8000)
@@ -80,7 +90,7 @@ FILES_URLS_PATH = DATA_DIR / "files_urls"  # every FILES_URL there was, one per 
 
 def _former_files_urls() -> list[str]:
     """FORMER_FILES_URLS, and those noted in DATA_DIR: an upload stays registered under the FILES_URL of its day."""
-    noted = FILES_URLS_PATH.read_text().splitlines() if FILES_URLS_PATH.exists() else []
+    noted = _read(FILES_URLS_PATH).splitlines() if FILES_URLS_PATH.exists() else []
     former = [url.rstrip("/") for url in env_list("FORMER_FILES_URLS")] + noted
     return [url for url in dict.fromkeys(former) if url != FILES_URL]
 
@@ -112,7 +122,7 @@ def _secret_key() -> str:
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
-        return path.read_text().strip()
+        return _read(path).strip()
     with os.fdopen(descriptor, "w") as file:
         file.write(key := secrets.token_urlsafe(50))
     return key
@@ -188,6 +198,8 @@ if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
     # Tests with threads and processes need a file: a database in memory knows neither WAL nor other processes.
     DATABASES["default"]["TEST"] = {"NAME": str(DATA_DIR / "test.sqlite3")}
 else:
+    # A server that hangs is a server that is down: nobody waits for it longer than this, in seconds.
+    DATABASES["default"].setdefault("OPTIONS", {}).setdefault("connect_timeout", 3)
     DATABASES["default"]["CONN_MAX_AGE"] = 60
     DATABASES["default"]["CONN_HEALTH_CHECKS"] = True
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"

@@ -30,9 +30,11 @@ def check(asked: Asked) -> Iterator[Finding]:
         advice = f"Look at {file} and at the disk it lies on." if file else "Is it running where DATABASE_URL says?"
         yield failed(PART, f"It does not answer: {_first_line(error)}.", advice)
         return
-    yield _written_to_file(file) if file else _written_to_server()
     if file:
+        yield _written_to_file(file)
         yield from _shared_well(file)
+    elif preparation.applied_migrations():
+        yield _written_to_server()
     yield from _tables()
     if file and asked.thorough:
         yield _is_whole(file)
@@ -170,9 +172,7 @@ def _tables() -> Iterator[Finding]:
     applied = preparation.applied_migrations()
     missing, newer = on_disk - applied, {pair for pair in applied - on_disk if pair[0] in _ours()}
     if missing:
-        says = (
-            f"Its tables are older than this version: {many(len(missing), 'migration')} not applied ({_name(missing)})."
-        )
+        says = f"Its tables are too old: {many(len(missing), 'migration')} not applied ({_name(missing)})."
         yield failed(PART, says, "Restart the site, which applies them, or run `manage.py migrate`.")
     if newer:
         says = f"A newer version has changed its tables, by {_name(newer)}."

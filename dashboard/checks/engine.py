@@ -67,11 +67,8 @@ def _broken(info: dict[str, Any], asked: Asked) -> Finding:
         says = f"It is not running{which}: the supervisor has it as {state.name.lower()}."
     if not own:
         return failed(name, says, "Its service’s page shows its log.")
-    return failed(
-        "Redis" if name == "redis" else name,
-        says,
-        f"{look(name)} {restart(name) if state == State.BACKOFF else start(name)}",
-    )
+    mend = restart(name) if state == State.BACKOFF else start(name)
+    return failed("Redis" if name == "redis" else name, says, f"{look(name)} {mend}")
 
 
 def _sandbox() -> Finding:

@@ -60,7 +60,8 @@ def visit(client: Client, url: str) -> HttpResponse:
 
 @pytest.mark.parametrize("name", sorted(VIEWS))
 def test_every_view_says_who_may_use_it(name: str) -> None:
-    assert getattr(VIEWS[name], "required_role", None) in {*Role, "signed in", "anyone"}, f"{name} names no role"
+    known = {*Role, "operator of any account", "signed in", "anyone"}
+    assert getattr(VIEWS[name], "required_role", None) in known, f"{name} names no role"
 
 
 @pytest.mark.parametrize("name", OF_AN_ACCOUNT)
@@ -92,6 +93,17 @@ def test_members_get_what_their_role_allows_and_are_told_what_is_missing(name: s
         elif own:
             assert answer.status_code < 500, (person, name)
             assert answer.status_code not in {401, 403}, (person, name)
+
+
+@pytest.mark.parametrize("person", ["viewer", "scientist", "anonymous"])
+def test_the_status_of_the_site_is_for_operators(person: str, lab: Lab, cast: Cast) -> None:
+    answer = cast.everybody()[person].get("/doctor/")
+    if person == "anonymous":
+        assert answer.headers["Location"] == "/sign-in/?next=/doctor/"
+    else:
+        assert answer.status_code == 403
+        assert "“Operator”" in answer.text
+    assert "lab" not in re.sub(r"aria-label\w*|label", "", answer.text)
 
 
 def test_nothing_of_another_account_is_reached_through_ones_own(lab: Lab, cast: Cast) -> None:

@@ -1,0 +1,34 @@
+"""The status page in a real browser: it looks again by itself, and fits a narrow screen."""
+
+from collections.abc import Callable
+
+import pytest
+from playwright.sync_api import Page, expect
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+SignIn = Callable[..., Page]
+
+
+@pytest.mark.parametrize("colours", ["light", "dark"])
+def test_an_operator_is_led_to_a_page_that_fits_a_narrow_screen(colours: str, sign_in: SignIn) -> None:
+    page = sign_in("olga", "operator", viewport={"width": 390, "height": 844}, color_scheme=colours)
+    page.get_by_role("button", name="Signed in as olga").click()
+    page.get_by_role("link", name="Status of the site").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Status of the site")
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+def test_the_page_looks_again_by_itself_and_stays_as_the_reader_left_it(sign_in: SignIn) -> None:
+    page = sign_in("olga", "operator")
+    page.goto("/doctor/")
+    page.evaluate("window.here = true")
+    for _ in range(2):  # the second time it is the clock, and not the stream that was just connected
+        page.evaluate("document.getElementById('findings').dataset.old = 'yes'")
+        expect(page.locator("#findings[data-old]")).to_have_count(0, timeout=20_000)
+    assert page.evaluate("window.here"), "the page was loaded anew"
+
+
+def test_the_page_is_whole_without_any_script(sign_in: SignIn) -> None:
+    page = sign_in("olga", "operator", java_script_enabled=False)
+    page.goto("/doctor/")
+    expect(page.get_by_role("region", name="In order")).to_contain_text("database")

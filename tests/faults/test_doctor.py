@@ -1,0 +1,173 @@
+"""A whole site of which one thing after the other is broken: `doctor` names exactly that, and says what to do."""
+
+import json
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dashboard.heartbeat import STALE
+from tests.site import ROOT, Site, wait_until
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def broken(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """A site of this file's own."""
+    site = Site(tmp_path_factory.mktemp("doctor") / "data").start()
+    yield site
+    site.stop()
+
+
+@pytest.fixture(autouse=True)
+def healthy(broken: Site) -> Iterator[None]:
+    """Whatever a test has broken is whole again for the next one."""
+    yield
+    wait_until(broken.works, 60, f"a healthy site: {broken.health()}")
+
+
+def ask_doctor(site: Site) -> tuple[int, list[dict[str, Any]], float]:
+    """Exit status, the findings, and how many seconds it took."""
+    command, started = [sys.executable, "manage.py", "doctor", "--json"], time.monotonic()
+    done = subprocess.run(command, cwd=ROOT, env=site.environment, capture_output=True, text=True, timeout=60)
+    assert done.stderr == ""
+    return done.returncode, json.loads(done.stdout)["findings"], time.monotonic() - started
+
+
+def failed(findings: list[dict[str, Any]]) -> dict[str, str]:
+    """What has failed, and the advice."""
+    return {finding["part"]: finding["advice"] for finding in findings if finding["state"] == "failed"}
+
+
+@contextmanager
+def stopped(site: Site, name: str) -> Iterator[None]:
+    """As when somebody stopped it and forgot."""
+    site.supervisorctl("stop", name)
+    try:
+        yield
+    finally:
+        site.supervisorctl("start", name)
+
+
+@contextmanager
+def frozen(site: Site, name: str) -> Iterator[None]:
+    """As when it hangs."""
+    process = site.program(name)
+    process.suspend()
+    try:
+        yield
+    finally:
+        process.resume()
+
+
+def test_of_a_healthy_site_nothing_has_failed_and_every_queue_does_a_task(broken: Site) -> None:
+    status, findings, seconds = ask_doctor(broken)
+    assert (status, failed(findings)) == (0, {})
+    done = [finding for finding in findings if "A task sent to queue" in finding["says"]]
+    assert [(finding["part"], finding["state"]) for finding in done] == [("worker", "ok"), ("mms-worker", "ok")]
+    assert any("Called just now: it listed 0 services" in finding["says"] for finding in findings)
+    assert seconds < 20
+
+
+def test_a_frozen_worker_is_named_alone_and_the_command_that_is_named_mends_it(broken: Site) -> None:
+    broken.program("site:worker").suspend()
+    silence()
+    status, findings, _ = ask_doctor(broken)
+    assert status == 1
+    assert set(failed(findings)) == {"worker"}
+    command = failed(findings)["worker"].split("`")[1].split()
+    subprocess.run(command, check=True, capture_output=True, timeout=60)
+    wait_until(broken.works, 60, f"a healthy site: {broken.health()}")
+    assert failed(ask_doctor(broken)[1]) == {}
+
+
+def test_two_frozen_programs_are_both_named_and_nobody_else(broken: Site) -> None:
+    with frozen(broken, "site:beat"), frozen(broken, "site:mms-worker"):
+        silence()
+        status, findings, _ = ask_doctor(broken)
+    assert status == 1
+    assert set(failed(findings)) == {"beat", "mms-worker"}
+
+
+def silence() -> None:
+    """Nothing is heard for so long that a program counts as dead: there is no other sign of that than the time."""
+    time.sleep(STALE + 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "parts"),
+    [
+        ("site:beat", {"beat"}),
+        ("redis", {"Redis"}),
+        ("site:web", {"web", "gateway", "account local"}),  # which is where the bundled MMS answers
+    ],
+)
+def test_a_stopped_program_is_named_at_once_with_the_command_that_starts_it(
+    broken: Site, name: str, parts: set[str]
+) -> None:
+    with stopped(broken, name):
+        status, findings, seconds = ask_doctor(broken)
+    assert status == 1
+    assert set(failed(findings)) == parts
+    advice = " ".join(finding["advice"] for finding in findings)
+    assert f"start {name}`" in advice
+    assert seconds < 25
+
+
+def test_a_frozen_redis_is_named_and_nobody_is_blamed_for_it(broken: Site) -> None:
+    with frozen(broken, "redis"):
+        status, findings, seconds = ask_doctor(broken)
+    assert status == 1
+    assert set(failed(findings)) == {"Redis"}
+    unknown = {finding["part"] for finding in findings if finding["state"] == "unknown"}
+    assert {"beat", "worker", "mms-worker"} <= unknown
+    assert seconds < 15
+
+
+def test_a_locked_database_is_named_with_who_holds_it(broken: Site) -> None:
+    file = broken.data / "db.sqlite3"
+    holder = subprocess.Popen([sys.executable, "-c", HOLD, str(file)], stdout=subprocess.PIPE)
+    assert holder.stdout
+    holder.stdout.readline()
+    try:
+        status, findings, _ = ask_doctor(broken)
+    finally:
+        holder.kill()
+        holder.wait(10)
+    assert status == 1
+    assert f"process {holder.pid} (" in failed(findings)["database"]
+
+
+HOLD = """
+import sqlite3, sys, time
+sqlite3.connect(sys.argv[1], isolation_level=None, timeout=20).execute("BEGIN IMMEDIATE")
+print("held", flush=True)
+time.sleep(60)
+"""
+
+
+def test_a_secret_key_that_others_may_read_and_a_newer_database_are_named(broken: Site) -> None:
+    (broken.data / "secret_key").chmod(0o644)
+    with _future(broken.data / "db.sqlite3"):
+        status, findings, _ = ask_doctor(broken)
+    assert status == 1
+    assert set(failed(findings)) == {"secrets", "database"}
+    subprocess.run(failed(findings)["secrets"].strip("`").split(), check=True)
+    assert failed(ask_doctor(broken)[1]) == {}
+
+
+@contextmanager
+def _future(file: Path) -> Iterator[None]:
+    """As if a newer version had been here."""
+    with sqlite3.connect(file, timeout=20) as link:
+        link.execute("INSERT INTO django_migrations (app, name, applied) VALUES ('mms', '9999_future', '2030-01-01')")
+    yield
+    with sqlite3.connect(file, timeout=20) as link:
+        link.execute("DELETE FROM django_migrations WHERE name = '9999_future'")
