@@ -38,9 +38,7 @@ def check(asked: Asked) -> Iterator[Finding]:
 def _stuck(account: HostingAccount, counts: Mapping[str, Any]) -> Iterator[Finding]:
     page = f"{reverse('list_operations', args=[account.name])}?state="
     if counts["untaken"]:
-        says = (
-            f"{many(counts['untaken'], 'operation')} queued for more than {UNTAKEN.seconds} s, and no worker took them."
-        )
+        says = f"{many(counts['untaken'], 'operation')} queued for more than {UNTAKEN.seconds} s that no worker took."
         yield failed(part(account), says, "Nothing is lost; they go on once the worker works.", f"{page}open")
     if counts["undecided"]:
         says = f"{many(counts['undecided'], 'operation')} may or may not have taken effect, and a person has to decide."

@@ -47,15 +47,13 @@ def _last_seen(account: HostingAccount) -> Finding:
     """What the database knows. Where nobody has asked for too long, nothing is known."""
     now = timezone.now()
     if account.token_refused:
-        since = _since(account.error_at)
-        return failed(
-            part(account), f"Its server refuses the token{since}; nothing is sent or read.", _new_token(account)
-        )
+        says = f"Its server refuses the token; nothing is sent or read.{_began(account.error_at)}"
+        return failed(part(account), says, _new_token(account))
     if account.error and account.not_before and now - account.not_before > MISSED:
         says = f"Not asked again since {relative(account.not_before)}; before that: {account.error}"
         return unknown(part(account), says, "The worker asks: see “worker”.")
     if account.error:
-        return failed(part(account), f"{account.error}{_since(account.error_at, ' So it is')}", _mend(account))
+        return failed(part(account), f"{account.error}{_began(account.error_at)}", _mend(account))
     if account.reached_at is None:
         return unknown(
             part(account), "Its server was never asked yet.", "The worker asks within 5 minutes: see “worker”."
@@ -78,8 +76,8 @@ def _ages(account: HostingAccount) -> str:
     return ", ".join(f"{noun} {relative(seen) if seen else 'never'}" for noun, seen in times)
 
 
-def _since(when: datetime | None, words: str = "") -> str:
-    return f"{words} since {relative(when)}" + ("." if words else "") if when else ""
+def _began(when: datetime | None) -> str:
+    return f" This began {relative(when)}." if when else ""
 
 
 def _mend(account: HostingAccount) -> str:
@@ -115,6 +113,7 @@ def _call(account: HostingAccount) -> Finding:
         with client_for(account, read_timeout=CALL, deadline=CALL) as client:
             listing = client.list_services()
     except errors.MMSError as error:
-        return failed(part(account), f"Called just now: {error}", _mend(account))
+        mend = _new_token if isinstance(error, errors.TokenRefused) else _mend
+        return failed(part(account), f"Called just now: {error}", mend(account))
     took = milliseconds(time.monotonic() - started)
     return ok(part(account), f"Called just now: it listed {many(len(listing.items), 'service')} in {took}.")

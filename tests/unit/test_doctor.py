@@ -344,7 +344,7 @@ def test_a_task_that_nobody_does_is_named_and_expires(signs: redis_client.Redis,
     monkeypatch.setattr(programs, "ROUND_TRIP", 0.3)
     found = wrong(programs.check(THOROUGH))
     assert [finding.part for finding in found] == ["worker", "mms-worker"]
-    assert "expires" in json.loads(signs.lindex("celery", 0))["headers"]
+    assert json.loads(signs.lindex("celery", 0))["headers"]["expires"]
     assert signs.llen("mms") == 1
 
 
@@ -391,7 +391,7 @@ def test_a_server_in_trouble_is_named_with_the_reason_and_since_when(account: Ho
     seen(account, 180, **trouble)
     finding = only(servers.check(QUICK))
     assert finding.state == State.FAILED
-    assert finding.says.startswith("It is out. So it is since 3 min ago")
+    assert finding.says.startswith("It is out. This began 3 min ago.")
     assert account.base_url in finding.advice
 
 
