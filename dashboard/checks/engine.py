@@ -50,7 +50,7 @@ def _supervisor(asked: Asked) -> Iterator[Finding]:
     for info in own:
         if info not in broken and info["now"] - info["start"] < YOUNG < oldest - YOUNG:
             says = f"It was started anew {span(info['now'] - info['start'])} ago; the site runs for {span(oldest)}."
-            yield warning(info["name"], says, f"If that happens again and again, look why. {look(info['name'])}")
+            yield warning(_part(info["name"]), says, f"If that happens again and again, look why. {look(info['name'])}")
     if not broken:
         yield ok("supervisor", f"It runs {many(len(programs), 'program')}, the oldest for {span(oldest)}.")
 
@@ -68,7 +68,11 @@ def _broken(info: dict[str, Any], asked: Asked) -> Finding:
     if not own:
         return failed(name, says, "Its service’s page shows its log.")
     mend = restart(name) if state == State.BACKOFF else start(name)
-    return failed("Redis" if name == "redis" else name, says, f"{look(name)} {mend}")
+    return failed(_part(name), says, f"{look(name)} {mend}")
+
+
+def _part(name: str) -> str:
+    return "Redis" if name == "redis" else name
 
 
 def _sandbox() -> Finding:

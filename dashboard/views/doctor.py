@@ -19,7 +19,8 @@ def doctor(request: HttpRequest, accounts: frozenset[int] | None) -> HttpRespons
     if not partial:
         request.stream_position = live.position()  # type: ignore[attr-defined]
     findings = checks.examine(Asked(accounts))
-    wrong = [finding for finding in findings if finding.state != State.OK]
+    parts = checks.by_part(findings).values()
+    wrong = [finding for about in parts for finding in about if finding.state != State.OK]
     facts = {
         "wrong": sorted(wrong, key=lambda finding: list(State).index(finding.state)),
         "right": checks.by_part(finding for finding in findings if finding.state == State.OK),
