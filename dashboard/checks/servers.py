@@ -90,9 +90,8 @@ def _mend(account: HostingAccount) -> str:
 def _new_token(account: HostingAccount) -> str:
     if account.name == local_account.NAME:
         return "Restart the site: it makes this account a new token."
-    get = f'HostingAccount.objects.get(name="{account.name}")'
-    command = f"from deployments.models import HostingAccount; {get}.replace_token(input())"
-    return f"Get a new token from whoever runs the server, into a file, and `manage.py shell -c '{command}' < FILE`."
+    command = f"`manage.py replace_token {account.name} --token-stdin < FILE`"
+    return f"Get a new token from whoever runs the server, into a file, and {command}."
 
 
 # --- a call of our own --------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""manage.py create_user and add_account: scripting needs no browser and no questions."""
+"""manage.py create_user, add_account and replace_token: scripting needs no browser and no questions."""
 
 import io
 
@@ -98,3 +98,20 @@ def test_an_account_without_token_or_with_a_bad_address_is_refused(stdin):
     with pytest.raises(CommandError, match="base_url"):
         call_command(*[word.replace("https://mms.example/", "not an address") for word in ADD])
     assert not HostingAccount.objects.exists()
+
+
+def test_a_refused_token_is_replaced_and_the_account_called_again(stdin, accounts: list[HostingAccount]):
+    HostingAccount.objects.update(token_refused=True, error="401")
+    stdin("n3w\n")
+    call_command("replace_token", "other", "--token-stdin")
+    account = HostingAccount.objects.get(name="other")
+    assert (account.token, account.token_refused, account.error) == ("n3w", False, "")
+    assert HostingAccount.objects.get(name="local").token_refused
+
+
+def test_a_token_is_replaced_by_none_other_and_in_no_unknown_account(stdin, accounts: list[HostingAccount]):
+    stdin("\n")
+    with pytest.raises(CommandError, match="no token"):
+        call_command("replace_token", "other", "--token-stdin")
+    with pytest.raises(CommandError, match="Known: local, other"):
+        call_command("replace_token", "far", "--token-stdin")
