@@ -12,11 +12,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from django.apps import apps
 from django.conf import settings
 from django.contrib.staticfiles.finders import get_finders
+from django.core.exceptions import ImproperlyConfigured
 from django.core.management import call_command
 from django.db import OperationalError, connection
+
+from dashboard import migration
 
 MIGRATION_LOCK = 7_161_025  # any number, the same for everybody who migrates this database
 
@@ -26,15 +28,31 @@ logger = logging.getLogger(__name__)
 def prepare(serves_pages: bool = True) -> None:
     """Bring the database up to date, and the static files for a process that serves pages.
 
-    Safe to call at every start, and by several processes at once.
+    Safe to call at every start, and by several processes at once. Raises ImproperlyConfigured where the data is not
+    for this release, or not whole.
     """
+    refuse_half_a_restore()
     note_files_url()
     wait_for_database()
+    refuse_newer_database()
     if not is_migrated():
         with migration_lock():
-            call_command("migrate", interactive=False, verbosity=0)
+            migration.migrate()
     if serves_pages and "dashboard" in settings.SERVE:
         collect_static()
+
+
+def unfinished_restore() -> Path:
+    """The file that is there while `manage.py restore` puts things into place, and after it was killed at that."""
+    return Path(settings.DATA_DIR, "restore_unfinished")
+
+
+def refuse_half_a_restore() -> None:
+    if unfinished_restore().exists():
+        raise ImproperlyConfigured(
+            f"A restore into {settings.DATA_DIR} is not finished. If none is running, run the same command again: "
+            f"{unfinished_restore().read_text().strip()}"
+        )
 
 
 def note_files_url() -> None:
@@ -61,23 +79,16 @@ def wait_for_database(seconds: float = 60) -> None:
 
 def is_migrated() -> bool:
     """Whether every migration on disk is recorded in the database, without loading one of them."""
-    return set(migrations_on_disk()) <= applied_migrations()
+    return migration.on_disk() <= migration.applied()
 
 
-def applied_migrations() -> set[tuple[str, str]]:
-    """App and name of every migration that the database records."""
-    if "django_migrations" not in connection.introspection.table_names():
-        return set()
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT app, name FROM django_migrations")
-        return set(cursor.fetchall())
-
-
-def migrations_on_disk() -> Iterator[tuple[str, str]]:
-    """The same of those that this version brings along."""
-    for app in apps.get_app_configs():
-        for path in Path(app.path, "migrations").glob("[!_]*.py"):
-            yield app.label, path.stem
+def refuse_newer_database() -> None:
+    """An older release would half work on tables that it does not know."""
+    if unknown := migration.unknown():
+        raise ImproperlyConfigured(
+            f"The database was used by a newer release than this one ({migration.names(unknown)} is unknown here): "
+            "install that release again, or restore a backup that was made before."
+        )
 
 
 @contextmanager

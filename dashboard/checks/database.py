@@ -5,10 +5,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from django.apps import apps
 from django.db import Error, OperationalError, connection, transaction
 
-from dashboard import preparation
+from dashboard import migration
 from dashboard.checks import mounts
 from dashboard.checks.finding import Asked, Finding, failed, many, milliseconds, ok, warning
 
@@ -33,7 +32,7 @@ def check(asked: Asked) -> Iterator[Finding]:
     if file:
         yield _written_to_file(file)
         yield from _shared_well(file)
-    elif preparation.applied_migrations():
+    elif migration.applied():
         yield _written_to_server()
     yield from _tables()
     if file and asked.thorough:
@@ -168,23 +167,12 @@ def _written_to_server() -> Finding:
 
 def _tables() -> Iterator[Finding]:
     """Whether its tables are those of this version, neither older nor newer."""
-    on_disk = set(preparation.migrations_on_disk())
-    applied = preparation.applied_migrations()
-    missing, newer = on_disk - applied, {pair for pair in applied - on_disk if pair[0] in _ours()}
-    if missing:
-        says = f"Its tables are too old: {many(len(missing), 'migration')} not applied ({_name(missing)})."
-        yield failed(PART, says, "Restart the site, which applies them, or run `manage.py migrate`.")
+    on_disk, newer = migration.on_disk(), migration.unknown()
+    if missing := on_disk - migration.applied():
+        says = f"Its tables are too old: {many(len(missing), 'migration')} not applied ({migration.names(missing)})."
+        yield failed(PART, says, "Restart the site, which applies them.")
     if newer:
-        says = f"A newer version has changed its tables, by {_name(newer)}."
+        says = f"A newer version has changed its tables, by {migration.names(newer)}."
         yield failed(PART, says, "Run that version again, or restore a backup made before it.")
     if not missing and not newer:
         yield ok(PART, f"All {len(on_disk)} migrations are applied.")
-
-
-def _ours() -> set[str]:
-    return {app.label for app in apps.get_app_configs()}
-
-
-def _name(migrations: set[tuple[str, str]]) -> str:
-    names = [f"{app} {name}" for app, name in sorted(migrations)]
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

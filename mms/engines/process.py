@@ -85,6 +85,10 @@ class ProcessEngine:
 
     # --- beyond the interface -------------------------------------------------------------------------------------
 
+    def address(self, service_id: str, number: int) -> str:
+        """Where the revision is found, running or not."""
+        return self._program(service_id, number).address
+
     def running(self) -> set[tuple[str, int]]:
         """Every (service id, number) that supervisord knows or would start with its next start."""
         known = (Program.named(self.run, name) for name in self.supervisor.names())

@@ -232,6 +232,7 @@ def replace_file(path: Path, data: bytes) -> None:
 
 def _move(tree: Path, target: Path) -> None:
     """Rename a folder to `target`, unless somebody else was faster: what has the same name has the same content."""
+    target.parent.mkdir(mode=0o700, exist_ok=True)  # a restored store has its blobs only
     try:
         tree.rename(target)
     except OSError:

@@ -61,8 +61,17 @@ def _look_after(engine: ProcessEngine, revision: Revision, seen: Observation) ->
     service = revision.service
     if (service.health, service.health_detail) != (seen.health, seen.detail):
         Service.objects.filter(pk=service.pk, deleted_at=None).update(health=seen.health, health_detail=seen.detail)
+    _note_address(engine, revision)
     if not route.stands(revision):
         route.publish_route(service)
+
+
+def _note_address(engine: ProcessEngine, revision: Revision) -> None:
+    """Where a revision is found follows the data folder, which may have been moved, or restored elsewhere."""
+    address = engine.address(str(revision.service_id), revision.number)
+    if address != revision.address:
+        Revision.objects.filter(pk=revision.pk).update(address=address)
+        revision.address = address
 
 
 def _still_active(revision: Revision) -> bool:

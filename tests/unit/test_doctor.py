@@ -130,8 +130,8 @@ def test_tables_that_are_older_or_newer_than_this_version_are_named(file: Path) 
             cursor.execute(
                 "UPDATE django_migrations SET name = '0002_request_digest_and_attempts' WHERE name = '9999_future'"
             )
-    assert "1 migration not applied (mms 0002_request_digest_and_attempts)" in older.says
-    assert "manage.py migrate" in older.advice
+    assert "1 migration not applied (mms.0002_request_digest_and_attempts)" in older.says
+    assert "Restart the site" in older.advice
     assert "mms 9999_future" in newer.says
 
 

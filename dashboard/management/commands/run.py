@@ -4,6 +4,7 @@ import os
 from argparse import ArgumentParser
 from typing import Any
 
+from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError
 from django.db import OperationalError, connections
 
@@ -23,6 +24,8 @@ class Command(BaseCommand):
             raise CommandError(f"{name} does not run here; with these settings there are: {', '.join(programs)}.")
         try:
             preparation.prepare(serves_pages=name == "web")
+        except ImproperlyConfigured as error:
+            raise CommandError(str(error)) from None
         except OperationalError as error:
             raise CommandError(f"The database does not answer: {error}") from None
         connections.close_all()

@@ -1,0 +1,173 @@
+"""Putting the database of a backup in place of the one here, as a whole or not at all."""
+
+import shutil
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from django.apps import apps
+from django.db import DatabaseError, connection, transaction
+
+from dashboard import migration
+from dashboard.backup import Failed
+from dashboard.backup_archive import BLOCK
+from dashboard.backup_database import SQLITE_MEMBER, TABLE_MEMBERS, column_list, quoted
+from dashboard.preparation import migration_lock
+from deployments import restored
+
+KIND = {"sqlite": "SQLite", "postgresql": "PostgreSQL"}
+
+
+def check(vendor: str, migrations: set[migration.Migration]) -> None:
+    """Raise Failed where the database of a backup cannot be used here."""
+    if vendor != connection.vendor:
+        here = KIND.get(connection.vendor, connection.vendor)
+        raise Failed(
+            f"The backup holds a {KIND.get(vendor, vendor)} database, and DATABASE_URL here names a {here} one: a "
+            "backup goes back into the kind of database that it was made of."
+        )
+    if unknown := migrations - migration.on_disk():
+        raise Failed(
+            f"The backup was made by a newer release than this one ({migration.names(unknown)} is unknown here): "
+            "install that release first."
+        )
+
+
+def vendor() -> str:
+    return connection.vendor
+
+
+def is_filled() -> bool:
+    """Whether the database here has ever been used."""
+    if connection.vendor == "sqlite":
+        return _file().exists() and _file().stat().st_size > 0
+    return bool(migration.applied())
+
+
+def others() -> str:
+    """Who else uses the database just now; "" where nobody does."""
+    if connection.vendor == "sqlite":
+        return _other_users_of_file() if is_filled() else ""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() "
+            "AND backend_type = 'client backend'"
+        )
+        (count,) = cursor.fetchone()
+    return f"{count} other connections to it" if count else ""
+
+
+def _other_users_of_file() -> str:
+    """Also takes what is in the -wal file into the database itself, so that it can be moved as one file."""
+    database = sqlite3.connect(_file(), timeout=1)
+    try:
+        database.execute("PRAGMA journal_mode=DELETE")  # refused while anybody else has the file open
+    except sqlite3.OperationalError:
+        return f"another process that has {_file()} open"
+    except sqlite3.DatabaseError:  # damaged: it is moved as it is
+        pass
+    finally:
+        database.close()
+    return ""
+
+
+def _file() -> Path:
+    return Path(connection.settings_dict["NAME"])
+
+
+def prepare(folder: Path, made_at: datetime) -> int:
+    """Bring an unpacked SQLite database up to date where it lies; returns how many operations are in doubt."""
+    if connection.vendor != "sqlite":
+        return 0
+    with _connected_to(folder / SQLITE_MEMBER):
+        return _bring_up_to_date(made_at)
+
+
+def finish(made_at: datetime) -> int:
+    """The same for what lies in PostgreSQL by now."""
+    return _bring_up_to_date(made_at) if connection.vendor == "postgresql" else 0
+
+
+@contextmanager
+def _connected_to(path: Path) -> Iterator[None]:
+    usual = connection.settings_dict["NAME"]
+    connection.close()
+    connection.settings_dict["NAME"] = str(path)
+    try:
+        yield
+    finally:
+        connection.close()
+        connection.settings_dict["NAME"] = usual
+        path.with_name(f"{path.name}.migrate").unlink(missing_ok=True)
+
+
+def _bring_up_to_date(made_at: datetime) -> int:
+    with migration_lock():
+        migration.migrate()
+    return restored.doubt_what_waited(made_at)
+
+
+def place(folder: Path, about: dict[str, Any], move_aside: Callable[[Path], None]) -> None:
+    """Put the unpacked database in place. Raises Failed where PostgreSQL does not take it, and leaves all as it was."""
+    if connection.vendor == "sqlite":
+        return _place_file(folder / SQLITE_MEMBER, move_aside)
+    try:
+        _load(folder / TABLE_MEMBERS, about)
+    except DatabaseError as error:
+        reason = str(error).strip().splitlines()[0]
+        raise Failed(f"PostgreSQL did not take the data: {reason}. The database is as it was.") from None
+
+
+def _place_file(staged: Path, move_aside: Callable[[Path], None]) -> None:
+    connection.close()
+    file = _file()
+    new = file.with_name(f"{file.name}.new")
+    shutil.move(staged, new)  # a copy where the database lies on another disk
+    for end in ("", "-wal", "-shm"):  # what belongs to the old database would be taken for a part of the new one
+        move_aside(file.with_name(f"{file.name}{end}"))
+    new.replace(file)
+
+
+@transaction.atomic
+def _load(folder: Path, about: dict[str, Any]) -> None:
+    """Make the tables as they were, and fill them."""
+    names = [table["name"] for table in about["tables"]]
+    with connection.cursor() as cursor:
+        _drop_our_tables(cursor)
+        migration.migrate_to(map(tuple, about["migrations"]))
+        cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")  # so that nothing hinders emptying the tables
+        cursor.execute(f"TRUNCATE {', '.join(map(quoted, names))}")
+        cursor.execute("SET CONSTRAINTS ALL DEFERRED")  # tables come in any order
+        for table in about["tables"]:
+            _fill(cursor, table, folder / table["name"])
+        _go_on_counting(cursor, names)
+
+
+def _drop_our_tables(cursor: Any) -> None:
+    """Also those of a newer release, which this one does not know."""
+    ours = ("django_", *(f"{app.label}_" for app in apps.get_app_configs()))
+    tables = [name for name in connection.introspection.table_names(cursor) if name.startswith(ours)]
+    if tables:
+        cursor.execute(f"DROP TABLE {', '.join(map(quoted, tables))} CASCADE")
+
+
+def _fill(cursor: Any, table: dict[str, Any], path: Path) -> None:
+    into = f"COPY {quoted(table['name'])} ({column_list(table['columns'])}) FROM STDIN"
+    with path.open("rb") as file, cursor.copy(into) as copy:
+        while part := file.read(BLOCK):
+            copy.write(part)
+
+
+def _go_on_counting(cursor: Any, tables: list[str]) -> None:
+    """The next number of a table comes after the highest that is in it."""
+    for table in tables:
+        with suppress(StopIteration):
+            column = next(iter(connection.introspection.get_sequences(cursor, table)))["column"]
+            cursor.execute(
+                f"SELECT setval(pg_get_serial_sequence(%s, %s), GREATEST((SELECT max({quoted(column)}) "  # noqa: S608
+                f"FROM {quoted(table)}), 1))",
+                [quoted(table), column],
+            )
