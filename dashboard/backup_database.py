@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
+from django.apps import apps
 from django.conf import settings
 from django.db import connection, transaction
 
@@ -75,9 +76,14 @@ def _facts_of_file(path: Path) -> tuple[list[Table], list[tuple[str, str]]]:
 def _postgresql() -> Iterator[Snapshot]:
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
-        cursor.execute("SELECT tablename FROM pg_tables WHERE schemaname = current_schema() ORDER BY tablename")
-        tables = [_table(cursor, name) for (name,) in cursor.fetchall()]
+        tables = [_table(cursor, name) for name in our_tables(cursor)]
         yield Snapshot("postgresql", _migrations(cursor), tables, _copies(cursor, tables))
+
+
+def our_tables(cursor: Any) -> list[str]:
+    """The tables of this site in a database that may have others, also those that only a newer release knows."""
+    ours = ("django_", *(f"{app.label}_" for app in apps.get_app_configs()))
+    return sorted(name for name in connection.introspection.table_names(cursor) if name.startswith(ours))
 
 
 def _copies(cursor: Any, tables: list[Table]) -> Iterator[tuple[str, BinaryIO]]:

@@ -10,7 +10,7 @@ import shlex
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -51,15 +51,23 @@ class Aside:
     """Where what was here goes: a folder in DATA_DIR, made when something goes there."""
 
     def __init__(self) -> None:
-        self.folder = settings.DATA_DIR / f"replaced-{timezone.now():%Y%m%d-%H%M%S}"
+        self.folder: Path | None = None
 
     def take(self, path: Path) -> None:
         """Move it there; what is missing or empty stays."""
-        if path.is_dir() and not any(path.iterdir()):
-            return
-        if path.exists():
-            self.folder.mkdir(mode=0o700, exist_ok=True)
-            shutil.move(path, self.folder / path.name)
+        if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+            shutil.move(path, self.opened() / path.name)
+
+    def opened(self) -> Path:
+        """The folder, which is nobody else's: another restore may have begun in the same second."""
+        name, number = f"replaced-{timezone.now():%Y%m%d-%H%M%S}", 1
+        while self.folder is None:
+            folder = settings.DATA_DIR / (name if number == 1 else f"{name}-{number}")
+            with suppress(FileExistsError):
+                folder.mkdir(mode=0o700)
+                self.folder = folder
+            number += 1
+        return self.folder
 
 
 def restore(file: BinaryIO, name: str, replace: bool) -> Done:
@@ -91,7 +99,7 @@ def _put(folder: Path, about: dict[str, Any], keys: Keys, name: str) -> Done:
         _place_files(folder, aside, everything=bool(content))
         in_doubt += database.finish(made_at) if content else 0
     rows = sum(table["rows"] for table in content["tables"]) if content else None
-    return Done(about["version"], made_at, rows, in_doubt, aside.folder if aside.folder.exists() else None)
+    return Done(about["version"], made_at, rows, in_doubt, aside.folder)
 
 
 # --- before anything is changed -------------------------------------------------------------------------------------
@@ -162,7 +170,7 @@ def _check_place(about: dict[str, Any], replace: bool) -> None:
 
 def _check_room(file: BinaryIO) -> None:
     free, size = shutil.disk_usage(settings.TMP_DIR).free, os.fstat(file.fileno()).st_size  # 0 for a pipe
-    if free < size + SPARE_BYTES:
+    if size and free < size + SPARE_BYTES:
         raise Failed(
             f"The backup takes {size / 1e6:.0f} MB and the disk of {settings.DATA_DIR} has {free / 1e6:.0f} MB left: "
             "make room there first. Nothing was changed."
@@ -187,8 +195,7 @@ def _marked(name: str) -> Iterator[None]:
 
 
 def _keep_what_postgresql_holds(aside: Aside) -> None:
-    aside.folder.mkdir(mode=0o700, exist_ok=True)
-    with whole_file(aside.folder / "database.tar", force=True) as file:
+    with whole_file(aside.opened() / "database.tar", force=False) as file:
         back_up(file, lambda held: None, with_files=False)
 
 
@@ -204,7 +211,7 @@ def _place_files(folder: Path, aside: Aside, everything: bool) -> None:
         aside.take(settings.DATA_DIR / "redis")
     shutil.rmtree(settings.RUN_DIR / "services", ignore_errors=True)  # programs of services: made again by the watch
     if (folder / KEY).exists():
-        if aside.folder.exists():  # else the key here, perhaps made a moment ago, has encrypted nothing
+        if aside.folder:  # else the key here, perhaps made a moment ago, has encrypted nothing
             aside.take(settings.DATA_DIR / KEY)
         (folder / KEY).rename(settings.DATA_DIR / KEY)
     _note_urls((folder / URLS).read_text())

@@ -8,13 +8,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from django.apps import apps
 from django.db import DatabaseError, connection, transaction
 
 from dashboard import migration
 from dashboard.backup import Failed
 from dashboard.backup_archive import BLOCK
-from dashboard.backup_database import SQLITE_MEMBER, TABLE_MEMBERS, column_list, quoted
+from dashboard.backup_database import SQLITE_MEMBER, TABLE_MEMBERS, column_list, our_tables, quoted
 from dashboard.preparation import migration_lock
 from deployments import restored
 
@@ -57,7 +56,7 @@ def others() -> str:
             "AND backend_type = 'client backend'"
         )
         (count,) = cursor.fetchone()
-    return f"{count} other connections to it" if count else ""
+    return f"{count} other connections" if count > 1 else "another connection" if count else ""
 
 
 def _other_users_of_file() -> str:
@@ -136,7 +135,8 @@ def _load(folder: Path, about: dict[str, Any]) -> None:
     """Make the tables as they were, and fill them."""
     names = [table["name"] for table in about["tables"]]
     with connection.cursor() as cursor:
-        _drop_our_tables(cursor)
+        if old := our_tables(cursor):
+            cursor.execute(f"DROP TABLE {', '.join(map(quoted, old))} CASCADE")
         migration.migrate_to(map(tuple, about["migrations"]))
         cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")  # so that nothing hinders emptying the tables
         cursor.execute(f"TRUNCATE {', '.join(map(quoted, names))}")
@@ -144,14 +144,6 @@ def _load(folder: Path, about: dict[str, Any]) -> None:
         for table in about["tables"]:
             _fill(cursor, table, folder / table["name"])
         _go_on_counting(cursor, names)
-
-
-def _drop_our_tables(cursor: Any) -> None:
-    """Also those of a newer release, which this one does not know."""
-    ours = ("django_", *(f"{app.label}_" for app in apps.get_app_configs()))
-    tables = [name for name in connection.introspection.table_names(cursor) if name.startswith(ours)]
-    if tables:
-        cursor.execute(f"DROP TABLE {', '.join(map(quoted, tables))} CASCADE")
 
 
 def _fill(cursor: Any, table: dict[str, Any], path: Path) -> None:

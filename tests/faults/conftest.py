@@ -1,4 +1,4 @@
-"""What the tests of faults share: the example's files over HTTP, and the figures that each of them measured."""
+"""What the tests of faults share: files over HTTP, a PostgreSQL, and the figures that each of them measured."""
 
 import functools
 import json
@@ -8,9 +8,11 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from tests.faults.postgresql import PostgreSQL, programs, server
 from tests.journeys.api import EXAMPLE
 
 FIGURES: dict[str, dict[str, object]] = {}
+WITHOUT = "PostgreSQL is not installed: WHAT NEEDS IT WAS SKIPPED"
 
 
 class Quiet(SimpleHTTPRequestHandler):
@@ -21,10 +23,19 @@ class Quiet(SimpleHTTPRequestHandler):
 @pytest.fixture(scope="session")
 def files_url() -> Iterator[str]:
     """The example's files, as any file server would serve them."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(EXAMPLE)))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
+    files = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(EXAMPLE)))
+    threading.Thread(target=files.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{files.server_port}"
+    files.shutdown()
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[PostgreSQL]:
+    found = programs()
+    if found is None:
+        pytest.skip(WITHOUT)
+    with server(found) as running:
+        yield running
 
 
 @pytest.fixture
@@ -34,5 +45,8 @@ def record(request: pytest.FixtureRequest) -> dict[str, object]:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """What was measured; and loudly, what was not tested."""
     for name, figures in FIGURES.items():
         terminalreporter.write_line(f"{name}: {json.dumps(figures)}")
+    if any(WITHOUT in str(test.longrepr) for test in terminalreporter.stats.get("skipped", [])):
+        terminalreporter.write_sep("!", WITHOUT, red=True)

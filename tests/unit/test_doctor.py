@@ -132,7 +132,7 @@ def test_tables_that_are_older_or_newer_than_this_version_are_named(file: Path) 
             )
     assert "1 migration not applied (mms.0002_request_digest_and_attempts)" in older.says
     assert "Restart the site" in older.advice
-    assert "mms 9999_future" in newer.says
+    assert "mms.9999_future" in newer.says
 
 
 def test_a_database_that_is_not_there_is_not_made(db: None, tmp_path: Path) -> None:

@@ -1,0 +1,145 @@
+"""An installation that does not run: tables, people, uploads, for what is to be tried on its data alone."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from tests.site import ROOT, Site
+
+PASSWORD = "four words of mine"
+TOKEN = "the token of a server elsewhere"
+KILLED_AT = """
+    import os, signal
+    from pkgutil import resolve_name
+    from django.core.management import call_command
+
+    left = {number}
+
+    def killing(call):
+        def killed(*args, **kwargs):
+            global left
+            left -= 1
+            if left < 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return call(*args, **kwargs)
+        return killed
+
+    for path in {calls}:
+        owner, _, name = path.rpartition(".")
+        place = resolve_name(owner)
+        setattr(place, name, killing(getattr(place, name)))
+    call_command(*{words})
+"""
+
+
+class Installation(Site):
+    """Commands are run on it, in processes of their own; some are killed."""
+
+    def ready(self) -> "Installation":
+        """With tables, an administrator, an account with a token, and an upload of some MB."""
+        self.run("from dashboard import preparation; preparation.prepare(serves_pages=False)")
+        self.manage("create_user", "ann", "--role", "admin", "--password-stdin", stdin=f"{PASSWORD}\n")
+        place = ["--base-url", "http://mms.example", "--subscription", "s", "--resource-group", "g"]
+        words = ["add_account", "team", *place, "--hosting-account", "a", "--token-stdin"]
+        self.manage(*words, stdin=f"{TOKEN}\n")
+        self.upload(os.urandom(5_000_000))
+        return self
+
+    def upload(self, content: bytes) -> Path:
+        digest = sha256(content).hexdigest()
+        path = self.data / "files" / digest[:2] / digest
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+        return path
+
+    def attempt(self, *words: str, stdin: Any = None, **environment: str) -> subprocess.CompletedProcess[str]:
+        """Run a command of manage.py that may fail; never with a trace."""
+        done = subprocess.run(
+            [sys.executable, "manage.py", *words],
+            cwd=ROOT,
+            env=self.environment | environment,
+            stdin=stdin,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        assert "Traceback" not in done.stderr, done.stderr
+        return done
+
+    def run(self, code: str, **environment: str) -> str:
+        """Run Python with the site's settings; what it printed."""
+        done = self.start_code(code, **environment)
+        output, errors = done.communicate(timeout=300)
+        assert done.returncode == 0, errors
+        return output.strip()
+
+    def start_code(self, code: str, **environment: str) -> "subprocess.Popen[str]":
+        whole = f"import django; django.setup()\n{textwrap.dedent(code)}"
+        values = self.environment | {"DJANGO_SETTINGS_MODULE": "dashboard.settings"} | environment
+        return subprocess.Popen(
+            [sys.executable, "-c", whole],
+            cwd=ROOT,
+            env=values,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def killed(self, *words: str, after: float) -> bool:
+        """Start a command of manage.py and kill it after some seconds; False where it was done by then."""
+        process = subprocess.Popen(
+            [sys.executable, "manage.py", *words],
+            cwd=ROOT,
+            env=self.environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            process.wait(after)
+        except subprocess.TimeoutExpired:
+            process.kill()
+        return process.wait(30) == -signal.SIGKILL
+
+    def killed_at(self, number: int, calls: str, *words: str, **environment: str) -> bool:
+        """Run a command of manage.py that is killed at its call number `number` (from 0) of one of the functions
+        `calls`, separated by spaces; False where it was done by then."""
+        process = self.start_code(KILLED_AT.format(number=number, calls=calls.split(), words=words), **environment)
+        _, errors = process.communicate(timeout=120)
+        assert process.returncode in {0, -signal.SIGKILL}, errors
+        return process.returncode != 0
+
+    def ask(self, expression: str, **environment: str) -> Any:
+        """The value of an expression of the site's, by way of JSON."""
+        code = f"""
+            import json
+            from collections import Counter
+            from django.contrib.auth import get_user_model
+            from django.db import connection
+            from deployments.models import HostingAccount, Operation
+            from mms.models import Token
+            print(json.dumps({expression}))
+        """
+        return json.loads(self.run(code, **environment))
+
+    def has_everything(self, **environment: str) -> None:
+        """Fail unless what `ready` made is there and can be read."""
+        who = "get_user_model().objects.get(username='ann').check_password"
+        assert self.ask(f"{who}({PASSWORD!r})", **environment)
+        assert self.ask("HostingAccount.objects.get(name='team').token", **environment) == TOKEN
+        kept = list((self.data / "files").glob("*/*"))
+        assert len(kept) == 1
+        assert sha256(kept[0].read_bytes()).hexdigest() == kept[0].name
+
+    def content(self) -> dict[str, bytes | None]:
+        """Every file of the data folder that is data."""
+        passing = {"tmp", "run", "log", "static"}
+        found = sorted(self.data.rglob("*")) if self.data.exists() else []
+        kept = [path for path in found if path.relative_to(self.data).parts[0] not in passing]
+        return {str(path.relative_to(self.data)): path.read_bytes() if path.is_file() else None for path in kept}

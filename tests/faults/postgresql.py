@@ -1,0 +1,74 @@
+"""A PostgreSQL server of the tests' own: in a temporary folder, on a unix socket, for the time of a block."""
+
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.site import wait_until
+
+USER = "site"
+
+
+def programs() -> Path | None:
+    """The folder of initdb and its like, of the newest version there is."""
+    if found := shutil.which("initdb"):
+        return Path(found).resolve().parent
+    versions = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: float(path.parts[4]))
+    return versions[-1].parent if versions else None
+
+
+class PostgreSQL:
+    def __init__(self, bin: Path, folder: Path) -> None:
+        self.bin, self.folder = bin, folder
+
+    def url(self, database: str) -> str:
+        return f"postgres://{USER}@{str(self.folder).replace('/', '%2F')}/{database}"
+
+    def create(self, database: str) -> str:
+        """Make an empty database; its DATABASE_URL."""
+        self._run("createdb", "-h", str(self.folder), "-U", USER, database)
+        return self.url(database)
+
+    def _run(self, program: str, *words: str) -> None:
+        command = [*_as_somebody(), str(self.bin / program), *words]
+        done = subprocess.run(command, cwd=self.folder, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stderr
+
+    def start(self) -> "subprocess.Popen[bytes]":
+        data = str(self.folder / "data")
+        self._run("initdb", "-D", data, "-U", USER, "--auth", "trust", "--no-sync", "--locale", "C", "-E", "UTF8")
+        options = ["-k", str(self.folder), "-c", "listen_addresses=", "-c", "fsync=off"]
+        command = [*_as_somebody(), str(self.bin / "postgres"), "-D", data, *options]
+        process = subprocess.Popen(
+            command, cwd=self.folder, stdout=subprocess.DEVNULL, stderr=(self.folder / "log").open("wb")
+        )
+        wait_until((self.folder / ".s.PGSQL.5432").exists, 30, "PostgreSQL to listen")
+        return process
+
+
+@contextmanager
+def server(bin: Path) -> Iterator[PostgreSQL]:
+    folder = Path(tempfile.mkdtemp(prefix="pg-"))
+    try:
+        if os.getuid() == 0:
+            shutil.chown(folder, "postgres")
+        postgresql = PostgreSQL(bin, folder)
+        process = postgresql.start()
+        try:
+            yield postgresql
+        finally:
+            process.terminate()  # waits for nobody's connections: those of the tests are closed
+            process.wait(60)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _as_somebody() -> list[str]:
+    """PostgreSQL refuses to run as root."""
+    if os.getuid():
+        return []
+    return ["setpriv", "--reuid", "postgres", "--regid", "postgres", "--clear-groups", "--"]

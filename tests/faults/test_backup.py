@@ -1,0 +1,458 @@
+"""A backup taken while the site works gives a working site elsewhere; a bad one, or a killed one, changes nothing."""
+
+import os
+import re
+import subprocess
+import sys
+import tarfile
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from tests.faults.installation import PASSWORD, Installation
+from tests.journeys.api import FLOWERS, HERE, Api, call
+from tests.site import ROOT, Site, wait_until
+
+pytestmark = pytest.mark.slow
+
+
+# --- a whole site, moved ----------------------------------------------------------------------------------------------
+
+
+def signed_in(site: Site, session: requests.Session) -> bool:
+    """Whether the cookies of the session are those of somebody who is signed in."""
+    return session.get(f"{site.url}/", allow_redirects=True).url.find("/sign-in/") < 0
+
+
+def sign_in(site: Site, name: str) -> requests.Session:
+    session = requests.Session()
+    page = session.get(site.url)
+    token = re.search(r'name="csrfmiddlewaretoken" value="([^"]+)"', page.text)
+    assert token
+    form = {"csrfmiddlewaretoken": token[1], "username": name, "password": PASSWORD}
+    assert session.post(page.url, form, headers={"Origin": site.url}).ok
+    return session
+
+
+def upload(site: Site, session: requests.Session, content: bytes) -> dict[str, Any]:
+    answer = session.post(
+        f"{site.url}/uploads/?account=local", files={"file": ("weights.bin", content)}, headers={"Origin": site.url}
+    )
+    assert answer.status_code == 201, answer.text
+    return dict(answer.json())
+
+
+class Registering(threading.Thread):
+    """Registers one model after the other over the API, and keeps what the server acknowledged, and when."""
+
+    def __init__(self, api: Api) -> None:
+        super().__init__(daemon=True)
+        self.api, self.acknowledged, self.slowest = api, [], 0.0  # (time, id)
+        self.over = threading.Event()
+
+    def __enter__(self) -> "Registering":
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.over.set()
+        self.join()
+
+    def run(self) -> None:
+        while not self.over.is_set():
+            before = time.monotonic()
+            model = self.api.register_model("meanwhile")
+            self.acknowledged.append((time.monotonic(), model))
+            self.slowest = max(self.slowest, time.monotonic() - before)
+
+
+@dataclass
+class Taken:
+    """A site, a backup that was taken while it worked, and what must be found again."""
+
+    site: Site
+    api: Api
+    session: requests.Session
+    file: Path
+    upload: dict[str, Any]
+    operations: set[str]
+    image: str
+    build: str  # the operation of a build that ran while the backup was taken
+    key: str
+    said: str
+    before: list[str] = field(default_factory=list)  # models acknowledged before the backup began
+    during: int = 0
+    slowest: float = 0.0
+
+
+def first(api: Api, noun: str) -> dict[str, Any]:
+    return dict(api.ask("GET", noun)[1][0])
+
+
+def keys(api: Api, service: str) -> str:
+    return str(api.ask("GET", f"services/{service}/keys")[1]["primaryKey"])
+
+
+@pytest.fixture(scope="module")
+def taken(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Taken]:
+    folder = tmp_path_factory.mktemp("backup")
+    site = Installation(folder / "a")
+    try:
+        site.start()
+        yield take(site, folder / "backup.tar")
+    finally:
+        site.stop()
+
+
+def take(site: Installation, file: Path) -> Taken:
+    site.manage("demo")
+    site.manage("create_user", "ann", "--role", "admin", "--password-stdin", stdin=f"{PASSWORD}\n")
+    session = sign_in(site, "ann")
+    sent = upload(site, session, os.urandom(1_000_000))
+    api = Api(site, "http://files.example")
+    service, image = first(api, "services"), first(api, "images")
+    page = session.get(f"{site.url}/accounts/local/operations/").text
+    with Registering(api) as writer:
+        wait_until(lambda: len(writer.acknowledged) > 20, 30, "models to be registered")
+        body = {"manifestId": image["manifestId"], "imageType": "Docker", "registryInfo": HERE}
+        _, _, headers = api.ask("POST", "images", body)
+        started = time.monotonic()
+        done = site.attempt("backup", str(file))
+        ended = time.monotonic()
+    assert done.returncode == 0, done.stderr
+    return Taken(
+        site=site,
+        api=api,
+        session=session,
+        file=file,
+        upload=sent,
+        operations=set(re.findall(r"operation-([0-9a-f-]{36})", page)),
+        image=image["manifestId"],
+        build=headers["x-ms-request-id"],
+        key=keys(api, service["id"]),
+        said=done.stderr,
+        before=[model for at, model in writer.acknowledged if at < started],
+        during=sum(started < at < ended for at, _ in writer.acknowledged),
+        slowest=writer.slowest,
+    )
+
+
+@dataclass
+class Restored:
+    site: Site
+    api: Api
+    said: str
+
+
+@pytest.fixture(scope="module")
+def restored(taken: Taken, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Restored]:
+    taken.site.stop()
+    site = Site(tmp_path_factory.mktemp("restored") / "elsewhere")
+    said = site.manage("restore", str(taken.file))
+    site.start()
+    api = Api(site, "http://files.example")
+    api.token = taken.api.token
+    try:
+        yield Restored(site, api, said)
+    finally:
+        site.stop()
+
+
+def test_nobody_waited_for_the_backup(taken: Taken):
+    assert taken.during > 20
+    assert taken.slowest < 3, f"{taken.slowest:.1f} s for one model"
+
+
+def test_a_backup_says_that_it_is_secret_and_is_for_its_owner_alone(taken: Taken):
+    assert "holds the secret key" in taken.said
+    secret = (taken.site.data / "secret_key").read_text()
+    assert secret not in taken.said
+    assert taken.file.stat().st_mode & 0o777 == 0o600
+    with tarfile.open(taken.file) as archive:
+        about = archive.extractfile("about.json").read().decode()
+        assert archive.extractfile("secret_key").read().decode() == secret
+        assert not [name for name in archive.getnames() if name.split("/")[0] in {"redis", "log", "run", "tmp"}]
+    assert "holds the secret key" in about
+    assert secret not in about
+
+
+def test_people_sign_in_and_stay_signed_in(taken: Taken, restored: Restored):
+    assert signed_in(restored.site, sign_in(restored.site, "ann"))
+    assert signed_in(restored.site, taken.session)  # cookies do not know ports
+    assert not signed_in(restored.site, requests.Session())
+
+
+def test_operations_and_tokens_are_there(taken: Taken, restored: Restored):
+    page = taken.session.get(f"{restored.site.url}/accounts/local/operations/").text
+    assert len(taken.operations) >= 4
+    assert taken.operations <= set(re.findall(r"operation-([0-9a-f-]{36})", page))
+    assert restored.api.ask("GET", "models")[0] == 200
+
+
+def test_what_was_acknowledged_before_the_backup_is_there(taken: Taken, restored: Restored):
+    there = {model["id"] for model in restored.api.ask("GET", "models")[1]}
+    assert len(taken.before) > 20
+    assert set(taken.before) <= there
+
+
+def test_the_service_scores_with_the_same_key(taken: Taken, restored: Restored):
+    uri = f"{restored.site.url}/scoring/"
+
+    def answer() -> Any:
+        service = first(restored.api, "services")
+        assert service["scoringUri"].startswith(uri)
+        return call("POST", service["scoringUri"], FLOWERS, taken.key)[:2]
+
+    status, scores = wait_until(lambda: (found := answer())[0] == 200 and found, 60, "the service to score")
+    assert status == 200
+    assert scores["species"] == ["setosa", "virginica"]
+
+
+def test_a_build_that_ran_meanwhile_ends_well(taken: Taken, restored: Restored):
+    restored.api.wait({"x-ms-request-id": taken.build})
+
+
+def test_an_image_can_be_built_again_from_files_uploaded_to_the_old_address(taken: Taken, restored: Restored):
+    digest = {path.name for path in (restored.site.data / "files").glob("*/*")}
+    assert taken.upload["sha256"] in digest
+    image = restored.api.create_image(taken.image)
+    assert restored.api.image(image)["digest"] == first(restored.api, "images")["digest"]
+
+
+# --- files that are no backup, and places where there is no room ------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Installation:
+    return Installation(tmp_path_factory.mktemp("small") / "a").ready()
+
+
+@pytest.fixture(scope="module")
+def backup(small: Installation, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("backups") / "backup.tar"
+    small.manage("backup", str(path))
+    return path
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path) -> Installation:
+    return Installation(tmp_path / "elsewhere")
+
+
+def refused(place: Installation, *words: str, **more: Any) -> str:
+    """Run a command that must fail, and change nothing; the sentence it says."""
+    place.run("")  # the first command makes a secret key
+    before = place.content()
+    done = place.attempt(*words, **more)
+    assert done.returncode != 0
+    assert place.content() == before
+    assert list((place.data / "tmp").iterdir()) == []
+    assert place.run("from django.conf import settings; print(settings.SECRET_KEY)") not in done.stderr
+    return done.stderr
+
+
+def test_a_restored_installation_has_everything(elsewhere: Installation, backup: Path):
+    elsewhere.manage("restore", str(backup))
+    elsewhere.has_everything()
+    assert not list(elsewhere.data.glob("replaced-*"))
+
+
+def test_it_goes_through_a_pipe(small: Installation, elsewhere: Installation, tmp_path: Path):
+    path = tmp_path / "piped"
+    with path.open("wb") as target:
+        command = [sys.executable, "manage.py", "backup", "-"]
+        subprocess.run(command, cwd=ROOT, env=small.environment, stdout=target, check=True, timeout=60)
+    with path.open("rb") as source:
+        sender = subprocess.Popen(["cat"], stdin=source, stdout=subprocess.PIPE)
+        done = elsewhere.attempt("restore", "-", stdin=sender.stdout)
+    assert done.returncode == 0, done.stderr
+    assert sender.wait(10) == 0
+    elsewhere.has_everything()
+
+
+@pytest.mark.parametrize("where", [0.0, 0.5, 0.9999])
+def test_a_damaged_backup_changes_nothing(elsewhere: Installation, backup: Path, tmp_path: Path, where: float):
+    data = bytearray(backup.read_bytes())
+    data[int(where * (len(data) - 1100))] ^= 1
+    (tmp_path / "damaged.tar").write_bytes(data)
+    assert "is no whole backup" in refused(elsewhere, "restore", str(tmp_path / "damaged.tar"))
+
+
+@pytest.mark.parametrize("part", [0.0, 0.5, 0.99])
+def test_a_backup_that_was_cut_off_changes_nothing(elsewhere: Installation, backup: Path, tmp_path: Path, part: float):
+    data = backup.read_bytes()
+    (tmp_path / "short.tar").write_bytes(data[: int(part * len(data))])
+    assert "cut off" in refused(elsewhere, "restore", str(tmp_path / "short.tar"))
+
+
+def test_a_hostile_archive_changes_nothing(elsewhere: Installation, backup: Path, tmp_path: Path):
+    data, hostile = backup.read_bytes(), tmp_path / "hostile.tar"
+    link = tarfile.TarInfo("files/00/link")
+    link.type, link.linkname = tarfile.SYMTYPE, "/etc"
+    end = data.rindex(b"SHA256SUMS")  # where its header begins
+    hostile.write_bytes(data[:end] + link.tobuf(tarfile.GNU_FORMAT) + data[end:])
+    assert "nothing that a backup has" in refused(elsewhere, "restore", str(hostile))
+
+
+def test_a_file_that_is_there_is_replaced_only_when_asked(small: Installation, tmp_path: Path):
+    path = tmp_path / "backup.tar"
+    path.write_text("mine")
+    assert "is there already" in refused(small, "backup", str(path))
+    assert path.read_text() == "mine"
+    small.manage("backup", str(path), "--force")
+    assert path.stat().st_size > 5_000_000
+
+
+def test_data_that_is_there_is_moved_aside_only_when_asked(elsewhere: Installation, backup: Path):
+    elsewhere.ready()
+    old = {path.name for path in (elsewhere.data / "files").glob("*/*")}
+    assert "--replace" in refused(elsewhere, "restore", str(backup))
+    said = elsewhere.manage("restore", str(backup), "--replace")
+    elsewhere.has_everything()
+    (aside,) = elsewhere.data.glob("replaced-*")
+    assert str(aside) in said
+    assert {path.name for path in (aside / "files").glob("*/*")} == old
+    assert aside.stat().st_mode & 0o777 == 0o700
+    assert {"db.sqlite3", "secret_key"} <= {path.name for path in aside.iterdir()}
+
+
+def test_a_database_that_is_in_use_is_not_replaced(elsewhere: Installation, backup: Path):
+    elsewhere.ready()
+    user = elsewhere.start_code(
+        "from django.db import connection as c; c.ensure_connection(); print('open', flush=True); input()"
+    )
+    try:
+        assert user.stdout.readline() == "open\n"
+        done = elsewhere.attempt("restore", str(backup), "--replace")
+        assert "in use by another process" in done.stderr
+    finally:
+        user.kill()
+        user.wait()
+    assert not list(elsewhere.data.glob("replaced-*"))
+
+
+def test_a_backup_of_a_newer_release_is_refused_by_name(small: Installation, elsewhere: Installation, tmp_path: Path):
+    newer = Installation(tmp_path / "newer").ready()
+    newer.run(
+        "from django.db import connection; from django.db.migrations.recorder import MigrationRecorder as R\n"
+        "R(connection).record_applied('deployments', '9999_the_future')"
+    )
+    newer.manage("backup", str(tmp_path / "newer.tar"))
+    said = refused(elsewhere, "restore", str(tmp_path / "newer.tar"))
+    assert "deployments.9999_the_future" in said
+    assert "newer release" in said
+
+
+def test_another_secret_key_is_refused_and_what_to_do_about_it_works(elsewhere: Installation, backup: Path):
+    elsewhere.environment["SECRET_KEY"] = "another one"
+    said = refused(elsewhere, "restore", str(backup))
+    advice = re.search(r"export (SECRET_KEY_FALLBACKS=.*)", said)
+    assert advice
+    with tarfile.open(backup) as archive:
+        assert archive.extractfile("secret_key").read().decode() not in said
+    value = subprocess.run(
+        ["sh", "-c", f"{advice[1]}; printf %s $SECRET_KEY_FALLBACKS"], capture_output=True, text=True
+    ).stdout
+    elsewhere.environment["SECRET_KEY_FALLBACKS"] = value
+    elsewhere.manage("restore", str(backup))
+    elsewhere.has_everything()
+
+
+def test_one_half_of_a_site_is_put_in_place_without_a_database(small: Installation, elsewhere: Installation, tmp_path):
+    file = tmp_path / "files.tar"
+    done = small.attempt("backup", "--files-only", str(file), SERVE="dashboard")
+    assert "does not hold images" in done.stderr
+    elsewhere.environment["SECRET_KEY"] = (small.data / "secret_key").read_text()
+    elsewhere.manage("restore", str(file))
+    assert len(list((elsewhere.data / "files").glob("*/*"))) == 1
+    assert not (elsewhere.data / "db.sqlite3").exists()
+
+
+def test_what_waited_to_be_sent_is_in_doubt_after_a_restore(elsewhere: Installation, tmp_path: Path):
+    waiting = Installation(tmp_path / "waiting").ready()
+    waiting.run(
+        "from deployments.models import HostingAccount, Operation\n"
+        "account = HostingAccount.objects.get()\n"
+        "for state in ('queued', 'sending', 'running', 'failed'):\n"
+        "    Operation.objects.create(account=account, kind='register_model', state=state, requested_by='ann')"
+    )
+    waiting.manage("backup", str(tmp_path / "waiting.tar"))
+    said = elsewhere.manage("restore", str(tmp_path / "waiting.tar"))
+    assert "2 operations were waiting to be sent" in said
+    states = elsewhere.ask("sorted(Operation.objects.values_list('state', flat=True))")
+    assert states == ["failed", "running", "uncertain", "uncertain"]
+
+
+@pytest.fixture
+def full_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 4 MB."""
+    folder = tmp_path / "full"
+    folder.mkdir()
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder)], capture_output=True)
+    if done.returncode:
+        pytest.skip("a small file system can be mounted only by root")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def test_a_full_disk_leaves_no_half_backup(small: Installation, full_disk: Path):
+    assert "The disk is full" in refused(small, "backup", str(full_disk / "backup.tar"))
+    assert list(full_disk.iterdir()) == []
+
+
+def test_a_restore_onto_a_full_disk_changes_nothing(full_disk: Path, backup: Path):
+    place = Installation(full_disk / "d")
+    assert "make room there first" in refused(place, "restore", str(backup))
+    with backup.open("rb") as file:  # nobody knows how much will come
+        sender = subprocess.Popen(["cat"], stdin=file, stdout=subprocess.PIPE)
+        said = refused(place, "restore", "-", stdin=sender.stdout)
+    sender.stdout.close()
+    sender.wait(10)
+    assert "The disk is full" in said
+
+
+# --- killed -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_killed_backup_leaves_nothing_that_looks_whole(small: Installation, elsewhere: Installation, tmp_path: Path):
+    path, number = tmp_path / "backup.tar", 0
+    calls = "dashboard.backup_archive.Writer._write os.fsync pathlib.Path.rename"
+    while small.killed_at(number, calls, "backup", str(path)):
+        assert not path.exists()
+        number += 5
+    assert number > 20
+    assert not path.with_name("backup.tar.partial").exists(), "what a killed one left is used up by the next"
+    assert list((small.data / "tmp").iterdir()) == []
+    elsewhere.manage("restore", str(path))
+    elsewhere.has_everything()
+
+
+def test_a_restore_killed_at_some_moment_can_be_run_again(elsewhere: Installation, backup: Path):
+    tried = 0
+    while elsewhere.killed("restore", str(backup), after=0.2 + 0.06 * tried):
+        tried += 1
+    assert tried > 3
+    elsewhere.has_everything()
+
+
+def test_a_restore_killed_while_it_puts_things_in_place_can_be_run_again(elsewhere: Installation, backup: Path):
+    elsewhere.ready()
+    old = {path.name for path in (elsewhere.data / "files").glob("*/*")}
+    calls = "os.rename pathlib.Path.rename pathlib.Path.replace pathlib.Path.write_text pathlib.Path.unlink"
+    number = half = 0
+    while elsewhere.killed_at(number, calls, "restore", str(backup), "--replace"):
+        number += 1
+        if (elsewhere.data / "restore_unfinished").exists():
+            half += 1
+            said = elsewhere.attempt("run", "worker").stderr
+            assert "is not finished" in said
+    assert half > 6, "each step was the last thing that happened once"
+    elsewhere.has_everything()
+    kept = {path.name for path in elsewhere.data.glob("replaced-*/files/*/*")}
+    assert old <= kept, "nothing that was here is lost"

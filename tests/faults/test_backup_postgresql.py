@@ -1,0 +1,154 @@
+"""The same promises where the database is PostgreSQL: one moment of it, back as a whole or not at all."""
+
+import json
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from tests.faults.installation import Installation
+from tests.faults.postgresql import PostgreSQL
+
+pytestmark = pytest.mark.slow
+
+WRITE = """
+    import itertools
+    from django.contrib.auth import get_user_model
+    from django.db import transaction
+    from mms.models import Account, Token
+    account = Account.objects.create(subscription="s", resource_group="g", name="busy")
+    for number in itertools.count():
+        with transaction.atomic():  # two rows that belong together
+            token = Token.objects.create(account=account, name="pair", digest=f"{number}-a")
+            Token.objects.create(account=account, name="pair", digest=f"{number}-b")
+        if number == 50:
+            print("writing", flush=True)
+"""
+PAIRS = "Counter(d[:-2] for d in Token.objects.filter(name='pair').values_list('digest', flat=True))"
+
+
+@pytest.fixture(scope="module")
+def first(postgresql: PostgreSQL, tmp_path_factory: pytest.TempPathFactory) -> Installation:
+    folder = tmp_path_factory.mktemp("first") / "a"
+    return Installation(folder, DATABASE_URL=postgresql.create("first")).ready()
+
+
+@pytest.fixture(scope="module")
+def backup(first: Installation, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Taken while somebody writes all the time."""
+    path = tmp_path_factory.mktemp("backups") / "backup.tar"
+    writer = first.start_code(WRITE)
+    try:
+        assert writer.stdout.readline() == "writing\n"
+        first.manage("backup", str(path))
+        assert writer.poll() is None, writer.communicate()[1]
+    finally:
+        writer.kill()
+        writer.communicate()
+    return path
+
+
+def elsewhere(postgresql: PostgreSQL, folder: Path, name: str) -> Installation:
+    return Installation(folder / "b", DATABASE_URL=postgresql.create(name))
+
+
+def test_the_database_is_back_as_of_one_moment(postgresql: PostgreSQL, backup: Path, tmp_path: Path):
+    place = elsewhere(postgresql, tmp_path, "second")
+    place.manage("restore", str(backup))
+    place.has_everything()
+    pairs = place.ask(PAIRS)
+    assert len(pairs) >= 50
+    assert set(pairs.values()) == {2}
+    with tarfile.open(backup) as archive:
+        about = json.load(archive.extractfile("about.json"))
+    (tokens,) = (table for table in about["database"]["tables"] if table["name"] == "mms_token")
+    assert tokens["rows"] == 2 * len(pairs)
+
+
+def test_the_restored_site_starts_and_goes_on_counting(postgresql: PostgreSQL, backup: Path, tmp_path: Path):
+    place = elsewhere(postgresql, tmp_path, "third")
+    place.manage("restore", str(backup))
+    place.start()
+    try:
+        place.manage("create_token", "--account", "local")
+        place.manage("create_user", "bob", "--role", "viewer", "--password-stdin", stdin="four other words\n")
+        said = place.attempt("restore", str(backup), "--replace").stderr
+        assert "The site runs" in said
+    finally:
+        place.stop()
+    place.has_everything()
+
+
+def test_a_database_that_others_use_is_not_replaced(postgresql: PostgreSQL, first: Installation, backup: Path):
+    user = first.start_code("from django.db import connection as c; c.cursor(); print('open', flush=True); input()")
+    try:
+        assert user.stdout.readline() == "open\n"
+        done = first.attempt("restore", str(backup), "--replace")
+        assert "in use by another connection" in done.stderr
+    finally:
+        user.kill()
+        user.communicate()
+    first.has_everything()
+
+
+def test_what_was_in_the_database_is_kept_aside(postgresql: PostgreSQL, backup: Path, tmp_path: Path):
+    place = elsewhere(postgresql, tmp_path, "fourth").ready()
+    place.manage("create_user", "old", "--role", "viewer", "--password-stdin", stdin="four other words\n")
+    assert "--replace" in place.attempt("restore", str(backup)).stderr
+    place.manage("restore", str(backup), "--replace")
+    place.has_everything()
+    assert not place.ask("get_user_model().objects.filter(username='old').exists()")
+    (aside,) = place.data.glob("replaced-*")
+    before = Installation(tmp_path / "before", DATABASE_URL=postgresql.create("before"))
+    before.manage("restore", str(aside / "database.tar"))
+    assert before.ask("get_user_model().objects.filter(username='old').exists()")
+
+
+def test_nothing_stays_of_a_newer_release(postgresql: PostgreSQL, backup: Path, tmp_path: Path):
+    place = elsewhere(postgresql, tmp_path, "newer").ready()
+    place.run(
+        "from django.db import connection as c\n"
+        "c.cursor().execute('CREATE TABLE mms_later (id int, token bigint REFERENCES mms_token)')\n"
+        "c.cursor().execute('CREATE TABLE of_somebody_else (id int)')"
+    )
+    place.manage("restore", str(backup), "--replace")
+    tables = place.ask("connection.introspection.table_names()")
+    assert "mms_later" not in tables
+    assert "of_somebody_else" in tables
+
+
+def test_data_that_the_database_refuses_changes_nothing(postgresql: PostgreSQL, backup: Path, tmp_path: Path):
+    place = elsewhere(postgresql, tmp_path, "fifth").ready()
+    code = """
+        from dashboard import restore_database as database
+        true = database._go_on_counting
+        def fail(cursor, tables):
+            true(cursor, tables)
+            cursor.execute("INSERT INTO dashboard_membership (user_id, account_id, role) VALUES (12345, 1, 'viewer')")
+        database._go_on_counting = fail
+        from django.core.management import CommandError, call_command
+        try:
+            call_command("restore", {!r}, replace=True)
+        except CommandError as error:
+            print(error)
+    """
+    before = place.ask("list(get_user_model().objects.values('id', 'password'))")
+    said = place.run(code.format(str(backup)))
+    assert "did not take the data" in said
+    assert place.ask("list(get_user_model().objects.values('id', 'password'))") == before
+    place.has_everything()
+    assert not (place.data / "restore_unfinished").exists()
+
+
+def test_a_restore_killed_at_some_moment_can_be_run_again(postgresql: PostgreSQL, backup: Path, tmp_path: Path):
+    place, number = elsewhere(postgresql, tmp_path, "sixth"), 0
+    calls = "dashboard.migration.Executor.apply_migration dashboard.restore_database._fill pathlib.Path.rename os.sync"
+    while place.killed_at(number, calls, "restore", str(backup)):
+        number += 7
+    assert number > 30
+    place.has_everything()
+
+
+def test_the_kind_of_database_must_be_the_same(backup: Path, tmp_path: Path):
+    said = Installation(tmp_path / "c").attempt("restore", str(backup)).stderr
+    assert "holds a PostgreSQL database, and DATABASE_URL here names a SQLite one" in said
