@@ -1,0 +1,203 @@
+"""An upgrade takes data along from the first release on, and one that was killed, at any moment, can be run again."""
+
+import json
+import shutil
+import signal
+import sqlite3
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.faults.installation import Installation
+from tests.faults.postgresql import PostgreSQL
+
+pytestmark = pytest.mark.slow
+
+# Tables as the first release had them, with two rows in each: in the second all is null that may be.
+FIRST_RELEASE = """
+    import uuid
+    from django.db import connection, models
+    from django.db.migrations.executor import MigrationExecutor
+    from django.utils import timezone
+
+    ORDER = (
+        "auth.User dashboard.Membership deployments.HostingAccount deployments.RegistryInfo deployments.Cluster "
+        "deployments.Asset deployments.RegisteredModel deployments.Manifest deployments.Image deployments.Service "
+        "deployments.Operation mms.Account mms.Token mms.Model mms.Manifest mms.Image mms.Service mms.Revision "
+        "mms.Operation"
+    )
+    ours = ["dashboard", "deployments", "mms"]
+    executor = MigrationExecutor(connection)
+    others = [leaf for leaf in executor.loader.graph.leaf_nodes() if leaf[0] not in ours]
+    first = [(app, "0001_initial") for app in ours] + others
+    executor.migrate(first)
+    apps = executor.loader.project_state(first).apps
+    made = {}
+
+    def value_of(field, number):
+        if field.null and (number or field.related_model is field.model):
+            return None
+        if field.is_relation:
+            return made[field.related_model._meta.label][number]
+        special = {
+            models.JSONField: {"of": number},
+            models.UUIDField: uuid.uuid4(),
+            models.DateTimeField: timezone.now(),
+            models.BooleanField: bool(number),
+        }
+        if type(field) in special:
+            return special[type(field)]
+        return number + 1 if isinstance(field, models.IntegerField) else f"{field.name} {number}"[: field.max_length]
+
+    for label in ORDER.split():
+        model = apps.get_model(label)
+        fields = [field for field in model._meta.concrete_fields if not isinstance(field, models.AutoField)]
+        rows = ({field.name: value_of(field, number) for field in fields} for number in range(2))
+        made[label] = [model.objects.create(**row) for row in rows]
+    manifest = made["deployments.Manifest"][0]
+    manifest.models.add(*made["deployments.RegisteredModel"])
+    manifest.assets.add(*made["deployments.Asset"])
+    many = ({"account": made["mms.Account"][0], "name": "big", "version": number, "url": "x"} for number in range(MANY))
+    apps.get_model("mms.Model").objects.bulk_create((apps.get_model("mms.Model")(**row) for row in many), 2000)
+"""
+COUNT = """
+    import json
+    from django.db import connection
+    counts = {}
+    with connection.cursor() as cursor:
+        for table in connection.introspection.table_names(cursor):
+            cursor.execute(f'SELECT count(*) FROM "{table}"')
+            counts[table] = cursor.fetchone()[0]
+    print(json.dumps(counts))
+"""
+PREPARE = "from dashboard import preparation; preparation.prepare(serves_pages=False)"
+CHECK = """
+    from django.core.management import call_command
+    from django.db import connection
+    call_command("migrate", check_unapplied=True, verbosity=0)
+    call_command("makemigrations", check_changes=True, dry_run=True, verbosity=0)
+    connection.check_constraints()
+"""
+
+
+def counts(printed: str) -> dict[str, int]:
+    found: dict[str, int] = json.loads(printed.splitlines()[-1])
+    return found
+
+
+@pytest.fixture(scope="module")
+def old(tmp_path_factory: pytest.TempPathFactory) -> tuple[Installation, dict[str, int]]:
+    """An installation of the first release, with 30 000 models, and how many rows each table has."""
+    first = Installation(tmp_path_factory.mktemp("old") / "data")
+    return first, counts(first.run(FIRST_RELEASE.replace("MANY", "30_000") + COUNT))
+
+
+@pytest.fixture
+def copy(old: tuple[Installation, dict[str, int]], tmp_path: Path) -> Installation:
+    shutil.copytree(old[0].data, tmp_path / "data")
+    return Installation(tmp_path / "data")
+
+
+def is_upgraded(place: Installation, before: dict[str, int]) -> None:
+    """Fail unless the tables are those of this release, and no row is missing."""
+    after = counts(place.run(CHECK + COUNT))
+    grown = {"django_migrations", "auth_permission", "django_content_type"}
+    assert {name: after[name] for name in before.keys() - grown} == {
+        name: before[name] for name in before.keys() - grown
+    }
+    ours = [name for name in before if name.startswith(("deployments_", "mms_", "dashboard_"))]
+    assert len(ours) > 18
+    assert all(before[name] for name in ours)
+
+
+def test_data_of_the_first_release_is_there_after_an_upgrade_and_the_site_works(copy: Installation, old: Any):
+    copy.start()
+    try:
+        assert copy.health()[0] == 200
+    finally:
+        copy.stop()
+    after = counts(copy.run(CHECK + COUNT))
+    assert after["mms_model"] == old[1]["mms_model"] >= 30_000
+
+
+def test_an_upgrade_killed_again_and_again_is_done_in_the_end(copy: Installation, old: Any):
+    delay, killed = 0.3, 0
+    while True:
+        process = copy.start_code(PREPARE)
+        try:
+            process.wait(delay)
+        except subprocess.TimeoutExpired:
+            process.kill()
+        process.communicate()
+        if process.returncode == 0:
+            break
+        assert process.returncode == -signal.SIGKILL
+        killed, delay = killed + 1, delay + 0.07
+    assert killed > 3
+    is_upgraded(copy, old[1])
+
+
+KILLED_AFTER_COMMIT = """
+    import os, signal
+    from django.db.backends.base.base import BaseDatabaseWrapper
+    commit = BaseDatabaseWrapper._commit
+    def committed(self):
+        commit(self)
+        os.kill(os.getpid(), signal.SIGKILL)
+    BaseDatabaseWrapper._commit = committed
+    from dashboard import preparation
+    preparation.prepare(serves_pages=False)
+"""
+
+
+def killed_after_every_commit(place: Installation) -> int:
+    """Upgrade, killed right after each commit and begun again; returns how many there were."""
+    for number in range(100):
+        process = place.start_code(KILLED_AFTER_COMMIT)
+        _, errors = process.communicate(timeout=120)
+        if process.returncode == 0:
+            return number
+        assert process.returncode == -signal.SIGKILL, errors
+    raise AssertionError("it does not come to an end")
+
+
+def test_an_upgrade_killed_right_after_any_commit_goes_on(copy: Installation, old: Any):
+    assert killed_after_every_commit(copy) >= 3
+    is_upgraded(copy, old[1])
+
+
+def test_a_first_start_killed_right_after_any_commit_goes_on(tmp_path: Path):
+    place = Installation(tmp_path / "data")
+    assert killed_after_every_commit(place) > 20
+    place.ready().has_everything()
+
+
+def test_the_same_with_postgresql(postgresql: PostgreSQL, tmp_path: Path):
+    place = Installation(tmp_path / "data", DATABASE_URL=postgresql.create("upgraded"))
+    before = counts(place.run(FIRST_RELEASE.replace("MANY", "100") + COUNT))
+    assert killed_after_every_commit(place) >= 3
+    is_upgraded(place, before)
+
+
+def test_two_that_start_at_once_upgrade_once(copy: Installation, old: Any):
+    both = [copy.start_code(PREPARE) for _ in range(2)]
+    for process in both:
+        _, errors = process.communicate(timeout=120)
+        assert process.returncode == 0, errors
+    is_upgraded(copy, old[1])
+
+
+def test_an_older_release_does_not_start_on_newer_tables(tmp_path: Path):
+    place = Installation(tmp_path / "data").ready()
+    with sqlite3.connect(place.data / "db.sqlite3") as database:
+        database.execute(
+            "INSERT INTO django_migrations (app, name, applied) VALUES ('mms', '9999_later', '2030-01-01')"
+        )
+    database.close()
+    for words in (["up"], ["run", "worker"]):
+        done = place.attempt(*words)
+        assert done.returncode != 0
+        assert "newer release" in done.stderr
+        assert "mms.9999_later" in done.stderr
