@@ -138,9 +138,9 @@ class Installation(Site):
         assert len(kept) == 1
         assert sha256(kept[0].read_bytes()).hexdigest() == kept[0].name
 
-    def content(self) -> dict[str, bytes | None]:
+    def content(self) -> dict[str, bytes]:
         """Every file of the data folder that is data."""
         passing = {"tmp", "run", "log", "static"}
-        found = sorted(self.data.rglob("*")) if self.data.exists() else []
-        kept = [path for path in found if path.relative_to(self.data).parts[0] not in passing]
-        return {str(path.relative_to(self.data)): path.read_bytes() if path.is_file() else None for path in kept}
+        files = (path for path in sorted(self.data.rglob("*")) if path.is_file())
+        names = {path.relative_to(self.data): path for path in files}
+        return {str(name): path.read_bytes() for name, path in names.items() if name.parts[0] not in passing}

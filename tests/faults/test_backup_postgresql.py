@@ -144,7 +144,7 @@ def test_a_restore_killed_at_some_moment_can_be_run_again(postgresql: PostgreSQL
     place, number = elsewhere(postgresql, tmp_path, "sixth"), 0
     calls = "dashboard.migration.Executor.apply_migration dashboard.restore_database._fill pathlib.Path.rename os.sync"
     while place.killed_at(number, calls, "restore", str(backup)):
-        number += 7
+        number += 11
     assert number > 30
     place.has_everything()
 
