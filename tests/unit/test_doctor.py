@@ -456,7 +456,7 @@ def test_operations_that_do_not_go_on_by_themselves_are_counted(account: Hosting
     rows.filter(pk=ids[2]).update(state=OperationState.RUNNING, mms_operation_id="x", next_poll_at=None)
     untaken, undecided, stopped = wrong(operations.check(QUICK))
     assert untaken.state == State.FAILED
-    assert "1 operation queued for more than 25 s" in untaken.says
+    assert "1 operation queued for more than 18 s" in untaken.says
     assert "a person has to decide" in undecided.says
     assert undecided.page == f"/accounts/{account.name}/operations/?state=uncertain"
     assert "Ask again" in stopped.advice
