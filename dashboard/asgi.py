@@ -10,6 +10,8 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, cast
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "dashboard.settings")
+# A worker can wait for a locked database; a person, or a client of the API with a time-out of its own, is told.
+os.environ.setdefault("DATABASE_TIMEOUT", "5")
 
 from django.conf import settings
 from django.core.asgi import get_asgi_application

@@ -180,6 +180,8 @@ TEMPLATES = [
 ]
 
 # --- database -----------------------------------------------------------------------------------------------------
+# Seconds to wait for another writer (SQLite) or for a connection (PostgreSQL); the web process waits less, see asgi.py.
+DATABASE_TIMEOUT = env_int("DATABASE_TIMEOUT", 20)
 try:
     DATABASES = {
         "default": dj_database_url.parse(os.environ.get("DATABASE_URL") or f"sqlite:///{DATA_DIR / 'db.sqlite3'}")
@@ -189,7 +191,7 @@ except ValueError:  # its text may hold the password
 if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
     # All four are needed when several processes share one file: see docs/decisions/0002-sqlite.md.
     DATABASES["default"]["OPTIONS"] = {
-        "timeout": 20,
+        "timeout": DATABASE_TIMEOUT,
         "transaction_mode": "IMMEDIATE",
         "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA foreign_keys=ON;",
     }
@@ -198,8 +200,8 @@ if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
     # Tests with threads and processes need a file: a database in memory knows neither WAL nor other processes.
     DATABASES["default"]["TEST"] = {"NAME": str(DATA_DIR / "test.sqlite3")}
 else:
-    # A server that hangs is a server that is down: nobody waits for it longer than this, in seconds.
-    DATABASES["default"].setdefault("OPTIONS", {}).setdefault("connect_timeout", 3)
+    # A server that hangs is a server that is down: nobody waits for it longer than this.
+    DATABASES["default"].setdefault("OPTIONS", {}).setdefault("connect_timeout", DATABASE_TIMEOUT)
     DATABASES["default"]["CONN_MAX_AGE"] = 60
     DATABASES["default"]["CONN_HEALTH_CHECKS"] = True
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
@@ -279,7 +281,8 @@ LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
     "formatters": {"line": {"format": "{asctime} {levelname} {name}: {message}", "style": "{"}},
-    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "filters": {"one_line": {"()": "dashboard.database_trouble.OneLine"}},
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line", "filters": ["one_line"]}},
     "root": {"handlers": ["stderr"], "level": LOG_LEVEL},
     "loggers": {"django.request": {"level": "ERROR"}},
 }

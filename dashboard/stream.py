@@ -21,6 +21,7 @@ from urllib.parse import parse_qs
 
 import redis.asyncio
 from django.conf import settings
+from django.db import Error
 from django.template.loader import render_to_string
 from redis.exceptions import RedisError
 
@@ -247,7 +248,11 @@ class Stream:
             return
         if scope["method"] != "GET" or not visitor.is_known_host(scope):
             return await _refuse(send, 400, "The live stream is read by pages of this site.")
-        reader = await visitor.ask_database(_reader, scope)
+        try:
+            reader = await visitor.ask_database(_reader, scope)
+        except Error as error:
+            log.warning("a live stream was not begun: %s", error)
+            return await _refuse(send, 503, "The database is out of reach; the page asks now and then instead.")
         if reader is None:
             return await _refuse(send, 401, "You are signed out.")
         if self._hub is None:
@@ -330,7 +335,7 @@ async def _until_gone(receive: Receive) -> None:
 
 
 async def _recheck(connection: Connection, scope: Scope) -> None:
-    """Keep up with the reader's rights; returns when they are signed out."""
+    """Keep up with the reader's rights; ends when they are signed out, or nobody can tell."""
     while True:
         await asyncio.sleep(RECHECK_SECONDS)
         reader = await visitor.ask_database(_reader, scope)

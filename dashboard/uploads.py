@@ -18,9 +18,10 @@ from typing import Any, BinaryIO
 from urllib.parse import parse_qs, quote, urlencode
 
 from django.conf import settings
+from django.db import Error
 from django.utils.http import url_has_allowed_host_and_scheme
 
-from dashboard import access, files, visitor
+from dashboard import access, database_trouble, files, visitor
 from dashboard.files import Incoming, StoredFile, file_url, masked, stored
 from dashboard.models import Role
 from dashboard.upload_form import FORM_BYTES, Body, Form, Gone, Receive, Refused
@@ -70,7 +71,10 @@ async def _check(scope: Scope, account: str) -> None:
         raise Refused(405, "refused", "Files are sent here by POST, from the forms of this site.")
     if not visitor.is_known_host(scope) or not visitor.is_same_origin(scope):
         raise Refused(403, "refused", "Only pages of this site may send files. Open the form again and retry.")
-    have = await visitor.ask_database(_rank, scope, account)
+    try:
+        have = await visitor.ask_database(_rank, scope, account)
+    except Error as error:
+        raise _not_now(error) from error
     if have is None:
         raise Refused(401, "refused", "You are signed out. Sign in again, then send the file once more.")
     if have < access.RANK[Role.SCIENTIST]:
@@ -119,6 +123,13 @@ async def _take(scope: Scope, body: Body) -> StoredFile:
         ) from None
     finally:
         await asyncio.to_thread(incoming.discard)
+
+
+def _not_now(error: Error) -> Refused:
+    log.warning("an upload was not begun: %s", error)
+    return Refused(
+        503, "failed", f"{database_trouble.reason(error)} Nothing was stored; try again in a moment.".strip()
+    )
 
 
 def _too_large() -> Refused:

@@ -26,6 +26,7 @@ from dashboard.views import (
 )
 
 handler400 = "dashboard.views.errors.not_understood"
+handler500 = "dashboard.views.errors.broken"
 
 models_urls = [
     path("models/", models.list_models, name="list_models"),

@@ -1,15 +1,20 @@
 """The one way an operation changes its state: by conditional UPDATE, so that of two workers one wins."""
 
-from collections.abc import Iterable
+import logging
+import time
+from collections.abc import Callable, Iterable
 from typing import Any
 
-from django.db import transaction
+from django.db import OperationalError, close_old_connections, transaction
 from django.utils import timezone
 
 from deployments import live
 from deployments.badges import NOUN
 from deployments.models import Operation
 from deployments.models.operation import OPEN, TERMINAL, State
+
+log = logging.getLogger(__name__)
+INSIST = 120.0  # seconds; somewhat more than the lease of a sender
 
 # From which states each state is reached. A terminal state is left by nothing.
 BEFORE: dict[State, frozenset[State]] = {
@@ -39,8 +44,26 @@ def change(operation: Operation, state: State, *, expected: Iterable[State] = OP
         return False
     for name, value in fields.items():
         setattr(operation, name, value)
-    transaction.on_commit(lambda: _publish(operation, state))
+    transaction.on_commit(lambda: _publish(operation, state), robust=True)  # it is true, told or not
     return True
+
+
+def insist(write: Callable[..., None], *args: Any) -> None:
+    """Run `write(*args)`, which puts down what a server said and may never say again, until the database takes it.
+
+    One that is locked, full or out of reach has INSIST seconds to recover. Raises OperationalError then: what was sent
+    is in doubt, as if this process had died.
+    """
+    until = time.monotonic() + INSIST
+    while True:
+        try:
+            return write(*args)
+        except OperationalError as error:
+            if time.monotonic() > until:
+                raise
+            log.warning("What the server said cannot be written down yet: %s", error)
+        time.sleep(1)
+        close_old_connections()
 
 
 def _publish(operation: Operation, state: State) -> None:

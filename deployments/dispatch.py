@@ -12,13 +12,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 from uuid import UUID
 
-from django.db import close_old_connections
+from django.db import OperationalError, close_old_connections
 from django.db.models import QuerySet
 from django.utils import timezone
 
 from deployments import pipeline, reconcile
 from deployments.accounts import callable_now, client_for
-from deployments.changes import change
+from deployments.changes import change, insist
 from deployments.client import MMSClient
 from deployments.models import HostingAccount, Operation
 from deployments.models.operation import State
@@ -35,6 +35,7 @@ WORK: dict[str, Callable[[Operation, MMSClient], None]] = {
     State.NOT_STARTED: pipeline.poll,
     State.RUNNING: pipeline.poll,
 }
+ASKED_ABOUT = {State.UNCERTAIN, State.NOT_STARTED, State.RUNNING}
 
 
 class Calls:
@@ -106,7 +107,18 @@ def step(operation_id: UUID, client: MMSClient, account: HostingAccount) -> None
     operation = rows.filter(pk=operation_id, account=account).first()
     if operation is not None and operation.state in WORK:
         operation.account = account
-        WORK[operation.state](operation, client)
+        try:
+            WORK[operation.state](operation, client)
+        except OperationalError:
+            if operation.state in ASKED_ABOUT:
+                insist(_due_again, operation)  # else not before its lease has run out
+            raise
+
+
+def _due_again(operation: Operation) -> None:
+    """What was asked about, and whose answer could not be written down, is asked about again."""
+    asked = Operation.objects.filter(pk=operation.pk, state__in=ASKED_ABOUT, next_poll_at__isnull=False)
+    asked.update(next_poll_at=timezone.now())
 
 
 def sweep() -> None:

@@ -252,7 +252,7 @@ def _submit(
             operation.next_poll_at = timezone.now() + GRACE
             setattr(operation, NOUN[type(row)], row)
             operation.save(force_insert=True)
-            transaction.on_commit(lambda: _announce(operation, row))
+            transaction.on_commit(lambda: _announce(operation, row), robust=True)  # it is stored, told or not
     except IntegrityError:
         _refuse_open(row)
         raise

@@ -13,7 +13,7 @@ from django.utils import timezone
 
 from deployments import errors, keys, logs, rows, wire
 from deployments.accounts import note_answer, note_trouble
-from deployments.changes import change
+from deployments.changes import change, insist
 from deployments.client import Accepted, MMSClient
 from deployments.matching import request_of, secrets_of
 from deployments.models import Operation
@@ -41,10 +41,10 @@ def send(operation: Operation, client: MMSClient) -> None:
     except Refused as error:
         change(operation, State.FAILED, error_code="Refused", error_message=error.message)
     except errors.MMSError as error:
-        _not_accepted(operation, error)
+        insist(_not_accepted, operation, error)
     else:
+        insist(_accepted, operation, made, client)
         note_answer(operation.account, client)
-        _accepted(operation, made, client)
 
 
 def _accepted(operation: Operation, made: Accepted | rows.Item, client: MMSClient) -> None:

@@ -26,6 +26,7 @@
   function wordsFor(status) {
     if (!status) return "The site did not answer. Check the connection and try again.";
     if (status === 413) return "That is too long for this page, so nothing was sent. Make it shorter and try again.";
+    if (status === 503) return "The site’s database is busy or out of reach. Nothing was stored; try again in a moment.";
     return `The site could not do that (${status}). Reload the page and try again.`;
   }
 

@@ -1,9 +1,19 @@
-"""What the site says of a request that it did not even begin to read."""
+"""What the site says of a request that it did not even begin to read, or could not finish."""
+
+import re
+import sys
 
 from django.core.exceptions import RequestDataTooBig
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
+from django.template.loader import render_to_string
 from django.views import defaults
+
+from dashboard import database_trouble
+
+RETRY_SECONDS = 5
+SECRET = re.compile("password|secret|token|key|kube", re.IGNORECASE)  # in the name of a field
+CSRF = "csrfmiddlewaretoken"
 
 
 def not_understood(request: HttpRequest, exception: Exception) -> HttpResponse:
@@ -11,3 +21,24 @@ def not_understood(request: HttpRequest, exception: Exception) -> HttpResponse:
     if isinstance(exception, RequestDataTooBig):
         return render(request, "413.html", status=413)
     return defaults.bad_request(request, exception)
+
+
+def broken(request: HttpRequest) -> HttpResponse:
+    """503 while the database cannot do its part, 500 for anything else. Called while the error is being dealt with."""
+    reason = database_trouble.reason(sys.exc_info()[1])
+    return not_now(request, reason) if reason else defaults.server_error(request)
+
+
+def not_now(request: HttpRequest, reason: str) -> HttpResponse:
+    """Say that it did not happen, and offer to send the same again. Rendered without the database."""
+    wrote = request.method not in {"GET", "HEAD"}
+    page = {"reason": reason, "wrote": wrote, "fields": sent(request) if wrote else [], "url": request.get_full_path()}
+    page["sure"] = reason != database_trouble.AWAY  # a connection may break between a commit and the word of it
+    headers = {"Retry-After": str(RETRY_SECONDS), "Cache-Control": "no-store"}
+    return HttpResponse(render_to_string("503.html", page), status=503, headers=headers)
+
+
+def sent(request: HttpRequest) -> list[tuple[str, str]]:
+    """The fields of the form that was sent; none where one of them is secret and must not stand in a page."""
+    fields = [(name, str(value)) for name, values in request.POST.lists() for value in values]
+    return [] if any(SECRET.search(name) for name, _ in fields if name != CSRF) else fields

@@ -7,6 +7,7 @@ byte of a body read. Every answer carries x-ms-request-id, and whatever goes wro
 import asyncio
 import logging
 import re
+import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -14,7 +15,7 @@ from urllib.parse import parse_qsl, quote
 from uuid import UUID, uuid4
 
 from django.conf import settings
-from django.db import IntegrityError, OperationalError, close_old_connections, connection
+from django.db import IntegrityError, InterfaceError, OperationalError, close_old_connections, connection
 from pydantic_core import to_json
 
 from mms import tokens
@@ -33,6 +34,7 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 BODY_MOST = 1024 * 1024  # bytes; requirements and kubeconfigs are texts of some kB
 BODY_TIMEOUT = 30.0  # seconds to send it in
 QUERY_MOST = 2048  # bytes
+PATIENCE = 5.0  # seconds that a request waits for its turn; where it takes longer the database is stuck
 
 # SQLite has one writer at a time: in one thread, writes wait for each other here and not in the database, with sleeps.
 _ONE_WRITER = connection.vendor == "sqlite"
@@ -87,7 +89,28 @@ async def _answer(scope: Scope, headers: dict[str, str], receive: Receive) -> Re
 
 
 async def _in_thread(pool: ThreadPoolExecutor, call: Callable[..., Any], *arguments: Any) -> Any:
-    return await asyncio.get_running_loop().run_in_executor(pool, call, *arguments)
+    """What `call` returns in a thread with a database connection.
+
+    Raises 503 where the database cannot do its part: in time, for a client that gives up waiting knows nothing.
+    """
+    asked = time.monotonic()
+
+    def in_turn() -> Any:
+        if time.monotonic() - asked > PATIENCE:
+            raise _unavailable()
+        close_old_connections()
+        try:
+            return call(*arguments)
+        except (OperationalError, InterfaceError) as error:
+            log.warning("The database is not available: %s", error)
+            raise _unavailable() from None
+
+    return await asyncio.get_running_loop().run_in_executor(pool, in_turn)
+
+
+def _unavailable() -> ApiError:
+    message = "The database is busy, full or out of reach. Try again in a moment."
+    return ApiError(503, "DatabaseUnavailable", message, headers={"retry-after": "2"})
 
 
 def _token(header: str) -> str:
@@ -98,7 +121,6 @@ def _token(header: str) -> str:
 
 
 def _authorize(token: str) -> Grant:
-    close_old_connections()
     grant = tokens.check(token)
     if grant is None:
         raise _unauthorized()
@@ -111,17 +133,11 @@ def _unauthorized() -> ApiError:
 
 
 def _call(route: Route, request: Request, arguments: dict[str, UUID]) -> Response:
-    """The view, in a thread with a database connection."""
-    close_old_connections()
     try:
         return _encoded(route.view(request, **arguments))
     except IntegrityError:  # two requests at once; the constraint let one of them pass
         message = "Another request changed the same thing at the same moment. Look again before you repeat this one."
         raise ApiError(409, "Conflict", message) from None
-    except OperationalError:
-        log.warning("The database is not available.", exc_info=True)
-        message = "The database is busy or out of reach. Try again in a moment."
-        raise ApiError(503, "DatabaseUnavailable", message, headers={"retry-after": "2"}) from None
 
 
 def _encoded(response: Response) -> Response:

@@ -1,0 +1,47 @@
+"""A person at the running site, without a browser: signs in by the form and sends forms as a page does."""
+
+import html
+import re
+
+import requests
+
+from tests.site import Site
+
+TOKEN = re.compile(r'name="csrfmiddlewaretoken" value="([^"]+)"')
+FIELD = re.compile(r'<input type="hidden" name="([^"]+)" value="([^"]*)">')
+
+
+class Visitor:
+    password = "a phrase for tests"
+
+    def __init__(self, site: Site, name: str, role: str, *, sign_in: bool = True) -> None:
+        self.site, self.name = site, name
+        self.session = requests.Session()
+        site.manage("create_user", name, "--role", role, "--account", "local", "--password-stdin", stdin=self.password)
+        if sign_in:
+            assert self.sign_in().status_code == 302
+
+    def get(self, path: str) -> requests.Response:
+        return self.session.get(f"{self.site.url}{path}", timeout=60)
+
+    def post(self, path: str, fields: dict[str, str], form: str = "") -> requests.Response:
+        """Send a form; `form` is the page it stands on, where that is another."""
+        token = TOKEN.search(self.get(form or path).text)
+        assert token, f"{form or path} has no form"
+        return self._send(path, fields | {"csrfmiddlewaretoken": token[1]})
+
+    def sign_in(self) -> requests.Response:
+        return self.post("/sign-in/", {"username": self.name, "password": self.password})
+
+    def post_model(self, name: str, url: str = "http://files.example/model.bin") -> requests.Response:
+        return self.post("/accounts/local/models/new/", {"name": name, "url": url})
+
+    def send_again(self, answer: requests.Response) -> requests.Response:
+        """What the button "Send it again" of an answer does."""
+        action = re.search(r'<form method="post" action="([^"]+)">', answer.text)
+        assert action
+        fields = {name: html.unescape(value) for name, value in FIELD.findall(answer.text)}
+        return self._send(html.unescape(action[1]), fields)
+
+    def _send(self, path: str, fields: dict[str, str]) -> requests.Response:
+        return self.session.post(f"{self.site.url}{path}", data=fields, allow_redirects=False, timeout=60)
