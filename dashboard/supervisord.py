@@ -1,4 +1,4 @@
-"""supervisord, made to end with its terminal and to leave no orphan behind.
+"""supervisord, made to end with its terminal, to leave no orphan behind, and to outlive a full disk.
 
 Run by path and isolated (`python -I dashboard/supervisord.py -c FILE`): it imports neither Django nor Celery and stays
 small, for it lives as long as the site.
@@ -7,8 +7,10 @@ small, for it lives as long as the site.
 import ctypes
 import signal
 import sys
+from contextlib import suppress
+from typing import Any
 
-from supervisor import supervisord
+from supervisor import loggers, supervisord
 from supervisor.options import ServerOptions
 
 PR_SET_PDEATHSIG = 1
@@ -30,6 +32,26 @@ class Options(ServerOptions):
             libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
+def keep_quiet(handler: loggers.Handler) -> None:
+    """A log line that cannot be written is lost. supervisord would say so on stderr, which lies on the same full disk
+    where it is a file: it would first close the program's output, and then end, and the site with it."""
+
+
+def roll_over_if_possible(roll_over: Any) -> Any:
+    """The same for a new log file that cannot be begun: the next line tries again."""
+
+    def attempt(handler: loggers.RotatingFileHandler) -> None:
+        try:
+            roll_over(handler)
+        except (OSError, ValueError):  # ValueError: closed by an attempt that failed
+            with suppress(OSError):
+                handler.stream = open(handler.baseFilename, "ab")  # noqa: SIM115 - as long as the program runs
+
+    return attempt
+
+
 if __name__ == "__main__":
     supervisord.ServerOptions = Options  # main() makes its options by this name, anew on every restart
+    loggers.Handler.handleError = keep_quiet
+    loggers.RotatingFileHandler.doRollover = roll_over_if_possible(loggers.RotatingFileHandler.doRollover)
     supervisord.main()
