@@ -158,6 +158,8 @@ class Hub:
             connection.offer(event)
 
     async def _newest(self) -> Position:
+        """Raises RedisError, too, from a Redis that takes no writes (its disk is full): nothing would ever come."""
+        await self._redis.ping()
         entries = await self._redis.xrevrange(live.STREAM, count=1)
         return _position(entries[0][0].decode()) if entries else (0, 0)
 

@@ -97,9 +97,9 @@ def _rank(scope: Scope, account: str) -> int | None:
 
 async def _take(scope: Scope, body: Body) -> StoredFile:
     """Stream the file of the form to its place. Raises Refused or Gone; nothing is left behind then."""
-    form = Form(header(scope, b"content-type"))
-    incoming = await asyncio.to_thread(Incoming)
+    form, incoming = Form(header(scope, b"content-type")), None
     try:
+        incoming = await asyncio.to_thread(Incoming)
         async for part in body.parts():
             form.feed(part)
             if form.size > settings.UPLOAD_MAX_BYTES:
@@ -122,7 +122,8 @@ async def _take(scope: Scope, body: Body) -> StoredFile:
             500, "failed", "The file could not be stored. An administrator finds the reason in the log."
         ) from None
     finally:
-        await asyncio.to_thread(incoming.discard)
+        if incoming:
+            await asyncio.to_thread(incoming.discard)
 
 
 def _not_now(error: Error) -> Refused:

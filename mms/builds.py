@@ -20,6 +20,7 @@ from mms import leash, runtimes
 from mms.models import Image, Model
 
 UPLOAD = re.compile(r"/files/[0-9a-f]{64}/")  # how the dashboard's own uploads go on after FILES_URL
+NO_ROOM = 1 << 16  # bytes: the disk is so full that the builder could not even say so
 GRACE = 5.0  # seconds between SIGTERM and SIGKILL
 # Of the environment, what the build must not see. Index credentials of uv and pip are meant for it.
 SECRETIVE = re.compile(r"(?!UV_|PIP_).*(SECRET|TOKEN|PASSWORD|DATABASE_URL|REDIS_URL|BROKER)", re.IGNORECASE)
@@ -117,6 +118,9 @@ def _result(path: Path, code: int, log: Path) -> dict[str, Any]:
     try:
         result = json.loads(path.read_bytes())
     except (OSError, ValueError):
+        if shutil.disk_usage(path.parent).free < NO_ROOM:
+            message = f"No space left on device: the disk of {settings.DATA_DIR} is full. Make room, then try again."
+            raise BuildFailed("NoSpace", message, last_lines(log)) from None
         reason = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
         raise BuildFailed("BuildCrashed", f"The builder {reason} before it could say why.", last_lines(log)) from None
     if error := result.get("error"):

@@ -6,6 +6,7 @@ gets around it. For the same reason no proxy is used here: it would choose the a
 """
 
 import contextlib
+import errno
 import hashlib
 import http.client
 import ipaddress
@@ -74,7 +75,7 @@ class Fetched:
 
 
 def fetch(url: str, destination: Path, policy: Policy) -> Fetched:
-    """Stream `url` into the new file `destination`. Raises FetchError; then no file is left."""
+    """Stream `url` into the new file `destination`. Raises FetchError, OSError on a full disk; then no file is left."""
     with destination.open("xb") as file:
         try:
             return _download(url, file, policy)
@@ -139,6 +140,8 @@ def _reading(url: SplitResult, deadline: float) -> Iterator[None]:
     try:
         yield
     except (OSError, http.client.HTTPException) as error:
+        if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:  # ours, not the server's
+            raise
         if time.monotonic() >= deadline:
             raise FetchError(f"{where}: the download took too long and was stopped.") from error
         raise FetchError(f"{where}: {_reason(error)}") from error

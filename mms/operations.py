@@ -7,12 +7,14 @@ stays open for ever after a kill. All work is safe to begin again: images are st
 alone what runs already.
 """
 
+import errno
 import logging
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from uuid import UUID
 
 from celery import current_app
+from django.conf import settings
 from django.db import DatabaseError, transaction
 from django.utils import timezone
 from kombu.exceptions import OperationalError
@@ -100,6 +102,8 @@ def _work(operation: Operation, claim: claims.Claim) -> dict[str, Any]:
     except DatabaseError:
         raise  # whoever takes the lease over begins again
     except Exception as unforeseen:
+        if getattr(unforeseen, "errno", None) in {errno.ENOSPC, errno.EDQUOT}:
+            return _failed("NoSpace", f"{unforeseen}. Make room on the disk of {settings.DATA_DIR}, then try again.")
         log.exception("Operation %s failed.", operation.id)
         return _failed("ServerError", f"The server failed ({type(unforeseen).__name__}). Its log says more.")
     return {"state": State.SUCCEEDED}

@@ -101,4 +101,5 @@ class Builder:
         code = process.wait()
         path = Path(spec["result"])
         assert list(self.tmp.iterdir()) == [], "the build left something behind"
-        return Built(code, log, json.loads(path.read_bytes()) if path.exists() else {})
+        result = path.read_bytes().strip() if path.exists() else b""
+        return Built(code, log, json.loads(result) if result else {})

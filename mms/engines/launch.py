@@ -27,7 +27,7 @@ def count_start(path: str) -> None:
     with suppress(OSError, ValueError), open(path) as file:
         known, count = (int(word) for word in file.read().split())
         starts = count if known == supervisor else 0
-    with open(path, "w") as file:
+    with suppress(OSError), open(path, "w") as file:  # a full disk keeps no service down
         file.write(f"{supervisor} {starts + 1}")
 
 

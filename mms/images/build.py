@@ -11,6 +11,7 @@ import logging
 import signal
 import sys
 import tempfile
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path, PurePosixPath
@@ -31,6 +32,7 @@ from mms.unpack import UnpackError, unpack
 
 LOCAL = "oci://local"
 SCORING = Path(__file__).resolve().parent.parent / "scoring"
+RESULT_ROOM = 1 << 16  # bytes; an error has a few kB
 PLACING = "1"  # part of the keys of layers with models and assets: changes with the rules of placement
 
 
@@ -310,14 +312,31 @@ def main() -> int:
     spec = Spec.read(json.load(sys.stdin))
     log = Log()
     try:
+        spec.result.write_bytes(b" " * RESULT_ROOM)
         with tempfile.TemporaryDirectory(prefix="build-", dir=spec.tmp) as tmp:
             result = Build(spec, log, Path(tmp)).run()
     except Exception as raised:
-        error = explain(raised)
-        log.say(f"The build failed in step {log.step}: {error}")
-        result = {"error": _error(error, log)}
-    spec.result.write_text(json.dumps(result))
+        result = _failed(raised, spec, log)
+    try:
+        _report(result, spec.result)
+    except OSError as raised:
+        result = _failed(raised, spec, log)
+        with suppress(OSError):  # not even that fits: whoever started the build sees how full the disk is
+            _report(result, spec.result)
     return 1 if "error" in result else 0
+
+
+def _report(result: dict[str, Any], path: Path) -> None:
+    """Write the result into the room that was kept for it: what a build dies of may be a full disk."""
+    with path.open("r+b") as file:
+        file.write(json.dumps(result).encode())
+        file.truncate()
+
+
+def _failed(raised: Exception, spec: Spec, log: Log) -> dict[str, Any]:
+    error = explain(raised, spec.store)
+    log.say(f"The build failed in step {log.step}: {error}")
+    return {"error": _error(error, log)}
 
 
 def _error(error: BuildError, log: Log) -> dict[str, Any]:

@@ -1,5 +1,10 @@
 """How a build fails: one kind of exception for the result, made of all the others."""
 
+import errno
+import os
+import shutil
+from pathlib import Path
+
 from mms.fetch import FetchError
 from mms.images.placement import Clash
 from mms.images.registry import RegistryError
@@ -15,8 +20,10 @@ class BuildError(Exception):
         self.code, self.target = code, target
 
 
-def explain(error: Exception) -> BuildError:
-    """Any way in which a build fails, in words for people."""
+def explain(error: Exception, store: Path) -> BuildError:
+    """Any way in which a build fails, in words for people. `store` lies on the disk that the build works on."""
+    if no_room(error):
+        return BuildError("NoSpace", no_room_at(store), getattr(error, "target", ""))
     match error:
         case BuildError():
             return error
@@ -33,3 +40,21 @@ def explain(error: Exception) -> BuildError:
         case OSError():
             return BuildError("StorageFailed", f"The build could not read or write a file: {error}")
     return BuildError("InternalError", f"The builder failed: {type(error).__name__}: {error}")
+
+
+def no_room(error: BaseException | None) -> bool:
+    """Whether a full disk is behind it, whoever met it: we, or uv, which says so in its own words."""
+    while error is not None:
+        if getattr(error, "errno", None) in {errno.ENOSPC, errno.EDQUOT} or os.strerror(errno.ENOSPC) in str(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def no_room_at(place: Path) -> str:
+    """What to do about it. By now the build has taken away what it made."""
+    free = shutil.disk_usage(place).free / 1024**2
+    return (
+        f"{os.strerror(errno.ENOSPC)}: the disk of {place} is full (without this build {free:.0f} MB are free). "
+        "Make room there, then try again."
+    )

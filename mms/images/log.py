@@ -24,7 +24,8 @@ class Log:
         for line in text.splitlines():
             stamped = f"{self.seconds:8.2f} s  {line}"
             self.last.append(stamped)
-            print(stamped, flush=True)
+            with contextlib.suppress(OSError):  # the disk is full: the build says so by its result
+                print(stamped, flush=True)
 
     def detail(self, text: str) -> None:
         self.say(f"  {text}")

@@ -5,6 +5,7 @@ Only wheels are taken: building a source distribution would run code of stranger
 
 import base64
 import csv
+import errno
 import hashlib
 import io
 import os
@@ -116,12 +117,15 @@ def compile_tree(folder: Path, place: str) -> None:
     """Byte-compile `folder`, which will lie at `place` in the image, with this Python: the same bytes every time.
 
     unchecked-hash and the epoch make the result independent of times, the prefix of where it was made. What cannot be
-    compiled (a template with a .py ending) stays as it is.
+    compiled (a template with a .py ending) stays as it is. Raises OSError on a full disk.
     """
-    command = [sys.executable, "-m", "compileall", "-q", "-q", "-j0", "--invalidation-mode=unchecked-hash"]
+    command = [sys.executable, "-m", "compileall", "-q", "-j0", "--invalidation-mode=unchecked-hash"]
     command += ["-s", str(folder.absolute()), "-p", place, str(folder.absolute())]
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-    subprocess.run(command, env=environment | {"SOURCE_DATE_EPOCH": "0"}, stdout=subprocess.DEVNULL, check=False)
+    environment["SOURCE_DATE_EPOCH"] = "0"
+    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
+    if f"[Errno {errno.ENOSPC}]".encode() in done.stdout:  # else the layer would be kept, without what did not fit
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
 
 
 def forget_machine(folder: Path) -> None:

@@ -39,6 +39,7 @@ class Api:
     """One hosting account over the REST API."""
 
     def __init__(self, site: Site, files_url: str) -> None:
+        self.site = site
         self.base = f"{site.url}/api/subscriptions/local/resourceGroups/local/hostingAccounts/local"
         self.token = site.manage("create_token", "--account", "local")
         self.files_url = files_url
