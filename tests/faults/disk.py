@@ -23,14 +23,13 @@ class Disk:
     def fill(self, leave: int = 0) -> None:
         """Leave so many bytes free, rounded down to pages; with 0, not one more page can be had."""
         self.clear()
-        with self._fillers[0].open("wb") as file:
+        with self._fillers[0].open("wb") as file, suppress(OSError):  # others write meanwhile
             if self.free > leave:
                 os.posix_fallocate(file.fileno(), 0, self.free - leave)
         if not leave:
             self._take_the_rest()
 
     def _take_the_rest(self) -> None:
-        """What was freed between the look and the act."""
         with self._fillers[1].open("wb", buffering=0) as file, suppress(OSError):
             while file.write(bytes(4096)):
                 pass

@@ -118,15 +118,16 @@ def test_a_program_goes_on_while_nothing_of_its_log_can_be_written(tmp_path: Pat
         config.write_text(
             f"[supervisord]\nnodaemon=true\nsilent=true\nlogfile={disk.folder}/supervisord.log\n"
             f"pidfile={tmp_path}/pid\n[program:talk]\ncommand={sys.executable} {script}\nredirect_stderr=true\n"
-            f"stdout_logfile={log}\nstdout_logfile_maxbytes=200KB\nstdout_logfile_backups=1\nstartsecs=0\n"
+            f"stdout_logfile={log}\nstdout_logfile_maxbytes=20KB\nstdout_logfile_backups=1\nstartsecs=0\n"
         )
         command = [sys.executable, "-I", str(ROOT / "dashboard" / "supervisord.py"), "-c", str(config)]
         with (disk.folder / "stderr").open("wb") as stderr:
             supervisor = psutil.Popen(command, stdout=stderr, stderr=stderr)
         try:
             (program,) = wait_until(lambda: supervisor.children() if log.exists() else [], 10, "the program")
-            disk.fill()
-            time.sleep(3)
+            for _ in range(40):  # until it is full in the middle of a rotation, too
+                disk.fill()
+                time.sleep(0.1)
             assert supervisor.is_running()
             assert supervisor.children() == [program]
             disk.clear()
