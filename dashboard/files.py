@@ -1,5 +1,6 @@
 """Uploaded files: kept by their sha256 under FILES_DIR, and the addresses under which the MMS fetches them."""
 
+import fcntl
 import os
 import re
 import tempfile
@@ -7,6 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from typing import BinaryIO
 from urllib.parse import quote
 
 from django.conf import settings
@@ -16,6 +18,7 @@ from django.utils.crypto import constant_time_compare, salted_hmac
 DIGEST = re.compile(r"[0-9a-f]{64}")
 SALT = "dashboard.files"
 NAME_MAX_LENGTH = 120
+PREFIX = "upload-"  # of temporary files
 _SECRET = re.compile(r"(/files/[0-9a-f]{64}/[^\s?\"'<>]*\?key=)[0-9a-f]+")
 
 
@@ -88,13 +91,38 @@ def safe_name(name: str) -> str:
     return clean[:NAME_MAX_LENGTH] or "file"
 
 
+def _begin() -> tuple[BinaryIO, Path]:
+    """A new temporary file, locked as long as it is open: what is not locked was left behind by a killed process."""
+    while True:
+        descriptor, name = tempfile.mkstemp(prefix=PREFIX, dir=settings.TMP_DIR)
+        if _lock(descriptor) and Path(name).exists():  # else somebody cleared it away just before it was locked
+            return os.fdopen(descriptor, "wb"), Path(name)
+        os.close(descriptor)
+
+
+def clear_abandoned() -> None:
+    """Remove the uploads that a killed web process did not bring to an end."""
+    for path in settings.TMP_DIR.glob(f"{PREFIX}*"):
+        with suppress(FileNotFoundError), path.open("rb") as file:
+            if _lock(file.fileno()):
+                path.unlink()
+
+
+def _lock(descriptor: int) -> bool:
+    """Take the lock of an open file, unless another holds it."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
 class Incoming:
     """A file on its way in: a temporary file beside the kept ones, until `keep` or `discard`. Every call may block."""
 
     def __init__(self) -> None:
-        descriptor, name = tempfile.mkstemp(prefix="upload-", dir=settings.TMP_DIR)
-        self._file = os.fdopen(descriptor, "wb")
-        self._path = Path(name)
+        clear_abandoned()
+        self._file, self._path = _begin()
         self._hash = sha256()
         self.size = 0
 

@@ -39,6 +39,7 @@ QUEUE_LENGTH = 500  # events a slow reader may lag behind
 REPLAY_LENGTH = 1000  # events; whoever missed more fetches the rows anew
 CONNECTIONS_PER_USER = 20  # in one web process
 BLOCK_SECONDS = 5  # of one question to Redis
+ALIVE = b"event: alive\ndata: {}\n\n"  # an event, for a page sees no comment: silence tells it that it was cut off
 HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-store"),
@@ -321,8 +322,9 @@ async def _write(connection: Connection, missed: list[Event], upto: Position, se
     while True:
         event_or_none = await connection.next()
         if event_or_none is None:
-            await _send(send, b":\n\n")
-        elif event_or_none.position > upto:
+            await _send(send, ALIVE)
+        elif event_or_none.position > upto or not event_or_none.account_id:
+            upto = min(upto, event_or_none.position)  # a Redis that was emptied begins anew
             await _send(send, event_or_none.text)
 
 

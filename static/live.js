@@ -9,8 +9,9 @@
   const outermost = "[data-refresh]:not([data-refresh] [data-refresh])"; // a list fetches its rows with itself
   const wanted = new Set();
   const believedUntil = new WeakMap(); // badge -> milliseconds since the page was loaded
+  const SILENCE = 25000; // the server says something every 10 s; a connection that was cut on the way may seem open
   let position = rendered || "0";
-  let source, polling, retry, patience, refreshing;
+  let source, polling, retry, patience, refreshing, silence;
   let anyAt = 0;
 
   function mark(state) {
@@ -60,6 +61,14 @@
     }
   }
 
+  function heard() {
+    clearTimeout(silence);
+    silence = setTimeout(() => {
+      disconnect();
+      connect();
+    }, SILENCE);
+  }
+
   function onBadge(event) {
     position = event.lastEventId;
     const { key, html, refresh: keys } = JSON.parse(event.data);
@@ -107,6 +116,8 @@
     clearTimeout(retry);
     catchUp();
     source = new EventSource(`${stream}?position=${encodeURIComponent(position)}`);
+    heard();
+    for (const name of ["alive", "badge", "resync", "live"]) source.addEventListener(name, heard);
     source.onerror = onError;
     source.addEventListener("badge", onBadge);
     source.addEventListener("resync", onResync);
@@ -121,6 +132,7 @@
 
   function disconnect() {
     stopWaiting();
+    clearTimeout(silence);
     poll(false);
     source?.close();
     source = undefined;

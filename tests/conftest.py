@@ -1,5 +1,6 @@
 """Fixtures for every test: real servers, nothing patched."""
 
+import os
 import shutil
 import subprocess
 import time
@@ -8,6 +9,7 @@ from collections.abc import Iterator
 import pytest
 import redis
 from django.conf import settings
+from playwright.sync_api import Browser, sync_playwright
 
 from dashboard.supervision import redis_server as redis_binary
 from tests.site import Site
@@ -50,6 +52,17 @@ def redis_server() -> Iterator[redis.Redis]:
     yield client
     server.terminate()
     server.wait(10)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """A headless Chromium."""
+    # The loop that Playwright runs in this thread would make Django refuse the database to later tests.
+    os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "true"
+    with sync_playwright() as playwright:
+        running = playwright.chromium.launch(executable_path=chromium(), args=["--no-sandbox"])
+        yield running
+        running.close()
 
 
 @pytest.fixture

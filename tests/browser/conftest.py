@@ -1,30 +1,18 @@
-"""A headless Chromium, and people signed in with it at the running site."""
+"""People signed in with a headless Chromium at the running site."""
 
-import os
 import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
-from tests.conftest import chromium
 from tests.site import Site
 
 PASSWORD = "a phrase for tests"
 # A 422 is an answer like any other, and htmx calls it an error when a newer request replaces an older one.
 EXPECTED = re.compile("Failed to load resource|htmx:(sendAbort|afterRequest)")
 SECONDS = 1000  # of the milliseconds that Playwright counts in
-
-
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Browser]:
-    # The loop that Playwright runs in this thread would make Django refuse the database to later tests.
-    os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "true"
-    with sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=chromium(), args=["--no-sandbox"])
-        yield running
-        running.close()
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import html
 import re
+import socket
 
 import requests
 
@@ -45,3 +46,24 @@ class Visitor:
 
     def _send(self, path: str, fields: dict[str, str]) -> requests.Response:
         return self.session.post(f"{self.site.url}{path}", data=fields, allow_redirects=False, timeout=60)
+
+    def upload(self, content: bytes) -> None:
+        """Keep a file, as the script of the page does."""
+        answer = self.session.post(
+            f"{self.site.url}/uploads/?account=local",
+            files={"file": ("file.bin", content)},
+            headers={"Sec-Fetch-Site": "same-origin"},
+            timeout=60,
+        )
+        assert answer.status_code == 201, answer.text
+
+    def begin(self, path: str, content_type: str, length: int, part: bytes) -> socket.socket:
+        """A POST whose body does not come to its end: only `part` is sent."""
+        connection = socket.create_connection(("127.0.0.1", self.site.port))
+        cookies = "; ".join(f"{cookie.name}={cookie.value}" for cookie in self.session.cookies)
+        head = (
+            f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1:{self.site.port}\r\nCookie: {cookies}\r\n"
+            f"Sec-Fetch-Site: same-origin\r\nContent-Type: {content_type}\r\nContent-Length: {length}\r\n\r\n"
+        )
+        connection.sendall(head.encode() + part)
+        return connection

@@ -86,6 +86,10 @@ class Reader:
         self.response = self._connection.getresponse()
         self.status = self.response.status
 
+    def wait_longer(self, seconds: float) -> None:
+        """Than five seconds for the next line."""
+        self.response.fp.raw._sock.settimeout(seconds)  # type: ignore[union-attr]
+
     def __enter__(self) -> "Reader":
         return self
 
@@ -94,13 +98,11 @@ class Reader:
         self.response.close()
 
     def next(self) -> dict[str, Any]:
-        """The next event: id, event, data; {} at the end of the stream. Heartbeats have the event "heartbeat"."""
+        """The next event: id, event, data; {} at the end of the stream. Heartbeats are events called "alive"."""
         event: dict[str, Any] = {}
         while line := self.response.readline().decode():
             line = line.rstrip("\n")
-            if line.startswith(":"):
-                event["event"] = "heartbeat"
-            elif not line and "event" in event:
+            if not line and "event" in event:
                 return event
             elif line and not line.startswith("retry"):
                 name, _, value = line.partition(": ")
@@ -284,8 +286,8 @@ def test_a_silent_stream_is_kept_alive_by_heartbeats(
     monkeypatch.setattr(stream, "HEARTBEAT_SECONDS", 0.2)
     with Reader(server, viewer, live.position()) as reader:
         reader.until_live()
-        assert reader.next()["event"] == "heartbeat"
-        assert reader.next()["event"] == "heartbeat"
+        assert reader.next()["event"] == "alive"
+        assert reader.next()["event"] == "alive"
 
 
 def test_one_person_cannot_take_all_connections(
