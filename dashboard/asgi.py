@@ -16,12 +16,14 @@ os.environ.setdefault("DATABASE_TIMEOUT", "5")
 from django.conf import settings
 from django.core.asgi import get_asgi_application
 
+from dashboard.page_bodies import Bounded
+
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-pages = cast(Application, get_asgi_application())
+pages: Application = Bounded(cast(Application, get_asgi_application()))
 
 
 def _parts() -> dict[str, Application]:

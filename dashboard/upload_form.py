@@ -1,6 +1,7 @@
 """The form that an upload comes in, read while it arrives: what is taken of it, and why it may be refused."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from contextlib import suppress
 from typing import Any
@@ -9,8 +10,11 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Application = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
 
 PAUSE_SECONDS = 60.0  # a client may be silent this long while it sends
+SLOWEST = 1000.0  # bytes a second, after the first minute: who drips holds a connection and a file for ever
 LINGER_SECONDS = 2.0  # what still comes in after a refusal is thrown away this long, so that the refusal is read
 FORM_BYTES = 16 * 1024  # of the form around the file
 
@@ -35,13 +39,15 @@ class Body:
         self._more = True
 
     async def parts(self) -> AsyncIterator[bytes]:
-        """What has not been read yet. Raises Gone when the client leaves or falls silent."""
+        """What has not been read yet. Raises Gone when the client leaves, Refused when it is silent or too slow."""
+        latest = time.monotonic() + PAUSE_SECONDS
         while self._more:
             try:
-                async with asyncio.timeout(PAUSE_SECONDS):
+                async with asyncio.timeout(max(0.0, min(PAUSE_SECONDS, latest - time.monotonic()))):
                     message = await self._receive()
             except TimeoutError:
-                raise Gone from None
+                raise Refused(408, "failed", "It came too slowly, so nothing was stored. Send it again.") from None
+            latest += len(message.get("body", b"")) / SLOWEST
             if message["type"] == "http.disconnect":
                 raise Gone
             self._more = message.get("more_body", False)
@@ -50,7 +56,7 @@ class Body:
 
     async def throw_away(self) -> None:
         """Read what still comes, for a while: a connection closed on a client that sends loses it the answer."""
-        with suppress(TimeoutError, Gone):
+        with suppress(TimeoutError, Gone, Refused):
             async with asyncio.timeout(LINGER_SECONDS):
                 async for _ in self.parts():
                     pass

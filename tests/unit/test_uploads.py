@@ -20,7 +20,7 @@ from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.test import Client
 
-from dashboard import files, uploads
+from dashboard import files, upload_form, uploads
 from dashboard.models import Membership, Role
 from deployments.models import HostingAccount
 from tests.asgi_server import Server
@@ -384,3 +384,29 @@ def test_two_gigabytes_pass_both_ways_within_little_memory(scientist: str, tmp_p
         shutil.rmtree(tmp_path)  # pytest would keep the two gigabytes of the last three runs
     assert peak < 300 * 1024**2, f"{peak / 1024**2:.0f} MB"
     print(f"peak {peak / 1024**2:.0f} MB")
+
+
+def test_who_sends_a_byte_now_and_then_is_told_off_and_leaves_nothing(
+    server: Server, scientist: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(upload_form, "PAUSE_SECONDS", 1.0)
+    told = headers(server, scientist, Content_Type="multipart/form-data; boundary=x", Content_Length="1000")
+    lines = ["POST /uploads/?account=team HTTP/1.1", f"Host: 127.0.0.1:{server.port}"]
+    lines += [f"{name}: {value}" for name, value in told.items()]
+    begun = '--x\r\nContent-Disposition: form-data; name="file"; filename="m.bin"\r\n\r\n'
+    with socket.create_connection(("127.0.0.1", server.port)) as connection:
+        connection.settimeout(0.2)
+        connection.sendall(("\r\n".join(lines) + "\r\n\r\n" + begun).encode())
+        assert drip(connection, 5) == b"HTTP/1.1 408 Request Timeout"
+
+
+def drip(connection: socket.socket, seconds: float) -> bytes:
+    """Send a byte five times a second until something is answered; its first line."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        connection.sendall(b"-")
+        try:
+            return connection.recv(1000).partition(b"\r\n")[0]
+        except TimeoutError:
+            continue
+    return b""
