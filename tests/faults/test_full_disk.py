@@ -182,7 +182,7 @@ def stream_status(ann: Visitor) -> int:
 
 
 @pytest.mark.slow
-def test_a_site_whose_disk_was_full_for_a_minute_goes_on_by_itself_and_has_lost_nothing(tmp_path: Path) -> None:
+def test_a_site_whose_disk_was_full_goes_on_by_itself_and_has_lost_nothing(tmp_path: Path) -> None:
     with running_files() as served, small_disk(Path("/tmp") / f"d{os.getpid()}", 400) as disk:
         serve(served)
         site = Site(disk.folder / "data", MMS_FETCH_ALLOW_PRIVATE="true")
@@ -208,7 +208,7 @@ def go_through_a_full_disk(site: Site, disk: Disk, api: Api) -> None:
     disk.fill()
     full_since = time.monotonic()
     told: list[tuple[int, int]] = []
-    while time.monotonic() - full_since < 60:
+    while time.monotonic() - full_since < 45:
         told.append((ann.get("/accounts/local/models/").status_code, ann.post_model(f"full-{len(told)}").status_code))
         assert score(uri, key) == 200
         if len(told) == 5:
