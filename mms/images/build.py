@@ -315,6 +315,9 @@ def main() -> int:
         spec.result.write_bytes(b" " * RESULT_ROOM)
         with tempfile.TemporaryDirectory(prefix="build-", dir=spec.tmp) as tmp:
             result = Build(spec, log, Path(tmp)).run()
+    except SystemExit:  # told to stop
+        spec.result.unlink(missing_ok=True)
+        raise
     except Exception as raised:
         result = _failed(raised, spec, log)
     try:
