@@ -4,7 +4,8 @@ import fcntl
 import os
 import re
 import tempfile
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -42,12 +43,37 @@ class StoredFile:
 
 
 def stored(token: str) -> StoredFile | None:
-    """The file that `token` stands for; None when the token is forged or the file is gone."""
+    """The file that `token` stands for; None when the token is forged or the file is gone.
+
+    One that is there counts as new again: no row may refer to it before a form is sent.
+    """
     try:
         file = StoredFile(*signing.loads(token, salt=SALT))
     except (signing.BadSignature, TypeError):
         return None
-    return file if path_of(file.sha256).is_file() else None
+    try:
+        with _lock(fcntl.LOCK_SH):
+            os.utime(path_of(file.sha256))
+    except FileNotFoundError:
+        return None
+    return file
+
+
+def remove(path: Path, before: float) -> bool:
+    """Delete a kept file for which nothing has asked since then (Unix time); whether it was. Nobody may refer to it."""
+    with _lock(fcntl.LOCK_EX):
+        if path.stat().st_mtime >= before:
+            return False
+        path.unlink()
+    return True
+
+
+@contextmanager
+def _lock(kind: int) -> Iterator[None]:
+    """Keeps apart who deletes files and who says that one is wanted."""
+    with (settings.FILES_DIR / ".lock").open("a") as file:
+        fcntl.flock(file, kind)
+        yield
 
 
 def path_of(digest: str) -> Path:
@@ -141,7 +167,8 @@ class Incoming:
         file = StoredFile(self._hash.hexdigest(), safe_name(name), self.size)
         place = path_of(file.sha256)
         place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        os.replace(self._path, place)
+        with _lock(fcntl.LOCK_SH):
+            os.replace(self._path, place)
         return file
 
     def discard(self) -> None:

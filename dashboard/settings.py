@@ -24,6 +24,14 @@ def env_int(name: str, default: int) -> int:
         raise ImproperlyConfigured(f"{name} must be a whole number, not {text!r}.") from None
 
 
+def env_days(name: str, default: int, least: int) -> int:
+    """The environment variable `name` as a number of days, no fewer than `least` and at most a hundred years."""
+    days = env_int(name, default)
+    if not least <= days <= 36500:
+        raise ImproperlyConfigured(f"{name} must be a number of days between {least} and 36500, not {days}.")
+    return days
+
+
 def env_bool(name: str, default: bool) -> bool:
     """The environment variable `name` as a bool: 1/true/yes/on or 0/false/no/off."""
     text = os.environ.get(name, "").strip().lower()
@@ -288,6 +296,11 @@ LOGGING = {
     "loggers": {"django.request": {"level": "ERROR"}},
 }
 
+# --- how long things are kept (docs/operations.md says what grows, and where it stops) -----------------------------
+# No fewer than 7 days: an operation at the MMS is also what makes the same request, sent again, have one effect.
+KEEP_OPERATIONS_DAYS = env_days("KEEP_OPERATIONS_DAYS", 365, least=7)
+KEEP_LOGS_DAYS = env_days("KEEP_LOGS_DAYS", 90, least=1)
+
 # --- limits of the dashboard --------------------------------------------------------------------------------------
 UPLOAD_MAX_BYTES = env_int("UPLOAD_MAX_BYTES", 10 * 1024**3)
 
@@ -297,6 +310,7 @@ MMS_UNPACK_MAX_BYTES = env_int("MMS_UNPACK_MAX_BYTES", 20 * 1024**3)
 MMS_FETCH_ALLOW_PRIVATE = env_bool("MMS_FETCH_ALLOW_PRIVATE", False)  # FILES_URL's own origin is always allowed
 MMS_BUILD_TIMEOUT = env_int("MMS_BUILD_TIMEOUT", 1800)  # seconds
 MMS_BUILDS = env_int("MMS_BUILDS", 2)  # image builds at a time
+MMS_CACHE_MAX_BYTES = env_int("MMS_CACHE_MAX_BYTES", 10 * 1024**3)  # of downloaded packages; beyond, it is emptied
 MMS_BASE_IMAGE = os.environ.get("MMS_BASE_IMAGE", "")  # e.g. registry.example/python:3.11-slim; none by default
 MMS_SCORING_PROCESSES = env_int("MMS_SCORING_PROCESSES", 1)  # per service
 MMS_INIT_TIMEOUT = env_int("MMS_INIT_TIMEOUT", 120)  # seconds

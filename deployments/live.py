@@ -152,6 +152,7 @@ def note_interest(what: str) -> None:
         pipe = connection.pipeline(transaction=False)
         pipe.zadd("interest", {what: now + INTEREST_LIFE})
         pipe.zremrangebyscore("interest", 0, now)
+        pipe.expire("interest", INTEREST_LIFE)
         pipe.execute()
 
     volatile.attempt(write, fallback=None)

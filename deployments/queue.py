@@ -3,12 +3,14 @@
 import logging
 
 from celery import current_app
+from django.conf import settings
 from kombu.exceptions import OperationalError
 
 from deployments import volatile
 from deployments.models import Operation
 
 log = logging.getLogger(__name__)
+LONGEST = 1000  # messages in the queue; whoever works through those looks at what is due anyway
 
 
 def hint(operation: Operation) -> None:
@@ -23,7 +25,8 @@ def hint_refresh() -> None:
 
 def _send(task: str, *arguments: str) -> None:
     # Asked first, for kombu itself retries a lost connection for seconds, whatever it is told.
-    if not volatile.attempt(lambda connection: connection.ping(), fallback=False):
+    length = volatile.attempt(lambda connection: connection.llen(settings.CELERY_TASK_DEFAULT_QUEUE), fallback=None)
+    if length is None or length >= LONGEST:
         return
     try:
         current_app.send_task(task, arguments, retry=False, ignore_result=True)

@@ -2,7 +2,7 @@
 
 from celery import shared_task
 
-from deployments import dispatch, follow, mirror, volatile
+from deployments import dispatch, follow, mirror, retention, volatile
 
 
 @shared_task(name="deployments.send_operation")
@@ -30,3 +30,8 @@ def refresh_mirrors() -> None:
 def answer(key: str) -> None:
     """Show whoever sent it that this queue is worked on."""
     volatile.attempt(lambda link: link.set(key, 1, ex=60), fallback=None)
+
+
+@shared_task(name="deployments.prune")
+def prune() -> None:
+    retention.prune()

@@ -17,3 +17,12 @@ def locked(path: Path, wait: bool = True) -> Iterator[bool]:
             yield False
         else:
             yield True  # closing the file gives the lock back
+
+
+@contextmanager
+def shared(path: Path) -> Iterator[None]:
+    """Hold the lock file `path` beside others who do so too; waits while somebody holds it alone (`locked`)."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with path.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_SH)
+        yield

@@ -4,7 +4,7 @@ from typing import Any
 
 from celery import shared_task
 
-from mms import operations, services
+from mms import operations, retention, services
 
 
 @shared_task(name="mms.run_operation")
@@ -27,3 +27,8 @@ def answer(self: Any, key: str) -> None:
     """Show whoever sent it that this queue is worked on: by a word in the broker, the only place both sides know."""
     with self.app.connection_for_write() as connection:
         connection.default_channel.client.set(key, 1, ex=60)
+
+
+@shared_task(name="mms.prune")
+def prune() -> None:
+    retention.prune()

@@ -66,7 +66,7 @@ def parse_reference(text: str) -> Reference:
 def pull(text: str, platform: str, store: Store, credentials: Credentials) -> Base:
     """The base image `text` for `platform`, its blobs in the store. Raises RegistryError."""
     wanted = parse_reference(text)
-    note = store.root / "known" / f"base-{sha256(f'{text} {platform}'.encode()).hexdigest()}.json"
+    note = note_of(text, platform, store)
     if (base := _kept(note, store)) and (wanted.reference.startswith("sha256:") or _age(note) < FRESH):
         return base
     own = split_location(credentials.location)[0] == split_location(wanted.location)[0]
@@ -82,6 +82,11 @@ def pull(text: str, platform: str, store: Store, credentials: Credentials) -> Ba
         raise RegistryError(f"The base image {text} is not made for {platform}.")
     replace_file(note, dump({"layers": base.layers, "config": base.config}))
     return base
+
+
+def note_of(text: str, platform: str, store: Store) -> Path:
+    """Where it is noted which blobs are the base image `text`."""
+    return store.root / "known" / f"base-{sha256(f'{text} {platform}'.encode()).hexdigest()}.json"
 
 
 def _for_platform(registry: Registry, wanted: Reference, platform: str) -> dict[str, Any]:

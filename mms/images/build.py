@@ -313,7 +313,7 @@ def main() -> int:
     log = Log()
     try:
         spec.result.write_bytes(b" " * RESULT_ROOM)
-        with tempfile.TemporaryDirectory(prefix="build-", dir=spec.tmp) as tmp:
+        with Store(spec.store).used(), tempfile.TemporaryDirectory(prefix="build-", dir=spec.tmp) as tmp:
             result = Build(spec, log, Path(tmp)).run()
     except SystemExit:  # told to stop
         spec.result.unlink(missing_ok=True)

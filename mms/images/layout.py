@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from mms.images.layers import Layer, unpack_layer, write_layer
-from mms.locks import locked
+from mms.locks import locked, shared
 
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 CONFIG = "application/vnd.oci.image.config.v1+json"
@@ -64,6 +64,17 @@ class Store:
             if not (self.oci / "oci-layout").exists():
                 replace_file(self.oci / "index.json", dump({"schemaVersion": 2, "mediaType": INDEX, "manifests": []}))
                 replace_file(self.oci / "oci-layout", dump({"imageLayoutVersion": "1.0.0"}))
+
+    # --- who is here ----------------------------------------------------------------------------------------------
+
+    def used(self) -> AbstractContextManager[None]:
+        """Held by who relies on something in the store that no image refers to yet, a build for its whole life:
+        nothing is taken away meanwhile. Waits while somebody is `alone`, which is never for long."""
+        return shared(self.root / "used.lock")
+
+    def alone(self) -> AbstractContextManager[bool]:
+        """Held by who takes things away: nobody uses the store meanwhile. Yields False, at once, if somebody does."""
+        return locked(self.root / "used.lock", wait=False)
 
     # --- blobs ----------------------------------------------------------------------------------------------------
 
@@ -107,6 +118,13 @@ class Store:
             if entry["annotations"][REF_NAME] == image_id:
                 return entry["digest"]
         raise Missing(f"Image {image_id} is not in the store of this machine.")
+
+    def forget(self, image_ids: set[str]) -> None:
+        """Take these names away; what they named stays."""
+        with self._locked():
+            index = json.loads((self.oci / "index.json").read_bytes())
+            kept = [entry for entry in index["manifests"] if entry["annotations"][REF_NAME] not in image_ids]
+            replace_file(self.oci / "index.json", dump({**index, "manifests": kept}))
 
     def manifest(self, digest: str) -> dict[str, Any]:
         """The manifest with this digest. Raises Missing."""
@@ -162,6 +180,10 @@ class Store:
 
         Raises Missing where the image, or a layer of it, is not in the store.
         """
+        with self.used():
+            return self._assemble(digest)
+
+    def _assemble(self, digest: str) -> Assembled:
         config = self.config(digest)
         layers = self._ours(digest, config)
         root = self.root / "rootfs" / digest.removeprefix("sha256:")

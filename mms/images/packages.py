@@ -100,6 +100,13 @@ class Installer:
             raise Failed(_reason(list(lines)) or f"uv ended with code {process.returncode}.")
 
 
+def tidy(cache: Path) -> None:
+    """Let uv drop what is dangling in its cache below `cache`. Only while no build runs: uv would wait for it."""
+    if (cache / "uv").exists():
+        command = [_uv_binary(), "cache", "prune", "--quiet", "--no-config", "--offline"]
+        subprocess.run(command, env={"UV_CACHE_DIR": str(cache / "uv")}, check=False, timeout=60)
+
+
 def _reason(lines: list[str]) -> str:
     """Why uv failed, in its words: from where it says "error", with the causes in the same sentence."""
     start = next((at for at, line in enumerate(lines) if line.startswith("error: ")), 0)
