@@ -14,7 +14,7 @@ from typing import Any
 from django.conf import settings
 from django.contrib.sessions.models import Session
 from django.db import transaction
-from django.db.models import Exists, OuterRef, Q, QuerySet
+from django.db.models import Exists, Max, OuterRef, Q, QuerySet
 from django.utils import timezone
 
 from deployments import volatile
@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 EVERY = 3600  # seconds between two looks at everything
 SECONDS = 10.0  # of work at a time
 BATCH = 500  # rows in one transaction
-PAUSE = 0.05  # seconds between two transactions: SQLite hands its lock to whoever happens to ask
+PAUSE = 0.15  # seconds between two transactions: who waits for SQLite's lock asks for it every 0.1 s
 # In this order, for each is referred to by rows of the one before it; with the name of that reference.
 ROWS: dict[type[Any], str] = {Service: "", Image: "services", Manifest: "images", RegisteredModel: "manifests"}
 
@@ -40,16 +40,18 @@ def prune() -> None:
 def delete_old(deadline: float = float("inf")) -> bool:
     """The same at once, until time.monotonic() is `deadline`; whether everything was done by then."""
     before = timezone.now() - timedelta(days=settings.KEEP_OPERATIONS_DAYS)
-    return all(_delete(rows, deadline) for rows in (_operations(before), *_rows(before), _sessions()))
+    old = ((rows, rows.values_list("pk", flat=True)) for rows in (*_rows(before), _sessions()))
+    return all(_delete(rows, list(keys), deadline) for rows, keys in (_operations(before), *old))
 
 
-def _operations(before: datetime) -> QuerySet[Operation]:
-    """Those that ended before then and were followed by another one of the same row."""
-    later = Operation.objects.filter(requested_at__gt=OuterRef("requested_at"))
-    followed = Q()
-    for noun in NOUN.values():
-        followed |= Q(Exists(later.filter(**{noun: OuterRef(noun)})))
-    return Operation.objects.filter(followed, state__in=TERMINAL, finished_at__lt=before)
+def _operations(before: datetime) -> tuple[QuerySet[Operation], list[Any]]:
+    """Those that ended before then, and the keys of those of them that were followed by another of the same row."""
+    nouns = NOUN.values()
+    ended = Operation.objects.filter(state__in=TERMINAL, finished_at__lt=before)
+    newest = Operation.objects.order_by().values_list(*nouns).annotate(newest=Max("requested_at"))
+    at_of = {tuple(row): at for *row, at in newest}  # not a subquery: that looks through a row's operations for each
+    found = ended.values_list(*nouns, "requested_at", "pk")
+    return ended, [key for *row, at, key in found if at < at_of[tuple(row)]]
 
 
 def _rows(before: datetime) -> Iterator[QuerySet[Any]]:
@@ -66,9 +68,8 @@ def _sessions() -> QuerySet[Session]:
     return Session.objects.filter(expire_date__lt=timezone.now())
 
 
-def _delete(rows: QuerySet[Any], deadline: float) -> bool:
-    """Delete the rows, batch by batch; whether that was done before the deadline."""
-    keys = list(rows.values_list("pk", flat=True))  # once: finding them takes longer than deleting some
+def _delete(rows: QuerySet[Any], keys: list[Any], deadline: float) -> bool:
+    """Delete those of the rows that have these keys, batch by batch; whether that was done before the deadline."""
     count = done = 0
     while done < len(keys) and time.monotonic() < deadline:
         with transaction.atomic():

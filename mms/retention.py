@@ -16,7 +16,7 @@ from typing import Any
 
 from django.conf import settings
 from django.db import transaction
-from django.db.models import Exists, OuterRef, Q, QuerySet
+from django.db.models import Exists, Max, OuterRef, Q, QuerySet
 from django.utils import timezone
 
 from mms import builds
@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 EVERY = 3600  # seconds between two looks at everything
 SECONDS = 10.0  # of work at a time
 BATCH = 500  # rows in one transaction
-PAUSE = 0.05  # seconds between two transactions: SQLite hands its lock to whoever happens to ask
+PAUSE = 0.15  # seconds between two transactions: who waits for SQLite's lock asks for it every 0.1 s
 
 
 def prune() -> None:
@@ -45,7 +45,8 @@ def prune() -> None:
 def delete_old(deadline: float = float("inf")) -> bool:
     """The same at once, until time.monotonic() is `deadline`; whether everything was done by then."""
     before = timezone.now() - timedelta(days=settings.KEEP_OPERATIONS_DAYS)
-    if not all(_delete(rows, deadline) for rows in _rows(before)):
+    old = ((rows, rows.values_list("pk", flat=True)) for rows in _rows(before))
+    if not all(_delete(rows, list(keys), deadline) for rows, keys in (_operations(before), *old)):
         return False
     _delete_logs(time.time() - settings.KEEP_LOGS_DAYS * 86400)
     _delete_routes()
@@ -56,12 +57,17 @@ def delete_old(deadline: float = float("inf")) -> bool:
 # --- rows ---------------------------------------------------------------------------------------------------------
 
 
+def _operations(before: datetime) -> tuple[QuerySet[Operation], list[Any]]:
+    """Those that ended before then, and the keys of those of them that were followed by another of the same row."""
+    ended = Operation.objects.filter(state__in=TERMINAL, ended_at__lt=before)
+    newest = Operation.objects.values_list("image", "service").annotate(newest=Max("created_at"))
+    at_of = {(image, service): at for image, service, at in newest}
+    found = ended.values_list("image", "service", "created_at", "pk")
+    return ended, [key for image, service, at, key in found if at < at_of[image, service]]
+
+
 def _rows(before: datetime) -> Iterator[QuerySet[Any]]:
     """What was over before then, in an order in which nothing refers to what comes later."""
-    ended = Operation.objects.filter(state__in=TERMINAL, ended_at__lt=before)
-    later = Operation.objects.filter(created_at__gt=OuterRef("created_at"))
-    followed = Exists(later.filter(service=OuterRef("service"))) | Exists(later.filter(image=OuterRef("image")))
-    yield ended.filter(followed)
     newer = Revision.objects.filter(service=OuterRef("service"), number__gt=OuterRef("number"))  # numbers go on from it
     yield Revision.objects.filter(
         Exists(newer), operations=None, state__in=["stopped", "failed"], stopped_at__lt=before
@@ -73,9 +79,8 @@ def _rows(before: datetime) -> Iterator[QuerySet[Any]]:
     yield unbuilt.exclude(Exists(recent.filter(image=OuterRef("pk"))))
 
 
-def _delete(rows: QuerySet[Any], deadline: float) -> bool:
-    """Delete the rows, batch by batch; whether that was done before the deadline."""
-    keys = list(rows.values_list("pk", flat=True))  # once: finding them takes longer than deleting some
+def _delete(rows: QuerySet[Any], keys: list[Any], deadline: float) -> bool:
+    """Delete those of the rows that have these keys, batch by batch; whether that was done before the deadline."""
     count = done = 0
     while done < len(keys) and time.monotonic() < deadline:
         with transaction.atomic():
