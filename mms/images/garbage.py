@@ -53,9 +53,8 @@ def find(store: Store, keep: Keep) -> Unused:
 def take(store: Store, unused: Unused, keep: Keep, trash: Path) -> Unused:
     """Move it all into the folder `trash`, which lies in the store; where it is now. For who is alone in the store."""
     store.forget({entry["annotations"][REF_NAME] for entry in _index(store)} - keep.images)
-    return {
-        kind: [path.rename(trash / f"{kind}-{at}") for at, path in enumerate(paths)] for kind, paths in unused.items()
-    }
+    moved = {kind: [path for path in paths if path != trash] for kind, paths in unused.items()}
+    return {kind: [path.rename(trash / f"{kind}-{at}") for at, path in enumerate(moved[kind])] for kind in moved}
 
 
 class Space:

@@ -1,0 +1,248 @@
+"""Pruning while everything else goes on, by processes that are killed: nothing that is used is lost.
+
+The pruner of these tests is the real one in a process of its own, over and over, with one difference: nothing counts as
+too young to go. So only the rules about use protect what is used.
+"""
+
+import hashlib
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.conf import settings
+from django.db import connection
+
+from dashboard import files
+from deployments.models import RegisteredModel
+from mms import models, operations
+from mms.engines.base import Health, Limits
+from mms.engines.base import Revision as Wanted
+from mms.engines.process import ProcessEngine
+from mms.images.garbage import BLOBS, TREES
+from mms.images.layout import Store
+from mms.models import State
+from tests.site import ROOT, wait_until
+from tests.supervised import Site, make_image
+from tests.unit.mms_rows import file_server, image_operation
+from tests.unit.test_engine_process import address, score
+from tests.unit.workshop import make_account
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.slow]
+SEED = 20_170_601
+PRUNER = """
+import django
+django.setup()
+from dashboard import prune
+from mms import prune as mms_prune
+mms_prune.YOUNG = -60
+while True:
+    for part in prune.free():
+        print(part.note or part.count, part.what, flush=True)
+"""
+
+
+class Pruner:
+    """Prunes again and again in a process, until it is killed; then another goes on."""
+
+    def __init__(self, log: Path, data: Path) -> None:
+        self.log, self.kills = log, 0
+        name = settings.DATABASES["default"]["NAME"]
+        self._environment = os.environ | {"DATA_DIR": str(data), "DATABASE_URL": f"sqlite:///{name}"}
+        self._environment |= {"DJANGO_SETTINGS_MODULE": "dashboard.settings"}
+        self.start()
+
+    def start(self) -> None:
+        with self.log.open("ab") as output:
+            command = [sys.executable, "-c", PRUNER]
+            self.process = subprocess.Popen(
+                command, cwd=ROOT, env=self._environment, stdout=output, stderr=subprocess.STDOUT
+            )
+
+    def kill(self) -> None:
+        assert self.process.poll() is None, self.log.read_text()[-2000:]
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait(10)
+        self.kills += 1
+
+    def counted(self, what: str) -> int:
+        """How many things of this kind have been freed."""
+        lines = [line.partition(" ") for line in self.log.read_text().splitlines()]
+        return sum(int(number) for number, _, kind in lines if kind == what and number.isdigit())
+
+
+@contextmanager
+def pruning(log: Path, data: Path, chance: random.Random) -> Iterator[Pruner]:
+    """A pruner that is killed and started again every second or so, while the context is open."""
+    pruner, over = Pruner(log, data), threading.Event()
+
+    def torment() -> None:
+        while not over.wait(chance.uniform(2.0, 4.0)):
+            pruner.kill()
+            pruner.start()
+
+    thread = threading.Thread(target=torment)
+    thread.start()
+    try:
+        yield pruner
+    finally:
+        over.set()
+        thread.join()
+        pruner.kill()
+
+
+@pytest.fixture
+def data(settings: Any, tmp_path: Path) -> Path:
+    """A data folder of the test's own; the processes it starts have the same."""
+    for name in ("FILES", "TMP", "RUN", "MMS"):
+        folder = tmp_path / "data" / name.lower()
+        folder.mkdir(parents=True)
+        setattr(settings, f"{name}_DIR", folder)
+    settings.MMS_FETCH_ALLOW_PRIVATE = True
+    return tmp_path / "data"
+
+
+# --- images -------------------------------------------------------------------------------------------------------
+
+
+def assert_whole(store: Store, digest: str) -> None:
+    """Every byte of the image is there, and it can be made into folders."""
+    manifest = store.manifest(digest)
+    for part in (manifest["config"], *manifest["layers"]):
+        assert f"sha256:{hashlib.sha256(store.blob(part['digest']).read_bytes()).hexdigest()}" == part["digest"]
+    assert (store.assemble(digest).app / "score.py").exists()
+
+
+def build_some(url: str, seed: int, until: float) -> None:
+    """Build images of a few models, so that layers are shared. Some builds are canceled on their way, and some images
+    are forgotten afterwards: what only they had may go, until the next build wants it."""
+    chance = random.Random(seed)
+    try:
+        while time.monotonic() < until:
+            operation = image_operation(url, model=f"m{chance.randrange(4)}.bin")
+            canceling = threading.Timer(chance.uniform(0.2, 1.5), _cancel, [operation.pk])
+            if chance.random() < 0.3:
+                canceling.start()
+            operations.run(str(operation.pk))
+            if canceling.is_alive():
+                canceling.join()
+            if chance.random() < 0.5:
+                models.Image.objects.filter(pk=operation.image_id).delete()
+            time.sleep(chance.uniform(0.0, 1.0))
+    finally:
+        connection.close()
+
+
+def _cancel(pk: Any) -> None:
+    models.Operation.objects.filter(pk=pk).update(cancel_requested=True)
+    connection.close()
+
+
+def test_images_stay_whole_while_builds_and_a_killed_pruner_take_turns(data: Path, tmp_path: Path) -> None:
+    chance, log = random.Random(SEED), tmp_path / "pruner.log"
+    until = time.monotonic() + 25
+    with file_server() as url, pruning(log, data, chance) as pruner:
+        threads = [threading.Thread(target=build_some, args=(url, SEED + at, until)) for at in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        wait_until(lambda: pruner.counted(TREES), 60, "a pruner that finds no build")
+    states = list(models.Operation.objects.values_list("state", flat=True))
+    built = models.Image.objects.exclude(digest="")
+    errors = [one.error for one in models.Operation.objects.filter(state=State.FAILED)]
+    assert errors == []
+    assert built.count() == states.count(State.SUCCEEDED) > 3
+    store = Store(settings.MMS_DIR)
+    for image in built:
+        assert store.find(str(image.pk)) == image.digest
+        assert_whole(store, image.digest)
+    print(
+        f"{len(states)} builds, {states.count(State.CANCELED)} canceled, {pruner.kills} pruners killed; freed: "
+        f"{pruner.counted(BLOBS)} blobs, {pruner.counted(TREES)} unpacked layers"
+    )
+    assert pruner.kills > 2
+    assert pruner.counted(BLOBS) > 0
+
+
+def test_a_service_runs_on_while_a_killed_pruner_frees_everything_else(tmp_path: Path, settings: Any) -> None:
+    """Its driver imports a module only when it is asked, long after the start."""
+    driver = "def init():\n    pass\n\ndef run(body):\n    import colorsys\n    return open('score.py').readline()\n"
+    with Site(tmp_path / "d") as site:
+        settings.RUN_DIR, settings.MMS_DIR = site.run, site.mms
+        engine = ProcessEngine(site.mms, site.run, site.socket, hidden=site.data)
+        image = image_operation(state=State.SUCCEEDED).image
+        assert image
+        models.Image.objects.filter(pk=image.pk).update(digest=make_image(engine.store, driver))
+        image.refresh_from_db()
+        service = models.Service.objects.create(account=image.account, name="s", image=image, pull_secret="local")
+        revisions = [
+            models.Revision.objects.create(service=service, number=number, image=image, state=state)
+            for number, state in ((1, "stopped"), (2, "active"))
+        ]
+        with pruning(tmp_path / "pruner.log", site.data, random.Random(SEED)) as pruner:
+            for _ in range(3):
+                make_image(engine.store, driver + "# of no row\n")
+                for row in revisions:
+                    wanted = Wanted(str(service.pk), row.number, image.digest, Limits())
+                    engine.apply(wanted)
+                    wait_until(lambda one=wanted: _healthy(engine, one), 30, "a healthy revision")
+                wait_until(lambda: len(list((site.mms / "layers").iterdir())) == 2, 20, "a prune of the rest")
+                for row in revisions:
+                    wanted = Wanted(str(service.pk), row.number, image.digest, Limits())
+                    assert score(address(engine, wanted), "[1]") == "def init():\n"
+                    engine.remove(str(service.pk), row.number)
+            assert pruner.kills > 0
+
+
+def _healthy(engine: ProcessEngine, wanted: Wanted) -> bool:
+    return engine.observe(wanted.service_id, wanted.number).health == Health.HEALTHY
+
+
+# --- uploads ------------------------------------------------------------------------------------------------------
+
+
+def test_no_registered_upload_is_lost_to_a_pruner_however_late_its_form_is_sent(data: Path, tmp_path: Path) -> None:
+    """Files that were uploaded the day before yesterday, registered now; some forms come too late and are told so."""
+    account, chance = make_account(), random.Random(SEED)
+    registered = late = 0
+    with pruning(tmp_path / "pruner.log", data, chance) as pruner:
+        until = time.monotonic() + 12
+        while time.monotonic() < until:
+            file = _uploaded_before(os.urandom(16))
+            time.sleep(chance.choice([0.0, 0.0, 0.001, 0.01, 0.3]))
+            form = files.stored(file.token)
+            if form is None:
+                late += 1
+                continue
+            time.sleep(chance.choice([0.0, 0.001, 0.01]))
+            RegisteredModel.objects.create(account=account, name="iris", url=form.url, mms_id=file.sha256)
+            registered += 1
+            _age(file)  # from here on the row alone protects it
+    print(f"{registered} registered, {late} told that they are late, {pruner.kills} pruners killed")
+    assert registered > 50
+    assert late > 0
+    for digest in RegisteredModel.objects.values_list("mms_id", flat=True):
+        assert files.path_of(digest or "").is_file(), "a registered upload is gone"
+    assert pruner.counted("uploads that nothing refers to") == late
+
+
+def _uploaded_before(content: bytes) -> files.StoredFile:
+    incoming = files.Incoming()
+    incoming.write([content])
+    file = incoming.keep("model.pkl")
+    _age(file)
+    return file
+
+
+def _age(file: files.StoredFile) -> None:
+    then = time.time() - 2 * 86400
+    os.utime(files.path_of(file.sha256), (then, then))
