@@ -25,7 +25,7 @@ from deployments.models.operation import OPEN, TERMINAL
 log = logging.getLogger(__name__)
 EVERY = 3600  # seconds between two looks at everything
 SECONDS = 10.0  # of work at a time
-BATCH = 500  # rows in one transaction
+BATCH = 250  # rows in one transaction
 PAUSE = 0.15  # seconds between two transactions: who waits for SQLite's lock asks for it every 0.1 s
 # In this order, for each is referred to by rows of the one before it; with the name of that reference.
 ROWS: dict[type[Any], str] = {Service: "", Image: "services", Manifest: "images", RegisteredModel: "manifests"}
@@ -73,7 +73,8 @@ def _delete(rows: QuerySet[Any], keys: list[Any], deadline: float) -> bool:
     count = done = 0
     while done < len(keys) and time.monotonic() < deadline:
         with transaction.atomic():
-            count += rows.filter(pk__in=keys[done : done + BATCH]).delete()[0]
+            deleted = rows.filter(pk__in=keys[done : done + BATCH]).delete()[1]
+        count += deleted.get(rows.model._meta.label, 0)
         done += BATCH
         time.sleep(PAUSE)
     if count:

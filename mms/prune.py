@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from uuid import UUID
 
 from django.conf import settings
 from django.db.models import Q
@@ -66,7 +67,7 @@ def _keep() -> Keep:
     live = Revision.objects.filter(Q(state__in=LIVE) | Q(operations__state__in=OPEN))
     running = set(live.values_list("image__digest", flat=True))
     for program in _programs():
-        of_program = Revision.objects.filter(service=program.service_id, number=program.number)
+        of_program = Revision.objects.filter(service=UUID(program.service_id), number=program.number)
         running |= set(of_program.values_list("image__digest", flat=True))
     bases = {settings.MMS_BASE_IMAGE, *(runtime.base for runtime in runtimes.RUNTIMES.values())}
     return Keep(

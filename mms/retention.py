@@ -28,7 +28,7 @@ from mms.services import route
 log = logging.getLogger(__name__)
 EVERY = 3600  # seconds between two looks at everything
 SECONDS = 10.0  # of work at a time
-BATCH = 500  # rows in one transaction
+BATCH = 250  # rows in one transaction
 PAUSE = 0.15  # seconds between two transactions: who waits for SQLite's lock asks for it every 0.1 s
 
 
@@ -68,10 +68,9 @@ def _operations(before: datetime) -> tuple[QuerySet[Operation], list[Any]]:
 
 def _rows(before: datetime) -> Iterator[QuerySet[Any]]:
     """What was over before then, in an order in which nothing refers to what comes later."""
-    newer = Revision.objects.filter(service=OuterRef("service"), number__gt=OuterRef("number"))  # numbers go on from it
-    yield Revision.objects.filter(
-        Exists(newer), operations=None, state__in=["stopped", "failed"], stopped_at__lt=before
-    )
+    newer = Revision.objects.filter(service=OuterRef("service"), number__gt=OuterRef("number"))
+    over = Revision.objects.filter(state__in=["stopped", "failed"], stopped_at__lt=before)
+    yield over.filter(Exists(newer), operations=None)  # not the newest, for numbers go on from there
     recent = Operation.objects.filter(Q(state__in=OPEN) | Q(ended_at__gte=before))
     deleted = Service.objects.filter(deleted_at__lt=before).exclude(Exists(recent.filter(service=OuterRef("pk"))))
     yield deleted.exclude(revisions__state__in=["starting", "active", "draining"])
@@ -84,7 +83,8 @@ def _delete(rows: QuerySet[Any], keys: list[Any], deadline: float) -> bool:
     count = done = 0
     while done < len(keys) and time.monotonic() < deadline:
         with transaction.atomic():
-            count += rows.filter(pk__in=keys[done : done + BATCH]).delete()[0]
+            deleted = rows.filter(pk__in=keys[done : done + BATCH]).delete()[1]
+        count += deleted.get(rows.model._meta.label, 0)
         done += BATCH
         time.sleep(PAUSE)
     if count:
@@ -103,7 +103,7 @@ def _delete_logs(before: float) -> None:
     services = settings.MMS_DIR / "services"
     kept = {str(pk) for pk in Service.objects.filter(deleted_at=None).values_list("pk", flat=True)}
     for folder in services.iterdir() if services.exists() else []:
-        if folder.name not in kept and max(map(_changed, [folder, *folder.iterdir()])) < before:
+        if folder.name not in kept and max(map(_changed, [folder, *folder.glob("*")])) < before:
             shutil.rmtree(folder, ignore_errors=True)
 
 
