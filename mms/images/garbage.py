@@ -8,6 +8,7 @@ Taking away is renaming, so it is soon over; the disk gets its room back afterwa
 """
 
 import json
+import stat
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -66,9 +67,9 @@ class Space:
     def of(self, path: Path) -> int:
         """Bytes of a file, or of everything below a folder. What goes meanwhile counts as nothing."""
         with suppress(FileNotFoundError):
-            if path.is_dir() and not path.is_symlink():
-                return sum(map(self.of, path.iterdir()))
             status = path.lstat()
+            if stat.S_ISDIR(status.st_mode):
+                return status.st_blocks * 512 + sum(map(self.of, path.iterdir()))
             inode = (status.st_dev, status.st_ino)
             self._links[inode] += 1
             return status.st_blocks * 512 if self._links[inode] == status.st_nlink else 0

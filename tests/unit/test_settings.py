@@ -22,6 +22,7 @@ def manage(**environment: str) -> subprocess.CompletedProcess[str]:
         ("PORT", "http", "PORT must be a whole number, not 'http'."),
         ("PORT", "65536", "PORT must be between 1 and 65535, not 65536."),
         ("SERVE", "pages", "SERVE takes a comma separated list of: dashboard, mms."),
+        ("KEEP_OPERATIONS_DAYS", "3", "KEEP_OPERATIONS_DAYS must be a number of days between 7 and 36500, not 3."),
         ("DEBUG", "maybe", "DEBUG must be true or false, not 'maybe'."),
         ("LOG_LEVEL", "loud", "LOG_LEVEL must be DEBUG, INFO, WARNING or ERROR, not 'LOUD'."),
         ("REDIS_URL", ":hidden@host:6379/0", "REDIS_URL cannot be read: write it as redis://"),
