@@ -39,7 +39,7 @@ from tests.unit.workshop import make_account
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.slow]
 SEED = 20_170_601
 UPLOADS = "uploads that nothing refers to"
-LONGEST_PRUNE = 4.0  # seconds, of these few files; what a form asked for is safe for a day
+LONGEST_PRUNE = 3.0  # seconds, of these few files; what a form asked for is safe for a day
 PRUNER = """
 import django
 django.setup()
@@ -150,7 +150,7 @@ def _cancel(pk: Any) -> None:
 
 def test_images_stay_whole_while_builds_and_a_killed_pruner_take_turns(data: Path, tmp_path: Path) -> None:
     chance, log = random.Random(SEED), tmp_path / "pruner.log"
-    until = time.monotonic() + 25
+    until = time.monotonic() + 16
     with file_server() as url, pruning(log, data, chance) as pruner:
         threads = [threading.Thread(target=build_some, args=(url, SEED + at, until)) for at in range(2)]
         for thread in threads:
@@ -219,7 +219,7 @@ def test_no_registered_upload_is_lost_to_a_pruner_however_late_its_form_is_sent(
     registered: list[tuple[float, files.StoredFile]] = []
     late = 0
     with pruning(tmp_path / "pruner.log", data, chance) as pruner:
-        until = time.monotonic() + 12
+        until = time.monotonic() + 8
         while time.monotonic() < until:
             file = _uploaded_before(os.urandom(16))
             time.sleep(chance.choice([0.0, 0.0, 0.001, 0.01, 0.3]))
