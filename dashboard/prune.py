@@ -20,7 +20,7 @@ from django.db.models.functions import Cast
 
 from dashboard import files
 from mms import prune as mms_prune
-from mms.images.garbage import Space, Unused
+from mms.images.garbage import Space, Unused, is_older
 
 YOUNG = 24 * 3600  # seconds: what is newer stays, for a form may be open that will refer to it
 NAMED = re.compile(r"/files/([0-9a-f]{64})/")
@@ -82,7 +82,7 @@ def _leave(path: Path) -> bool:
 
 def _uploads() -> list[Path]:
     """Kept files that no row names and no form has asked for since yesterday."""
-    old = [path for path in settings.FILES_DIR.glob("??/*") if path.stat().st_mtime < time.time() - YOUNG]
+    old = [path for path in settings.FILES_DIR.glob("??/*") if is_older(path, time.time() - YOUNG)]
     named = _named() if old else set()
     return [path for path in old if path.name not in named]
 
@@ -112,7 +112,7 @@ def _leftovers() -> list[Path]:
     """Uploads and builds that nobody is at any more: no upload rests for so long, and no build takes so long."""
     before = time.time() - max(YOUNG, 2 * settings.MMS_BUILD_TIMEOUT)
     found = [path for pattern in LEFT_BEHIND for path in settings.TMP_DIR.glob(pattern)]
-    return [path for path in found if path.stat().st_mtime < before]
+    return [path for path in found if is_older(path, before)]
 
 
 def _remove_leftover(path: Path) -> bool:

@@ -46,9 +46,9 @@ def find(store: Store, keep: Keep) -> Unused:
     running = _trees(store, keep.running)
     blobs = [path for path in _inside(store.oci / "blobs/sha256") if path.name not in used]
     trees = [path for path in _inside(store.root / "layers", store.root / "rootfs") if path.name not in running]
-    gone = {path.name for path in blobs if _is_old(path, keep)}
+    gone = {path.name for path in blobs if is_older(path, keep.before)}
     found = {BLOBS: blobs, TREES: trees, NOTES: list(_notes(store, keep, gone)), REMAINS: list(_remains(store))}
-    return {kind: [path for path in paths if _is_old(path, keep)] for kind, paths in found.items()}
+    return {kind: [path for path in paths if is_older(path, keep.before)] for kind, paths in found.items()}
 
 
 def take(store: Store, unused: Unused, keep: Keep, trash: Path) -> Unused:
@@ -56,6 +56,14 @@ def take(store: Store, unused: Unused, keep: Keep, trash: Path) -> Unused:
     store.forget({entry["annotations"][REF_NAME] for entry in _index(store)} - keep.images)
     moved = {kind: [path for path in paths if path != trash] for kind, paths in unused.items()}
     return {kind: [path.rename(trash / f"{kind}-{at}") for at, path in enumerate(moved[kind])] for kind in moved}
+
+
+def is_older(path: Path, before: float) -> bool:
+    """Whether it was last changed before then (Unix time). What goes at this moment is somebody's who is at it."""
+    try:
+        return path.lstat().st_mtime < before
+    except FileNotFoundError:
+        return False
 
 
 class Space:
@@ -134,10 +142,6 @@ def _remains(store: Store) -> Iterator[Path]:
 def _inside(*folders: Path) -> list[Path]:
     """What lies in these folders, scratch files left out."""
     return [path for folder in folders for path in folder.glob("*") if not path.name.startswith(".")]
-
-
-def _is_old(path: Path, keep: Keep) -> bool:
-    return path.lstat().st_mtime < keep.before
 
 
 def _read(note: Path) -> dict[str, Any]:

@@ -5,6 +5,7 @@ import os
 import pty
 import subprocess
 import sys
+import threading
 import time
 import uuid
 from collections.abc import Iterator
@@ -178,6 +179,26 @@ def test_old_temporary_files_go_and_young_ones_stay(settings: Any) -> None:
         age(folder / name)
     assert counts(prune.free()) == {TEMPORARY: 2}
     assert sorted(path.name for path in folder.iterdir()) == ["build-young", "upload-young"]
+
+
+def test_an_upload_that_ends_while_it_is_looked_at_is_no_trouble(settings: Any) -> None:
+    over = threading.Event()
+
+    def upload_for_ever() -> None:
+        while not over.is_set():
+            for path in [settings.TMP_DIR / f"upload-{number}" for number in range(50)]:
+                path.touch()
+            for path in settings.TMP_DIR.iterdir():
+                path.unlink()
+
+    thread = threading.Thread(target=upload_for_ever)
+    thread.start()
+    try:
+        for _ in range(50):
+            assert counts(prune.look()) == {}
+    finally:
+        over.set()
+        thread.join()
 
 
 # --- images and layers --------------------------------------------------------------------------------------------
