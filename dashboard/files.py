@@ -52,7 +52,7 @@ def stored(token: str) -> StoredFile | None:
     except (signing.BadSignature, TypeError):
         return None
     try:
-        with _lock(fcntl.LOCK_SH):
+        with _kept(fcntl.LOCK_SH):
             os.utime(path_of(file.sha256))
     except FileNotFoundError:
         return None
@@ -61,7 +61,7 @@ def stored(token: str) -> StoredFile | None:
 
 def remove(path: Path, before: float) -> bool:
     """Delete a kept file for which nothing has asked since then (Unix time); whether it was. Nobody may refer to it."""
-    with _lock(fcntl.LOCK_EX):
+    with _kept(fcntl.LOCK_EX):
         if path.stat().st_mtime >= before:
             return False
         path.unlink()
@@ -69,7 +69,7 @@ def remove(path: Path, before: float) -> bool:
 
 
 @contextmanager
-def _lock(kind: int) -> Iterator[None]:
+def _kept(kind: int) -> Iterator[None]:
     """Keeps apart who deletes files and who says that one is wanted."""
     with (settings.FILES_DIR / ".lock").open("a") as file:
         fcntl.flock(file, kind)
@@ -163,12 +163,12 @@ class Incoming:
         """Put the file where it stays, durably. One that is there already is left alone."""
         self._file.flush()
         os.fsync(self._file.fileno())
-        self._file.close()
         file = StoredFile(self._hash.hexdigest(), safe_name(name), self.size)
         place = path_of(file.sha256)
         place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with _lock(fcntl.LOCK_SH):
+        with _kept(fcntl.LOCK_SH):
             os.replace(self._path, place)
+        self._file.close()  # not before: what is closed and still a temporary file counts as left behind
         return file
 
     def discard(self) -> None:

@@ -21,6 +21,7 @@ from django.db.models.functions import Cast
 from dashboard import files
 from mms import prune as mms_prune
 from mms.images.garbage import Space, Unused, is_older
+from mms.locks import locked
 
 YOUNG = 24 * 3600  # seconds: what is newer stays, for a form may be open that will refer to it
 NAMED = re.compile(r"/files/([0-9a-f]{64})/")
@@ -38,14 +39,21 @@ class Part:
     note: str = ""
 
 
+class BackupRuns(Exception):
+    """A backup reads the files just now: none is taken away meanwhile."""
+
+
 def look() -> list[Part]:
     """What could be freed now."""
     return [*_of_the_site(_leave, _leave), *_of_the_mms(mms_prune.looked())]
 
 
 def free() -> list[Part]:
-    """Free it; what was freed. Everything is judged anew."""
-    return [*_of_the_site(_remove_upload, _remove_leftover), *_of_the_mms(mms_prune.taken())]
+    """Free it; what was freed. Everything is judged anew. Raises BackupRuns."""
+    with locked(settings.RUN_DIR / "backup.lock", wait=False) as alone:
+        if not alone:
+            raise BackupRuns
+        return [*_of_the_site(_remove_upload, _remove_leftover), *_of_the_mms(mms_prune.taken())]
 
 
 def _of_the_mms(context: AbstractContextManager[Unused]) -> Iterator[Part]:

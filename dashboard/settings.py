@@ -188,7 +188,7 @@ TEMPLATES = [
 ]
 
 # --- database -----------------------------------------------------------------------------------------------------
-# Seconds to wait for another writer (SQLite) or for a connection (PostgreSQL); the web process waits less, see asgi.py.
+# Seconds to wait for another writer of the SQLite file; the web process waits less, see asgi.py.
 DATABASE_TIMEOUT = env_int("DATABASE_TIMEOUT", 20)
 try:
     DATABASES = {

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from django.conf import settings as site
-from django.core.management import call_command
+from django.core.management import CommandError, call_command
 
 from dashboard import files, prune
 from deployments.models import Asset, Manifest
@@ -24,6 +24,7 @@ from mms.engines.program import Program
 from mms.images import garbage
 from mms.images.garbage import Space
 from mms.images.layout import Store
+from mms.locks import locked
 from tests.builder import DRIVER, Builder, Built
 from tests.doubles.files import running_files
 from tests.doubles.registry import running_registry
@@ -426,6 +427,13 @@ def manage_prune(folder: Path, answer: str = "") -> str:
     os.close(theirs)
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+def test_nothing_is_freed_while_a_backup_reads_it(settings: Any) -> None:
+    path = age(files.path_of(upload().sha256))
+    with locked(settings.RUN_DIR / "backup.lock"), pytest.raises(CommandError, match="backup is being made"):
+        call_command("prune", yes=True)
+    assert path.exists()
 
 
 def test_it_asks_on_a_terminal_and_does_nothing_without_one(tmp_path: Path) -> None:

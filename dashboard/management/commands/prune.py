@@ -24,6 +24,8 @@ class Command(BaseCommand):
         try:
             if yes or (self._shown_some() and not dry_run and self._agreed()):
                 self._show("Freed", prune.free())
+        except prune.BackupRuns:
+            raise CommandError("Nothing was freed, for a backup is being made: try again when it is over.") from None
         except DatabaseError as error:
             raise CommandError(
                 f"Nothing was freed, for the database does not say what is used: {str(error).strip()}"
