@@ -1,6 +1,6 @@
 """A hosting account as workers use it: its client, and what each call teaches about the server."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from django.db.models import Q
 from django.utils import timezone
@@ -8,7 +8,7 @@ from django.utils import timezone
 from deployments import errors
 from deployments.client import MMSClient
 from deployments.models import HostingAccount
-from deployments.schedule import LONGEST_RETRY_AFTER, pause
+from deployments.schedule import LONGEST_RETRY_AFTER, SHORTEST_PAUSE, pause
 
 REACHED_AGAIN = timedelta(seconds=10)  # how often "reached just now" is worth a write
 
@@ -26,40 +26,53 @@ def client_for(account: HostingAccount, **limits: float) -> MMSClient:
     )
 
 
-def callable_now() -> Q:
-    """Of accounts: those whose server may be called now."""
-    now = timezone.now()
-    return Q(token_refused=False) & (Q(not_before=None) | Q(not_before__lte=now))
+def callable_now(*, refused_too: bool = False) -> Q:
+    """Of accounts: those whose server may be called now; `refused_too`: also where it refused the token.
+
+    `not_before` holds for everybody, also for a person who wants a refresh: what a server asks for with Retry-After is
+    not ours to overrule, and our own pauses end before such a wish is forgotten (LONGEST_PAUSE). A refused token keeps
+    everybody away but that person, who may know that it is good again.
+    """
+    rested = Q(not_before=None) | Q(not_before__lte=timezone.now())
+    return rested if refused_too else rested & Q(token_refused=False)
 
 
 def note_answer(account: HostingAccount, client: MMSClient) -> None:
-    """The server answered: whatever was wrong with it is over."""
-    now = timezone.now()
-    changed = bool(account.error) or account.token_refused or account.idempotent != client.idempotent
-    if changed or account.reached_at is None or now - account.reached_at > REACHED_AGAIN:
-        _write(
-            account,
-            reached_at=now,
-            error="",
-            error_at=None,
-            not_before=None,
-            token_refused=False,
-            idempotent=client.idempotent,
-        )
+    """The server answered: whatever was wrong with it when this call began is over.
+
+    A pause that another thread was asked for meanwhile goes on: the call was under way before.
+    """
+    now, troubled = timezone.now(), bool(account.error) or account.token_refused
+    news = troubled or account.idempotent != client.idempotent
+    if news or account.reached_at is None or now - account.reached_at > REACHED_AGAIN:
+        _write(account, reached_at=now, idempotent=client.idempotent)
+    if troubled:
+        rested = Q(not_before=None) | Q(not_before__lte=client.called_at)
+        _write(account, rested, error="", error_at=None, not_before=None, token_refused=False)
 
 
 def note_trouble(account: HostingAccount, error: errors.MMSError) -> None:
     """The server is busy, out of reach, broken, or refuses the token: when to call it next, and what to tell people."""
     now = timezone.now()
     since = account.error_at or now
+    if isinstance(error, errors.TokenRefused):
+        _note_refusal(account, str(error), since)
+        return
     wait = pause(since, now)
     if error.retry_after is not None:
-        wait = timedelta(seconds=min(error.retry_after, LONGEST_RETRY_AFTER))
-    refused = isinstance(error, errors.TokenRefused)
-    _write(account, error=str(error), error_at=since, not_before=now + wait, token_refused=refused)
+        wait = timedelta(seconds=min(max(error.retry_after, SHORTEST_PAUSE), LONGEST_RETRY_AFTER))
+    # Of two threads that are told to wait, the longer pause holds.
+    _write(account, Q(not_before=None) | Q(not_before__lt=now + wait), not_before=now + wait)
+    _write(account, error=str(error), error_at=since)
 
 
-def _write(account: HostingAccount, **fields: object) -> None:
-    HostingAccount.objects.filter(pk=account.pk).update(**fields)
-    for name, value in fields.items():
-        setattr(account, name, value)
+def _note_refusal(account: HostingAccount, error: str, since: datetime) -> None:
+    """Nobody calls until there is a new token, unless there is one by now: the refused one was another."""
+    if HostingAccount.objects.get(pk=account.pk).token == account.token:
+        _write(account, error=error, error_at=since, token_refused=True)
+
+
+def _write(account: HostingAccount, when: Q | None = None, **fields: object) -> None:
+    if HostingAccount.objects.filter(when or Q(), pk=account.pk).update(**fields):
+        for name, value in fields.items():
+            setattr(account, name, value)

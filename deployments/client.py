@@ -4,17 +4,18 @@ All methods raise `errors.MMSError`; which one says whether a request may be sen
 """
 
 import logging
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Generic, TypeVar
 from urllib.parse import quote, urljoin, urlsplit
 
 from deployments import errors, values, wire
-from deployments.transport import Answer, Transport
+from deployments.transport import MAX_LIST, Answer, Transport
 
 log = logging.getLogger(__name__)
 Item = TypeVar("Item")
-MAX_PAGES = 1000
 LOG_PART = 256 * 1024  # bytes of a log in one answer
 IDEMPOTENCY = "idempotency"
 
@@ -70,6 +71,11 @@ class MMSClient:
     def idempotent(self) -> bool:
         """Whether the last answer said that a repeated request with the same client request id has one effect."""
         return IDEMPOTENCY in self.transport.extensions
+
+    @property
+    def called_at(self) -> datetime:
+        """When the last call began."""
+        return self.transport.called_at
 
     # --- writes ---------------------------------------------------------------------------------------------------
 
@@ -155,16 +161,21 @@ class MMSClient:
         return _read(answer, lambda data: from_wire(data[0] if isinstance(data, list) and len(data) == 1 else data))
 
     def _list(self, noun: str, from_wire: Callable[[Any], Item]) -> Listing[Item]:
-        """All pages of a list."""
-        answer = self._call("GET", noun)
+        """All pages of a list, which together have the time and the size of one answer."""
+        until, room = time.monotonic() + self.transport.deadline, MAX_LIST
+        answer = self._call("GET", noun, most=room, until=until)
         items: list[Any] = []
-        for _ in range(MAX_PAGES):
+        pages = set()
+        while True:
             part, next_page = _read(answer, wire.page)
             items += part
             if not next_page:
                 return _listing(items, from_wire)
-            answer = self.transport.call("GET", self._own(next_page), {})
-        raise errors.Unintelligible(f"The list of {noun} has more than {MAX_PAGES} pages.")
+            if next_page in pages:
+                raise errors.Unintelligible(f"The list of {noun} comes back to a page it had before.")
+            pages.add(next_page)
+            room -= len(answer.body)
+            answer = self.transport.call("GET", self._own(next_page), {}, most=room, until=until)
 
     def _own(self, url: str) -> str:
         """The address of a next page, if it is the same server's: the token goes nowhere else."""
@@ -177,7 +188,7 @@ class MMSClient:
         return whole.geturl()
 
     def _log(self, path: str, after: int, **which: Any) -> LogText:
-        answer = self._call("GET", path, params={"after": after, "limit": LOG_PART, **which})
+        answer = self._call("GET", path, params={"after": after, "limit": LOG_PART, **which}, most=MAX_LIST)
         position = wire.whole(answer.headers.get("X-Log-Position"))
         return LogText(answer.body, after + len(answer.body) if position is None else position)
 
@@ -192,6 +203,8 @@ def _read(answer: Answer, from_wire: Callable[[Any], Item]) -> Item:
         return from_wire(answer.json())
     except wire.Garbled as error:
         raise errors.Unintelligible(f"The server's answer makes no sense: {error}") from error
+    except RecursionError:
+        raise errors.Unintelligible("The server's answer makes no sense: it is nested too deeply.") from None
 
 
 def _listing(items: list[Any], from_wire: Callable[[Any], Item]) -> Listing[Item]:
@@ -199,7 +212,7 @@ def _listing(items: list[Any], from_wire: Callable[[Any], Item]) -> Listing[Item
     for item in items:
         try:
             found.append(from_wire(item))
-        except wire.Garbled:
+        except (wire.Garbled, RecursionError):
             dropped += 1
     if dropped:
         log.warning("%s of %s listed resources make no sense and are left out.", dropped, len(items))

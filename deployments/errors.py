@@ -2,12 +2,12 @@
 
 MMSError
  +- NotSent             the server did nothing: safe to send again
- |   +- Unreachable     no connection: refused, no such name, no TLS
+ |   +- Unreachable     nothing of the request has left: no connection, no such name, no TLS
  |   +- Busy            429, or 503 with Retry-After: later
  +- OutcomeUnknown      it may have happened: look first, only then send again
  |   +- NoAnswer        time-out, reset, cut short
  |   +- ServerFault     any other 5xx
- |   +- Unintelligible  success, but not what the reference describes
+ |   +- Unintelligible  success, but not what the reference describes; or a status that means nothing here
  +- Rejected            the server understood and said no: sending the same again is pointless
      +- TokenRefused    401
      +- Forbidden       403
@@ -93,3 +93,6 @@ REJECTED: dict[int, type[Rejected]] = {
     409: Conflict,
     501: NotOffered,
 }
+
+# What is about the server as a whole; any other refusal is about the one thing that was asked.
+OF_THE_SERVER = (NotSent, OutcomeUnknown, TokenRefused, Redirected)

@@ -4,25 +4,33 @@ from collections.abc import Callable
 from typing import Any
 
 from deployments import live, logs
-from deployments.accounts import client_for
+from deployments.accounts import callable_now, client_for
 from deployments.client import MMSClient
-from deployments.dispatch import CALLS
+from deployments.dispatch import CALLS, most_calls
 from deployments.matching import secrets_of
-from deployments.models import Operation, Service
+from deployments.models import HostingAccount, Operation, Service
+
+MOST_LOGS = 2  # threads for the logs of an account: the others are the operations'
 
 
 def follow_logs() -> None:
-    """Start fetching what is new in the logs that are being looked at."""
+    """Start fetching what is new in the logs that are being looked at, where the server may be called."""
     watched = live.interested("log:")
+    able = HostingAccount.objects.filter(callable_now())
     services = [name.removeprefix("service:") for name in watched if name.startswith("service:")]
-    for service in Service.objects.filter(pk__in=services, mms_id__isnull=False).select_related("account"):
-        CALLS.submit(service.account_id, _follow, service, logs.fetch_service_log)
+    shown = Service.objects.filter(pk__in=services, mms_id__isnull=False, account__in=able)
+    for service in shown.select_related("account"):
+        _submit(service, logs.fetch_service_log)
     operations = [name.removeprefix("operation:") for name in watched if name.startswith("operation:")]
-    asked = Operation.objects.filter(pk__in=operations).exclude(mms_operation_id="").select_related("account")
-    for operation in asked:
+    asked = Operation.objects.filter(pk__in=operations, account__in=able).exclude(mms_operation_id="")
+    for operation in asked.select_related("account"):
         mark = live.log_mark(live.operation_log_key(operation))
         if mark is not None and not mark.whole:
-            CALLS.submit(operation.account_id, _follow, operation, _fetch_operation_log)
+            _submit(operation, _fetch_operation_log)
+
+
+def _submit(row: Any, fetch: Callable[[Any, MMSClient], None]) -> None:
+    CALLS.submit(row.account_id, _follow, row, fetch, most=min(MOST_LOGS, most_calls(row.account)))
 
 
 def _fetch_operation_log(operation: Operation, client: MMSClient) -> None:

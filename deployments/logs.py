@@ -1,15 +1,20 @@
 """Log lines of operations and services: fetched while somebody looks or something is in flight, kept in Redis."""
 
 import logging
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from deployments import errors, live, volatile, wire
+from deployments.accounts import note_trouble
 from deployments.client import LogText, MMSClient
-from deployments.models import Operation, Service
+from deployments.models import HostingAccount, Operation, Service
+from deployments.schedule import TURN
 
 log = logging.getLogger(__name__)
 MAX_LINE = 4000  # characters
-MOST_PARTS = 20  # read in one go; the rest has its turn a second later
+CLAIM = 90  # seconds; longer than a turn and one more call take
+REST = 10  # seconds without a question about a log that could not be read
 
 
 def fetch_operation_log(operation: Operation, client: MMSClient, secrets: list[str], last: bool = False) -> None:
@@ -18,32 +23,50 @@ def fetch_operation_log(operation: Operation, client: MMSClient, secrets: list[s
     `last`: the operation is over, so a line without end is complete, too.
     """
     key = live.operation_log_key(operation)
-    _fetch(key, lambda after: client.get_operation_log(operation.mms_operation_id, after), secrets, last)
+    with _noting_trouble(operation.account):
+        _fetch(key, lambda after: client.get_operation_log(operation.mms_operation_id, after), secrets, last)
 
 
 def fetch_service_log(service: Service, client: MMSClient) -> None:
     """Append what is new in the log of the service's newest revision."""
     key, mms_id = live.service_log_key(service), service.mms_id or ""
     revision = int(key.rpartition(":")[2]) or None
-    _fetch(key, lambda after: client.get_service_log(mms_id, revision, after), [])
+    with _noting_trouble(service.account):
+        _fetch(key, lambda after: client.get_service_log(mms_id, revision, after), [])
+
+
+@contextmanager
+def _noting_trouble(account: HostingAccount) -> Iterator[None]:
+    """That the server wants a pause, or another token, is about the account; all else is about the log alone."""
+    try:
+        yield
+    except (errors.Busy, errors.TokenRefused) as error:
+        note_trouble(account, error)
+    except errors.MMSError as error:
+        log.info("A log of account %s cannot be read now: %s", account, error)
 
 
 def _fetch(key: str, read: Callable[[int], LogText], secrets: list[str], last: bool = False) -> None:
-    """Append what is new, unless another worker is at it: lines would come twice."""
-    if not volatile.claim(key, seconds=60, fallback=False):
+    """Append what is new, unless another worker is at it: lines would come twice. A log that cannot be read rests.
+
+    Raises MMSError.
+    """
+    if not volatile.claim(key, seconds=CLAIM, fallback=False):
         return
+    begun = time.monotonic()
     try:
-        for _ in range(MOST_PARTS):
+        while time.monotonic() - begun < TURN:
             mark = live.log_mark(key)
             # Redis is away, or the server has no logs, or there is no more to come.
             if mark is None or mark.reported is False or not _fetch_part(key, mark, read, secrets, last):
-                return
+                break
     except (errors.NotFound, errors.NotOffered):
         live.append_log(key, [], 0, reported=False)
-    except errors.MMSError as error:
-        log.info("%s cannot be read now: %s", key, error)
-    finally:
+    except errors.MMSError:
         volatile.release(key)
+        volatile.claim(key, seconds=REST, fallback=False)
+        raise
+    volatile.release(key)
 
 
 def _fetch_part(key: str, mark: live.LogMark, read: Callable[[int], LogText], secrets: list[str], last: bool) -> bool:

@@ -42,8 +42,13 @@ def could_have_made(request: wire.Request, item: Item) -> bool:
         case wire.NewImage(), wire.Image():
             return item.manifest_id in {request.manifest_id, None}
         case wire.NewService(), wire.Service():
-            return request.name == item.name
+            return request.name == item.name and (item.image_id is None or same_id(item.image_id, request.image_id))
     return False
+
+
+def same_id(one: str, other: str) -> bool:
+    """Whether two ids name the same thing: some servers change the case of theirs."""
+    return one.casefold() == other.casefold()
 
 
 def surely_made(request: wire.Request, item: Item) -> bool:

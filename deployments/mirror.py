@@ -5,24 +5,27 @@ row appears for what an operation of ours is just making (its own row gets that 
 does not grow with the rows.
 """
 
+import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from datetime import datetime, timedelta
 from typing import Any
 
-from django.db.models import Max
+from django.db.models import Max, Q
 from django.utils import timezone
 
 from deployments import errors, keys, links, live, queue, upsert, volatile
 from deployments.accounts import callable_now, client_for, note_answer, note_trouble
 from deployments.badges import NOUN
 from deployments.client import Listing, MMSClient
-from deployments.dispatch import CALLS
+from deployments.dispatch import CALLS, most_calls
 from deployments.models import HostingAccount, Image, Manifest, Operation, RegisteredModel, Service
 from deployments.models.operation import OPEN
+from deployments.schedule import TURN
 
 MOST_BADGES = 200  # published after one refresh; a larger change is one event that says "the list"
 MOST_KEYS = 20  # fetched in one refresh
+CLAIM = 90  # seconds; longer than reading a list and writing it down take
 
 # In this order, for each links to rows of those before it.
 LISTS: dict[type[Any], Callable[[MMSClient], Listing[Any]]] = {
@@ -59,11 +62,11 @@ def refresh_due() -> "list[Future[None]]":
     """Start reading every list that is due, each account in a thread of its own. Returns at once with what started."""
     watched = {int(pk) for pk in live.interested("account:")} | _in_flight()
     forced = {int(pk) for pk in live.interested("refresh:")}
-    ready = set(HostingAccount.objects.filter(callable_now()).values_list("pk", flat=True)) | forced
+    ready = callable_now() | callable_now(refused_too=True) & Q(pk__in=forced)
     started = []
-    for account in HostingAccount.objects.filter(pk__in=ready).annotate(ended=Max("operations__finished_at")):
+    for account in HostingAccount.objects.filter(ready).annotate(ended=Max("operations__finished_at")):
         nouns = list(LISTS) if account.pk in forced else _due_lists(account, account.pk in watched)
-        if nouns and (future := CALLS.submit(account.pk, refresh, nouns)):
+        if nouns and (future := CALLS.submit(account.pk, refresh, nouns, most=most_calls(account))):
             live.forget_interest(f"refresh:{account.pk}")
             started.append(future)
     return started
@@ -74,19 +77,35 @@ def _in_flight() -> set[int]:
 
 
 def refresh(account_id: int, nouns: Iterable[type[Any]]) -> None:
-    """Read these lists of the account now, unless another worker does. What cannot be read stays, with its age."""
-    if not volatile.claim(f"mirror:{account_id}", seconds=60, fallback=True):
+    """Read these lists of the account now, each unless another worker does. What cannot be read stays, with its age.
+
+    One list that cannot be read keeps nobody from reading the others; a server that cannot be reached does.
+    """
+    account = HostingAccount.objects.get(pk=account_id)
+    failed: errors.MMSError | None = None
+    with client_for(account) as client:
+        for noun in nouns:
+            try:
+                _claim_and_refresh(account, noun, client)
+            except errors.MMSError as error:
+                failed = failed or type(error)(
+                    f"The list of {NOUN[noun]}s cannot be read. {error}", error.failure, error.retry_after
+                )
+                if isinstance(error, errors.NotSent | errors.NoAnswer | errors.TokenRefused | errors.Redirected):
+                    break
+    if failed:
+        note_trouble(account, failed)
+        _tell_age(account)
+
+
+def _claim_and_refresh(account: HostingAccount, noun: type[Any], client: MMSClient) -> None:
+    name = f"mirror:{account.pk}:{NOUN[noun]}"
+    if not volatile.claim(name, seconds=CLAIM, fallback=True):
         return
     try:
-        account = HostingAccount.objects.get(pk=account_id)
-        with client_for(account) as client:
-            for noun in nouns:
-                _refresh_list(account, noun, client)
-    except errors.MMSError as error:
-        note_trouble(account, error)
-        _tell_age(account)
+        _refresh_list(account, noun, client)
     finally:
-        volatile.release(f"mirror:{account_id}")
+        volatile.release(name)
 
 
 def _due_lists(account: Any, watched: bool) -> list[type[Any]]:
@@ -117,9 +136,9 @@ def _refresh_list(account: HostingAccount, noun: type[Any], client: MMSClient) -
     HostingAccount.objects.filter(pk=account.pk).update(**{_seen_at(noun): started})
     if noun is Manifest:
         links.link_models(account)
+    _publish(account, noun, news, everything=recovered)
     if noun is Service:
         _fetch_keys(account, client)
-    _publish(account, noun, news, everything=recovered)
 
 
 def _fetch_keys(account: HostingAccount, client: MMSClient) -> None:
@@ -127,7 +146,8 @@ def _fetch_keys(account: HostingAccount, client: MMSClient) -> None:
     lacking = Service.objects.filter(account=account, scoring_key=None, vanished_at=None).exclude(scoring_uri="")
     if not lacking.exists() or not volatile.claim(f"no-keys:{account.pk}", seconds=300, fallback=True):
         return
-    if all(keys.fetch(service, client) for service in lacking[:MOST_KEYS]):
+    until = time.monotonic() + TURN
+    if all(keys.fetch(service, client) and time.monotonic() < until for service in lacking[:MOST_KEYS]):
         volatile.release(f"no-keys:{account.pk}")
 
 

@@ -159,9 +159,9 @@ def _never_served(service: Service) -> bool:
 
 def cancel(operation: Operation, by: str) -> Operation:
     """Stop the operation: at once while nothing was sent, else by asking the server (which may not offer that)."""
-    if change(
-        operation, State.CANCELED, expected={State.QUEUED}, error_message=f"Canceled by {by} before it was sent."
-    ):
+    when = "before it was sent" if not operation.attempts else "before it was sent again"
+    unknown = "" if not operation.attempts else " Whether it took effect the first time is not known."
+    if change(operation, State.CANCELED, expected={State.QUEUED}, error_message=f"Canceled by {by} {when}.{unknown}"):
         return operation
     operation.refresh_from_db()
     if operation.state not in {State.NOT_STARTED, State.RUNNING} or not operation.mms_operation_id:
@@ -182,7 +182,8 @@ def needs_decision(operation: Operation) -> bool:
 def settle(operation: Operation, by: str, *, send_again: bool) -> Operation:
     """End the doubt about an operation whose outcome cannot be found out: send it again, or call it failed."""
     if send_again:
-        fresh = {"next_poll_at": timezone.now(), "accepted_at": None, "error_code": "", "error_message": ""}
+        fresh: dict[str, Any] = {"next_poll_at": timezone.now(), "accepted_at": None, "mms_operation_id": ""}
+        fresh |= {"error_code": "", "error_message": ""}
         done = change(operation, State.QUEUED, expected={State.UNCERTAIN}, **fresh)
     else:
         reason = f"{by} decided not to send it again; whether it took effect is not known."

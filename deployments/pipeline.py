@@ -11,7 +11,7 @@ from typing import Any
 from django.db import transaction
 from django.utils import timezone
 
-from deployments import errors, keys, logs, rows, wire
+from deployments import errors, keys, live, logs, rows, wire
 from deployments.accounts import note_answer, note_trouble
 from deployments.changes import change, insist
 from deployments.client import Accepted, MMSClient
@@ -23,6 +23,10 @@ from deployments.wanted import Refused
 
 log = logging.getLogger(__name__)
 FORGOTTEN = 30.0  # seconds after which an operation that the server does not know is no mere delay
+NOTES = {"UnknownState", "NotTold"}  # error codes of what is said about an operation that goes on
+STOPPED = (
+    f"Not over after {seconds(STOP_POLLING) / 3600:.0f} hours: the server is asked no more until somebody resumes it."
+)
 FETCHED: dict[str, Callable[[MMSClient, str], rows.Item]] = {
     Kind.CREATE_IMAGE: MMSClient.get_image,
     Kind.CREATE_SERVICE: MMSClient.get_service,
@@ -67,7 +71,8 @@ def _not_accepted(operation: Operation, error: errors.MMSError) -> None:
     unclear |= isinstance(error, errors.NotFound) and operation.kind == Kind.DELETE_SERVICE
     if isinstance(error, errors.NotSent | errors.TokenRefused):
         note_trouble(operation.account, error)
-        later: dict[str, Any] = {"next_poll_at": operation.account.not_before, "attempts": operation.attempts - 1}
+        due = operation.account.not_before or timezone.now()
+        later: dict[str, Any] = {"next_poll_at": due, "attempts": operation.attempts - 1}
         change(operation, State.QUEUED, error_message=str(error), **later)
     elif isinstance(error, errors.OutcomeUnknown) or unclear:
         if isinstance(error, errors.NoAnswer | errors.ServerFault):
@@ -99,39 +104,44 @@ def poll(operation: Operation, client: MMSClient) -> None:
     mine = Operation.objects.filter(pk=operation.pk, state=operation.state, next_poll_at=operation.next_poll_at)
     if not mine.update(next_poll_at=now + LEASE, checked_at=now):
         return
-    if operation.cancel_requested:
-        _cancel(operation, client)
     try:
         status = _ask(operation, client)
     except errors.NotFound as error:
         if age > FORGOTTEN:
             doubt(operation, f"The server no longer knows this operation: {error}")
-    except errors.MMSError as error:
+    except errors.OF_THE_SERVER as error:
         note_trouble(operation.account, error)
+    except errors.Rejected as error:
+        _note(operation, "NotTold", f"The server does not tell how this goes: {error}")
     else:
         note_answer(operation.account, client)
         _advance(operation, status, client)
-        if not operation.is_open:
-            _last_things(operation, client)
+        _read_along(operation, client)
     _next_poll(operation, age)
 
 
 def _ask(operation: Operation, client: MMSClient) -> wire.OperationStatus:
     """The operation's status; of one that was found again without its id, that of its service."""
+    if operation.cancel_requested:
+        _cancel(operation, client)
     if operation.mms_operation_id:
-        logs.fetch_operation_log(operation, client, secrets_of(operation))
         return client.get_operation(operation.mms_operation_id)
     service = client.get_service((operation.service and operation.service.mms_id) or "")
     return wire.OperationStatus("", service.phase, service.state, service.id, wire.Failure())
 
 
 def _advance(operation: Operation, status: wire.OperationStatus, client: MMSClient) -> None:
+    if status.phase is None:
+        said = (
+            f"calls its state “{status.state}”, which means nothing to this dashboard" if status.state else "names none"
+        )
+        _note(operation, "UnknownState", f"Asked for its state, the server {said}.")
+        return
+    if operation.error_code in NOTES:
+        _note(operation, "", "")
     match status.phase:
-        case None:
-            note = f"The server calls its state “{status.state}”, which means nothing to this dashboard."
-            Operation.objects.filter(pk=operation.pk).update(error_message=note)
         case wire.Phase.RUNNING:
-            change(operation, State.RUNNING, expected={State.NOT_STARTED}, error_message="")
+            change(operation, State.RUNNING, expected={State.NOT_STARTED})
         case wire.Phase.SUCCEEDED:
             _finish(operation, status.resource_id, client)
         case wire.Phase.FAILED:
@@ -139,7 +149,18 @@ def _advance(operation: Operation, status: wire.OperationStatus, client: MMSClie
             fail(operation, status.failure.redacted(secrets_of(operation)), "The server gave no reason.")
         case wire.Phase.CANCELED:
             _note_remains(operation, status.resource_id, client)
-            change(operation, State.CANCELED, error_message=status.failure.message or operation.error_message)
+            said = status.failure.redacted(secrets_of(operation)).message
+            change(operation, State.CANCELED, error_message=said or operation.error_message)
+
+
+def _note(operation: Operation, code: str, message: str) -> None:
+    """Tell people something about an operation that goes on (one of NOTES), or, with "", that it is over."""
+    if (operation.error_code, operation.error_message) == (code, message):
+        return
+    still = Operation.objects.filter(pk=operation.pk, state=operation.state)
+    if still.update(error_code=code, error_message=message):
+        operation.error_code, operation.error_message = code, message
+        live.publish_operation(operation)
 
 
 def _note_remains(operation: Operation, resource_id: str, client: MMSClient) -> None:
@@ -155,22 +176,22 @@ def _note_remains(operation: Operation, resource_id: str, client: MMSClient) -> 
         log.info("Operation %s failed, and left nothing that can be read: %s", operation.pk, error)
 
 
-def _last_things(operation: Operation, client: MMSClient) -> None:
-    """What a reader wants of an operation that just ended: the end of its log, and the key of its service."""
+def _read_along(operation: Operation, client: MMSClient) -> None:
+    """What a reader wants besides the state: new lines of the log, and once it has ended the key of its service."""
     if operation.mms_operation_id:
-        logs.fetch_operation_log(operation, client, secrets_of(operation), last=True)
-    if operation.service is not None and operation.kind != Kind.DELETE_SERVICE:
+        logs.fetch_operation_log(operation, client, secrets_of(operation), last=not operation.is_open)
+    if not operation.is_open and operation.service is not None and operation.kind != Kind.DELETE_SERVICE:
         keys.fetch(operation.service, client)
 
 
 def _next_poll(operation: Operation, age: float) -> None:
     """When to ask again; never for what has ended meanwhile, or has not ended within the stated limit."""
-    due: dict[str, object] = {"next_poll_at": timezone.now() + poll_interval(age)}
-    if age > seconds(STOP_POLLING):
-        stopped = f"Not over after {STOP_POLLING}: the server is asked no more until somebody resumes it."
-        due = {"next_poll_at": None, "error_message": stopped}
     still = Operation.objects.filter(pk=operation.pk, state__in=[State.NOT_STARTED, State.RUNNING])
-    still.update(**due)
+    if age <= seconds(STOP_POLLING):
+        still.update(next_poll_at=timezone.now() + poll_interval(age))
+    elif still.update(next_poll_at=None, error_code="", error_message=STOPPED):
+        operation.refresh_from_db()
+        live.publish_operation(operation)
 
 
 def _finish(operation: Operation, resource_id: str, client: MMSClient) -> None:
@@ -203,13 +224,17 @@ def succeed(operation: Operation, item: rows.Item | None = None, resource_id: st
 
 
 def _cancel(operation: Operation, client: MMSClient) -> None:
-    """Pass on a wish to cancel, once."""
-    Operation.objects.filter(pk=operation.pk).update(cancel_requested=False)
+    """Pass on a wish to cancel, once. Raises MMSError where the server cannot be asked anything now."""
+    wish = Operation.objects.filter(pk=operation.pk)
+    if not wish.filter(cancel_requested=True).update(cancel_requested=False):
+        return
     operation.cancel_requested = False
     try:
         client.cancel_operation(operation.mms_operation_id)
+    except errors.OF_THE_SERVER as error:
+        wish.update(cancel_requested=True)
+        if not isinstance(error, errors.OutcomeUnknown):
+            raise
     except errors.Rejected:
-        note = "The server does not cancel this operation; it goes on."
-        Operation.objects.filter(pk=operation.pk).update(error_message=note)
-    except errors.MMSError:
-        Operation.objects.filter(pk=operation.pk).update(cancel_requested=True)
+        operation.error_message = "The server does not cancel this operation; it goes on."
+        wish.update(error_message=operation.error_message)

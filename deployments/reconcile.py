@@ -6,6 +6,7 @@ and never one whose acceptance was seen, or whose effect could not be recognised
 """
 
 from collections.abc import Callable
+from enum import StrEnum
 from typing import Any
 
 from django.utils import timezone
@@ -14,7 +15,7 @@ from deployments import errors, live, pipeline, rows, wire
 from deployments.accounts import note_answer, note_trouble
 from deployments.changes import change
 from deployments.client import Listing, MMSClient
-from deployments.matching import request_of, surely_made
+from deployments.matching import request_of, same_id, surely_made
 from deployments.models import Operation
 from deployments.models.operation import Kind, State
 from deployments.schedule import ASK_A_PERSON, LEASE, MOST_ATTEMPTS, SETTLED, look_interval, seconds
@@ -27,9 +28,19 @@ LISTS: dict[str, Callable[[MMSClient], Listing[Any]]] = {
     Kind.CREATE_SERVICE: MMSClient.list_services,
 }
 DECIDE = (
-    "Whether this took effect cannot be found out at the server. Send it again (if it did take effect, there will be "
-    "two), or call it failed (if it did take effect, what it made appears in the lists as made outside the dashboard)."
+    "Whether this took effect cannot be found out at the server. Send it again (if it did take effect, {twice}), or call "
+    "it failed (if it did take effect, {unseen})."
 )
+MADE_TWICE = ("there will be two", "what it made appears in the lists as made outside the dashboard")
+CHANGED_TWICE = ("it is done once more", "the service shows it")
+
+
+class Look(StrEnum):
+    """What a look at the server tells about an uncertain operation."""
+
+    SETTLED = "its effect was found, and the operation goes on"
+    ABSENT = "it would show by now, and does not"
+    UNCLEAR = "it may have taken effect all the same"
 
 
 def reconcile(operation: Operation, client: MMSClient) -> None:
@@ -42,34 +53,74 @@ def reconcile(operation: Operation, client: MMSClient) -> None:
         _send_again(operation)
         return
     try:
-        settled = _settled(operation, request_of(operation), client)
+        look = _look(operation, request_of(operation), client)
     except Refused as error:
         change(operation, State.FAILED, error_code="Refused", error_message=error.message)
         return
     except errors.MMSError as error:
-        if not isinstance(error, errors.Rejected) or isinstance(error, errors.TokenRefused):
+        if isinstance(error, errors.OF_THE_SERVER):
             note_trouble(operation.account, error)
-        settled = False
+        look = Look.UNCLEAR
     else:
         note_answer(operation.account, client)
-        settled = settled or _not_found(operation)
-    if not settled:
+    if look != Look.SETTLED and not _decided(operation, look):
         _look_later(operation)
 
 
-def _settled(operation: Operation, request: wire.Request, client: MMSClient) -> bool:
-    """Whether the effect was found, and so the operation goes on."""
+def _look(operation: Operation, request: wire.Request, client: MMSClient) -> Look:
+    if operation.mms_operation_id and _known_again(operation, client):
+        return Look.SETTLED
     match request:
         case wire.ServiceUpdate():
-            return _update_settled(operation, request, client)
+            return _look_for_update(operation, request, client)
         case wire.ServiceDeletion():
-            listing = client.list_services()
-            there = any(service.id == request.service_id for service in listing.items)
-            return listing.whole and not there and _succeed(operation)
-    item = _made(operation, request, LISTS[operation.kind](client))
-    if item is None:
+            return _look_for_deletion(operation, request, client)
+    listing = LISTS[operation.kind](client)
+    item = _made(operation, request, listing)
+    if item is not None:
+        done = _follow(operation, item) if isinstance(item, wire.Service) else _succeed(operation, item)
+        return Look.SETTLED if done else Look.UNCLEAR
+    # An image shows only once it is built, minutes later.
+    sure = operation.kind != Kind.CREATE_IMAGE and _has_all_we_know(operation, listing)
+    return Look.ABSENT if sure else Look.UNCLEAR
+
+
+def _known_again(operation: Operation, client: MMSClient) -> bool:
+    """A server that had forgotten the operation (it was starting, say) may know it again."""
+    try:
+        client.get_operation(operation.mms_operation_id)
+    except errors.NotFound:
         return False
-    return _follow(operation, item) if isinstance(item, wire.Service) else _succeed(operation, item)
+    return change(operation, State.NOT_STARTED, next_poll_at=timezone.now(), error_code="", error_message="")
+
+
+def _look_for_update(operation: Operation, request: wire.ServiceUpdate, client: MMSClient) -> Look:
+    """An update shows only once the service has changed over, minutes later; and not at all where no image is told."""
+    service = client.get_service(request.service_id)
+    same = service.image_id is not None and same_id(service.image_id, request.image_id)
+    return Look.SETTLED if same and _follow(operation, service) else Look.UNCLEAR
+
+
+def _look_for_deletion(operation: Operation, request: wire.ServiceDeletion, client: MMSClient) -> Look:
+    """Gone is what is not in the list and cannot be read either: a list may be short for once."""
+    listing = client.list_services()
+    if any(same_id(service.id, request.service_id) for service in listing.items):
+        return Look.ABSENT
+    try:
+        client.get_service(request.service_id)
+    except (errors.NotFound, errors.NotOffered):
+        return Look.SETTLED if listing.whole and _succeed(operation) else Look.UNCLEAR
+    return Look.UNCLEAR
+
+
+def _has_all_we_know(operation: Operation, listing: Listing[Any]) -> bool:
+    """Whether the list has everything the mirror takes for present. One that is short for once proves no absence."""
+    row = operation.resource
+    if row is None or not listing.whole:
+        return False
+    present = type(row)._default_manager.filter(account=operation.account_id, vanished_at=None).exclude(mms_id=None)
+    listed = {item.id.casefold() for item in listing.items}
+    return all(str(mms_id).casefold() in listed for mms_id in present.values_list("mms_id", flat=True))
 
 
 def _made(operation: Operation, request: wire.Request, listing: Listing[Any]) -> rows.Item | None:
@@ -86,17 +137,12 @@ def _age_order(item: rows.Item) -> tuple[int, str]:
     return version, item.created_at.isoformat() if item.created_at else ""
 
 
-def _update_settled(operation: Operation, request: wire.ServiceUpdate, client: MMSClient) -> bool:
-    service = client.get_service(request.service_id)
-    return service.image_id == request.image_id and _follow(operation, service)
-
-
 def _follow(operation: Operation, service: wire.Service) -> bool:
     """The service is there: from here on its own state is asked, for the operation's id is not known."""
     if operation.service is not None and not operation.service.mms_id:
         rows.fill_in(operation.service, service)
-    now = timezone.now()
-    return change(operation, State.NOT_STARTED, accepted_at=now, next_poll_at=now, error_code="", error_message="")
+    now, none = timezone.now(), {"mms_operation_id": "", "error_code": "", "error_message": ""}
+    return change(operation, State.NOT_STARTED, accepted_at=now, next_poll_at=now, **none)
 
 
 def _succeed(operation: Operation, item: rows.Item | None = None) -> bool:
@@ -104,13 +150,12 @@ def _succeed(operation: Operation, item: rows.Item | None = None) -> bool:
     return True
 
 
-def _not_found(operation: Operation) -> bool:
+def _decided(operation: Operation, look: Look) -> bool:
     """Nothing shows that the request took effect: repeat it where that is safe and a fair time has passed."""
     age = seconds(timezone.now() - (operation.sent_at or operation.requested_at))
     if age < SETTLED or operation.error_code == "NeedsDecision":
         return False
-    recognisable = operation.kind != Kind.CREATE_IMAGE  # an image shows only once it is built, minutes later
-    if operation.accepted_at or not recognisable:
+    if operation.accepted_at or look == Look.UNCLEAR:
         return age > ASK_A_PERSON and _ask(operation)
     if operation.attempts >= MOST_ATTEMPTS:
         tried = f"{operation.error_message} Tried {MOST_ATTEMPTS} times; nothing of it is to be found."
@@ -122,8 +167,10 @@ def _not_found(operation: Operation) -> bool:
 
 def _ask(operation: Operation) -> bool:
     """Leave the choice to a person, and go on looking."""
+    twice, unseen = CHANGED_TWICE if operation.kind in {Kind.UPDATE_SERVICE, Kind.DELETE_SERVICE} else MADE_TWICE
+    message = f"{operation.error_message} {DECIDE.format(twice=twice, unseen=unseen)}"
     change_of = Operation.objects.filter(pk=operation.pk, state=State.UNCERTAIN)
-    change_of.update(error_code="NeedsDecision", error_message=f"{operation.error_message} {DECIDE}")
+    change_of.update(error_code="NeedsDecision", error_message=message)
     operation.refresh_from_db()
     live.publish_operation(operation)
     return False

@@ -4,7 +4,7 @@ import random
 from datetime import datetime, timedelta
 
 GRACE = timedelta(seconds=3)  # a queued operation whose queue message was lost is taken up after this
-LEASE = timedelta(seconds=90)  # a call to the server ends well before (client.py); then its worker has died
+LEASE = timedelta(seconds=90)  # a call to the server ends well before (transport.DEADLINE); then its worker has died
 AHEAD = timedelta(seconds=0.5)  # a tick takes what is due within the next half second
 YOUNG = 60.0  # seconds; younger operations are asked about every second
 SLOWEST = 15.0  # seconds between two questions about the same operation
@@ -13,8 +13,10 @@ SETTLED = 30.0  # seconds after sending, by which an effect shows if there was o
 ASK_A_PERSON = 300.0  # seconds of looking in vain for what an operation may have made
 MOST_ATTEMPTS = 5  # that a server answers with an error of its own
 STOP_POLLING = timedelta(hours=24)  # accepted, and not over after so long: polling stops until a person resumes it
-LONGEST_PAUSE = 30.0  # seconds without a call to a server that is out of reach
+SHORTEST_PAUSE = 1.0  # seconds
+LONGEST_PAUSE = 25.0  # seconds without a call to a server that is out of reach; a wish for a refresh lives for 30
 LONGEST_RETRY_AFTER = 3600.0  # seconds; a server that asks for more gets asked again all the same
+TURN = 10.0  # seconds after which a thread begins nothing more for its account: others have their turn
 
 
 def poll_interval(age: float) -> timedelta:
@@ -29,8 +31,8 @@ def poll_interval(age: float) -> timedelta:
 
 
 def pause(trouble_since: datetime, now: datetime) -> timedelta:
-    """How long to leave a server alone that has been out of reach since then: 1 s at first, 30 s at most."""
-    return timedelta(seconds=min(LONGEST_PAUSE, max(1.0, (now - trouble_since).total_seconds() / 4)))
+    """How long to leave a server alone that has been out of reach since then: 1 s at first, 25 s at most."""
+    return timedelta(seconds=min(LONGEST_PAUSE, max(SHORTEST_PAUSE, (now - trouble_since).total_seconds() / 4)))
 
 
 def look_interval(age: float) -> timedelta:

@@ -37,6 +37,7 @@ def store(account: HostingAccount, noun: type[Any], listing: Listing[Any], start
     """Make the rows what the list, asked for at `started`, says. Rows written since then are newer, and left alone."""
     known = _known(account, noun)
     listed = {item.id: item for item in listing.items}
+    _respell(noun, known, listed)
     new = _not_ours(account, noun, [item for item in listed.values() if item.id not in known])
     old = [item for item in listed.values() if item.id in known and not _newer(known[item.id], started)]
     rows_of = _Rows(account, noun, known)
@@ -51,6 +52,21 @@ def store(account: HostingAccount, noun: type[Any], listing: Listing[Any], start
 def _known(account: HostingAccount, noun: type[Any]) -> Known:
     found = noun.objects.filter(account=account).exclude(mms_id=None)
     return {row["mms_id"]: row for row in found.values("pk", "mms_id", "seen_at", "vanished_at", *COLUMNS[noun])}
+
+
+def _respell(noun: type[Any], known: Known, listed: dict[str, Any]) -> None:
+    """Some servers change the case of an id: it is the same thing, so its row gets the id as it is spelled now.
+
+    Not where a server has two ids that differ in nothing else.
+    """
+    new = {mms_id.casefold(): mms_id for mms_id in listed if mms_id not in known}
+    missing = [mms_id for mms_id in known if mms_id not in listed] if new else []
+    spelled = {mms_id: new.pop(mms_id.casefold()) for mms_id in missing if mms_id.casefold() in new}
+    for part in _chunks(list(spelled.items())):
+        with transaction.atomic():
+            for old, mms_id in part:
+                known[mms_id] = known.pop(old)
+                noun.objects.filter(pk=known[mms_id]["pk"]).update(mms_id=mms_id)
 
 
 def _newer(row: dict[str, Any], started: datetime) -> bool:

@@ -2,9 +2,11 @@
 
 import re
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import unquote, urlsplit
+
+MOST_ITEMS = 1000  # of a list within a resource: tags, models, assets
 
 
 class Garbled(ValueError):
@@ -53,15 +55,22 @@ def flag(value: Any) -> bool:
 
 
 def moment(value: Any) -> datetime | None:
-    """A date in any ISO form as an aware datetime in UTC; None where it is none."""
+    """A date in any ISO form as an aware datetime in UTC; None where it is none, or stands for none (0001-01-01)."""
+    said = text(value, 64).strip().upper().replace(" ", "T", 1)
+    today = re.sub(r"T24(?=:?00)", "T00", said)
     try:
-        found = datetime.fromisoformat(text(value, 64).strip())
-    except ValueError:
+        found = datetime.fromisoformat(_without_rarities(today)) + timedelta(days=today != said)
+        found = found.replace(tzinfo=found.tzinfo or UTC).astimezone(UTC)
+    except (ValueError, OverflowError):
         return None
-    try:
-        return found.replace(tzinfo=found.tzinfo or UTC).astimezone(UTC)
-    except OverflowError:
-        return None
+    return found if 1970 <= found.year < 9999 else None
+
+
+def _without_rarities(date: str) -> str:
+    """The ISO forms that Python does not read as ones that it does: the day of a year, the 61st second of a minute."""
+    if day := re.match(r"(\d{4})-?(\d{3})(?![\d-])", date):
+        date = f"{datetime(int(day[1]), 1, 1) + timedelta(days=int(day[2]) - 1):%Y-%m-%d}{date[day.end() :]}"
+    return re.sub(r"(T\d\d:?\d\d:?)60", r"\g<1>59", date)
 
 
 def last_segment(location: str) -> str:
@@ -74,7 +83,7 @@ def last_segment(location: str) -> str:
 
 
 def sequence(value: Any) -> list[Any]:
-    """A list; null is none, and a single value stands for a list of one."""
+    """A list, up to a sane length; null is none, and a single value stands for a list of one."""
     if value is None:
         return []
-    return value if isinstance(value, list) else [value]
+    return value[:MOST_ITEMS] if isinstance(value, list) else [value]

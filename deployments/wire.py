@@ -33,6 +33,7 @@ SECRET = {"secret": True}
 MASK = "…"
 MAX_REASON = 4000  # characters of an error's message; a server once sent a megabyte
 MAX_DETAILS = 50
+MAX_PROPERTIES = 100
 
 
 # --- what is sent -------------------------------------------------------------------------------------------------
@@ -213,7 +214,7 @@ class Model:
         keys = fold(data)
         return cls(
             id=identity(keys),
-            name=text(keys.get("name"), 255),
+            name=text(keys.get("name"), 255) or identity(keys),
             version=whole(keys.get("version")),
             description=text(keys.get("description"), 512),
             url=text(keys.get("url")),
@@ -242,7 +243,7 @@ class Manifest:
         properties = runtime.get("properties") or {}
         if not isinstance(properties, Mapping):
             properties = {}
-        named = {_PROPERTY_NAMES.get(str(name).lower(), str(name)): text(value) for name, value in properties.items()}
+        named = {_property(name): text(value) for name, value in list(properties.items())[:MAX_PROPERTIES]}
         return cls(
             id=identity(keys),
             driver_program=text(keys.get("driverprogram"), 255),
@@ -309,7 +310,7 @@ class Service:
         revisions = keys.get("revisions")
         return cls(
             id=identity(keys),
-            name=text(keys.get("name"), 255),
+            name=text(keys.get("name"), 255) or identity(keys),
             image_id=reported(keys.get("imageid") or _id_in(keys.get("image")), 200),
             state=text(keys.get("state"), 64),
             created_at=moment(keys.get("createdat", keys.get("createdtime"))),
@@ -381,6 +382,11 @@ def page(data: Any) -> tuple[list[Any], str]:
     if "id" in keys:  # the reference draws lists and single resources alike
         return [data], ""
     raise Garbled("A list was expected.")
+
+
+def _property(name: Any) -> str:
+    plain = text(name, 200)
+    return _PROPERTY_NAMES.get(plain.lower(), plain)
 
 
 def keys_of_service(data: Any) -> str:

@@ -210,10 +210,11 @@ def test_bad_answers_leave_the_last_good_data_with_its_age(
     refresh(account, Service)
     service = Service.objects.select_related("account").get()
     assert service.vanished_at is None
-    assert service.account.error
-    assert service.account.not_before
+    assert service.account.not_before or service.account.token_refused
     badge = badges_of([service])[0]
     assert badge.stale_since == service.seen_at
+    assert service.account.error.startswith("The list of services cannot be read. "), "it says of what"
+    HostingAccount.objects.update(not_before=None)
     refresh(account, Service)
     service = Service.objects.select_related("account").get()
     assert not service.account.error
@@ -287,12 +288,22 @@ def test_lists_are_read_when_somebody_looks_and_after_operations(account: Hostin
     assert read() == set()
 
 
-def test_a_refresh_on_demand_tries_a_server_that_is_left_alone(account: HostingAccount, mms: MMS) -> None:
-    HostingAccount.objects.update(token_refused=True, not_before=timezone.now() + timedelta(hours=1))
+def test_a_refresh_on_demand_tries_a_server_that_refused_the_token(account: HostingAccount, mms: MMS) -> None:
+    HostingAccount.objects.update(token_refused=True, error="refused")
     assert not mirror.refresh_due()
     mirror.request_refresh(account)
     wait(mirror.refresh_due())
     assert not HostingAccount.objects.get().token_refused
+
+
+def test_a_refresh_on_demand_waits_for_what_the_server_asked_for(account: HostingAccount, mms: MMS) -> None:
+    HostingAccount.objects.update(not_before=timezone.now() + timedelta(seconds=20))
+    mirror.request_refresh(account)
+    assert not mirror.refresh_due()
+    assert not mms.requests
+    HostingAccount.objects.update(not_before=timezone.now())
+    wait(mirror.refresh_due())
+    assert {request.path.strip("/") for request in mms.calls("GET")} == NOUNS, "the wish was kept"
 
 
 def test_pages_work_without_redis_and_nothing_is_lost(mms: MMS, without_redis: None) -> None:

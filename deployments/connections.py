@@ -1,0 +1,123 @@
+"""Connections on which a call ends in time, whatever the server does.
+
+requests limits the wait for each byte, and nothing else: a server that sends one now and then, in its headers or
+between two chunks, holds a call as long as it likes. Here no wait is longer than what is left of the whole call, and it
+is known whether anything of the request has left. (Only the search for a host's address cannot be cut short: nothing has
+left by then, and nothing leaves after it once the time is over.)
+"""
+
+import http.client
+import io
+import socket
+import time
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any
+
+import urllib3
+from requests.adapters import HTTPAdapter
+
+PIECE = 16 * 1024  # bytes handed over at once: one record of TLS
+
+
+@dataclass
+class Call:
+    """The call that this thread is making."""
+
+    ends: float  # time.monotonic()
+    sent: bool = False  # the server may have something of the request
+
+    @property
+    def over(self) -> bool:
+        return time.monotonic() >= self.ends
+
+    def left(self, most: float | None) -> float:
+        """How long may be waited now: `most` seconds, or what the call has left. Raises TimeoutError."""
+        left = self.ends - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        return left if most is None else min(most, left)
+
+
+CALL: ContextVar[Call] = ContextVar("CALL")
+
+
+class TimedReader(io.RawIOBase):
+    """What comes from a socket; each wait is cut to what its call has left."""
+
+    def __init__(self, raw: Any, sock: socket.socket):
+        self.raw, self.sock, self.most, self.call = raw, sock, sock.gettimeout(), CALL.get()
+
+    def readable(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        return int(self.raw.fileno())
+
+    def readinto(self, buffer: Any) -> int | None:
+        self.sock.settimeout(self.call.left(self.most))
+        found: int | None = self.raw.readinto(buffer)
+        return found
+
+    def close(self) -> None:
+        self.raw.close()
+        super().close()
+
+
+class TimedResponse(http.client.HTTPResponse):
+    def __init__(self, sock: socket.socket, *args: Any, **more: Any):
+        super().__init__(sock, *args, **more)
+        self.fp: Any = io.BufferedReader(TimedReader(self.fp.detach(), sock))
+
+
+class Timed:
+    """Of a connection: it is made, written to and read from within the time of the call that is being made."""
+
+    response_class = TimedResponse
+    sock: Any
+    timeout: Any
+
+    def connect(self) -> None:
+        call = CALL.get()
+        self.timeout = call.left(self.timeout)
+        super().connect()  # type: ignore[misc]
+        call.left(None)  # a host with many addresses, or a slow name server: too late to send anything
+        call.sent = False  # what a proxy or TLS needed does not count
+
+    def send(self, data: bytes) -> None:
+        call = CALL.get()
+        if self.sock is None:
+            self.connect()
+        call.sent = True
+        for at in range(0, len(data), PIECE):
+            self.sock.settimeout(call.left(self.timeout))
+            super().send(data[at : at + PIECE])  # type: ignore[misc]
+
+
+class Connection(Timed, urllib3.connection.HTTPConnection):  # type: ignore[misc]
+    pass
+
+
+class TLSConnection(Timed, urllib3.connection.HTTPSConnection):  # type: ignore[misc]
+    pass
+
+
+class Pool(urllib3.HTTPConnectionPool):
+    ConnectionCls = Connection
+
+
+class TLSPool(urllib3.HTTPSConnectionPool):
+    ConnectionCls = TLSConnection
+
+
+class TimedAdapter(HTTPAdapter):
+    """Gives requests these connections, with a proxy and without."""
+
+    def init_poolmanager(self, *args: Any, **more: Any) -> None:
+        super().init_poolmanager(*args, **more)
+        self.poolmanager.pool_classes_by_scheme = {"http": Pool, "https": TLSPool}
+
+    def proxy_manager_for(self, proxy: str, **more: Any) -> Any:
+        manager = super().proxy_manager_for(proxy, **more)
+        manager.pool_classes_by_scheme = {"http": Pool, "https": TLSPool}
+        return manager
