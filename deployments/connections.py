@@ -2,8 +2,8 @@
 
 requests limits the wait for each byte, and nothing else: a server that sends one now and then, in its headers or
 between two chunks, holds a call as long as it likes. Here no wait is longer than what is left of the whole call, and it
-is known whether anything of the request has left. (Only the search for a host's address cannot be cut short: nothing has
-left by then, and nothing leaves after it once the time is over.)
+is known whether anything of the request has left. (Only the search for a host's address cannot be cut short: nothing
+has left by then, and nothing leaves after it once the time is over.)
 """
 
 import http.client

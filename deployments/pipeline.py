@@ -132,10 +132,8 @@ def _ask(operation: Operation, client: MMSClient) -> wire.OperationStatus:
 
 def _advance(operation: Operation, status: wire.OperationStatus, client: MMSClient) -> None:
     if status.phase is None:
-        said = (
-            f"calls its state “{status.state}”, which means nothing to this dashboard" if status.state else "names none"
-        )
-        _note(operation, "UnknownState", f"Asked for its state, the server {said}.")
+        said = f"The server calls its state “{status.state}”, which means nothing to this dashboard."
+        _note(operation, "UnknownState", said if status.state else "The server tells no state of it.")
         return
     if operation.error_code in NOTES:
         _note(operation, "", "")

@@ -28,8 +28,8 @@ LISTS: dict[str, Callable[[MMSClient], Listing[Any]]] = {
     Kind.CREATE_SERVICE: MMSClient.list_services,
 }
 DECIDE = (
-    "Whether this took effect cannot be found out at the server. Send it again (if it did take effect, {twice}), or call "
-    "it failed (if it did take effect, {unseen})."
+    "Whether this took effect cannot be found out at the server. Send it again (if it did take effect, {twice}), or "
+    "call it failed (if it did take effect, {unseen})."
 )
 MADE_TWICE = ("there will be two", "what it made appears in the lists as made outside the dashboard")
 CHANGED_TWICE = ("it is done once more", "the service shows it")
@@ -126,8 +126,10 @@ def _has_all_we_know(operation: Operation, listing: Listing[Any]) -> bool:
 def _made(operation: Operation, request: wire.Request, listing: Listing[Any]) -> rows.Item | None:
     """The oldest resource of the list that the request made, of those that no row knows."""
     row = operation.resource
-    known = type(row)._default_manager.filter(account=operation.account_id).exclude(mms_id=None) if row else None
-    ids = set(known.values_list("mms_id", flat=True)) if known is not None else set()
+    ids = set()
+    if row is not None:
+        others = type(row)._default_manager.filter(account=operation.account_id).exclude(pk=row.pk)
+        ids = set(others.exclude(mms_id=None).values_list("mms_id", flat=True))
     made = [item for item in listing.items if item.id not in ids and surely_made(request, item)]
     return min(made, key=_age_order) if made else None
 
@@ -141,7 +143,8 @@ def _follow(operation: Operation, service: wire.Service) -> bool:
     """The service is there: from here on its own state is asked, for the operation's id is not known."""
     if operation.service is not None and not operation.service.mms_id:
         rows.fill_in(operation.service, service)
-    now, none = timezone.now(), {"mms_operation_id": "", "error_code": "", "error_message": ""}
+    now = timezone.now()
+    none: dict[str, Any] = {"mms_operation_id": "", "error_code": "", "error_message": ""}
     return change(operation, State.NOT_STARTED, accepted_at=now, next_poll_at=now, **none)
 
 
@@ -152,11 +155,11 @@ def _succeed(operation: Operation, item: rows.Item | None = None) -> bool:
 
 def _decided(operation: Operation, look: Look) -> bool:
     """Nothing shows that the request took effect: repeat it where that is safe and a fair time has passed."""
-    age = seconds(timezone.now() - (operation.sent_at or operation.requested_at))
-    if age < SETTLED or operation.error_code == "NeedsDecision":
+    now = timezone.now()
+    if seconds(now - operation.state_since) < SETTLED or operation.error_code == "NeedsDecision":
         return False
     if operation.accepted_at or look == Look.UNCLEAR:
-        return age > ASK_A_PERSON and _ask(operation)
+        return seconds(now - (operation.sent_at or operation.requested_at)) > ASK_A_PERSON and _ask(operation)
     if operation.attempts >= MOST_ATTEMPTS:
         tried = f"{operation.error_message} Tried {MOST_ATTEMPTS} times; nothing of it is to be found."
         pipeline.fail(operation, wire.Failure("OutcomeUnknown"), tried)

@@ -9,7 +9,7 @@ AHEAD = timedelta(seconds=0.5)  # a tick takes what is due within the next half 
 YOUNG = 60.0  # seconds; younger operations are asked about every second
 SLOWEST = 15.0  # seconds between two questions about the same operation
 GIVE_UP_SENDING = timedelta(hours=1)  # nothing could be sent for so long: failed
-SETTLED = 30.0  # seconds after sending, by which an effect shows if there was one
+SETTLED = 60.0  # seconds of doubt, by which an effect shows if there was one: a server may act after it broke off
 ASK_A_PERSON = 300.0  # seconds of looking in vain for what an operation may have made
 MOST_ATTEMPTS = 5  # that a server answers with an error of its own
 STOP_POLLING = timedelta(hours=24)  # accepted, and not over after so long: polling stops until a person resumes it

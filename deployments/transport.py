@@ -56,12 +56,12 @@ class BearerToken(AuthBase):
 class Transport:
     """Calls to one server with one token. `extensions` is what the server's last answer said that it offers."""
 
-    def __init__(self, token: str, read_timeout: float = READ_TIMEOUT, deadline: float = DEADLINE):
+    def __init__(self, token: str, read_timeout: float | None = None, deadline: float | None = None):
         self.session = requests.Session()
         self.session.auth = BearerToken(token)
         for scheme in ("http://", "https://"):
             self.session.mount(scheme, TimedAdapter())
-        self.token, self.read_timeout, self.deadline = token, read_timeout, deadline
+        self.token, self.read_timeout, self.deadline = token, read_timeout or READ_TIMEOUT, deadline or DEADLINE
         self.extensions: set[str] = set()
         self.called_at = datetime.now(UTC)  # when the last call began
 
@@ -84,9 +84,7 @@ class Transport:
         most: bytes. until: of time.monotonic(), for calls that have to end before their own deadline.
         """
         if self.token and not re.fullmatch(r"[!-~]+", self.token):
-            raise errors.TokenRefused(
-                "This account's token cannot be sent: it has spaces, or letters that no token has."
-            )
+            raise errors.TokenRefused("This account's token cannot be sent: it has letters that no token has.")
         headers = {"Accept": "application/json"} | ({"x-ms-client-request-id": request_id} if request_id else {})
         self.called_at = datetime.now(UTC)
         ends = time.monotonic() + self.deadline

@@ -61,7 +61,7 @@ def later(operation: Operation, seconds: float) -> Operation:
     """As if the operation had been sent, accepted and asked about so much earlier."""
     operation.refresh_from_db()
     past = timedelta(seconds=seconds)
-    names = ["requested_at", "sent_at", "accepted_at", "next_poll_at", "claimed_until"]
+    names = ["requested_at", "sent_at", "accepted_at", "next_poll_at", "claimed_until", "state_since"]
     moved = {name: getattr(operation, name) - past for name in names if getattr(operation, name)}
     Operation.objects.filter(pk=operation.pk).update(**moved)
     operation.refresh_from_db()

@@ -55,7 +55,7 @@ def test_a_request_that_never_arrived_is_sent_again_after_a_fair_time(account: H
     mms.plan("POST", "models", faults.drop)
     operation = turn(turn(register(account)))
     assert operation.state == State.UNCERTAIN, "its effect might still show"
-    operation = turn(later(operation, 40))
+    operation = turn(later(operation, 70))
     assert operation.state == State.QUEUED
     assert turn(operation).state == State.SUCCEEDED
     assert mms.effects["models"] == 1
@@ -73,7 +73,7 @@ def test_a_server_that_fails_every_time_is_given_up(account: HostingAccount, mms
     mms.plan("POST", "models", faults.html(500), times=9)
     operation = register(account)
     for _ in range(20):
-        operation = turn(later(operation, 40))
+        operation = turn(later(operation, 70))
     assert operation.state == State.FAILED
     assert "Tried 5 times" in operation.error_message
 
