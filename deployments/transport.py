@@ -183,7 +183,7 @@ def _refusal(host: str, answer: Answer, secrets: list[str]) -> errors.MMSError:
     """The error for a status that is no success, with the server's own words where it has some."""
     failure = _failure(answer).redacted(secrets)
     retry_after = _retry_after(answer)
-    said = f": {failure.message}" if failure.message else ""
+    said = f": {failure.message}" if failure.message else "."
     status = answer.status
     if status == 429 or (status == 503 and retry_after is not None):
         return errors.Busy(f"{host} is busy (status {status}){said}", failure, retry_after)

@@ -45,6 +45,7 @@ Fault = Callable[["Connection", Callable[[], Reply]], None]
 
 class Connection(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # else each answer waits 40 ms
     server: "Server"
 
     def log_message(self, *_: Any) -> None:
@@ -102,6 +103,7 @@ class MMS:
         self.effects: Counter[str] = Counter()
         self._replies: dict[str, Reply] = {}  # by client request id
         self._plans: list[tuple[str, str, Fault]] = []
+        self._answering = 0
         self._lock = threading.RLock()
 
     def __enter__(self) -> "MMS":
@@ -119,6 +121,16 @@ class MMS:
         return f"http://127.0.0.1:{self._server.server_address[1]}"
 
     # --- for tests ------------------------------------------------------------------------------------------------
+
+    @property
+    def repeated(self) -> list[str]:
+        """What happened more often than once, of tests that ask for each thing once."""
+        return [effect for effect, times in self.effects.items() if times > 1]
+
+    @property
+    def idle(self) -> bool:
+        """Whether no request is being answered, not even to somebody who has hung up."""
+        return not self._answering
 
     def plan(self, method: str, part: str, fault: Fault, times: int = 1) -> None:
         """The next `times` requests of this method whose path has `part` in it meet the fault."""
@@ -160,13 +172,18 @@ class MMS:
         request = Request(connection.command, f"/{path}", query, headers, json.loads(raw) if raw else None, time.time())
         with self._lock:
             self.requests.append(request)
+            self._answering += 1
             fault = self._fault(request)
-        if fault:
-            fault(connection, lambda: self._handle(request))
-        else:
-            reply = self._handle(request)
-            time.sleep(0 if request.method == "GET" else self.slow)
-            connection.reply(reply)
+        try:
+            if fault:
+                fault(connection, lambda: self._handle(request))
+            else:
+                reply = self._handle(request)
+                time.sleep(0 if request.method == "GET" else self.slow)
+                connection.reply(reply)
+        finally:
+            with self._lock:
+                self._answering -= 1
 
     def _fault(self, request: Request) -> Fault | None:
         for plan in self._plans:
@@ -350,11 +367,35 @@ def drop(connection: Connection, effect: Callable[[], Reply]) -> None:
 
 
 def truncate(connection: Connection, effect: Callable[[], Reply]) -> None:
-    """Half of the true answer."""
-    body = json.dumps(effect().body).encode()
-    reply = Reply(200, raw=body[: len(body) // 2], headers={"Content-Length": str(len(body))})
-    connection.reply(reply)
+    """It happens, and half of the true answer comes."""
+    reply = effect()
+    body = json.dumps(reply.body).encode()
+    headers = reply.headers | {"Content-Length": str(len(body))}
+    connection.reply(Reply(reply.status, raw=body[: len(body) // 2], headers=headers))
     connection.hang_up()
+
+
+def cut_headers(connection: Connection, effect: Callable[[], Reply]) -> None:
+    """It happens, and the true answer ends within its headers."""
+    reply = effect()
+    named = "".join(f"{name}: {value}\r\n" for name, value in reply.headers.items())
+    connection.wfile.write(f"HTTP/1.1 {reply.status} OK\r\n{named}"[:-20].encode())
+    connection.hang_up()
+
+
+def after_effect(fault: Fault) -> Fault:
+    """It happens, and then the fault."""
+
+    def both(connection: Connection, effect: Callable[[], Reply]) -> None:
+        effect()
+        fault(connection, effect)
+
+    return both
+
+
+def answer(change: Callable[[Reply], Reply]) -> Fault:
+    """It happens, and the answer is the true one, changed."""
+    return lambda connection, effect: connection.reply(change(effect()))
 
 
 def status(code: int, body: Json = None, **headers: str) -> Fault:
@@ -401,6 +442,33 @@ def effect_then_hang(seconds: float) -> Fault:
         connection.reply(reply)
 
     return fault
+
+
+def hang_for_good(connection: Connection, effect: Callable[[], Reply]) -> None:
+    """No answer, until the caller has hung up."""
+    connection.connection.settimeout(30)
+    connection.connection.recv(1)
+    connection.close_connection = True
+
+
+def late(seconds: float) -> Fault:
+    """Nobody waits that long for the answer, and then it happens."""
+
+    def fault(connection: Connection, effect: Callable[[], Reply]) -> None:
+        time.sleep(seconds)
+        effect()
+        connection.hang_up()
+
+    return fault
+
+
+def drip_headers(connection: Connection, effect: Callable[[], Reply]) -> None:
+    """It happens, and of the answer's headers come ten bytes a second, without end."""
+    effect()
+    connection.wfile.write(b"HTTP/1.1 200 OK\r\n")
+    for _ in range(100):
+        connection.wfile.write(b"x")
+        time.sleep(0.1)
 
 
 def drip(connection: Connection, effect: Callable[[], Reply]) -> None:

@@ -1,0 +1,239 @@
+"""Every verb that writes, at a server that does whatever servers do: nothing is lost, and nothing happens twice."""
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+
+import pytest
+import redis
+from django.contrib.auth import get_user_model
+from django.test import Client
+from django.utils import timezone
+from django.utils.html import escape
+
+from deployments import dispatch, mirror, operations, transport
+from deployments.accounts import client_for
+from deployments.changes import change
+from deployments.matching import request_of
+from deployments.models import HostingAccount, Operation
+from deployments.models.operation import Kind, State
+from deployments.schedule import LEASE
+from tests.doubles import mms as faults
+from tests.doubles.mms import MMS, PlainDialect, Reply
+from tests.faults.verbs import VERBS, Verb, furnish, shows
+from tests.site import wait_until
+from tests.unit.lifecycle import account_at, later, turn
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+# The servers that the table meets: all three are what the reference allows.
+SERVERS = {
+    "to the letter": lambda: MMS(dialect=PlainDialect()),  # an image names no manifest
+    "images name their manifest": lambda: MMS(),
+    "idempotent": lambda: MMS(extensions=True),
+}
+WAITS = {State.NOT_STARTED, State.SUCCEEDED}  # accepted, or done at once
+
+
+@dataclass(frozen=True)
+class Case:
+    """What the server does to the request, and what the dashboard then says.
+
+    first: the states that the operation may be in after the first turn. cause: what the reason then names.
+    refused: nothing more is tried, for the server said no. slow: it costs the limits of time, which are cut for it.
+    """
+
+    fault: faults.Fault | None
+    first: set[State]
+    cause: str = ""
+    refused: bool = False
+    slow: bool = False
+    except_for: dict[str, set[State]] = field(default_factory=dict)
+
+
+def busy_until_a_date(connection: faults.Connection, effect: object) -> None:
+    date = format_datetime(datetime.now(UTC) + timedelta(minutes=2), usegmt=True)
+    connection.reply(Reply(429, headers={"Retry-After": date}))
+
+
+ELSEWHERE = MMS()
+
+
+def redirect(code: int) -> faults.Fault:
+    return lambda connection, effect: connection.reply(Reply(code, headers={"Location": f"{ELSEWHERE.url}/api/x"}))
+
+
+def nonsense(reply: Reply) -> Reply:
+    return Reply(reply.status, [{"id": 7.5, "name": [], "version": {}}, None], {"x-ms-request-id": "a/b c"})
+
+
+def more(reply: Reply) -> Reply:
+    extra = {"zone": {"of": ["nobody", 7]}, "": None, "Ünknown": True}
+    return Reply(reply.status, reply.body | extra if reply.body else None, reply.headers | {"X-Zone": "7"})
+
+
+def anonymous(reply: Reply) -> Reply:
+    return Reply(reply.status, reply.body, {"x-ms-request-id": ""})
+
+
+UNCERTAIN, QUEUED, FAILED = {State.UNCERTAIN}, {State.QUEUED}, {State.FAILED}
+DELETED = {"delete_service": {State.SUCCEEDED}}  # of a deletion nothing but the status is read
+SYNCHRONOUS = {verb: {State.SUCCEEDED} for verb in ("register_model", "create_manifest", "delete_service")}
+
+CASES: dict[str, Case] = {
+    "the answer is lost after the effect": Case(faults.lose_answer, UNCERTAIN, "no usable answer"),
+    "reset before the effect": Case(faults.drop, UNCERTAIN, "no usable answer"),
+    "cut within the answer": Case(faults.truncate, UNCERTAIN, "no usable answer"),
+    "invalid JSON after the effect": Case(faults.garbage, UNCERTAIN, "no JSON|does not say", except_for=DELETED),
+    "wrong types after the effect": Case(
+        faults.answer(nonsense), UNCERTAIN, "makes no sense|named no operation", except_for=DELETED
+    ),
+    "no operation is named": Case(faults.answer(anonymous), UNCERTAIN, "named no operation", except_for=SYNCHRONOUS),
+    "unknown fields": Case(faults.answer(more), WAITS),
+    "400": Case(faults.status(400, {"error": {"message": "A bad word."}}), FAILED, "A bad word", refused=True),
+    "401": Case(faults.status(401), QUEUED, "refuses this account's token .status 401."),
+    "403": Case(faults.status(403), FAILED, "status 403", refused=True),
+    "404": Case(
+        faults.status(404), FAILED, "status 404", refused=True, except_for={"delete_service": {State.UNCERTAIN}}
+    ),
+    "409": Case(faults.status(409), FAILED, "status 409", refused=True),
+    "429, in seconds": Case(faults.status(429, None, Retry_After="120"), QUEUED, "busy .status 429."),
+    "429, as a date": Case(busy_until_a_date, QUEUED, "busy .status 429."),
+    "500 before the effect": Case(faults.status(500), UNCERTAIN, "failed .status 500."),
+    "500 after the effect": Case(faults.after_effect(faults.status(500)), UNCERTAIN, "failed .status 500."),
+    "502, a page of HTML": Case(faults.html(502), UNCERTAIN, "failed .status 502."),
+    "502 after the effect": Case(faults.after_effect(faults.html(502)), UNCERTAIN, "failed .status 502."),
+    "503": Case(faults.status(503), UNCERTAIN, "failed .status 503."),
+    "503 with Retry-After": Case(faults.status(503, None, Retry_After="120"), QUEUED, "busy .status 503."),
+    "redirected elsewhere": Case(redirect(307), FAILED, "sends its callers elsewhere", refused=True),
+    "redirected for good": Case(redirect(301), FAILED, "sends its callers elsewhere", refused=True),
+    "done, and told to look elsewhere": Case(
+        faults.after_effect(redirect(303)), UNCERTAIN, "sends its callers elsewhere"
+    ),
+    "cut within the headers": Case(faults.cut_headers, UNCERTAIN | WAITS),
+    "ten bytes a second": Case(faults.after_effect(faults.drip), UNCERTAIN, "not complete after", slow=True),
+    "ten bytes a second, in the headers": Case(faults.drip_headers, UNCERTAIN, "not complete after", slow=True),
+    "it hangs before the effect": Case(faults.hang_for_good, UNCERTAIN, "took too long", slow=True),
+    "it hangs after the effect": Case(faults.after_effect(faults.hang_for_good), UNCERTAIN, "took too long", slow=True),
+    "it acts when nobody waits any more": Case(faults.late(0.5), UNCERTAIN, "took too long", slow=True),
+    "killed before sending": Case(None, UNCERTAIN, "worker that sent this died"),
+    "killed between sending and recording": Case(None, UNCERTAIN, "worker that sent this died"),
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def elsewhere() -> Iterator[MMS]:
+    with ELSEWHERE:
+        yield ELSEWHERE
+    assert not ELSEWHERE.requests, "neither a request nor a token followed a redirect"
+
+
+@pytest.mark.parametrize("server", SERVERS)
+@pytest.mark.parametrize("name", CASES)
+def test_nothing_is_lost_and_nothing_happens_twice(
+    name: str, server: str, live_redis: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case, browser = CASES[name], Client()
+    browser.force_login(get_user_model().objects.create_superuser("ada"))
+    with SERVERS[server]() as mms:
+        account = account_at(mms.url)
+        furnish(account, mms)
+        settles, sent = {}, {}
+        for verb in VERBS:
+            with monkeypatch.context() as limits:
+                if case.slow:
+                    limits.setattr(transport, "READ_TIMEOUT", 0.2)
+                    limits.setattr(transport, "DEADLINE", 0.4)
+                operation = sent[verb] = send(verb.ask(account), case, verb, mms)
+            assert operation.state in case.except_for.get(verb.name, case.first), verb
+            if operation.state in UNCERTAIN | QUEUED | FAILED:
+                assert_it_says_why(operation, case, browser)
+            if "Retry-After" in name or name.startswith("429"):
+                assert_it_waits(operation)
+            settles[verb] = findable(verb, server, mms.effects[verb.effect])
+        settle(sent.values(), mms)
+        assert not mms.repeated
+        for verb, operation in sent.items():
+            operation.refresh_from_db()
+            assert_the_end_is_true(operation, case, verb, mms, settles[verb])
+
+
+def send(operation: Operation, case: Case, verb: Verb, mms: MMS) -> Operation:
+    """The first turn of a worker; the two cases without a fault are those of a worker that dies."""
+    if case.fault:
+        mms.plan(verb.method, verb.path, case.fault)
+        operation = turn(operation)
+        wait_until(lambda: mms.idle, 5, "a server that is done with the request")
+        return operation
+    now = timezone.now()
+    change(operation, State.SENDING, sent_at=now, attempts=1, claimed_until=now + LEASE)
+    if case is CASES["killed between sending and recording"]:
+        with client_for(operation.account) as client:
+            getattr(client, operation.kind)(request_of(operation), str(operation.pk))
+    dispatch.sweep()
+    assert Operation.objects.get(pk=operation.pk).state == State.SENDING, "its worker may be alive"
+    later(operation, 91)
+    dispatch.sweep()
+    return Operation.objects.get(pk=operation.pk)
+
+
+def assert_it_says_why(operation: Operation, case: Case, browser: Client) -> None:
+    reason = operation.error_message
+    assert re.search(case.cause, reason)
+    assert reason.endswith("."), "a sentence"
+    page = browser.get(f"/accounts/{operation.account.name}/operations/{operation.pk}/")
+    assert page.status_code == 200
+    assert escape(reason) in page.content.decode()
+
+
+def assert_it_waits(operation: Operation) -> None:
+    account = HostingAccount.objects.get()
+    assert 100 < (account.not_before - timezone.now()).total_seconds() < 121
+    later(operation, 60)
+    mirror.request_refresh(account)
+    assert not dispatch.tick(), "no operation is tried"
+    assert not mirror.refresh_due(), "nor does a person's wish overrule the server"
+
+
+def settle(asked: Iterable[Operation], mms: MMS) -> None:
+    """Half an hour of turns, in which the server is well and a refused token is replaced."""
+    for n in range(45):
+        rows = Operation.objects.in_bulk([operation.pk for operation in asked])
+        going_on = [row for row in rows.values() if row.is_open and not operations.needs_decision(row)]
+        if not going_on:
+            return
+        mms.end()
+        HostingAccount.objects.get().replace_token(MMS.token)
+        if n % 5 == 0:
+            mirror.refresh(going_on[0].account_id, mirror.LISTS)
+        for operation in going_on:
+            turn(later(operation, 40))
+
+
+def findable(verb: Verb, server: str, happened: int) -> bool:
+    """Whether a lost request settles by itself; elsewhere a person decides."""
+    match verb.name:
+        case Kind.CREATE_IMAGE:
+            return server == "idempotent" or (happened > 0 and server != "to the letter")
+        case Kind.UPDATE_SERVICE:
+            return server == "idempotent" or happened > 0
+    return True
+
+
+def assert_the_end_is_true(operation: Operation, case: Case, verb: Verb, mms: MMS, settles: bool) -> None:
+    effects = mms.effects[verb.effect]
+    if case.refused and verb.name not in case.except_for:
+        assert (operation.state, effects) == (State.FAILED, 0)
+    elif settles or case.first & (WAITS | QUEUED) == case.first:
+        assert (operation.state, effects) == (State.SUCCEEDED, 1)
+        assert shows(operation, mms)
+    else:
+        assert operations.needs_decision(operation)
+        assert "Send it again (if it did" in operation.error_message
+        assert "or call it failed (if it did" in operation.error_message
+
+
+def test_the_table_is_as_long_as_the_documentation_says() -> None:
+    assert len(CASES) * len(VERBS) * len(SERVERS) == 558

@@ -1,0 +1,86 @@
+"""The six verbs that write, for tables of tests: how each is asked for, and where its effect shows."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from deployments import mirror, operations
+from deployments.models import HostingAccount, Image, Manifest, Operation, RegisteredModel, Service
+from tests.doubles.mms import MMS
+from tests.unit.lifecycle import asset_of, cluster_of, register, registry_of
+
+
+@dataclass(frozen=True)
+class Verb:
+    name: str
+    method: str
+    path: str
+    effect: str  # its name in the double's `effects`
+    ask: Callable[[HostingAccount], Operation]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def furnish(account: HostingAccount, mms: MMS) -> None:
+    """What the verbs need, made by somebody else: two images of one manifest of one model, and two services."""
+    model = mms.add_model("roses")
+    runtime = {"runtimeType": "ScikitPython", "properties": {}}
+    mms._add(mms.manifests, {"modelIds": [model["id"]], "assets": [], "targetRuntime": runtime}, "manifest-1")
+    for image in ("image-1", "image-2"):
+        mms._add(mms.images, {"manifestId": "manifest-1", "description": image}, image)
+    for name in ("to update", "to delete"):
+        mms.add_service(name, "image-1")
+    mirror.refresh(account.pk, mirror.LISTS)
+    Service.objects.filter(account=account).update(cluster=cluster_of(account))
+
+
+def _create_manifest(account: HostingAccount) -> Operation:
+    models = list(RegisteredModel.objects.filter(account=account, name="roses"))
+    chosen = {"models": models, "assets": [], "driver": asset_of(account), "runtime_type": "ScikitPython"}
+    return operations.create_manifest(account, "ann", **chosen)
+
+
+def _create_image(account: HostingAccount) -> Operation:
+    manifest = Manifest.objects.get(account=account, mms_id="manifest-1")
+    return operations.create_image(
+        account, "ann", manifest=manifest, registry=registry_of(account), description="the third"
+    )
+
+
+def _create_service(account: HostingAccount) -> Operation:
+    cluster = account.clusters.get()
+    return operations.create_service(account, "ann", name="iris", image=_image(account, "image-2"), cluster=cluster)
+
+
+def _update_service(account: HostingAccount) -> Operation:
+    service = Service.objects.get(account=account, name="to update")
+    return operations.update_service(account, "ann", service=service, image=_image(account, "image-2"))
+
+
+def _delete_service(account: HostingAccount) -> Operation:
+    return operations.delete_service(account, "ann", service=Service.objects.get(account=account, name="to delete"))
+
+
+def _image(account: HostingAccount, mms_id: str) -> Image:
+    return Image.objects.get(account=account, mms_id=mms_id)
+
+
+VERBS = [
+    Verb("register_model", "POST", "/models", "models", register),
+    Verb("create_manifest", "POST", "/manifests", "manifests", _create_manifest),
+    Verb("create_image", "POST", "/images", "images", _create_image),
+    Verb("create_service", "POST", "/services", "services", _create_service),
+    Verb("update_service", "PUT", "/services", "updates", _update_service),
+    Verb("delete_service", "DELETE", "/services", "deletions", _delete_service),
+]
+
+
+def shows(operation: Operation, mms: MMS) -> bool:
+    """Whether the row says what is true at the server, once the operation has succeeded."""
+    match operation.kind:
+        case "update_service":
+            return mms.services[operation.service.mms_id]["imageId"] == operation.service.image.mms_id == "image-2"
+        case "delete_service":
+            return operation.service.mms_id not in mms.services and operation.service.vanished_at is not None
+    there = {"register_model": mms.models, "create_manifest": mms.manifests, "create_image": mms.images}
+    return operation.resource.mms_id in there.get(operation.kind, mms.services)
