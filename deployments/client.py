@@ -214,6 +214,8 @@ def _listing(items: list[Any], from_wire: Callable[[Any], Item]) -> Listing[Item
             found.append(from_wire(item))
         except (wire.Garbled, RecursionError):
             dropped += 1
+    if dropped and not found:
+        raise errors.Unintelligible("The server's answer makes no sense: nothing listed in it has a usable id.")
     if dropped:
         log.warning("%s of %s listed resources make no sense and are left out.", dropped, len(items))
     return Listing(found, whole=not dropped)

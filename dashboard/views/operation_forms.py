@@ -7,6 +7,7 @@ from django.contrib import messages
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect
 from django.urls import reverse
+from django.utils import timezone
 from django.utils.http import url_has_allowed_host_and_scheme
 from django.views.decorators.http import require_POST
 
@@ -64,7 +65,9 @@ def clone_operation(request: HttpRequest, account: HostingAccount, pk: UUID) -> 
 def refresh(request: HttpRequest, account: HostingAccount) -> HttpResponse:
     """Have a worker read the account's lists at the server again."""
     mirror.request_refresh(account)
-    messages.info(request, "The server is being asked. What changed appears here by itself.")
+    rests = account.not_before is not None and account.not_before > timezone.now()
+    when = "is asked as soon as its pause is over" if rests else "is being asked"
+    messages.info(request, f"The server {when}. What changed appears here by itself.")
     target = request.POST.get("next", "")
     if not url_has_allowed_host_and_scheme(target, allowed_hosts=None):
         target = reverse("account_home", args=[account.name])

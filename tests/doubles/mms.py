@@ -136,6 +136,11 @@ class MMS:
         """The next `times` requests of this method whose path has `part` in it meet the fault."""
         self._plans += [(method, part, fault)] * times
 
+    def heal(self) -> None:
+        """Whatever was planned and has not come yet does not come."""
+        with self._lock:
+            self._plans.clear()
+
     def calls(self, method: str, part: str = "") -> list[Request]:
         return [request for request in self.requests if request.method == method and part in request.path]
 
@@ -245,7 +250,7 @@ class MMS:
 
     def _log(self, which: str, request: Request) -> Reply:
         after = int(request.query["after"][0])
-        text = self.logs.get(which, b"")
+        text = self.logs.get(which, b"line 1\n")
         headers = {"X-Log-Position": str(len(text)), "Content-Type": "text/plain"}
         return Reply(200, raw=text[after:], headers=headers)
 

@@ -1,0 +1,379 @@
+"""Lists, operations and logs at a server that does whatever servers do: the last good data stays, with age and cause."""
+
+import re
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import wait
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from io import StringIO
+
+import pytest
+import redis
+from django.contrib.auth import get_user_model
+from django.core.management import call_command
+from django.test import Client
+from django.utils import timezone
+from django.utils.html import escape
+
+from deployments import dispatch, errors, follow, live, mirror, transport
+from deployments.accounts import client_for
+from deployments.badges import badge_of
+from deployments.models import HostingAccount, Operation, Service
+from deployments.models.operation import State
+from tests.doubles import mms as faults
+from tests.doubles.mms import MMS, Reply
+from tests.faults.verbs import VERBS, furnish
+from tests.site import wait_until
+from tests.unit.lifecycle import account_at, later, register, turn
+
+pytestmark = pytest.mark.django_db(transaction=True)
+ELSEWHERE = MMS()
+
+
+def nonsense(reply: Reply) -> Reply:
+    return Reply(200, {"value": 7, "state": ["Running"], "id": {}})
+
+
+def nested(connection: faults.Connection, effect: object) -> None:
+    connection.reply(Reply(200, raw=b"[" * 900 + b"]" * 900))
+
+
+def redirect(connection: faults.Connection, effect: object) -> None:
+    connection.reply(Reply(302, headers={"Location": f"{ELSEWHERE.url}/api/x"}))
+
+
+# What the server does to every GET, and the cause that people are told then.
+READ: dict[str, tuple[faults.Fault, str]] = {
+    "reset": (faults.drop, "no usable answer"),
+    "cut within the answer": (faults.truncate, "no usable answer"),
+    "invalid JSON": (faults.garbage, "makes no sense"),
+    "wrong types": (faults.answer(nonsense), "makes no sense"),
+    "nested 900 deep": (nested, "makes no sense"),
+    "400": (faults.status(400), "status 400"),
+    "401": (faults.status(401), "refuses this account's token"),
+    "403": (faults.status(403), "status 403"),
+    "404": (faults.status(404), "status 404"),
+    "409": (faults.status(409), "status 409"),
+    "429, in seconds": (faults.status(429, None, Retry_After="120"), "busy .status 429."),
+    "500": (faults.status(500), "failed .status 500."),
+    "502, a page of HTML": (faults.html(502), "failed .status 502."),
+    "503": (faults.status(503), "failed .status 503."),
+    "503 with Retry-After": (faults.status(503, None, Retry_After="120"), "busy .status 503."),
+    "redirected elsewhere": (redirect, "sends its callers elsewhere"),
+    "ten bytes a second": (faults.drip, "not complete"),
+    "ten bytes a second, in the headers": (faults.drip_headers, "not complete"),
+    "it hangs": (faults.hang_for_good, "took too long"),
+}
+PAGES = ["", "models/", "manifests/", "images/", "services/", "operations/", "models/new/", "services/new/"]
+
+
+@pytest.fixture
+def mms() -> Iterator[MMS]:
+    with MMS(extensions=True) as server:
+        yield server
+
+
+@pytest.fixture
+def account(mms: MMS, live_redis: redis.Redis) -> HostingAccount:
+    account = account_at(mms.url)
+    furnish(account, mms)
+    return account
+
+
+@pytest.fixture
+def browser() -> Client:
+    browser = Client()
+    browser.force_login(get_user_model().objects.create_superuser("ada"))
+    return browser
+
+
+@pytest.fixture(scope="module", autouse=True)
+def elsewhere() -> Iterator[MMS]:
+    with ELSEWHERE:
+        yield ELSEWHERE
+    assert not ELSEWHERE.requests, "neither a request nor a token followed a redirect"
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transport, "READ_TIMEOUT", 0.3)
+    monkeypatch.setattr(transport, "DEADLINE", 0.5)
+
+
+def build(account: HostingAccount) -> Operation:
+    """An image that is being built."""
+    return turn(VERBS[2].ask(account))
+
+
+def age(account: HostingAccount) -> None:
+    """As if all had been read a minute ago."""
+    past = timezone.now() - timedelta(minutes=1)
+    for noun in mirror.LISTS:
+        noun.objects.filter(account=account).update(seen_at=past)
+    Operation.objects.update(checked_at=past)
+
+
+def pages(browser: Client, operation: Operation) -> str:
+    base = f"/accounts/{operation.account.name}/"
+    one_by_one = [f"operations/{operation.pk}/", f"operations/{operation.pk}/log/"]
+    one_by_one += [f"services/{row.pk}/" for row in Service.objects.all()[:1]]
+    answers = [browser.get(base + path) for path in [*PAGES, *one_by_one]]
+    assert {answer.status_code for answer in answers} == {200}
+    return answers[-1].content.decode()
+
+
+@pytest.mark.parametrize("name", READ)
+def test_what_was_read_last_stays_with_its_age_and_the_cause(
+    name: str, account: HostingAccount, mms: MMS, browser: Client, impatient: None
+) -> None:
+    fault, cause = READ[name]
+    operation = build(account)
+    before = {noun: set(noun.objects.values_list("mms_id", "vanished_at")) for noun in mirror.LISTS}
+    age(account)
+    mms.plan("GET", "/", fault, times=100)
+    operation = turn(operation)
+    mirror.refresh(account.pk, mirror.LISTS)
+    live.note_log_interest("operation", operation.pk)
+    follow.follow_logs()
+
+    assert operation.state == State.NOT_STARTED
+    assert {noun: set(noun.objects.values_list("mms_id", "vanished_at")) for noun in mirror.LISTS} == before
+    account.refresh_from_db()
+    assert re.search(cause, account.error)
+    assert account.error.endswith(".")
+    service = Service.objects.select_related("account").first()
+    assert badge_of(service).stale_since == service.seen_at
+    assert escape(account.error) in pages(browser, operation)
+
+    mms.heal()
+    account.replace_token(MMS.token)
+    mirror.refresh(account.pk, mirror.LISTS)
+    account.refresh_from_db()
+    assert (account.error, badge_of(Service.objects.select_related("account").first()).stale_since) == ("", None)
+    mms.end()
+    assert turn(operation).state == State.SUCCEEDED
+    assert not mms.repeated
+
+
+HANGS = {"hangs": faults.hang_for_good, "drips": faults.drip, "drips headers": faults.drip_headers}
+
+
+@pytest.mark.parametrize("how", HANGS)
+def test_another_accounts_operation_is_as_quick_as_ever(
+    how: str, account: HostingAccount, mms: MMS, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transport, "DEADLINE", 3.0)
+    for method in ("GET", "POST"):
+        mms.plan(method, "/", HANGS[how], times=200)
+    for n in range(30):
+        later(register(account, name=f"slow-{n}"), 10)
+    HostingAccount.objects.update(services_seen_at=None)
+    with MMS() as other:
+        second = account_at(other.url, "second")
+        held = dispatch.tick()
+        wait_until(lambda: len(mms.calls("POST")) == dispatch.PER_ACCOUNT, 3, "calls that are held", every=0.01)
+        begun = time.monotonic()
+        quick = later(register(second), 10)
+        dispatch.tick()
+        mirror.refresh_due()
+        wait_until(lambda: Operation.objects.get(pk=quick.pk).state == State.SUCCEEDED, 2, "the other", every=0.01)
+        wait_until(lambda: HostingAccount.objects.get(pk=second.pk).services_seen_at, 2, "its lists", every=0.01)
+        print(f"{how}: the other account's operation and lists took {time.monotonic() - begun:.2f} s")
+        assert dispatch.CALLS.room(account.pk) == 0, "the first server still holds its calls"
+        mms.heal()
+        wait(held)
+        wait_until(free, 10, "threads that are free again")
+
+
+def free() -> bool:
+    return dispatch.CALLS.room(0) == dispatch.PER_ACCOUNT and not dispatch.CALLS._busy.total()
+
+
+def test_a_server_in_trouble_gets_one_thread_so_that_many_do_not_take_them_all(
+    live_redis: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transport, "READ_TIMEOUT", 1.5)
+    with MMS() as hanging, MMS() as other:
+        hanging.plan("POST", "/", faults.hang_for_good, times=200)
+        for n in range(12):
+            account = account_at(hanging.url, f"account-{n}")
+            HostingAccount.objects.filter(pk=account.pk).update(error="It hung before.", error_at=timezone.now())
+            for i in range(4):
+                later(register(account, name=f"slow-{i}"), 10)
+        held = dispatch.tick()
+        assert len(held) == 12
+        quick = later(register(account_at(other.url, "other")), 10)
+        wait(dispatch.tick(), timeout=1)
+        assert Operation.objects.get(pk=quick.pk).state == State.SUCCEEDED
+        wait(held)
+        wait_until(free, 10, "threads that are free again")
+
+
+def test_a_pause_that_one_thread_is_asked_for_holds_for_all_of_them(account: HostingAccount, mms: MMS) -> None:
+    """The first of eight operations is told 429; a second is just being answered, the others are waiting their turn."""
+    asked = [later(register(account, name=f"model-{n}"), 10) for n in range(8)]
+
+    def busy_meanwhile(connection: faults.Connection, effect: Callable[[], Reply]) -> None:
+        wait_until(lambda: HostingAccount.objects.get(pk=account.pk).not_before, 5, "the pause", every=0.01)
+        connection.reply(effect())
+
+    mms.plan("POST", "/", faults.status(429, None, Retry_After="600"))
+    mms.plan("POST", "/", busy_meanwhile, times=3)
+    wait(dispatch.tick())
+    account.refresh_from_db()
+    assert account.error, "an answer to an older call does not end the pause"
+    assert (account.not_before - timezone.now()).total_seconds() > 590
+    assert len(mms.calls("POST")) == 4
+    states = [row.state for row in Operation.objects.filter(pk__in=[operation.pk for operation in asked])]
+    assert states.count(State.SUCCEEDED) == 3
+    assert states.count(State.QUEUED) == 5
+
+
+def test_of_two_pauses_the_longer_one_holds(account: HostingAccount, mms: MMS) -> None:
+    mms.plan("GET", "/", faults.status(429, None, Retry_After="600"))
+    mirror.refresh(account.pk, [Service])
+    mms.plan("GET", "/", faults.drop)
+    mirror.refresh(account.pk, [Service])
+    account.refresh_from_db()
+    assert (account.not_before - timezone.now()).total_seconds() > 590
+
+
+def date_in(seconds: float, *, clock_ahead: float) -> faults.Fault:
+    """Busy until a date, by a clock of its own."""
+
+    def fault(connection: faults.Connection, effect: object) -> None:
+        now = datetime.now(UTC) + timedelta(seconds=clock_ahead)
+        until = format_datetime(now + timedelta(seconds=seconds), usegmt=True)
+        connection.send_response_only(429)
+        connection.send_header("Date", format_datetime(now, usegmt=True))
+        connection.send_header("Retry-After", until)
+        connection.send_header("Content-Length", "0")
+        connection.end_headers()
+
+    return fault
+
+
+@pytest.mark.parametrize("clock_ahead", [-86400, 0, 86400])
+def test_retry_after_as_a_date_means_the_servers_own_clock(
+    account: HostingAccount, mms: MMS, clock_ahead: float
+) -> None:
+    mms.plan("GET", "/", date_in(300, clock_ahead=clock_ahead))
+    mirror.refresh(account.pk, [Service])
+    account.refresh_from_db()
+    assert (account.not_before - timezone.now()).total_seconds() == pytest.approx(300, abs=10)
+
+
+@pytest.mark.parametrize("header", ["²", "-5", "soon", "1e9", "Mon, 32 Foo 99999 99:99:99 +9999", "9" * 5000, ""])
+def test_a_retry_after_that_makes_no_sense_costs_a_usual_pause(account: HostingAccount, mms: MMS, header: str) -> None:
+    mms.plan("GET", "/", faults.status(429, None, Retry_After=header))
+    mirror.refresh(account.pk, [Service])
+    account.refresh_from_db()
+    assert "busy" in account.error
+    assert (account.not_before - timezone.now()).total_seconds() <= (3600 if header.isdecimal() else 1)
+
+
+def test_a_refused_token_stops_all_calls_and_says_so_until_there_is_a_new_one(
+    account: HostingAccount, mms: MMS, browser: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    operation = build(account)
+    live.note_log_interest("operation", operation.pk)
+    account.replace_token("worn-out")
+    turn(operation)
+    mms.requests.clear()
+    HostingAccount.objects.update(services_seen_at=None)
+    later(operation, 3600)
+    follow.follow_logs()
+    assert [*dispatch.tick(), *mirror.refresh_due()] == []
+    assert not mms.requests
+    page = browser.get(f"/accounts/{account.name}/services/").content.decode()
+    assert "refuses this account’s token" in page
+    assert f"replace_token {account.name}" in page
+
+    monkeypatch.setattr("sys.stdin", StringIO(f"{MMS.token}\n"))
+    call_command("replace_token", account.name, stdout=StringIO())
+    wait([*dispatch.tick(), *mirror.refresh_due()])
+    account.refresh_from_db()
+    assert not account.token_refused
+    assert HostingAccount.objects.get().services_seen_at
+    assert "refuses" not in browser.get(f"/accounts/{account.name}/services/").content.decode()
+
+
+def test_a_late_refusal_of_the_old_token_does_not_stop_the_new_one(account: HostingAccount, mms: MMS) -> None:
+    def replaced_meanwhile(connection: faults.Connection, effect: object) -> None:
+        HostingAccount.objects.get(pk=account.pk).replace_token("newer")
+        connection.reply(Reply(401))
+
+    mms.plan("GET", "/", replaced_meanwhile)
+    mirror.refresh(account.pk, [Service])
+    assert not HostingAccount.objects.get().token_refused
+
+
+@pytest.mark.parametrize("token", ["two words", "a\nb", "“quoted”", "\ud800"])
+def test_a_token_that_cannot_be_sent_is_refused_here_and_told_to_nobody(
+    account: HostingAccount, mms: MMS, token: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    account.token = token
+    with client_for(account) as client, pytest.raises(errors.TokenRefused) as refused:
+        client.list_models()
+    assert token not in str(refused.value) + caplog.text
+
+
+def test_one_list_that_cannot_be_read_keeps_nobody_from_the_others(account: HostingAccount, mms: MMS) -> None:
+    mms.plan("GET", "/models", faults.html(500))
+    mms.add_service("new")
+    mirror.refresh(account.pk, mirror.LISTS)
+    assert Service.objects.filter(name="new").exists()
+    assert HostingAccount.objects.get().error.startswith("The list of models cannot be read. ")
+
+
+def test_a_log_that_cannot_be_read_holds_up_nothing_else(account: HostingAccount, mms: MMS) -> None:
+    operation = build(account)
+    mms.plan("GET", "/log", faults.status(500), times=100)
+    mms.run()
+    assert turn(operation).state == State.RUNNING
+    live.note_log_interest("operation", operation.pk)
+    for _ in range(3):
+        follow.follow_logs()
+        wait_until(free, 5, "the log")
+    assert len(mms.calls("GET", "/log")) == 1, "it rests"
+    assert not HostingAccount.objects.get().error
+
+
+def test_logs_obey_retry_after_and_leave_threads_to_the_operations(
+    account: HostingAccount, mms: MMS, impatient: None
+) -> None:
+    services = [Service.objects.create(account=account, name=f"s-{n}", mms_id=f"s-{n}") for n in range(6)]
+    mms.plan("GET", "/logs", faults.hang_for_good, times=100)
+    for service in services:
+        live.note_log_interest("service", service.pk)
+    follow.follow_logs()
+    assert dispatch.CALLS.room(account.pk) == dispatch.PER_ACCOUNT - follow.MOST_LOGS
+    wait_until(free, 5, "the logs")
+    mms.heal()
+    mms.plan("GET", "/logs", faults.status(429, None, Retry_After="600"))
+    live_again = Service.objects.create(account=account, name="last", mms_id="last")
+    live.note_log_interest("service", live_again.pk)
+    follow.follow_logs()
+    wait_until(free, 5, "the logs")
+    mms.requests.clear()
+    follow.follow_logs()
+    wait_until(free, 5, "the logs")
+    assert not mms.requests
+
+
+def test_the_page_says_when_a_wish_for_a_refresh_is_granted(account: HostingAccount, browser: Client) -> None:
+    def told() -> str:
+        answer = browser.post(f"/accounts/{account.name}/refresh/", follow=True)
+        return answer.content.decode()
+
+    assert "The server is being asked." in told()
+    until = timezone.now() + timedelta(minutes=5)
+    HostingAccount.objects.update(not_before=until, error="It is busy.", error_at=timezone.now())
+    page = told()
+    assert "as soon as its pause is over" in page
+    assert "also for who asks for one sooner" in page
+
+
+def test_the_table_is_as_long_as_the_documentation_says() -> None:
+    assert len(READ) == 19
