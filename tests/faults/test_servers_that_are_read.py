@@ -1,4 +1,4 @@
-"""Lists, operations and logs at a server that does whatever servers do: the last good data stays, with age and cause."""
+"""Lists, operations and logs at a server that does whatever servers do: what was read last stays, its cause is told."""
 
 import re
 import time

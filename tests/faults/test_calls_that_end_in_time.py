@@ -1,0 +1,225 @@
+"""A call ends within its time, whatever comes back: a claim that has run out means that its worker is dead."""
+
+import gzip
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from deployments import errors, logs, mirror, schedule, transport, wire
+from deployments.client import MMSClient
+
+REQUEST = wire.NewImage("m1", "", "registry.example", "puller", "secret" * 100_000)
+DEADLINE = 0.6
+SLACK = 2.0  # seconds that a loaded machine may add
+
+Talk = Callable[[socket.socket], None]
+
+
+@contextmanager
+def server(talk: Talk) -> Iterator[str]:
+    """A socket that accepts, reads some, and then does as it likes."""
+    listening = socket.create_server(("127.0.0.1", 0), backlog=5)
+    done = threading.Event()
+
+    def serve() -> None:
+        while not done.is_set():
+            try:
+                link, _ = listening.accept()
+                with link:
+                    talk(link)
+            except OSError:
+                continue
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+    done.set()
+    listening.shutdown(socket.SHUT_RDWR)
+    listening.close()
+    thread.join(5)
+
+
+def dripping(*, first: bytes = b"", drop: bytes = b"x") -> Talk:
+    """`first`, and then `drop` every tenth of a second, for as long as somebody listens."""
+
+    def talk(link: socket.socket) -> None:
+        link.recv(1_000_000)
+        link.sendall(first)
+        while True:
+            link.sendall(drop)
+            time.sleep(0.1)
+
+    return talk
+
+
+def flooding(*, first: bytes = b"", wave: bytes) -> Talk:
+    def talk(link: socket.socket) -> None:
+        link.recv(1_000_000)
+        link.sendall(first)
+        while True:
+            link.sendall(wave)
+
+    return talk
+
+
+def silent(link: socket.socket) -> None:
+    while link.recv(1_000_000):
+        pass
+
+
+def deaf(link: socket.socket) -> None:
+    """Reads nothing: what is sent fills the buffers."""
+    time.sleep(DEADLINE + 1)
+
+
+OK = b"HTTP/1.1 200 OK\r\n"
+CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n"
+GZIPPED = OK + b"Content-Encoding: gzip\r\nContent-Length: 90000000\r\n\r\n"
+EMPTY_BLOCK = b"\x00\x00\x00\xff\xff"  # of deflate: no data, and not the last
+TALKS: dict[str, Talk] = {
+    "drips the status line": dripping(),
+    "drips one header": dripping(first=OK + b"X-Long: "),
+    "drips many headers": dripping(first=OK, drop=b"X: y\r\n"),
+    "drips 100 Continue": dripping(drop=b"HTTP/1.1 100 Continue\r\n\r\n"),
+    "floods with 100 Continue": flooding(wave=b"HTTP/1.1 100 Continue\r\n\r\n" * 1000),
+    "drips the body": dripping(first=OK + b"Content-Length: 100000\r\n\r\n"),
+    "drips a body without length": dripping(first=OK + b"\r\n"),
+    "drips the size of a chunk": dripping(first=CHUNKED, drop=b"0"),
+    "drips chunks": dripping(first=CHUNKED, drop=b"1\r\nx\r\n"),
+    "drips trailers": dripping(first=CHUNKED + b"0\r\n", drop=b"X: y\r\n"),
+    "floods with trailers": flooding(first=CHUNKED + b"0\r\n", wave=b"X: y\r\n" * 10_000),
+    "drips a header of gzip": dripping(first=GZIPPED + b"\x1f\x8b\x08\x10" + b"\0" * 6),
+    "floods with gzip that holds nothing": flooding(first=GZIPPED + gzip.compress(b"")[:10], wave=EMPTY_BLOCK * 10_000),
+    "never says anything": silent,
+    "never reads": deaf,
+}
+
+
+def call(url: str) -> tuple[errors.MMSError, float]:
+    with MMSClient(url, "s", "g", "a", token="t", api_version="1", read_timeout=0.5, deadline=DEADLINE) as client:
+        begun = time.monotonic()
+        with pytest.raises(errors.MMSError) as raised:
+            client.create_image(REQUEST, "request-1")
+        return raised.value, time.monotonic() - begun
+
+
+@pytest.mark.parametrize("how", TALKS)
+def test_a_call_ends_in_its_time_whatever_the_server_does(how: str) -> None:
+    with server(TALKS[how]) as url:
+        error, took = call(url)
+    assert took < DEADLINE + SLACK
+    assert isinstance(error, errors.OutcomeUnknown)
+
+
+BIG = {
+    "a header of 100 kB": OK + b"X-Long: " + b"x" * 100_000 + b"\r\n\r\n",
+    "ten thousand headers": OK + b"X: y\r\n" * 10_000 + b"\r\n",
+    "a status line of 1 MB": b"HTTP/1.1 200 " + b"O" * 1_000_000 + b"\r\n\r\n",
+    "no HTTP": b"SSH-2.0-OpenSSH_9.9\r\n",
+    "a bomb of gzip": OK + b"Content-Encoding: gzip\r\n\r\n" + gzip.compress(b"[" * 60_000_000),
+    "a body of 5 MB": OK + b"\r\n" + b"[" * 5_000_000,
+    "a length that is none": OK + b"Content-Length: 1, 2\r\n\r\n{}",
+    "an unknown encoding": OK + b"Content-Encoding: gzip\r\nContent-Length: 2\r\n\r\n{}",
+}
+
+
+@pytest.mark.parametrize("what", BIG)
+def test_an_answer_beyond_all_measure_is_no_answer(what: str) -> None:
+    def talk(link: socket.socket) -> None:
+        link.recv(1_000_000)
+        link.sendall(BIG[what])
+
+    with server(talk) as url:
+        error, took = call(url)
+    assert took < DEADLINE + SLACK
+    assert isinstance(error, errors.NoAnswer)
+
+
+@contextmanager
+def black_hole() -> Iterator[str]:
+    """A port that takes no more connections, and refuses none: its backlog is full."""
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as listening:
+        fillers = [socket.socket() for _ in range(4)]
+        for filler in fillers:
+            filler.setblocking(False)
+            filler.connect_ex(listening.getsockname())
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+        for filler in fillers:
+            filler.close()
+
+
+def test_what_never_connects_was_not_sent() -> None:
+    with black_hole() as url:
+        error, took = call(url)
+    assert took < DEADLINE + SLACK
+    assert isinstance(error, errors.Unreachable)
+    assert "took too long" in str(error)
+
+
+def test_a_handshake_that_never_ends_was_not_sent() -> None:
+    with server(silent) as url:
+        error, took = call(url.replace("http", "https"))
+    assert took < DEADLINE + SLACK
+    assert isinstance(error, errors.Unreachable)
+
+
+def test_a_port_that_speaks_no_tls_was_not_sent_anything() -> None:
+    with server(dripping(first=b"HTTP/1.0 400 Bad Request\r\n\r\n")) as url:
+        error, _ = call(url.replace("http", "https"))
+    assert isinstance(error, errors.Unreachable)
+
+
+def test_an_address_that_is_found_too_late_gets_no_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name server can take longer than a claim; another worker may be at the operation by then."""
+    got: list[bytes] = []
+    find = socket.getaddrinfo
+
+    def slowly(*args: Any, **more: Any) -> Any:
+        time.sleep(DEADLINE + 0.1)
+        return find(*args, **more)
+
+    monkeypatch.setattr(socket, "getaddrinfo", slowly)
+    with server(lambda link: got.append(link.recv(100))) as url:
+        error, _ = call(url.replace("127.0.0.1", "localhost"))
+    assert isinstance(error, errors.Unreachable)
+    assert not any(got)
+
+
+def test_a_list_of_many_pages_has_the_time_of_one_answer() -> None:
+    def talk(link: socket.socket) -> None:
+        n = 0
+        while link.recv(10_000):
+            time.sleep(0.2)
+            n += 1
+            body = b'{"value": [{"id": "m%d"}], "nextLink": "/api/more?%d"}' % (n, n)
+            link.sendall(OK + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+
+    with server(talk) as url, MMSClient(url, "s", "g", "a", token="t", api_version="1", deadline=1.0) as client:
+        begun = time.monotonic()
+        with pytest.raises(errors.NoAnswer, match="not complete"):
+            client.list_models()
+        assert time.monotonic() - begun < 1.0 + SLACK
+
+
+def test_a_list_that_runs_in_a_circle_is_left() -> None:
+    body = b'{"value": [{"id": "m"}], "nextLink": "/api/more"}'
+
+    def talk(link: socket.socket) -> None:
+        while link.recv(10_000):
+            link.sendall(OK + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+
+    again = pytest.raises(errors.Unintelligible, match="comes back to a page")
+    with server(talk) as url, MMSClient(url, "s", "g", "a", token="t", api_version="1") as client, again:
+        client.list_models()
+
+
+def test_every_claim_outlives_the_calls_it_is_for() -> None:
+    longest = transport.DEADLINE + transport.CONNECT_TIMEOUT
+    assert longest < schedule.seconds(schedule.LEASE) - 20, "with time to write the outcome down"
+    assert longest < mirror.CLAIM - 20, "a whole list, and writing it down"
+    assert schedule.TURN + longest < logs.CLAIM, "a turn, and the call that was under way at its end"
