@@ -334,7 +334,7 @@ class Failure:
     def from_wire(cls, data: Any) -> "Failure":
         """Any shape of error: the object of the reference, one wrapped in {"error": …}, a text, a list, null."""
         if not isinstance(data, Mapping):
-            return cls(message=text(data if isinstance(data, str) else data and repr(data), MAX_REASON))
+            return cls(message=text(data if isinstance(data, str) else repr(data) if data else "", MAX_REASON))
         keys = fold(data)
         if isinstance(keys.get("error"), Mapping | str):
             return cls.from_wire(keys["error"])

@@ -162,7 +162,7 @@ class MMS:
     def end(self, state: str = "Succeeded", error: Json = None) -> None:
         """Every operation that is not over, ends like this."""
         for operation in self.operations.values():
-            if operation["state"] in {"NotStarted", "Running"}:
+            if operation["state"] in ("NotStarted", "Running"):
                 if state == "Succeeded":
                     operation["done"]()
                 operation |= {"state": state, "error": error, "endTime": _now()}

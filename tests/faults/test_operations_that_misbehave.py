@@ -1,0 +1,405 @@
+"""Operations at a server that forgets them, changes its mind, or ends them in its own words: each has a shown outcome."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from functools import reduce
+from typing import Any
+
+import pytest
+import redis
+from django.contrib.auth import get_user_model
+from django.test import Client
+from django.utils import timezone
+from django.utils.html import escape
+
+from deployments import dispatch, live, mirror, operations
+from deployments.badges import badge_of
+from deployments.models import HostingAccount, Image, Operation, Service
+from deployments.models.operation import State
+from tests.doubles import mms as faults
+from tests.doubles.mms import MMS, PlainDialect, Reply
+from tests.faults.verbs import VERBS, furnish
+from tests.unit.lifecycle import account_at, later, register, turn
+
+pytestmark = pytest.mark.django_db(transaction=True)
+ASYNCHRONOUS = [verb for verb in VERBS if verb.name in {"create_image", "create_service", "update_service"}]
+DAY = 24 * 3600
+
+
+@pytest.fixture
+def mms() -> Iterator[MMS]:
+    with MMS() as server:
+        yield server
+
+
+@pytest.fixture
+def account(mms: MMS, live_redis: redis.Redis) -> HostingAccount:
+    account = account_at(mms.url)
+    furnish(account, mms)
+    return account
+
+
+@pytest.fixture
+def browser() -> Client:
+    browser = Client()
+    browser.force_login(get_user_model().objects.create_superuser("ada"))
+    return browser
+
+
+def ask(account: HostingAccount, verb: str = "create_image") -> Operation:
+    """An operation that the server has accepted."""
+    return turn(next(one for one in VERBS if one.name == verb).ask(account))
+
+
+def say(mms: MMS, **status: Any) -> None:
+    """What the server says of every operation from now on."""
+    for operation in mms.operations.values():
+        operation |= status
+
+
+def page_of(browser: Client, operation: Operation) -> str:
+    answer = browser.get(f"/accounts/{operation.account.name}/operations/{operation.pk}/")
+    assert answer.status_code == 200
+    assert browser.get(f"/accounts/{operation.account.name}/operations/").status_code == 200
+    return answer.content.decode()
+
+
+# --- those that never end -----------------------------------------------------------------------------------------
+
+
+def test_an_operation_that_never_ends_is_asked_about_ever_more_slowly_until_it_is_given_up(
+    account: HostingAccount, mms: MMS
+) -> None:
+    operation, intervals = ask(account), []
+    mms.run()
+    while operation.next_poll_at is not None and len(intervals) < 50:
+        operation = turn(later(operation, DAY / 20))
+        if operation.next_poll_at:
+            intervals.append((operation.next_poll_at - timezone.now()).total_seconds())
+    assert len(intervals) in {19, 20}, "it ends after a day"
+    assert 13 < min(intervals) <= max(intervals) < 17
+    assert operation.state == State.RUNNING
+
+
+def test_an_operation_that_was_given_up_says_so_and_can_be_resumed(
+    account: HostingAccount, mms: MMS, browser: Client, live_redis: redis.Redis
+) -> None:
+    operation = turn(later(ask(account), DAY + 60))
+    assert operation.next_poll_at is None
+    later(operation, 3600)
+    assert not dispatch.tick(), "nobody asks any more"
+    assert "Not over after 24 hours" in badge_of(operation).reason
+    assert "Not over after 24 hours" in page_of(browser, operation)
+    told = [live.decode(fields).badge for _, fields in live_redis.xrange(live.STREAM)]
+    assert any(badge and "Not over after 24 hours" in badge.reason for badge in told), "an open page hears of it, too"
+    browser.post(f"/accounts/{account.name}/operations/{operation.pk}/resume/")
+    mms.end()
+    assert turn(Operation.objects.get(pk=operation.pk)).state == State.SUCCEEDED
+
+
+# --- those that vanish --------------------------------------------------------------------------------------------
+
+
+def test_an_operation_that_is_known_again_goes_on(account: HostingAccount, mms: MMS) -> None:
+    """The server was starting, say, and did not know it for a while."""
+    operation = later(ask(account), 60)
+    hidden, mms.operations = mms.operations, {}
+    operation = turn(operation)
+    assert operation.state == State.UNCERTAIN
+    assert "no longer knows this operation" in operation.error_message
+    mms.operations = hidden
+    operation = turn(operation)
+    assert (operation.state, operation.error_message) == (State.NOT_STARTED, "")
+    mms.end("Failed", {"message": "no space"})
+    operation = turn(operation)
+    assert (operation.state, operation.error_message) == (State.FAILED, "no space")
+
+
+@pytest.mark.parametrize("verb", ASYNCHRONOUS, ids=str)
+def test_an_operation_that_vanished_is_settled_by_what_it_made(verb: Any, account: HostingAccount, mms: MMS) -> None:
+    operation = later(ask(account, verb.name), 60)
+    mms.end()
+    mms.operations.clear()
+    states = [operation.state]
+    for _ in range(8):
+        operation = turn(later(operation, 35)) if operation.is_open else operation
+        states.append(operation.state)
+    assert operation.state == State.SUCCEEDED, states
+    assert len(mms.calls(verb.method, verb.path)) == 1
+    assert not mms.repeated
+
+
+@pytest.mark.parametrize("verb", ASYNCHRONOUS, ids=str)
+def test_an_operation_that_vanished_with_what_it_made_is_a_persons_to_decide(
+    verb: Any, account: HostingAccount, mms: MMS, browser: Client
+) -> None:
+    operation = later(ask(account, verb.name), 60)
+    mms.operations.clear()
+    for service in [row for row in mms.services.values() if row["name"] == "iris"]:
+        del mms.services[service["id"]]
+    for _ in range(15):
+        operation = turn(later(operation, 40))
+    assert operations.needs_decision(operation)
+    page = page_of(browser, operation)
+    assert "Send again" in page
+    assert "Do not send again" in page
+    assert escape("no longer knows this operation") in page
+    assert len(mms.calls(verb.method, verb.path)) == 1
+
+
+# --- those that change their mind ---------------------------------------------------------------------------------
+
+
+def test_an_operation_that_flaps_never_goes_back(account: HostingAccount, mms: MMS) -> None:
+    operation, seen = ask(account), []
+    for state in ["Running", "NotStarted", "Running", "Frobnicated", "Running", "Succeeded", "Running", "Failed"]:
+        if state == "Succeeded":
+            mms.end()
+        say(mms, state=state)
+        operation = turn(operation)
+        seen.append((operation.state, operation.error_message))
+    odd = "The server calls its state “Frobnicated”, which means nothing to this dashboard."
+    running, done = (State.RUNNING, ""), (State.SUCCEEDED, "")
+    assert seen == [running, running, running, (State.RUNNING, odd), running, done, done, done]
+
+
+def test_two_answers_that_disagree_leave_the_first_end(account: HostingAccount, mms: MMS) -> None:
+    """Two pollers at once, one of whom hears "Failed" and the other, later, "Succeeded"."""
+    operation = ask(account)
+    mms.end()
+
+    def failed_meanwhile(connection: faults.Connection, effect: Any) -> None:
+        reply = effect()
+        say(mms, state="Failed", error="no space")
+        Operation.objects.update(next_poll_at=timezone.now())
+        turn(operation)
+        connection.reply(reply)
+
+    mms.plan("GET", "/operations", failed_meanwhile)
+    ended = turn(operation)
+    assert (ended.state, ended.error_message) == (State.FAILED, "no space")
+    assert Image.objects.get(pk=ended.image_id).mms_id is None
+
+
+# --- those that end in the server's own words ---------------------------------------------------------------------
+
+WORDS: dict[Any, State] = {
+    "Succeeded": State.SUCCEEDED,
+    "succeeded": State.SUCCEEDED,
+    " SUCCEEDED ": State.SUCCEEDED,
+    "Failed": State.FAILED,
+    "failed": State.FAILED,
+    "Canceled": State.CANCELED,
+    "Cancelled": State.CANCELED,
+    "CANCELLED": State.CANCELED,
+    "running": State.RUNNING,
+    "Not Started": State.NOT_STARTED,
+    "not_started": State.NOT_STARTED,
+}
+NO_WORDS = ["Done", "Deleting", "<script>", "x" * 10_000, 7, True, ["Succeeded"], {"state": "Succeeded"}, 1.5]
+
+
+@pytest.mark.parametrize(("word", "state"), WORDS.items())
+def test_a_state_is_understood_however_it_is_spelled(
+    word: Any, state: State, account: HostingAccount, mms: MMS, browser: Client
+) -> None:
+    operation = ask(account)
+    say(mms, state=word)
+    operation = turn(operation)
+    assert operation.state == state
+    page_of(browser, operation)
+
+
+@pytest.mark.parametrize("word", NO_WORDS, ids=repr)
+def test_a_state_nobody_knows_is_shown_and_asked_about_again(
+    word: Any, account: HostingAccount, mms: MMS, browser: Client
+) -> None:
+    operation = ask(account)
+    say(mms, state=word)
+    operation = turn(operation)
+    assert operation.state == State.NOT_STARTED
+    assert operation.next_poll_at
+    assert f"The server calls its state “{str(word).strip()[:20]}" in operation.error_message
+    assert escape(operation.error_message) in page_of(browser, operation)
+    say(mms, state="Succeeded")
+    assert turn(operation).state == State.SUCCEEDED
+
+
+@pytest.mark.parametrize("word", [None, "", []])
+def test_an_answer_without_a_state_is_none(word: Any, account: HostingAccount, mms: MMS) -> None:
+    operation = ask(account)
+    say(mms, state=word)
+    assert turn(operation).state == State.NOT_STARTED
+
+
+ERRORS: dict[str, tuple[Any, str]] = {
+    "an object": ({"code": "Broken", "message": "no space"}, "no space"),
+    "an object in an object": ({"error": {"error": {"message": "no space"}}}, "no space"),
+    "in capitals": ({"Code": "Broken", "Message": "no space"}, "no space"),
+    "a text": ("no space", "no space"),
+    "null": (None, "The server gave no reason."),
+    "an empty text": ("", "The server gave no reason."),
+    "an empty object": ({}, "The server gave no reason."),
+    "an empty list": ([], "The server gave no reason."),
+    "a list of texts": (["no space"], "['no space']"),
+    "a list of objects": ([{"message": "no space"}], "[{'message': 'no space'}]"),
+    "a number": (507, "507"),
+    "true": (True, "True"),
+    "details alone": ({"details": [{"message": "no space"}, "and no time", None, 7]}, "no space"),
+    "details of no kind": ({"message": "no space", "details": {"a": 1}}, "no space"),
+    "a megabyte": ("x" * 1_000_000, "x" * 4000),
+    "a megabyte as code": ({"code": "x" * 1_000_000, "message": "no space"}, "no space"),
+    "a megabyte in details": ({"message": "no space", "details": [{"message": "x" * 20_000}] * 50}, "no space"),
+    "ten thousand details": ({"message": "no space", "details": [{"message": "again"}] * 10_000}, "no space"),
+    "a message that is an object": ({"message": {"text": "no space"}}, "{'text': 'no space'}"),
+    "markup and control characters": ("<b>no\0 space\ud800</b>", "<b>no space?</b>"),
+    "objects 400 deep": (reduce(lambda inner, _: {"error": inner}, range(400), "deep"), "deep"),
+}
+
+
+@pytest.mark.parametrize("shape", ERRORS)
+def test_every_shape_of_error_is_a_reason_on_the_page(
+    shape: str, account: HostingAccount, mms: MMS, browser: Client
+) -> None:
+    error, reason = ERRORS[shape]
+    operation = ask(account)
+    mms.end("Failed", error)
+    operation = turn(operation)
+    assert operation.state == State.FAILED
+    assert operation.error_message == reason
+    page = page_of(browser, operation)
+    assert escape(reason) in page
+    assert len(page) < 1_500_000
+
+
+# --- and what they are called -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "x" * 999, "two words", "../models", "?", "..", "\u00e9/"])
+def test_an_accepted_request_without_a_usable_id_is_looked_for(name: str, account: HostingAccount, mms: MMS) -> None:
+    mms.plan("POST", "images", faults.answer(lambda reply: Reply(202, None, {"x-ms-request-id": name})))
+    operation = ask(account)
+    assert operation.state == State.UNCERTAIN
+    assert "named no operation" in operation.error_message
+    mms.end()
+    assert turn(operation).state == State.SUCCEEDED
+    assert not mms.repeated
+
+
+def test_an_accepted_request_without_any_header_is_looked_for(live_redis: redis.Redis) -> None:
+    with MMS(dialect=PlainDialect()) as mms:
+        account = account_at(mms.url)
+        furnish(account, mms)
+        mms.plan("POST", "services", faults.answer(lambda reply: Reply(202)))
+        operation = ask(account, "create_service")
+        assert operation.state == State.UNCERTAIN
+        mms.end()
+        assert turn(turn(operation)).state == State.SUCCEEDED
+
+
+@pytest.mark.parametrize("ahead", [-DAY, DAY, -400 * DAY, 400 * DAY])
+def test_a_clock_that_is_a_day_off_moves_no_deadline(
+    ahead: float, account: HostingAccount, mms: MMS, browser: Client
+) -> None:
+    """What is due and what is stale goes by this end's clock alone."""
+    date = (datetime.now(UTC) + timedelta(seconds=ahead)).isoformat()
+    operation = ask(account, "create_service")
+    say(mms, createdTime=date, endTime=date)
+    for row in [*mms.services.values(), *mms.models.values(), *mms.images.values()]:
+        row |= {"createdAt": date, "updatedAt": date}
+    mms.run()
+    operation = turn(operation)
+    assert (operation.next_poll_at - timezone.now()).total_seconds() <= 1
+    mms.end()
+    operation = turn(operation)
+    assert operation.state == State.SUCCEEDED
+    mirror.refresh(account.pk, mirror.LISTS)
+    service = Service.objects.select_related("account").get(name="iris")
+    assert badge_of(service).stale_since is None
+    for path in ["", "models/", "images/", "services/", f"services/{service.pk}/"]:
+        assert browser.get(f"/accounts/{account.name}/{path}").status_code == 200
+
+
+DATES = {
+    "2017-08-01T10:00:00Z": "2017-08-01T10:00:00",
+    "2017-08-01T10:00:00.1234567Z": "2017-08-01T10:00:00.123456",
+    "2017-08-01T10:00:00,5Z": "2017-08-01T10:00:00.500000",
+    "2017-08-01t10:00:00z": "2017-08-01T10:00:00",
+    "2017-08-01 10:00:00Z": "2017-08-01T10:00:00",
+    "2017-08-01T10:00:00": "2017-08-01T10:00:00",
+    "2017-08-01T12:00:00+02:00": "2017-08-01T10:00:00",
+    "2017-08-01T12:00:00+0200": "2017-08-01T10:00:00",
+    "2017-08-01T12:00+02": "2017-08-01T10:00:00",
+    "2017-08-01T04:30:00-05:30": "2017-08-01T10:00:00",
+    "2017-08-01T10:00Z": "2017-08-01T10:00:00",
+    "2017-08-01T10": "2017-08-01T10:00:00",
+    "20170801T100000Z": "2017-08-01T10:00:00",
+    "20170801T1000Z": "2017-08-01T10:00:00",
+    "2017-08-01": "2017-08-01T00:00:00",
+    "20170801": "2017-08-01T00:00:00",
+    "2017-W31-2T10:00:00Z": "2017-08-01T10:00:00",
+    "2017W312": "2017-08-01T00:00:00",
+    "2017-213T10:00:00Z": "2017-08-01T10:00:00",
+    "2017213": "2017-08-01T00:00:00",
+    "2017-07-31T24:00:00Z": "2017-08-01T00:00:00",
+    "2016-12-31T23:59:60Z": "2016-12-31T23:59:59",
+}
+NO_DATES = ["", None, 7, [], {}, True, "yesterday", "0001-01-01T00:00:00", "9999-12-31T23:59:59.9999999Z", "2017-13-01"]
+
+
+def test_every_iso_date_is_read_and_what_is_none_is_left_out(
+    account: HostingAccount, mms: MMS, browser: Client
+) -> None:
+    for n, date in enumerate([*DATES, *NO_DATES]):
+        mms.add_service(f"dated-{n:02}", createdAt=date, updatedAt=date)
+    mirror.refresh(account.pk, [Service])
+    rows = Service.objects.filter(name__startswith="dated").order_by("name")
+    read = [row.created_at and row.created_at.replace(tzinfo=None).isoformat() for row in rows]
+    assert read == [*DATES.values(), *[None] * len(NO_DATES)]
+    assert browser.get(f"/accounts/{account.name}/services/").status_code == 200
+    for row in rows:
+        assert browser.get(f"/accounts/{account.name}/services/{row.pk}/").status_code == 200
+
+
+# --- nothing that is said of them is more than is known -----------------------------------------------------------
+
+
+def test_what_was_sent_once_is_never_said_not_to_have_been(live_redis: redis.Redis) -> None:
+    """Its answer was lost, it is to be sent again, and now the server is out of reach for hours."""
+    with MMS(extensions=True) as mms:
+        account = account_at(mms.url)
+        mirror.refresh(account.pk, mirror.LISTS)
+        mms.plan("POST", "/models", faults.lose_answer)
+        operation = turn(turn(register(account)))
+        assert operation.state == State.QUEUED
+        HostingAccount.objects.update(base_url="http://127.0.0.1:1", not_before=None)
+        operation = later(turn(operation), 4000)
+        HostingAccount.objects.update(error_at=operation.requested_at)
+        dispatch.sweep()
+        assert Operation.objects.get().state == State.QUEUED, "what became of it can still be found out"
+        operation = operations.cancel(Operation.objects.get(), "bob")
+        assert "Whether it took effect the first time is not known" in operation.error_message
+
+
+def test_a_wish_to_cancel_outlives_a_server_that_is_busy(account: HostingAccount, mms: MMS) -> None:
+    mms.extensions = True
+    operation = operations.cancel(ask(account), "bob")
+    mms.plan("DELETE", "/operations", faults.status(429, None, Retry_After="60"))
+    mms.requests.clear()
+    operation = turn(operation)
+    assert operation.cancel_requested
+    assert len(mms.requests) == 1, "nothing else is asked of a busy server"
+    operation = turn(later(operation, 61))
+    assert (operation.state, operation.error_message) == (State.CANCELED, "bob asked to cancel this.")
+
+
+def test_one_operation_that_the_server_will_not_speak_of_is_no_trouble_for_the_account(
+    account: HostingAccount, mms: MMS, browser: Client
+) -> None:
+    operation = ask(account)
+    mms.plan("GET", "/operations", faults.status(403, {"error": {"message": "Not yours."}}))
+    operation = turn(operation)
+    assert "does not tell how this goes: Not yours." in page_of(browser, operation)
+    assert not HostingAccount.objects.get().error
+    mms.run()
+    assert turn(operation).error_message == ""
