@@ -1,4 +1,4 @@
-"""Operations at a server that forgets them, changes its mind, or ends them in its own words: each has a shown outcome."""
+"""Operations at a server that forgets them, changes its mind, or ends them in its own words: each is shown to end."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
