@@ -80,9 +80,11 @@ class Timed:
     def connect(self) -> None:
         call = CALL.get()
         self.timeout = call.left(self.timeout)
-        super().connect()  # type: ignore[misc]
+        try:
+            super().connect()  # type: ignore[misc]
+        finally:
+            call.sent = False  # what a proxy was told on the way does not count
         call.left(None)  # a host with many addresses, or a slow name server: too late to send anything
-        call.sent = False  # what a proxy or TLS needed does not count
 
     def send(self, data: bytes) -> None:
         call = CALL.get()

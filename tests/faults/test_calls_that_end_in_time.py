@@ -174,6 +174,13 @@ def test_a_port_that_speaks_no_tls_was_not_sent_anything() -> None:
     assert isinstance(error, errors.Unreachable)
 
 
+def test_a_proxy_that_leads_nowhere_was_not_sent_the_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    with server(lambda link: link.recv(100) and None) as proxy:
+        monkeypatch.setenv("https_proxy", proxy)
+        error, _ = call("https://mms.example")
+    assert isinstance(error, errors.Unreachable)
+
+
 def test_an_address_that_is_found_too_late_gets_no_request(monkeypatch: pytest.MonkeyPatch) -> None:
     """A name server can take longer than a claim; another worker may be at the operation by then."""
     got: list[bytes] = []

@@ -147,6 +147,21 @@ def test_an_operation_that_vanished_with_what_it_made_is_a_persons_to_decide(
     assert len(mms.calls(verb.method, verb.path)) == 1
 
 
+def test_a_service_that_was_found_is_found_again(account: HostingAccount, mms: MMS) -> None:
+    """The operation is forgotten, its service followed instead; and that cannot be read for a while, too."""
+    operation = later(ask(account, "create_service"), 60)
+    mms.operations.clear()
+    operation = turn(turn(operation))
+    assert (operation.state, operation.mms_operation_id) == (State.NOT_STARTED, "")
+    hidden, mms.services = mms.services, {}
+    operation = turn(later(operation, 60))
+    assert operation.state == State.UNCERTAIN
+    mms.services = hidden
+    mms.services[operation.service.mms_id]["state"] = "Succeeded"
+    assert turn(turn(operation)).state == State.SUCCEEDED
+    assert len(mms.calls("POST", "/services")) == 1
+
+
 # --- those that change their mind ---------------------------------------------------------------------------------
 
 

@@ -17,7 +17,7 @@ from django.utils import timezone
 from django.utils.html import escape
 
 from deployments import dispatch, errors, follow, live, mirror, transport
-from deployments.accounts import client_for
+from deployments.accounts import client_for, note_trouble
 from deployments.badges import badge_of
 from deployments.models import HostingAccount, Operation, Service
 from deployments.models.operation import State
@@ -230,6 +230,22 @@ def test_a_pause_that_one_thread_is_asked_for_holds_for_all_of_them(account: Hos
     assert states.count(State.QUEUED) == 5
 
 
+def test_a_pause_that_another_worker_was_asked_for_is_not_ended_by_an_older_call(
+    account: HostingAccount, mms: MMS
+) -> None:
+    def busy_meanwhile(connection: faults.Connection, effect: Callable[[], Reply]) -> None:
+        other_worker = HostingAccount.objects.get(pk=account.pk)
+        note_trouble(other_worker, errors.Busy("It is busy.", retry_after=600))
+        connection.reply(effect())
+
+    HostingAccount.objects.update(error="It was down.", error_at=timezone.now())
+    mms.plan("GET", "/services", busy_meanwhile)
+    mirror.refresh(account.pk, [Service])
+    account.refresh_from_db()
+    assert account.error == "It is busy."
+    assert account.not_before
+
+
 def test_of_two_pauses_the_longer_one_holds(account: HostingAccount, mms: MMS) -> None:
     mms.plan("GET", "/", faults.status(429, None, Retry_After="600"))
     mirror.refresh(account.pk, [Service])
@@ -352,14 +368,13 @@ def test_logs_obey_retry_after_and_leave_threads_to_the_operations(
     wait_until(free, 5, "the logs")
     mms.heal()
     mms.plan("GET", "/logs", faults.status(429, None, Retry_After="600"))
-    live_again = Service.objects.create(account=account, name="last", mms_id="last")
-    live.note_log_interest("service", live_again.pk)
-    follow.follow_logs()
-    wait_until(free, 5, "the logs")
-    mms.requests.clear()
-    follow.follow_logs()
-    wait_until(free, 5, "the logs")
-    assert not mms.requests
+    for name, asked in (("busy", 1), ("next", 0)):
+        another = Service.objects.create(account=account, name=name, mms_id=name)
+        live.note_log_interest("service", another.pk)
+        mms.requests.clear()
+        follow.follow_logs()
+        wait_until(free, 5, "the logs")
+        assert len(mms.requests) == asked
 
 
 def test_the_page_says_when_a_wish_for_a_refresh_is_granted(account: HostingAccount, browser: Client) -> None:
