@@ -12,11 +12,12 @@ from celery import current_app
 from django.conf import settings
 
 from dashboard import supervision
-from deployments import live, operations
+from deployments import dispatch, live, operations
 from deployments.models import HostingAccount, Operation
 from deployments.models.operation import State
 from tests.doubles import mms as faults
 from tests.doubles.mms import MMS
+from tests.faults.verbs import VERBS, furnish
 from tests.unit.lifecycle import account_at, later, manifest_of, register, registry_of
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.slow]
@@ -98,3 +99,34 @@ def test_a_worker_killed_between_sending_and_writing_down_repeats_nothing(
         successor.wait(10)
     assert len(mms.calls("POST")) == 1
     assert Operation.objects.get().model.mms_id in mms.models
+
+
+@pytest.mark.parametrize("idempotent", [False, True])
+def test_a_worker_killed_over_every_verb_at_once_loses_and_repeats_nothing(
+    idempotent: bool, live_redis: redis.Redis, worker: "subprocess.Popen[bytes]"
+) -> None:
+    with MMS(extensions=idempotent) as mms:
+        account = account_at(mms.url)
+        furnish(account, mms)
+        for method in ("POST", "PUT", "DELETE"):
+            mms.plan(method, "/", faults.effect_then_hang(30), times=dispatch.PER_ACCOUNT)
+        asked = [verb.ask(account) for verb in VERBS]
+        wait_for(lambda: mms.effects.total() == dispatch.PER_ACCOUNT)
+        worker.kill()
+        worker.wait(10)
+        mms.heal()
+        for operation in asked:
+            later(operation, 100)
+        successor = start_worker()
+
+        def over() -> bool:
+            mms.end()
+            return not Operation.objects.exclude(state=State.SUCCEEDED).exists()
+
+        try:
+            wait_for(over, 40)
+        finally:
+            successor.kill()
+            successor.wait(10)
+        assert mms.effects.total() == len(VERBS)
+        assert not mms.repeated
