@@ -79,7 +79,7 @@ def deaf(link: socket.socket) -> None:
 
 OK = b"HTTP/1.1 200 OK\r\n"
 CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n"
-GZIPPED = OK + b"Content-Encoding: gzip\r\nContent-Length: 90000000\r\n\r\n"
+GZIPPED = OK + b"Content-Encoding: gzip\r\nContent-Length: 9000000000000\r\n\r\n"
 EMPTY_BLOCK = b"\x00\x00\x00\xff\xff"  # of deflate: no data, and not the last
 TALKS: dict[str, Talk] = {
     "drips the status line": dripping(),

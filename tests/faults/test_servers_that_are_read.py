@@ -16,7 +16,7 @@ from django.test import Client
 from django.utils import timezone
 from django.utils.html import escape
 
-from deployments import dispatch, errors, follow, live, mirror, transport
+from deployments import dispatch, errors, follow, live, mirror, schedule, transport
 from deployments.accounts import client_for, note_trouble
 from deployments.badges import badge_of
 from deployments.models import HostingAccount, Operation, Service
@@ -163,7 +163,7 @@ HANGS = {"hangs": faults.hang_for_good, "drips": faults.drip, "drips headers": f
 def test_another_accounts_operation_is_as_quick_as_ever(
     how: str, account: HostingAccount, mms: MMS, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(transport, "DEADLINE", 3.0)
+    monkeypatch.setattr(transport, "DEADLINE", 2.0)
     for method in ("GET", "POST"):
         mms.plan(method, "/", HANGS[how], times=200)
     for n in range(30):
@@ -375,6 +375,10 @@ def test_logs_obey_retry_after_and_leave_threads_to_the_operations(
         follow.follow_logs()
         wait_until(free, 5, "the logs")
         assert len(mms.requests) == asked
+
+
+def test_a_wish_for_a_refresh_outlives_every_pause_of_our_own() -> None:
+    assert schedule.LONGEST_PAUSE < live.INTEREST_LIFE - 3
 
 
 def test_the_page_says_when_a_wish_for_a_refresh_is_granted(account: HostingAccount, browser: Client) -> None:

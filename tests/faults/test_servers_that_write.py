@@ -117,7 +117,7 @@ CASES: dict[str, Case] = {
     "ten bytes a second, in the headers": Case(faults.drip_headers, UNCERTAIN, "not complete after", slow=True),
     "it hangs before the effect": Case(faults.hang_for_good, UNCERTAIN, "took too long", slow=True),
     "it hangs after the effect": Case(faults.after_effect(faults.hang_for_good), UNCERTAIN, "took too long", slow=True),
-    "it acts when nobody waits any more": Case(faults.late(0.5), UNCERTAIN, "took too long", slow=True),
+    "it acts when nobody waits any more": Case(faults.late(0.3), UNCERTAIN, "took too long", slow=True),
     "killed before sending": Case(None, UNCERTAIN, "worker that sent this died"),
     "killed between sending and recording": Case(None, UNCERTAIN, "worker that sent this died"),
 }
@@ -144,15 +144,16 @@ def test_nothing_is_lost_and_nothing_happens_twice(
         for verb in VERBS:
             with monkeypatch.context() as limits:
                 if case.slow:
-                    limits.setattr(transport, "READ_TIMEOUT", 0.2)
-                    limits.setattr(transport, "DEADLINE", 0.4)
+                    limits.setattr(transport, "READ_TIMEOUT", 0.15)
+                    limits.setattr(transport, "DEADLINE", 0.25)
                 operation = sent[verb] = send(verb.ask(account), case, verb, mms)
             assert operation.state in case.except_for.get(verb.name, case.first), verb
             if operation.state in UNCERTAIN | QUEUED | FAILED:
-                assert_it_says_why(operation, case, browser)
+                assert_it_says_why(operation, case)
             if "Retry-After" in name or name.startswith("429"):
                 assert_it_waits(operation)
             settles[verb] = findable(verb, server, mms.effects[verb.effect])
+        assert_pages_say_it(sent.values(), browser)
         settle(sent.values(), mms)
         assert not mms.repeated
         for verb, operation in sent.items():
@@ -165,7 +166,7 @@ def send(operation: Operation, case: Case, verb: Verb, mms: MMS) -> Operation:
     if case.fault:
         mms.plan(verb.method, verb.path, case.fault)
         operation = turn(operation)
-        wait_until(lambda: mms.idle, 5, "a server that is done with the request")
+        wait_until(lambda: mms.idle, 5, "a server that is done with the request", every=0.01)
         return operation
     now = timezone.now()
     change(operation, State.SENDING, sent_at=now, attempts=1, claimed_until=now + LEASE)
@@ -179,13 +180,19 @@ def send(operation: Operation, case: Case, verb: Verb, mms: MMS) -> Operation:
     return Operation.objects.get(pk=operation.pk)
 
 
-def assert_it_says_why(operation: Operation, case: Case, browser: Client) -> None:
-    reason = operation.error_message
-    assert re.search(case.cause, reason)
-    assert reason.endswith("."), "a sentence"
-    page = browser.get(f"/accounts/{operation.account.name}/operations/{operation.pk}/")
-    assert page.status_code == 200
-    assert escape(reason) in page.content.decode()
+def assert_it_says_why(operation: Operation, case: Case) -> None:
+    assert re.search(case.cause, operation.error_message)
+    assert operation.error_message.endswith("."), "a sentence"
+
+
+def assert_pages_say_it(asked: Iterable[Operation], browser: Client) -> None:
+    """The list has every reason, the page of one its own."""
+    *_, last = asked
+    listed = browser.get(f"/accounts/{last.account.name}/operations/")
+    page = browser.get(f"/accounts/{last.account.name}/operations/{last.pk}/")
+    assert (listed.status_code, page.status_code) == (200, 200)
+    assert all(escape(operation.error_message) in listed.content.decode() for operation in asked)
+    assert escape(last.error_message) in page.content.decode()
 
 
 def assert_it_waits(operation: Operation) -> None:
