@@ -23,6 +23,7 @@ from deployments.wanted import Refused
 
 log = logging.getLogger(__name__)
 FORGOTTEN = 30.0  # seconds after which an operation that the server does not know is no mere delay
+UNKNOWN = "Whether it took effect when it was sent is not known."
 NOTES = {"UnknownState", "NotTold"}  # error codes of what is said about an operation that goes on
 STOPPED = (
     f"Not over after {seconds(STOP_POLLING) / 3600:.0f} hours: the server is asked no more until somebody resumes it."
@@ -43,7 +44,8 @@ def send(operation: Operation, client: MMSClient) -> None:
     try:
         made = getattr(client, operation.kind)(request_of(operation), str(operation.pk))
     except Refused as error:
-        change(operation, State.FAILED, error_code="Refused", error_message=error.message)
+        reason = f"{error.message} {UNKNOWN}" if operation.attempts > 1 else error.message
+        change(operation, State.FAILED, error_code="Refused", error_message=reason)
     except errors.MMSError as error:
         insist(_not_accepted, operation, error)
     else:

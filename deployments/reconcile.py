@@ -55,11 +55,14 @@ def reconcile(operation: Operation, client: MMSClient) -> None:
     try:
         look = _look(operation, request_of(operation), client)
     except Refused as error:
-        change(operation, State.FAILED, error_code="Refused", error_message=error.message)
+        reason = f"{error.message} {pipeline.UNKNOWN}"
+        change(operation, State.FAILED, error_code="Refused", error_message=reason)
         return
-    except errors.MMSError as error:
-        if isinstance(error, errors.OF_THE_SERVER):
-            note_trouble(operation.account, error)
+    except errors.OF_THE_SERVER as error:
+        note_trouble(operation.account, error)
+        _look_later(operation)
+        return
+    except errors.Rejected:
         look = Look.UNCLEAR
     else:
         note_answer(operation.account, client)

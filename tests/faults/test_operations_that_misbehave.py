@@ -396,6 +396,30 @@ def test_what_was_sent_once_is_never_said_not_to_have_been(live_redis: redis.Red
         assert "Whether it took effect the first time is not known" in operation.error_message
 
 
+def test_a_server_that_is_down_for_long_leaves_nothing_to_decide(account: HostingAccount, mms: MMS) -> None:
+    mms.plan("POST", "/models", faults.lose_answer)
+    operation = turn(register(account))
+    mms.plan("GET", "/models", faults.html(502), times=20)
+    for _ in range(20):
+        operation = turn(later(operation, 60))
+        assert operation.state == State.UNCERTAIN
+        assert not operations.needs_decision(operation)
+    assert turn(operation).state == State.SUCCEEDED
+    assert len(mms.calls("POST")) == 1
+
+
+def test_what_was_sent_and_can_be_sent_no_more_is_not_said_to_have_done_nothing(
+    account: HostingAccount, mms: MMS
+) -> None:
+    mms.plan("POST", "/images", faults.lose_answer)
+    operation = ask(account)
+    account.registries.all().delete()
+    operation = turn(operation)
+    assert operation.state == State.FAILED
+    assert "is gone" in operation.error_message
+    assert "Whether it took effect when it was sent is not known." in operation.error_message
+
+
 def test_a_wish_to_cancel_outlives_a_server_that_is_busy(account: HostingAccount, mms: MMS) -> None:
     mms.extensions = True
     operation = operations.cancel(ask(account), "bob")
