@@ -307,7 +307,7 @@ def test_a_refused_token_stops_all_calls_and_says_so_until_there_is_a_new_one(
     assert f"replace_token {account.name}" in page
 
     monkeypatch.setattr("sys.stdin", StringIO(f"{MMS.token}\n"))
-    call_command("replace_token", account.name, stdout=StringIO())
+    call_command("replace_token", account.name, "--token-stdin", stdout=StringIO())
     wait([*dispatch.tick(), *mirror.refresh_due()])
     account.refresh_from_db()
     assert not account.token_refused
