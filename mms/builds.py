@@ -121,11 +121,17 @@ def _result(path: Path, code: int, log: Path) -> dict[str, Any]:
         if shutil.disk_usage(path.parent).free < NO_ROOM:
             message = f"No space left on device: the disk of {settings.DATA_DIR} is full. Make room, then try again."
             raise BuildFailed("NoSpace", message, last_lines(log)) from None
-        reason = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
-        raise BuildFailed("BuildCrashed", f"The builder {reason} before it could say why.", last_lines(log)) from None
+        message = f"The builder {_ending(code)} before it could say why."
+        raise BuildFailed("BuildCrashed", message, last_lines(log)) from None
     if error := result.get("error"):
         raise BuildFailed(error["code"], error["message"], error.get("details", []))
     return result
+
+
+def _ending(code: int) -> str:
+    if code == -signal.SIGKILL:
+        return "was ended by SIGKILL (somebody killed it, or the machine ran out of memory)"
+    return f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
 
 
 def last_lines(log: Path, count: int = 20) -> list[dict[str, str]]:

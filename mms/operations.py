@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 _courier = ThreadPoolExecutor(1, thread_name_prefix="mms-queue")
 
-ATTEMPTS = 3  # an operation whose workers keep dying has an end, too
+ATTEMPTS = 10  # an operation whose workers keep dying has an end, too
 
 
 def accept(operation: Operation) -> Operation:
@@ -67,15 +67,17 @@ def run(operation_id: str) -> None:
         return
     related = ("image__manifest", "image__account", "service__image", "revision__image")
     operation = Operation.objects.select_related(*related).get(pk=operation_id)
-    with claim.kept():
-        outcome = _work(operation, claim)
-    _finish(operation, claim, outcome)
+    with claim.marked():
+        with claim.kept():
+            outcome = _work(operation, claim)
+        _finish(operation, claim, outcome)
     if operation.image_id:
         sweep()  # a place for the next build is free
 
 
 def sweep() -> None:
     """Hand out every open operation that nobody works on; image builds only as many as may run."""
+    claims.free_the_dead()
     due = Operation.objects.filter(claims.free()).order_by("created_at")
     waiting = list(due.filter(image__isnull=False).values_list("id", flat=True)[: claims.builds_free()])
     waiting += due.filter(image__isnull=True).values_list("id", flat=True)

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from celery import shared_task
+from celery import shared_task, signals
 
 from mms import operations, retention, services
 
@@ -32,3 +32,9 @@ def answer(self: Any, key: str) -> None:
 @shared_task(name="mms.prune")
 def prune() -> None:
     retention.prune()
+
+
+@signals.worker_ready.connect
+def adopt(**_: Any) -> None:
+    """A worker that starts looks at once for what the one before it left behind."""
+    sweep_operations.delay()

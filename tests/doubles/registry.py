@@ -11,7 +11,7 @@ import json
 import re
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -30,6 +30,7 @@ class RegistryDouble:
         self.upload_location = ""  # where uploads are sent, if not here
         self.redirect_blobs_to = ""
         self.failures: list[int] = []  # statuses to answer next, instead of doing anything
+        self.before_upload: Callable[[], None] = lambda: None  # called before a blob is taken in; may hold it up
 
     def add_image(
         self, repository: str, tag: str, layers: list[bytes], config: dict[str, Any], docker: bool = False
@@ -143,6 +144,7 @@ class _Handler(BaseHTTPRequestHandler):
         digest = f"sha256:{hashlib.sha256(body).hexdigest()}"
         if query.get("state") != ["abc"] or query.get("digest") != [digest]:
             return self._answer(400, errors("DIGEST_INVALID"))
+        self.registry.before_upload()
         self.registry.blobs[digest] = body
         return self._answer(201)
 

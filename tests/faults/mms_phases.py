@@ -1,0 +1,354 @@
+"""A whole site whose operations can be held in any phase, so that a kill meets exactly that phase.
+
+Every function of PHASES starts an operation and returns once it really is in that phase: a file server that stops in
+the middle, an index and a registry that do not answer, an archive and a model large enough to be met at work, a driver
+that takes its time, the lock of the routes held from outside.
+"""
+
+import fcntl
+import io
+import itertools
+import json
+import os
+import sqlite3
+import tarfile
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from typing import Any
+
+import requests
+
+from tests.doubles.files import Files, running_files
+from tests.doubles.registry import RegistryDouble, running_registry
+from tests.journeys.api import HERE, KUBE_CONFIG, Api
+from tests.site import Site, wait_until
+from tests.unit.wheels import make_wheel
+
+MB = 1 << 20
+DRIVER = """
+import json, time
+def init():
+    time.sleep({init})
+def run(body):
+    time.sleep(json.loads(body))
+    return {number}
+"""
+_numbers = itertools.count(1)
+
+
+@dataclass
+class Gate:
+    """Something that waits inside for `open`, and says that it does."""
+
+    reached: threading.Event = field(default_factory=threading.Event)
+    opened: threading.Event = field(default_factory=threading.Event)
+
+    def wait(self) -> None:
+        self.reached.set()
+        self.opened.wait(120)
+
+
+@dataclass
+class Held:
+    """An operation in the middle of a phase. `go` lets it go on; `again` sends the very same request once more."""
+
+    phase: str
+    operation: str
+    again: Callable[[], requests.Response]
+    go: Callable[[], None] = lambda: None
+    manifest: str = ""  # of a build
+    service: str = ""
+
+
+class World:
+    """The site, its API, and the servers around it."""
+
+    def __init__(self, site: Site, files: Files, registry: RegistryDouble, wheels: Path) -> None:
+        self.site, self.files, self.registry, self.wheels = site, files, registry, wheels
+        self.api = Api(site, files.url)
+        self.session = requests.Session()
+
+    # --- requests -------------------------------------------------------------------------------------------------
+
+    def send(self, method: str, path: str, body: Any = None, key: str = "") -> requests.Response:
+        headers = {"Authorization": f"Bearer {self.api.token}", "x-ms-client-request-id": key or str(uuid.uuid4())}
+        url = f"{self.api.base}/{path}?api-version=2017-06-01-privatepreview"
+        return requests.request(method, url, json=body, headers=headers, timeout=30)
+
+    def asked(self, phase: str, method: str, path: str, body: Any = None, **more: Any) -> Held:
+        """The operation that this request begins."""
+        key = str(uuid.uuid4())
+        answer = self.send(method, path, body, key)
+        assert answer.status_code in {200, 202}, answer.text
+        return Held(phase, answer.headers["x-ms-request-id"], lambda: self.send(method, path, body, key), **more)
+
+    def operation(self, id: str) -> dict[str, Any]:
+        answer = self.send("GET", f"operations/{id}")
+        assert answer.status_code == 200, answer.text
+        return dict(answer.json())
+
+    def ended(self, id: str, seconds: float = 60) -> dict[str, Any]:
+        """The operation once it has ended, however."""
+
+        def over() -> dict[str, Any] | None:
+            try:
+                found = self.operation(id)
+            except requests.RequestException:  # web is on its way up
+                return None
+            return None if found["state"] in {"NotStarted", "Running"} else found
+
+        return dict(wait_until(over, seconds, f"the end of operation {id}"))
+
+    def rows(self, sql: str, *values: str) -> list[tuple[Any, ...]]:
+        """What the database says, past every program of the site."""
+        connection = sqlite3.connect(f"file:{self.site.data / 'db.sqlite3'}?mode=ro", uri=True, timeout=20)
+        try:
+            return connection.execute(sql, [value.replace("-", "") for value in values]).fetchall()
+        finally:
+            connection.close()
+
+    # --- making things --------------------------------------------------------------------------------------------
+
+    def manifest(self, model_path: str, driver: str = "", unpack: bool = False, requirements: str = "") -> str:
+        number = next(_numbers)
+        self.files.put(f"/score-{number}.py", (driver or DRIVER.format(init=0, number=number)).encode())
+        model = {"name": f"m{number}", "url": self.files.url + model_path, "unpack": unpack}
+        answer = self.send("POST", "models", model)
+        assert answer.status_code == 201, answer.text
+        body = {
+            "modelType": "Registered",
+            "modelIds": [answer.json()["id"]],
+            "driverProgram": "score",
+            "assets": [
+                {"id": "score", "url": f"{self.files.url}/score-{number}.py", "mimeType": "text/x-python"},
+            ],
+            "targetRuntime": {"runtimeType": "Python", "properties": {"pipRequirements": requirements}},
+        }
+        answer = self.send("POST", "manifests", body)
+        assert answer.status_code == 200, answer.text
+        return str(answer.json()["id"])
+
+    def build(self, manifest: str, phase: str = "", registry: dict[str, str] = HERE) -> Held:
+        body = {"manifestId": manifest, "imageType": "Docker", "registryInfo": registry}
+        return self.asked(phase, "POST", "images", body, manifest=manifest)
+
+    def made(self, held: Held) -> str:
+        """The id of what the operation has made, once it has."""
+        operation = self.ended(held.operation)
+        assert operation["state"] == "Succeeded", operation
+        return str(operation["resourceLocation"]).rsplit("/", 1)[1]
+
+    def image(self, init: float = 0) -> str:
+        """An image of a driver that takes `init` seconds to start and as long to answer as it is asked to."""
+        number = next(_numbers)
+        self.files.put("/small.bin", b"weights")
+        manifest = self.manifest("/small.bin", DRIVER.format(init=init, number=number))
+        return self.made(self.build(manifest))
+
+    def create_service(self, image: str, phase: str = "") -> Held:
+        name = f"s{next(_numbers)}"
+        body = {"name": name, "imageId": image, "kubeConfig": KUBE_CONFIG, "acrImagePullSecret": "local"}
+        return self.asked(phase, "POST", "services", body)
+
+    def service(self, image: str) -> str:
+        """A running service."""
+        return self.made(self.create_service(image))
+
+    def update(self, service: str, image: str, phase: str = "") -> Held:
+        body = {"imageId": image, "acrImagePullSecret": "local"}
+        return self.asked(phase, "PUT", f"services/{service}", body, service=service)
+
+    def score(self, service: str, seconds: float = 0) -> requests.Response:
+        """The answer of a service; its driver takes `seconds`."""
+        key = self.send("GET", f"services/{service}/keys").json()["primaryKey"]
+        uri = self.send("GET", f"services/{service}").json()["scoringUri"]
+        return requests.post(uri, json=seconds, headers={"Authorization": f"Bearer {key}"}, timeout=60)
+
+
+@contextmanager
+def running_world(folder: Path, **environment: str) -> Iterator[World]:
+    """A site of its own, that fetches from loopback and asks an index on loopback first."""
+    wheels = folder / "wheels"
+    wheels.mkdir()
+    with ExitStack() as stack:
+        files = stack.enter_context(running_files())
+        registry = stack.enter_context(running_registry())
+        settings = {"MMS_FETCH_ALLOW_PRIVATE": "true", "MMS_BUILDS": "8", "UV_INDEX": f"{files.url}/simple"}
+        site = Site(folder / "data", **settings, **environment).start()
+        stack.callback(lambda: site.stop())
+        yield World(site, files, registry, wheels)
+
+
+# --- the phases ---------------------------------------------------------------------------------------------------
+
+
+def download(world: World) -> Held:
+    """The server of the model has sent half of it and sends no more."""
+    gate, data = Gate(), os.urandom(4 * MB)
+
+    def page(request: BaseHTTPRequestHandler) -> None:
+        request.send_response(200)
+        request.send_header("Content-Length", str(len(data)))
+        request.end_headers()
+        request.wfile.write(data[: len(data) // 2])
+        if not gate.opened.is_set():
+            gate.wait()
+        request.wfile.write(data[len(data) // 2 :])
+
+    path = f"/held-{next(_numbers)}.bin"
+    world.files.serve(path, page)
+    held = world.build(world.manifest(path), "download")
+    assert gate.reached.wait(30)
+    held.go = gate.opened.set
+    return held
+
+
+def unpack(world: World) -> Held:
+    """An archive of a third of a gigabyte is being unpacked."""
+    path = f"/held-{next(_numbers)}.tar.gz"
+    world.files.put(path, _zeros(320 * MB))
+    held = world.build(world.manifest(path, unpack=True), "unpack")
+    seen_at_work(world, "build-*/build-*/model-0.unpacked/weights.bin", MB)
+    return held
+
+
+def resolve(world: World) -> Held:
+    """The package index was asked and does not answer."""
+    gate, name = Gate(), f"heldthing{next(_numbers)}"
+    wheel = make_wheel(world.wheels, name, "1.0")
+    world.files.put(f"/wheels/{wheel.name}", wheel.read_bytes())
+
+    def page(request: BaseHTTPRequestHandler) -> None:
+        if not gate.opened.is_set():
+            gate.wait()
+        body = f'<html><body><a href="{world.files.url}/wheels/{wheel.name}">{wheel.name}</a></body></html>'.encode()
+        request.send_response(200)
+        request.send_header("Content-Type", "text/html")
+        request.send_header("Content-Length", str(len(body)))
+        request.end_headers()
+        request.wfile.write(body)
+
+    world.files.serve(f"/simple/{name}/", page)
+    world.files.put("/small.bin", b"weights")
+    held = world.build(world.manifest("/small.bin", requirements=f"{name}==1.0\n"), "resolve")
+    assert gate.reached.wait(30)
+    held.go = gate.opened.set
+    return held
+
+
+def layer(world: World) -> Held:
+    """The layer of a model of some 200 MB is being written."""
+    path = f"/held-{next(_numbers)}.bin"
+    world.files.put(path, os.urandom(MB) * 200)
+    held = world.build(world.manifest(path), "layer")
+    seen_at_work(world, "build-*/build-*/layer-*.blob", MB)
+    return held
+
+
+def push(world: World) -> Held:
+    """A blob was sent to the registry, which does not answer."""
+    gate = Gate()
+    world.registry.before_upload = lambda: None if gate.opened.is_set() else gate.wait()
+    world.files.put("/small.bin", os.urandom(100))
+    registry = {"location": f"http://{world.registry.location}", "user": "", "password": ""}
+    held = world.build(world.manifest("/small.bin"), "push", registry)
+    assert gate.reached.wait(30)
+    held.go = gate.opened.set
+    return held
+
+
+def start(world: World) -> Held:
+    """The first revision of a service runs and its init() has not returned."""
+    held = world.create_service(world.image(init=3), "start")
+    wait_until(lambda: _starting(world, held), 20, "the revision to start")
+    return held
+
+
+def switch(world: World) -> Held:
+    """The new revision is healthy; the worker is about to switch and waits for the lock of the routes."""
+    service, newer = world.service(world.image()), world.image()
+    lock = (world.site.data / "run" / "routes.lock").open("a")
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    held = world.update(service, newer, "switch")
+    wait_until(lambda: _somebody_waits_for(lock), 30, "the worker to come to the switch")
+    held.go = lock.close
+    return held
+
+
+def drain(world: World) -> Held:
+    """The route is switched; the old revision still answers a request."""
+    service, newer = world.service(world.image()), world.image()
+    asking = threading.Thread(target=world.score, args=[service, 4.0], daemon=True)
+    asking.start()
+    held = world.update(service, newer, "drain")
+    states = "SELECT state FROM mms_revision WHERE service_id = ? ORDER BY number"
+    wait_until(
+        lambda: world.rows(states, service) == [("draining",), ("active",)], 30, "the old revision to drain", every=0.02
+    )
+    return held
+
+
+def delete(world: World) -> Held:
+    """The service is gone for everybody; its process still answers a request before it ends."""
+    service = world.service(world.image())
+    asking = threading.Thread(target=lambda: _quietly(world.score, service, 5.0), daemon=True)
+    asking.start()
+    time.sleep(0.3)  # the request is with the driver; nothing says so from outside
+    held = world.asked("delete", "DELETE", f"services/{service}", service=service)
+    stopping = "STOPPING"
+    wait_until(lambda: stopping in world.site.supervisorctl("status"), 30, "the revision to be told to stop")
+    return held
+
+
+PHASES: dict[str, Callable[[World], Held]] = {
+    phase.__name__: phase for phase in (download, unpack, resolve, layer, push, start, switch, drain, delete)
+}
+BUILDS = ("download", "unpack", "resolve", "layer", "push")
+SERVICES = ("start", "switch", "drain", "delete")
+
+
+def seen_at_work(world: World, pattern: str, size: int) -> None:
+    """Wait until a file of a build in progress has some content."""
+
+    def large_enough() -> bool:
+        try:
+            return any(path.stat().st_size >= size for path in (world.site.data / "tmp").glob(pattern))
+        except FileNotFoundError:
+            return False
+
+    wait_until(large_enough, 60, pattern, every=0.005)
+
+
+def _zeros(size: int) -> bytes:
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz", compresslevel=1) as archive:
+        info = tarfile.TarInfo("weights.bin")
+        info.size = size
+        archive.addfile(info, io.BytesIO(bytes(size)))
+    return packed.getvalue()
+
+
+def _starting(world: World, held: Held) -> bool:
+    (number,) = world.rows("SELECT service_id FROM mms_operation WHERE id = ?", held.operation)[0]
+    held.service = str(uuid.UUID(number))
+    return f"mms-{number}-1" in world.site.supervisorctl("status") and bool(
+        list((world.site.data / "run" / "services").glob(f"mms-{number}-1.starts"))
+    )
+
+
+def _somebody_waits_for(lock: Any) -> bool:
+    inode = f":{os.fstat(lock.fileno()).st_ino} "
+    return any("->" in line and inode in line for line in Path("/proc/locks").read_text().splitlines())
+
+
+def _quietly(call: Callable[..., Any], *arguments: Any) -> None:
+    try:
+        call(*arguments)
+    except (requests.RequestException, KeyError, json.JSONDecodeError):
+        pass

@@ -1,0 +1,199 @@
+"""The bundled MMS killed in every phase of its work, with SIGKILL: whatever was asked for ends in its true state, once,
+and nothing half-made is left. The figures are printed at the end of the module.
+"""
+
+import os
+import signal
+import statistics
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.faults import wholeness
+from tests.faults.mms_phases import BUILDS, PHASES, SERVICES, Held, World, running_world
+from tests.site import Site, wait_until
+
+pytestmark = pytest.mark.slow
+
+SOON = 30  # seconds within which an operation goes on and ends after a kill; see docs/operations.md
+
+
+class Figures:
+    """What was tried and how long it took to be well again."""
+
+    def __init__(self) -> None:
+        self.kills = self.lost = self.repeated = 0
+        self.seconds: dict[tuple[str, str], list[float]] = defaultdict(list)
+
+    def lines(self) -> Iterator[str]:
+        yield f"kills: {self.kills}; operations lost: {self.lost}; effects repeated: {self.repeated}"
+        for (what, phase), seconds in sorted(self.seconds.items()):
+            yield f"{what} killed in {phase}: median {statistics.median(seconds):.1f} s, most {max(seconds):.1f} s"
+
+
+@pytest.fixture(scope="module")
+def figures(request: pytest.FixtureRequest) -> Iterator[Figures]:
+    found = Figures()
+    yield found
+    terminal = request.config.pluginmanager.getplugin("terminalreporter")
+    terminal.write_line("")
+    for line in found.lines():
+        terminal.write_line(f"  {line}")
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    with running_world(tmp_path_factory.mktemp("killed")) as world:
+        yield world
+
+
+# --- killing ----------------------------------------------------------------------------------------------------------
+
+
+def the_worker(world: World) -> None:
+    world.site.program("site:mms-worker").kill()
+
+
+def the_builder(world: World) -> None:
+    found = [process for process in psutil.process_iter(["cmdline"]) if _is_builder(world.site, process)]
+    assert len(found) == 1, found
+    found[0].kill()
+
+
+def _is_builder(site: Site, process: psutil.Process) -> bool:
+    try:
+        return "mms.images.build" in process.cmdline() and str(site.data) in process.environ().get("TMPDIR", "")
+    except psutil.Error:
+        return False
+
+
+def everything(world: World) -> None:
+    """The supervisor first, so that it starts nothing again; then all that belongs to the site."""
+    assert world.site.process
+    pids = [*wholeness.scoring_processes(world.site), *(process.pid for process in world.site.processes())]
+    world.site.process.kill()
+    for pid in pids:
+        _kill(pid)
+    world.site.process.wait(10)
+    wait_until(lambda: not world.site.processes(), 30, "the end of everything")
+    wait_until(lambda: not wholeness.scoring_processes(world.site), 30, "the end of the services")
+
+
+def _kill(pid: int) -> None:
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+
+
+def killed(what: Callable[[World], None], world: World, figures: Figures, *held: Held) -> float:
+    """Kill it, let go what was held, and say when that was."""
+    for one in held:
+        assert world.operation(one.operation)["state"] == "Running", one.phase
+    what(world)
+    figures.kills += 1
+    at = time.monotonic()
+    for one in held:
+        one.go()
+    return at
+
+
+# --- what must be true afterwards -------------------------------------------------------------------------------------
+
+
+def recovers(world: World, figures: Figures, what: str, at: float, held: Held) -> None:
+    operation = world.ended(held.operation, SOON + 30)
+    seconds = time.monotonic() - at
+    figures.seconds[what, held.phase].append(seconds)
+    assert operation["state"] == "Succeeded", operation
+    assert seconds < SOON, f"it took {seconds:.1f} s"
+
+
+def had_one_effect(world: World, figures: Figures, held: Held) -> None:
+    """The same request sent again is answered with the same operation, and there is one of what it made."""
+    answer = held.again()
+    assert answer.headers["x-ms-request-id"] == held.operation
+    if held.phase in BUILDS:
+        images = world.send("GET", "images").json()
+        made = [image for image in images if image["manifestId"] == held.manifest]
+        figures.repeated += len(made) - 1
+        assert len(made) == 1
+    elif held.phase in ("switch", "drain"):
+        revisions = world.rows("SELECT state FROM mms_revision WHERE service_id = ? ORDER BY number", held.service)
+        figures.repeated += len(revisions) - 2
+        assert revisions == [("stopped",), ("active",)]
+    else:
+        states = {"start": [("active",)], "delete": [("stopped",)]}[held.phase]
+        assert world.rows("SELECT state FROM mms_revision WHERE service_id = ?", held.service) == states
+
+
+def works_and_is_the_same(world: World, held: Held) -> None:
+    """A build of the same manifest gives the same digest; a service answers, a deleted one does not."""
+    if held.phase in BUILDS:
+        first = world.send("GET", f"images/{world.made(held)}").json()["digest"]
+        again = world.made(world.build(held.manifest))
+        assert world.send("GET", f"images/{again}").json()["digest"] == first
+    elif held.phase == "delete":
+        assert world.send("GET", f"services/{held.service}").status_code == 404
+    else:
+        assert world.score(held.service).status_code == 200
+
+
+def all_is_well(world: World, figures: Figures, what: str, at: float, *held: Held) -> None:
+    for one in held:
+        recovers(world, figures, what, at, one)
+    for one in held:
+        had_one_effect(world, figures, one)
+        works_and_is_the_same(world, one)
+    nobody_is_working(world)
+    wholeness.assert_whole(world.site)
+
+
+def nobody_is_working(world: World) -> None:
+    assert world.rows("SELECT id FROM mms_operation WHERE state IN ('NotStarted', 'Running')") == []
+
+
+# --- the tests --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_a_killed_worker_s_operation_is_finished_by_the_next(world: World, figures: Figures, phase: str) -> None:
+    held = PHASES[phase](world)
+    at = killed(the_worker, world, figures, held)
+    all_is_well(world, figures, "worker", at, held)
+
+
+@pytest.mark.parametrize("phase", BUILDS)
+def test_a_killed_builder_fails_the_operation_and_names_the_signal(world: World, figures: Figures, phase: str) -> None:
+    held = PHASES[phase](world)
+    at = killed(the_builder, world, figures, held)
+    operation = world.ended(held.operation, SOON)
+    figures.seconds["builder", phase].append(time.monotonic() - at)
+    assert operation["state"] == "Failed"
+    assert "SIGKILL" in operation["error"]["message"]
+    assert held.again().headers["x-ms-request-id"] == held.operation
+    nobody_is_working(world)
+    wholeness.assert_whole(world.site)
+    image = world.made(world.build(held.manifest))
+    assert world.send("GET", f"images/{image}").json()["digest"]
+
+
+@pytest.mark.parametrize("phases", [BUILDS, SERVICES], ids=["builds", "services"])
+def test_everything_killed_at_once_is_finished_after_the_next_start(
+    world: World, figures: Figures, phases: tuple[str, ...]
+) -> None:
+    held = [PHASES[phase](world) for phase in phases]
+    killed(everything, world, figures, *held)
+    at = time.monotonic()
+    world.site.start()
+    all_is_well(world, figures, "everything", at, *held)
+
+
+def test_the_store_is_one_that_other_tools_read(world: World) -> None:
+    wholeness.readable_by_others(world.site)
+
+
