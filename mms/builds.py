@@ -17,6 +17,7 @@ from typing import Any
 from django.conf import settings
 
 from mms import leash, runtimes
+from mms.images.layout import Store
 from mms.models import Image, Model
 
 UPLOAD = re.compile(r"/files/[0-9a-f]{64}/")  # how the dashboard's own uploads go on after FILES_URL
@@ -55,6 +56,15 @@ def build(image: Image, stop: Callable[[], bool]) -> dict[str, Any]:
         return _result(directory / "result.json", code, log_path(image.id))
     finally:
         shutil.rmtree(directory, ignore_errors=True)
+
+
+def tidy() -> None:
+    """Put the store in order. Only for who knows that nothing of this MMS runs."""
+    store = Store(Path(settings.MMS_DIR))
+    store.prepare(alone=True)
+    store.name_all({str(id): digest for id, digest in Image.objects.exclude(digest="").values_list("id", "digest")})
+    for unfinished in Path(settings.MMS_DIR, "routes").glob(".*.new"):
+        unfinished.unlink()
 
 
 def clean(image_id: Any) -> None:

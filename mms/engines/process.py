@@ -7,6 +7,7 @@ carries out, which holds everything else and is read anew at every start.
 
 import json
 import re
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -90,9 +91,9 @@ class ProcessEngine:
         return self._program(service_id, number).address
 
     def running(self) -> set[tuple[str, int]]:
-        """Every (service id, number) that supervisord knows or would start with its next start."""
+        """Every (service id, number) that supervisord knows, or of which there is any file."""
         known = (Program.named(self.run, name) for name in self.supervisor.names())
-        programs = [*filter(None, known), *Program.configured(self.run)]
+        programs = [*filter(None, known), *Program.noted(self.run)]
         return {(program.service_id, program.number) for program in programs}
 
     def last_lines(self, service_id: str, number: int, count: int) -> list[str]:
@@ -102,12 +103,19 @@ class ProcessEngine:
 
     def drop_stale(self) -> None:
         """Delete the programs whose files were written for other paths (a moved data folder, another Python), with
-        or without a sandbox unlike now, or are damaged. To be called before supervisord starts: it refuses to start
-        at all with one of those, and a service must not run with less around it than people are told."""
+        or without a sandbox unlike now, or are damaged, and the files and sockets that killed processes left. To be
+        called before supervisord starts: it refuses to start at all with one of those, and a service must not run
+        with less around it than people are told."""
         for path in (self.run / "services").glob("*.conf"):
             program = Program.named(self.run, path.stem)
             if program is None or not self._stands(program):
                 path.unlink()
+        for program in Program.noted(self.run):
+            if not program.conf.exists():
+                program.erase()
+        kept = {program.socket.parent for program in Program.configured(self.run)}
+        for folder in set((self.run / "s").glob("*")) - kept:
+            shutil.rmtree(folder, ignore_errors=True)
 
     def _stands(self, program: Program) -> bool:
         log = self.log_files.prepare(program.service_id, program.number)

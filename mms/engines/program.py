@@ -2,10 +2,10 @@
 
 import re
 import shlex
+import shutil
 import uuid
 from base64 import urlsafe_b64encode
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,8 +51,13 @@ class Program:
     @classmethod
     def configured(cls, run: Path) -> "Iterator[Program]":
         """Those that supervisord would start with its next start."""
-        names = (path.stem for path in (run / "services").glob("mms-*.conf"))
-        return (program for program in (cls.named(run, name) for name in names) if program)
+        return (program for program in cls.noted(run) if program.conf.exists())
+
+    @classmethod
+    def noted(cls, run: Path) -> "Iterator[Program]":
+        """Those that have a file here, if only what a killed worker did not come to delete."""
+        names = {path.stem for path in (run / "services").glob("mms-*")}
+        return (program for program in (cls.named(run, name) for name in sorted(names)) if program)
 
     @property
     def name(self) -> str:
@@ -98,10 +103,9 @@ class Program:
 
     def erase(self) -> None:
         """Delete everything but the log."""
-        for path in (self.conf, self.plan, self.starts, self.socket):
+        for path in (self.conf, self.plan, self.starts):
             path.unlink(missing_ok=True)
-        with suppress(OSError):  # missing, or the driver left something in it
-            self.socket.parent.rmdir()
+        shutil.rmtree(self.socket.parent, ignore_errors=True)  # with whatever the driver left in it
 
     def section(self, log: Path) -> str:
         """Its part of supervisord's configuration. Raises Refused."""

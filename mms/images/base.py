@@ -2,7 +2,6 @@
 
 import json
 import re
-import tempfile
 import time
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -72,11 +71,11 @@ def pull(text: str, platform: str, store: Store, credentials: Credentials) -> Ba
     own = split_location(credentials.location)[0] == split_location(wanted.location)[0]
     registry = Registry(wanted.location, *((credentials.user, credentials.password) if own else ()))
     manifest = _for_platform(registry, wanted, platform)
-    with tempfile.TemporaryDirectory(prefix=".making-", dir=store.root) as scratch:
+    with store.scratch() as scratch:
         for descriptor in [manifest["config"], *manifest["layers"]]:
-            if not store.blob(descriptor["digest"]).exists():
-                registry.pull_blob(wanted.repository, descriptor, Path(scratch) / "blob")
-                store.adopt(Path(scratch) / "blob", descriptor["digest"])
+            if not store.holds(descriptor["digest"], descriptor["size"]):
+                registry.pull_blob(wanted.repository, descriptor, scratch / "blob")
+                store.adopt(scratch / "blob", descriptor["digest"])
     base = Base([_plain(layer) for layer in manifest["layers"]], store.document(manifest["config"]["digest"]))
     if f"{base.config.get('os')}/{base.config.get('architecture')}" != platform:
         raise RegistryError(f"The base image {text} is not made for {platform}.")
@@ -111,7 +110,7 @@ def _kept(note: Path, store: Store) -> Base | None:
         base = Base(**json.loads(note.read_bytes()))
     except (FileNotFoundError, ValueError, TypeError):
         return None
-    return base if all(store.blob(layer["digest"]).exists() for layer in base.layers) else None
+    return base if all(store.holds(layer["digest"], layer["size"]) for layer in base.layers) else None
 
 
 def _age(path: Path) -> float:

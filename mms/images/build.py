@@ -139,10 +139,10 @@ class Build:
         folder.mkdir(parents=True, exist_ok=True)
         try:
             self.installer.install(lock, folder, target)
+            packages.forget_machine(folder)
+            self._compile(folder, target)
         except packages.Failed as error:
             raise BuildError("PackagesFailed", str(error), "targetRuntime.properties") from error
-        packages.forget_machine(folder)
-        self._compile(folder, target)
 
     def _compile(self, folder: Path, target: packages.Target) -> None:
         if target.python == runtimes.HOST_PYTHON:

@@ -6,23 +6,32 @@
     <root>/known/<hex>.json      layers by what they were made of, so that nothing is made twice
 
 Everything appears by a rename, so a reader, or a build that is killed, never meets or leaves half of anything. Only
-index.json is changed in place of an older one; a lock file guards that.
+index.json is changed in place of an older one; a lock file guards that. What a disk has damaged all the same (a power
+cut, a fault) is noticed by its size or digest, counts as missing, and is made again by the next build that needs it.
 """
 
 import contextlib
+import ctypes
+import fcntl
 import hashlib
 import json
+import logging
 import os
 import shutil
+import sys
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from mms.images.layers import Layer, unpack_layer, write_layer
+from mms.images.layers import Damaged, Layer, unpack_layer, write_layer
 from mms.locks import locked, shared
+
+log = logging.getLogger(__name__)
 
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 CONFIG = "application/vnd.oci.image.config.v1+json"
@@ -31,6 +40,7 @@ REF_NAME = "org.opencontainers.image.ref.name"
 # What a layer of ours holds ("runtime", "site", "model …", "app"): an annotation of its descriptor in the manifest.
 WHAT = "mms.layer"
 SITE, RUNTIME, APP, META = "opt/mms/site", "opt/mms/runtime", "app", "opt/mms/app.json"  # paths in the image
+HOUR = 3600.0
 
 
 class Missing(LookupError):
@@ -55,14 +65,18 @@ class Store:
         self.root = root
         self.oci = root / "oci"
         self._blobs = self.oci / "blobs" / "sha256"
+        self._index = self.oci / "index.json"
 
-    def prepare(self) -> None:
-        """Make the folders and an empty layout, where they are missing."""
+    def prepare(self, alone: bool = False) -> None:
+        """Make the folders and an empty layout, where they are missing; clear what the killed left behind, all of it
+        where nobody else uses the store (`alone`)."""
         for folder in (self._blobs, self.root / "layers", self.root / "rootfs", self.root / "known"):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         with self._locked():
+            self._clear(0 if alone else HOUR)
+            if not self._index.exists():
+                self._write_index([])
             if not (self.oci / "oci-layout").exists():
-                replace_file(self.oci / "index.json", dump({"schemaVersion": 2, "mediaType": INDEX, "manifests": []}))
                 replace_file(self.oci / "oci-layout", dump({"imageLayoutVersion": "1.0.0"}))
 
     # --- who is here ----------------------------------------------------------------------------------------------
@@ -82,39 +96,64 @@ class Store:
         """Where the blob lies, or would."""
         return self._blobs / digest.removeprefix("sha256:")
 
+    def holds(self, digest: str, size: int) -> bool:
+        """Whether the blob is there, as long as it has to be."""
+        try:
+            return self.blob(digest).stat().st_size == size
+        except FileNotFoundError:
+            return False
+
     def adopt(self, path: Path, digest: str) -> None:
-        """Move the complete file `path` into the store."""
+        """Move the complete file `path` into the store. What has the name has the content, also after a power cut."""
         path.chmod(0o444)
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
         path.rename(self.blob(digest))
 
     def put(self, document: dict[str, Any], media_type: str) -> dict[str, Any]:
         """Store a JSON document; its descriptor."""
         data = dump(document)
         digest = digest_of(data)
-        if not self.blob(digest).exists():
+        if not self._sound(digest):
             replace_file(self.blob(digest), data)
-        return {"mediaType": media_type, "digest": digest, "size": len(data)}
+        return _descriptor(digest, len(data), media_type)
 
     def document(self, digest: str) -> dict[str, Any]:
-        """The JSON blob with this digest. Raises Missing."""
+        """The JSON blob with this digest. Raises Missing, also where it is damaged."""
+        data = self._sound(digest)
+        if data is None:
+            raise Missing(f"{digest} is not in the store of this machine, or damaged.")
+        return json.loads(data)
+
+    def _sound(self, digest: str) -> bytes | None:
+        """The content of a small blob; None where it is missing or another than its digest says."""
         try:
-            return json.loads(self.blob(digest).read_bytes())
+            data = self.blob(digest).read_bytes()
         except FileNotFoundError:
-            raise Missing(f"{digest} is not in the store of this machine.") from None
+            return None
+        return data if digest_of(data) == digest else None
 
     # --- images ---------------------------------------------------------------------------------------------------
 
     def name(self, image_id: str, descriptor: dict[str, Any]) -> None:
         """Make the stored manifest `descriptor` findable as `image_id`, in place of what had that name."""
-        entry = {**descriptor, "annotations": {REF_NAME: image_id}}
         with self._locked():
-            index = json.loads((self.oci / "index.json").read_bytes())
-            others = [other for other in index["manifests"] if other["annotations"][REF_NAME] != image_id]
-            replace_file(self.oci / "index.json", dump({**index, "manifests": [*others, entry]}))
+            others = [entry for entry in self._entries() if entry["annotations"][REF_NAME] != image_id]
+            self._write_index([*others, _entry(image_id, descriptor)])
+
+    def name_all(self, images: Mapping[str, str]) -> None:
+        """Give the images (digests by image id) whose manifests are here the names that a damaged index has lost."""
+        with self._locked():
+            entries = self._entries()
+            lost = images.keys() - {entry["annotations"][REF_NAME] for entry in entries}
+            found = {id: self.blob(images[id]) for id in lost if self.blob(images[id]).exists()}
+            if found:
+                descriptors = {id: _descriptor(images[id], path.stat().st_size, MANIFEST) for id, path in found.items()}
+                self._write_index([*entries, *(_entry(id, descriptors[id]) for id in sorted(found))])
 
     def find(self, image_id: str) -> str:
         """The digest of the image named `image_id`. Raises Missing."""
-        for entry in json.loads((self.oci / "index.json").read_bytes())["manifests"]:
+        for entry in self._entries():
             if entry["annotations"][REF_NAME] == image_id:
                 return entry["digest"]
         raise Missing(f"Image {image_id} is not in the store of this machine.")
@@ -122,9 +161,20 @@ class Store:
     def forget(self, image_ids: set[str]) -> None:
         """Take these names away; what they named stays."""
         with self._locked():
-            index = json.loads((self.oci / "index.json").read_bytes())
-            kept = [entry for entry in index["manifests"] if entry["annotations"][REF_NAME] not in image_ids]
-            replace_file(self.oci / "index.json", dump({**index, "manifests": kept}))
+            self._write_index([entry for entry in self._entries() if entry["annotations"][REF_NAME] not in image_ids])
+
+    def _entries(self) -> list[dict[str, Any]]:
+        """What index.json lists. One that cannot be read lists nothing: a build must not fail for it, and the next
+        start of the site brings the names back (see `name_all`)."""
+        try:
+            entries = json.loads(self._index.read_bytes())["manifests"]
+            return [entry for entry in entries if entry["digest"] and entry["annotations"][REF_NAME]]
+        except (FileNotFoundError, ValueError, LookupError, TypeError) as error:
+            log.warning("%s is damaged and is begun anew: %r", self._index, error)
+            return []
+
+    def _write_index(self, entries: list[dict[str, Any]]) -> None:
+        replace_file(self._index, dump({"schemaVersion": 2, "mediaType": INDEX, "manifests": entries}))
 
     def manifest(self, digest: str) -> dict[str, Any]:
         """The manifest with this digest. Raises Missing."""
@@ -142,12 +192,15 @@ class Store:
             layer = Layer(**json.loads((self.root / "known" / f"{key}.json").read_bytes()))
         except (FileNotFoundError, ValueError, TypeError):
             return None
-        return layer if self.blob(layer.digest).exists() else None
+        return layer if self.holds(layer.digest, layer.size) else None
 
     def add_layer(self, key: str, tree: Path) -> Layer:
         """Make a layer of the folder `tree`, which must lie on the store's file system and is taken away."""
         blob = tree.with_name(f"{tree.name}.blob")
-        layer = write_layer(tree, blob)
+        with ThreadPoolExecutor(1) as pool:  # the disk is busy with the tree while the processor is with the blob
+            settled = pool.submit(_settle, tree)
+            layer = write_layer(tree, blob)
+            settled.result()
         self.adopt(blob, layer.digest)
         self._keep(tree, layer.diff_id)
         replace_file(self.root / "known" / f"{key}.json", dump(asdict(layer)))
@@ -157,12 +210,20 @@ class Store:
         """The unpacked tree of a layer, made again from its blob where it is gone. Raises Missing."""
         tree = self._tree(layer.diff_id)
         if not tree.exists():
-            if not self.blob(layer.digest).exists():
-                raise Missing(f"Layer {layer.digest} is not in the store of this machine.")
-            with self._scratch() as scratch:
-                unpack_layer(self.blob(layer.digest), layer.diff_id, scratch / "tree")
-                self._keep(scratch / "tree", layer.diff_id)
+            self._unpack(layer)
         return tree
+
+    def _unpack(self, layer: Layer) -> None:
+        if not self.holds(layer.digest, layer.size):
+            raise Missing(f"Layer {layer.digest} is not in the store of this machine, or damaged.")
+        with self.scratch() as scratch:
+            try:
+                unpack_layer(self.blob(layer.digest), layer.diff_id, scratch / "tree")
+            except Damaged as error:
+                self.blob(layer.digest).unlink()  # so that the next build makes it again
+                raise Missing(f"Layer {layer.digest} is damaged. {error}") from None
+            _settle(scratch / "tree")
+            self._keep(scratch / "tree", layer.diff_id)
 
     def _tree(self, diff_id: str) -> Path:
         return self.root / "layers" / diff_id.removeprefix("sha256:")
@@ -188,7 +249,7 @@ class Store:
         layers = self._ours(digest, config)
         root = self.root / "rootfs" / digest.removeprefix("sha256:")
         if not root.exists():
-            with self._scratch() as scratch:
+            with self.scratch() as scratch:
                 for tree in layers.values():
                     _link_tree(tree / APP, scratch / "root" / APP)
                 _move(scratch / "root", root)
@@ -216,13 +277,32 @@ class Store:
     # --- files ----------------------------------------------------------------------------------------------------
 
     @contextlib.contextmanager
-    def _scratch(self) -> Iterator[Path]:
-        """A folder on the store's file system, gone afterwards."""
-        folder = Path(tempfile.mkdtemp(prefix=".making-", dir=self.root))
+    def scratch(self) -> Iterator[Path]:
+        """A folder on the store's file system, gone afterwards. It is locked meanwhile: one that is not is a dead
+        process's."""
+        with self._locked():
+            self._clear(HOUR)
+            folder = Path(tempfile.mkdtemp(prefix=".making-", dir=self.root))
+            lock = os.open(folder, os.O_RDONLY)
+            fcntl.flock(lock, fcntl.LOCK_EX)
         try:
             yield folder
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+            os.close(lock)
+
+    def _clear(self, age: float) -> None:
+        """Remove what killed processes left behind: folders without a lock, new files of this age. Under the lock."""
+        for folder in self.root.glob(".making-*"):
+            lock = os.open(folder, os.O_RDONLY)
+            with contextlib.suppress(BlockingIOError):
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(folder, ignore_errors=True)
+            os.close(lock)
+        for folder in (self.oci, self._blobs, self.root / "known", self.root / "cache" / "locks"):
+            for path in folder.glob(".new-*"):
+                if time.time() - path.stat().st_mtime >= age:  # it takes milliseconds to write one
+                    path.unlink(missing_ok=True)
 
     def _locked(self) -> AbstractContextManager[bool]:
         return locked(self.root / "store.lock")
@@ -235,6 +315,14 @@ def dump(document: Any) -> bytes:
 
 def digest_of(data: bytes) -> str:
     return f"sha256:{hashlib.sha256(data).hexdigest()}"
+
+
+def _descriptor(digest: str, size: int, media_type: str) -> dict[str, Any]:
+    return {"mediaType": media_type, "digest": digest, "size": size}
+
+
+def _entry(image_id: str, descriptor: dict[str, Any]) -> dict[str, Any]:
+    return {**descriptor, "annotations": {REF_NAME: image_id}}
 
 
 def replace_file(path: Path, data: bytes) -> None:
@@ -250,6 +338,16 @@ def replace_file(path: Path, data: bytes) -> None:
     except BaseException:
         os.unlink(name)
         raise
+
+
+def _settle(tree: Path) -> None:
+    """Have everything below `tree` on the disk, all at once: a call for each of 6000 files takes seconds."""
+    folder = os.open(tree, os.O_RDONLY)
+    try:
+        if sys.platform != "linux" or ctypes.CDLL(None).syncfs(folder):
+            os.sync()
+    finally:
+        os.close(folder)
 
 
 def _move(tree: Path, target: Path) -> None:

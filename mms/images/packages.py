@@ -16,16 +16,18 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from mms import leash
 from mms.images import pipconf
+from mms.images.layout import replace_file
 
 LOCK_FRESH = 24 * 3600.0  # seconds for which the same requirements get the same lock without asking the index again
 _CPUS = {"amd64": "x86_64", "arm64": "aarch64"}
 
 
 class Failed(Exception):
-    """uv could not do it. The text is uv's own."""
+    """uv, or the compiler, could not do it. The text is uv's own."""
 
 
 @dataclass(frozen=True)
@@ -58,15 +60,15 @@ class Installer:
     def lock(self, lines: list[str], key: str, target: Target) -> str:
         """The requirements `lines`, resolved and with hashes. `key` stands for `lines` and `target`. Raises Failed."""
         path = self._locks / f"{key}.txt"
-        if path.exists() and time.time() - path.stat().st_mtime < LOCK_FRESH:
+        if path.exists() and time.time() - path.stat().st_mtime < LOCK_FRESH and (lock := path.read_text()):
             self._say("the same requirements were locked before; that lock is used")
-            return path.read_text()
+            return lock
         source, found = self._tmp / "requirements.in", self._tmp / "requirements.lock"
         source.write_text("".join(f"{line}\n" for line in lines))
         found.unlink(missing_ok=True)
         only = ["--generate-hashes", "--no-header", "--no-annotate", "--no-emit-index-url", "--no-emit-find-links"]
         self._uv("pip", "compile", *only, *target.options, f"--output-file={found}", str(source))
-        found.replace(path)
+        replace_file(path, found.read_bytes())
         return path.read_text()
 
     def install(self, lock: str, folder: Path, target: Target) -> None:
@@ -124,15 +126,32 @@ def compile_tree(folder: Path, place: str) -> None:
     """Byte-compile `folder`, which will lie at `place` in the image, with this Python: the same bytes every time.
 
     unchecked-hash and the epoch make the result independent of times, the prefix of where it was made. What cannot be
-    compiled (a template with a .py ending) stays as it is. Raises OSError on a full disk.
+    compiled (a template with a .py ending) stays as it is. Raises Failed where a compiler was killed, and OSError on a
+    full disk: the rest would be taken for the whole.
     """
-    command = [sys.executable, "-m", "compileall", "-q", "-j0", "--invalidation-mode=unchecked-hash"]
-    command += ["-s", str(folder.absolute()), "-p", place, str(folder.absolute())]
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-    environment["SOURCE_DATE_EPOCH"] = "0"
-    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
-    if f"[Errno {errno.ENOSPC}]".encode() in done.stdout:  # else the layer would be kept, without what did not fit
+    files = sorted(str(path.absolute()) for path in folder.rglob("*.py"))
+    count = os.cpu_count() or 1
+    # Not compileall's own -j: its processes wait for work for ever once the one that made them was killed.
+    compilers = [_compiler(files[at::count], folder.absolute(), place) for at in range(count) if files[at:]]
+    said = "".join(compiler.stdout.read() for compiler in compilers if compiler.stdout)
+    if min([compiler.wait() for compiler in compilers], default=0) < 0:
+        raise Failed("Byte-compiling was killed; the machine may have run out of memory.")
+    if f"[Errno {errno.ENOSPC}]" in said:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
+
+
+def _compiler(files: list[str], folder: Path, place: str) -> "subprocess.Popen[str]":
+    """A process that compiles `files` of `folder` and ends with this one. It says what could not be compiled."""
+    command = [sys.executable, "-IS", leash.__file__, sys.executable, "-m", "compileall", "-q"]
+    command += ["--invalidation-mode=unchecked-hash", "-s", str(folder), "-p", place, "-i", "-"]
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    environment |= {"SOURCE_DATE_EPOCH": "0", "PYTHONUTF8": "1"}
+    streams: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    process = subprocess.Popen(command, env=environment, text=True, encoding="utf-8", errors="replace", **streams)
+    assert process.stdin  # noqa: S101 - as asked for
+    with process.stdin:  # it reads the whole list before it says anything
+        process.stdin.writelines(f"{file}\n" for file in files)
+    return process
 
 
 def forget_machine(folder: Path) -> None:

@@ -34,9 +34,9 @@ def watch() -> None:
 
 
 def _look(engine: ProcessEngine) -> None:
+    _look_at_active(engine)  # first: it mends the route of a switch whose worker was killed before it wrote that
     for service in Service.objects.filter(revisions__state="draining").distinct():
         stop_drained(engine, service)
-    _look_at_active(engine)
     _stop_orphans(engine)
 
 
@@ -63,7 +63,14 @@ def _look_after(engine: ProcessEngine, revision: Revision, seen: Observation) ->
         Service.objects.filter(pk=service.pk, deleted_at=None).update(health=seen.health, health_detail=seen.detail)
     _note_address(engine, revision)
     if not route.stands(revision):
-        route.publish_route(service)
+        _mend_route(revision)
+
+
+def _mend_route(revision: Revision) -> None:
+    """Write the route that should stand. Gateways sent requests to the one before until now: its draining begins."""
+    route.publish_route(revision.service)
+    if revision.service.revisions.filter(state="draining").exists():
+        Revision.objects.filter(pk=revision.pk, state="active").update(activated_at=timezone.now())
 
 
 def _note_address(engine: ProcessEngine, revision: Revision) -> None:

@@ -8,7 +8,6 @@ that takes its time, the lock of the routes held from outside.
 import fcntl
 import io
 import itertools
-import json
 import os
 import sqlite3
 import tarfile
@@ -16,7 +15,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -263,16 +262,15 @@ def push(world: World) -> Held:
     return held
 
 
-def start(world: World) -> Held:
+def start(world: World, image: str) -> Held:
     """The first revision of a service runs and its init() has not returned."""
-    held = world.create_service(world.image(init=3), "start")
+    held = world.create_service(image, "start")
     wait_until(lambda: _starting(world, held), 20, "the revision to start")
     return held
 
 
-def switch(world: World) -> Held:
+def switch(world: World, service: str, newer: str) -> Held:
     """The new revision is healthy; the worker is about to switch and waits for the lock of the routes."""
-    service, newer = world.service(world.image()), world.image()
     lock = (world.site.data / "run" / "routes.lock").open("a")
     fcntl.flock(lock, fcntl.LOCK_EX)
     held = world.update(service, newer, "switch")
@@ -281,10 +279,9 @@ def switch(world: World) -> Held:
     return held
 
 
-def drain(world: World) -> Held:
+def drain(world: World, service: str, newer: str) -> Held:
     """The route is switched; the old revision still answers a request."""
-    service, newer = world.service(world.image()), world.image()
-    asking = threading.Thread(target=world.score, args=[service, 4.0], daemon=True)
+    asking = threading.Thread(target=_quietly, args=[world.score, service, 6.0], daemon=True)
     asking.start()
     held = world.update(service, newer, "drain")
     states = "SELECT state FROM mms_revision WHERE service_id = ? ORDER BY number"
@@ -294,10 +291,9 @@ def drain(world: World) -> Held:
     return held
 
 
-def delete(world: World) -> Held:
+def delete(world: World, service: str) -> Held:
     """The service is gone for everybody; its process still answers a request before it ends."""
-    service = world.service(world.image())
-    asking = threading.Thread(target=lambda: _quietly(world.score, service, 5.0), daemon=True)
+    asking = threading.Thread(target=_quietly, args=[world.score, service, 6.0], daemon=True)
     asking.start()
     time.sleep(0.3)  # the request is with the driver; nothing says so from outside
     held = world.asked("delete", "DELETE", f"services/{service}", service=service)
@@ -306,11 +302,28 @@ def delete(world: World) -> Held:
     return held
 
 
-PHASES: dict[str, Callable[[World], Held]] = {
+PHASES: dict[str, Callable[..., Held]] = {
     phase.__name__: phase for phase in (download, unpack, resolve, layer, push, start, switch, drain, delete)
 }
 BUILDS = ("download", "unpack", "resolve", "layer", "push")
 SERVICES = ("start", "switch", "drain", "delete")
+INIT = 5.0  # seconds that the driver of `start` takes
+
+
+def enter(world: World, *phases: str) -> list[Held]:
+    """One operation in each of the phases, all at the same time."""
+    ready = [(phase, _what_it_takes(world, phase)) for phase in phases]
+    return [PHASES[phase](world, *things) for phase, things in ready]
+
+
+def _what_it_takes(world: World, phase: str) -> list[str]:
+    """The images and services that the phase begins with."""
+    if phase in BUILDS:
+        return []
+    if phase == "start":
+        return [world.image(init=INIT)]
+    service = world.service(world.image())
+    return [service] if phase == "delete" else [service, world.image()]
 
 
 def seen_at_work(world: World, pattern: str, size: int) -> None:
@@ -348,7 +361,5 @@ def _somebody_waits_for(lock: Any) -> bool:
 
 
 def _quietly(call: Callable[..., Any], *arguments: Any) -> None:
-    try:
+    with suppress(requests.RequestException, KeyError, ValueError):
         call(*arguments)
-    except (requests.RequestException, KeyError, json.JSONDecodeError):
-        pass

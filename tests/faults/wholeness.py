@@ -5,6 +5,7 @@ import json
 import shutil
 import socket
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -17,25 +18,29 @@ _hashed: dict[tuple[Path, int], str] = {}  # blobs never change: each is read on
 def assert_whole(site: Site) -> None:
     """Every rule below, within a few seconds: the supervisor and the watch come round every two."""
     for rule in (leftovers, builders, strangers, sockets, damage):
-        found: list[str] = []
+        _assert_empty(site, rule)
 
-        def clean() -> bool:
-            found[:] = rule(site)  # noqa: B023 - called in this round only
-            return not found
 
-        try:
-            wait_until(clean, 15, rule.__name__)
-        except AssertionError:
-            raise AssertionError(f"{rule.__name__}: {found}") from None
+def _assert_empty(site: Site, rule: Callable[[Site], list[str]]) -> None:
+    found: list[str] = []
+
+    def clean() -> bool:
+        found[:] = rule(site)
+        return not found
+
+    try:
+        wait_until(clean, 15, rule.__name__)
+    except AssertionError:
+        raise AssertionError(f"{rule.__name__}: {found}") from None
 
 
 def leftovers(site: Site) -> list[str]:
     """Temporary files and folders: of builds, of the store, of the routes, of uv."""
     mms = site.data / "mms"
     found = [*(site.data / "tmp").glob("build-*"), *mms.glob(".*"), *mms.glob("claims/*")]
-    for folder in (mms / "oci", mms / "oci/blobs/sha256", mms / "known", mms / "layers", mms / "rootfs", mms / "routes"):
-        found += folder.glob(".*")
-    found += mms.glob("layers/*.blob")
+    for name in ("oci", "oci/blobs/sha256", "known", "layers", "rootfs", "routes", "cache/locks"):
+        found += (mms / name).glob(".*")
+    found += (mms / "cache/uv").glob(".tmp*")
     found += (site.data / "run/services").glob(".*.new")
     return [str(path) for path in found]
 

@@ -13,6 +13,7 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db import OperationalError, connections
 
 from dashboard import announcement, first_sign_in, local_account, preparation, supervision
+from mms import builds
 from mms.services.engine import process_engine
 
 
@@ -39,6 +40,7 @@ class Command(BaseCommand):
         if "mms" in settings.SERVE:
             local_account.ensure()
             process_engine().drop_stale()
+            builds.tidy()
         invitation = first_sign_in.invitation(on_terminal=sys.stdout.isatty())
         connections.close_all()
         announcement.start(invitation, "here" if logs else f"in {settings.LOG_DIR}", keep_open=lock)

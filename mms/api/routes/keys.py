@@ -1,10 +1,14 @@
 from uuid import UUID
 
+from django.db import transaction
+from django.utils import timezone
+
 from mms.api import answers, schemas
 from mms.api.http import Request, Response, Route
+from mms.api.once import identity, once
 from mms.api.routes.services import find, live
 from mms.keys import new_key
-from mms.models import Service
+from mms.models import Operation, Service, State
 from mms.services import publish_route
 
 
@@ -15,14 +19,31 @@ def get_keys(request: Request, id: UUID) -> Response:
 def regenerate_keys(request: Request, id: UUID) -> Response:
     """A new key in the place named by keyType; both where none is named, as the clients of 2017 ask for it."""
     wanted = request.read(schemas.RegenerateKeys) if request.body.strip() else schemas.RegenerateKeys()
+    once(request, Operation, lambda: _regenerate(request, id, wanted))
     service = find(request, id, live(request))
+    publish_route(service)
+    return _keys(service)
+
+
+@transaction.atomic
+def _regenerate(request: Request, id: UUID, wanted: schemas.RegenerateKeys) -> Operation:
+    """New keys, and an operation that is over already: by it a repeated request is known."""
+    service = find(request, id, live(request).select_for_update())
+    operation = Operation.objects.create(
+        account_id=request.account_id,
+        operation_type="Service",
+        verb="regenerate_keys",
+        service=service,
+        state=State.SUCCEEDED,
+        ended_at=timezone.now(),
+        **identity(request),
+    )
     if wanted.key_type != "Secondary":
         service.primary_key = new_key()
     if wanted.key_type != "Primary":
         service.secondary_key = new_key()
     service.save(update_fields=["primary_key", "secondary_key"])
-    publish_route(service)
-    return _keys(service)
+    return operation
 
 
 def _keys(service: Service) -> Response:

@@ -1,0 +1,33 @@
+"""What a module of faults has tried and how long it took to be well again, printed at its end."""
+
+import statistics
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+
+class Figures:
+    def __init__(self) -> None:
+        self.kills = self.requests = self.lost = self.repeated = 0
+        self.seconds: dict[str, list[float]] = defaultdict(list)  # until well again, by what was killed in which phase
+
+    def lines(self) -> Iterator[str]:
+        yield (
+            f"kills: {self.kills}, requests repeated: {self.requests}; "
+            f"operations lost: {self.lost}, effects repeated: {self.repeated}"
+        )
+        for what, seconds in self.seconds.items():
+            median, most = statistics.median(seconds), max(seconds)
+            yield f"{what}: {len(seconds)} times, median {median:.1f} s, most {most:.1f} s"
+
+
+@contextmanager
+def printed(request: pytest.FixtureRequest) -> Iterator[Figures]:
+    """Figures to fill in; shown on the terminal afterwards, whatever pytest captures."""
+    figures = Figures()
+    yield figures
+    capture = request.config.pluginmanager.getplugin("capturemanager")
+    with capture.global_and_fixture_disabled():
+        print("", request.module.__doc__.splitlines()[0], *figures.lines(), sep="\n  ")
