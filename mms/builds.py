@@ -17,6 +17,7 @@ from typing import Any
 from django.conf import settings
 
 from mms import leash, runtimes
+from mms.images import packages
 from mms.images.layout import Store
 from mms.models import Image, Model
 
@@ -60,6 +61,7 @@ def build(image: Image, stop: Callable[[], bool]) -> dict[str, Any]:
 
 def tidy() -> None:
     """Put the store in order. Only for who knows that nothing of this MMS runs."""
+    packages.clear_cache(Path(settings.MMS_DIR) / "cache")
     store = Store(Path(settings.MMS_DIR))
     store.prepare(alone=True)
     store.name_all({str(id): digest for id, digest in Image.objects.exclude(digest="").values_list("id", "digest")})
@@ -68,9 +70,11 @@ def tidy() -> None:
 
 
 def clean(image_id: Any) -> None:
-    """Remove the temporary files of all builds of this image."""
+    """Remove the temporary files of all builds of this image, and what killed processes left in the store."""
     for directory in Path(settings.TMP_DIR).glob(f"build-{image_id}-*"):
         shutil.rmtree(directory, ignore_errors=True)
+    packages.clear_cache(Path(settings.MMS_DIR) / "cache")
+    Store(Path(settings.MMS_DIR)).prepare()
 
 
 def _run(spec: dict[str, Any], log: Path, directory: Path, stop: Callable[[], bool]) -> int:

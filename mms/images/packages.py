@@ -9,6 +9,7 @@ import errno
 import hashlib
 import io
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -21,6 +22,7 @@ from typing import Any
 from mms import leash
 from mms.images import pipconf
 from mms.images.layout import replace_file
+from mms.locks import locked
 
 LOCK_FRESH = 24 * 3600.0  # seconds for which the same requirements get the same lock without asking the index again
 _CPUS = {"amd64": "x86_64", "arm64": "aarch64"}
@@ -76,7 +78,13 @@ class Installer:
         source = self._tmp / "requirements.lock"
         source.write_text(lock)
         only = ["--no-deps", "--require-hashes", f"--target={folder}"]
-        self._uv("pip", "install", *only, *target.options, "-r", str(source))
+        arguments = ["pip", "install", *only, *target.options, "-r", str(source)]
+        self._uv(*arguments)
+        if cut := cut_short(folder):
+            self._say(f"{cut} is not as long as its package says: everything is fetched anew")
+            for path in folder.iterdir():
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+            self._uv(*arguments, "--refresh", "--reinstall")
 
     def _uv(self, *arguments: str) -> None:
         """Run uv; what it says goes to the log as it comes, and into the exception when it fails."""
@@ -114,6 +122,26 @@ def _reason(lines: list[str]) -> str:
     start = next((at for at, line in enumerate(lines) if line.startswith("error: ")), 0)
     text = "\n".join(line for line in lines[start:] if line).strip()
     return text.removeprefix("error: ").replace("\n  cause: ", ": ")
+
+
+def cut_short(folder: Path) -> str:
+    """The first installed file whose size is not the one in its package's list; "" if all are whole.
+
+    uv writes its cache without waiting for the disk: after a power cut, files in it may be shorter than they were.
+    """
+    for record in sorted(folder.glob("*.dist-info/RECORD")):
+        with record.open(newline="") as file:
+            for name, _, size in csv.reader(file):
+                if size and (folder / name).is_file() and (folder / name).stat().st_size != int(size):
+                    return name
+    return ""
+
+
+def clear_cache(cache: Path) -> None:
+    """Remove what a uv that was killed left half-fetched. Every uv that runs holds this lock, shared with others."""
+    with locked(cache / "uv" / ".lock", wait=False) as alone:
+        for folder in cache.glob("uv/.tmp*") if alone else ():
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _uv_binary() -> str:

@@ -14,6 +14,7 @@ import tarfile
 import threading
 import time
 import uuid
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -189,19 +190,8 @@ def running_world(folder: Path, **environment: str) -> Iterator[World]:
 
 def download(world: World) -> Held:
     """The server of the model has sent half of it and sends no more."""
-    gate, data = Gate(), os.urandom(4 * MB)
-
-    def page(request: BaseHTTPRequestHandler) -> None:
-        request.send_response(200)
-        request.send_header("Content-Length", str(len(data)))
-        request.end_headers()
-        request.wfile.write(data[: len(data) // 2])
-        if not gate.opened.is_set():
-            gate.wait()
-        request.wfile.write(data[len(data) // 2 :])
-
     path = f"/held-{next(_numbers)}.bin"
-    world.files.serve(path, page)
+    gate = held_before(world, path, os.urandom(4 * MB), "application/octet-stream", after=2 * MB)
     held = world.build(world.manifest(path), "download")
     assert gate.reached.wait(30)
     held.go = gate.opened.set
@@ -219,24 +209,56 @@ def unpack(world: World) -> Held:
 
 def resolve(world: World) -> Held:
     """The package index was asked and does not answer."""
-    gate, name = Gate(), f"heldthing{next(_numbers)}"
+    name, _, page = _package(world)
+    gate = held_before(world, f"/simple/{name}/", page, "text/html")
+    return _build_with(world, name, gate, "resolve")
+
+
+def install(world: World) -> Held:
+    """The package was locked; the index has sent half of its wheel."""
+    name, wheel, page = _package(world)
+    world.files.put(f"/simple/{name}/", page, "text/html")
+    world.files.put(f"/wheels/{wheel.name}.metadata", _metadata(wheel))
+    gate = held_before(world, f"/wheels/{wheel.name}", wheel.read_bytes(), "application/zip", after=200)
+    return _build_with(world, name, gate, "install")
+
+
+def _package(world: World) -> tuple[str, Path, bytes]:
+    """A package nobody has heard of: its name, its wheel, and the index's page of it."""
+    name = f"heldthing{next(_numbers)}"
     wheel = make_wheel(world.wheels, name, "1.0")
     world.files.put(f"/wheels/{wheel.name}", wheel.read_bytes())
+    link = f'<a href="{world.files.url}/wheels/{wheel.name}" data-core-metadata="true">{wheel.name}</a>'
+    return name, wheel, f"<html><body>{link}</body></html>".encode()
+
+
+def _metadata(wheel: Path) -> bytes:
+    with zipfile.ZipFile(wheel) as archive:
+        return archive.read(next(name for name in archive.namelist() if name.endswith("/METADATA")))
+
+
+def held_before(world: World, path: str, body: bytes, content_type: str, after: int = 0) -> Gate:
+    """Serve `body`, but its rest behind the first `after` bytes only once the gate is open."""
+    gate = Gate()
 
     def page(request: BaseHTTPRequestHandler) -> None:
-        if not gate.opened.is_set():
-            gate.wait()
-        body = f'<html><body><a href="{world.files.url}/wheels/{wheel.name}">{wheel.name}</a></body></html>'.encode()
         request.send_response(200)
-        request.send_header("Content-Type", "text/html")
+        request.send_header("Content-Type", content_type)
         request.send_header("Content-Length", str(len(body)))
         request.end_headers()
-        request.wfile.write(body)
+        request.wfile.write(body[:after])
+        if not gate.opened.is_set():
+            gate.wait()
+        request.wfile.write(body[after:])
 
-    world.files.serve(f"/simple/{name}/", page)
+    world.files.serve(path, page)
+    return gate
+
+
+def _build_with(world: World, package: str, gate: Gate, phase: str) -> Held:
     world.files.put("/small.bin", b"weights")
-    held = world.build(world.manifest("/small.bin", requirements=f"{name}==1.0\n"), "resolve")
-    assert gate.reached.wait(30)
+    held = world.build(world.manifest("/small.bin", requirements=f"{package}==1.0\n"), phase)
+    assert gate.reached.wait(60)
     held.go = gate.opened.set
     return held
 
@@ -303,9 +325,9 @@ def delete(world: World, service: str) -> Held:
 
 
 PHASES: dict[str, Callable[..., Held]] = {
-    phase.__name__: phase for phase in (download, unpack, resolve, layer, push, start, switch, drain, delete)
+    phase.__name__: phase for phase in (download, unpack, resolve, install, layer, push, start, switch, drain, delete)
 }
-BUILDS = ("download", "unpack", "resolve", "layer", "push")
+BUILDS = ("download", "unpack", "resolve", "install", "layer", "push")
 SERVICES = ("start", "switch", "drain", "delete")
 INIT = 5.0  # seconds that the driver of `start` takes
 

@@ -2,19 +2,15 @@
 and nothing half-made is left. The figures are printed at the end of the module.
 """
 
-import os
-import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 
-import psutil
 import pytest
 
 from tests.faults import wholeness
 from tests.faults.mms_figures import Figures, printed
+from tests.faults.mms_kills import everything, the_builder, the_worker
 from tests.faults.mms_phases import BUILDS, PHASES, Held, World, enter, running_world
-from tests.site import Site, wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -31,43 +27,6 @@ def figures(request: pytest.FixtureRequest) -> Iterator[Figures]:
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     with running_world(tmp_path_factory.mktemp("killed")) as world:
         yield world
-
-
-# --- killing ----------------------------------------------------------------------------------------------------------
-
-
-def the_worker(world: World) -> None:
-    world.site.program("site:mms-worker").kill()
-
-
-def the_builder(world: World) -> None:
-    found = [process for process in psutil.process_iter(["cmdline"]) if _is_builder(world.site, process)]
-    assert len(found) == 1, found
-    found[0].kill()
-
-
-def _is_builder(site: Site, process: psutil.Process) -> bool:
-    try:
-        return "mms.images.build" in process.cmdline() and str(site.data) in process.environ().get("TMPDIR", "")
-    except psutil.Error:
-        return False
-
-
-def everything(world: World) -> None:
-    """The supervisor first, so that it starts nothing again; then all that belongs to the site."""
-    assert world.site.process
-    pids = [*wholeness.scoring_processes(world.site), *(process.pid for process in world.site.processes())]
-    world.site.process.kill()
-    for pid in pids:
-        _kill(pid)
-    world.site.process.wait(10)
-    wait_until(lambda: not world.site.processes(), 30, "the end of everything")
-    wait_until(lambda: not wholeness.scoring_processes(world.site), 30, "the end of the services")
-
-
-def _kill(pid: int) -> None:
-    with suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGKILL)
 
 
 def killed(what: Callable[[World], None], world: World, figures: Figures, *held: Held) -> float:
