@@ -84,7 +84,8 @@ class Installer:
             self._say(f"{cut} is not as long as its package says: everything is fetched anew")
             for path in folder.iterdir():
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
-            self._uv(*arguments, "--refresh", "--reinstall")
+            clear_cache(self._cache, "*")
+            self._uv(*arguments, "--no-cache")
 
     def _uv(self, *arguments: str) -> None:
         """Run uv; what it says goes to the log as it comes, and into the exception when it fails."""
@@ -137,10 +138,11 @@ def cut_short(folder: Path) -> str:
     return ""
 
 
-def clear_cache(cache: Path) -> None:
-    """Remove what a uv that was killed left half-fetched. Every uv that runs holds this lock, shared with others."""
+def clear_cache(cache: Path, what: str = ".tmp*") -> None:
+    """Remove what a uv that was killed left half-fetched, or folders of another pattern. Not while any uv runs: each
+    holds this lock, together with the others."""
     with locked(cache / "uv" / ".lock", wait=False) as alone:
-        for folder in cache.glob("uv/.tmp*") if alone else ():
+        for folder in (cache / "uv").glob(what) if alone else ():
             shutil.rmtree(folder, ignore_errors=True)
 
 

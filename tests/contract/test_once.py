@@ -70,6 +70,15 @@ def test_a_service_is_created_updated_and_deleted_once(server: Server, image: di
     assert [server.raw("DELETE", path, delete, params=VERSION).status_code for _ in range(2)] == [200, 200]
 
 
+@pytest.mark.slow
+def test_keys_are_replaced_once(server: Server, service: dict[str, Any]) -> None:
+    path, again = f"services/{service['id']}/regenerateKeys", key()
+    first, second = (server.raw("POST", path, again, params=VERSION, json={}) for _ in range(2))
+    assert (first.status_code, second.status_code) == (200, 200)
+    assert first.json() == second.json()
+    assert server.raw("POST", path, key(), params=VERSION, json={}).json() != first.json()
+
+
 def test_the_same_id_for_something_else_is_409(server: Server) -> None:
     again = key()
     body = {"name": f"m-{uuid.uuid4().hex[:12]}", "url": "http://models.example/x"}

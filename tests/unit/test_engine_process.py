@@ -373,6 +373,34 @@ def test_programs_of_another_folder_or_damaged_ones_do_not_keep_the_supervisor_f
     assert engine.running() == {(good.service_id, 1)}
 
 
+def test_files_and_sockets_that_belong_to_no_program_go_with_the_next_start(engine: ProcessEngine, site: Site) -> None:
+    good, gone = started(engine), started(engine)
+    left = Program.of(site.run, gone.service_id, 1)
+    site.stop()
+    left.conf.unlink()  # as by a worker that was killed while it removed the service
+    (site.run / "s" / "nobody-1").mkdir()
+    assert left.plan.exists()
+    engine.drop_stale()
+    kept = Program.of(site.run, good.service_id, 1)
+    assert {path.stem for path in (site.run / "services").glob("mms-*")} == {kept.name}
+    assert list((site.run / "s").iterdir()) == [kept.socket.parent]
+    site.start()
+    wait_until(lambda: health(engine, good) == Health.HEALTHY)
+
+
+def test_what_is_left_of_a_removed_revision_counts_as_running_until_it_is_removed_too(
+    engine: ProcessEngine, site: Site
+) -> None:
+    revision = started(engine)
+    program = Program.of(site.run, revision.service_id, 1)
+    program.conf.unlink()
+    engine.supervisor.remove(program.name, 15)
+    assert engine.running() == {(revision.service_id, 1)}
+    engine.remove(revision.service_id, 1)
+    assert engine.running() == set()
+    assert not program.socket.parent.exists()
+
+
 @pytest.mark.parametrize("changed", [{"network": True}, {"memory": 2**33}])
 def test_a_program_planned_for_other_settings_does_not_come_back_with_a_start(
     engine: ProcessEngine, site: Site, changed: dict[str, Any]

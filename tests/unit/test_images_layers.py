@@ -188,3 +188,102 @@ def test_many_processes_name_images_and_none_is_lost(store: Store) -> None:
         for entry in json.loads((store.oci / "index.json").read_bytes())["manifests"]
     }
     assert len(names) == 80
+
+
+# --- what a disk or a kill has damaged ------------------------------------------------------------------------------
+
+
+def index_of(store: Store) -> dict[str, str]:
+    entries = json.loads((store.oci / "index.json").read_bytes())["manifests"]
+    return {entry["annotations"]["org.opencontainers.image.ref.name"]: entry["digest"] for entry in entries}
+
+
+@pytest.mark.parametrize(
+    "damage", [b"", b'{"manifests": [', b"[]", b'{"manifests": [{"digest": "sha256:1"}, 7]}', None]
+)
+def test_a_damaged_index_fails_no_build_and_gets_its_names_back(store: Store, damage: bytes | None) -> None:
+    old, new = (store.put({"schemaVersion": 2, "n": number}, MANIFEST) for number in (1, 2))
+    store.name("old", old)
+    (store.oci / "index.json").unlink() if damage is None else (store.oci / "index.json").write_bytes(damage)
+    with pytest.raises(Missing):
+        store.find("old")
+    store.name("new", new)
+    assert index_of(store) == {"new": new["digest"]}
+    store.name_all({"old": old["digest"], "new": new["digest"], "gone": "sha256:" + "0" * 64})
+    assert index_of(store) == {"old": old["digest"], "new": new["digest"]}
+    entries = json.loads((store.oci / "index.json").read_bytes())["manifests"]
+    assert {entry["size"] for entry in entries} == {old["size"]}
+
+
+@pytest.mark.parametrize("damage", [b"", b'{"schemaVersion":'])
+def test_a_damaged_document_counts_as_missing_and_is_written_again(store: Store, damage: bytes) -> None:
+    stored = store.put({"schemaVersion": 2}, MANIFEST)
+    store.blob(stored["digest"]).write_bytes(damage)
+    with pytest.raises(Missing, match="damaged"):
+        store.manifest(stored["digest"])
+    store.put({"schemaVersion": 2}, MANIFEST)
+    assert store.manifest(stored["digest"]) == {"schemaVersion": 2}
+
+
+def test_a_layer_that_was_cut_short_is_not_known_and_is_made_again(store: Store, tmp_path: Path) -> None:
+    layer = store.add_layer("key", make_tree(tmp_path / "tree"))
+    blob = store.blob(layer.digest)
+    blob.chmod(0o600)
+    os.truncate(blob, layer.size - 1)
+    assert store.known("key") is None
+    assert store.add_layer("key", make_tree(tmp_path / "tree")) == layer
+    assert blob.stat().st_size == layer.size
+
+
+def test_a_layer_that_is_damaged_inside_is_taken_out_so_that_the_next_build_makes_it(
+    store: Store, tmp_path: Path
+) -> None:
+    layer = store.add_layer("key", make_tree(tmp_path / "tree"))
+    shutil.rmtree(store.layer(layer))
+    blob = store.blob(layer.digest)
+    blob.chmod(0o600)
+    with blob.open("r+b") as file:
+        file.seek(layer.size // 2)
+        file.write(b"damaged!")
+    with pytest.raises(Missing, match="damaged"):
+        store.layer(layer)
+    assert store.known("key") is None
+    assert not list((store.root / "layers").iterdir())
+    assert not list(store.root.glob(".making-*"))
+
+
+SCRATCH = """
+import sys, time; from pathlib import Path; from mms.images.layout import Store
+with Store(Path(sys.argv[1])).scratch() as folder:
+    (folder / "half").write_text("x")
+    print(folder, flush=True)
+    time.sleep(60)
+"""
+
+
+def test_what_a_killed_process_was_making_is_cleared_and_what_a_living_one_makes_is_not(store: Store) -> None:
+    making = [
+        subprocess.Popen([sys.executable, "-c", SCRATCH, store.root], stdout=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    folders = [Path(process.stdout.readline().strip()) for process in making if process.stdout]
+    try:
+        making[0].kill()
+        making[0].wait()
+        store.prepare()
+        assert [folder.exists() for folder in folders] == [False, True]
+    finally:
+        making[1].kill()
+        making[1].wait()
+    with store.scratch() as mine:
+        assert list(store.root.glob(".making-*")) == [mine]
+    assert not list(store.root.glob(".making-*"))
+
+
+def test_half_written_documents_are_cleared_at_once_only_when_nobody_else_writes(store: Store) -> None:
+    half = store.oci / "blobs/sha256/.new-half"
+    half.touch()
+    store.prepare()
+    assert half.exists()
+    store.prepare(alone=True)
+    assert not half.exists()

@@ -151,6 +151,42 @@ def test_a_lease_is_renewed_while_the_work_goes_on(monkeypatch: pytest.MonkeyPat
     assert not claim.lost.is_set()
 
 
+def test_what_a_living_worker_of_this_machine_holds_is_not_freed() -> None:
+    operation = image_operation()
+    claim = claims.take(str(operation.id))
+    assert claim
+    with claim.marked():
+        claims.free_the_dead()
+        operation.refresh_from_db()
+        assert operation.claimed_until == claim.until
+    assert not list((django_settings.MMS_DIR / "claims").iterdir())
+
+
+def test_the_mark_of_a_dead_worker_does_not_free_what_the_next_one_holds() -> None:
+    operation = image_operation()
+    first = claims.take(str(operation.id))
+    assert first
+    dead = django_settings.MMS_DIR / "claims" / f"{operation.id}.{first.attempt}"
+    dead.parent.mkdir(exist_ok=True)
+    dead.touch()
+    Operation.objects.filter(pk=operation.pk).update(claimed_until=timezone.now())
+    second = claims.take(str(operation.id))
+    assert second
+    claims.free_the_dead()
+    operation.refresh_from_db()
+    assert operation.claimed_until == second.until
+    assert not dead.exists()
+
+
+def test_a_lease_does_without_a_mark_where_none_can_be_written(settings: object, tmp_path: Path) -> None:
+    operation = image_operation()
+    claim = claims.take(str(operation.id))
+    settings.MMS_DIR = tmp_path / "missing"  # type: ignore[attr-defined]
+    assert claim
+    with claim.marked():
+        assert claim.release(state=State.SUCCEEDED)
+
+
 def test_no_more_builds_run_at_once_than_the_setting_says(settings: object) -> None:
     settings.MMS_BUILDS = 1  # type: ignore[attr-defined]
     first, second = image_operation(), image_operation()
@@ -256,7 +292,8 @@ def test_a_killed_worker_takes_its_build_with_it_and_another_one_finishes(files:
     assert operation.claimed_until < timezone.now() + claims.LEASE, "and that ends"
     manifest = operation.image.manifest  # type: ignore[union-attr]
     builds.Model.objects.filter(id__in=manifest.resolved_model_ids).update(url=f"{files}/quick")
-    Operation.objects.filter(pk=operation.pk).update(claimed_until=timezone.now())
+    claims.free_the_dead()
+    assert not list((django_settings.MMS_DIR / "claims").iterdir())
     run(operation)
     operation.refresh_from_db()
     assert operation.state == State.SUCCEEDED

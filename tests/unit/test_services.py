@@ -9,6 +9,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
+from datetime import timedelta
 from http.client import HTTPConnection
 
 import pytest
@@ -397,6 +398,22 @@ def test_the_watch_finishes_the_draining_of_a_killed_worker(account: Account) ->
     wait_until(lambda: healthy(service, 1))
     wait_until(lambda: services.watch() or running(service) == {2})
     assert states(service) == ["stopped", "active"]
+
+
+def test_the_watch_mends_the_route_of_a_killed_switch_before_it_stops_what_the_route_led_to(account: Account) -> None:
+    service = make_service(account)
+    roll_out(service)
+    operation = asked(service)
+    address = process_engine().apply(wanted(operation.revision))
+    wait_until(lambda: healthy(service, 2))
+    long_ago = timezone.now() - timedelta(seconds=60)
+    service.revisions.filter(number=1).update(state="draining")
+    service.revisions.filter(number=2).update(state="active", activated_at=long_ago, address=address)
+    services.watch()
+    route = route_of(service)
+    assert route
+    assert (route.revision, running(service)) == (2, {1, 2}), "gateways may use the old route for a second"
+    wait_until(lambda: services.watch() or running(service) == {2})
 
 
 def test_the_watch_takes_down_deleted_services(account: Account) -> None:
