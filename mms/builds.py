@@ -16,9 +16,9 @@ from typing import Any
 
 from django.conf import settings
 
-from mms import leash, runtimes
+from mms import disk, leash, runtimes
 from mms.images import packages
-from mms.images.layout import Store
+from mms.images.layout import Store, replace_file
 from mms.models import Image, Model
 
 UPLOAD = re.compile(r"/files/[0-9a-f]{64}/")  # how the dashboard's own uploads go on after FILES_URL
@@ -64,9 +64,17 @@ def tidy() -> None:
     packages.clear_cache(Path(settings.MMS_DIR) / "cache")
     store = Store(Path(settings.MMS_DIR))
     store.prepare(alone=True)
+    _mind_a_reboot(store)
     store.name_all({str(id): digest for id, digest in Image.objects.exclude(digest="").values_list("id", "digest")})
     for unfinished in Path(settings.MMS_DIR, "routes").glob(".*.new"):
         unfinished.unlink()
+
+
+def _mind_a_reboot(store: Store) -> None:
+    noted, boot = store.root / "boot", disk.this_boot()
+    if not noted.exists() or noted.read_text() != boot:
+        store.drop_recent()
+        replace_file(noted, boot.encode())
 
 
 def clean(image_id: Any) -> None:

@@ -4,7 +4,8 @@ Sets what has to be set from inside the process (limits, signals, terminal) and 
 so that nothing of this stays in memory. Standard library only, and little of it: every start pays for the imports.
 
 The plan: `argv`, `environment` (all of it), `directory`, `socket` (of the last run, removed), `starts` (a file that
-counts), `limits` (names of RLIMIT_… to numbers), `wrapped` (argv is a sandbox around the program).
+counts), `limits` (names of RLIMIT_… to numbers), `wrapped` (argv is a sandbox around the program). The rest of it is
+for the engine.
 """
 
 import ctypes

@@ -103,9 +103,9 @@ class ProcessEngine:
 
     def drop_stale(self) -> None:
         """Delete the programs whose files were written for other paths (a moved data folder, another Python), with
-        or without a sandbox unlike now, or are damaged, and the files and sockets that killed processes left. To be
-        called before supervisord starts: it refuses to start at all with one of those, and a service must not run
-        with less around it than people are told."""
+        or without a sandbox unlike now, are damaged or lead to an image that must be unpacked again; and the files
+        and sockets that killed processes left. To be called before supervisord starts: it refuses to start at all
+        with one of those, and a service must not run with less around it than people are told."""
         for path in (self.run / "services").glob("*.conf"):
             program = Program.named(self.run, path.stem)
             if program is None or not self._stands(program):
@@ -124,7 +124,8 @@ class ProcessEngine:
         except (OSError, ValueError):
             return False
         fits = program.conf.read_text(errors="replace") == program.section(log)
-        return fits and plan.get("surroundings") == self._surroundings()
+        there = all(Path(path).exists() for path in plan.get("image", [""]))
+        return fits and there and plan.get("surroundings") == self._surroundings()
 
     # --- starting -------------------------------------------------------------------------------------------------
 
@@ -157,6 +158,7 @@ class ProcessEngine:
             "limits": limits,
             "init_timeout": revision.limits.init_timeout,
             "surroundings": self._surroundings(),
+            "image": [str(path) for path in (image.app, image.runtime, image.site, image.app_json) if path],
             **(self._plain(program, revision, image) if self._no_sandbox() else self._boxed(program, revision, image)),
         }
 

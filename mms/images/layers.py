@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
+from mms import disk
+
 MEDIA_TYPE = "application/vnd.oci.image.layer.v1.tar+gzip"
 # Names every choice below that decides about the bytes. It is part of the key under which a layer is found again.
 FORMAT = "tar-pax gzip-1m-zlib1"
@@ -183,6 +185,7 @@ class GzipWriter:
         self._packed.update(data)
         self._size += len(data)
         self._file.write(data)
+        disk.begin(self._file, self._size, len(data))
 
 
 def _deflate(block: bytes) -> bytes:

@@ -11,23 +11,21 @@ cut, a fault) is noticed by its size or digest, counts as missing, and is made a
 """
 
 import contextlib
-import ctypes
 import fcntl
 import hashlib
 import json
 import logging
 import os
 import shutil
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from mms import disk
 from mms.images.layers import Damaged, Layer, unpack_layer, write_layer
 from mms.locks import locked, shared
 
@@ -41,6 +39,7 @@ REF_NAME = "org.opencontainers.image.ref.name"
 WHAT = "mms.layer"
 SITE, RUNTIME, APP, META = "opt/mms/site", "opt/mms/runtime", "app", "opt/mms/app.json"  # paths in the image
 HOUR = 3600.0
+RECENT = 600.0  # seconds after which any system has written what it was given
 
 
 class Missing(LookupError):
@@ -106,8 +105,7 @@ class Store:
     def adopt(self, path: Path, digest: str) -> None:
         """Move the complete file `path` into the store. What has the name has the content, also after a power cut."""
         path.chmod(0o444)
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
+        disk.settle(path)
         path.rename(self.blob(digest))
 
     def put(self, document: dict[str, Any], media_type: str) -> dict[str, Any]:
@@ -197,10 +195,7 @@ class Store:
     def add_layer(self, key: str, tree: Path) -> Layer:
         """Make a layer of the folder `tree`, which must lie on the store's file system and is taken away."""
         blob = tree.with_name(f"{tree.name}.blob")
-        with ThreadPoolExecutor(1) as pool:  # the disk is busy with the tree while the processor is with the blob
-            settled = pool.submit(_settle, tree)
-            layer = write_layer(tree, blob)
-            settled.result()
+        layer = write_layer(tree, blob)
         self.adopt(blob, layer.digest)
         self._keep(tree, layer.diff_id)
         replace_file(self.root / "known" / f"{key}.json", dump(asdict(layer)))
@@ -222,8 +217,16 @@ class Store:
             except Damaged as error:
                 self.blob(layer.digest).unlink()  # so that the next build makes it again
                 raise Missing(f"Layer {layer.digest} is damaged. {error}") from None
-            _settle(scratch / "tree")
             self._keep(scratch / "tree", layer.diff_id)
+
+    def drop_recent(self) -> None:
+        """Remove the trees made last, for `layer` to unpack again: a machine that lost its power may have written only
+        part of them. (Blobs are on the disk before they get their names; waiting for trees as well would take as long
+        again.) Only while nothing uses them."""
+        made = {path: path.stat().st_ctime for name in ("layers", "rootfs") for path in (self.root / name).iterdir()}
+        newest = max(made.values(), default=0.0)  # the power went later than that
+        for tree in (path for path, when in made.items() if when > newest - RECENT):
+            shutil.rmtree(tree)
 
     def _tree(self, diff_id: str) -> Path:
         return self.root / "layers" / diff_id.removeprefix("sha256:")
@@ -338,16 +341,6 @@ def replace_file(path: Path, data: bytes) -> None:
     except BaseException:
         os.unlink(name)
         raise
-
-
-def _settle(tree: Path) -> None:
-    """Have everything below `tree` on the disk, all at once: a call for each of 6000 files takes seconds."""
-    folder = os.open(tree, os.O_RDONLY)
-    try:
-        if sys.platform != "linux" or ctypes.CDLL(None).syncfs(folder):
-            os.sync()
-    finally:
-        os.close(folder)
 
 
 def _move(tree: Path, target: Path) -> None:

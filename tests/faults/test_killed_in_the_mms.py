@@ -57,6 +57,7 @@ def recovers(world: World, figures: Figures, what: str, at: float, held: Held) -
 def had_one_effect(world: World, figures: Figures, held: Held) -> None:
     """The same request sent again is answered with the same operation, and there is one of what it made."""
     answer = held.again()
+    figures.requests += 1
     assert answer.headers["x-ms-request-id"] == held.operation
     if held.phase in BUILDS:
         images = world.send("GET", "images").json()

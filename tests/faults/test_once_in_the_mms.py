@@ -323,6 +323,7 @@ def test_after_a_reboot_services_answer_as_before_and_what_was_under_way_ends(
     everything(world)
     for folder in ("run", "redis", "tmp"):
         shutil.rmtree(world.site.data / folder)
+    (world.site.data / "mms" / "boot").write_text("the boot before")
     build.go()
     figures.kills += 1
     at = time.monotonic()

@@ -401,6 +401,17 @@ def test_what_is_left_of_a_removed_revision_counts_as_running_until_it_is_remove
     assert not program.socket.parent.exists()
 
 
+def test_a_program_whose_image_must_be_unpacked_again_waits_for_the_watch(engine: ProcessEngine, site: Site) -> None:
+    revision = started(engine)
+    site.stop()
+    engine.store.drop_recent()
+    engine.drop_stale()
+    site.start()
+    assert engine.running() == set()
+    engine.apply(revision)
+    wait_until(lambda: health(engine, revision) == Health.HEALTHY)
+
+
 @pytest.mark.parametrize("changed", [{"network": True}, {"memory": 2**33}])
 def test_a_program_planned_for_other_settings_does_not_come_back_with_a_start(
     engine: ProcessEngine, site: Site, changed: dict[str, Any]

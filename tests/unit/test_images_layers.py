@@ -8,11 +8,12 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import time
 from pathlib import Path
 
 import pytest
 
-from mms.images import layers
+from mms.images import layers, layout
 from mms.images.layers import Damaged, unpack_layer, write_layer
 from mms.images.layout import MANIFEST, Missing, Store
 
@@ -250,6 +251,24 @@ def test_a_layer_that_is_damaged_inside_is_taken_out_so_that_the_next_build_make
     assert store.known("key") is None
     assert not list((store.root / "layers").iterdir())
     assert not list(store.root.glob(".making-*"))
+
+
+def test_after_a_power_cut_what_was_unpacked_last_is_unpacked_again(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(layout, "RECENT", 0.5)
+    old = store.add_layer("old", make_tree(tmp_path / "old", seed=1))
+    time.sleep(0.6)  # the time of a folder is the kernel's
+    before = contents(make_tree(tmp_path / "new", seed=2))
+    new = store.add_layer("new", tmp_path / "new")
+    for path in store.layer(new).rglob("*"):
+        if path.is_file():
+            path.chmod(0o600)
+            os.truncate(path, 0)
+    store.drop_recent()
+    assert store._tree(old.diff_id).exists()
+    assert not store._tree(new.diff_id).exists()
+    assert contents(store.layer(new)) == before
 
 
 SCRATCH = """

@@ -39,8 +39,8 @@ class Command(BaseCommand):
             raise CommandError(f"The database does not answer: {error}") from None
         if "mms" in settings.SERVE:
             local_account.ensure()
-            process_engine().drop_stale()
             builds.tidy()
+            process_engine().drop_stale()
         invitation = first_sign_in.invitation(on_terminal=sys.stdout.isatty())
         connections.close_all()
         announcement.start(invitation, "here" if logs else f"in {settings.LOG_DIR}", keep_open=lock)
