@@ -3,8 +3,6 @@
 Images are used while their row is there; unpacked layers while a revision runs, comes up, or has a program yet.
 """
 
-import shutil
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -96,10 +94,7 @@ def _alone(store: Store) -> Iterator[None]:
 
 @contextmanager
 def _trash(store: Store) -> Iterator[Path]:
-    """A folder in the store for what is taken out of it. Should this process be killed, the next prune takes it."""
+    """A folder in the store for what is taken out of it. Should this process be killed, the next build clears it."""
     store.prepare()
-    trash = Path(tempfile.mkdtemp(prefix=".making-", dir=store.root))
-    try:
+    with store.scratch() as trash:
         yield trash
-    finally:
-        shutil.rmtree(trash, ignore_errors=True)

@@ -1,5 +1,6 @@
-"""What the store holds and nothing uses: blobs that no image leads to, trees that no service runs, what is left of the
-killed.
+"""What the store holds and nothing uses: blobs that no image leads to, trees that no service runs, old records.
+
+What killed processes left is none of this: every build clears it away (Store.prepare).
 
     image row → name or digest → manifest → config, layers → trees
 
@@ -23,7 +24,6 @@ from mms.images.layout import REF_NAME, Missing, Store
 BLOBS = "blobs that no image has"
 TREES = "unpacked layers that no service runs"
 NOTES = "records of layers that are gone"
-REMAINS = "what killed builds left"
 
 Unused = dict[str, list[Path]]  # by kind
 
@@ -41,21 +41,20 @@ class Keep:
 
 def find(store: Store, keep: Keep) -> Unused:
     """What can go. For who is alone in the store."""
-    named = {entry["digest"] for entry in _index(store) if entry["annotations"][REF_NAME] in keep.images}
+    named = {entry["digest"] for entry in store.entries() if entry["annotations"][REF_NAME] in keep.images}
     used = _blobs(store, keep.digests | named) | _base_blobs(store, keep)
     running = _trees(store, keep.running)
     blobs = [path for path in _inside(store.oci / "blobs/sha256") if path.name not in used]
     trees = [path for path in _inside(store.root / "layers", store.root / "rootfs") if path.name not in running]
     gone = {path.name for path in blobs if is_older(path, keep.before)}
-    found = {BLOBS: blobs, TREES: trees, NOTES: list(_notes(store, keep, gone)), REMAINS: list(_remains(store))}
+    found = {BLOBS: blobs, TREES: trees, NOTES: list(_notes(store, keep, gone))}
     return {kind: [path for path in paths if is_older(path, keep.before)] for kind, paths in found.items()}
 
 
 def take(store: Store, unused: Unused, keep: Keep, trash: Path) -> Unused:
     """Move it all into the folder `trash`, which lies in the store; where it is now. For who is alone in the store."""
-    store.forget({entry["annotations"][REF_NAME] for entry in _index(store)} - keep.images)
-    moved = {kind: [path for path in paths if path != trash] for kind, paths in unused.items()}
-    return {kind: [path.rename(trash / f"{kind}-{at}") for at, path in enumerate(moved[kind])] for kind in moved}
+    store.forget({entry["annotations"][REF_NAME] for entry in store.entries()} - keep.images)
+    return {kind: [path.rename(trash / f"{kind}-{at}") for at, path in enumerate(unused[kind])] for kind in unused}
 
 
 def is_older(path: Path, before: float) -> bool:
@@ -85,13 +84,6 @@ class Space:
 
 
 # --- what leads where ---------------------------------------------------------------------------------------------
-
-
-def _index(store: Store) -> list[dict[str, Any]]:
-    try:
-        return json.loads((store.oci / "index.json").read_bytes())["manifests"]
-    except FileNotFoundError:
-        return []
 
 
 def _blobs(store: Store, digests: Iterable[str]) -> set[str]:
@@ -130,13 +122,6 @@ def _notes(store: Store, keep: Keep, gone: set[str]) -> Iterator[Path]:
         elif (name := store.blob(_read(note).get("digest", "")).name) in gone or not store.blob(name).is_file():
             yield note
     yield from _inside(store.root / "cache/locks")
-
-
-def _remains(store: Store) -> Iterator[Path]:
-    """Scratch folders, and files that were never renamed into place."""
-    yield from store.root.glob(".making-*")
-    for folder in (store.oci, store.oci / "blobs/sha256", store.root / "known"):
-        yield from folder.glob(".new-*")
 
 
 def _inside(*folders: Path) -> list[Path]:

@@ -136,13 +136,13 @@ class Store:
     def name(self, image_id: str, descriptor: dict[str, Any]) -> None:
         """Make the stored manifest `descriptor` findable as `image_id`, in place of what had that name."""
         with self._locked():
-            others = [entry for entry in self._entries() if entry["annotations"][REF_NAME] != image_id]
+            others = [entry for entry in self.entries() if entry["annotations"][REF_NAME] != image_id]
             self._write_index([*others, _entry(image_id, descriptor)])
 
     def name_all(self, images: Mapping[str, str]) -> None:
         """Give the images (digests by image id) whose manifests are here the names that a damaged index has lost."""
         with self._locked():
-            entries = self._entries()
+            entries = self.entries()
             lost = images.keys() - {entry["annotations"][REF_NAME] for entry in entries}
             found = {id: self.blob(images[id]) for id in lost if self.blob(images[id]).exists()}
             if found:
@@ -151,7 +151,7 @@ class Store:
 
     def find(self, image_id: str) -> str:
         """The digest of the image named `image_id`. Raises Missing."""
-        for entry in self._entries():
+        for entry in self.entries():
             if entry["annotations"][REF_NAME] == image_id:
                 return entry["digest"]
         raise Missing(f"Image {image_id} is not in the store of this machine.")
@@ -159,9 +159,9 @@ class Store:
     def forget(self, image_ids: set[str]) -> None:
         """Take these names away; what they named stays."""
         with self._locked():
-            self._write_index([entry for entry in self._entries() if entry["annotations"][REF_NAME] not in image_ids])
+            self._write_index([entry for entry in self.entries() if entry["annotations"][REF_NAME] not in image_ids])
 
-    def _entries(self) -> list[dict[str, Any]]:
+    def entries(self) -> list[dict[str, Any]]:
         """What index.json lists. One that cannot be read lists nothing: a build must not fail for it, and the next
         start of the site brings the names back (see `name_all`)."""
         try:
