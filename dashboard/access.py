@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from django.contrib.auth.views import redirect_to_login
 from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import render
 from django.urls import reverse
 from django.utils.cache import patch_cache_control, patch_vary_headers
 from django.utils.functional import SimpleLazyObject
@@ -71,6 +72,8 @@ def requires(role: Role) -> Callable[[View], View]:
             if have < RANK[role]:
                 raise PermissionDenied(f"This needs the role “{role.label}” in the account “{found.name}”.")
             watching.begin(request, found)
+            if request.method == "GET" and request.htmx.target == "trouble":  # type: ignore[attr-defined]
+                return render(request, "_shared/_trouble.html")  # a part of every page of the account
             return view(request, found, *args, **kwargs)
 
         outer = signed_in(guarded)

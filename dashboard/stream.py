@@ -1,9 +1,10 @@
 """The live stream: one SSE connection per visible tab, all of a web process fed by one reader of Redis.
 
 `GET /stream?position=<id>` (or Last-Event-ID, which wins) sends what happened after that position in the Redis stream
-`live`, then an event `live`, then everything new: events `badge` with the badge as the page renders it. Where the gap
-cannot be filled the event is `resync`, and the page fetches its rows anew. Plain ASGI: a connection costs two queues
-and no database connection; who may see what is asked again every RECHECK_SECONDS.
+`live`, then an event `live`, then everything new: events `badge` with the badge as the page renders it, and `refresh`
+with the keys of what else has changed. Where the gap cannot be filled the event is `resync`, and the page fetches its
+rows anew. Plain ASGI: a connection costs two queues and no database connection; who may see what is asked again every
+RECHECK_SECONDS.
 """
 
 import asyncio
@@ -225,8 +226,10 @@ def _event(position: Position, fields: dict[bytes, bytes]) -> Event:
         found = live.decode(fields)
     except (KeyError, ValueError):  # written by another release of this program
         return _resync(position)
-    if found.badge is None:
+    if found.badge is None and not found.account_id:
         return _resync(position)
+    if found.badge is None:
+        return Event(position, found.account_id, _encode(position, "refresh", json.dumps(found.refresh)))
     html = render_to_string("_shared/_badge.html", {"badge": found.badge})
     data = json.dumps({"key": found.badge.key, "html": html, "refresh": found.refresh})
     return Event(position, found.account_id, _encode(position, "badge", data))

@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from django.db.models import Q
 from django.utils import timezone
 
-from deployments import errors
+from deployments import errors, live
 from deployments.client import MMSClient
 from deployments.models import HostingAccount
 from deployments.schedule import LONGEST_RETRY_AFTER, SHORTEST_PAUSE, pause
@@ -49,6 +49,7 @@ def note_answer(account: HostingAccount, client: MMSClient) -> None:
     if troubled:
         rested = Q(not_before=None) | Q(not_before__lte=client.called_at)
         _write(account, rested, error="", error_at=None, not_before=None, token_refused=False)
+        live.publish_account(account.pk)
 
 
 def note_trouble(account: HostingAccount, error: errors.MMSError) -> None:
@@ -64,12 +65,14 @@ def note_trouble(account: HostingAccount, error: errors.MMSError) -> None:
     # Of two threads that are told to wait, the longer pause holds.
     _write(account, Q(not_before=None) | Q(not_before__lt=now + wait), not_before=now + wait)
     _write(account, error=str(error), error_at=since)
+    live.publish_account(account.pk)
 
 
 def _note_refusal(account: HostingAccount, error: str, since: datetime) -> None:
     """Nobody calls until there is a new token, unless there is one by now: the refused one was another."""
     if HostingAccount.objects.get(pk=account.pk).token == account.token:
         _write(account, error=error, error_at=since, token_refused=True)
+        live.publish_account(account.pk)
 
 
 def _write(account: HostingAccount, when: Q | None = None, **fields: object) -> None:

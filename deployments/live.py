@@ -33,6 +33,7 @@ __all__ = [
     "operation_log_key",
     "position",
     "publish",
+    "publish_account",
     "publish_operation",
     "publish_service",
     "read_log",
@@ -51,7 +52,8 @@ _missed = threading.Event()  # an event of this process could not be written
 
 @dataclass(frozen=True)
 class LiveEvent:
-    """`badge` None (account 0): events were lost, everybody fetches the rows anew."""
+    """`badge` None: no row has changed, yet `refresh` is worth fetching anew. Account 0: events were lost, everybody
+    fetches everything anew."""
 
     account_id: int
     badge: Badge | None
@@ -92,6 +94,13 @@ def publish(rows: Sequence[Row], *refresh: str) -> None:
         _missed.set()
 
 
+def publish_account(account_id: int) -> None:
+    """Tell the pages that the account's server is in trouble, or is so no more."""
+    entry: dict[Any, Any] = {"account": str(account_id), "refresh": '["account"]'}
+    if not volatile.attempt(lambda link: link.xadd(STREAM, entry, maxlen=STREAM_LENGTH), fallback=None):
+        _missed.set()
+
+
 def position() -> str:
     """The id of the newest event, to be read before the rows of a page are. "0" where Redis is out of reach."""
 
@@ -106,7 +115,7 @@ def decode(fields: dict[bytes, bytes]) -> LiveEvent:
     """An entry of the stream, as read from Redis."""
     plain = {name.decode(): value.decode() for name, value in fields.items()}
     if "key" not in plain:
-        return LiveEvent(0, None, [])
+        return LiveEvent(int(plain["account"]), None, json.loads(plain.get("refresh", "[]")))
     badge = Badge(
         key=plain["key"],
         state=plain["state"],

@@ -73,8 +73,17 @@
     position = event.lastEventId;
     const { key, html, refresh: keys } = JSON.parse(event.data);
     replaceBadge(key, html);
-    for (const name of keys) refresh(`[data-refresh~="${CSS.escape(name)}"]`);
+    refreshKeys(keys);
     refreshAny();
+  }
+
+  function refreshKeys(keys) {
+    for (const name of keys) refresh(`[data-refresh~="${CSS.escape(name)}"]`);
+  }
+
+  function onRefresh(event) {
+    position = event.lastEventId;
+    refreshKeys(JSON.parse(event.data));
   }
 
   function onResync(event) {
@@ -117,9 +126,10 @@
     catchUp();
     source = new EventSource(`${stream}?position=${encodeURIComponent(position)}`);
     heard();
-    for (const name of ["alive", "badge", "resync", "live"]) source.addEventListener(name, heard);
+    for (const name of ["alive", "badge", "refresh", "resync", "live"]) source.addEventListener(name, heard);
     source.onerror = onError;
     source.addEventListener("badge", onBadge);
+    source.addEventListener("refresh", onRefresh);
     source.addEventListener("resync", onResync);
     source.addEventListener("live", onLive);
   }

@@ -26,6 +26,7 @@ PAGE = """<!doctype html><script src="/htmx.js" defer></script><script src="/liv
 <b id="one"><span data-badge="service-1" data-state="old">old</span></b>
 <b id="two"><span data-badge="service-1" data-state="old">old</span></b>
 <b id="other"><span data-badge="service-2" data-state="old">old</span></b>
+<div id="trouble" data-refresh="account" hx-get="/part/trouble" hx-trigger="refresh consume"></div>
 <div id="doubted" data-refresh="nothing" hx-get="/part/doubted" hx-trigger="refresh consume">
 <p id="its-row" data-refresh="nothing-7" hx-get="/part/its-row" hx-trigger="refresh consume">
 <span data-badge="nothing-7" data-state="old" data-holds="3">old</span></p></div>
@@ -118,6 +119,17 @@ def test_what_has_heard_nothing_for_as_long_as_its_badge_may_be_believed_fetches
 ) -> None:
     expect(page.locator("#doubted")).to_have_text("fetched 1", timeout=9000)
     assert "its-row" not in site.fetched, "what holds the row fetches it"
+
+
+def test_trouble_of_the_account_is_fetched_when_it_begins_and_when_it_ends(
+    page: Page, site: Site, live_redis: redis.Redis
+) -> None:
+    for times in (1, 2):
+        live.publish_account(1)
+        expect(page.locator("#trouble")).to_have_text(f"fetched {times}")
+    live.publish_account(2)
+    page.wait_for_timeout(600)
+    assert site.fetched.count("trouble") == 2, "another account's trouble is none of this reader's business"
 
 
 def test_markup_in_a_reason_or_label_stays_text(page: Page, live_redis: redis.Redis) -> None:

@@ -200,3 +200,14 @@ def test_an_account_without_services_shows_the_next_step(lab: Lab, cast: Cast) -
     page = cast.scientist.get(lab.url).text
     assert '<li class="next"><h3>Deploy a service</h3>' in page
     assert '<li class="done"><h3>Build an image</h3>' in page
+
+
+def test_the_trouble_of_the_server_is_a_part_of_every_page_that_fetches_itself(lab: Lab, cast: Cast) -> None:
+    page = cast.viewer.get(url_of(lab, "model")).text
+    assert 'id="trouble"' in page
+    assert "cannot be read" not in page
+    type(lab.account).objects.update(error="It is out.", error_at=timezone.now())
+    part = cast.viewer.get(url_of(lab, "model"), headers={"HX-Request": "true", "HX-Target": "trouble"}).text
+    assert part.startswith('<div id="trouble"')
+    assert "It is out." in part
+    assert "<html" not in part

@@ -6,6 +6,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
+from deployments import live
 from deployments.models import HostingAccount
 
 
@@ -27,4 +28,5 @@ class Command(BaseCommand):
         if not token:
             raise CommandError("Standard input held no token; nothing was changed.")
         account.replace_token(token)
+        live.publish_account(account.pk)
         self.stdout.write(f"The account {name} uses the new token from now on.")
