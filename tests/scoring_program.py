@@ -105,7 +105,8 @@ class Program:
 
 def exchange(connection: socket.socket, data: bytes) -> bytes:
     """Send raw bytes and read until the other side closes."""
-    connection.sendall(data)
+    if data:  # to one who has answered and closed already, not even nothing can be sent
+        connection.sendall(data)
     parts = []
     while part := connection.recv(65536):
         parts.append(part)
