@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -143,9 +143,8 @@ def test_a_database_that_is_not_there_is_not_made(db: None, tmp_path: Path) -> N
 
 def test_a_damaged_file_is_found_when_every_page_is_read(file: Path, tmp_path: Path) -> None:
     copy = tmp_path / "db.sqlite3"
-    with sqlite3.connect(file) as source, sqlite3.connect(copy) as target:
+    with closing(sqlite3.connect(file)) as source, closing(sqlite3.connect(copy, isolation_level=None)) as target:
         source.backup(target)
-        target.commit()
         target.execute("VACUUM")  # else the last pages may be free ones, where nothing can be damaged
         target.executescript("CREATE TABLE much AS SELECT randomblob(50000)")
         target.execute("INSERT INTO much SELECT hex(randomblob(500)) FROM django_migrations")
