@@ -1,0 +1,19 @@
+"""docs/promises.md names tests that there are."""
+
+import re
+
+from django.conf import settings
+
+PAGE = (settings.BASE_DIR / "docs" / "promises.md").read_text()
+
+
+def test_every_test_that_a_promise_names_is_there():
+    named = re.findall(r"`((?:tests/\w+/)?test_\w+)`", PAGE)
+    assert len(named) > 40
+    files = {name if "/" in name else f"tests/faults/{name}" for name in named}
+    assert not [name for name in sorted(files) if not (settings.BASE_DIR / f"{name}.py").exists()]
+
+
+def test_every_test_of_faults_keeps_a_promise():
+    there = {path.stem for path in (settings.BASE_DIR / "tests" / "faults").glob("test_*.py")}
+    assert there - set(re.findall(r"`(test_\w+)`", PAGE)) == set()
