@@ -12,7 +12,10 @@ from django.conf import settings
 from playwright.sync_api import Browser, sync_playwright
 
 from dashboard.supervision import redis_server as redis_binary
+from deployments.models import HostingAccount
+from tests.doubles.mms import MMS
 from tests.site import Site
+from tests.unit.lifecycle import account_at
 
 
 def chromium() -> str | None:
@@ -78,3 +81,16 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     running = Site(tmp_path_factory.mktemp("site") / "data").start()
     yield running
     running.stop()
+
+
+@pytest.fixture
+def mms() -> Iterator[MMS]:
+    """A server of the tests' own, which knows the reference and nothing more."""
+    with MMS() as server:
+        yield server
+
+
+@pytest.fixture
+def account(mms: MMS, live_redis: redis.Redis) -> HostingAccount:
+    """An account at that server."""
+    return account_at(mms.url)

@@ -160,17 +160,6 @@ def test_a_mistake_of_ours_is_no_trouble_of_the_database() -> None:
 
 
 @pytest.fixture
-def mms() -> Iterator[MMS]:
-    with MMS() as server:
-        yield server
-
-
-@pytest.fixture
-def account(mms: MMS, live_redis: redis.Redis) -> HostingAccount:
-    return account_at(mms.url)
-
-
-@pytest.fixture
 def impatient() -> Iterator[None]:
     """A worker's connection waits half a second for a lock, not 20."""
     options = connection.settings_dict["OPTIONS"]

@@ -2,7 +2,6 @@
 
 import resource
 import time
-from collections.abc import Iterator
 
 import pytest
 import redis
@@ -19,12 +18,6 @@ from tests.faults.verbs import VERBS, furnish
 from tests.unit.lifecycle import account_at, image_of, later, register, turn
 
 pytestmark = pytest.mark.django_db(transaction=True)
-
-
-@pytest.fixture
-def mms() -> Iterator[MMS]:
-    with MMS() as server:
-        yield server
 
 
 @pytest.fixture

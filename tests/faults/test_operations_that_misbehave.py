@@ -1,6 +1,5 @@
 """Operations at a server that forgets them, changes its mind, or ends them in its own words: each is shown to end."""
 
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from functools import reduce
 from typing import Any
@@ -24,12 +23,6 @@ from tests.unit.lifecycle import account_at, later, register, turn
 pytestmark = pytest.mark.django_db(transaction=True)
 ASYNCHRONOUS = [verb for verb in VERBS if verb.name in {"create_image", "create_service", "update_service"}]
 DAY = 24 * 3600
-
-
-@pytest.fixture
-def mms() -> Iterator[MMS]:
-    with MMS() as server:
-        yield server
 
 
 @pytest.fixture

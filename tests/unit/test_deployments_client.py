@@ -2,7 +2,6 @@
 
 import os
 import time
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
@@ -15,12 +14,6 @@ from tests.doubles import mms as faults
 from tests.doubles.mms import MMS, Reply
 
 REQUEST = wire.NewModel("iris", "http://files.example/iris.pkl", [], "", "", False)
-
-
-@pytest.fixture
-def mms() -> Iterator[MMS]:
-    with MMS() as server:
-        yield server
 
 
 def client_of(url: str, token: str = MMS.token, **limits: float) -> MMSClient:

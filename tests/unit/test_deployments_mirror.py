@@ -26,17 +26,6 @@ NOUNS = {"models", "manifests", "images", "services"}
 
 
 @pytest.fixture
-def mms() -> Iterator[MMS]:
-    with MMS() as server:
-        yield server
-
-
-@pytest.fixture
-def account(mms: MMS, live_redis: redis.Redis) -> HostingAccount:
-    return account_at(mms.url)
-
-
-@pytest.fixture
 def without_redis(settings: Any) -> Iterator[None]:
     settings.REDIS_URL = "unix:///nowhere/redis.sock"
     volatile.connection.cache_clear()

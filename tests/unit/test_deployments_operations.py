@@ -1,7 +1,7 @@
 """What people ask for: what is stored, what is refused, what the preview shows."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -28,17 +28,6 @@ from tests.unit.lifecycle import (
 )
 
 pytestmark = pytest.mark.django_db(transaction=True)
-
-
-@pytest.fixture
-def mms() -> Iterator[MMS]:
-    with MMS() as server:
-        yield server
-
-
-@pytest.fixture
-def account(mms: MMS, live_redis: redis.Redis) -> HostingAccount:
-    return account_at(mms.url)
 
 
 def model_of(account: HostingAccount, name: str = "iris") -> RegisteredModel:

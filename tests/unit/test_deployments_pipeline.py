@@ -3,7 +3,6 @@
 import json
 import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import wait
 
 import pytest
@@ -32,17 +31,6 @@ from tests.unit.lifecycle import (
 )
 
 pytestmark = pytest.mark.django_db(transaction=True)
-
-
-@pytest.fixture
-def mms() -> Iterator[MMS]:
-    with MMS() as server:
-        yield server
-
-
-@pytest.fixture
-def account(mms: MMS, live_redis: redis.Redis) -> HostingAccount:
-    return account_at(mms.url)
 
 
 def build(account: HostingAccount) -> Operation:

@@ -1,7 +1,5 @@
 """An answer was lost: what happened is found out before anything is sent again."""
 
-from collections.abc import Iterator
-
 import pytest
 import redis
 from django.utils import timezone
@@ -15,17 +13,6 @@ from tests.unit.lifecycle import account_at, asset_of, cluster_of, image_of, lat
 from tests.unit.lifecycle import turn as once
 
 pytestmark = pytest.mark.django_db(transaction=True)
-
-
-@pytest.fixture
-def mms() -> Iterator[MMS]:
-    with MMS() as server:
-        yield server
-
-
-@pytest.fixture
-def account(mms: MMS, live_redis: redis.Redis) -> HostingAccount:
-    return account_at(mms.url)
 
 
 def turn(operation: Operation) -> Operation:

@@ -1,32 +1,18 @@
 """After a restore: what waited to be sent at the time of the backup may have been sent since."""
 
-from collections.abc import Iterator
 from datetime import timedelta
 
 import pytest
-import redis
 from django.utils import timezone
 
 from deployments import mirror, restored
 from deployments.badges import badge_of
-from deployments.models import HostingAccount, Operation, RegisteredModel, Service
+from deployments.models import Operation, RegisteredModel, Service
 from deployments.models.operation import State
-from tests.doubles.mms import MMS
-from tests.unit.lifecycle import account_at, register, turn
+from tests.unit.lifecycle import register, turn
 
 pytestmark = pytest.mark.django_db(transaction=True)
 BACKUP = timezone.now() - timedelta(hours=3)
-
-
-@pytest.fixture
-def mms() -> Iterator[MMS]:
-    with MMS() as server:
-        yield server
-
-
-@pytest.fixture
-def account(mms: MMS, live_redis: redis.Redis) -> HostingAccount:
-    return account_at(mms.url)
 
 
 def as_backed_up(operation: Operation, state: State = State.QUEUED) -> Operation:
@@ -69,7 +55,8 @@ def test_what_was_never_sent_is_sent_once_a_look_found_nothing(account, mms):
     operation = as_backed_up(register(account))
     restored.doubt_what_waited(BACKUP)
     assert turn(operation).state == State.UNCERTAIN, "it may have been sent a moment ago"
-    Operation.objects.update(sent_at=timezone.now() - timedelta(seconds=40), next_poll_at=timezone.now())
+    earlier = timezone.now() - timedelta(seconds=70)
+    Operation.objects.update(sent_at=earlier, state_since=earlier, next_poll_at=timezone.now())
     assert turn(operation).state == State.QUEUED
     assert turn(operation).state == State.SUCCEEDED
     assert mms.effects["models"] == 1

@@ -5,7 +5,6 @@ import subprocess
 import threading
 import time
 import uuid
-from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -340,12 +339,6 @@ CAPPED = {
     b"unacked": "what a worker has in hand; given back an hour after its death",
     b"unacked_index": "the same",
 }
-
-
-@pytest.fixture
-def mms() -> Iterator[MMS]:
-    with MMS() as server:
-        yield server
 
 
 def program(name: str) -> "subprocess.Popen[bytes]":
