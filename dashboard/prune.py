@@ -64,8 +64,8 @@ def _of_the_mms(context: AbstractContextManager[Unused]) -> Iterator[Part]:
         with context as unused:
             for kind, paths in unused.items():
                 yield Part(kind, len(paths), sum(map(space.of, paths)))
-    except mms_prune.Busy:
-        yield Part("images and layers", 0, 0, "not now: an image is being built or unpacked")
+    except mms_prune.Busy as busy:
+        yield Part("images and layers", 0, 0, f"not now: {busy}")
 
 
 def _of_the_site(remove_upload: Remove, remove_leftover: Remove) -> Iterator[Part]:

@@ -152,7 +152,8 @@ def _finish(operation: Operation, claim: claims.Claim, outcome: dict[str, Any]) 
 def _after(operation: Operation) -> None:
     """What the end of an operation means for the resource it is about."""
     if operation.image:
-        builds.clean(operation.image.pk)
+        image_id = operation.image.pk
+        transaction.on_commit(lambda: builds.clean(image_id), robust=True)  # not while the database is locked
         # The password was for the push of this one build.
         changes = {"digest": operation.image.digest, "reference": operation.image.reference}
         Image.objects.filter(pk=operation.image.pk).update(

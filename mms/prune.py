@@ -16,7 +16,7 @@ from mms import runtimes
 from mms.engines.program import Program
 from mms.images import garbage, packages
 from mms.images.garbage import Keep, Space, Unused
-from mms.images.layout import Store
+from mms.images.layout import Missing, Store
 from mms.models import OPEN, Image, Revision
 from mms.services.rollout import LIVE
 
@@ -24,7 +24,7 @@ YOUNG = 24 * 3600  # seconds: what is newer stays
 
 
 class Busy(Exception):
-    """An image is being built, or unpacked for a service: nothing is taken away meanwhile."""
+    """Nothing is taken away now. The text says why."""
 
 
 @contextmanager
@@ -88,8 +88,11 @@ def _programs() -> Iterator[Program]:
 def _alone(store: Store) -> Iterator[None]:
     with store.alone() as alone:
         if not alone:
-            raise Busy
-        yield
+            raise Busy("an image is being built or unpacked")
+        try:
+            yield
+        except Missing as error:
+            raise Busy(f"a used image is damaged, so what it needs is not known; build it again. {error}") from None
 
 
 @contextmanager

@@ -28,6 +28,7 @@ from mms.services import route
 log = logging.getLogger(__name__)
 EVERY = 3600  # seconds between two looks at everything
 SECONDS = 10.0  # of work at a time
+RENEWAL = "regenerate_keys"
 BATCH = 250  # rows in one transaction
 PAUSE = 0.15  # seconds between two transactions: who waits for SQLite's lock asks for it every 0.1 s
 
@@ -58,12 +59,16 @@ def delete_old(deadline: float = float("inf")) -> bool:
 
 
 def _operations(before: datetime) -> tuple[QuerySet[Operation], list[Any]]:
-    """Those that ended before then, and the keys of those of them that were followed by another of the same row."""
+    """Those that ended before then, and the keys of those of them that were followed by another of the same row.
+
+    A new key is no news of its service: the one before it stays the newest.
+    """
     ended = Operation.objects.filter(state__in=TERMINAL, ended_at__lt=before)
-    newest = Operation.objects.values_list("image", "service").annotate(newest=Max("created_at"))
-    at_of = {(image, service): at for image, service, at in newest}
-    found = ended.values_list("image", "service", "created_at", "pk")
-    return ended, [key for image, service, at, key in found if at < at_of[image, service]]
+    news = Operation.objects.exclude(verb=RENEWAL)
+    newest = set(news.values_list("image", "service").annotate(newest=Max("created_at")))
+    found = ended.values_list("image", "service", "created_at", "verb", "pk")
+    told = {key for image, service, at, verb, key in found if (image, service, at) in newest and verb != RENEWAL}
+    return ended, [key for *_, key in found if key not in told]
 
 
 def _rows(before: datetime) -> Iterator[QuerySet[Any]]:

@@ -9,6 +9,7 @@ Taking away is renaming, so it is soon over; the disk gets its room back afterwa
 """
 
 import json
+import os
 import stat
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from mms.images import base
-from mms.images.layout import REF_NAME, Missing, Store
+from mms.images.layout import REF_NAME, Store
 
 BLOBS = "blobs that no image has"
 TREES = "unpacked layers that no service runs"
@@ -40,7 +41,8 @@ class Keep:
 
 
 def find(store: Store, keep: Keep) -> Unused:
-    """What can go. For who is alone in the store."""
+    """What can go. For who is alone in the store. Raises Missing where a used image is damaged: what it needs is not
+    known then, and to be on the safe side nothing goes."""
     named = {entry["digest"] for entry in store.entries() if entry["annotations"][REF_NAME] in keep.images}
     used = _blobs(store, keep.digests | named) | _base_blobs(store, keep)
     running = _trees(store, keep.running)
@@ -77,10 +79,13 @@ class Space:
             status = path.lstat()
             if stat.S_ISDIR(status.st_mode):
                 return status.st_blocks * 512 + sum(map(self.of, path.iterdir()))
-            inode = (status.st_dev, status.st_ino)
-            self._links[inode] += 1
-            return status.st_blocks * 512 if self._links[inode] == status.st_nlink else 0
+            return status.st_blocks * 512 if status.st_nlink == 1 or self._is_last(status) else 0
         return 0
+
+    def _is_last(self, status: os.stat_result) -> bool:
+        inode = (status.st_dev, status.st_ino)
+        self._links[inode] += 1
+        return self._links[inode] == status.st_nlink
 
 
 # --- what leads where ---------------------------------------------------------------------------------------------
@@ -90,9 +95,8 @@ def _blobs(store: Store, digests: Iterable[str]) -> set[str]:
     """The names of the blobs of these images."""
     found = set(digests)
     for digest in digests:
-        with suppress(Missing):
-            manifest = store.manifest(digest)
-            found |= {part["digest"] for part in [manifest["config"], *manifest["layers"]]}
+        manifest = store.manifest(digest)
+        found |= {part["digest"] for part in [manifest["config"], *manifest["layers"]]}
     return _names(found)
 
 
@@ -100,8 +104,7 @@ def _trees(store: Store, digests: Iterable[str]) -> set[str]:
     """The names of the folders of these images."""
     found = set(digests)
     for digest in digests:
-        with suppress(Missing):
-            found |= set(store.config(digest)["rootfs"]["diff_ids"])
+        found |= set(store.config(digest)["rootfs"]["diff_ids"])
     return _names(found)
 
 

@@ -71,8 +71,8 @@ class Store:
         where nobody else uses the store (`alone`)."""
         for folder in (self._blobs, self.root / "layers", self.root / "rootfs", self.root / "known"):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._clear(0 if alone else HOUR)
         with self._locked():
-            self._clear(0 if alone else HOUR)
             if not self._index.exists():
                 self._write_index([])
             if not (self.oci / "oci-layout").exists():
@@ -283,8 +283,8 @@ class Store:
     def scratch(self) -> Iterator[Path]:
         """A folder on the store's file system, gone afterwards. It is locked meanwhile: one that is not is a dead
         process's."""
+        self._clear(HOUR)
         with self._locked():
-            self._clear(HOUR)
             folder = Path(tempfile.mkdtemp(prefix=".making-", dir=self.root))
             lock = os.open(folder, os.O_RDONLY)
             fcntl.flock(lock, fcntl.LOCK_EX)
@@ -295,20 +295,35 @@ class Store:
             os.close(lock)
 
     def _clear(self, age: float) -> None:
-        """Remove what killed processes left behind: folders without a lock, new files of this age. Under the lock."""
-        for folder in self.root.glob(".making-*"):
-            lock = os.open(folder, os.O_RDONLY)
-            with contextlib.suppress(BlockingIOError):
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        """Remove what killed processes left behind: folders without a lock, new files of this age. What goes at this
+        moment is somebody's who is at it."""
+        with contextlib.ExitStack() as stack:
+            with self._locked():  # who makes a folder locks it before it lets go of this
+                dead = [folder for folder in self.root.glob(".making-*") if _lock(folder, stack)]
+            for folder in dead:  # they can be large: nobody waits for that
                 shutil.rmtree(folder, ignore_errors=True)
-            os.close(lock)
         for folder in (self.oci, self._blobs, self.root / "known", self.root / "cache" / "locks"):
             for path in folder.glob(".new-*"):
-                if time.time() - path.stat().st_mtime >= age:  # it takes milliseconds to write one
-                    path.unlink(missing_ok=True)
+                with contextlib.suppress(FileNotFoundError):
+                    if time.time() - path.stat().st_mtime >= age:  # it takes milliseconds to write one
+                        path.unlink()
 
     def _locked(self) -> AbstractContextManager[bool]:
         return locked(self.root / "store.lock")
+
+
+def _lock(folder: Path, stack: contextlib.ExitStack) -> bool:
+    """Hold the folder's lock until the stack ends, if nobody else does and it is still there."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except FileNotFoundError:
+        return False
+    stack.callback(os.close, descriptor)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def dump(document: Any) -> bytes:

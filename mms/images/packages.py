@@ -15,6 +15,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -112,10 +113,14 @@ class Installer:
 
 
 def tidy(cache: Path) -> None:
-    """Let uv drop what is dangling in its cache below `cache`. Only while no build runs: uv would wait for it."""
+    """Let uv drop what is dangling in its cache below `cache`, or begin with it: the next time goes on.
+
+    Only while no build runs: uv would wait for it.
+    """
     if (cache / "uv").exists():
         command = [_uv_binary(), "cache", "prune", "--quiet", "--no-config", "--offline"]
-        subprocess.run(command, env={"UV_CACHE_DIR": str(cache / "uv")}, check=False, timeout=60)
+        with suppress(subprocess.TimeoutExpired):
+            subprocess.run(command, env={"UV_CACHE_DIR": str(cache / "uv")}, check=False, timeout=10)
 
 
 def _reason(lines: list[str]) -> str:
