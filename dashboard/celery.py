@@ -37,7 +37,7 @@ class SignsOfLife(bootsteps.StartStopStep):
         client = heartbeat.connect(settings.REDIS_URL)
         self.watchdog = watchdog.Watchdog(
             heartbeat.connect(settings.REDIS_URL),
-            f"beat:{'+'.join(sorted(settings.SERVE))}",
+            list(worker.app.amqp.queues.consume_from),
             busy=lambda: len(state.active_requests) >= worker.concurrency,
             reconnect=self.connect_anew,
         )

@@ -18,7 +18,8 @@ SQLITE = {
     "SQLITE_IOERR": FULL,
     "SQLITE_READONLY": FULL,
 }
-POSTGRESQL = {"53100": FULL, "55P03": BUSY}  # disk_full, lock_not_available
+# By error code: disk_full; lock_not_available, serialization_failure, deadlock_detected, query_canceled (a time-out).
+POSTGRESQL = {"53100": FULL, "55P03": BUSY, "40001": BUSY, "40P01": BUSY, "57014": BUSY}
 
 
 def reason(error: BaseException | None) -> str:

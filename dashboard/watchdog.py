@@ -1,22 +1,20 @@
 """Watches over a worker from inside: one that has lost Redis may come back and consume nothing.
 
-That has been so in several releases of Celery and Kombu (celery#8030, #8091, #9054, #10205), each time for
-another reason. So nothing is taken on trust: while Redis answers and beat sends a task every other second, a
-worker that has threads to spare and yet gets none is deaf. It connects anew; if that does not help, or its event loop
-stands still, the process ends and is started again by whoever supervises it. Nothing is lost by that: what it was
-working on is adopted (the database says what is due).
+That has been so in several releases of Celery and Kombu (celery#8030, #8091, #9054, #10205), each time for another
+reason. So nothing is taken on trust: a worker with threads to spare that takes none of the messages lying in its queue
+is deaf. It connects anew; if that does not help, or its event loop stands still, the process ends and is started again
+by whoever supervises it. Nothing is lost by that: what it was working on is adopted (the database says what is due).
+With several workers on one queue a deaf one is not missed: the others take the messages.
 """
 
 import logging
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import redis
-
-from dashboard import heartbeat
 
 DEAF = 20.0  # seconds without a task, while there are some: connect anew
 HOPELESS = 45.0  # the same, and connecting anew did not help: end the process
@@ -32,18 +30,18 @@ class Watch:
     now: float
     worked_at: float  # when it last took up or finished a task
     looped_at: float  # when its event loop last ran
-    expected_since: float | None = None  # since when Redis answers and beat sends tasks, without a break
+    waiting_since: float | None = None  # since when there are messages to be had, without a break
     reconnected_at: float = 0.0
 
     def silence(self) -> float:
         """For how many seconds tasks were there to be had, and none was taken."""
-        if self.expected_since is None:
+        if self.waiting_since is None:
             return 0.0
-        return self.now - max(self.worked_at, self.expected_since)
+        return self.now - max(self.worked_at, self.waiting_since)
 
     @property
     def stands_still(self) -> bool:
-        return self.expected_since is not None and self.now - max(self.looped_at, self.expected_since) > HOPELESS
+        return self.waiting_since is not None and self.now - max(self.looped_at, self.waiting_since) > HOPELESS
 
     @property
     def deaf(self) -> bool:
@@ -83,12 +81,15 @@ class Standstill(threading.Thread):
 class Watchdog(threading.Thread):
     """Looks every two seconds, from a thread of its own: an event loop that stands still cannot watch itself.
 
-    `busy`: whether all of the worker's threads have work. `reconnect`: asks the worker's event loop to connect anew.
+    `queues`: those it takes messages of. `busy`: whether all of its threads have work. `reconnect`: asks its event loop
+    to connect anew.
     """
 
-    def __init__(self, client: redis.Redis, beat: str, busy: Callable[[], bool], reconnect: Callable[[], None]) -> None:
+    def __init__(
+        self, client: redis.Redis, queues: Sequence[str], busy: Callable[[], bool], reconnect: Callable[[], None]
+    ) -> None:
         super().__init__(name="watchdog", daemon=True)
-        self.client, self.beat, self.busy, self.reconnect = client, beat, busy, reconnect
+        self.client, self.queues, self.busy, self.reconnect = client, queues, busy, reconnect
         now = time.monotonic()
         self.watch = Watch(now, now, now)
         self.stopped = threading.Event()
@@ -108,7 +109,7 @@ class Watchdog(threading.Thread):
     def look(self) -> None:
         watch = self.watch
         watch.now = time.monotonic()
-        watch.expected_since = (watch.expected_since or watch.now) if self._tasks_are_sent() else None
+        watch.waiting_since = (watch.waiting_since or watch.now) if self._messages_wait() else None
         if self.busy():
             watch.worked_at = watch.now
         if watch.hopeless:
@@ -119,9 +120,8 @@ class Watchdog(threading.Thread):
             watch.reconnected_at = watch.now
             self.reconnect()
 
-    def _tasks_are_sent(self) -> bool:
+    def _messages_wait(self) -> bool:
         try:
-            sign = heartbeat.read(self.client, [self.beat])[self.beat]
+            return any(self.client.llen(queue) for queue in self.queues)
         except redis.RedisError:
             return False
-        return sign is not None and time.time() - sign.at <= heartbeat.STALE

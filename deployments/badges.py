@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 from django.db.models import OuterRef, Subquery
 from django.utils import timezone
 
-from deployments.models import Image, Manifest, Operation, RegisteredModel, Service
+from deployments.models import HostingAccount, Image, Manifest, Operation, RegisteredModel, Service
 from deployments.models.operation import State
 from deployments.schedule import LEASE
 from deployments.wire import phase
@@ -125,10 +125,17 @@ def _queued_badge(operation: Operation) -> Badge:
     overdue = until <= now
     if trouble := operation.account.error:
         reason = reason or f"Waits: {trouble}"
+    elif overdue and _reached_lately(operation.account, now):
+        reason = reason or "Waits for its turn: there is much to do at this server."
     elif overdue:
         label, reason = f"{label}, no worker", "No worker has taken this up. Are the workers running?"
     again = now + AGAIN if overdue else until
     return Badge(key_of(operation), State.QUEUED, label, operation.state_since, reason, None, again)
+
+
+def _reached_lately(account: HostingAccount, now: datetime) -> bool:
+    """Whether a worker has had an answer of the account's server lately: then there is one."""
+    return account.reached_at is not None and now - account.reached_at < UNTAKEN
 
 
 def _resource_badge(row: Resource, operation: Operation | None) -> Badge:

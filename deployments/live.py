@@ -123,7 +123,7 @@ def decode(fields: dict[bytes, bytes]) -> LiveEvent:
         since=datetime.fromisoformat(plain["since"]),
         reason=plain["reason"],
         stale_since=_moment(plain["stale_since"]),
-        until=_moment(plain["until"]),
+        until=_moment(plain.get("until", "")),
     )
     return LiveEvent(int(plain["account"]), badge, json.loads(plain["refresh"]))
 

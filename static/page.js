@@ -26,12 +26,16 @@
   function wordsFor(status) {
     if (!status) return "The site did not answer. Check the connection and try again.";
     if (status === 413) return "That is too long for this page, so nothing was sent. Make it shorter and try again.";
-    if (status === 503) return "The site’s database is busy or out of reach. Nothing was stored; try again in a moment.";
+    if (status === 503) return "The site cannot do that just now. Look whether it was done, and try again in a moment.";
     return `The site could not do that (${status}). Reload the page and try again.`;
   }
 
+  function ofTheReader(event) {
+    return event.detail.requestConfig?.triggeringEvent?.type !== "refresh"; // else live.js tries again by itself
+  }
+
   function tell(event) {
-    if (event.detail.requestConfig?.triggeringEvent?.type === "refresh") return; // live.js tries again by itself
+    if (!ofTheReader(event)) return;
     const status = event.detail.xhr?.status;
     const note = document.getElementById("request-error");
     note.textContent = wordsFor(status);
@@ -40,7 +44,9 @@
 
   document.addEventListener("htmx:responseError", tell);
   document.addEventListener("htmx:sendError", tell);
-  document.addEventListener("htmx:beforeRequest", () => (document.getElementById("request-error").hidden = true));
+  document.addEventListener("htmx:beforeRequest", (event) => {
+    if (ofTheReader(event)) document.getElementById("request-error").hidden = true;
+  });
   document.addEventListener("htmx:afterSettle", tick);
   tick();
   setInterval(tick, 5000);

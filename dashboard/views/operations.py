@@ -83,5 +83,5 @@ def _facts(operation: Operation) -> dict[str, Any]:
         "retries": with_badges(operation.account, operation.retries.defer("body", "error_details")),
         "failed": operation.state in {State.FAILED, State.CANCELED, State.UNCERTAIN},
         "needs_decision": operations.needs_decision(operation),
-        "stopped": operation.is_open and operation.mms_operation_id and operation.next_poll_at is None,
+        "stopped": operation.state in {State.NOT_STARTED, State.RUNNING} and operation.next_poll_at is None,
     }

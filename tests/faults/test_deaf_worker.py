@@ -21,8 +21,8 @@ SIGN = "heartbeat:worker:celery"
 
 def test_a_worker_is_deaf_only_while_tasks_are_there_to_be_had() -> None:
     watch = Watch(now=100.0, worked_at=0.0, looped_at=100.0)
-    assert not watch.deaf, "Redis or beat is away: nothing to be had"
-    watch.expected_since = 100.0 - DEAF - 1
+    assert not watch.deaf, "nothing is to be had"
+    watch.waiting_since = 100.0 - DEAF - 1
     assert watch.deaf
     watch.reconnected_at = 99.0
     assert not watch.deaf, "it has just connected anew"
@@ -31,7 +31,7 @@ def test_a_worker_is_deaf_only_while_tasks_are_there_to_be_had() -> None:
 
 
 def test_a_worker_whose_loop_stands_still_is_hopeless_though_its_threads_work() -> None:
-    watch = Watch(now=100.0, worked_at=100.0, looped_at=0.0, expected_since=100.0 - HOPELESS - 1)
+    watch = Watch(now=100.0, worked_at=100.0, looped_at=0.0, waiting_since=100.0 - HOPELESS - 1)
     assert watch.hopeless
     watch.looped_at = 99.0
     assert not watch.hopeless
