@@ -115,7 +115,7 @@ def _operation_badge(operation: Operation) -> Badge:
 
 def _heard_of(operation: Operation) -> datetime | None:
     """When the server was last asked about an operation that is on its way."""
-    return operation.checked_at or operation.accepted_at or operation.sent_at
+    return max(filter(None, [operation.checked_at, operation.accepted_at, operation.sent_at]), default=None)
 
 
 def _queued_badge(operation: Operation) -> Badge:

@@ -10,7 +10,7 @@ from deployments import volatile
 from deployments.models import Operation
 
 log = logging.getLogger(__name__)
-LONGEST = 1000  # messages in the queue; whoever works through those looks at what is due anyway
+LONGEST = 1000  # messages in the queue; what finds no place is found by the tick, once the queue is short again
 
 
 def hint(operation: Operation) -> None:

@@ -151,6 +151,14 @@ def test_an_operation_that_nobody_works_on_any_more_says_since_when(
     assert badge_of(operation).stale_since == (heard if stale else None)
 
 
+def test_an_operation_was_last_heard_of_when_it_was_last_spoken_of(account: HostingAccount) -> None:
+    """It was looked for long ago, sent again, and accepted just now."""
+    now, long_ago = timezone.now(), timezone.now() - timedelta(hours=1)
+    operation = register(account)
+    Operation.objects.update(state="not_started", checked_at=long_ago, sent_at=now, accepted_at=now)
+    assert badge_of(Operation.objects.select_related("account").get(pk=operation.pk)).stale_since is None
+
+
 def test_a_queued_operation_says_when_no_worker_takes_it(account: HostingAccount) -> None:
     operation = register(account)
     badge = badge_of(operation)
