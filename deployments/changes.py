@@ -20,7 +20,8 @@ INSIST = 120.0  # seconds; somewhat more than the lease of a sender
 BEFORE: dict[State, frozenset[State]] = {
     State.QUEUED: frozenset({State.SENDING, State.UNCERTAIN}),
     State.SENDING: frozenset({State.QUEUED}),
-    State.UNCERTAIN: frozenset({State.SENDING, State.NOT_STARTED, State.RUNNING}),
+    # From itself: that it was accepted may be heard by who is taken for dead (pipeline.doubt).
+    State.UNCERTAIN: frozenset({State.SENDING, State.NOT_STARTED, State.RUNNING, State.UNCERTAIN}),
     State.NOT_STARTED: frozenset({State.SENDING, State.UNCERTAIN}),
     State.RUNNING: frozenset({State.SENDING, State.UNCERTAIN, State.NOT_STARTED}),
     State.SUCCEEDED: OPEN - {State.QUEUED},

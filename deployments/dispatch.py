@@ -122,10 +122,11 @@ def step(operation_id: UUID, client: MMSClient, account: HostingAccount) -> None
     operation = rows.filter(pk=operation_id, account=account).first()
     if operation is not None and operation.state in WORK:
         operation.account = account
+        asked = operation.state in ASKED_ABOUT  # before: what is not committed is in the object all the same
         try:
             WORK[operation.state](operation, client)
         except OperationalError:
-            if operation.state in ASKED_ABOUT:
+            if asked:
                 insist(_due_again, operation)  # else not before its lease has run out
             raise
 

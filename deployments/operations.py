@@ -163,13 +163,14 @@ def cancel(operation: Operation, by: str) -> Operation:
     unknown = "" if not operation.attempts else " Whether it took effect the first time is not known."
     if change(operation, State.CANCELED, expected={State.QUEUED}, error_message=f"Canceled by {by} {when}.{unknown}"):
         return operation
-    operation.refresh_from_db()
-    if operation.state not in {State.NOT_STARTED, State.RUNNING} or not operation.mms_operation_id:
-        raise Refused("", f"This cannot be canceled now: it is {operation.get_state_display().lower()}.")
-    Operation.objects.filter(pk=operation.pk).update(
+    # In one statement: it may end at any moment, and how it ended is not to be overwritten.
+    going = Operation.objects.filter(pk=operation.pk, state__in=[State.NOT_STARTED, State.RUNNING])
+    asked = going.exclude(mms_operation_id="").update(
         cancel_requested=True, next_poll_at=timezone.now(), error_message=f"{by} asked to cancel this."
     )
     operation.refresh_from_db()
+    if not asked:
+        raise Refused("", f"This cannot be canceled now: it is {operation.get_state_display().lower()}.")
     queue.hint(operation)
     return operation
 

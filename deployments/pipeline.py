@@ -17,7 +17,7 @@ from deployments.changes import change, insist
 from deployments.client import Accepted, MMSClient
 from deployments.matching import request_of, secrets_of
 from deployments.models import Operation
-from deployments.models.operation import Kind, State
+from deployments.models.operation import OPEN, Kind, State
 from deployments.schedule import LEASE, STOP_POLLING, look_interval, poll_interval, seconds
 from deployments.wanted import Refused
 
@@ -58,7 +58,9 @@ def _accepted(operation: Operation, made: Accepted | rows.Item, client: MMSClien
     if not isinstance(made, Accepted):
         succeed(operation, made)
     elif made.operation_id:
-        change(operation, State.NOT_STARTED, mms_operation_id=made.operation_id, accepted_at=now, next_poll_at=now)
+        known: dict[str, Any] = {"mms_operation_id": made.operation_id, "accepted_at": now, "next_poll_at": now}
+        # Without what was said of it while it was in doubt, should it have been called so meanwhile.
+        change(operation, State.NOT_STARTED, error_code="", error_message="", **known)
     elif made.waits:
         doubt(operation, "The server accepted this and named no operation to ask about.", accepted_at=now)
     elif operation.kind == Kind.DELETE_SERVICE:
@@ -85,8 +87,13 @@ def _not_accepted(operation: Operation, error: errors.MMSError) -> None:
 
 
 def doubt(operation: Operation, reason: str, **fields: Any) -> None:
-    """Whether it took effect is not known: it is looked into before anything else."""
-    change(operation, State.UNCERTAIN, error_message=reason, next_poll_at=timezone.now() + look_interval(0), **fields)
+    """Whether it took effect is not known: it is looked into before anything else.
+
+    Of one that is in doubt already, only that it was accepted is news: then it is not to be sent again.
+    """
+    expected = OPEN if "accepted_at" in fields else OPEN - {State.UNCERTAIN}
+    fields |= {"error_message": reason, "next_poll_at": timezone.now() + look_interval(0)}
+    change(operation, State.UNCERTAIN, expected=expected, **fields)
 
 
 def fail(operation: Operation, failure: wire.Failure, otherwise: str) -> None:
@@ -224,17 +231,20 @@ def succeed(operation: Operation, item: rows.Item | None = None, resource_id: st
 
 
 def _cancel(operation: Operation, client: MMSClient) -> None:
-    """Pass on a wish to cancel, once. Raises MMSError where the server cannot be asked anything now."""
-    wish = Operation.objects.filter(pk=operation.pk)
-    if not wish.filter(cancel_requested=True).update(cancel_requested=False):
-        return
-    operation.cancel_requested = False
+    """Pass on a wish to cancel; it is kept until that was answered, lest it dies with this process.
+
+    Raises MMSError where the server cannot be asked anything now.
+    """
+    wish = Operation.objects.filter(pk=operation.pk, state=operation.state)
+    answered: dict[str, Any] = {"cancel_requested": False}
     try:
         client.cancel_operation(operation.mms_operation_id)
-    except errors.OF_THE_SERVER as error:
-        wish.update(cancel_requested=True)
-        if not isinstance(error, errors.OutcomeUnknown):
-            raise
+    except errors.OutcomeUnknown:
+        return
+    except errors.OF_THE_SERVER:
+        raise
     except errors.Rejected:
-        operation.error_message = "The server does not cancel this operation; it goes on."
-        wish.update(error_message=operation.error_message)
+        answered["error_message"] = "The server does not cancel this operation; it goes on."
+    if wish.update(**answered):
+        for name, value in answered.items():
+            setattr(operation, name, value)

@@ -60,8 +60,10 @@ def reconcile(operation: Operation, client: MMSClient) -> None:
         return
     except errors.OF_THE_SERVER as error:
         note_trouble(operation.account, error)
-        _look_later(operation)
-        return
+        if not isinstance(error, errors.ServerFault | errors.Unintelligible):
+            _look_later(operation)
+            return
+        look = Look.UNCLEAR  # it answers, and may do so like this for ever
     except errors.Rejected:
         look = Look.UNCLEAR
     else:
@@ -132,8 +134,9 @@ def _made(operation: Operation, request: wire.Request, listing: Listing[Any]) ->
     ids = set()
     if row is not None:
         others = type(row)._default_manager.filter(account=operation.account_id).exclude(pk=row.pk)
-        ids = set(others.exclude(mms_id=None).values_list("mms_id", flat=True))
-    made = [item for item in listing.items if item.id not in ids and surely_made(request, item)]
+        known = others.exclude(mms_id=None).values_list("mms_id", flat=True)
+        ids = {str(mms_id).casefold() for mms_id in known}
+    made = [item for item in listing.items if item.id.casefold() not in ids and surely_made(request, item)]
     return min(made, key=_age_order) if made else None
 
 

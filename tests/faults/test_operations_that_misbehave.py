@@ -392,7 +392,7 @@ def test_what_was_sent_once_is_never_said_not_to_have_been(live_redis: redis.Red
 def test_a_server_that_is_down_for_long_leaves_nothing_to_decide(account: HostingAccount, mms: MMS) -> None:
     mms.plan("POST", "/models", faults.lose_answer)
     operation = turn(register(account))
-    mms.plan("GET", "/models", faults.html(502), times=20)
+    mms.plan("GET", "/models", faults.drop, times=20)
     for _ in range(20):
         operation = turn(later(operation, 60))
         assert operation.state == State.UNCERTAIN

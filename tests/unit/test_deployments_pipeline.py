@@ -3,10 +3,13 @@
 import json
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import wait
+from typing import Any
 
 import pytest
 import redis
+from django.db import OperationalError, connection
 from django.utils import timezone
 
 from deployments import dispatch, live, operations, pipeline
@@ -368,6 +371,60 @@ def test_a_server_that_cannot_cancel_leaves_the_operation_running(account: Hosti
     assert operation.state == State.NOT_STARTED
     assert "goes on" in operation.error_message
     assert not operation.cancel_requested
+
+
+def test_a_wish_to_cancel_is_there_until_the_server_has_answered(account: HostingAccount, mms: MMS) -> None:
+    """Who passes it on may be killed on the way."""
+    mms.extensions = True
+    operation, there = operations.cancel(turn(build(account)), "ann"), []
+
+    def look(connection: faults.Connection, effect: Callable[[], Reply]) -> None:
+        there.append(Operation.objects.get().cancel_requested)
+        connection.reply(effect())
+
+    mms.plan("DELETE", "operations", look)
+    operation = turn(operation)
+    assert there == [True]
+    assert operation.state == State.CANCELED
+    assert not operation.cancel_requested
+
+
+def test_a_cancel_that_comes_too_late_leaves_the_end_as_it_was(account: HostingAccount, mms: MMS) -> None:
+    operation = turn(build(account))
+    mms.end("Failed", "no space")
+    asked = []
+
+    def end_before_the_second(execute: Any, sql: str, *more: Any) -> Any:
+        """The first UPDATE is for what was not sent yet."""
+        if sql.startswith("UPDATE"):
+            asked.append(sql)
+            if len(asked) == 2:
+                turn(operation)
+        return execute(sql, *more)
+
+    late = Operation.objects.get()
+    with connection.execute_wrapper(end_before_the_second), pytest.raises(operations.Refused, match="failed"):
+        operations.cancel(late, "bob")
+    ended = Operation.objects.get()
+    assert (ended.state, ended.error_message, ended.cancel_requested) == (State.FAILED, "no space", False)
+    assert ended.next_poll_at is None
+
+
+def test_what_could_not_be_written_down_is_asked_about_at_once(account: HostingAccount, mms: MMS) -> None:
+    operation = turn(build(account))
+    mms.end()
+
+    def full(execute: Any, sql: str, *more: Any) -> Any:
+        if sql.startswith('UPDATE "deployments_image"'):
+            raise OperationalError("database or disk is full")
+        return execute(sql, *more)
+
+    with connection.execute_wrapper(full), pytest.raises(OperationalError):
+        turn(operation)
+    operation.refresh_from_db()
+    assert operation.state == State.NOT_STARTED
+    assert operation.next_poll_at <= timezone.now(), "not only once the lease has run out"
+    assert turn(operation).state == State.SUCCEEDED
 
 
 def test_a_log_is_followed_while_the_operation_runs(account: HostingAccount, mms: MMS) -> None:

@@ -4,7 +4,8 @@ import pytest
 import redis
 from django.utils import timezone
 
-from deployments import mirror, operations
+from deployments import dispatch, mirror, operations, pipeline
+from deployments.accounts import client_for
 from deployments.models import HostingAccount, Operation, RegisteredModel, Service
 from deployments.models.operation import State
 from tests.doubles import mms as faults
@@ -217,19 +218,70 @@ def test_a_name_taken_by_our_own_lost_request_is_no_failure(account: HostingAcco
 
 def test_a_late_answer_is_still_worth_having(account: HostingAccount, mms: MMS) -> None:
     """A worker was slow, its operation is called uncertain by the sweeper, and then the answer comes."""
-    from deployments import dispatch, pipeline
-    from deployments.accounts import client_for
+    assert late(register(account), mms).state == State.SUCCEEDED
 
-    operation = register(account)
-    operation = Operation.objects.select_related("account", "model").get(pk=operation.pk)
+
+def late(operation: Operation, mms: MMS, status: int | None = None) -> Operation:
+    """Sent by a worker that is taken for dead before the answer comes: the true one, or one of this status alone."""
 
     def sweep_meanwhile(connection: faults.Connection, effect: object) -> None:
         Operation.objects.update(claimed_until=timezone.now())
         dispatch.sweep()
-        connection.reply(effect())  # type: ignore[operator]
+        reply = effect()  # type: ignore[operator]
+        connection.reply(reply if status is None else faults.Reply(status))
 
-    mms.plan("POST", "models", sweep_meanwhile)
-    with client_for(account) as client:
+    mms.plan("POST", "", sweep_meanwhile)
+    operation = Operation.objects.select_related("account", "model", "image").get(pk=operation.pk)
+    with client_for(operation.account) as client:
         pipeline.send(operation, client)
-    operation.refresh_from_db()
-    assert operation.state == State.SUCCEEDED
+    return Operation.objects.get(pk=operation.pk)
+
+
+def build(account: HostingAccount) -> Operation:
+    return operations.create_image(account, "ann", manifest=manifest_of(account), registry=registry_of(account))
+
+
+def test_an_acceptance_that_is_heard_of_late_is_not_forgotten(account: HostingAccount, mms: MMS) -> None:
+    """It names no operation: all there is to know is that it must not be sent again."""
+    mms.extensions = True
+    mirror.refresh(account.pk, [RegisteredModel])
+    operation = late(build(account), mms, 202)
+    assert operation.state == State.UNCERTAIN
+    assert operation.accepted_at
+    assert "named no operation" in operation.error_message
+    assert turn(operation).state == State.UNCERTAIN
+    assert len(mms.calls("POST")) == 1
+
+
+def test_an_operation_that_goes_on_does_not_say_that_its_worker_died(account: HostingAccount, mms: MMS) -> None:
+    operation = late(build(account), mms)
+    assert (operation.state, operation.error_message) == (State.NOT_STARTED, "")
+    mms.run()
+    operation = turn(operation)
+    assert (operation.state, operation.error_message) == (State.RUNNING, "")
+
+
+def test_where_every_look_fails_a_person_is_asked(account: HostingAccount, mms: MMS) -> None:
+    """One list alone is broken, for ever: nothing will be known of what was to be in it."""
+    mms.plan("POST", "models", faults.lose_answer)
+    operation = turn(register(account))
+    mms.plan("GET", "models", faults.html(500), times=3)
+    operation = turn(later(operation, 100))
+    assert not operations.needs_decision(operation), "it may be over soon"
+    for _ in range(2):
+        operation = turn(later(operation, 250))
+    assert operations.needs_decision(operation)
+    assert "Send it again" in operation.error_message
+    assert HostingAccount.objects.get().error
+    assert turn(operation).state == State.SUCCEEDED, "it is looked for all the same"
+    assert len(mms.calls("POST")) == 1
+
+
+def test_a_model_whose_id_is_spelled_anew_is_not_taken_for_ours(account: HostingAccount, mms: MMS) -> None:
+    earlier = mms.add_model("iris", url="http://files.example/iris.pkl")
+    mirror.refresh(account.pk, [RegisteredModel])
+    earlier["id"] = earlier["id"].upper()
+    mms.plan("POST", "models", faults.drop)
+    operation = turn(turn(register(account)))
+    assert operation.state == State.UNCERTAIN
+    assert RegisteredModel.objects.count() == 2
