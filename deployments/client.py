@@ -175,7 +175,19 @@ class MMSClient:
                 raise errors.Unintelligible(f"The list of {noun} comes back to a page it had before.")
             pages.add(next_page)
             room -= len(answer.body)
-            answer = self.transport.call("GET", self._own(next_page), {}, most=room, until=until)
+            answer = self._next(noun, self._own(next_page), room, until)
+
+    def _next(self, noun: str, url: str, room: int, until: float) -> Answer:
+        """A further page of a list. What was too much, or took too long, is the list and not its last page."""
+        try:
+            return self.transport.call("GET", url, {}, most=room, until=until)
+        except errors.TooLarge as error:
+            raise errors.TooLarge(f"The list of {noun} is larger than {MAX_LIST // 1024**2} MB.") from error
+        except (errors.NoAnswer, errors.Unreachable) as error:
+            if time.monotonic() < until:
+                raise
+            late = f"The list of {noun} was not complete after {self.transport.deadline:.0f} s."
+            raise errors.NoAnswer(late) from error
 
     def _own(self, url: str) -> str:
         """The address of a next page, if it is the same server's: the token goes nowhere else."""

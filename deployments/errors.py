@@ -6,6 +6,7 @@ MMSError
  |   +- Busy            429, or 503 with Retry-After: later
  +- OutcomeUnknown      it may have happened: look first, only then send again
  |   +- NoAnswer        time-out, reset, cut short
+ |   |   +- TooLarge    more than is taken
  |   +- ServerFault     any other 5xx
  |   +- Unintelligible  success, but not what the reference describes; or a status that means nothing here
  +- Rejected            the server understood and said no: sending the same again is pointless
@@ -46,6 +47,10 @@ class OutcomeUnknown(MMSError):
 
 
 class NoAnswer(OutcomeUnknown):
+    pass
+
+
+class TooLarge(NoAnswer):
     pass
 
 

@@ -124,6 +124,8 @@ class Transport:
             return errors.Unreachable(f"The certificate of {host} cannot be trusted: {_plain(reasons)}.")
         if not call.sent:
             return errors.Unreachable(f"{host} cannot be reached: {_plain(reasons)}. Is the server running?")
+        if because(_TooLarge):
+            return errors.TooLarge(f"{host} gave no usable answer: {_plain(reasons)}.")
         if call.over:
             return errors.NoAnswer(f"The answer of {host} was not complete after {self.deadline:.0f} s.")
         return errors.NoAnswer(f"{host} gave no usable answer: {_plain(reasons)}.")
@@ -134,13 +136,17 @@ _BROKEN = (requests.RequestException, urllib3.exceptions.HTTPError, http.client.
 _NO_ADDRESS = (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema, requests.exceptions.MissingSchema)
 
 
+class _TooLarge(urllib3.exceptions.HTTPError):
+    pass
+
+
 def _body(response: requests.Response, most: int) -> bytes:
     """The body, up to its limit of size."""
     parts, size = [], 0
     for part in _parts(response.raw):
         size += len(part)
         if size > most:
-            raise urllib3.exceptions.HTTPError(f"the answer is larger than {most // 1024**2} MB")
+            raise _TooLarge(f"the answer is larger than {most // 1024**2} MB")
         parts.append(part)
     return b"".join(parts)
 

@@ -5,13 +5,15 @@ import time
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from deployments import client as client_module
 from deployments import errors, wire
 from deployments.client import MMSClient
 from tests.doubles import mms as faults
-from tests.doubles.mms import MMS, Reply
+from tests.doubles.mms import MMS, OldDialect, Reply
 
 REQUEST = wire.NewModel("iris", "http://files.example/iris.pkl", [], "", "", False)
 
@@ -92,6 +94,33 @@ def test_an_answer_without_end_is_cut_off(mms: MMS) -> None:
     mms.plan("POST", "models", faults.status(201, "x" * 4 * 1024**2))
     with pytest.raises(errors.NoAnswer, match="larger than 4 MB"):
         register(mms)
+
+
+def test_a_list_that_is_too_long_is_called_so_and_not_its_last_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client_module, "MAX_LIST", 2 * 1024**2)
+    with MMS(dialect=OldDialect()) as mms, client_of(mms.url) as client:
+        for n in range(4):
+            mms.add_model(f"iris-{n}", description="x" * 600_000)
+        with pytest.raises(errors.NoAnswer, match=r"^The list of models is larger than 2 MB"):
+            client.list_models()
+
+
+def test_a_list_that_is_too_slow_is_called_so_and_not_out_of_reach(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The time is over before the next page is asked for, on a connection that would have to be made first."""
+    page = wire.page
+
+    def slow(data: Any) -> Any:
+        time.sleep(0.5)
+        return page(data)
+
+    monkeypatch.setattr(wire, "page", slow)
+    with MMS(dialect=OldDialect()) as mms, client_of(mms.url, deadline=0.4) as client:
+        for n in range(4):
+            mms.add_model(f"iris-{n}")
+        closed = faults.answer(lambda reply: Reply(200, reply.body, {"Connection": "close"}))
+        mms.plan("GET", "models", closed)
+        with pytest.raises(errors.NoAnswer, match=r"^The list of models was not complete after"):
+            client.list_models()
 
 
 def busy(mms: MMS, retry_after: str) -> float | None:
