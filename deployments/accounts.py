@@ -5,12 +5,13 @@ from datetime import datetime, timedelta
 from django.db.models import Q
 from django.utils import timezone
 
-from deployments import errors, live
+from deployments import errors, live, volatile
 from deployments.client import MMSClient
-from deployments.models import HostingAccount
+from deployments.models import HostingAccount, Service
 from deployments.schedule import LONGEST_RETRY_AFTER, SHORTEST_PAUSE, pause
 
 REACHED_AGAIN = timedelta(seconds=10)  # how often "reached just now" is worth a write
+TOLD_AGAIN = 15  # seconds; how often the ages of all services are worth telling (badges.TROUBLED)
 
 
 def client_for(account: HostingAccount, **limits: float) -> MMSClient:
@@ -30,8 +31,8 @@ def callable_now(*, refused_too: bool = False) -> Q:
     """Of accounts: those whose server may be called now; `refused_too`: also where it refused the token.
 
     `not_before` holds for everybody, also for a person who wants a refresh: what a server asks for with Retry-After is
-    not ours to overrule, and our own pauses end before such a wish is forgotten (LONGEST_PAUSE). A refused token keeps
-    everybody away but that person, who may know that it is good again.
+    not ours to overrule, and such a wish outlives the pause (mirror.request_refresh). A refused token keeps everybody
+    away but that person, who may know that it is good again.
     """
     rested = Q(not_before=None) | Q(not_before__lte=timezone.now())
     return rested if refused_too else rested & Q(token_refused=False)
@@ -42,23 +43,35 @@ def note_answer(account: HostingAccount, client: MMSClient) -> None:
 
     A pause that another thread was asked for meanwhile goes on: the call was under way before.
     """
+    note_reached(account, client)
+    if account.error or account.token_refused:
+        rested = Q(not_before=None) | Q(not_before__lte=client.called_at)
+        _write(account, rested, error="", error_at=None, not_before=None, token_refused=False)
+        live.publish_account(account.pk)
+        tell_ages(account)
+
+
+def note_reached(account: HostingAccount, client: MMSClient) -> None:
+    """The server answered this one call, whatever may be wrong with it otherwise."""
     now, troubled = timezone.now(), bool(account.error) or account.token_refused
     news = troubled or account.idempotent != client.idempotent
     if news or account.reached_at is None or now - account.reached_at > REACHED_AGAIN:
         _write(account, reached_at=now, idempotent=client.idempotent)
-    if troubled:
-        rested = Q(not_before=None) | Q(not_before__lte=client.called_at)
-        _write(account, rested, error="", error_at=None, not_before=None, token_refused=False)
-        live.publish_account(account.pk)
 
 
 def note_trouble(account: HostingAccount, error: errors.MMSError) -> None:
     """The server is busy, out of reach, broken, or refuses the token: when to call it next, and what to tell people."""
-    now = timezone.now()
+    now, begins = timezone.now(), not account.error
     since = account.error_at or now
     if isinstance(error, errors.TokenRefused):
         _note_refusal(account, str(error), since)
-        return
+    else:
+        _note_pause(account, error, since, now)
+    if begins:
+        tell_ages(account)
+
+
+def _note_pause(account: HostingAccount, error: errors.MMSError, since: datetime, now: datetime) -> None:
     wait = pause(since, now)
     if error.retry_after is not None:
         wait = timedelta(seconds=min(max(error.retry_after, SHORTEST_PAUSE), LONGEST_RETRY_AFTER))
@@ -73,6 +86,16 @@ def _note_refusal(account: HostingAccount, error: str, since: datetime) -> None:
     if HostingAccount.objects.get(pk=account.pk).token == account.token:
         _write(account, error=error, error_at=since, token_refused=True)
         live.publish_account(account.pk)
+
+
+def tell_ages(account: HostingAccount) -> None:
+    """Tell the pages how old the news of the account's services is, and how long to believe it; not all the time.
+
+    In between they ask by themselves, once the badge that they have holds no more.
+    """
+    if volatile.claim(f"ages:{account.pk}", seconds=TOLD_AGAIN, fallback=True):
+        services = Service.objects.filter(account=account, vanished_at=None).exclude(mms_id=None)
+        live.publish(list(services.select_related("account")[: live.MOST_BADGES]))
 
 
 def _write(account: HostingAccount, when: Q | None = None, **fields: object) -> None:

@@ -17,6 +17,7 @@ from redis.client import Pipeline
 from deployments import volatile
 from deployments.badges import Badge, Row, badge_of, badges_of, key_of, keys_of
 from deployments.models import Operation, Service
+from deployments.schedule import LONGEST_RETRY_AFTER
 
 __all__ = [
     "STREAM",
@@ -43,10 +44,12 @@ __all__ = [
 STREAM = "live"
 STREAM_LENGTH = 10_000
 HASH_LIFE = 24 * 3600  # seconds
+MOST_BADGES = 200  # published at once
 LOG_LENGTH = 10_000  # lines
 LOG_LIFE = 3600
 LOG_PART = 2000  # lines in one answer
 INTEREST_LIFE = 30
+LONGEST_INTEREST = INTEREST_LIFE + int(LONGEST_RETRY_AFTER)
 _missed = threading.Event()  # an event of this process could not be written
 
 
@@ -153,15 +156,15 @@ def _announce(pipe: Pipeline, fields: dict[Any, Any]) -> None:
 # --- who looks at what --------------------------------------------------------------------------------------------
 
 
-def note_interest(what: str) -> None:
-    """Somebody looks at `what` ("account:3", "service:7"): workers ask about it more often for half a minute."""
+def note_interest(what: str, life: float = INTEREST_LIFE) -> None:
+    """Somebody looks at `what` ("account:3", "service:7"): workers ask about it more often for `life` seconds."""
     now = _now()
 
     def write(connection: redis.Redis) -> None:
         pipe = connection.pipeline(transaction=False)
-        pipe.zadd("interest", {what: now + INTEREST_LIFE})
+        pipe.zadd("interest", {what: now + life})
         pipe.zremrangebyscore("interest", 0, now)
-        pipe.expire("interest", INTEREST_LIFE)
+        pipe.expire("interest", LONGEST_INTEREST)
         pipe.execute()
 
     volatile.attempt(write, fallback=None)

@@ -51,7 +51,8 @@ def _fetch(key: str, read: Callable[[int], LogText], secrets: list[str], last: b
 
     Raises MMSError.
     """
-    if not volatile.claim(key, seconds=CLAIM, fallback=False):
+    claim = volatile.claim(key, seconds=CLAIM, fallback=False)
+    if not claim:
         return
     begun = time.monotonic()
     try:
@@ -63,10 +64,10 @@ def _fetch(key: str, read: Callable[[int], LogText], secrets: list[str], last: b
     except (errors.NotFound, errors.NotOffered):
         live.append_log(key, [], 0, reported=False)
     except errors.MMSError:
-        volatile.release(key)
+        volatile.release(key, claim)
         volatile.claim(key, seconds=REST, fallback=False)
         raise
-    volatile.release(key)
+    volatile.release(key, claim)
 
 
 def _fetch_part(key: str, mark: live.LogMark, read: Callable[[int], LogText], secrets: list[str], last: bool) -> bool:

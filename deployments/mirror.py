@@ -15,15 +15,15 @@ from django.db.models import Max, Q
 from django.utils import timezone
 
 from deployments import errors, keys, links, live, queue, upsert, volatile
-from deployments.accounts import callable_now, client_for, note_answer, note_trouble
-from deployments.badges import NOUN
+from deployments.accounts import callable_now, client_for, note_answer, note_reached, note_trouble, tell_ages
+from deployments.badges import NOUN, OUTDATED, TROUBLED
 from deployments.client import Listing, MMSClient
 from deployments.dispatch import CALLS, most_calls
+from deployments.live import INTEREST_LIFE, MOST_BADGES
 from deployments.models import HostingAccount, Image, Manifest, Operation, RegisteredModel, Service
 from deployments.models.operation import OPEN
-from deployments.schedule import TURN
+from deployments.schedule import TURN, seconds
 
-MOST_BADGES = 200  # published after one refresh; a larger change is one event that says "the list"
 MOST_KEYS = 20  # fetched in one refresh
 CLAIM = 90  # seconds; longer than reading a list and writing it down take
 
@@ -49,9 +49,10 @@ def note_interest(account_id: int) -> None:
 
 
 def request_refresh(account: HostingAccount) -> None:
-    """Have everything of the account read anew by a worker, soon."""
+    """Have everything of the account read anew by a worker, soon: where its server wants a pause, right after that."""
+    pause = seconds(account.not_before - timezone.now()) if account.not_before else 0.0
     live.note_interest(f"account:{account.pk}")
-    live.note_interest(f"refresh:{account.pk}")
+    live.note_interest(f"refresh:{account.pk}", life=INTEREST_LIFE + max(0.0, pause))
     queue.hint_refresh()
 
 
@@ -79,33 +80,58 @@ def _in_flight() -> set[int]:
 def refresh(account_id: int, nouns: Iterable[type[Any]]) -> None:
     """Read these lists of the account now, each unless another worker does. What cannot be read stays, with its age.
 
-    One list that cannot be read keeps nobody from reading the others; a server that cannot be reached does.
+    One list that cannot be read keeps nobody from reading the others; a server that cannot be reached does. Only when
+    all could be read is trouble over: else one that never can would make it begin anew each time.
     """
     account = HostingAccount.objects.get(pk=account_id)
-    failed: errors.MMSError | None = None
     with client_for(account) as client:
-        for noun in nouns:
-            try:
-                _claim_and_refresh(account, noun, client)
-            except errors.MMSError as error:
-                failed = failed or type(error)(
-                    f"The list of {NOUN[noun]}s cannot be read. {error}", error.failure, error.retry_after
-                )
-                if isinstance(error, errors.NotSent | errors.NoAnswer | errors.TokenRefused | errors.Redirected):
-                    break
-    if failed:
-        note_trouble(account, failed)
-        _tell_age(account)
+        stale = _services_are_stale(account)
+        read, failed = _read_lists(account, nouns, client)
+        if failed:
+            note_trouble(account, failed)
+        elif read:
+            note_answer(account, client)
+        if Service in read:
+            if stale:
+                tell_ages(account)
+            _fetch_keys(account, client)
 
 
-def _claim_and_refresh(account: HostingAccount, noun: type[Any], client: MMSClient) -> None:
+def _services_are_stale(account: HostingAccount) -> bool:
+    """Whether pages show the account's services as old news."""
+    outdated = TROUBLED if account.error or account.token_refused else OUTDATED["service"]
+    return account.services_seen_at is not None and timezone.now() - account.services_seen_at > outdated
+
+
+def _read_lists(
+    account: HostingAccount, nouns: Iterable[type[Any]], client: MMSClient
+) -> tuple[set[type[Any]], errors.MMSError | None]:
+    """Read what can be read. Returns which lists were, and the first error."""
+    read: set[type[Any]] = set()
+    failed: errors.MMSError | None = None
+    for noun in nouns:
+        try:
+            if _claim_and_refresh(account, noun, client):
+                read.add(noun)
+        except errors.MMSError as error:
+            failed = failed or type(error)(
+                f"The list of {NOUN[noun]}s cannot be read. {error}", error.failure, error.retry_after
+            )
+            if isinstance(error, errors.NotSent | errors.NoAnswer | errors.TokenRefused | errors.Redirected):
+                break
+    return read, failed
+
+
+def _claim_and_refresh(account: HostingAccount, noun: type[Any], client: MMSClient) -> bool:
     name = f"mirror:{account.pk}:{NOUN[noun]}"
-    if not volatile.claim(name, seconds=CLAIM, fallback=True):
-        return
+    claim = volatile.claim(name, seconds=CLAIM, fallback=True)
+    if not claim:
+        return False
     try:
         _refresh_list(account, noun, client)
     finally:
-        volatile.release(name)
+        volatile.release(name, claim)
+    return True
 
 
 def _due_lists(account: Any, watched: bool) -> list[type[Any]]:
@@ -124,45 +150,38 @@ def _seen_at(noun: type[Any]) -> str:
 
 
 def _refresh_list(account: HostingAccount, noun: type[Any], client: MMSClient) -> None:
-    started, recovered = timezone.now(), bool(account.error)
+    started = timezone.now()
     try:
         listing = LISTS[noun](client)
     except (errors.NotFound, errors.NotOffered):
         if noun is not Image:  # the reference's URL for images has no list; its text has
             raise
         listing = Listing([], whole=False)
-    note_answer(account, client)
+    note_reached(account, client)
     news = upsert.store(account, noun, listing, started)
     HostingAccount.objects.filter(pk=account.pk).update(**{_seen_at(noun): started})
     if noun is Manifest:
         links.link_models(account)
-    _publish(account, noun, news, everything=recovered)
-    if noun is Service:
-        _fetch_keys(account, client)
+    _publish(account, noun, news)
 
 
 def _fetch_keys(account: HostingAccount, client: MMSClient) -> None:
     """The keys of services that have none yet; a server without keys is asked once in a while only."""
     lacking = Service.objects.filter(account=account, scoring_key=None, vanished_at=None).exclude(scoring_uri="")
-    if not lacking.exists() or not volatile.claim(f"no-keys:{account.pk}", seconds=300, fallback=True):
+    name = f"no-keys:{account.pk}"
+    if not lacking.exists() or not (claim := volatile.claim(name, seconds=300, fallback=True)):
         return
     until = time.monotonic() + TURN
-    if all(keys.fetch(service, client) and time.monotonic() < until for service in lacking[:MOST_KEYS]):
-        volatile.release(f"no-keys:{account.pk}")
+    for service in lacking[:MOST_KEYS]:
+        if not keys.fetch(service, client):
+            return
+        if time.monotonic() > until:
+            break  # the others come with the next refresh
+    volatile.release(name, claim)
 
 
-def _publish(account: HostingAccount, noun: type[Any], news: upsert.News, everything: bool = False) -> None:
+def _publish(account: HostingAccount, noun: type[Any], news: upsert.News) -> None:
     """Tell the pages: each row's badge, or of many just one with the word that the list has changed."""
-    found = noun.objects.filter(account=account).exclude(mms_id=None).select_related("account")
-    if not everything:
-        found = found.filter(mms_id__in=news.changed[:MOST_BADGES])
-    elif noun is not Service:
-        return
-    badges = found[:MOST_BADGES] if len(news.changed) <= MOST_BADGES else found[:1]
+    found = noun.objects.filter(account=account, mms_id__in=news.changed[:MOST_BADGES]).select_related("account")
+    badges = found if len(news.changed) <= MOST_BADGES else found[:1]
     live.publish(list(badges), *([f"{NOUN[noun]}s"] if news.moved else []))
-
-
-def _tell_age(account: HostingAccount) -> None:
-    """The server is out of reach: what pages show of its services is getting old, and says so."""
-    services = Service.objects.filter(account=account, vanished_at=None).exclude(mms_id=None)
-    live.publish(list(services.select_related("account")[:MOST_BADGES]))

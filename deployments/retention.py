@@ -33,8 +33,9 @@ ROWS: dict[type[Any], str] = {Service: "", Image: "services", Manifest: "images"
 
 def prune() -> None:
     """Delete what is kept no longer, unless that was done within the hour. To be called every minute."""
-    if volatile.claim("retention", EVERY, fallback=False) and not delete_old(time.monotonic() + SECONDS):
-        volatile.release("retention")
+    claim = volatile.claim("retention", EVERY, fallback=False)
+    if claim and not delete_old(time.monotonic() + SECONDS):
+        volatile.release("retention", claim)
 
 
 def delete_old(deadline: float = float("inf")) -> bool:

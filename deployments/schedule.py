@@ -14,7 +14,7 @@ ASK_A_PERSON = 300.0  # seconds of looking in vain for what an operation may hav
 MOST_ATTEMPTS = 5  # that a server answers with an error of its own
 STOP_POLLING = timedelta(hours=24)  # accepted, and not over after so long: polling stops until a person resumes it
 SHORTEST_PAUSE = 1.0  # seconds
-LONGEST_PAUSE = 25.0  # seconds without a call to a server that is out of reach; a wish for a refresh lives for 30
+LONGEST_PAUSE = 25.0  # seconds without a call to a server that is out of reach
 LONGEST_RETRY_AFTER = 3600.0  # seconds; a server that asks for more gets asked again all the same
 TURN = 10.0  # seconds after which a thread begins nothing more for its account: others have their turn
 

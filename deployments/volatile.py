@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from functools import cache
 from typing import Any, TypeVar
+from uuid import uuid4
 
 import redis
 from django.conf import settings
@@ -20,6 +21,7 @@ log = logging.getLogger(__name__)
 Answer = TypeVar("Answer")
 PAUSE = 1.0  # seconds
 PAUSE_AFTER_SILENCE = 5.0
+RELEASE = "if redis.call('get', KEYS[1]) == ARGV[1] then redis.call('del', KEYS[1]) end"
 _down_until = 0.0
 
 
@@ -50,10 +52,13 @@ def forget_outage() -> None:
     _down_until = 0.0
 
 
-def claim(name: str, seconds: int, fallback: bool) -> bool:
-    """Whether nobody else is at `name` now; it is ours until `release`, or for `seconds` should this process die."""
-    return bool(attempt(lambda link: link.set(f"claim:{name}", 1, nx=True, ex=seconds), fallback=fallback))
+def claim(name: str, seconds: int, fallback: bool) -> str:
+    """What `release` takes, if nobody else is at `name` now; else "". Should this process die it ends by itself."""
+    token = uuid4().hex
+    won = attempt(lambda link: link.set(f"claim:{name}", token, nx=True, ex=seconds), fallback=fallback)
+    return token if won else ""
 
 
-def release(name: str) -> None:
-    attempt(lambda link: link.delete(f"claim:{name}"), fallback=None)
+def release(name: str, token: str) -> None:
+    """End one's own claim: it may have run out, and be somebody else's by now."""
+    attempt(lambda link: link.eval(RELEASE, 1, f"claim:{name}", token), fallback=None)

@@ -180,6 +180,18 @@ def test_interest_ends_by_itself(live_redis: redis.Redis) -> None:
     assert live.interested("account:") == {"7"}
 
 
+def test_a_claim_that_ran_out_does_not_end_that_of_a_successor(live_redis: redis.Redis) -> None:
+    slow = volatile.claim("list", seconds=90, fallback=False)
+    assert slow
+    assert not volatile.claim("list", seconds=90, fallback=False)
+    live_redis.delete("claim:list")
+    successor = volatile.claim("list", seconds=90, fallback=False)
+    volatile.release("list", slow)
+    assert not volatile.claim("list", seconds=90, fallback=False)
+    volatile.release("list", successor)
+    assert volatile.claim("list", seconds=90, fallback=False)
+
+
 def test_log_lines_are_read_on_from_a_position(live_redis: redis.Redis) -> None:
     key = "log:operation:x"
     assert live.read_log(key) == live.LogPart([], "0", None)

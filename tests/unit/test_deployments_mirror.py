@@ -295,6 +295,108 @@ def test_a_refresh_on_demand_waits_for_what_the_server_asked_for(account: Hostin
     assert {request.path.strip("/") for request in mms.calls("GET")} == NOUNS, "the wish was kept"
 
 
+def test_a_refresh_on_demand_outlives_the_longest_pause(
+    account: HostingAccount, mms: MMS, live_redis: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the page promised: the server is asked as soon as its pause is over."""
+    account.not_before = timezone.now() + timedelta(minutes=59)
+    account.save()
+    mirror.request_refresh(account)
+    mirror.note_interest(account.pk)
+    assert live_redis.ttl("interest") > 59 * 60, "who looks meanwhile does not cut it short"
+    now = time.time() + 59 * 60 + 20
+    monkeypatch.setattr(live, "_now", lambda: now)
+    mirror.note_interest(account.pk)
+    HostingAccount.objects.update(not_before=timezone.now(), services_seen_at=timezone.now())
+    wait(mirror.refresh_due())
+    assert {request.path.strip("/") for request in mms.calls("GET")} == NOUNS
+
+
+def badges_told(live_redis: redis.Redis) -> list[str]:
+    """The keys of the rows whose badges the pages were told since the last call."""
+    told = [live.decode(fields) for _, fields in live_redis.xrange(live.STREAM)]
+    live_redis.delete(live.STREAM)
+    return [event.badge.key for event in told if event.badge]
+
+
+def test_one_list_that_always_fails_is_one_trouble_and_not_a_new_one_each_time(
+    account: HostingAccount, mms: MMS, live_redis: redis.Redis
+) -> None:
+    mms.add_service("iris")
+    refresh(account)
+    key = f"service-{Service.objects.get().pk}"
+    badges_told(live_redis)
+    mms.plan("GET", "images", faults.status(500), times=3)
+    refresh(account)
+    assert badges_told(live_redis) == [key], "from now on it is to be believed for a shorter time"
+    since, seen = timezone.now() - timedelta(minutes=1), []
+
+    def look(connection: faults.Connection, effect: Any) -> None:
+        seen.append(HostingAccount.objects.get().error)
+        connection.reply(effect())
+
+    mms.plan("GET", "services", look, times=2)
+    for _ in range(2):
+        HostingAccount.objects.update(error_at=since, not_before=None)
+        refresh(account)
+        account.refresh_from_db()
+        assert seen.pop() == account.error, "it is not over in between"
+        assert account.error_at == since
+        assert (account.not_before - timezone.now()).total_seconds() > 10
+    assert badges_told(live_redis) == []
+    HostingAccount.objects.update(not_before=None)
+    refresh(account)
+    account.refresh_from_db()
+    assert (account.error, account.error_at, account.not_before) == ("", None, None)
+
+
+def test_what_changed_while_a_server_was_in_trouble_is_told_when_it_is_over(
+    account: HostingAccount, mms: MMS, live_redis: redis.Redis
+) -> None:
+    mms.add_service("iris")
+    refresh(account)
+    long_ago = timezone.now() - timedelta(minutes=1)
+    HostingAccount.objects.update(error="It is out of reach.", error_at=long_ago, services_seen_at=long_ago)
+    mms.add_model("roses")
+    badges_told(live_redis)
+    refresh(account)
+    keys = {f"model-{RegisteredModel.objects.get().pk}", f"service-{Service.objects.get().pk}"}
+    assert set(badges_told(live_redis)) == keys
+
+
+def test_services_that_are_read_again_are_said_to_be_fresh_though_another_list_fails(
+    account: HostingAccount, mms: MMS, live_redis: redis.Redis
+) -> None:
+    mms.add_service("iris")
+    refresh(account)
+    long_ago = timezone.now() - timedelta(seconds=25)
+    HostingAccount.objects.update(error="A list fails.", error_at=long_ago, services_seen_at=long_ago)
+    badges_told(live_redis)
+    mms.plan("GET", "images", faults.status(500))
+    refresh(account)
+    assert badges_told(live_redis) == [f"service-{Service.objects.get().pk}"]
+
+
+def test_keys_are_read_after_the_lists_and_all_of_them_in_the_end(
+    account: HostingAccount, mms: MMS, live_redis: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mms.extensions = True
+    for n in range(3):
+        mms.add_service(f"iris-{n}", scoringUri=f"{mms.url}/score/{n}")
+    claimed = []
+
+    def look(connection: faults.Connection, effect: Any) -> None:
+        claimed.append(live_redis.exists(f"claim:mirror:{account.pk}:service"))
+        connection.reply(effect())
+
+    mms.plan("GET", "/keys", look)
+    monkeypatch.setattr(mirror, "TURN", 0.0)
+    for _ in range(3):
+        refresh(account)
+    assert claimed == [0], "the list is anybody's by then"
+    assert not Service.objects.filter(scoring_key=None).exists(), "one at a time, for each takes the whole turn"
+
+
 def test_pages_work_without_redis_and_nothing_is_lost(mms: MMS, without_redis: None) -> None:
     account = account_at(mms.url)
     mirror.note_interest(account.pk)

@@ -383,7 +383,7 @@ def _over(do: list[Operation]) -> bool:
 
 def test_what_was_looked_at_leaves_nothing_behind(live_redis: redis.Redis) -> None:
     live.note_interest("account:1")
-    assert 0 < live_redis.ttl("interest") <= live.INTEREST_LIFE
+    assert 0 < live_redis.ttl("interest") <= live.LONGEST_INTEREST
 
 
 @pytest.mark.slow
