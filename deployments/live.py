@@ -49,7 +49,7 @@ LOG_LENGTH = 10_000  # lines
 LOG_LIFE = 3600
 LOG_PART = 2000  # lines in one answer
 INTEREST_LIFE = 30
-LONGEST_INTEREST = INTEREST_LIFE + int(LONGEST_RETRY_AFTER)
+LONGEST_INTEREST = INTEREST_LIFE + int(LONGEST_RETRY_AFTER)  # a wish that waits for a server's pause to end
 _missed = threading.Event()  # an event of this process could not be written
 
 
