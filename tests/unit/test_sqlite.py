@@ -17,7 +17,9 @@ EXPECTED = {"journal_mode": "wal", "busy_timeout": 20_000, "synchronous": 1, "fo
 
 
 def asked() -> dict[str, Any]:
-    """What the connection of this thread says of itself."""
+    """What a connection of this thread says of itself."""
+    if threading.current_thread() is not threading.main_thread():
+        connection.close()  # the thread may have had one before, for another test
     try:
         with connection.cursor() as cursor:
             return {name: cursor.execute(f"PRAGMA {name}").fetchone()[0] for name in EXPECTED}
