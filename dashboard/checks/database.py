@@ -3,11 +3,12 @@
 import sqlite3
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from django.db import Error, OperationalError, connection, transaction
 
-from dashboard import migration
+from dashboard import migration, preparation
 from dashboard.checks import mounts
 from dashboard.checks.finding import Asked, Finding, failed, many, milliseconds, ok, warning
 
@@ -19,6 +20,7 @@ WRITE_LOCK = "120"  # where in the file -shm SQLite's writers lock each other ou
 
 
 def check(asked: Asked) -> Iterator[Finding]:
+    yield from _half_restored()
     file = _file()
     if file and not file.exists():
         yield failed(PART, f"There is no database at {file} yet.", "Start the site, which makes it: `make up`.")
@@ -37,6 +39,13 @@ def check(asked: Asked) -> Iterator[Finding]:
     yield from _tables()
     if file and asked.thorough:
         yield _is_whole(file)
+
+
+def _half_restored() -> Iterator[Finding]:
+    with suppress(FileNotFoundError):
+        again = preparation.unfinished_restore().read_text().strip() or "manage.py restore FILE"
+        says = "A restore is not finished: database and files may not belong together, and the site does not start."
+        yield failed(PART, says, f"If none is running just now, run the same command again: `{again}`.")
 
 
 def must_exist() -> None:

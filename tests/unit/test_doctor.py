@@ -92,6 +92,16 @@ def test_a_healthy_database_is_in_order_to_the_last_page(file: Path) -> None:
     assert "Every page of the file is sound" in findings[-1].says
 
 
+def test_a_restore_that_was_killed_is_named_with_the_command_that_ends_it(
+    file: Path, settings: Any, tmp_path: Path
+) -> None:
+    settings.DATA_DIR = tmp_path
+    (tmp_path / "restore_unfinished").write_text("manage.py restore my.tar\n")
+    finding = only(database.check(QUICK))
+    assert finding.state == State.FAILED
+    assert "`manage.py restore my.tar`" in finding.advice
+
+
 @contextmanager
 def write_lock(file: Path) -> Iterator[sqlite3.Connection]:
     holder = sqlite3.connect(file, isolation_level=None, check_same_thread=False)
