@@ -1,6 +1,7 @@
 """Run the image builder for one image: a subprocess of its own, watched, limited, killed with everything it started."""
 
 import json
+import logging
 import os
 import re
 import shutil
@@ -9,8 +10,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,12 @@ from mms.models import Image, Model
 
 UPLOAD = re.compile(r"/files/[0-9a-f]{64}/")  # how the dashboard's own uploads go on after FILES_URL
 NO_ROOM = 1 << 16  # bytes: the disk is so full that the builder could not even say so
+PATIENCE = 20.0  # seconds that a start waits for who takes things out of the store
 GRACE = 5.0  # seconds between SIGTERM and SIGKILL
 # Of the environment, what the build must not see. Index credentials of uv and pip are meant for it.
 SECRETIVE = re.compile(r"(?!UV_|PIP_).*(SECRET|TOKEN|PASSWORD|DATABASE_URL|REDIS_URL|BROKER)", re.IGNORECASE)
+
+logger = logging.getLogger(__name__)
 
 
 class BuildFailed(Exception):
@@ -60,14 +64,30 @@ def build(image: Image, stop: Callable[[], bool]) -> dict[str, Any]:
 
 
 def tidy() -> None:
-    """Put the store in order. Only for who knows that nothing of this MMS runs."""
+    """Put the store in order. Only for who knows that nothing of this MMS runs; a prune may."""
     packages.clear_cache(Path(settings.MMS_DIR) / "cache")
     store = Store(Path(settings.MMS_DIR))
-    store.prepare(alone=True)
-    _mind_a_reboot(store)
+    with _alone_soon(store) as alone:
+        store.prepare(alone=alone)
+        if alone:
+            _mind_a_reboot(store)
+        else:
+            logger.warning("%s is in use by another process: the next start clears what was left there.", store.root)
     store.name_all({str(id): digest for id, digest in Image.objects.exclude(digest="").values_list("id", "digest")})
     for unfinished in Path(settings.MMS_DIR, "routes").glob(".*.new"):
         unfinished.unlink()
+
+
+@contextmanager
+def _alone_soon(store: Store) -> Iterator[bool]:
+    """Be alone in the store; yields False where that cannot be had within PATIENCE, which no prune takes."""
+    until = time.monotonic() + PATIENCE
+    while True:
+        with store.alone() as alone:
+            if alone or time.monotonic() > until:
+                yield alone
+                return
+        time.sleep(0.1)
 
 
 def _mind_a_reboot(store: Store) -> None:
