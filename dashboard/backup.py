@@ -9,6 +9,7 @@ import errno
 import fcntl
 import json
 import os
+import sqlite3
 import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -21,7 +22,8 @@ from django.db import DatabaseError
 from django.utils import timezone
 
 from dashboard.backup_archive import NAME, Writer
-from dashboard.backup_database import Snapshot, snapshot
+from dashboard.backup_database import Snapshot, is_empty, snapshot
+from dashboard.preparation import refuse_another_database, refuse_half_a_restore
 from mms.locks import locked
 
 ABOUT, KEY, FALLBACKS, URLS = "about.json", "secret_key", "secret_key_fallbacks", "files_urls"
@@ -71,21 +73,43 @@ def parts() -> list[Part]:
     ]
 
 
-def back_up(file: BinaryIO, say: Callable[[Held], None], *, with_database: bool = True, with_files: bool = True) -> int:
-    """Write a backup to `file` and `say` what is in it, part by part; returns its bytes. Raises Failed, OSError."""
-    writer = Writer(file)
-    with locked(settings.RUN_DIR / "backup.lock", wait=False) as alone:  # who deletes files holds it, too
+def back_up(file: BinaryIO, say: Callable[[Held], None], *, with_database: bool = True) -> int:
+    """Write a backup to `file` and `say` what is in it, part by part; returns its bytes.
+
+    Raises Failed and OSError, and ImproperlyConfigured where the data here does not belong together.
+    """
+    with files_stay():
+        refuse_half_a_restore()
+        if with_database:
+            refuse_another_database()
+        return write(file, say, with_database=with_database)
+
+
+@contextmanager
+def files_stay() -> Iterator[None]:
+    """Nobody prunes meanwhile, or makes another backup, or puts one in place. Raises Failed where somebody is at it."""
+    with locked(settings.RUN_DIR / "backup.lock", wait=False) as alone:
         if not alone:
-            raise Failed("Another backup is being made, or files are being pruned: try again when that is over.")
-        try:
-            with snapshot() if with_database else nullcontext() as found:
-                _add_small_things(writer, found)
-                if found:
-                    say(_add_database(writer, found))
-        except DatabaseError as error:
-            raise Failed(f"The database cannot be read: {str(error).strip().splitlines()[0]}.") from None
-        for part in parts() if with_files else []:
-            say(_add_part(writer, part))
+            raise Failed(
+                "Another backup is being made or put in place, or files are being pruned: try again when that is over."
+            )
+        yield
+
+
+def write(file: BinaryIO, say: Callable[[Held], None], *, with_database: bool = True, with_files: bool = True) -> int:
+    """What `back_up` does, for who knows that the files stay and belong to the database."""
+    writer = Writer(file)
+    try:
+        if with_database and is_empty():
+            raise Failed("There is nothing to back up yet: the site was never started with this database.")
+        with snapshot() if with_database else nullcontext() as found:
+            _add_small_things(writer, found)
+            if found:
+                say(_add_database(writer, found))
+    except (DatabaseError, sqlite3.Error) as error:
+        raise Failed(f"The database cannot be read: {str(error).strip().splitlines()[0]}.") from None
+    for part in parts() if with_files else []:
+        say(_add_part(writer, part))
     writer.finish()
     return writer.size
 
@@ -150,11 +174,11 @@ def _files(part: Part) -> Iterator[Path]:
 @contextmanager
 def whole_file(path: Path, force: bool) -> Iterator[BinaryIO]:
     """A file beside `path`, for the owner alone, that takes its name once it is whole and on disk. Raises Failed."""
-    if path.is_dir() or (path.exists() and not force):
-        raise Failed(f"{path} is there already: choose another name, or replace it with --force.")
+    _refuse_to_replace(path, force)
     partial = path.with_name(f"{path.name}.partial")
     with open(_taken(partial), "wb") as file:
         try:
+            _refuse_to_replace(path, force)  # again: another backup may have been finished in between
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -165,20 +189,32 @@ def whole_file(path: Path, force: bool) -> Iterator[BinaryIO]:
     _sync_folder(path.parent)
 
 
+def _refuse_to_replace(path: Path, force: bool) -> None:
+    if path.is_dir() or (path.exists() and not force):
+        raise Failed(f"{path} is there already: choose another name, or replace it with --force.")
+
+
 def _taken(partial: Path) -> int:
     """The file, empty: nobody else writes it, and what a killed backup left there is dropped."""
     try:
         descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise Failed(f"{partial} cannot be written: {error.strerror}.") from None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    if not _is_ours(descriptor, partial):
         os.close(descriptor)
-        raise Failed(f"Another backup is writing {partial} just now.") from None
+        raise Failed(f"Another backup is writing {partial} just now.")
     os.fchmod(descriptor, 0o600)
     os.ftruncate(descriptor, 0)
     return descriptor
+
+
+def _is_ours(descriptor: int, partial: Path) -> bool:
+    """Lock the file; False where another has it, or gave it its name between our opening it and locking it."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return os.path.samestat(os.fstat(descriptor), partial.stat())
+    except (BlockingIOError, FileNotFoundError):
+        return False
 
 
 def _sync_folder(folder: Path) -> None:

@@ -16,6 +16,9 @@ from django.apps import apps
 from django.conf import settings
 from django.db import connection, transaction
 
+from dashboard import migration
+
+PREFIX = "backup-"  # of temporary files: in use while somebody holds RUN_DIR/backup.lock
 SQLITE_MEMBER = "database.sqlite3"
 TABLE_MEMBERS = "database"  # the folder of tables
 
@@ -41,6 +44,12 @@ class Snapshot:
         return sum(table.rows for table in self.tables)
 
 
+def is_empty() -> bool:
+    """Whether the site has never run with this database. SQLite would make the file for who asks it."""
+    no_file = connection.vendor == "sqlite" and not Path(connection.settings_dict["NAME"]).exists()
+    return no_file or not migration.applied()
+
+
 @contextmanager
 def snapshot() -> Iterator[Snapshot]:
     """The database as it is now; it stays so for the caller while others write."""
@@ -50,19 +59,19 @@ def snapshot() -> Iterator[Snapshot]:
 
 @contextmanager
 def _sqlite() -> Iterator[Snapshot]:
-    descriptor, name = tempfile.mkstemp(prefix="backup-", suffix=".sqlite3", dir=settings.TMP_DIR)
+    descriptor, name = tempfile.mkstemp(prefix=PREFIX, suffix=".sqlite3", dir=settings.TMP_DIR)
     with open(descriptor, "rb") as file:
         try:
             with connection.cursor() as cursor:
                 cursor.execute("VACUUM INTO %s", [name])  # reads in one transaction, and holds up nobody
             tables, migrations = _facts_of_file(Path(name))
         finally:
-            Path(name).unlink()  # it stays open here: whoever is killed leaves nothing behind
+            Path(name).unlink()  # it stays open here: who is killed from now on leaves nothing behind
         yield Snapshot("sqlite", migrations, tables, iter([(SQLITE_MEMBER, cast(BinaryIO, file))]))
 
 
 def _facts_of_file(path: Path) -> tuple[list[Table], list[tuple[str, str]]]:
-    database = sqlite3.connect(path)
+    database = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
     try:
         cursor = database.cursor()
         cursor.execute("SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite%'")

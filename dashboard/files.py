@@ -160,7 +160,8 @@ class Incoming:
             self.size += len(part)
 
     def keep(self, name: str) -> StoredFile:
-        """Put the file where it stays, durably. One that is there already is left alone."""
+        """Put the file where it stays, durably. It replaces one with the same bytes, which counts as new so: `prune`
+        leaves it to the form that is being filled in."""
         self._file.flush()
         os.fsync(self._file.fileno())
         file = StoredFile(self._hash.hexdigest(), safe_name(name), self.size)

@@ -8,9 +8,10 @@ import hashlib
 import logging
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from django.conf import settings
 from django.contrib.staticfiles.finders import get_finders
@@ -18,7 +19,8 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.management import call_command
 from django.db import OperationalError, connection
 
-from dashboard import migration
+from dashboard import backup_database, migration
+from mms.locks import locked
 
 MIGRATION_LOCK = 7_161_025  # any number, the same for everybody who migrates this database
 
@@ -38,6 +40,7 @@ def prepare(serves_pages: bool = True) -> None:
     if not is_migrated():
         with migration_lock():
             migration.migrate()
+    note_database()
     if serves_pages and "dashboard" in settings.SERVE:
         collect_static()
 
@@ -62,6 +65,40 @@ def note_files_url() -> None:
     if settings.FILES_URL not in noted:
         with path.open("a") as file:
             file.write(f"{settings.FILES_URL}\n")
+
+
+def note_database() -> None:
+    """Note which database the data in DATA_DIR belongs to: the one that the site started with last."""
+    path = _noted_database()
+    if not path.exists() or path.read_text().strip() != _database():
+        path.touch(mode=0o600)
+        path.write_text(f"{_database()}\n")
+
+
+def refuse_another_database() -> None:
+    """What is used is not for just any database to say that the environment of a shell happens to name."""
+    noted = _noted_database().read_text().strip() if _noted_database().exists() else ""
+    if noted and noted != _database():
+        raise ImproperlyConfigured(
+            f"The site with the data in {settings.DATA_DIR} works with {noted}, and this would ask {_database()}. "
+            "Run it in the environment of the site, above all with its DATABASE_URL; or start the site with this "
+            "database first, if that is the right one now."
+        )
+
+
+def _noted_database() -> Path:
+    return Path(settings.DATA_DIR, "database")
+
+
+def _database() -> str:
+    """Which database this is, in words: kind, host, port and name, never who uses it or a password."""
+    about: dict[str, Any] = connection.settings_dict
+    if connection.vendor == "sqlite":
+        path = Path(about["NAME"])
+        return f"SQLite {path.relative_to(settings.DATA_DIR) if path.is_relative_to(settings.DATA_DIR) else path}"
+    options = about["OPTIONS"]
+    host, port = about["HOST"] or options.get("host", ""), about["PORT"] or options.get("port", 5432)
+    return f"PostgreSQL {host}:{port}/{about['NAME']}"
 
 
 def wait_for_database(seconds: float = 60) -> None:
@@ -114,8 +151,17 @@ def _locked(path: Path) -> Iterator[None]:
 
 
 def clear_temporary_files() -> None:
-    """Remove what killed processes left in TMP_DIR. Only for who knows that nothing of the site runs."""
-    for path in settings.TMP_DIR.iterdir():
+    """Remove what killed processes left in TMP_DIR. Only for who knows that nothing of the site runs; a backup may."""
+    left = list(settings.TMP_DIR.iterdir())
+    snapshots = [path for path in left if path.name.startswith(backup_database.PREFIX)]
+    _remove_all(set(left).difference(snapshots))
+    with locked(settings.RUN_DIR / "backup.lock", wait=False) as no_backup:
+        if no_backup:
+            _remove_all(snapshots)
+
+
+def _remove_all(paths: Iterable[Path]) -> None:
+    for path in paths:
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)
         else:

@@ -18,14 +18,15 @@ from django.conf import settings
 from django.db.models import CharField, JSONField, TextField
 from django.db.models.functions import Cast
 
-from dashboard import files
+from dashboard import backup_database, files, restore
+from dashboard.preparation import refuse_another_database, refuse_half_a_restore
 from mms import prune as mms_prune
 from mms.images.garbage import Space, Unused, is_older
 from mms.locks import locked
 
 YOUNG = 24 * 3600  # seconds: what is newer stays, for a form may be open that will refer to it
 NAMED = re.compile(r"/files/([0-9a-f]{64})/")
-LEFT_BEHIND = ("upload-*", "build-*")
+LEFT_BEHIND = (f"{files.PREFIX}*", "build-*", f"{backup_database.PREFIX}*", f"{restore.PREFIX}*")
 Remove = Callable[[Path], bool]
 
 
@@ -40,20 +41,27 @@ class Part:
 
 
 class BackupRuns(Exception):
-    """A backup reads the files just now: none is taken away meanwhile."""
+    """A backup is being made or put in place just now: no file is taken away meanwhile."""
 
 
 def look() -> list[Part]:
-    """What could be freed now."""
+    """What could be freed now. Raises ImproperlyConfigured where the files do not belong to the database."""
+    _refuse_to_judge()
     return [*_of_the_site(_leave, _leave), *_of_the_mms(mms_prune.looked())]
 
 
 def free() -> list[Part]:
-    """Free it; what was freed. Everything is judged anew. Raises BackupRuns."""
+    """Free it; what was freed. Everything is judged anew. Raises BackupRuns, and what `look` raises."""
     with locked(settings.RUN_DIR / "backup.lock", wait=False) as alone:
         if not alone:
             raise BackupRuns
+        _refuse_to_judge()
         return [*_of_the_site(_remove_upload, _remove_leftover), *_of_the_mms(mms_prune.taken())]
+
+
+def _refuse_to_judge() -> None:
+    refuse_half_a_restore()
+    refuse_another_database()
 
 
 def _of_the_mms(context: AbstractContextManager[Unused]) -> Iterator[Part]:
@@ -117,7 +125,8 @@ def _remove_upload(path: Path) -> bool:
 
 
 def _leftovers() -> list[Path]:
-    """Uploads and builds that nobody is at any more: no upload rests for so long, and no build takes so long."""
+    """What nobody is at any more: no upload rests for so long, no build takes so long, and who makes a backup or puts
+    one in place holds the lock that `free` has."""
     before = time.time() - max(YOUNG, 2 * settings.MMS_BUILD_TIMEOUT)
     found = [path for pattern in LEFT_BEHIND for path in settings.TMP_DIR.glob(pattern)]
     return [path for path in found if is_older(path, before)]

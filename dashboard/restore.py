@@ -20,11 +20,13 @@ from django.conf import settings
 from django.utils import timezone
 
 from dashboard import restore_database as database
-from dashboard.backup import ABOUT, FALLBACKS, KEY, URLS, Failed, back_up, whole_file
+from dashboard.backup import ABOUT, FALLBACKS, KEY, URLS, Failed, files_stay, whole_file, write
 from dashboard.backup_archive import Damaged, Reader
+from dashboard.backup_database import Table
 from dashboard.preparation import unfinished_restore
 from mms.locks import locked
 
+PREFIX = "restore-"  # of the folder that a backup is unpacked in
 SPARE_BYTES = 64 * 1024**2  # of the disk that a restore leaves free
 
 
@@ -37,6 +39,15 @@ class Done:
     rows: int | None  # None: the backup has no database
     in_doubt: int  # operations that may have been sent since the backup
     aside: Path | None  # where what was here is now
+
+
+@dataclass(frozen=True)
+class About:
+    """What a backup says of itself."""
+
+    version: str
+    made_at: datetime
+    database: database.Content | None
 
 
 @dataclass(frozen=True)
@@ -72,21 +83,22 @@ class Aside:
 
 def restore(file: BinaryIO, name: str, replace: bool) -> Done:
     """Put the backup in `file`, which people call `name`, in place. Raises Failed, Damaged, OSError, DatabaseError."""
-    with _nothing_runs(), _staging() as folder:
+    with _nothing_runs(), files_stay(), _staging() as folder:
         reader = Reader(file)
-        about = _about(reader.small(ABOUT))
-        keys = Keys(reader.small(KEY).decode(), list(filter(None, reader.small(FALLBACKS).decode().split(","))))
-        if about["database"]:
-            database.check(about["database"]["vendor"], set(map(tuple, about["database"]["migrations"])))
+        about = _about(_text(reader, ABOUT))
+        keys = Keys(_text(reader, KEY), list(filter(None, _text(reader, FALLBACKS).split(","))))
+        urls = _text(reader, URLS).splitlines()
+        if about.database:
+            database.check(about.database)
         _check_keys(keys, name, takes_over=_takes_key_over(about))
         _check_place(about, replace)
         _check_room(file)
         reader.unpack(folder)
-        return _put(folder, about, keys, name)
+        return _put(folder, about, keys, urls, name)
 
 
-def _put(folder: Path, about: dict[str, Any], keys: Keys, name: str) -> Done:
-    made_at, content, aside = datetime.fromisoformat(about["made_at"]), about["database"], Aside()
+def _put(folder: Path, about: About, keys: Keys, urls: list[str], name: str) -> Done:
+    made_at, content, aside = about.made_at, about.database, Aside()
     if content and database.vendor() == "postgresql" and database.is_filled():
         _keep_what_postgresql_holds(aside)
     if _takes_key_over(about):
@@ -97,9 +109,10 @@ def _put(folder: Path, about: dict[str, Any], keys: Keys, name: str) -> Done:
         if content:
             database.place(folder, content, aside.take)
         _place_files(folder, aside, everything=bool(content))
+        _note_urls(urls)
         in_doubt += database.finish(made_at) if content else 0
-    rows = sum(table["rows"] for table in content["tables"]) if content else None
-    return Done(about["version"], made_at, rows, in_doubt, aside.folder)
+    rows = sum(table.rows for table in content.tables) if content else None
+    return Done(about.version, made_at, rows, in_doubt, aside.folder)
 
 
 # --- before anything is changed -------------------------------------------------------------------------------------
@@ -115,28 +128,57 @@ def _nothing_runs() -> Iterator[None]:
 
 @contextmanager
 def _staging() -> Iterator[Path]:
-    for left in settings.TMP_DIR.glob("restore-*"):  # by one that was killed
+    for left in settings.TMP_DIR.glob(f"{PREFIX}*"):  # by one that was killed
         shutil.rmtree(left, ignore_errors=True)
-    folder = Path(tempfile.mkdtemp(prefix="restore-", dir=settings.TMP_DIR))
+    folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=settings.TMP_DIR))
     try:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _about(text: bytes) -> dict[str, Any]:
+def _text(reader: Reader, name: str) -> str:
     try:
-        about: dict[str, Any] = json.loads(text)
-        datetime.fromisoformat(about["made_at"])
-        about["version"], about["database"]
-    except (ValueError, KeyError, TypeError):
+        return reader.small(name).decode()
+    except UnicodeDecodeError:
+        raise Damaged(f"Its {name} is no text.") from None
+
+
+def _about(text: str) -> About:
+    try:
+        about = json.loads(text)
+        made_at, content = datetime.fromisoformat(about["made_at"]), about["database"]
+        if made_at.tzinfo is None:
+            raise ValueError(made_at)
+        return About(_string(about["version"]), made_at, None if content is None else _content(content))
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         raise Damaged(f"Its {ABOUT} cannot be read.") from None
-    return about
 
 
-def _takes_key_over(about: dict[str, Any]) -> bool:
+def _content(found: Any) -> database.Content:
+    tables = [
+        Table(_string(table["name"]), _number(table["rows"]), [*map(_string, table["columns"])])
+        for table in found["tables"]
+    ]
+    migrations = {(_string(app), _string(name)) for app, name in found["migrations"]}
+    return database.Content(_string(found["vendor"]), migrations, tables)
+
+
+def _string(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(value)
+    return value
+
+
+def _number(value: Any) -> int:
+    if not isinstance(value, int):
+        raise TypeError(value)
+    return value
+
+
+def _takes_key_over(about: About) -> bool:
     """Whether the backup's key becomes the key of this site. One in the environment, or of a database here, stays."""
-    return bool(about["database"]) and not os.environ.get("SECRET_KEY")
+    return bool(about.database) and not os.environ.get("SECRET_KEY")
 
 
 def _check_keys(keys: Keys, name: str, takes_over: bool) -> None:
@@ -153,11 +195,11 @@ def _check_keys(keys: Keys, name: str, takes_over: bool) -> None:
         )
 
 
-def _check_place(about: dict[str, Any], replace: bool) -> None:
+def _check_place(about: About, replace: bool) -> None:
     """Raise Failed where there is data already that nobody said to replace, or where somebody uses it."""
-    whole = bool(about["database"])
+    whole = bool(about.database)
     here = ["a database"] if whole and database.is_filled() else []
-    here += ["uploads"] if any(settings.FILES_DIR.iterdir()) else []
+    here += ["uploads"] if any(settings.FILES_DIR.glob("??/*")) else []
     here += ["images"] if Path(settings.MMS_DIR, "oci").exists() else []
     if here and not replace and not unfinished_restore().exists():
         raise Failed(
@@ -183,24 +225,30 @@ def _check_room(file: BinaryIO) -> None:
 @contextmanager
 def _marked(name: str) -> Iterator[None]:
     """While this lasts, and where it is killed, the site does not start. What is moved is on disk before."""
+    mark = unfinished_restore()
+    killed_before = mark.read_text() if mark.exists() else None
     os.sync()
-    _write(unfinished_restore(), f"manage.py restore {name}\n")
+    _write(mark, f"manage.py restore {name}\n")
     try:
         yield
-    except Failed:
-        unfinished_restore().unlink()
+    except Failed:  # it changed nothing, so all is as sound as it was before
+        if killed_before is None:
+            mark.unlink()
+        else:
+            _write(mark, killed_before)
         raise
     os.sync()
-    unfinished_restore().unlink()
+    mark.unlink()
 
 
 def _keep_what_postgresql_holds(aside: Aside) -> None:
     with whole_file(aside.opened() / "database.tar", force=False) as file:
-        back_up(file, lambda held: None, with_files=False)
+        write(file, lambda held: None, with_files=False)
 
 
 def _place_files(folder: Path, aside: Aside, everything: bool) -> None:
     """Rename what was unpacked into place. What belongs to other data than the new goes with what was here."""
+    (settings.FILES_DIR / ".lock").unlink(missing_ok=True)  # nobody holds it, and it is nothing to be kept
     for place in (settings.FILES_DIR, settings.MMS_DIR):
         staged = folder / place.name
         if everything or staged.exists():
@@ -214,14 +262,13 @@ def _place_files(folder: Path, aside: Aside, everything: bool) -> None:
         if aside.folder:  # else the key here, perhaps made a moment ago, has encrypted nothing
             aside.take(settings.DATA_DIR / KEY)
         (folder / KEY).rename(settings.DATA_DIR / KEY)
-    _note_urls((folder / URLS).read_text())
 
 
-def _note_urls(lines: str) -> None:
+def _note_urls(urls: list[str]) -> None:
     """Former addresses of uploads: those of the backup, and those noted here."""
     path = settings.FILES_URLS_PATH
     noted = path.read_text() if path.exists() else ""
-    path.write_text("".join(f"{url}\n" for url in dict.fromkeys([*lines.splitlines(), *noted.splitlines()])))
+    path.write_text("".join(f"{url}\n" for url in dict.fromkeys([*urls, *noted.splitlines()])))
 
 
 def _write(path: Path, text: str) -> None:

@@ -4,6 +4,7 @@ import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -13,22 +14,31 @@ from django.db import DatabaseError, connection, transaction
 from dashboard import migration
 from dashboard.backup import Failed
 from dashboard.backup_archive import BLOCK
-from dashboard.backup_database import SQLITE_MEMBER, TABLE_MEMBERS, column_list, our_tables, quoted
+from dashboard.backup_database import SQLITE_MEMBER, TABLE_MEMBERS, Table, column_list, our_tables, quoted
 from dashboard.preparation import migration_lock
 from deployments import restored
 
 KIND = {"sqlite": "SQLite", "postgresql": "PostgreSQL"}
 
 
-def check(vendor: str, migrations: set[migration.Migration]) -> None:
+@dataclass(frozen=True)
+class Content:
+    """What a backup says of the database in it."""
+
+    vendor: str
+    migrations: set[migration.Migration]
+    tables: list[Table]
+
+
+def check(content: Content) -> None:
     """Raise Failed where the database of a backup cannot be used here."""
-    if vendor != connection.vendor:
+    if content.vendor != connection.vendor:
         here = KIND.get(connection.vendor, connection.vendor)
         raise Failed(
-            f"The backup holds a {KIND.get(vendor, vendor)} database, and DATABASE_URL here names a {here} one: a "
-            "backup goes back into the kind of database that it was made of."
+            f"The backup holds a {KIND.get(content.vendor, content.vendor)} database, and DATABASE_URL here names a "
+            f"{here} one: a backup goes back into the kind of database that it was made of."
         )
-    if unknown := migrations - migration.on_disk():
+    if unknown := content.migrations - migration.on_disk():
         raise Failed(
             f"The backup was made by a newer release than this one ({migration.names(unknown)} is unknown here): "
             "install that release first."
@@ -109,12 +119,12 @@ def _bring_up_to_date(made_at: datetime) -> int:
     return restored.doubt_what_waited(made_at)
 
 
-def place(folder: Path, about: dict[str, Any], move_aside: Callable[[Path], None]) -> None:
+def place(folder: Path, content: Content, move_aside: Callable[[Path], None]) -> None:
     """Put the unpacked database in place. Raises Failed where PostgreSQL does not take it, and leaves all as it was."""
     if connection.vendor == "sqlite":
         return _place_file(folder / SQLITE_MEMBER, move_aside)
     try:
-        _load(folder / TABLE_MEMBERS, about)
+        _load(folder / TABLE_MEMBERS, content)
     except DatabaseError as error:
         reason = str(error).strip().splitlines()[0]
         raise Failed(f"PostgreSQL did not take the data: {reason}. The database is as it was.") from None
@@ -131,23 +141,23 @@ def _place_file(staged: Path, move_aside: Callable[[Path], None]) -> None:
 
 
 @transaction.atomic
-def _load(folder: Path, about: dict[str, Any]) -> None:
+def _load(folder: Path, content: Content) -> None:
     """Make the tables as they were, and fill them."""
-    names = [table["name"] for table in about["tables"]]
+    names = [table.name for table in content.tables]
     with connection.cursor() as cursor:
         if old := our_tables(cursor):
             cursor.execute(f"DROP TABLE {', '.join(map(quoted, old))} CASCADE")
-        migration.migrate_to(map(tuple, about["migrations"]))
+        migration.migrate_to(content.migrations)
         cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")  # so that nothing hinders emptying the tables
         cursor.execute(f"TRUNCATE {', '.join(map(quoted, names))}")
         cursor.execute("SET CONSTRAINTS ALL DEFERRED")  # tables come in any order
-        for table in about["tables"]:
-            _fill(cursor, table, folder / table["name"])
+        for table in content.tables:
+            _fill(cursor, table, folder / table.name)
         _go_on_counting(cursor, names)
 
 
-def _fill(cursor: Any, table: dict[str, Any], path: Path) -> None:
-    into = f"COPY {quoted(table['name'])} ({column_list(table['columns'])}) FROM STDIN"
+def _fill(cursor: Any, table: Table, path: Path) -> None:
+    into = f"COPY {quoted(table.name)} ({column_list(table.columns)}) FROM STDIN"
     with path.open("rb") as file, cursor.copy(into) as copy:
         while part := file.read(BLOCK):
             copy.write(part)

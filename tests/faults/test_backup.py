@@ -279,6 +279,11 @@ def test_it_goes_through_a_pipe(small: Installation, elsewhere: Installation, tm
     elsewhere.has_everything()
 
 
+def test_a_backup_of_nothing_is_refused(elsewhere: Installation, tmp_path: Path):
+    assert "nothing to back up yet" in refused(elsewhere, "backup", str(tmp_path / "backup.tar"))
+    assert not (tmp_path / "backup.tar").exists()
+
+
 @pytest.mark.parametrize("where", [0.0, 0.5, 0.9999])
 def test_a_damaged_backup_changes_nothing(elsewhere: Installation, backup: Path, tmp_path: Path, where: float):
     data = bytearray(backup.read_bytes())
@@ -454,7 +459,12 @@ def test_a_restore_killed_while_it_puts_things_in_place_can_be_run_again(elsewhe
         if (elsewhere.data / "restore_unfinished").exists():
             half += 1
             if half in {1, 5}:
-                assert "is not finished" in elsewhere.attempt("run", "worker").stderr
+                for words in (
+                    ["run", "worker"],
+                    ["prune", "--yes"],
+                    ["backup", str(elsewhere.data.parent / "mix.tar")],
+                ):
+                    assert "is not finished" in elsewhere.attempt(*words).stderr
     assert half > 6, "each step was the last thing that happened once"
     elsewhere.has_everything()
     kept = {path.name for path in elsewhere.data.glob("replaced-*/files/*/*")}

@@ -1,11 +1,13 @@
 """A second start looks, finds nothing to do, and does nothing."""
 
 import pytest
-from django.db import connection
+from django.core.exceptions import ImproperlyConfigured
+from django.db import connection, connections
 from django.db.migrations.recorder import MigrationRecorder
 
 from dashboard import local_account, preparation
 from deployments.models import Cluster, HostingAccount, RegistryInfo
+from mms.locks import locked
 from mms.models import Token
 
 pytestmark = pytest.mark.django_db
@@ -48,6 +50,40 @@ def test_what_killed_processes_left_behind_is_removed(settings, tmp_path):
     (tmp_path / "build" / "layer").mkdir(parents=True)
     preparation.clear_temporary_files()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_snapshot_of_a_backup_that_runs_stays(settings, tmp_path):
+    settings.TMP_DIR = tmp_path
+    for name in ("backup-1.sqlite3", "upload-1"):
+        (tmp_path / name).touch()
+    with locked(settings.RUN_DIR / "backup.lock"):
+        preparation.clear_temporary_files()
+    assert [path.name for path in tmp_path.iterdir()] == ["backup-1.sqlite3"]
+    preparation.clear_temporary_files()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_start_notes_its_database_and_others_are_refused_from_then_on(settings, tmp_path, monkeypatch):
+    settings.DATA_DIR, settings.FILES_URLS_PATH = tmp_path, tmp_path / "files_urls"
+    preparation.refuse_another_database()  # nothing is noted yet
+    preparation.prepare(serves_pages=False)
+    assert (tmp_path / "database").stat().st_mode & 0o777 == 0o600
+    preparation.refuse_another_database()
+    about = {"HOST": "db.example", "PORT": "", "NAME": "models", "USER": "ann", "PASSWORD": "hidden"}
+    for name, value in about.items():
+        monkeypatch.setitem(connection.settings_dict, name, value)
+    monkeypatch.setattr(connections["default"], "vendor", "postgresql")
+    with pytest.raises(ImproperlyConfigured, match=r"works with SQLite .* would ask PostgreSQL db.example:5432/models"):
+        preparation.refuse_another_database()
+    preparation.note_database()
+    assert (tmp_path / "database").read_text() == "PostgreSQL db.example:5432/models\n"
+
+
+def test_a_database_in_the_data_folder_moves_with_it(settings, tmp_path, monkeypatch):
+    for place in (tmp_path / "here", tmp_path / "there"):
+        settings.DATA_DIR = place
+        monkeypatch.setitem(connection.settings_dict, "NAME", str(place / "db.sqlite3"))
+        assert preparation._database() == "SQLite db.sqlite3"
 
 
 def test_the_account_local_is_complete():

@@ -18,6 +18,7 @@ from django.core.management import CommandError, call_command
 
 from dashboard import files, prune
 from deployments.models import Asset, Manifest
+from mms import builds
 from mms import models as mms
 from mms import prune as mms_prune
 from mms.engines.program import Program
@@ -171,15 +172,21 @@ def test_an_upload_that_a_form_asked_for_since_it_was_found_unused_stays() -> No
 
 def test_old_temporary_files_go_and_young_ones_stay(settings: Any) -> None:
     folder: Path = settings.TMP_DIR
-    for name in ("upload-old", "upload-young"):
-        (folder / name).write_bytes(b"half")
-    for name in ("build-old", "build-young"):
+    for kind in ("upload", "backup"):
+        (folder / f"{kind}-old").write_bytes(b"half")
+        (folder / f"{kind}-young").write_bytes(b"half")
+    for name in ("build-old", "build-young", "restore-old", "restore-young"):
         (folder / name).mkdir()
         (folder / name / "layer").write_bytes(b"half")
-    for name in ("upload-old", "build-old"):
-        age(folder / name)
-    assert counts(prune.free()) == {TEMPORARY: 2}
-    assert sorted(path.name for path in folder.iterdir()) == ["build-young", "upload-young"]
+    for path in folder.glob("*-old"):
+        age(path)
+    assert counts(prune.free()) == {TEMPORARY: 4}
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "backup-young",
+        "build-young",
+        "restore-young",
+        "upload-young",
+    ]
 
 
 def test_an_upload_that_ends_while_it_is_looked_at_is_no_trouble(settings: Any) -> None:
@@ -341,6 +348,25 @@ def test_nothing_is_taken_from_the_store_while_a_build_runs(builder: Builder) ->
     assert counts(prune.free())[garbage.BLOBS] == 4
 
 
+def test_a_start_waits_for_who_is_alone_in_the_store_or_leaves_that_to_the_next(
+    builder: Builder, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(settings.MMS_DIR)
+    store.prepare()
+    monkeypatch.setattr(builds, "PATIENCE", 0.2)
+    with store.alone():
+        builds.tidy()
+    assert not (store.root / "boot").exists(), "trees of before a reboot are dropped by who is alone"
+    monkeypatch.setattr(builds, "PATIENCE", 20.0)
+    with store.alone():
+        start = threading.Thread(target=builds.tidy)
+        start.start()
+        start.join(0.5)
+        assert start.is_alive()
+    start.join(20)
+    assert (store.root / "boot").exists()
+
+
 def test_a_build_holds_the_store_for_its_whole_life(builder: Builder) -> None:
     def slowly(request: Any) -> None:
         time.sleep(3)
@@ -432,6 +458,34 @@ def test_nothing_is_freed_while_a_backup_reads_it(settings: Any) -> None:
     with locked(settings.RUN_DIR / "backup.lock"), pytest.raises(CommandError, match="backup is being made"):
         call_command("prune", yes=True)
     assert path.exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "says"),
+    [
+        ("restore_unfinished", "manage.py restore my.tar", "is not finished.*restore my.tar"),
+        ("database", "PostgreSQL db.example:5432/models", "works with PostgreSQL db.example:5432/models"),
+    ],
+)
+def test_nothing_is_freed_where_the_database_is_not_that_of_the_files(
+    settings: Any, tmp_path: Path, name: str, text: str, says: str
+) -> None:
+    settings.DATA_DIR = tmp_path
+    file = old_upload()
+    (tmp_path / name).write_text(text)
+    for words in ({"yes": True}, {"dry_run": True}):
+        with pytest.raises(CommandError, match=says):
+            call_command("prune", **words)
+    assert is_there(file)
+
+
+def test_what_cannot_be_deleted_is_told_in_a_sentence(settings: Any) -> None:
+    file = old_upload()
+    (settings.FILES_DIR / ".lock").unlink()
+    (settings.FILES_DIR / ".lock").mkdir()
+    with pytest.raises(CommandError, match=r"Not all was freed.*\.lock cannot be read or written"):
+        call_command("prune", yes=True)
+    assert is_there(file)
 
 
 def test_it_asks_on_a_terminal_and_does_nothing_without_one(tmp_path: Path) -> None:

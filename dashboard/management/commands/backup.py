@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError
 from django.template.defaultfilters import filesizeformat
 
@@ -38,7 +39,7 @@ class Command(BaseCommand):
             with target as output:
                 size = back_up(output, self._say, with_database=not files_only)
                 output.flush()
-        except Failed as error:
+        except (Failed, ImproperlyConfigured) as error:
             raise CommandError(str(error)) from None
         except OSError as error:
             raise CommandError(in_words(error)) from None

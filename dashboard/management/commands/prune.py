@@ -4,11 +4,13 @@ import sys
 from argparse import ArgumentParser
 from typing import Any
 
+from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError
 from django.db import DatabaseError
 from django.template.defaultfilters import filesizeformat
 
 from dashboard import prune
+from dashboard.backup import in_words
 from dashboard.prune import Part
 
 
@@ -25,7 +27,13 @@ class Command(BaseCommand):
             if yes or (self._shown_some() and not dry_run and self._agreed()):
                 self._show("Freed", prune.free())
         except prune.BackupRuns:
-            raise CommandError("Nothing was freed, for a backup is being made: try again when it is over.") from None
+            raise CommandError(
+                "Nothing was freed, for a backup is being made or put in place: try again when it is over."
+            ) from None
+        except ImproperlyConfigured as error:
+            raise CommandError(f"Nothing was freed. {error}") from None
+        except OSError as error:
+            raise CommandError(f"Not all was freed; the rest is for the next time. {in_words(error)}") from None
         except DatabaseError as error:
             raise CommandError(
                 f"Nothing was freed, for the database does not say what is used: {str(error).strip()}"
