@@ -23,7 +23,7 @@ from django.utils import timezone
 
 from dashboard.backup_archive import NAME, Writer
 from dashboard.backup_database import Snapshot, is_empty, snapshot
-from dashboard.preparation import refuse_another_database, refuse_half_a_restore
+from dashboard.data_folder import refuse_another_database, refuse_half_a_restore
 from mms.locks import locked
 
 ABOUT, KEY, FALLBACKS, URLS = "about.json", "secret_key", "secret_key_fallbacks", "files_urls"

@@ -19,7 +19,7 @@ from django.db.models import CharField, JSONField, TextField
 from django.db.models.functions import Cast
 
 from dashboard import backup_database, files, restore
-from dashboard.preparation import refuse_another_database, refuse_half_a_restore
+from dashboard.data_folder import refuse_another_database, refuse_half_a_restore
 from mms import prune as mms_prune
 from mms.images.garbage import Space, Unused, is_older
 from mms.locks import locked

@@ -1,7 +1,8 @@
 """Putting a backup in place: `manage.py restore`.
 
 Everything is unpacked beside the data and compared with its checksums before anything is changed; then it is renamed
-into place, which takes no time. A restore that fails changes nothing, and one that is killed can be run again.
+into place, which takes no time. A restore that fails before that changes nothing, and one that is killed, or fails for
+want of room at that, can be run again.
 """
 
 import json
@@ -23,7 +24,7 @@ from dashboard import restore_database as database
 from dashboard.backup import ABOUT, FALLBACKS, KEY, URLS, Failed, files_stay, whole_file, write
 from dashboard.backup_archive import Damaged, Reader
 from dashboard.backup_database import Table
-from dashboard.preparation import unfinished_restore
+from dashboard.data_folder import unfinished_restore
 from mms.locks import locked
 
 PREFIX = "restore-"  # of the folder that a backup is unpacked in

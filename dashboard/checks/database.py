@@ -8,7 +8,7 @@ from pathlib import Path
 
 from django.db import Error, OperationalError, connection, transaction
 
-from dashboard import migration, preparation
+from dashboard import data_folder, migration
 from dashboard.checks import mounts
 from dashboard.checks.finding import Asked, Finding, failed, many, milliseconds, ok, warning
 
@@ -43,7 +43,7 @@ def check(asked: Asked) -> Iterator[Finding]:
 
 def _half_restored() -> Iterator[Finding]:
     with suppress(FileNotFoundError):
-        again = preparation.unfinished_restore().read_text().strip() or "manage.py restore FILE"
+        again = data_folder.unfinished_restore().read_text().strip() or "manage.py restore FILE"
         says = "A restore is not finished: database and files may not belong together, and the site does not start."
         yield failed(PART, says, f"If none is running just now, run the same command again: `{again}`.")
 

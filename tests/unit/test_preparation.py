@@ -5,7 +5,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import connection, connections
 from django.db.migrations.recorder import MigrationRecorder
 
-from dashboard import local_account, preparation
+from dashboard import data_folder, local_account, preparation
 from deployments.models import Cluster, HostingAccount, RegistryInfo
 from mms.locks import locked
 from mms.models import Token
@@ -65,17 +65,17 @@ def test_the_snapshot_of_a_backup_that_runs_stays(settings, tmp_path):
 
 def test_a_start_notes_its_database_and_others_are_refused_from_then_on(settings, tmp_path, monkeypatch):
     settings.DATA_DIR, settings.FILES_URLS_PATH = tmp_path, tmp_path / "files_urls"
-    preparation.refuse_another_database()  # nothing is noted yet
+    data_folder.refuse_another_database()  # nothing is noted yet
     preparation.prepare(serves_pages=False)
     assert (tmp_path / "database").stat().st_mode & 0o777 == 0o600
-    preparation.refuse_another_database()
+    data_folder.refuse_another_database()
     about = {"HOST": "db.example", "PORT": "", "NAME": "models", "USER": "ann", "PASSWORD": "hidden"}
     for name, value in about.items():
         monkeypatch.setitem(connection.settings_dict, name, value)
     monkeypatch.setattr(connections["default"], "vendor", "postgresql")
     with pytest.raises(ImproperlyConfigured, match=r"works with SQLite .* would ask PostgreSQL db.example:5432/models"):
-        preparation.refuse_another_database()
-    preparation.note_database()
+        data_folder.refuse_another_database()
+    data_folder.note_database()
     assert (tmp_path / "database").read_text() == "PostgreSQL db.example:5432/models\n"
 
 
@@ -83,7 +83,7 @@ def test_a_database_in_the_data_folder_moves_with_it(settings, tmp_path, monkeyp
     for place in (tmp_path / "here", tmp_path / "there"):
         settings.DATA_DIR = place
         monkeypatch.setitem(connection.settings_dict, "NAME", str(place / "db.sqlite3"))
-        assert preparation._database() == "SQLite db.sqlite3"
+        assert data_folder._database() == "SQLite db.sqlite3"
 
 
 def test_the_account_local_is_complete():
