@@ -74,7 +74,7 @@ class Beat:
 
 @pytest.mark.slow
 def test_a_deaf_worker_listens_again_without_being_restarted(
-    live_redis: redis.Redis, worker: "subprocess.Popen[bytes]"
+    live_redis: redis.Redis, worker: "subprocess.Popen[bytes]", record: dict[str, object]
 ) -> None:
     beat, began = Beat(live_redis), time.time()
     beat.until(lambda: beat.worked_since(began), 30)
@@ -82,16 +82,18 @@ def test_a_deaf_worker_listens_again_without_being_restarted(
     time.sleep(4)  # what it had taken before is done
     deaf_at = time.time()
     took = beat.until(lambda: beat.worked_since(deaf_at), 60)
+    record["seconds until it listened again"] = round(took + 4, 1)
     assert took > DEAF / 2, "it was not deaf at all"
     assert worker.poll() is None
 
 
 @pytest.mark.slow
 def test_a_worker_that_stays_deaf_ends_so_that_another_can_take_its_place(
-    live_redis: redis.Redis, worker: "subprocess.Popen[bytes]"
+    live_redis: redis.Redis, worker: "subprocess.Popen[bytes]", record: dict[str, object]
 ) -> None:
     beat, began = Beat(live_redis), time.time()
     beat.until(lambda: beat.worked_since(began), 30)
     current_app.send_task("tests.deafen_for_good")
-    beat.until(lambda: worker.poll() is not None, HOPELESS + 30)
+    took = beat.until(lambda: worker.poll() is not None, HOPELESS + 30)
+    record["seconds until it had ended"] = round(took, 1)
     assert worker.returncode == 1
