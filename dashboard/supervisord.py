@@ -5,6 +5,7 @@ small, for it lives as long as the site.
 """
 
 import ctypes
+import os
 import signal
 import sys
 from contextlib import suppress
@@ -14,6 +15,7 @@ from supervisor import loggers, supervisord
 from supervisor.options import ServerOptions
 
 PR_SET_PDEATHSIG = 1
+SUPERVISOR = os.getpid()
 libc = ctypes.CDLL(None)  # loaded here, for nothing may be loaded between fork and exec
 
 
@@ -28,8 +30,11 @@ class Options(ServerOptions):
     def setpgrp(self) -> None:
         """Called in every child between fork and exec: it gets SIGTERM should supervisord itself be killed."""
         super().setpgrp()
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # supervisord's own would only note it, and exec forget that
         if sys.platform == "linux":
             libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != SUPERVISOR:  # it was killed before the line above
+            os._exit(1)
 
 
 def keep_quiet(handler: loggers.Handler) -> None:

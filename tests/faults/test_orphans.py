@@ -1,0 +1,48 @@
+"""A supervisor that is killed just when it starts a program again leaves no orphan: it would hold data and ports."""
+
+import random
+import signal
+import subprocess
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+import pytest
+
+from dashboard import supervision
+from tests.site import wait_until
+
+PROGRAMS = 6
+CONFIG = "[supervisord]\nnodaemon=true\nsilent=true\nlogfile={here}/log\npidfile={here}/pid\nchildlogdir={here}\n"
+PROGRAM = "[program:p{number}]\ncommand=/bin/sleep 60\nstartsecs=0\nautorestart=true\n"
+
+
+def children(supervisor: subprocess.Popen[bytes], here: Path) -> list[psutil.Process]:
+    """The processes that work in this folder, but the supervisor."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if process.pid != supervisor.pid and process.cwd() == str(here):
+                found.append(process)
+    return found
+
+
+@pytest.mark.slow
+def test_no_child_outlives_a_supervisor_that_is_killed_while_it_starts_one(
+    tmp_path: Path, record: dict[str, object]
+) -> None:
+    chance, config = random.Random(3), tmp_path / "supervisord.conf"
+    programs = "".join(PROGRAM.format(number=number) for number in range(PROGRAMS))
+    config.write_text(CONFIG.format(here=tmp_path) + programs)
+    for _ in range(20):
+        supervisor = subprocess.Popen(supervision.command(config), cwd=tmp_path, stdout=subprocess.DEVNULL)
+        wait_until(lambda this=supervisor: len(children(this, tmp_path)) == PROGRAMS, 20, "all programs", every=0.02)
+        for child in children(supervisor, tmp_path):
+            with suppress(psutil.Error):
+                child.send_signal(signal.SIGKILL)  # supervisord starts them again at once
+        time.sleep(chance.uniform(0, 0.03))
+        supervisor.kill()
+        supervisor.wait(10)
+        wait_until(lambda this=supervisor: not children(this, tmp_path), 5, "the end of its children")
+    record["supervisors killed"] = 20
