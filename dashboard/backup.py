@@ -225,6 +225,16 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+@contextmanager
+def for_the_owner_alone() -> Iterator[None]:
+    """What is made meanwhile nobody else may read."""
+    before = os.umask(0o077)
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
 def in_words(error: OSError) -> str:
     """What stopped a backup or a restore, for people."""
     if error.errno in NO_ROOM:

@@ -29,6 +29,14 @@ def lock() -> AbstractContextManager[bool]:
     return locked(settings.RUN_DIR / "routes.lock")
 
 
+def clear_unfinished() -> None:
+    """Remove what a killed writer left. Writers hold the lock, so theirs is not among these."""
+    if any(directory().glob(".*.new")):
+        with lock():
+            for path in directory().glob(".*.new"):
+                path.unlink(missing_ok=True)
+
+
 def publish_route(service: Service) -> None:
     """Write the route that the database describes; withdraw it where there should be none. Call it after a commit."""
     with lock():

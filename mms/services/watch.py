@@ -34,6 +34,7 @@ def watch() -> None:
 
 
 def _look(engine: ProcessEngine) -> None:
+    route.clear_unfinished()
     _look_at_active(engine)  # first: it mends the route of a switch whose worker was killed before it wrote that
     for service in Service.objects.filter(revisions__state="draining").distinct():
         stop_drained(engine, service)

@@ -1,6 +1,5 @@
 """`manage.py backup FILE`: everything worth keeping in one file, while the site works."""
 
-import os
 import sys
 import time
 from argparse import ArgumentParser
@@ -13,7 +12,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError
 from django.template.defaultfilters import filesizeformat
 
-from dashboard.backup import WARNING, Failed, Held, back_up, in_words, whole_file
+from dashboard.backup import WARNING, Failed, Held, back_up, for_the_owner_alone, in_words, whole_file
 
 HALVES = {"dashboard": "the dashboard's uploads", "mms": "images, builds and services of the bundled MMS"}
 
@@ -31,12 +30,11 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, file: str, force: bool, files_only: bool, **options: Any) -> None:
         started = time.monotonic()
-        os.umask(0o077)  # for the owner alone, whatever is made here
         if file == "-" and sys.stdout.isatty():
             raise CommandError("A backup is no text for a terminal: send it to a file or a pipe.")
         target = nullcontext(sys.stdout.buffer) if file == "-" else whole_file(Path(file), force)
         try:
-            with target as output:
+            with for_the_owner_alone(), target as output:
                 size = back_up(output, self._say, with_database=not files_only)
                 output.flush()
         except (Failed, ImproperlyConfigured) as error:

@@ -11,7 +11,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 from django.db import DatabaseError
 
-from dashboard.backup import Failed, in_words
+from dashboard.backup import Failed, for_the_owner_alone, in_words
 from dashboard.backup_archive import Damaged
 from dashboard.restore import Done, restore
 
@@ -26,9 +26,11 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, file: str, replace: bool, **options: Any) -> None:
         started = time.monotonic()
-        os.umask(0o077)  # for the owner alone, whatever is made here
         try:
-            with nullcontext(sys.stdin.buffer) if file == "-" else Path(file).open("rb") as source:
+            with (
+                for_the_owner_alone(),
+                nullcontext(sys.stdin.buffer) if file == "-" else Path(file).open("rb") as source,
+            ):
                 done = restore(source, file, replace)
         except Failed as error:
             raise CommandError(str(error)) from None
