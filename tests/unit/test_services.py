@@ -369,6 +369,14 @@ def test_the_watch_adds_what_is_missing_and_writes_a_lost_route(account: Account
     wait_until(lambda: healthy(service, 1))
 
 
+def test_the_watch_clears_a_route_that_a_killed_writer_left_half_written(account: Account) -> None:
+    directory().mkdir(parents=True, exist_ok=True)
+    half = directory() / ".q97jslfg.new"
+    half.write_text("{")
+    services.watch()
+    assert not half.exists()
+
+
 def test_the_watch_stops_what_belongs_to_nobody(account: Account) -> None:
     service = make_service(account)
     roll_out(service)
