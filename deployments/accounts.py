@@ -6,6 +6,7 @@ from django.db.models import Q
 from django.utils import timezone
 
 from deployments import errors, live, volatile
+from deployments.changes import write
 from deployments.client import MMSClient
 from deployments.models import HostingAccount, Service
 from deployments.schedule import LONGEST_RETRY_AFTER, SHORTEST_PAUSE, pause
@@ -44,7 +45,7 @@ def note_answer(account: HostingAccount, client: MMSClient) -> None:
     A pause that another thread was asked for meanwhile goes on: the call was under way before.
     """
     note_reached(account, client)
-    if account.error or account.token_refused:
+    if account.troubled:
         rested = Q(not_before=None) | Q(not_before__lte=client.called_at)
         _write(account, rested, error="", error_at=None, not_before=None, token_refused=False)
         live.publish_account(account.pk)
@@ -53,8 +54,8 @@ def note_answer(account: HostingAccount, client: MMSClient) -> None:
 
 def note_reached(account: HostingAccount, client: MMSClient) -> None:
     """The server answered this one call, whatever may be wrong with it otherwise."""
-    now, troubled = timezone.now(), bool(account.error) or account.token_refused
-    news = troubled or account.idempotent != client.idempotent
+    now = timezone.now()
+    news = account.troubled or account.idempotent != client.idempotent
     if news or account.reached_at is None or now - account.reached_at > REACHED_AGAIN:
         _write(account, reached_at=now, idempotent=client.idempotent)
 
@@ -99,6 +100,4 @@ def tell_ages(account: HostingAccount) -> None:
 
 
 def _write(account: HostingAccount, when: Q | None = None, **fields: object) -> None:
-    if HostingAccount.objects.filter(when or Q(), pk=account.pk).update(**fields):
-        for name, value in fields.items():
-            setattr(account, name, value)
+    write(account, HostingAccount.objects.filter(when or Q(), pk=account.pk), **fields)

@@ -107,8 +107,8 @@ def _operation_badge(operation: Operation) -> Badge:
     if state == State.QUEUED:
         return _queued_badge(operation)
     stale_since, until = None, None
-    if (outdated := OUTDATED.get(state)) is not None:
-        stale_since, until = _news(_heard_of(operation), outdated)
+    if state in OUTDATED:
+        stale_since, until = _news(_heard_of(operation), OUTDATED[state])
     since, reason = operation.state_since, operation.error_message
     return Badge(key_of(operation), state.value, state.label, since, reason, stale_since, until)
 
@@ -143,14 +143,18 @@ def _resource_badge(row: Resource, operation: Operation | None) -> Badge:
     since = row.created_at or row.added_at
     if row.vanished_at:
         return Badge(key_of(row), "gone", "Gone", row.vanished_at, "The server no longer lists it.")
-    troubled = bool(row.account.error) or row.account.token_refused
-    stale_since, until = _news(row.seen_at, TROUBLED if troubled else OUTDATED.get(noun, OUTDATED_LIST))
+    stale_since, until = _news(row.seen_at, outdated(row.account, noun))
     if not isinstance(row, Service):
         return Badge(key_of(row), "available", AVAILABLE[noun], since, "", stale_since, until)
     state, label = _service_state(row)
     failed = operation is not None and operation.state == State.FAILED
     last = f"{operation.get_kind_display()} failed: {operation.error_message}" if operation and failed else ""
     return Badge(key_of(row), state, label, row.updated_at or since, row.health_detail or last, stale_since, until)
+
+
+def outdated(account: HostingAccount, noun: str) -> timedelta:
+    """How old the last news of the account's rows of this noun may be; older news is called stale."""
+    return TROUBLED if account.troubled else OUTDATED.get(noun, OUTDATED_LIST)
 
 
 def _service_state(service: Service) -> tuple[str, str]:
@@ -161,9 +165,9 @@ def _service_state(service: Service) -> tuple[str, str]:
     return (known.value, State(known.value).label) if known else ("unknown", service.state or "Not reported")
 
 
-def _news(heard: datetime | None, outdated: timedelta) -> tuple[datetime | None, datetime | None]:
+def _news(heard: datetime | None, lasting: timedelta) -> tuple[datetime | None, datetime | None]:
     """Since when the news is stale (None: it is not), and until when that is so."""
     if heard is None:
         return None, None
     now = timezone.now()
-    return (heard, now + AGAIN) if now - heard > outdated else (None, heard + outdated)
+    return (heard, now + AGAIN) if now - heard > lasting else (None, heard + lasting)

@@ -1,4 +1,4 @@
-"""The one way an operation changes its state: by conditional UPDATE, so that of two workers one wins."""
+"""Rows change by conditional UPDATE, so that of two workers one wins; `change` is how an operation gets its state."""
 
 import logging
 import time
@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from django.db import OperationalError, close_old_connections, transaction
+from django.db.models import Model, QuerySet
 from django.utils import timezone
 
 from deployments import live
@@ -41,16 +42,23 @@ def change(operation: Operation, state: State, *, expected: Iterable[State] = OP
     if state in TERMINAL:
         fields |= {"finished_at": now, "next_poll_at": None, "cancel_requested": False}
     same = Operation.objects.filter(pk=operation.pk, sent_at=operation.sent_at)
-    if not same.filter(state__in=BEFORE[state] & frozenset(expected)).update(**fields):
+    if not write(operation, same.filter(state__in=BEFORE[state] & frozenset(expected)), **fields):
         return False
-    for name, value in fields.items():
-        setattr(operation, name, value)
     transaction.on_commit(lambda: _publish(operation, state), robust=True)  # it is true, told or not
     return True
 
 
-def insist(write: Callable[..., None], *args: Any) -> None:
-    """Run `write(*args)`, which puts down what a server said and may never say again, until the database takes it.
+def write(row: Model, where: QuerySet[Any], **fields: Any) -> bool:
+    """Write the fields in the database if the row is still found by `where`; whether it was. `row` has them then."""
+    if not where.update(**fields):
+        return False
+    for name, value in fields.items():
+        setattr(row, name, value)
+    return True
+
+
+def insist(put_down: Callable[..., None], *args: Any) -> None:
+    """Run `put_down(*args)`, which puts down what a server said and may never say again, until the database takes it.
 
     One that is locked, full or out of reach has INSIST seconds to recover. Raises OperationalError then: what was sent
     is in doubt, as if this process had died.
@@ -58,7 +66,7 @@ def insist(write: Callable[..., None], *args: Any) -> None:
     until = time.monotonic() + INSIST
     while True:
         try:
-            return write(*args)
+            return put_down(*args)
         except OperationalError as error:
             if time.monotonic() > until:
                 raise

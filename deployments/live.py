@@ -12,7 +12,6 @@ from datetime import datetime
 from typing import Any
 
 import redis
-from redis.client import Pipeline
 
 from deployments import volatile
 from deployments.badges import Badge, Row, badge_of, badges_of, key_of, keys_of
@@ -79,12 +78,22 @@ def publish(rows: Sequence[Row], *refresh: str) -> None:
         _encode(row.account_id, badge, [key_of(row), *refresh])
         for row, badge in zip(rows, badges_of(rows), strict=True)
     ]
+    _send(entries, kept=entries)
+
+
+def publish_account(account_id: int) -> None:
+    """Tell the pages that the account's server is in trouble, or is so no more; no row has changed."""
+    _send([{"account": str(account_id), "refresh": '["account"]'}])
+
+
+def _send(entries: list[dict[Any, Any]], *, kept: Sequence[dict[Any, Any]] = ()) -> None:
+    """Announce them, after the word that earlier ones were lost; those in `kept` are their row's current state, too."""
 
     def write(connection: redis.Redis) -> bool:
         pipe = connection.pipeline(transaction=False)
         for fields in [{"account": "0"}, *entries] if _missed.is_set() else entries:
-            _announce(pipe, fields)
-        for fields in entries:
+            pipe.xadd(STREAM, fields, maxlen=STREAM_LENGTH, approximate=True)
+        for fields in kept:
             name = f"live:{fields['key'].replace('-', ':', 1)}"
             pipe.hset(name, mapping=fields)
             pipe.expire(name, HASH_LIFE)
@@ -94,13 +103,6 @@ def publish(rows: Sequence[Row], *refresh: str) -> None:
     if volatile.attempt(write, fallback=False):
         _missed.clear()
     else:
-        _missed.set()
-
-
-def publish_account(account_id: int) -> None:
-    """Tell the pages that the account's server is in trouble, or is so no more."""
-    entry: dict[Any, Any] = {"account": str(account_id), "refresh": '["account"]'}
-    if not volatile.attempt(lambda link: link.xadd(STREAM, entry, maxlen=STREAM_LENGTH), fallback=None):
         _missed.set()
 
 
@@ -147,10 +149,6 @@ def _encode(account_id: int, badge: Badge, refresh: list[str]) -> dict[Any, Any]
         "until": badge.until.isoformat() if badge.until else "",
         "refresh": json.dumps(refresh),
     }
-
-
-def _announce(pipe: Pipeline, fields: dict[Any, Any]) -> None:
-    pipe.xadd(STREAM, fields, maxlen=STREAM_LENGTH, approximate=True)
 
 
 # --- who looks at what --------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from django.utils import timezone
 
 from deployments import errors, keys, links, live, queue, upsert, volatile
 from deployments.accounts import callable_now, client_for, note_answer, note_reached, note_trouble, tell_ages
-from deployments.badges import NOUN, OUTDATED, TROUBLED
+from deployments.badges import NOUN, outdated
 from deployments.client import Listing, MMSClient
 from deployments.dispatch import CALLS, most_calls
 from deployments.live import INTEREST_LIFE, MOST_BADGES
@@ -99,8 +99,8 @@ def refresh(account_id: int, nouns: Iterable[type[Any]]) -> None:
 
 def _services_are_stale(account: HostingAccount) -> bool:
     """Whether pages show the account's services as old news."""
-    outdated = TROUBLED if account.error or account.token_refused else OUTDATED["service"]
-    return account.services_seen_at is not None and timezone.now() - account.services_seen_at > outdated
+    seen = account.services_seen_at
+    return seen is not None and timezone.now() - seen > outdated(account, NOUN[Service])
 
 
 def _read_lists(

@@ -9,11 +9,12 @@ from collections.abc import Callable
 from typing import Any
 
 from django.db import transaction
+from django.db.models import QuerySet
 from django.utils import timezone
 
 from deployments import errors, keys, live, logs, rows, wire
 from deployments.accounts import note_answer, note_trouble
-from deployments.changes import change, insist
+from deployments.changes import change, insist, write
 from deployments.client import Accepted, MMSClient
 from deployments.matching import request_of, secrets_of
 from deployments.models import Operation
@@ -110,7 +111,7 @@ def poll(operation: Operation, client: MMSClient) -> None:
     """Ask how an accepted operation goes, unless another worker does just now."""
     now = timezone.now()
     age = seconds(now - (operation.accepted_at or operation.requested_at))
-    mine = Operation.objects.filter(pk=operation.pk, state=operation.state, next_poll_at=operation.next_poll_at)
+    mine = _still(operation).filter(next_poll_at=operation.next_poll_at)
     if not mine.update(next_poll_at=now + LEASE, checked_at=now):
         return
     try:
@@ -164,9 +165,7 @@ def _note(operation: Operation, code: str, message: str) -> None:
     """Tell people something about an operation that goes on (one of NOTES), or, with "", that it is over."""
     if (operation.error_code, operation.error_message) == (code, message):
         return
-    still = Operation.objects.filter(pk=operation.pk, state=operation.state)
-    if still.update(error_code=code, error_message=message):
-        operation.error_code, operation.error_message = code, message
+    if write(operation, _still(operation), error_code=code, error_message=message):
         live.publish_operation(operation)
 
 
@@ -235,7 +234,6 @@ def _cancel(operation: Operation, client: MMSClient) -> None:
 
     Raises MMSError where the server cannot be asked anything now.
     """
-    wish = Operation.objects.filter(pk=operation.pk, state=operation.state)
     answered: dict[str, Any] = {"cancel_requested": False}
     try:
         client.cancel_operation(operation.mms_operation_id)
@@ -245,6 +243,9 @@ def _cancel(operation: Operation, client: MMSClient) -> None:
         raise
     except errors.Rejected:
         answered["error_message"] = "The server does not cancel this operation; it goes on."
-    if wish.update(**answered):
-        for name, value in answered.items():
-            setattr(operation, name, value)
+    write(operation, _still(operation), **answered)
+
+
+def _still(operation: Operation) -> QuerySet[Operation]:
+    """The operation, while it is in the state that this worker has seen."""
+    return Operation.objects.filter(pk=operation.pk, state=operation.state)

@@ -38,6 +38,11 @@ class HostingAccount(models.Model):
     def __str__(self) -> str:
         return self.name
 
+    @property
+    def troubled(self) -> bool:
+        """Whether something is wrong with the server, or with our token there."""
+        return bool(self.error) or self.token_refused
+
     def replace_token(self, token: str) -> None:
         """Use another bearer token from now on; calls that waited for it go out again."""
         self.token, self.token_refused, self.error, self.error_at, self.not_before = token, False, "", None, None

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
@@ -49,23 +50,40 @@ def test_every_change_of_state_is_announced_and_kept(account: HostingAccount, li
     assert took < 0.2
 
 
+@contextmanager
+def without_redis(settings: Any) -> Iterator[None]:
+    there = settings.REDIS_URL
+    settings.REDIS_URL = "unix:///nowhere/redis.sock"
+    volatile.connection.cache_clear()
+    yield
+    settings.REDIS_URL = there
+    volatile.connection.cache_clear()
+    volatile.forget_outage()
+
+
 def test_what_could_not_be_announced_makes_everybody_fetch_anew(
     account: HostingAccount, live_redis: redis.Redis, settings: Any
 ) -> None:
     operation = register(account)
-    there = settings.REDIS_URL
-    settings.REDIS_URL = "unix:///nowhere/redis.sock"
-    volatile.connection.cache_clear()
-    change(operation, State.SENDING, sent_at=timezone.now())
-    settings.REDIS_URL = there
-    volatile.connection.cache_clear()
-    volatile.forget_outage()
+    with without_redis(settings):
+        change(operation, State.SENDING, sent_at=timezone.now())
     before = live.position()
     change(operation, State.FAILED)
     resync, event = events(live_redis, before)
     assert resync.badge is None
     assert event.badge is not None
     assert event.badge.state == "failed"
+
+
+def test_so_does_the_next_word_about_a_server(account: HostingAccount, live_redis: redis.Redis, settings: Any) -> None:
+    with without_redis(settings):
+        live.publish_account(account.pk)
+    before = live.position()
+    live.publish_account(account.pk)
+    live.publish_account(account.pk)
+    everybody, *told = events(live_redis, before)
+    assert everybody == live.LiveEvent(0, None, [])
+    assert told == [live.LiveEvent(account.pk, None, ["account"])] * 2
 
 
 def test_the_stream_has_a_bound(
