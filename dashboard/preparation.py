@@ -3,7 +3,6 @@
 Every step looks first, cheaply, whether there is anything to do: a second start must not take seconds.
 """
 
-import fcntl
 import hashlib
 import logging
 import shutil
@@ -92,28 +91,22 @@ def migration_lock() -> Iterator[None]:
             finally:
                 cursor.execute("SELECT pg_advisory_unlock(%s)", [MIGRATION_LOCK])
     else:
-        with _locked(Path(f"{connection.settings_dict['NAME']}.migrate")):
+        with locked(Path(f"{connection.settings_dict['NAME']}.migrate")):
             yield
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def clear_temporary_files() -> None:
     """Remove what killed processes left in TMP_DIR. Only for who knows that nothing of the site runs; a backup may."""
     left = list(settings.TMP_DIR.iterdir())
     snapshots = [path for path in left if path.name.startswith(backup_database.PREFIX)]
-    _remove_all(set(left).difference(snapshots))
+    remove(set(left).difference(snapshots))
     with locked(settings.RUN_DIR / "backup.lock", wait=False) as no_backup:
         if no_backup:
-            _remove_all(snapshots)
+            remove(snapshots)
 
 
-def _remove_all(paths: Iterable[Path]) -> None:
+def remove(paths: Iterable[Path]) -> None:
+    """Delete these files, links and whole folders, as far as that goes."""
     for path in paths:
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)
@@ -125,7 +118,7 @@ def collect_static() -> None:
     """Collect and compress the static files, unless none of them changed since the last time. One does it at a time."""
     state = _static_state()
     stamp = settings.STATIC_ROOT / ".collected"
-    with _locked(settings.RUN_DIR / "static.lock"):
+    with locked(settings.RUN_DIR / "static.lock"):
         if stamp.exists() and stamp.read_text() == state:
             return
         call_command("collectstatic", interactive=False, verbosity=0, clear=True)

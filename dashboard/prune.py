@@ -6,7 +6,6 @@ does not matter by which FILES_URL it was registered.
 """
 
 import re
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, suppress
@@ -20,6 +19,7 @@ from django.db.models.functions import Cast
 
 from dashboard import backup_database, files, restore
 from dashboard.data_folder import refuse_another_database, refuse_half_a_restore
+from dashboard.preparation import remove
 from mms import prune as mms_prune
 from mms.images.garbage import Space, Unused, is_older
 from mms.locks import locked
@@ -133,8 +133,5 @@ def _leftovers() -> list[Path]:
 
 
 def _remove_leftover(path: Path) -> bool:
-    if path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)
+    remove([path])
     return True

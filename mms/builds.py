@@ -74,8 +74,6 @@ def tidy() -> None:
         else:
             logger.warning("%s is in use by another process: the next start clears what was left there.", store.root)
     store.name_all({str(id): digest for id, digest in Image.objects.exclude(digest="").values_list("id", "digest")})
-    for unfinished in Path(settings.MMS_DIR, "routes").glob(".*.new"):
-        unfinished.unlink()
 
 
 @contextmanager

@@ -1,6 +1,9 @@
-"""Getting a large file onto the disk while it is written, so that there is little left to wait for at its end."""
+"""Getting a large file onto the disk while it is written, so that there is little left to wait for at its end; and
+whether the disk is full.
+"""
 
 import ctypes
+import errno
 import os
 import sys
 from pathlib import Path
@@ -23,6 +26,11 @@ def settle(path: Path) -> None:
     """Return once the whole file is on the disk."""
     with path.open("rb") as file:
         os.fsync(file.fileno())
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether the error says that there is no room left, on the disk or within its owner's quota."""
+    return getattr(error, "errno", None) in {errno.ENOSPC, errno.EDQUOT}
 
 
 def this_boot() -> str:

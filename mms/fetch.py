@@ -6,7 +6,6 @@ gets around it. For the same reason no proxy is used here: it would choose the a
 """
 
 import contextlib
-import errno
 import hashlib
 import http.client
 import ipaddress
@@ -20,6 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import SplitResult, quote, unquote, urljoin, urlsplit
+
+from mms import disk
 
 BLOCK = 1 << 18
 HOPS = 5
@@ -140,7 +141,7 @@ def _reading(url: SplitResult, deadline: float) -> Iterator[None]:
     try:
         yield
     except (OSError, http.client.HTTPException) as error:
-        if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:  # ours, not the server's
+        if disk.is_full(error):  # ours, not the server's
             raise
         if time.monotonic() >= deadline:
             raise FetchError(f"{where}: the download took too long and was stopped.") from error

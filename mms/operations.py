@@ -7,7 +7,6 @@ stays open for ever after a kill. All work is safe to begin again: images are st
 alone what runs already.
 """
 
-import errno
 import logging
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -19,7 +18,7 @@ from django.db import DatabaseError, transaction
 from django.utils import timezone
 from kombu.exceptions import OperationalError
 
-from mms import builds, claims, services
+from mms import builds, claims, disk, services
 from mms.engines.base import Refused, Unavailable
 from mms.models import OPEN, Image, Operation, Service, State
 
@@ -104,7 +103,7 @@ def _work(operation: Operation, claim: claims.Claim) -> dict[str, Any]:
     except DatabaseError:
         raise  # whoever takes the lease over begins again
     except Exception as unforeseen:
-        if getattr(unforeseen, "errno", None) in {errno.ENOSPC, errno.EDQUOT}:
+        if disk.is_full(unforeseen):
             return _failed("NoSpace", f"{unforeseen}. Make room on the disk of {settings.DATA_DIR}, then try again.")
         log.exception("Operation %s failed.", operation.id)
         return _failed("ServerError", f"The server failed ({type(unforeseen).__name__}). Its log says more.")

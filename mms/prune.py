@@ -64,7 +64,8 @@ def _keep() -> Keep:
     images = Image.objects.filter(~Q(digest="") | Q(operations__state__in=OPEN))
     live = Revision.objects.filter(Q(state__in=LIVE) | Q(operations__state__in=OPEN))
     running = set(live.values_list("image__digest", flat=True))
-    for program in _programs():
+    with_plan = (program for program in Program.noted(settings.RUN_DIR) if program.plan.exists())
+    for program in with_plan:  # it is deleted only when the process has ended, whatever the rows say
         of_program = Revision.objects.filter(service=UUID(program.service_id), number=program.number)
         running |= set(of_program.values_list("image__digest", flat=True))
     bases = {settings.MMS_BASE_IMAGE, *(runtime.base for runtime in runtimes.RUNTIMES.values())}
@@ -75,13 +76,6 @@ def _keep() -> Keep:
         bases={(text, runtimes.HOST_PLATFORM) for text in bases if text},
         before=time.time() - YOUNG,
     )
-
-
-def _programs() -> Iterator[Program]:
-    """Those that have a plan: it is deleted only when the process has ended, whatever the rows say."""
-    for path in (settings.RUN_DIR / "services").glob("*.json"):
-        if program := Program.named(settings.RUN_DIR, path.stem):
-            yield program
 
 
 @contextmanager

@@ -24,6 +24,7 @@ from mms.locks import locked
 from mms.models import OPEN, TERMINAL, Image, Operation, Revision, Service
 from mms.prune import trim_packages
 from mms.services import route
+from mms.services.rollout import LIVE
 
 log = logging.getLogger(__name__)
 EVERY = 3600  # seconds between two looks at everything
@@ -78,7 +79,7 @@ def _rows(before: datetime) -> Iterator[QuerySet[Any]]:
     yield over.filter(Exists(newer), operations=None)  # not the newest, for numbers go on from there
     recent = Operation.objects.filter(Q(state__in=OPEN) | Q(ended_at__gte=before))
     deleted = Service.objects.filter(deleted_at__lt=before).exclude(Exists(recent.filter(service=OuterRef("pk"))))
-    yield deleted.exclude(revisions__state__in=["starting", "active", "draining"])
+    yield deleted.exclude(revisions__state__in=LIVE)
     unbuilt = Image.objects.filter(digest="", created_at__lt=before, revisions=None, services=None)
     yield unbuilt.exclude(Exists(recent.filter(image=OuterRef("pk"))))
 
@@ -117,8 +118,7 @@ def _delete_routes() -> None:
     with route.lock():
         kept = {str(pk) for pk in Service.objects.filter(deleted_at=None).values_list("pk", flat=True)}
         for path in route.directory().glob("*"):
-            half_made = path.name.startswith(".")  # writers hold the lock, so theirs is not among these
-            if half_made or path.stem not in kept:
+            if path.stem not in kept:  # writers hold the lock, so what they write is not among these
                 path.unlink(missing_ok=True)
 
 

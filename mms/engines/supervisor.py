@@ -89,7 +89,7 @@ class Supervisor:
         return State(info["state"]) if info else None
 
     def names(self) -> set[str]:
-        return {info["name"] for info in self._call("getAllProcessInfo")}
+        return {info["name"] for info in self.programs()}
 
     def programs(self) -> list[dict[str, Any]]:
         """What `info` says, of every program."""

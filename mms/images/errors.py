@@ -5,6 +5,7 @@ import os
 import shutil
 from pathlib import Path
 
+from mms import disk
 from mms.fetch import FetchError
 from mms.images.placement import Clash
 from mms.images.registry import RegistryError
@@ -45,7 +46,7 @@ def explain(error: Exception, store: Path) -> BuildError:
 def no_room(error: BaseException | None) -> bool:
     """Whether a full disk is behind it, whoever met it: we, or uv, which says so in its own words."""
     while error is not None:
-        if getattr(error, "errno", None) in {errno.ENOSPC, errno.EDQUOT} or os.strerror(errno.ENOSPC) in str(error):
+        if disk.is_full(error) or os.strerror(errno.ENOSPC) in str(error):
             return True
         error = error.__cause__ or error.__context__
     return False
