@@ -4,8 +4,6 @@ import resource
 import time
 
 import pytest
-import redis
-from django.contrib.auth import get_user_model
 from django.test import Client
 
 from deployments import mirror, operations
@@ -14,24 +12,21 @@ from deployments.models import HostingAccount, Image, Operation, RegisteredModel
 from deployments.models.operation import State
 from tests.doubles import mms as faults
 from tests.doubles.mms import MMS, Json
-from tests.faults.verbs import VERBS, furnish
-from tests.unit.lifecycle import account_at, image_of, later, register, turn
+from tests.faults.verbs import VERBS, furnished
+from tests.unit.lifecycle import image_of, later, register, turn
+from tests.unit.workshop import sign_in_superuser
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
 @pytest.fixture
-def account(mms: MMS, live_redis: redis.Redis) -> HostingAccount:
-    account = account_at(mms.url)
-    furnish(account, mms)
-    return account
+def account(account: HostingAccount, mms: MMS) -> HostingAccount:
+    return furnished(account, mms)
 
 
 @pytest.fixture
 def browser() -> Client:
-    browser = Client()
-    browser.force_login(get_user_model().objects.create_superuser("ada"))
-    return browser
+    return sign_in_superuser()
 
 
 def refresh(account: HostingAccount) -> None:

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 import redis
-from django.contrib.auth import get_user_model
 from django.test import Client
 from django.utils import timezone
 from django.utils.html import escape
@@ -17,8 +16,9 @@ from deployments.models import HostingAccount, Image, Operation, Service
 from deployments.models.operation import State
 from tests.doubles import mms as faults
 from tests.doubles.mms import MMS, PlainDialect, Reply
-from tests.faults.verbs import VERBS, furnish
+from tests.faults.verbs import VERBS, furnished
 from tests.unit.lifecycle import account_at, later, register, turn
+from tests.unit.workshop import sign_in_superuser
 
 pytestmark = pytest.mark.django_db(transaction=True)
 ASYNCHRONOUS = [verb for verb in VERBS if verb.name in {"create_image", "create_service", "update_service"}]
@@ -26,17 +26,13 @@ DAY = 24 * 3600
 
 
 @pytest.fixture
-def account(mms: MMS, live_redis: redis.Redis) -> HostingAccount:
-    account = account_at(mms.url)
-    furnish(account, mms)
-    return account
+def account(account: HostingAccount, mms: MMS) -> HostingAccount:
+    return furnished(account, mms)
 
 
 @pytest.fixture
 def browser() -> Client:
-    browser = Client()
-    browser.force_login(get_user_model().objects.create_superuser("ada"))
-    return browser
+    return sign_in_superuser()
 
 
 def ask(account: HostingAccount, verb: str = "create_image") -> Operation:
@@ -296,8 +292,7 @@ def test_an_accepted_request_without_a_usable_id_is_looked_for(name: str, accoun
 
 def test_an_accepted_request_without_any_header_is_looked_for(live_redis: redis.Redis) -> None:
     with MMS(dialect=PlainDialect()) as mms:
-        account = account_at(mms.url)
-        furnish(account, mms)
+        account = furnished(account_at(mms.url), mms)
         mms.plan("POST", "services", faults.answer(lambda reply: Reply(202)))
         operation = ask(account, "create_service")
         assert operation.state == State.UNCERTAIN

@@ -10,7 +10,6 @@ from io import StringIO
 
 import pytest
 import redis
-from django.contrib.auth import get_user_model
 from django.core.management import call_command
 from django.test import Client
 from django.utils import timezone
@@ -23,9 +22,10 @@ from deployments.models import HostingAccount, Operation, Service
 from deployments.models.operation import State
 from tests.doubles import mms as faults
 from tests.doubles.mms import MMS, Reply
-from tests.faults.verbs import VERBS, furnish
+from tests.faults.verbs import VERBS, furnished
 from tests.site import wait_until
 from tests.unit.lifecycle import account_at, later, register, turn
+from tests.unit.workshop import sign_in_superuser
 
 pytestmark = pytest.mark.django_db(transaction=True)
 ELSEWHERE = MMS()
@@ -75,17 +75,13 @@ def mms() -> Iterator[MMS]:
 
 
 @pytest.fixture
-def account(mms: MMS, live_redis: redis.Redis) -> HostingAccount:
-    account = account_at(mms.url)
-    furnish(account, mms)
-    return account
+def account(account: HostingAccount, mms: MMS) -> HostingAccount:
+    return furnished(account, mms)
 
 
 @pytest.fixture
 def browser() -> Client:
-    browser = Client()
-    browser.force_login(get_user_model().objects.create_superuser("ada"))
-    return browser
+    return sign_in_superuser()
 
 
 @pytest.fixture(scope="module", autouse=True)

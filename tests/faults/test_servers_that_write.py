@@ -8,7 +8,6 @@ from email.utils import format_datetime
 
 import pytest
 import redis
-from django.contrib.auth import get_user_model
 from django.test import Client
 from django.utils import timezone
 from django.utils.html import escape
@@ -22,9 +21,10 @@ from deployments.models.operation import Kind, State
 from deployments.schedule import LEASE
 from tests.doubles import mms as faults
 from tests.doubles.mms import MMS, PlainDialect, Reply
-from tests.faults.verbs import VERBS, Verb, furnish, shows
+from tests.faults.verbs import VERBS, Verb, furnished, shows
 from tests.site import wait_until
 from tests.unit.lifecycle import account_at, later, turn
+from tests.unit.workshop import sign_in_superuser
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -135,11 +135,9 @@ def elsewhere() -> Iterator[MMS]:
 def test_nothing_is_lost_and_nothing_happens_twice(
     name: str, server: str, live_redis: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    case, browser = CASES[name], Client()
-    browser.force_login(get_user_model().objects.create_superuser("ada"))
+    case, browser = CASES[name], sign_in_superuser()
     with SERVERS[server]() as mms:
-        account = account_at(mms.url)
-        furnish(account, mms)
+        account = furnished(account_at(mms.url), mms)
         settles, sent = {}, {}
         for verb in VERBS:
             with monkeypatch.context() as limits:

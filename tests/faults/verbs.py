@@ -21,8 +21,8 @@ class Verb:
         return self.name
 
 
-def furnish(account: HostingAccount, mms: MMS) -> None:
-    """What the verbs need, made by somebody else: two images of one manifest of one model, and two services."""
+def furnished(account: HostingAccount, mms: MMS) -> HostingAccount:
+    """With what the verbs need, made by somebody else: two images of one manifest of one model, and two services."""
     model = mms.add_model("roses")
     runtime = {"runtimeType": "ScikitPython", "properties": {}}
     mms._add(mms.manifests, {"modelIds": [model["id"]], "assets": [], "targetRuntime": runtime}, "manifest-1")
@@ -32,6 +32,7 @@ def furnish(account: HostingAccount, mms: MMS) -> None:
         mms.add_service(name, "image-1")
     mirror.refresh(account.pk, mirror.LISTS)
     Service.objects.filter(account=account).update(cluster=cluster_of(account))
+    return account
 
 
 def _create_manifest(account: HostingAccount) -> Operation:

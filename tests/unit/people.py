@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from typing import Any
 
-from django.contrib.auth import get_user_model
 from django.test import Client
 
 from dashboard.models import Role
@@ -29,6 +28,7 @@ from tests.unit.workshop import (
     make_registry,
     make_service,
     sign_in,
+    sign_in_superuser,
 )
 
 FIELD = {RegisteredModel: "model", Manifest: "manifest", Image: "image", Service: "service"}
@@ -50,13 +50,11 @@ class Cast:
 
 
 def make_cast(account: HostingAccount) -> Cast:
-    admin = Client()
-    admin.force_login(get_user_model().objects.create_superuser("ada"))
     return Cast(
         viewer=sign_in("vera", account, Role.VIEWER),
         scientist=sign_in("sam", account, Role.SCIENTIST),
         operator=sign_in("otto", account, Role.OPERATOR),
-        admin=admin,
+        admin=sign_in_superuser(),
         stranger=sign_in("stella", make_account("elsewhere"), Role.OPERATOR),
         anonymous=Client(),
     )

@@ -17,7 +17,7 @@ from deployments.models import HostingAccount, Operation
 from deployments.models.operation import State
 from tests.doubles import mms as faults
 from tests.doubles.mms import MMS
-from tests.faults.verbs import VERBS, furnish
+from tests.faults.verbs import VERBS, furnished
 from tests.unit.lifecycle import account_at, later, manifest_of, register, registry_of
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.slow]
@@ -95,8 +95,7 @@ def test_a_worker_killed_over_every_verb_at_once_loses_and_repeats_nothing(
     idempotent: bool, live_redis: redis.Redis, worker: "subprocess.Popen[bytes]"
 ) -> None:
     with MMS(extensions=idempotent) as mms:
-        account = account_at(mms.url)
-        furnish(account, mms)
+        account = furnished(account_at(mms.url), mms)
         for method in ("POST", "PUT", "DELETE"):
             mms.plan(method, "/", faults.effect_then_hang(30), times=dispatch.PER_ACCOUNT)
         asked = [verb.ask(account) for verb in VERBS]

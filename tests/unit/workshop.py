@@ -29,6 +29,13 @@ def sign_in(name: str, account: HostingAccount | None = None, role: Role | None 
     return client
 
 
+def sign_in_superuser() -> Client:
+    """A browser in which the superuser ada, made anew, is signed in."""
+    client = Client()
+    client.force_login(get_user_model().objects.create_superuser("ada"))
+    return client
+
+
 def make_model(account: HostingAccount, name: str = "iris", version: int = 1, **more: Any) -> RegisteredModel:
     known: dict[str, Any] = {"mms_id": f"{name}-{version}", "url": f"https://models.example/{name}.pkl"}
     return RegisteredModel.objects.create(account=account, name=name, version=version, **{**known, **more})
