@@ -26,7 +26,7 @@ from deployments.models import (
     RegistryInfo,
     Service,
 )
-from deployments.models.operation import OPEN, Kind, State
+from deployments.models.operation import NEEDS_DECISION, OPEN, Kind, State
 from deployments.schedule import GRACE
 from deployments.wanted import RUNTIME_TYPES, Refused
 
@@ -177,7 +177,7 @@ def cancel(operation: Operation, by: str) -> Operation:
 
 def needs_decision(operation: Operation) -> bool:
     """Whether nobody but a person can say how an uncertain operation goes on (see `settle`)."""
-    return operation.state == State.UNCERTAIN and operation.error_code == "NeedsDecision"
+    return operation.state == State.UNCERTAIN and operation.error_code == NEEDS_DECISION
 
 
 def settle(operation: Operation, by: str, *, send_again: bool) -> Operation:

@@ -17,7 +17,7 @@ from deployments.changes import change
 from deployments.client import Listing, MMSClient
 from deployments.matching import request_of, same_id, surely_made
 from deployments.models import Operation
-from deployments.models.operation import Kind, State
+from deployments.models.operation import NEEDS_DECISION, Kind, State
 from deployments.schedule import ASK_A_PERSON, LEASE, MOST_ATTEMPTS, SETTLED, look_interval, seconds
 from deployments.wanted import Refused
 
@@ -162,7 +162,7 @@ def _succeed(operation: Operation, item: rows.Item | None = None) -> bool:
 def _decided(operation: Operation, look: Look) -> bool:
     """Nothing shows that the request took effect: repeat it where that is safe and a fair time has passed."""
     now = timezone.now()
-    if seconds(now - operation.state_since) < SETTLED or operation.error_code == "NeedsDecision":
+    if seconds(now - operation.state_since) < SETTLED or operation.error_code == NEEDS_DECISION:
         return False
     if operation.accepted_at or look == Look.UNCLEAR:
         return seconds(now - (operation.sent_at or operation.requested_at)) > ASK_A_PERSON and _ask(operation)
@@ -179,7 +179,7 @@ def _ask(operation: Operation) -> bool:
     twice, unseen = CHANGED_TWICE if operation.kind in {Kind.UPDATE_SERVICE, Kind.DELETE_SERVICE} else MADE_TWICE
     message = f"{operation.error_message} {DECIDE.format(twice=twice, unseen=unseen)}"
     change_of = Operation.objects.filter(pk=operation.pk, state=State.UNCERTAIN)
-    change_of.update(error_code="NeedsDecision", error_message=message)
+    change_of.update(error_code=NEEDS_DECISION, error_message=message)
     operation.refresh_from_db()
     live.publish_operation(operation)
     return False

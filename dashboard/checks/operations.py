@@ -12,9 +12,9 @@ from dashboard.checks.finding import Asked, Finding, failed, many, ok, warning
 from dashboard.checks.servers import accounts_of, part
 from deployments.badges import UNTAKEN
 from deployments.models import HostingAccount, Operation
-from deployments.models.operation import OPEN, State
+from deployments.models.operation import NEEDS_DECISION, OPEN, State
 
-NEEDS_DECISION = Q(state=State.UNCERTAIN, error_code="NeedsDecision")  # deployments.operations.needs_decision
+UNDECIDED = Q(state=State.UNCERTAIN, error_code=NEEDS_DECISION)
 
 
 def check(asked: Asked) -> Iterator[Finding]:
@@ -25,8 +25,8 @@ def check(asked: Asked) -> Iterator[Finding]:
     )
     counts = open_ones.values("account").annotate(
         all=Count("pk"),
-        undecided=Count("pk", filter=NEEDS_DECISION),
-        stopped=Count("pk", filter=Q(next_poll_at=None) & ~Q(mms_operation_id="") & ~NEEDS_DECISION),
+        undecided=Count("pk", filter=UNDECIDED),
+        stopped=Count("pk", filter=Q(next_poll_at=None) & ~Q(mms_operation_id="") & ~UNDECIDED),
         untaken=Count("pk", filter=untaken),
     )
     found = {row["account"]: row for row in counts}

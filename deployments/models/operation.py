@@ -34,6 +34,7 @@ class State(models.TextChoices):
 
 TERMINAL = frozenset({State.SUCCEEDED, State.FAILED, State.CANCELED})
 OPEN = frozenset(set(State) - TERMINAL)
+NEEDS_DECISION = "NeedsDecision"  # error code of an uncertain operation that a person has to decide about
 
 
 class Operation(models.Model):
