@@ -157,9 +157,9 @@ def page_of(person: Visitor, browser: Browser) -> Page:
 
 @pytest.mark.slow
 def test_what_is_half_sent_when_the_web_process_ends_is_cut_and_leaves_nothing(site: Site) -> None:
-    sam = Visitor(site, "sam", "scientist")
+    sender = Visitor(site, "sender", "scientist")
     for how in (signal.SIGTERM, signal.SIGKILL):
-        uploading, posting = begin_upload(sam), begin_post(sam)
+        uploading, posting = begin_upload(sender), begin_post(sender)
         wait_until(lambda: list((site.data / "tmp").glob("upload-*")), 10, "the upload's file")
         process, began = web(site), time.monotonic()
         process.send_signal(how)
@@ -169,7 +169,7 @@ def test_what_is_half_sent_when_the_web_process_ends_is_cut_and_leaves_nothing(s
         print(f"{how.name}: gone in {time.monotonic() - began:.2f} s")
         assert time.monotonic() - began < 10
         wait_until(lambda: site.health()[0] == 200, 60, f"a healthy site: {site.health()}")
-        sam.upload(b"another file")
+        sender.upload(b"another file")
         assert list((site.data / "tmp").glob("upload-*")) == []
 
 
