@@ -1,7 +1,7 @@
 """Roles and guards: who may see and change what. Deny by default; every view names who may use it.
 
-Each view wears exactly one of `requires(role)`, `operators`, `signed_in` and `anyone`; a test walks all URLs and fails
-where one wears none.
+Each view wears exactly one of `requires(permission)`, `administrators(permission)`, `operators`, `signed_in` and
+`anyone`; a test walks all URLs and fails where one wears none. Which role has which permission: permissions.py.
 """
 
 from collections.abc import Callable
@@ -20,13 +20,12 @@ from django.utils.http import url_has_allowed_host_and_scheme
 from django_htmx.http import HttpResponseClientRedirect
 
 from dashboard import watching
+from dashboard.audit import audited
 from dashboard.models import Membership, Role
+from dashboard.permissions import ADMIN, RANK, May, Permission, name_of_rank, needed, role_for
 from deployments.models import HostingAccount
 
 View = Callable[..., HttpResponse]
-
-RANK = {Role.VIEWER: 1, Role.SCIENTIST: 2, Role.OPERATOR: 3}
-ADMIN = 4
 
 
 def rank(user: Any, account_id: int) -> int:
@@ -39,11 +38,9 @@ def rank(user: Any, account_id: int) -> int:
     return RANK[Role(role)] if role else 0
 
 
-def name_of_rank(have: int) -> str:
-    """What a person of that rank is called on pages; "" for 0."""
-    if have == ADMIN:
-        return "Administrator"
-    return next((role.label for role, needed in RANK.items() if needed == have), "")
+def may(user: Any, account_id: int, permission: Permission) -> bool:
+    """Whether `user` may do that in the account."""
+    return rank(user, account_id) >= needed(permission)
 
 
 def visible_accounts(user: Any) -> list[HostingAccount]:
@@ -54,11 +51,12 @@ def visible_accounts(user: Any) -> list[HostingAccount]:
     return list(accounts)
 
 
-def requires(role: Role) -> Callable[[View], View]:
+def requires(permission: Permission, *, changes: bool = True) -> Callable[[View], View]:
     """Guard a view whose URL names an account: the view gets the HostingAccount instead of the name.
 
     Who is not signed in is sent to sign in; who is no member gets 404 (the account is invisible to them); who is a
-    member with a weaker role gets 403 with the role that is needed.
+    member with a weaker role gets 403 with the role that is needed. A POST gets an audit entry, unless it `changes`
+    nothing.
     """
 
     def decorate(view: View) -> View:
@@ -69,15 +67,41 @@ def requires(role: Role) -> Callable[[View], View]:
             if found is None or not have:
                 raise Http404("There is no such account, or you are not a member of it.")
             request.account, request.rank = found, have  # type: ignore[attr-defined]
-            if have < RANK[role]:
-                raise PermissionDenied(f"This needs the role “{role.label}” in the account “{found.name}”.")
-            watching.begin(request, found)
-            if request.method == "GET" and request.htmx.target == "trouble":  # type: ignore[attr-defined]
-                return render(request, "_shared/_trouble.html")  # a part of every page of the account
-            return view(request, found, *args, **kwargs)
+
+            def act() -> HttpResponse:
+                if have < needed(permission):
+                    raise PermissionDenied(
+                        f"This needs the role “{role_for(permission)}” in the account “{found.name}”."
+                    )
+                watching.begin(request, found)
+                if request.method == "GET" and request.htmx.target == "trouble":  # type: ignore[attr-defined]
+                    return render(request, "_shared/_trouble.html")  # a part of every page of the account
+                return view(request, found, *args, **kwargs)
+
+            return audited(request, act) if changes else act()
 
         outer = signed_in(guarded)
-        outer.required_role = role  # type: ignore[attr-defined]
+        outer.permission = permission  # type: ignore[attr-defined]
+        return outer
+
+    return decorate
+
+
+def administrators(permission: Permission) -> Callable[[View], View]:
+    """Guard a view of the whole site that only administrators may use; each POST gets an audit entry."""
+
+    def decorate(view: View) -> View:
+        @wraps(view)
+        def guarded(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+            def act() -> HttpResponse:
+                if not request.user.is_superuser:
+                    raise PermissionDenied(f"This needs the role “{role_for(permission)}”.")
+                return view(request, *args, **kwargs)
+
+            return audited(request, act)
+
+        outer = signed_in(guarded)
+        outer.permission = permission  # type: ignore[attr-defined]
         return outer
 
     return decorate
@@ -97,7 +121,7 @@ def operators(view: View) -> View:
         return view(request, operated, *args, **kwargs)
 
     outer = signed_in(guarded)
-    outer.required_role = "operator of any account"  # type: ignore[attr-defined]
+    outer.permission = "operator of any account"  # type: ignore[attr-defined]
     return outer
 
 
@@ -121,13 +145,13 @@ def signed_in(view: View) -> View:
         patch_vary_headers(response, ["HX-Request"])
         return response
 
-    guarded.required_role = "signed in"  # type: ignore[attr-defined]
+    guarded.permission = "signed in"  # type: ignore[attr-defined]
     return guarded
 
 
 def anyone(view: Callable[..., Any]) -> Callable[..., Any]:
     """Say that a view is open to people who are not signed in."""
-    view.required_role = "anyone"  # type: ignore[attr-defined]
+    view.permission = "anyone"  # type: ignore[attr-defined]
     return view
 
 
@@ -159,7 +183,7 @@ def context(request: HttpRequest) -> dict[str, Any]:
         "account": getattr(request, "account", None),
         "accounts": SimpleLazyObject(lambda: visible_accounts(request.user)),
         "role": name_of_rank(have),
-        "may": {"change": have >= RANK[Role.SCIENTIST], "operate": have >= RANK[Role.OPERATOR]},
+        "may": May(have),
         "stream_position": getattr(request, "stream_position", ""),
         "theme": theme(request),
     }

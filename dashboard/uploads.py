@@ -23,7 +23,7 @@ from django.utils.http import url_has_allowed_host_and_scheme
 
 from dashboard import access, database_trouble, files, visitor
 from dashboard.files import Incoming, StoredFile, file_url, masked, stored
-from dashboard.models import Role
+from dashboard.permissions import Permission, needed
 from dashboard.upload_form import FORM_BYTES, Body, Form, Gone, Receive, Refused
 from dashboard.visitor import Scope, header
 from deployments.models import HostingAccount
@@ -77,7 +77,7 @@ async def _check(scope: Scope, account: str) -> None:
         raise _not_now(error) from error
     if have is None:
         raise Refused(401, "refused", "You are signed out. Sign in again, then send the file once more.")
-    if have < access.RANK[Role.SCIENTIST]:
+    if have < needed(Permission.ADD_ASSET):
         raise Refused(403, "refused", f"You may not add files to the account “{account}”.")
     length = header(scope, b"content-length")
     if length.isdigit() and int(length) > settings.UPLOAD_MAX_BYTES + FORM_BYTES:

@@ -46,6 +46,7 @@ __all__ = [
     "retry",
     "settle",
     "update_service",
+    "without_keys",
 ]
 
 
@@ -209,7 +210,7 @@ def resume(operation: Operation, by: str) -> Operation:
 
 def preview(kind: str, **chosen: Any) -> dict[str, Any]:
     """The JSON that will be sent, secrets as "…". Takes the verb's keyword arguments; raises Refused as it does."""
-    return _without_keys(wire.masked(wanted.REQUEST[kind](**chosen)).to_wire())
+    return without_keys(wire.masked(wanted.REQUEST[kind](**chosen)).to_wire())
 
 
 def manifest_as_json(manifest: Manifest) -> dict[str, Any]:
@@ -222,7 +223,7 @@ def manifest_as_json(manifest: Manifest) -> dict[str, Any]:
         properties=manifest.properties,
         description=manifest.description,
     )
-    return _without_keys({"id": manifest.mms_id, **said.to_wire()})
+    return without_keys({"id": manifest.mms_id, **said.to_wire()})
 
 
 def _check(account: HostingAccount, kind: str, chosen: dict[str, Any]) -> None:
@@ -278,10 +279,10 @@ def _refuse_open(row: Resource) -> None:
         )
 
 
-def _without_keys(value: Any) -> Any:
-    """A URL's access key (of an upload, or of a cloud store) shows in no page."""
+def without_keys(value: Any) -> Any:
+    """`value` (JSON) with the access keys in its URLs (of uploads, or of a cloud store) as "…": they show nowhere."""
     if isinstance(value, dict):
-        return {name: _without_keys(item) for name, item in value.items()}
+        return {name: without_keys(item) for name, item in value.items()}
     if isinstance(value, list):
-        return [_without_keys(item) for item in value]
+        return [without_keys(item) for item in value]
     return re.sub(r"([?&](?:key|sig|token)=)[^&\s]+", rf"\1{wire.MASK}", value) if isinstance(value, str) else value

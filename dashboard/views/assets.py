@@ -8,7 +8,7 @@ from django.views.decorators.http import require_safe
 from dashboard.access import requires
 from dashboard.detail import render_detail
 from dashboard.listing import Column, Listing, Shape, render_list
-from dashboard.models import Role
+from dashboard.permissions import Permission
 from deployments.models import Asset, HostingAccount
 
 SHAPE = Shape(
@@ -26,14 +26,14 @@ SHAPE = Shape(
 
 
 @require_safe
-@requires(Role.VIEWER)
+@requires(Permission.SEE)
 def list_assets(request: HttpRequest, account: HostingAccount) -> HttpResponse:
     """All assets of the account."""
     return render_list(request, Listing(request, account, Asset.objects.filter(account=account), SHAPE))
 
 
 @require_safe
-@requires(Role.VIEWER)
+@requires(Permission.SEE)
 def get_asset(request: HttpRequest, account: HostingAccount, pk: int) -> HttpResponse:
     """One asset and what uses it."""
     return render_detail(request, account, Asset.objects.all(), pk, _nothing_more)

@@ -9,9 +9,10 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.debug import sensitive_variables
 from django.views.decorators.http import require_POST
 
+from dashboard import audit
 from dashboard.access import requires
 from dashboard.forms.console import ConsoleForm
-from dashboard.models import Role
+from dashboard.permissions import Permission
 from dashboard.scoring import ask, example_body
 from dashboard.views.writing import INVALID
 from deployments.models import HostingAccount, Service
@@ -36,7 +37,7 @@ def call_with(body: str) -> dict[str, str] | None:
 
 
 @never_cache
-@requires(Role.SCIENTIST)
+@requires(Permission.USE_SERVICE, changes=False)
 @sensitive_variables("service")
 def test_service(request: HttpRequest, account: HostingAccount, pk: int) -> HttpResponse:
     """GET fills the console with the service's example; POST sends the body and shows the answer."""
@@ -54,10 +55,11 @@ def test_service(request: HttpRequest, account: HostingAccount, pk: int) -> Http
 
 @never_cache
 @require_POST
-@requires(Role.SCIENTIST)
+@requires(Permission.USE_SERVICE)
 @sensitive_variables("service")
 def show_key(request: HttpRequest, account: HostingAccount, pk: int) -> HttpResponse:
     """The service's primary key, for whoever may call the service from a program of theirs."""
     service = scored_service(account, pk)
+    audit.note(request, target=service)
     template = "services/_key.html" if request.htmx else "services/show_key.html"  # type: ignore[attr-defined]
     return render(request, template, {"service": service, "key": service.scoring_key or ""})

@@ -9,7 +9,7 @@ from django.utils import timezone
 from django.views.decorators.http import require_safe
 
 from dashboard.access import requires, signed_in, visible_accounts
-from dashboard.models import Role
+from dashboard.permissions import Permission
 from dashboard.rows import newest_operations, with_badges
 from dashboard.views.services import with_models
 from deployments.models import Asset, HostingAccount, Image, Manifest, Operation, RegisteredModel, Service
@@ -39,7 +39,7 @@ def home(request: HttpRequest) -> HttpResponse:
 
 
 @require_safe
-@requires(Role.VIEWER)
+@requires(Permission.SEE)
 def account_home(request: HttpRequest, account: HostingAccount) -> HttpResponse:
     """What runs, what is in flight and what failed in the account; how to get started while nothing runs."""
     if request.session.get("account") != account.name:

@@ -5,12 +5,12 @@ from django.urls import reverse
 
 from dashboard.access import requires
 from dashboard.forms.image import CreateImageForm
-from dashboard.models import Role
+from dashboard.permissions import Permission
 from dashboard.views.writing import chosen_in_link, cloned, picker_rows, write
 from deployments.models import HostingAccount, Operation
 
 
-@requires(Role.SCIENTIST)
+@requires(Permission.CREATE_IMAGE)
 def create_image(request: HttpRequest, account: HostingAccount) -> HttpResponse:
     if request.GET.get("part"):
         return picker_rows(request, CreateImageForm(account, request.GET))

@@ -10,7 +10,7 @@ from dashboard import states
 from dashboard.access import requires
 from dashboard.detail import render_detail
 from dashboard.listing import Column, Listing, Shape, render_list
-from dashboard.models import Role
+from dashboard.permissions import Permission
 from dashboard.views.manifests import NAMES_OF_MODELS
 from deployments.models import HostingAccount, Image
 from deployments.models.operation import Kind
@@ -31,7 +31,7 @@ SHAPE = Shape(
 
 
 @require_safe
-@requires(Role.VIEWER)
+@requires(Permission.SEE)
 def list_images(request: HttpRequest, account: HostingAccount) -> HttpResponse:
     """All images of the account with the models inside."""
     rows = _with_models().filter(account=account)
@@ -39,7 +39,7 @@ def list_images(request: HttpRequest, account: HostingAccount) -> HttpResponse:
 
 
 @require_safe
-@requires(Role.VIEWER)
+@requires(Permission.SEE)
 def get_image(request: HttpRequest, account: HostingAccount, pk: int) -> HttpResponse:
     """One image, how it was built, and what runs it."""
     return render_detail(request, account, _with_models(), pk, _build)

@@ -8,7 +8,7 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 
 from dashboard.access import requires
-from dashboard.models import Role
+from dashboard.permissions import Permission
 from dashboard.views.operation_forms import operation_of
 from dashboard.views.service_forms import service_of
 from deployments import live
@@ -19,7 +19,7 @@ PLAIN = "text/plain; charset=utf-8"
 POSITION = re.compile(r"\d{1,20}(-\d{1,20})?", re.ASCII)
 
 
-@requires(Role.VIEWER)
+@requires(Permission.SEE)
 def operation_log(request: HttpRequest, account: HostingAccount, pk: UUID) -> HttpResponse:
     operation = operation_of(account, pk)
     live.note_log_interest("operation", operation.pk)
@@ -27,7 +27,7 @@ def operation_log(request: HttpRequest, account: HostingAccount, pk: UUID) -> Ht
     return _answer(request, live.operation_log_key(operation), "operations/operation_log.html", page)
 
 
-@requires(Role.VIEWER)
+@requires(Permission.SEE)
 def image_log(request: HttpRequest, account: HostingAccount, pk: int) -> HttpResponse:
     """Lead to the log of the image's newest build."""
     image = get_object_or_404(Image.objects.filter(account=account), pk=pk)
@@ -35,7 +35,7 @@ def image_log(request: HttpRequest, account: HostingAccount, pk: int) -> HttpRes
     return redirect("operation_log", account.name, build.pk)
 
 
-@requires(Role.VIEWER)
+@requires(Permission.SEE)
 def service_log(request: HttpRequest, account: HostingAccount, pk: int) -> HttpResponse:
     service = service_of(account, pk)
     live.note_log_interest("service", service.pk)

@@ -7,13 +7,13 @@ from django.urls import reverse
 
 from dashboard.access import requires
 from dashboard.forms.manifest import NO_DRIVER, CreateManifestForm
-from dashboard.models import Role
+from dashboard.permissions import Permission
 from dashboard.views.writing import cloned, picker_rows, write
 from deployments.models import HostingAccount, Manifest, Operation
 from deployments.models.operation import Kind
 
 
-@requires(Role.SCIENTIST)
+@requires(Permission.CREATE_MANIFEST)
 def create_manifest(request: HttpRequest, account: HostingAccount) -> HttpResponse:
     if request.GET.get("part"):
         return picker_rows(request, CreateManifestForm(account, request.GET))

@@ -11,7 +11,7 @@ from dashboard import states
 from dashboard.access import requires
 from dashboard.detail import render_detail
 from dashboard.listing import Column, Listing, Shape, render_list
-from dashboard.models import Role
+from dashboard.permissions import Permission
 from deployments import operations
 from deployments.models import HostingAccount, Manifest, RegisteredModel
 
@@ -32,7 +32,7 @@ SHAPE = Shape(
 
 
 @require_safe
-@requires(Role.VIEWER)
+@requires(Permission.SEE)
 def list_manifests(request: HttpRequest, account: HostingAccount) -> HttpResponse:
     """All manifests of the account with their models."""
     rows = _with_models().filter(account=account).defer("asset_list", "properties", "model_ids")
@@ -40,7 +40,7 @@ def list_manifests(request: HttpRequest, account: HostingAccount) -> HttpRespons
 
 
 @require_safe
-@requires(Role.VIEWER)
+@requires(Permission.SEE)
 def get_manifest(request: HttpRequest, account: HostingAccount, pk: int) -> HttpResponse:
     """One manifest, what it consists of, and the JSON that says so."""
     return render_detail(request, account, _with_models(), pk, _contents)

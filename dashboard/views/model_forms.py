@@ -5,7 +5,7 @@ from django.urls import reverse
 
 from dashboard.access import requires
 from dashboard.forms.model import RegisterModelForm
-from dashboard.models import Role
+from dashboard.permissions import Permission
 from dashboard.views.uploading import upload_context, uploaded
 from dashboard.views.writing import cloned, write
 from deployments.models import HostingAccount, Operation
@@ -16,7 +16,7 @@ def named(request: HttpRequest) -> dict[str, str]:
     return {"name": request.GET["name"]} if request.GET.get("name") else {}
 
 
-@requires(Role.SCIENTIST)
+@requires(Permission.REGISTER_MODEL)
 def register_model(request: HttpRequest, account: HostingAccount) -> HttpResponse:
     initial = {**cloned(request, account, "register_model"), **named(request), **uploaded(request)}
     form = RegisterModelForm(account, request.POST or None, initial=initial)

@@ -10,7 +10,7 @@ from dashboard import states
 from dashboard.access import requires
 from dashboard.detail import render_detail
 from dashboard.listing import Choice, Column, Listing, Shape, render_list
-from dashboard.models import Role
+from dashboard.permissions import Permission
 from dashboard.rows import with_badges
 from deployments.models import HostingAccount, RegisteredModel
 
@@ -35,7 +35,7 @@ SHAPE = Shape(
 
 
 @require_safe
-@requires(Role.VIEWER)
+@requires(Permission.SEE)
 def list_models(request: HttpRequest, account: HostingAccount) -> HttpResponse:
     """All models of the account, one row per version."""
     rows = RegisteredModel.objects.filter(account=account).defer("url", "mime_type")
@@ -43,7 +43,7 @@ def list_models(request: HttpRequest, account: HostingAccount) -> HttpResponse:
 
 
 @require_safe
-@requires(Role.VIEWER)
+@requires(Permission.SEE)
 def get_model(request: HttpRequest, account: HostingAccount, pk: int) -> HttpResponse:
     """One version of a model, where it is used, and the other versions."""
     return render_detail(request, account, RegisteredModel.objects.all(), pk, _versions)

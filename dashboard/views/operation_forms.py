@@ -11,8 +11,9 @@ from django.utils import timezone
 from django.utils.http import url_has_allowed_host_and_scheme
 from django.views.decorators.http import require_POST
 
+from dashboard import audit
 from dashboard.access import requires
-from dashboard.models import Role
+from dashboard.permissions import Permission
 from dashboard.views.service_forms import require_delete
 from deployments import mirror, operations
 from deployments.models import HostingAccount, Operation
@@ -25,32 +26,32 @@ def operation_of(account: HostingAccount, pk: UUID) -> Operation:
 
 
 @require_POST
-@requires(Role.SCIENTIST)
+@requires(Permission.STEER_OPERATION)
 def retry_operation(request: HttpRequest, account: HostingAccount, pk: UUID) -> HttpResponse:
     operation = operation_of(account, pk)
     return _act(request, operation, operations.retry)
 
 
 @require_POST
-@requires(Role.SCIENTIST)
+@requires(Permission.STEER_OPERATION)
 def cancel_operation(request: HttpRequest, account: HostingAccount, pk: UUID) -> HttpResponse:
     return _act(request, operation_of(account, pk), operations.cancel)
 
 
 @require_POST
-@requires(Role.SCIENTIST)
+@requires(Permission.STEER_OPERATION)
 def resume_operation(request: HttpRequest, account: HostingAccount, pk: UUID) -> HttpResponse:
     return _act(request, operation_of(account, pk), operations.resume)
 
 
 @require_POST
-@requires(Role.SCIENTIST)
+@requires(Permission.STEER_OPERATION)
 def settle_operation(request: HttpRequest, account: HostingAccount, pk: UUID) -> HttpResponse:
     send_again = request.POST.get("send_again") == "yes"
     return _act(request, operation_of(account, pk), operations.settle, send_again=send_again)
 
 
-@requires(Role.SCIENTIST)
+@requires(Permission.STEER_OPERATION)
 def clone_operation(request: HttpRequest, account: HostingAccount, pk: UUID) -> HttpResponse:
     """Lead to the form of the operation's kind, filled in as it was."""
     operation = operation_of(account, pk)
@@ -61,7 +62,7 @@ def clone_operation(request: HttpRequest, account: HostingAccount, pk: UUID) -> 
 
 
 @require_POST
-@requires(Role.VIEWER)
+@requires(Permission.REFRESH, changes=False)
 def refresh(request: HttpRequest, account: HostingAccount) -> HttpResponse:
     """Have a worker read the account's lists at the server again."""
     mirror.request_refresh(account)
@@ -79,8 +80,10 @@ def _act(request: HttpRequest, operation: Operation, action: Any, **choice: Any)
     if operation.kind == Kind.DELETE_SERVICE and operation.service:
         require_delete(request, operation.service)
     page = operation
+    audit.note(request, target=f"{operation} ({operation.pk})", after=choice)
     try:
         page = action(operation, request.user.get_username(), **choice) or operation
     except operations.Refused as refused:
+        audit.note(request, result=audit.Result.REFUSED, after={"refused": refused.message})
         messages.error(request, refused.message)
     return redirect("get_operation", operation.account.name, page.pk)

@@ -11,7 +11,7 @@ from django.views.decorators.http import require_safe
 from dashboard.access import requires
 from dashboard.lineage import lineage
 from dashboard.listing import Choice, Column, Listing, Shape, render_list
-from dashboard.models import Role
+from dashboard.permissions import Permission
 from dashboard.rows import with_badges
 from deployments import operations
 from deployments.models import HostingAccount, Operation
@@ -40,7 +40,7 @@ SHAPE = Shape(
 
 
 @require_safe
-@requires(Role.VIEWER)
+@requires(Permission.SEE)
 def list_operations(request: HttpRequest, account: HostingAccount) -> HttpResponse:
     """All operations of the account, newest first."""
     rows = (
@@ -59,7 +59,7 @@ def list_operations(request: HttpRequest, account: HostingAccount) -> HttpRespon
 
 
 @require_safe
-@requires(Role.VIEWER)
+@requires(Permission.SEE)
 def get_operation(request: HttpRequest, account: HostingAccount, pk: UUID) -> HttpResponse:
     """One operation: where it stands, the reason if it failed, and what can be done about it."""
     rows = Operation.objects.filter(account=account).select_related(*ABOUT, "retry_of")

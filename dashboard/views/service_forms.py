@@ -5,10 +5,11 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
 
-from dashboard.access import RANK, requires
+from dashboard import audit
+from dashboard.access import requires
 from dashboard.forms.changes import changes
 from dashboard.forms.service import CreateServiceForm, UpdateServiceForm
-from dashboard.models import Role
+from dashboard.permissions import Permission, needed, role_for
 from dashboard.views.writing import INVALID, chosen_in_link, cloned, picker_rows, write
 from deployments import live, operations
 from deployments.models import HostingAccount, Image, Operation, Service
@@ -28,14 +29,15 @@ def open_operation(service: Service) -> Operation | None:
 
 def require_delete(request: HttpRequest, service: Service) -> None:
     """An operator may delete every service, a data scientist their own; else PermissionDenied."""
-    if request.rank < RANK[Role.OPERATOR] and service.created_by != request.user.get_username():  # type: ignore[attr-defined]
+    weak = request.rank < needed(Permission.DELETE_ANY_SERVICE)  # type: ignore[attr-defined]
+    if weak and service.created_by != request.user.get_username():
         raise PermissionDenied(
-            f"“{service.name}” was made by somebody else: deleting it needs the role “{Role.OPERATOR.label}”"
-            f" in the account “{service.account.name}”."
+            f"“{service.name}” was made by somebody else: deleting it needs the role "
+            f"“{role_for(Permission.DELETE_ANY_SERVICE)}” in the account “{service.account.name}”."
         )
 
 
-@requires(Role.SCIENTIST)
+@requires(Permission.CREATE_SERVICE)
 def create_service(request: HttpRequest, account: HostingAccount) -> HttpResponse:
     if request.GET.get("part"):
         return picker_rows(request, CreateServiceForm(account, request.GET))
@@ -44,19 +46,20 @@ def create_service(request: HttpRequest, account: HostingAccount) -> HttpRespons
     return write(request, form, "services/create_service.html", done=_to_service)
 
 
-@requires(Role.SCIENTIST)
+@requires(Permission.UPDATE_SERVICE)
 def update_service(request: HttpRequest, account: HostingAccount, pk: int) -> HttpResponse:
     service = service_of(account, pk)
     if request.GET.get("part"):
         return picker_rows(request, UpdateServiceForm(service, request.GET))
     initial = {**cloned(request, account, "update_service"), **chosen_in_link(request, "image")}
     form = UpdateServiceForm(service, request.POST or None, initial=initial)
+    audit.note(request, before={"image": service.image_id, "cluster": service.cluster_id})
     page = {"service": service, "open_operation": open_operation(service), "changes": _changes(form)}
     template, panel = "services/update_service.html", "services/_update_preview.html"
     return write(request, form, template, done=_to_service, context=page, panel=panel)
 
 
-@requires(Role.SCIENTIST)
+@requires(Permission.DELETE_SERVICE)
 def delete_service(request: HttpRequest, account: HostingAccount, pk: int) -> HttpResponse:
     service = service_of(account, pk)
     require_delete(request, service)
@@ -64,6 +67,8 @@ def delete_service(request: HttpRequest, account: HostingAccount, pk: int) -> Ht
     if request.method == "POST":
         try:
             operation = operations.delete_service(account, request.user.get_username(), service=service)
+            before = {"image": str(service.image or ""), "cluster": str(service.cluster or "")}
+            audit.note(request, target=service, before=before, after={"operation": str(operation.pk)})
             return redirect("get_operation", account.name, operation.pk)
         except operations.Refused as refused:
             refusal = refused.message

@@ -12,7 +12,7 @@ from dashboard import states
 from dashboard.access import requires
 from dashboard.detail import render_detail
 from dashboard.listing import Choice, Column, Listing, Shape, render_list
-from dashboard.models import Role
+from dashboard.permissions import Permission
 from dashboard.views.manifests import NAMES_OF_MODELS
 from deployments.models import HostingAccount, Image, RegisteredModel, Service
 
@@ -39,7 +39,7 @@ SHAPE = Shape(
 
 
 @require_safe
-@requires(Role.VIEWER)
+@requires(Permission.SEE)
 def list_services(request: HttpRequest, account: HostingAccount) -> HttpResponse:
     """All services of the account and the models each answers with."""
     rows = with_models().filter(account=account)
@@ -47,7 +47,7 @@ def list_services(request: HttpRequest, account: HostingAccount) -> HttpResponse
 
 
 @require_safe
-@requires(Role.VIEWER)
+@requires(Permission.SEE)
 def get_service(request: HttpRequest, account: HostingAccount, pk: int) -> HttpResponse:
     """One service: whether it answers, what it runs, its revisions, and how to call it."""
     return render_detail(request, account, with_models(), pk, _facts)

@@ -8,8 +8,10 @@ from django.core.exceptions import ValidationError
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 
+from dashboard import audit
 from dashboard.files import masked
 from dashboard.forms.operation import OperationForm
+from deployments import operations
 from deployments.models import HostingAccount, Operation
 
 INVALID = 422
@@ -32,9 +34,14 @@ def write(
     page = {"form": form, **(context or {})}
     if request.method != "POST":
         return render(request, template, page)
-    if request.POST.get("do") == "preview":
+    if request.POST.get("do") == audit.PREVIEW:
         return _show_preview(request, form, template, page, panel)
     if form.is_valid() and (operation := form.submit(request.user.get_username())):
+        audit.note(
+            request,
+            target=operation.resource,
+            after={"operation": str(operation.pk), **operations.without_keys(operation.body)},
+        )
         return redirect(done(operation))
     return render(request, template, page, status=INVALID)
 

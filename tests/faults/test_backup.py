@@ -441,9 +441,11 @@ def test_a_killed_backup_leaves_nothing_that_looks_whole(small: Installation, el
     elsewhere.has_everything()
 
 
-def test_a_restore_killed_at_some_moment_can_be_run_again(elsewhere: Installation, backup: Path):
-    tried = 0
-    while elsewhere.killed("restore", str(backup), after=0.2 + 0.06 * tried):
+def test_a_restore_killed_at_some_moment_can_be_run_again(elsewhere: Installation, backup: Path, tmp_path: Path):
+    began = time.monotonic()
+    Installation(tmp_path / "undisturbed").manage("restore", str(backup))
+    whole, tried = time.monotonic() - began, 0
+    while elsewhere.killed("restore", str(backup), after=whole * (0.2 + 0.05 * tried)):
         tried += 1
     assert tried > 3
     elsewhere.has_everything()

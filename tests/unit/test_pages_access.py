@@ -10,8 +10,7 @@ from django.http import HttpResponse
 from django.test import Client
 from django.urls import URLPattern, URLResolver, get_resolver, reverse
 
-from dashboard.access import RANK
-from dashboard.models import Role
+from dashboard.permissions import Permission, needed, role_for
 from tests.unit.people import Cast, Lab, make_cast, make_lab
 from tests.unit.workshop import sign_in
 
@@ -39,7 +38,12 @@ def patterns(resolver: URLResolver | None = None) -> Iterator[URLPattern]:
 
 VIEWS = {pattern.name: pattern.callback for pattern in patterns()}
 ROUTES = {pattern.name: str(pattern.pattern) for pattern in patterns()}
-OF_AN_ACCOUNT = sorted(name for name, view in VIEWS.items() if isinstance(getattr(view, "required_role", None), Role))
+PARAMETERS = {name: set(get_resolver().reverse_dict.getlist(name)[0][3]) for name in VIEWS}
+OF_AN_ACCOUNT = sorted(
+    name
+    for name, view in VIEWS.items()
+    if isinstance(getattr(view, "permission", None), Permission) and "account" in PARAMETERS[name]
+)
 
 
 def address(name: str, lab: Lab) -> str:
@@ -60,8 +64,8 @@ def visit(client: Client, url: str) -> HttpResponse:
 
 @pytest.mark.parametrize("name", sorted(VIEWS))
 def test_every_view_says_who_may_use_it(name: str) -> None:
-    known = {*Role, "operator of any account", "signed in", "anyone"}
-    assert getattr(VIEWS[name], "required_role", None) in known, f"{name} names no role"
+    known = {*Permission, "operator of any account", "signed in", "anyone"}
+    assert getattr(VIEWS[name], "permission", None) in known, f"{name} names no permission"
 
 
 @pytest.mark.parametrize("name", OF_AN_ACCOUNT)
@@ -83,13 +87,13 @@ def test_for_a_stranger_the_account_does_not_exist(name: str, lab: Lab, cast: Ca
 
 @pytest.mark.parametrize("name", OF_AN_ACCOUNT)
 def test_members_get_what_their_role_allows_and_are_told_what_is_missing(name: str, lab: Lab, cast: Cast) -> None:
-    needed: Role = VIEWS[name].required_role  # type: ignore[union-attr]
+    permission: Permission = VIEWS[name].permission  # type: ignore[union-attr]
     own = name != "delete_service"  # which belongs to nobody here: see its own test
     for person, rank in PEOPLE.items():
         answer = visit(cast.everybody()[person], address(name, lab))
-        if rank < RANK[needed]:
+        if rank < needed(permission):
             assert answer.status_code == 403, (person, name)
-            assert f"“{needed.label}”" in answer.text
+            assert f"“{role_for(permission)}”" in answer.text
         elif own:
             assert answer.status_code < 500, (person, name)
             assert answer.status_code not in {401, 403}, (person, name)
