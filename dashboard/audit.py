@@ -7,11 +7,14 @@ there without the other. What happens elsewhere (sign-in, commands) is written w
 
 import logging
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
+from django.conf import settings
 from django.core.exceptions import PermissionDenied
 from django.db import Error, transaction
 from django.http import Http404, HttpRequest, HttpResponse
+from django.utils import timezone
 
 from dashboard.models import AuditEntry
 
@@ -64,6 +67,11 @@ def note(
     """Add to the entry of this request what the page knows of the change: on what, before and after, refused or not."""
     known = {"target": str(target), "before": before, "after": after, "result": result}
     noted(request).update({name: value for name, value in known.items() if value})
+
+
+def prune() -> int:
+    """Forget what is older than KEEP_AUDIT_DAYS; how many entries that were."""
+    return AuditEntry.objects.forget(before=timezone.now() - timedelta(days=settings.KEEP_AUDIT_DAYS))
 
 
 def noted(request: HttpRequest) -> dict[str, Any]:

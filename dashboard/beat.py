@@ -21,6 +21,9 @@ SCHEDULES: dict[str, dict[str, dict[str, Any]]] = {
         "sweep-operations": {"task": "deployments.sweep_operations", "schedule": 10.0, "options": {"expires": 20}},
         "refresh-mirrors": {"task": "deployments.refresh_mirrors", "schedule": 5.0, "options": {"expires": 10}},
         "prune": {"task": "deployments.prune", "schedule": 60.0, "options": {"expires": 60}},
+        # With the half minute that an open stream goes on (stream.RECHECK_SECONDS): gone within 60 s.
+        "withdraw": {"task": "dashboard.withdraw", "schedule": 15.0, "options": {"expires": 20}},
+        "prune-audit": {"task": "dashboard.prune_audit", "schedule": 3600.0, "options": {"expires": 600}},
     },
     "mms": {
         "watch-services": {"task": "mms.watch_services", "schedule": 2.0, "options": {"expires": 4}},

@@ -305,6 +305,7 @@ LOGGING = {
 # --- how long things are kept (docs/operations.md says what grows, and where it stops) -----------------------------
 # No fewer than 7 days: an operation at the MMS is also what makes the same request, sent again, have one effect.
 KEEP_OPERATIONS_DAYS = env_days("KEEP_OPERATIONS_DAYS", 365, least=7)
+KEEP_AUDIT_DAYS = env_days("KEEP_AUDIT_DAYS", 730, least=30)
 KEEP_LOGS_DAYS = env_days("KEEP_LOGS_DAYS", 90, least=1)
 
 # --- limits of the dashboard --------------------------------------------------------------------------------------

@@ -93,7 +93,7 @@ def programs() -> list[Program]:
     """What has to run here, by the settings REDIS_URL and SERVE."""
     found = [_web(), _beat()]
     if "dashboard" in settings.SERVE:
-        found.append(_worker("worker", "celery", "deployments.tasks", settings.WORKER_THREADS))
+        found.append(_worker("worker", "celery", "deployments.tasks,dashboard.tasks", settings.WORKER_THREADS))
     if "mms" in settings.SERVE:
         found.append(_worker("mms-worker", "mms", "mms.tasks", settings.MMS_BUILDS + settings.WORKER_THREADS))
     if not os.environ.get("REDIS_URL"):

@@ -6,6 +6,7 @@ from dashboard.access import anyone
 from dashboard.views import (
     asset_forms,
     assets,
+    audit,
     console,
     doctor,
     health,
@@ -15,11 +16,13 @@ from dashboard.views import (
     logs,
     manifest_forms,
     manifests,
+    members,
     model_forms,
     models,
     operation_forms,
     operations,
     people,
+    roles,
     service_forms,
     services,
     setup,
@@ -70,17 +73,26 @@ operations_urls = [
     path("operations/<uuid:pk>/log/", logs.operation_log, name="operation_log"),
     path("refresh/", operation_forms.refresh, name="refresh"),
 ]
+members_urls = [
+    path("roles/", roles.see_roles, name="see_roles"),
+    path("members/", members.list_members, name="list_members"),
+    path("members/<int:pk>/", members.change_member, name="change_member"),
+    path("members/<int:pk>/remove/", members.remove_member, name="remove_member"),
+]
 urlpatterns = [
     path("", home.home, name="home"),
     path("sign-in/", people.sign_in, name="sign_in"),
     path("sign-out/", people.sign_out, name="sign_out"),
     path("colours/", people.choose_theme, name="choose_theme"),
     path("set-up/<str:token>/", anyone(setup.set_up), name="set_up"),
+    path("audit/", audit.see_audit, name="see_audit"),
     path("doctor/", doctor.doctor, name="doctor"),
     path("healthz", anyone(health.healthz), name="healthz"),
     path("accounts/<slug:account>/", home.account_home, name="account_home"),
     path(
         "accounts/<slug:account>/",
-        include([*models_urls, *assets_urls, *manifests_urls, *images_urls, *services_urls, *operations_urls]),
+        include(
+            [*models_urls, *assets_urls, *manifests_urls, *images_urls, *services_urls, *operations_urls, *members_urls]
+        ),
     ),
 ]

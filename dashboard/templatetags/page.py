@@ -1,5 +1,6 @@
 """Template tags of every page: badges, times, links that keep the filters."""
 
+import json
 from datetime import datetime
 from itertools import groupby
 from typing import Any
@@ -13,6 +14,7 @@ from django.utils.html import escape, format_html
 from django.utils.safestring import SafeString
 
 from dashboard.files import is_file_url
+from dashboard.forms.audit import words
 from dashboard.lineage import NOUN
 from deployments.badges import OUTDATED_LIST
 
@@ -49,6 +51,18 @@ def when(value: datetime | None) -> SafeString:
 def outdated(seen: datetime) -> bool:
     """Whether a list read from the server at `seen` is too old to be taken for the truth."""
     return timezone.now() - seen > OUTDATED_LIST
+
+
+@register.filter
+def action_words(action: str) -> str:
+    """`register_model`, as the audit keeps it, in words."""
+    return words(action)
+
+
+@register.filter
+def as_json(value: Any) -> str:
+    """A value of the audit as text."""
+    return json.dumps(value, ensure_ascii=False)
 
 
 @register.filter

@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 from typing import Any
 
+from django.contrib.auth import get_user_model
 from django.test import Client
 
-from dashboard.models import Role
+from dashboard.models import Membership, Role
 from deployments.models import (
     Asset,
     Cluster,
@@ -73,6 +74,7 @@ class Lab:
     cluster: Cluster
     service: Service
     operation: Operation
+    member: Membership
 
     @property
     def url(self) -> str:
@@ -90,7 +92,9 @@ def make_lab(name: str = "lab") -> Lab:
     image = make_image(manifest, registry=registry, registry_location=registry.location)
     service = make_service(image, health="healthy", scoring_uri="http://127.0.0.1:9/scoring/1/score")
     operation = make_operation(service)
-    return Lab(account, model, asset, manifest, registry, image, cluster, service, operation)
+    mia = get_user_model().objects.create_user(f"mia-{name}")
+    member = Membership.objects.create(user=mia, account_id=account.pk, role=Role.VIEWER)
+    return Lab(account, model, asset, manifest, registry, image, cluster, service, operation, member)
 
 
 def make_operation(row: Any, kind: Kind | None = None, state: State = State.SUCCEEDED, **more: Any) -> Operation:

@@ -1,0 +1,44 @@
+"""Who has which role in an account."""
+
+from typing import Any
+
+from django import forms
+from django.contrib.auth import get_user_model
+
+from dashboard.models import Membership, Role
+from deployments.models import HostingAccount
+
+
+class AddMemberForm(forms.Form):
+    name = forms.CharField(
+        max_length=150,
+        help_text="As they sign in. An administrator makes people.",
+        error_messages={"required": "Write the name that the person signs in with."},
+        widget=forms.TextInput(attrs={"autocomplete": "off", "spellcheck": "false", "autocapitalize": "none"}),
+    )
+    role = forms.ChoiceField(choices=Role.choices)
+
+    def __init__(self, account: HostingAccount, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.account = account
+        self.user: Any = None
+
+    def clean_name(self) -> str:
+        """Only an exact name finds somebody: this is no place to look through people."""
+        name: str = self.cleaned_data["name"]
+        self.user = get_user_model().objects.filter(username=name, is_active=True).first()
+        if self.user is None:
+            raise forms.ValidationError("Nobody who can sign in has this name. Check the spelling.")
+        if self.user.is_superuser:
+            raise forms.ValidationError("An administrator may do everything everywhere, and needs no role.")
+        if Membership.objects.filter(user=self.user, account_id=self.account.pk).exists():
+            raise forms.ValidationError("They have a role here already: change it in the list.")
+        return name
+
+    def save(self) -> Membership:
+        """Store the membership of a valid form."""
+        return Membership.objects.create(user=self.user, account_id=self.account.pk, role=self.cleaned_data["role"])
+
+
+class RoleForm(forms.Form):
+    role = forms.ChoiceField(choices=Role.choices)

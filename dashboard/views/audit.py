@@ -1,0 +1,66 @@
+"""The audit: who did what, when, on what, from where, with which result."""
+
+import csv
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from django.core.paginator import Paginator
+from django.db.models import QuerySet
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
+from django.views.decorators.http import require_safe
+
+from dashboard.access import operators
+from dashboard.forms.audit import AuditFilterForm
+from dashboard.models import AuditEntry
+
+ROWS = 50
+CSV_MOST = 100_000  # rows of one file; the filters give the rest
+COLUMNS = ("at", "actor", "via", "action", "account_name", "target", "address", "result", "before", "after")
+FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet takes for more than a text
+
+
+@require_safe
+@operators
+def see_audit(request: HttpRequest, accounts: frozenset[int] | None) -> HttpResponse:
+    """The entries of the accounts that the reader operates; an administrator sees all. `?format=csv` is a file."""
+    entries = AuditEntry.objects.all()
+    if accounts is not None:
+        entries = entries.filter(account_id__in=accounts)
+    form = AuditFilterForm(entries, request.GET)
+    found = form.find()
+    if request.GET.get("format") == "csv":
+        return _file(found)
+    page = Paginator(found, ROWS).get_page(request.GET.get("page"))
+    pages = list(page.paginator.get_elided_page_range(page.number, on_each_side=2, on_ends=1))
+    facts = {"form": form, "page": page, "page_numbers": pages, "everything": accounts is None}
+    return render(request, "audit/list.html", facts)
+
+
+def _file(found: QuerySet[AuditEntry]) -> HttpResponse:
+    rows = found.values_list(*COLUMNS)[:CSV_MOST]
+    headers = {"Content-Disposition": 'attachment; filename="audit.csv"'}
+    return HttpResponse("".join(_lines(rows)), content_type="text/csv; charset=utf-8", headers=headers)
+
+
+class _Echo:
+    def write(self, line: str) -> str:
+        return line
+
+
+def _lines(rows: Any) -> Iterator[str]:
+    writer = csv.writer(_Echo())
+    yield writer.writerow(COLUMNS)
+    for row in rows.iterator(2000):
+        yield writer.writerow([_cell(value) for value in row])
+
+
+def _cell(value: Any) -> str:
+    """As text that a spreadsheet takes for nothing else."""
+    if value is None:
+        return ""
+    if isinstance(value, dict | list):
+        return json.dumps(value, ensure_ascii=False)
+    text = value.isoformat() if hasattr(value, "isoformat") else str(value)
+    return f"'{text}" if text.startswith(FORMULA) else text

@@ -1,0 +1,67 @@
+"""Members of an account: who has which role in it. Whoever loses a right loses what waits in the queue with it."""
+
+from django.contrib import messages
+from django.db import IntegrityError, transaction
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404, redirect, render
+from django.views.decorators.http import require_POST
+
+from dashboard import audit, withdrawal
+from dashboard.access import requires
+from dashboard.forms.member import AddMemberForm, RoleForm
+from dashboard.models import Membership, Role
+from dashboard.permissions import Permission
+from dashboard.views.writing import INVALID
+from deployments.models import HostingAccount
+
+
+@requires(Permission.CHANGE_MEMBERS)
+def list_members(request: HttpRequest, account: HostingAccount) -> HttpResponse:
+    """All members; POST adds one."""
+    form = AddMemberForm(account, request.POST or None)
+    if request.method == "POST" and form.is_valid():
+        try:
+            with transaction.atomic():
+                member = form.save()
+        except IntegrityError:
+            form.add_error("name", "They have been given a role just now: change it in the list.")
+        else:
+            audit.note(request, target=member.user, after={"role": member.role})
+            messages.success(request, f"The role of {member.user} is now: {Role(member.role).label}.")
+            return redirect("list_members", account.name)
+    members = Membership.objects.filter(account_id=account.pk).select_related("user").order_by("user__username")
+    page = {"form": form, "members": members, "role_choices": Role.choices}
+    return render(request, "members/list.html", page, status=INVALID if form.is_bound else 200)
+
+
+@require_POST
+@requires(Permission.CHANGE_MEMBERS)
+def change_member(request: HttpRequest, account: HostingAccount, pk: int) -> HttpResponse:
+    member, form = _member(account, pk), RoleForm(request.POST)
+    if not form.is_valid():
+        audit.note(request, target=member.user, result=audit.Result.REFUSED)
+        messages.error(request, "Nothing was changed: choose one of the roles.")
+        return redirect("list_members", account.name)
+    before, member.role = member.role, form.cleaned_data["role"]
+    member.save(update_fields=["role"])
+    audit.note(request, target=member.user, before={"role": before}, after={"role": member.role})
+    withdrawal.withdraw()
+    messages.success(request, f"The role of {member.user} is now: {Role(member.role).label}.")
+    return redirect("list_members", account.name)
+
+
+@require_POST
+@requires(Permission.CHANGE_MEMBERS)
+def remove_member(request: HttpRequest, account: HostingAccount, pk: int) -> HttpResponse:
+    member = _member(account, pk)
+    member.delete()
+    audit.note(request, target=member.user, before={"role": member.role}, after={"role": ""})
+    withdrawal.withdraw()
+    messages.success(request, f"{member.user} is no longer a member of {account.name}.")
+    if member.user == request.user:
+        return redirect("home")
+    return redirect("list_members", account.name)
+
+
+def _member(account: HostingAccount, pk: int) -> Membership:
+    return get_object_or_404(Membership.objects.select_related("user"), account_id=account.pk, pk=pk)
