@@ -1,5 +1,6 @@
 """Fixtures for every test: real servers, nothing patched."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -17,6 +18,8 @@ from tests.doubles.mms import MMS
 from tests.site import Site
 from tests.unit.lifecycle import account_at
 
+FIGURES: dict[str, dict[str, object]] = {}
+
 
 def chromium() -> str | None:
     """The path of a Chromium on PATH, if there is one."""
@@ -32,9 +35,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say loudly what was not tested."""
+    """What was measured; and loudly, what was not tested."""
+    for name, figures in FIGURES.items():
+        terminalreporter.write_line(f"{name}: {json.dumps(figures)}")
     if not chromium():
         terminalreporter.write_sep("!", "Chromium is not installed: THE BROWSER TESTS WERE SKIPPED", red=True)
+
+
+@pytest.fixture
+def record(request: pytest.FixtureRequest) -> dict[str, object]:
+    """Figures put here are printed at the end of the run: docs/promises.md and docs/security.md quote them."""
+    return FIGURES.setdefault(request.node.name, {})
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,6 @@
-"""What the tests of faults share: files over HTTP, a PostgreSQL, and the figures that each of them measured."""
+"""What the tests of faults share: files over HTTP, and a PostgreSQL."""
 
 import functools
-import json
 import threading
 from collections.abc import Iterator
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -11,7 +10,6 @@ import pytest
 from tests.faults.postgresql import PostgreSQL, programs, server
 from tests.journeys.api import EXAMPLE
 
-FIGURES: dict[str, dict[str, object]] = {}
 WITHOUT = "PostgreSQL is not installed: WHAT NEEDS IT WAS SKIPPED"
 
 
@@ -38,15 +36,7 @@ def postgresql() -> Iterator[PostgreSQL]:
         yield running
 
 
-@pytest.fixture
-def record(request: pytest.FixtureRequest) -> dict[str, object]:
-    """Figures put here are printed at the end of the run: docs/promises.md quotes them."""
-    return FIGURES.setdefault(request.node.name, {})
-
-
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """What was measured; and loudly, what was not tested."""
-    for name, figures in FIGURES.items():
-        terminalreporter.write_line(f"{name}: {json.dumps(figures)}")
+    """Say loudly what was not tested."""
     if any(WITHOUT in str(test.longrepr) for test in terminalreporter.stats.get("skipped", [])):
         terminalreporter.write_sep("!", WITHOUT, red=True)

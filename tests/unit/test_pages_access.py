@@ -1,16 +1,16 @@
 """Who gets to see which page: every URL of the site, walked as every kind of person."""
 
 import re
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from django.contrib.auth import get_user_model
 from django.http import HttpResponse
 from django.test import Client
-from django.urls import URLPattern, URLResolver, get_resolver, reverse
+from django.urls import reverse
 
 from dashboard.permissions import Permission, needed, role_for
+from tests.unit.doors import OF_AN_ACCOUNT, VIEWS, address, permission_of
 from tests.unit.people import Cast, Lab, make_cast, make_lab
 from tests.unit.workshop import sign_in
 
@@ -28,35 +28,6 @@ def cast(lab: Lab) -> Cast:
     return make_cast(lab.account)
 
 
-def patterns(resolver: URLResolver | None = None) -> Iterator[URLPattern]:
-    for pattern in (resolver or get_resolver()).url_patterns:
-        if isinstance(pattern, URLResolver):
-            yield from patterns(pattern)
-        else:
-            yield pattern
-
-
-VIEWS = {pattern.name: pattern.callback for pattern in patterns()}
-ROUTES = {pattern.name: str(pattern.pattern) for pattern in patterns()}
-PARAMETERS = {name: set(get_resolver().reverse_dict.getlist(name)[0][3]) for name in VIEWS}
-OF_AN_ACCOUNT = sorted(
-    name
-    for name, view in VIEWS.items()
-    if isinstance(getattr(view, "permission", None), Permission) and "account" in PARAMETERS[name]
-)
-
-
-def address(name: str, lab: Lab) -> str:
-    """The URL of the page called `name`, of the lab's own things."""
-    route = ROUTES[name]
-    arguments: dict[str, Any] = {} if route.startswith("accounts/") else {"account": lab.account.name}
-    if "<slug:account>" in route:
-        arguments["account"] = lab.account.name
-    if ":pk>" in route:
-        arguments["pk"] = getattr(lab, route.partition("/")[0].removesuffix("s")).pk
-    return reverse(name, kwargs=arguments)
-
-
 def visit(client: Client, url: str) -> HttpResponse:
     answer = client.get(url)
     return client.post(url) if answer.status_code == 405 else answer
@@ -65,7 +36,7 @@ def visit(client: Client, url: str) -> HttpResponse:
 @pytest.mark.parametrize("name", sorted(VIEWS))
 def test_every_view_says_who_may_use_it(name: str) -> None:
     known = {*Permission, "operator of any account", "signed in", "anyone"}
-    assert getattr(VIEWS[name], "permission", None) in known, f"{name} names no permission"
+    assert permission_of(name) in known, f"{name} names no permission"
 
 
 @pytest.mark.parametrize("name", OF_AN_ACCOUNT)
@@ -87,7 +58,7 @@ def test_for_a_stranger_the_account_does_not_exist(name: str, lab: Lab, cast: Ca
 
 @pytest.mark.parametrize("name", OF_AN_ACCOUNT)
 def test_members_get_what_their_role_allows_and_are_told_what_is_missing(name: str, lab: Lab, cast: Cast) -> None:
-    permission: Permission = VIEWS[name].permission  # type: ignore[union-attr]
+    permission: Permission = permission_of(name)
     own = name != "delete_service"  # which belongs to nobody here: see its own test
     for person, rank in PEOPLE.items():
         answer = visit(cast.everybody()[person], address(name, lab))

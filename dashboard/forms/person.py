@@ -1,0 +1,31 @@
+"""People who can sign in."""
+
+from typing import Any
+
+from django import forms
+from django.contrib.auth import get_user_model
+
+
+class AddPersonForm(forms.ModelForm):
+    """A name; the person chooses the password, behind a link that works once."""
+
+    class Meta:
+        model = get_user_model()
+        fields = ("username",)
+        labels = {"username": "Name"}
+        help_texts = {"username": "What they sign in with: letters, digits and @ . + - _"}
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fields["username"].widget.attrs.update(autocomplete="off", spellcheck="false", autocapitalize="none")
+
+    def clean_username(self) -> str:
+        """Names that differ in upper and lower case alone are one name to people."""
+        name: str = self.cleaned_data["username"]
+        if get_user_model().objects.filter(username__iexact=name).exists():
+            raise forms.ValidationError("Somebody has this name already.")
+        return name
+
+    def save(self, commit: bool = True) -> Any:
+        self.instance.set_unusable_password()
+        return super().save(commit)
