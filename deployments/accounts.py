@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from django.db.models import Q
 from django.utils import timezone
 
-from deployments import errors, live, volatile
+from deployments import credentials, errors, live, volatile
 from deployments.changes import write
 from deployments.client import MMSClient
 from deployments.models import HostingAccount, Service
@@ -22,7 +22,7 @@ def client_for(account: HostingAccount, **limits: float) -> MMSClient:
         account.subscription,
         account.resource_group,
         account.hosting_account,
-        token=account.token or "",
+        token=credentials.of(account),
         api_version=account.api_version,
         **limits,
     )
@@ -84,7 +84,7 @@ def _note_pause(account: HostingAccount, error: errors.MMSError, since: datetime
 
 def _note_refusal(account: HostingAccount, error: str, since: datetime) -> None:
     """Nobody calls until there is a new token, unless there is one by now: the refused one was another."""
-    if HostingAccount.objects.get(pk=account.pk).token == account.token:
+    if HostingAccount.objects.get(pk=account.pk).credentials == account.credentials:
         _write(account, error=error, error_at=since, token_refused=True)
         live.publish_account(account.pk)
 

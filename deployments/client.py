@@ -12,7 +12,8 @@ from typing import Any, Generic, TypeVar
 from urllib.parse import quote, urljoin, urlsplit
 
 from deployments import errors, values, wire
-from deployments.transport import MAX_LIST, Answer, Transport
+from deployments.exchange import Answer
+from deployments.transport import MAX_LIST, BearerToken, Credential, Transport
 
 log = logging.getLogger(__name__)
 Item = TypeVar("Item")
@@ -52,14 +53,14 @@ class MMSClient:
         resource_group: str,
         hosting_account: str,
         *,
-        token: str,
+        token: str | Credential,
         api_version: str,
         **limits: float,
     ):
         group = f"subscriptions/{_segment(subscription)}/resourceGroups/{_segment(resource_group)}"
         self.base = f"{base_url.rstrip('/')}/api/{group}/hostingAccounts/{_segment(hosting_account)}"
         self.api_version = api_version
-        self.transport = Transport(token, **limits)
+        self.transport = Transport(BearerToken(token) if isinstance(token, str) else token, **limits)
 
     def __enter__(self) -> "MMSClient":
         return self

@@ -3,7 +3,8 @@
 requests limits the wait for each byte, and nothing else: a server that sends one now and then, in its headers or
 between two chunks, holds a call as long as it likes. Here no wait is longer than what is left of the whole call, and it
 is known whether anything of the request has left. (Only the search for a host's address cannot be cut short: nothing
-has left by then, and nothing leaves after it once the time is over.)
+has left by then, and nothing leaves after it once the time is over.) What may be called is said in addresses.py; behind
+a proxy of the environment, which chooses the address itself, that is for the proxy to say.
 """
 
 import http.client
@@ -16,6 +17,9 @@ from typing import Any
 
 import urllib3
 from requests.adapters import HTTPAdapter
+from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError
+
+from deployments import addresses
 
 PIECE = 16 * 1024  # bytes handed over at once: one record of TLS
 
@@ -76,6 +80,23 @@ class Timed:
     response_class = TimedResponse
     sock: Any
     timeout: Any
+    host: str
+    port: int
+    source_address: Any
+    socket_options: Any
+
+    def _new_conn(self) -> socket.socket:
+        """As urllib3's own, but to an address that may be called."""
+        connection: Any = self
+        host = connection._dns_host
+        try:
+            return addresses.dial(host, self.port, self.timeout, self.source_address, self.socket_options)
+        except socket.gaierror as error:
+            raise NameResolutionError(self.host, connection, error) from error
+        except TimeoutError as error:
+            raise ConnectTimeoutError(self, "It took too long to connect.") from error
+        except OSError as error:
+            raise NewConnectionError(connection, f"No connection: {error}") from error
 
     def connect(self) -> None:
         call = CALL.get()

@@ -3,6 +3,7 @@
 MMSError
  +- NotSent             the server did nothing: safe to send again
  |   +- Unreachable     nothing of the request has left: no connection, no such name, no TLS
+ |   +- NoToken         who gives the tokens is out of reach or broken: the server was not called
  |   +- Busy            429, or 503 with Retry-After: later
  +- OutcomeUnknown      it may have happened: look first, only then send again
  |   +- NoAnswer        time-out, reset, cut short
@@ -10,7 +11,7 @@ MMSError
  |   +- ServerFault     any other 5xx
  |   +- Unintelligible  success, but not what the reference describes; or a status that means nothing here
  +- Rejected            the server understood and said no: sending the same again is pointless
-     +- TokenRefused    401
+     +- TokenRefused    401; or who gives the tokens gives none: a person has to change something
      +- Forbidden       403
      +- NotFound        404
      +- NotOffered      405 or 501: this server lacks the operation
@@ -35,6 +36,10 @@ class NotSent(MMSError):
 
 
 class Unreachable(NotSent):
+    pass
+
+
+class NoToken(NotSent):
     pass
 
 

@@ -4,7 +4,7 @@ import random
 from datetime import datetime, timedelta
 
 GRACE = timedelta(seconds=3)  # a queued operation whose queue message was lost is taken up after this
-LEASE = timedelta(seconds=90)  # a call to the server ends well before (transport.DEADLINE); then its worker has died
+LEASE = timedelta(seconds=90)  # a call to the server ends well before (exchange.DEADLINE); then its worker has died
 AHEAD = timedelta(seconds=0.5)  # a tick takes what is due within the next half second
 YOUNG = 60.0  # seconds; younger operations are asked about every second
 SLOWEST = 15.0  # seconds between two questions about the same operation

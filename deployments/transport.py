@@ -1,67 +1,57 @@
-"""One HTTP call to an MMS: limits of time and size, no redirects, and every outcome as an answer or an MMSError."""
+"""Calls to an MMS with its account's credentials: every outcome as an answer or an MMSError."""
 
-import http.client
-import json
 import re
-import ssl
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
-from typing import Any
-from urllib.parse import urlsplit
-
-import requests
-import urllib3
-from requests.auth import AuthBase
+from typing import Any, Protocol
 
 from deployments import errors, wire
-from deployments.connections import CALL, Call, TimedAdapter
+from deployments.exchange import (
+    DEADLINE,
+    MAX_ANSWER,
+    READ_TIMEOUT,
+    Answer,
+    Authorization,
+    exchange,
+    host_of,
+    new_session,
+    retry_after,
+)
 
-CONNECT_TIMEOUT = 5.0  # seconds, for each address of the host
-READ_TIMEOUT = 20.0  # seconds between two bytes of an answer
-DEADLINE = 60.0  # seconds for a whole call; less than a worker's claim (schedule.LEASE)
-MAX_ANSWER = 4 * 1024**2  # bytes
 MAX_LIST = 64 * 1024**2  # bytes; a list of 10 000 models has about 4 MB, as has a long log
 EXTENSIONS = "x-mms-extensions"
 
 
-@dataclass(frozen=True)
-class Answer:
-    status: int
-    headers: Any  # case-insensitive mapping
-    body: bytes
+class Credential(Protocol):
+    """What a call shows to the server."""
 
-    def json(self) -> Any:
-        """The body as JSON. Raises Garbled."""
-        try:
-            return json.loads(self.body)
-        except (ValueError, RecursionError):
-            raise wire.Garbled("The body is no JSON.") from None
+    def token(self, until: float) -> str:
+        """A bearer token, "" for none; before `until` of time.monotonic(). Raises NotSent or TokenRefused."""
+
+    def renewed(self, refused: str, until: float) -> str:
+        """Another token after the server answered 401 to `refused`; "" where there is no other. Raises the same."""
 
 
-class BearerToken(AuthBase):
-    """Given as `auth`, for requests would else prefer an entry for the host in somebody's .netrc."""
+class BearerToken:
+    """The one token that somebody put into the account."""
 
     def __init__(self, token: str):
-        self.token = token
+        self._token = token
 
-    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        if self.token:
-            request.headers["Authorization"] = f"Bearer {self.token}"
-        return request
+    def token(self, until: float) -> str:
+        return self._token
+
+    def renewed(self, refused: str, until: float) -> str:
+        return ""
 
 
 class Transport:
-    """Calls to one server with one token. `extensions` is what the server's last answer said that it offers."""
+    """Calls to one server as one account. `extensions` is what the server's last answer said that it offers."""
 
-    def __init__(self, token: str, read_timeout: float | None = None, deadline: float | None = None):
-        self.session = requests.Session()
-        self.session.auth = BearerToken(token)
-        for scheme in ("http://", "https://"):
-            self.session.mount(scheme, TimedAdapter())
-        self.token, self.read_timeout, self.deadline = token, read_timeout or READ_TIMEOUT, deadline or DEADLINE
+    def __init__(self, credential: Credential, read_timeout: float | None = None, deadline: float | None = None):
+        self.session = new_session()
+        self.credential = credential
+        self.read_timeout, self.deadline = read_timeout or READ_TIMEOUT, deadline or DEADLINE
         self.extensions: set[str] = set()
         self.called_at = datetime.now(UTC)  # when the last call began
 
@@ -83,124 +73,53 @@ class Transport:
 
         most: bytes. until: of time.monotonic(), for calls that have to end before their own deadline.
         """
-        if self.token and not re.fullmatch(r"[!-~]+", self.token):
-            raise errors.TokenRefused("This account's token cannot be sent: it has letters that no token has.")
         headers = {"Accept": "application/json"} | ({"x-ms-client-request-id": request_id} if request_id else {})
         self.called_at = datetime.now(UTC)
         ends = time.monotonic() + self.deadline
-        call = Call(ends if until is None else min(ends, until))
-        mine = CALL.set(call)
-        try:
-            with self.session.request(
-                method,
-                url,
-                params=params,
-                json=body,
-                headers=headers,
-                timeout=(CONNECT_TIMEOUT, self.read_timeout),
-                allow_redirects=False,
-                stream=True,
-            ) as response:
-                answer = Answer(response.status_code, response.headers, _body(response, most))
-        except _BROKEN as error:
-            raise self._failed(host_of(url) or url, error, call) from error
-        finally:
-            CALL.reset(mine)
+        ends = ends if until is None else min(ends, until)
+        content: dict[str, Any] = {"params": params, "json": body, "headers": headers, "most": most}
+        token = self.credential.token(ends)
+        answer = self._send(method, url, token, ends, content)
+        # Who refuses a token has done nothing of what was asked: it may be asked again.
+        if answer.status == 401 and (renewed := self.credential.renewed(token, ends)):
+            token = renewed
+            answer = self._send(method, url, token, ends, content)
         self.extensions = {name.strip() for name in answer.headers.get(EXTENSIONS, "").split(",")} - {""}
         if 200 <= answer.status < 300:
             return answer
-        raise _refusal(host_of(url), answer, [self.token, *(secrets or [])])
+        raise _refusal(host_of(url), answer, [token, *(secrets or [])])
 
-    def _failed(self, host: str, error: Exception, call: Call) -> errors.MMSError:
-        """No answer at all. What matters is whether the server can have got the request."""
-        reasons = list(_chain(error))
-
-        def because(*kinds: type[BaseException]) -> bool:
-            return any(isinstance(reason, kinds) for reason in reasons)
-
-        if because(*_NO_ADDRESS):
-            return errors.Unreachable(f"“{host}” is no address that can be called: check the account's base URL.")
-        if because(ssl.SSLCertVerificationError):
-            return errors.Unreachable(f"The certificate of {host} cannot be trusted: {_plain(reasons)}.")
-        if not call.sent:
-            return errors.Unreachable(f"{host} cannot be reached: {_plain(reasons)}. Is the server running?")
-        if because(_TooLarge):
-            return errors.TooLarge(f"{host} gave no usable answer: {_plain(reasons)}.")
-        if call.over:
-            return errors.NoAnswer(f"The answer of {host} was not complete after {self.deadline:.0f} s.")
-        return errors.NoAnswer(f"{host} gave no usable answer: {_plain(reasons)}.")
-
-
-# A ValueError is what http.client and its friends raise for what makes no sense to them.
-_BROKEN = (requests.RequestException, urllib3.exceptions.HTTPError, http.client.HTTPException, ValueError, OSError)
-_NO_ADDRESS = (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema, requests.exceptions.MissingSchema)
-
-
-class _TooLarge(urllib3.exceptions.HTTPError):
-    pass
-
-
-def _body(response: requests.Response, most: int) -> bytes:
-    """The body, up to its limit of size."""
-    parts, size = [], 0
-    for part in _parts(response.raw):
-        size += len(part)
-        if size > most:
-            raise _TooLarge(f"the answer is larger than {most // 1024**2} MB")
-        parts.append(part)
-    return b"".join(parts)
-
-
-def host_of(url: str) -> str:
-    """Host and port of a URL, without what may stand before them; "" where there is none."""
-    try:
-        return urlsplit(url).netloc.rpartition("@")[2]
-    except ValueError:
-        return ""
-
-
-def _parts(raw: urllib3.HTTPResponse) -> Iterator[bytes]:
-    """What arrives, as it arrives: a server that sends ten bytes a second is seen to do so."""
-    while part := raw.read1(65536, decode_content=True):
-        yield part
-
-
-def _chain(error: Any) -> Iterator[Any]:
-    """The error and what led to it, outermost first."""
-    seen: list[Any] = []
-    while isinstance(error, BaseException) and error not in seen:
-        seen.append(error)
-        yield error
-        inner = getattr(error, "reason", None) or (error.args[0] if error.args else None)
-        error = inner if isinstance(inner, BaseException) else error.__cause__ or error.__context__
-
-
-def _plain(reasons: list[Any]) -> str:
-    """The innermost reason in words: an error number's text, else the exception's own."""
-    for reason in reversed(reasons):
-        if isinstance(reason, OSError) and reason.strerror:
-            return reason.strerror.lower()
-        if isinstance(reason, TimeoutError | urllib3.exceptions.TimeoutError | requests.Timeout):
-            return "it took too long"
-    return wire.text(reasons[-1], 300)
+    def _send(self, method: str, url: str, token: str, ends: float, content: dict[str, Any]) -> Answer:
+        if token and not re.fullmatch(r"[!-~]+", token):
+            raise errors.TokenRefused("This account's token cannot be sent: it has letters that no token has.")
+        self.session.auth = Authorization(f"Bearer {token}" if token else "")
+        return exchange(
+            self.session,
+            method,
+            url,
+            seconds=self.deadline,
+            read_timeout=self.read_timeout,
+            until=ends,
+            **content,
+        )
 
 
 def _refusal(host: str, answer: Answer, secrets: list[str]) -> errors.MMSError:
     """The error for a status that is no success, with the server's own words where it has some."""
     failure = _failure(answer).redacted(secrets)
-    retry_after = _retry_after(answer)
+    wait = retry_after(answer)
     said = f": {failure.message}" if failure.message else "."
     status = answer.status
-    if status == 429 or (status == 503 and retry_after is not None):
-        return errors.Busy(f"{host} is busy (status {status}){said}", failure, retry_after)
+    if status == 429 or (status == 503 and wait is not None):
+        return errors.Busy(f"{host} is busy (status {status}){said}", failure, wait)
     if status < 400:
         return _elsewhere(host, answer)
     if status == 401:
         return errors.TokenRefused(f"{host} refuses this account's token (status 401): an operator has to renew it.")
     if status in errors.REJECTED or status < 500:
         kind = errors.REJECTED.get(status, errors.Rejected)
-        return kind(failure.message or f"{host} refused the request (status {status}).", failure, retry_after)
-    return errors.ServerFault(f"{host} failed (status {status}){said}", failure, retry_after)
+        return kind(failure.message or f"{host} refused the request (status {status}).", failure, wait)
+    return errors.ServerFault(f"{host} failed (status {status}){said}", failure, wait)
 
 
 def _elsewhere(host: str, answer: Answer) -> errors.MMSError:
@@ -222,23 +141,3 @@ def _failure(answer: Answer) -> wire.Failure:
         return wire.Failure.from_wire(answer.json())
     except (wire.Garbled, RecursionError):
         return wire.Failure()
-
-
-def _retry_after(answer: Answer) -> float | None:
-    """A Retry-After in seconds or as a date, in seconds from now; None where there is none.
-
-    A date is compared with the answer's own: a server whose clock is a day off means minutes all the same.
-    """
-    said = answer.headers.get("Retry-After", "").strip()
-    if said.isascii() and said.isdigit():
-        return float(said[:9])
-    then, now = _date(said), _date(answer.headers.get("Date", ""))
-    return max(0.0, (then - (now or datetime.now(UTC))).total_seconds()) if then else None
-
-
-def _date(header: str) -> datetime | None:
-    try:
-        found = parsedate_to_datetime(header)
-        return found.replace(tzinfo=found.tzinfo or UTC).astimezone(UTC)
-    except (ValueError, TypeError, IndexError, OverflowError):
-        return None

@@ -1,20 +1,57 @@
 """A hosting account at some MMS server, and the registries and clusters its images and services go to."""
 
+from typing import ClassVar
+
 from django.core.validators import RegexValidator
 from django.db import models
+from django.utils import timezone
 from encrypted_fields.fields import EncryptedTextField
 
+from deployments.places import check_base_url
 
-class HostingAccount(models.Model):
+
+class WithSecret(models.Model):
+    """A row that keeps a secret, encrypted. Nobody sees it again; what people see is who set it, and when."""
+
+    SECRETS: ClassVar[tuple[str, ...]]  # the encrypted fields: pages leave them in the database
+
+    secret_set_at = models.DateTimeField(null=True, blank=True)
+    secret_set_by = models.CharField(max_length=150, blank=True, default="")
+
+    class Meta:
+        abstract = True
+
+    def note_secret(self, by: str) -> None:
+        """The secret is another one from now on, or is forgotten; `by`: who did that. To be saved."""
+        self.secret_set_at, self.secret_set_by = timezone.now(), by
+
+
+class HostingAccount(WithSecret):
     """One account at one server: where calls go, with which token, and what is known of the far end."""
 
+    SECRETS = ("token", "client_secret")
+    TROUBLE = ("token_refused", "error", "error_at", "not_before")
+
+    class SignIn(models.TextChoices):
+        TOKEN = "token", "Bearer token"
+        ENTRA = "entra", "Entra ID client credentials"
+
     name = models.SlugField(max_length=64, unique=True, help_text="How people here call it; part of every page's URL.")
-    base_url = models.URLField(help_text="Scheme, host and port of the server, without /api.")
+    base_url = models.CharField(
+        max_length=400, validators=[check_base_url], help_text="Scheme, host and port of the server, without /api."
+    )
     subscription = models.CharField(max_length=200)
     resource_group = models.CharField(max_length=200)
     hosting_account = models.CharField(max_length=200)
     api_version = models.CharField(max_length=64, default="2017-06-01-privatepreview")
+    # How calls are authenticated, and the secret of that way; the other way's is forgotten.
+    sign_in = models.CharField(max_length=16, choices=SignIn.choices, default=SignIn.TOKEN)
     token = EncryptedTextField(null=True, blank=True)
+    authority = models.CharField(max_length=400, blank=True, default="https://login.microsoftonline.com")
+    tenant = models.CharField(max_length=200, blank=True, default="")
+    client_id = models.CharField(max_length=200, blank=True, default="")
+    client_secret = EncryptedTextField(null=True, blank=True)
+    scope = models.CharField(max_length=400, blank=True, default="")
 
     # What the worker last saw of the server. Pages read these; nobody else asks the server.
     reached_at = models.DateTimeField(null=True, blank=True)
@@ -43,14 +80,28 @@ class HostingAccount(models.Model):
         """Whether something is wrong with the server, or with our token there."""
         return bool(self.error) or self.token_refused
 
-    def replace_token(self, token: str) -> None:
-        """Use another bearer token from now on; calls that waited for it go out again."""
-        self.token, self.token_refused, self.error, self.error_at, self.not_before = token, False, "", None, None
-        self.save(update_fields=["token", "token_refused", "error", "error_at", "not_before"])
+    @property
+    def credentials(self) -> tuple[str | None, ...]:
+        """All that what is shown to the server depends on: equal where the same is shown. Never to be printed."""
+        entra = (self.authority, self.tenant, self.client_id, self.client_secret, self.scope)
+        return (self.sign_in, *entra) if self.sign_in == self.SignIn.ENTRA else (self.sign_in, self.token)
+
+    def replace_token(self, token: str, by: str = "") -> None:
+        """Use this bearer token from now on; calls that waited for it go out again."""
+        self.sign_in, self.token, self.client_secret = self.SignIn.TOKEN, token, None
+        self.note_secret(by)
+        self.forget_trouble()
+        self.save(update_fields=["sign_in", *self.SECRETS, "secret_set_at", "secret_set_by", *self.TROUBLE])
+
+    def forget_trouble(self) -> None:
+        """The server, or what is shown to it, is another one: it is called again at once. To be saved."""
+        self.token_refused, self.error, self.error_at, self.not_before = False, "", None, None
 
 
-class RegistryInfo(models.Model):
+class RegistryInfo(WithSecret):
     """A registry that images are pushed to. People choose it by name and never see the password."""
+
+    SECRETS = ("password",)
 
     account = models.ForeignKey(HostingAccount, on_delete=models.CASCADE, related_name="registries")
     name = models.CharField(max_length=64)
@@ -66,13 +117,16 @@ class RegistryInfo(models.Model):
         return self.name
 
 
-class Cluster(models.Model):
+class Cluster(WithSecret):
     """Where services run: the kubeconfig and the pull secret that a create_service call carries."""
+
+    SECRETS = ("kube_config",)
 
     account = models.ForeignKey(HostingAccount, on_delete=models.CASCADE, related_name="clusters")
     name = models.CharField(max_length=64)
     kube_config = EncryptedTextField(null=True, blank=True)
     pull_secret = models.CharField(max_length=200, validators=[RegexValidator(r"^[\w.-]+$")])
+    production = models.BooleanField(default=False, help_text="Only operators deploy, update and delete services here.")
 
     class Meta:
         ordering = ["name"]

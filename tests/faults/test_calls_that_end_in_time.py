@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from deployments import errors, logs, mirror, schedule, transport, wire
+from deployments import errors, exchange, logs, mirror, schedule, wire
 from deployments.client import MMSClient
 
 REQUEST = wire.NewImage("m1", "", "registry.example", "puller", "secret" * 100_000)
@@ -226,7 +226,7 @@ def test_a_list_that_runs_in_a_circle_is_left() -> None:
 
 
 def test_every_claim_outlives_the_calls_it_is_for() -> None:
-    longest = transport.DEADLINE + transport.CONNECT_TIMEOUT
+    longest = exchange.DEADLINE + exchange.CONNECT_TIMEOUT
     assert longest < schedule.seconds(schedule.LEASE) - 20, "with time to write the outcome down"
     assert longest < mirror.CLAIM - 20, "a whole list, and writing it down"
     assert schedule.TURN + longest < logs.CLAIM, "a turn, and the call that was under way at its end"
