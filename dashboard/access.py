@@ -45,7 +45,7 @@ def may(user: Any, account_id: int, permission: Permission) -> bool:
 
 def visible_accounts(user: Any) -> list[HostingAccount]:
     """The hosting accounts `user` is a member of (an administrator: all), by name, without their secrets."""
-    accounts = HostingAccount.objects.defer("token")
+    accounts = HostingAccount.objects.defer(*HostingAccount.SECRETS)
     if not user.is_superuser:
         accounts = accounts.filter(pk__in=Membership.objects.filter(user_id=user.pk).values("account_id"))
     return list(accounts)
@@ -62,7 +62,7 @@ def requires(permission: Permission, *, changes: bool = True) -> Callable[[View]
     def decorate(view: View) -> View:
         @wraps(view)
         def guarded(request: HttpRequest, account: str, *args: Any, **kwargs: Any) -> HttpResponse:
-            found = HostingAccount.objects.defer("token").filter(name=account).first()
+            found = HostingAccount.objects.defer(*HostingAccount.SECRETS).filter(name=account).first()
             have = rank(request.user, found.pk) if found else 0
             if found is None or not have:
                 raise Http404("There is no such account, or you are not a member of it.")

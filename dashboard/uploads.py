@@ -91,7 +91,7 @@ def _rank(scope: Scope, account: str) -> int | None:
     user = visitor.find_user(scope)
     if not user.is_authenticated:
         return None
-    found = HostingAccount.objects.defer("token").filter(name=account).first()
+    found = HostingAccount.objects.defer(*HostingAccount.SECRETS).filter(name=account).first()
     return access.rank(user, found.pk) if found else 0
 
 

@@ -7,6 +7,7 @@ from dashboard.views import (
     asset_forms,
     assets,
     audit,
+    cluster_forms,
     console,
     doctor,
     health,
@@ -23,7 +24,9 @@ from dashboard.views import (
     operations,
     people,
     people_list,
+    registry_forms,
     roles,
+    server_forms,
     service_forms,
     services,
     setup,
@@ -80,6 +83,23 @@ members_urls = [
     path("members/<int:pk>/", members.change_member, name="change_member"),
     path("members/<int:pk>/remove/", members.remove_member, name="remove_member"),
 ]
+settings_urls = [
+    path("settings/", server_forms.change_server, name="change_server"),
+    path("settings/test/", server_forms.test_server, name="test_server"),
+    path("settings/delete/", server_forms.delete_account, name="delete_account"),
+    path("settings/registries/", registry_forms.list_registries, name="list_registries"),
+    path("settings/registries/new/", registry_forms.add_registry, name="add_registry"),
+    path("settings/registries/new/test/", registry_forms.test_registry, {"pk": 0}, "test_new_registry"),
+    path("settings/registries/<int:pk>/", registry_forms.change_registry, name="change_registry"),
+    path("settings/registries/<int:pk>/test/", registry_forms.test_registry, name="test_registry"),
+    path("settings/registries/<int:pk>/delete/", registry_forms.delete_registry, name="delete_registry"),
+    path("settings/clusters/", cluster_forms.list_clusters, name="list_clusters"),
+    path("settings/clusters/new/", cluster_forms.add_cluster, name="add_cluster"),
+    path("settings/clusters/new/test/", cluster_forms.test_cluster, {"pk": 0}, "test_new_cluster"),
+    path("settings/clusters/<int:pk>/", cluster_forms.change_cluster, name="change_cluster"),
+    path("settings/clusters/<int:pk>/test/", cluster_forms.test_cluster, name="test_cluster"),
+    path("settings/clusters/<int:pk>/delete/", cluster_forms.delete_cluster, name="delete_cluster"),
+]
 urlpatterns = [
     path("", home.home, name="home"),
     path("sign-in/", people.sign_in, name="sign_in"),
@@ -93,11 +113,21 @@ urlpatterns = [
     path("audit/", audit.see_audit, name="see_audit"),
     path("doctor/", doctor.doctor, name="doctor"),
     path("healthz", anyone(health.healthz), name="healthz"),
+    path("add-account/", server_forms.add_account, name="add_account"),
     path("accounts/<slug:account>/", home.account_home, name="account_home"),
     path(
         "accounts/<slug:account>/",
         include(
-            [*models_urls, *assets_urls, *manifests_urls, *images_urls, *services_urls, *operations_urls, *members_urls]
+            [
+                *models_urls,
+                *assets_urls,
+                *manifests_urls,
+                *images_urls,
+                *services_urls,
+                *operations_urls,
+                *members_urls,
+                *settings_urls,
+            ]
         ),
     ),
 ]

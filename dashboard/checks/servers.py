@@ -35,7 +35,7 @@ def check(asked: Asked) -> Iterator[Finding]:
 
 
 def accounts_of(asked: Asked) -> QuerySet[HostingAccount]:
-    accounts = HostingAccount.objects.all() if asked.thorough else HostingAccount.objects.defer("token")
+    accounts = HostingAccount.objects.all() if asked.thorough else HostingAccount.objects.defer(*HostingAccount.SECRETS)
     return accounts if asked.accounts is None else accounts.filter(pk__in=asked.accounts)
 
 

@@ -84,8 +84,18 @@ def badge(badge: Any) -> dict[str, Any]:
 @register.simple_tag(takes_context=True)
 def nav_link(context: Context, url_name: str, label: str) -> SafeString:
     """A link of the navigation; marked as current on its own page and on all pages below it."""
+    return _link(context, url_name, label, exact=url_name == "account_home")
+
+
+@register.simple_tag(takes_context=True)
+def tab_link(context: Context, url_name: str, label: str) -> SafeString:
+    """The same for one of several pages that belong together; the first of them has the others below it."""
+    return _link(context, url_name, label, exact=url_name == "change_server")
+
+
+def _link(context: Context, url_name: str, label: str, *, exact: bool) -> SafeString:
     url, path = reverse(url_name, args=[context["account"].name]), context["request"].path
-    current = path == url if url_name == "account_home" else path.startswith(url)
+    current = path == url if exact else path.startswith(url)
     return format_html('<a href="{}"{}>{}</a>', url, SafeString(' aria-current="page"') if current else "", label)
 
 

@@ -15,11 +15,15 @@ from deployments import live, operations
 from deployments.models import HostingAccount, Image, Operation, Service
 from deployments.models.operation import OPEN
 
+SECRETS = ("scoring_key", "account__token", "account__client_secret", "cluster__kube_config")
+
 
 def service_of(account: HostingAccount, pk: int) -> Service:
     """The service with its image and manifest, or 404. Its key stays in the database."""
     rows = Service.objects.filter(account=account).select_related("account", "image__manifest", "cluster")
-    return get_object_or_404(rows.defer("scoring_key", "account__token", "cluster__kube_config"), pk=pk)
+    return get_object_or_404(
+        rows.defer("scoring_key", "account__token", "account__client_secret", "cluster__kube_config"), pk=pk
+    )
 
 
 def open_operation(service: Service) -> Operation | None:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import requests
-from requests import certs
+from requests.utils import DEFAULT_CA_BUNDLE_PATH
 
 from deployments import errors, wire
 from deployments.connections import TimedAdapter
@@ -109,7 +109,7 @@ def tls_context(access: Access) -> ssl.SSLContext:
 
 def _trust_the_host(context: ssl.SSLContext) -> None:
     """The authorities that all other calls of this site trust."""
-    found = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or certs.where()
+    found = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or DEFAULT_CA_BUNDLE_PATH
     context.load_verify_locations(**{"capath" if os.path.isdir(found) else "cafile": found})
 
 

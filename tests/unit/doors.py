@@ -42,7 +42,9 @@ def address(name: str, lab: Lab) -> str:
     if "account" in arguments:
         arguments["account"] = lab.account.name
     if "pk" in arguments:
-        noun = ROUTES[name].partition("/")[0].removesuffix("s")
+        noun = (
+            ROUTES[name].removeprefix("settings/").partition("/")[0].removesuffix("s").replace("registrie", "registry")
+        )
         row = getattr(lab, noun, None) or lab.member.user  # of people, who are of no account
         arguments["pk"] = row.pk
     return reverse(name, kwargs=arguments)

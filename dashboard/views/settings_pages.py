@@ -1,0 +1,54 @@
+"""What the pages of an account's settings have in common: one form about one row, tried, stored or deleted."""
+
+from typing import Any
+
+from django.contrib import messages
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect, render
+
+from dashboard import audit
+from dashboard.forms.secret import SettingsForm
+from dashboard.views.writing import INVALID
+from deployments import live
+from deployments.trials import Trial
+
+
+def write_settings(
+    request: HttpRequest, form: SettingsForm, template: str, *, done: str, context: dict[str, Any] | None = None
+) -> HttpResponse:
+    """Show the form, or store what it says and lead to the page called `done`; an invalid form comes back with 422."""
+    if request.method == "POST" and form.is_valid():
+        before, after = form.changes()
+        row: Any = form.save_by(request.user.get_username())
+        account = getattr(row, "account", row)
+        audit.note(request, target=row, before=before, after=after)
+        live.publish_account(account.pk)
+        messages.success(request, f"“{row}” is stored.")
+        return redirect(done, account.name)
+    page = {"form": form, "said": "Nothing was stored.", **(context or {})}
+    return render(request, template, page, status=INVALID if form.is_bound else 200)
+
+
+def show_trial(
+    request: HttpRequest, form: SettingsForm, trial: Trial | None, template: str, context: dict[str, Any]
+) -> HttpResponse:
+    """What came of a connection test; None: the form was not fit for one. For htmx the result alone.
+
+    What was typed stays in the form, except for secrets. A test changes nothing, so it is recorded by itself.
+    """
+    account = request.account  # type: ignore[attr-defined]
+    if trial is not None:
+        audit.record(
+            request.resolver_match.url_name or "" if request.resolver_match else "",
+            actor=request.user.get_username(),
+            account_id=account.pk,
+            account_name=account.name,
+            target=str(form.instance),
+            address=str(request.META.get("REMOTE_ADDR") or ""),
+            after={"works": trial.works, "says": trial.says},
+        )
+    page = {"form": form, "trial": trial, "said": "Nothing was tried.", **context}
+    status = 200 if trial is not None else INVALID
+    if request.htmx:  # type: ignore[attr-defined]
+        return render(request, "settings/_trial.html", page, status=status)
+    return render(request, template, page, status=status)
