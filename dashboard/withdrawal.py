@@ -8,8 +8,7 @@ from typing import Any
 
 from django.contrib.auth import get_user_model
 
-from dashboard import access, audit
-from dashboard.permissions import Permission
+from dashboard import access, audit, production
 from deployments.changes import change
 from deployments.models import Operation
 from deployments.models.operation import State
@@ -28,7 +27,9 @@ def withdraw() -> int:
 
 
 def _withdraw(operation: Operation, person: Any) -> bool:
-    if person is None or access.may(person, operation.account_id, Permission(operation.kind)):
+    if person is None:
+        return False
+    if not production.person_refusal(access.rank(person, operation.account_id), person, operation):
         return False
     reason = f"{person} may no longer do this, so it was not sent."
     done = change(

@@ -72,9 +72,16 @@ class ImageForm(OperationForm):
         return {"image": picker}
 
 
-def clusters_of(account: HostingAccount) -> QuerySet[Cluster]:
-    """The account's clusters. The kubeconfig stays where it is until a worker needs it."""
-    return Cluster.objects.filter(account=account).defer("kube_config")
+def clusters_of(account: HostingAccount, production: bool) -> QuerySet[Cluster]:
+    """The account's clusters, those for production only where asked for. The kubeconfig stays where it is until a
+    worker needs it."""
+    rows = Cluster.objects.filter(account=account).defer("kube_config")
+    return rows if production else rows.filter(production=False)
+
+
+def production_clusters(account: HostingAccount) -> list[str]:
+    """The names of the clusters that only operators deploy to."""
+    return list(Cluster.objects.filter(account=account, production=True).values_list("name", flat=True))
 
 
 class CreateServiceForm(ImageForm):
@@ -96,21 +103,24 @@ class CreateServiceForm(ImageForm):
 
     field_order = ["name", "image", "cluster"]
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, production: bool = False, **kwargs: Any) -> None:
+        """`production`: whether the person may deploy to clusters that are for operators alone."""
         super().__init__(*args, **kwargs)
-        self.fields["cluster"].queryset = clusters_of(self.account)  # type: ignore[attr-defined]
+        self.fields["cluster"].queryset = clusters_of(self.account, production)  # type: ignore[attr-defined]
+        self.closed = [] if production else production_clusters(self.account)
 
 
 class UpdateServiceForm(ImageForm):
     kind = "update_service"
 
-    def __init__(self, service: Service, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, service: Service, *args: Any, production: bool = False, **kwargs: Any) -> None:
         self.service = service
         self.running = service.image_id
         super().__init__(service.account, *args, **kwargs)
-        if service.cluster_id is None and clusters_of(self.account).count() > 1:
+        clusters = clusters_of(self.account, production)
+        if service.cluster_id is None and clusters.count() > 1:
             self.fields["cluster"] = forms.ModelChoiceField(
-                clusters_of(self.account),
+                clusters,
                 help_text="The service was made outside the dashboard; the update needs its cluster’s pull secret.",
             )
 

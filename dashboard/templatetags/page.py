@@ -4,7 +4,7 @@ import json
 from datetime import datetime
 from itertools import groupby
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote, urlencode, urlsplit
 
 from django import template
 from django.template.context import Context
@@ -13,10 +13,13 @@ from django.utils import timezone
 from django.utils.html import escape, format_html
 from django.utils.safestring import SafeString
 
+from dashboard import production
 from dashboard.files import is_file_url
 from dashboard.forms.audit import words
 from dashboard.lineage import NOUN
+from dashboard.permissions import Permission, needed, role_for
 from deployments.badges import OUTDATED_LIST
+from deployments.models import Operation, Service
 
 register = template.Library()
 
@@ -73,6 +76,34 @@ def in_blocks(details: list[dict[str, str]]) -> list[dict[str, str]]:
         {"target": target, "message": "\n".join(detail.get("message", "") for detail in lines)}
         for target, lines in blocks
     ]
+
+
+@register.simple_tag(takes_context=True)
+def why_not(context: Context, permission: str, row: Any = None) -> str:
+    """Why the reader may not do that (to that service or operation, if one is given); "" where they may."""
+    request = context["request"]
+    rank, name = getattr(request, "rank", 0), request.user.get_username()
+    if isinstance(row, Operation):
+        return production.operation_refusal(rank, name, row)
+    if isinstance(row, Service):
+        return production.refusal(rank, name, Permission(permission), row)
+    return (
+        "" if rank >= needed(Permission(permission)) else f"This needs the role “{role_for(Permission(permission))}”."
+    )
+
+
+@register.simple_tag(takes_context=True)
+def action(
+    context: Context, page: str, label: str, row: Any = None, *, css: str = "primary", **query: Any
+) -> SafeString:
+    """A button that leads to `page`, which is called as the permission that it takes; greyed out, with the role that
+    is missing, for those who may not go there. `row`: the service that it is about; the rest is the query of the
+    address: {% action "create_image" "Build image" manifest=row.pk %}."""
+    if reason := why_not(context, page, row):
+        return format_html('<button type="button" class="{}" disabled title="{}">{}</button>', css, reason, label)
+    url = reverse(page, args=[context["account"].name, *([row.pk] if row else [])])
+    asked = f"?{urlencode(query)}" if query else ""
+    return format_html('<a class="button {}" href="{}{}">{}</a>', css, url, asked, label)
 
 
 @register.inclusion_tag("_shared/_badge.html")

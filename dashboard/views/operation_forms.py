@@ -4,6 +4,7 @@ from typing import Any
 from uuid import UUID
 
 from django.contrib import messages
+from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect
 from django.urls import reverse
@@ -11,10 +12,9 @@ from django.utils import timezone
 from django.utils.http import url_has_allowed_host_and_scheme
 from django.views.decorators.http import require_POST
 
-from dashboard import audit
+from dashboard import audit, production
 from dashboard.access import requires
 from dashboard.permissions import Permission
-from dashboard.views.service_forms import require_delete
 from deployments import mirror, operations
 from deployments.models import HostingAccount, Operation
 from deployments.models.operation import Kind
@@ -22,7 +22,8 @@ from deployments.models.operation import Kind
 
 def operation_of(account: HostingAccount, pk: UUID) -> Operation:
     rows = Operation.objects.filter(account=account)
-    return get_object_or_404(rows.select_related("account", "service", "model", "manifest", "image"), pk=pk)
+    related = ("account", "service__cluster", "model", "manifest", "image")
+    return get_object_or_404(rows.select_related(*related).defer("service__cluster__kube_config"), pk=pk)
 
 
 @require_POST
@@ -77,12 +78,13 @@ def refresh(request: HttpRequest, account: HostingAccount) -> HttpResponse:
 
 def _act(request: HttpRequest, operation: Operation, action: Any, **choice: Any) -> HttpResponse:
     """Do `action`, then show the operation it leads to; a refusal is shown on the page of the old one."""
-    if operation.kind == Kind.DELETE_SERVICE and operation.service:
-        require_delete(request, operation.service)
+    name = request.user.get_username()
+    if why := production.operation_refusal(request.rank, name, operation):  # type: ignore[attr-defined]
+        raise PermissionDenied(why)
     page = operation
     audit.note(request, target=f"{operation} ({operation.pk})", after=choice)
     try:
-        page = action(operation, request.user.get_username(), **choice) or operation
+        page = action(operation, name, **choice) or operation
     except operations.Refused as refused:
         audit.note(request, result=audit.Result.REFUSED, after={"refused": refused.message})
         messages.error(request, refused.message)

@@ -5,11 +5,11 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
 
-from dashboard import audit
+from dashboard import audit, production
 from dashboard.access import requires
 from dashboard.forms.changes import changes
 from dashboard.forms.service import CreateServiceForm, UpdateServiceForm
-from dashboard.permissions import Permission, needed, role_for
+from dashboard.permissions import Permission
 from dashboard.views.writing import INVALID, chosen_in_link, cloned, picker_rows, write
 from deployments import live, operations
 from deployments.models import HostingAccount, Image, Operation, Service
@@ -31,32 +31,31 @@ def open_operation(service: Service) -> Operation | None:
     return service.operations.filter(state__in=OPEN).first()
 
 
-def require_delete(request: HttpRequest, service: Service) -> None:
-    """An operator may delete every service, a data scientist their own; else PermissionDenied."""
-    weak = request.rank < needed(Permission.DELETE_ANY_SERVICE)  # type: ignore[attr-defined]
-    if weak and service.created_by != request.user.get_username():
-        raise PermissionDenied(
-            f"“{service.name}” was made by somebody else: deleting it needs the role "
-            f"“{role_for(Permission.DELETE_ANY_SERVICE)}” in the account “{service.account.name}”."
-        )
+def require(request: HttpRequest, permission: Permission, service: Service) -> None:
+    """Raise PermissionDenied unless the reader may do that to this very service."""
+    if why := production.refusal(request.rank, request.user.get_username(), permission, service):  # type: ignore[attr-defined]
+        raise PermissionDenied(why)
 
 
 @requires(Permission.CREATE_SERVICE)
 def create_service(request: HttpRequest, account: HostingAccount) -> HttpResponse:
+    rights = {"production": production.may_act(request.rank)}  # type: ignore[attr-defined]
     if request.GET.get("part"):
-        return picker_rows(request, CreateServiceForm(account, request.GET))
+        return picker_rows(request, CreateServiceForm(account, request.GET, **rights))
     initial = {**cloned(request, account, "create_service"), **chosen_in_link(request, "image")}
-    form = CreateServiceForm(account, request.POST or None, initial=initial)
+    form = CreateServiceForm(account, request.POST or None, initial=initial, **rights)
     return write(request, form, "services/create_service.html", done=_to_service)
 
 
 @requires(Permission.UPDATE_SERVICE)
 def update_service(request: HttpRequest, account: HostingAccount, pk: int) -> HttpResponse:
     service = service_of(account, pk)
+    require(request, Permission.UPDATE_SERVICE, service)
+    rights = {"production": production.may_act(request.rank)}  # type: ignore[attr-defined]
     if request.GET.get("part"):
-        return picker_rows(request, UpdateServiceForm(service, request.GET))
+        return picker_rows(request, UpdateServiceForm(service, request.GET, **rights))
     initial = {**cloned(request, account, "update_service"), **chosen_in_link(request, "image")}
-    form = UpdateServiceForm(service, request.POST or None, initial=initial)
+    form = UpdateServiceForm(service, request.POST or None, initial=initial, **rights)
     audit.note(request, before={"image": service.image_id, "cluster": service.cluster_id})
     page = {"service": service, "open_operation": open_operation(service), "changes": _changes(form)}
     template, panel = "services/update_service.html", "services/_update_preview.html"
@@ -66,7 +65,7 @@ def update_service(request: HttpRequest, account: HostingAccount, pk: int) -> Ht
 @requires(Permission.DELETE_SERVICE)
 def delete_service(request: HttpRequest, account: HostingAccount, pk: int) -> HttpResponse:
     service = service_of(account, pk)
-    require_delete(request, service)
+    require(request, Permission.DELETE_SERVICE, service)
     refusal = ""
     if request.method == "POST":
         try:

@@ -42,9 +42,8 @@ def address(name: str, lab: Lab) -> str:
     if "account" in arguments:
         arguments["account"] = lab.account.name
     if "pk" in arguments:
-        noun = (
-            ROUTES[name].removeprefix("settings/").partition("/")[0].removesuffix("s").replace("registrie", "registry")
-        )
-        row = getattr(lab, noun, None) or lab.member.user  # of people, who are of no account
+        folder = ROUTES[name].removeprefix("settings/").partition("/")[0]
+        noun = {"registries": "registry", "people": "person"}.get(folder, folder.removesuffix("s"))
+        row = lab.member.user if noun == "person" else getattr(lab, noun)
         arguments["pk"] = row.pk
     return reverse(name, kwargs=arguments)
