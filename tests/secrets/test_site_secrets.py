@@ -1,0 +1,189 @@
+"""Unique values in every secret field of the dashboard, everything used once, and then looked for everywhere."""
+
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import redis
+import requests
+
+from tests.doubles.mms import MMS
+from tests.faults.browserless import TOKEN, Visitor
+from tests.site import Site, wait_until
+
+pytestmark = pytest.mark.slow
+ACCOUNT = {
+    "subscription": "s",
+    "resource_group": "g",
+    "hosting_account": "a",
+    "api_version": "2017-06-01-privatepreview",
+}
+KUBECONFIG = """\
+apiVersion: v1
+kind: Config
+current-context: c
+contexts: [{{name: c, context: {{cluster: c, user: u}}}}]
+clusters: [{{name: c, cluster: {{server: "{server}"}}}}]
+users: [{{name: u, user: {{token: "{token}"}}}}]
+"""
+
+
+class Planted(dict[str, str]):
+    """A value for each secret field, made when it is first asked for, and found nowhere else by chance."""
+
+    def __missing__(self, name: str) -> str:
+        self[name] = f"planted-{secrets.token_hex(12)}"
+        return self[name]
+
+
+@pytest.fixture(scope="module")
+def used(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Site, Planted, list[str]]]:
+    """A site at LOG_LEVEL=DEBUG in which everything secret was entered and used; the pages it answered with."""
+    site = Site(tmp_path_factory.mktemp("secrets") / "data", LOG_LEVEL="DEBUG").start()
+    planted, pages = Planted(), list[str]()
+    try:
+        with MMS(auto=True, extensions=True) as mms:
+            mms.token = planted["account token"]
+            use(site, mms, planted, pages)
+            yield site, planted, pages
+    finally:
+        site.stop()
+
+
+class Person(Visitor):
+    """Somebody whose every page is kept."""
+
+    def __init__(self, site: Site, name: str, role: str, planted: Planted, pages: list[str]) -> None:
+        self.password, self.pages = planted[f"password of {name}"], pages
+        super().__init__(site, name, role)
+
+    def get(self, path: str) -> requests.Response:
+        answer = super().get(path)
+        self.pages.append(answer.text)
+        return answer
+
+    def _send(self, path: str, fields: dict[str, str]) -> requests.Response:
+        answer = super()._send(path, fields)
+        self.pages.append(answer.text)
+        return answer
+
+
+def use(site: Site, mms: MMS, planted: Planted, pages: list[str]) -> None:
+    admin = _administrator(site, planted, pages)
+    stranger = requests.Session()
+    form = stranger.get(f"{site.url}/sign-in/").text
+    found = TOKEN.search(form)
+    assert found
+    wrong = {"username": "sam", "password": planted["wrong password"], "csrfmiddlewaretoken": found[1]}
+    pages.append(stranger.post(f"{site.url}/sign-in/", data=wrong).text)
+
+    far = ACCOUNT | {"base_url": mms.url, "sign_in": "token", "authority": "https://authority.example"}
+    _send(admin, "/add-account/", far | {"name": "far", "token": planted["refused token"], "subscription": ""}, 422)
+    _send(admin, "/add-account/", far | {"name": "far", "token": planted["account token"]}, 302)
+    settings = "/accounts/far/settings"
+    registry = {"name": "acr", "location": "127.0.0.1:9/team", "user": "puller"}
+    _send(admin, f"{settings}/registries/new/", registry | {"password": planted["refused password"], "name": ""}, 422)
+    _send(admin, f"{settings}/registries/new/", registry | {"password": planted["registry password"]}, 302)
+    cluster = {"name": "aks", "pull_secret": "acr"}
+    broken = KUBECONFIG.format(server="no address", token=planted["refused kubeconfig"])
+    _send(admin, f"{settings}/clusters/new/", cluster | {"kube_config": broken}, 422)
+    whole = KUBECONFIG.format(server="https://127.0.0.1:9", token=planted["kubeconfig"])
+    _send(admin, f"{settings}/clusters/new/", cluster | {"kube_config": whole}, 302)
+    for path in ("", "/registries/1/", "/registries/2/", "/clusters/1/", "/clusters/2/"):
+        admin.get(f"{settings}/{path.strip('/')}/".replace("//", "/"))
+
+    _do_the_whole_job(admin, mms, planted)
+
+
+def _administrator(site: Site, planted: Planted, pages: list[str]) -> Person:
+    Person(site, "sam", "scientist", planted, pages)
+    site.manage("create_user", "ann", "--role", "admin", "--password-stdin", stdin=planted["password of ann"])
+    admin = Person.__new__(Person)
+    admin.site, admin.name, admin.session = site, "ann", requests.Session()
+    admin.password, admin.pages = planted["password of ann"], pages
+    assert admin.sign_in().status_code == 302
+    return admin
+
+
+def _send(person: Person, path: str, fields: dict[str, str], status: int) -> None:
+    answer = person.post(path, fields)
+    assert answer.status_code == status, (path, answer.text)
+
+
+def _do_the_whole_job(person: Person, mms: MMS, planted: Planted) -> None:
+    """By the forms, to the double, which gets the real secrets."""
+    here = "/accounts/far"
+    _send(person, f"{here}/models/new/", {"name": "iris", "url": "https://files.example/iris.pkl"}, 302)
+    wait_until(lambda: mms.models, 30, "the model at the server")
+    _send(person, f"{here}/assets/new/", {"name": "score", "url": "https://files.example/score.py"}, 302)
+    manifest = {"models": "1", "assets": "1", "driver": "1", "runtime_type": "Python"}
+    _retry_until_sent(person, f"{here}/manifests/new/", manifest)
+    wait_until(lambda: mms.manifests, 30, "the manifest at the server")
+    registry = _option(person, f"{here}/images/new/", "registry")
+    _retry_until_sent(person, f"{here}/images/new/", {"manifest": "1", "registry": registry})
+    wait_until(lambda: mms.images, 30, "the image at the server")
+    cluster = _option(person, f"{here}/services/new/", "cluster")
+    _retry_until_sent(person, f"{here}/services/new/", {"name": "live", "image": "1", "cluster": cluster})
+    wait_until(lambda: mms.services, 30, "the service at the server")
+    for page in ("models", "manifests", "images", "services", "operations"):
+        person.get(f"{here}/{page}/")
+    person.get(f"{here}/services/1/")
+    person.get("/audit/")
+    person.get("/audit/?format=csv")
+    said = str([request.body for request in mms.requests])
+    assert planted["registry password"] in said, "the server gets what it needs"
+    assert planted["kubeconfig"] in said
+    assert f"Bearer {planted['account token']}" in str([request.headers for request in mms.requests])
+
+
+def _option(person: Person, path: str, field: str) -> str:
+    page = person.get(path).text
+    return page.partition(f'name="{field}"')[2].partition('<option value="')[2].partition('"')[0]
+
+
+def _retry_until_sent(person: Person, path: str, fields: dict[str, str]) -> None:
+    """What was made a moment ago can be picked as soon as the worker has heard of it."""
+    wait_until(lambda: person.post(path, fields).status_code == 302, 30, f"{path} to take {fields}", every=0.5)
+
+
+def files_of(site: Site) -> dict[str, bytes]:
+    """Everything that the site wrote: database, logs, Redis's file, temporary files, sockets' neighbours."""
+    found = [path for path in (*site.data.rglob("*"), site.log) if path.is_file() and "static" not in path.parts]
+    return {str(path): path.read_bytes() for path in found}
+
+
+def test_no_secret_is_found_where_none_belongs(used: tuple[Site, Planted, list[str]], record: Any) -> None:
+    site, planted, pages = used
+    places = {
+        **files_of(site),
+        **{f"page {number}": page.encode() for number, page in enumerate(pages)},
+        **dict(redis_of(site)),
+        **dict(command_lines(site)),
+    }
+    found = [(name, place) for place, text in places.items() for name in planted if planted[name].encode() in text]
+    assert found == []
+    assert len(planted) >= 9
+    assert len(pages) > 30
+    record |= {"secrets": len(planted), "places searched": len(places)}
+
+
+def redis_of(site: Site) -> Iterator[tuple[str, bytes]]:
+    link = redis.Redis(unix_socket_path=str(site.data / "run" / "redis.sock"))
+    for key in link.scan_iter():
+        yield f"Redis {key!r}", key + bytes(link.dump(key) or b"")
+
+
+def command_lines(site: Site) -> Iterator[tuple[str, bytes]]:
+    processes: list[psutil.Process] = site.processes()
+    assert len(processes) > 4
+    for process in processes:
+        yield f"process {process.pid}", Path(f"/proc/{process.pid}/cmdline").read_bytes()
+
+
+def test_the_search_finds_what_is_there(used: tuple[Site, Planted, list[str]]) -> None:
+    site, _, pages = used
+    assert any(b"iris.pkl" in text for text in files_of(site).values())
+    assert any("iris" in page for page in pages)
