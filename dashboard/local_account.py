@@ -29,8 +29,9 @@ def ensure() -> None:
     account = HostingAccount.objects.filter(name=NAME).first()
     if account is None:
         account = HostingAccount(name=NAME, subscription=NAME, resource_group=NAME, hosting_account=NAME)
-    if not account.token or not _is_known(account.token):
+    if account.sign_in == HostingAccount.SignIn.TOKEN and not (account.token and _is_known(account.token)):
         account.token = _new_token()
+        account.note_secret("the site itself")
         account.token_refused = False
     account.base_url = settings.MMS_URL
     account.save()

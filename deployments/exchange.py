@@ -133,7 +133,9 @@ def _body(response: requests.Response, most: int) -> bytes:
     for part in _parts(response.raw):
         size += len(part)
         if size > most:
-            raise _TooLarge(f"the answer is larger than {most // 1024**2} MB")
+            raise _TooLarge(
+                f"the answer is larger than {f'{most // 1024**2} MB' if most >= 1024**2 else f'{most // 1024} kB'}"
+            )
         parts.append(part)
     return b"".join(parts)
 

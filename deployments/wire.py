@@ -30,6 +30,7 @@ from deployments.values import (
 )
 
 SECRET = {"secret": True}
+HIDDEN = {"hidden": True}  # what is inside a registry or cluster: people choose those by name
 MASK = "…"
 MAX_REASON = 4000  # characters of an error's message; a server once sent a megabyte
 MAX_DETAILS = 50
@@ -103,8 +104,8 @@ class NewManifest:
 class NewImage:
     manifest_id: str
     description: str
-    location: str
-    user: str
+    location: str = field(metadata=HIDDEN)
+    user: str = field(metadata=HIDDEN)
     password: str = field(repr=False, metadata=SECRET)
 
     def to_wire(self) -> dict[str, Any]:
@@ -121,7 +122,7 @@ class NewImage:
 class NewService:
     name: str
     image_id: str
-    pull_secret: str
+    pull_secret: str = field(metadata=HIDDEN)
     kube_config: str = field(repr=False, metadata=SECRET)
 
     def to_wire(self) -> dict[str, Any]:
@@ -140,7 +141,7 @@ class ServiceUpdate:
     service_id: str
     image_id: str
     manifest_id: str
-    pull_secret: str
+    pull_secret: str = field(metadata=HIDDEN)
 
     def to_wire(self) -> dict[str, Any]:
         manifest = {"manifestId": self.manifest_id} if self.manifest_id else {}
@@ -161,9 +162,9 @@ _PROPERTY_NAMES = {wire.lower(): name for name, wire in _PROPERTIES.items()}
 
 
 def masked(request: Request) -> Request:
-    """The same request with every secret as "…", to be shown."""
-    secret = [f.name for f in dataclasses.fields(request) if f.metadata.get("secret")]
-    hidden: Any = {name: MASK for name in secret if getattr(request, name)}
+    """The same request to be shown: with what is secret, or inside a registry or cluster, as "…"."""
+    inside = [f.name for f in dataclasses.fields(request) if f.metadata.get("secret") or f.metadata.get("hidden")]
+    hidden: Any = {name: MASK for name in inside if getattr(request, name)}
     return dataclasses.replace(request, **hidden)
 
 

@@ -91,7 +91,12 @@ def _new_token(account: HostingAccount) -> str:
     if account.name == local_account.NAME:
         return "Restart the site: it makes this account a new token."
     command = f"`manage.py replace_token {account.name} --token-stdin < FILE`"
-    return f"Get a new token from whoever runs the server, into a file, and {command}."
+    if account.sign_in == HostingAccount.SignIn.ENTRA:
+        return "Correct its credentials under Settings, Server; the test there says what is wrong."
+    return (
+        f"Get a new token from whoever runs the server, and enter it under Settings, Server; "
+        f"or put it into a file, and {command}."
+    )
 
 
 # --- a call of our own --------------------------------------------------------------------------------------------

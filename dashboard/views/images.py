@@ -21,11 +21,11 @@ SHAPE = Shape(
         Column("name", "Image", ("description",)),
         Column("state", "State"),
         Column("models", "Models"),
-        Column("registry", "Registry", ("registry_location",), css="minor"),
+        Column("registry", "Registry", ("registry__name", "registry_location"), css="minor"),
         Column("by", "By", ("created_by",), css="minor"),
         Column("added", "Requested", ("added_at",), css="num"),
     ),
-    search=("description", "registry_location", "digest", "mms_id"),
+    search=("description", "registry__name", "digest", "mms_id"),
     states=states.of_mirrored("image"),
 )
 

@@ -9,7 +9,7 @@ from django.shortcuts import redirect, render
 from django.views.decorators.debug import sensitive_post_parameters, sensitive_variables
 from django.views.decorators.http import require_POST
 
-from dashboard import audit
+from dashboard import audit, local_account
 from dashboard.access import administrators, requires
 from dashboard.forms.server import AddAccountForm, ConfirmForm, ServerForm
 from dashboard.models import Membership
@@ -69,10 +69,10 @@ def delete_account(request: HttpRequest, account: HostingAccount) -> HttpRespons
         _delete(account)
         audit.note(request, target=account.name, before=counts)
         messages.success(request, f"The account “{account.name}” is deleted here. Its server keeps what it has.")
-        request.account = None  # type: ignore[attr-defined]
         return redirect("home")
     page = {
         "form": form,
+        "bundled": account.name == local_account.NAME,
         "dependent": _dependent(account),
         "members": Membership.objects.filter(account_id=account.pk).count(),
         "services": Service.objects.filter(account=account, vanished_at=None).exclude(mms_id=None).count(),
@@ -101,4 +101,5 @@ def _fresh(account: HostingAccount) -> HostingAccount:
 
 
 def _page(account: HostingAccount) -> dict[str, Any]:
-    return {"open_operations": Operation.objects.filter(account=account, state__in=OPEN).count()}
+    bundled = account.name == local_account.NAME
+    return {"bundled": bundled, "open_operations": Operation.objects.filter(account=account, state__in=OPEN).count()}

@@ -3,6 +3,7 @@
 from typing import Any
 
 from django.contrib import messages
+from django.db import transaction
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 
@@ -22,7 +23,7 @@ def write_settings(
         row: Any = form.save_by(request.user.get_username())
         account = getattr(row, "account", row)
         audit.note(request, target=row, before=before, after=after)
-        live.publish_account(account.pk)
+        transaction.on_commit(lambda: live.publish_account(account.pk), robust=True)
         messages.success(request, f"“{row}” is stored.")
         return redirect(done, account.name)
     page = {"form": form, "said": "Nothing was stored.", **(context or {})}
@@ -47,7 +48,7 @@ def show_trial(
             address=str(request.META.get("REMOTE_ADDR") or ""),
             after={"works": trial.works, "says": trial.says},
         )
-    page = {"form": form, "trial": trial, "said": "Nothing was tried.", **context}
+    page = {"form": form, "trial": trial, "tried": True, "said": "Nothing was tried.", **context}
     status = 200 if trial is not None else INVALID
     if request.htmx:  # type: ignore[attr-defined]
         return render(request, "settings/_trial.html", page, status=status)

@@ -105,6 +105,8 @@ class _Handler(BaseHTTPRequestHandler):
         if self.registry.scheme == "none" or (self.registry.scheme == "basic" and header == basic()):
             return True
         scope = self.registry.tokens.get(header.removeprefix("Bearer "), "")
+        if scope and self.path == "/v2/":
+            return True
         if scope and f"/v2/{scope.split(':')[1]}/" in self.path:
             wanted = "pull" if self.command in {"GET", "HEAD"} else "push"
             if wanted in scope.rpartition(":")[2].split(","):
