@@ -1,6 +1,7 @@
 """Uploaded files: kept by their sha256 under FILES_DIR, and the addresses under which the MMS fetches them."""
 
 import fcntl
+import hmac
 import os
 import re
 import tempfile
@@ -15,6 +16,8 @@ from urllib.parse import quote
 from django.conf import settings
 from django.core import signing
 from django.utils.crypto import constant_time_compare, salted_hmac
+
+from dashboard.models import FormerFileKey
 
 DIGEST = re.compile(r"[0-9a-f]{64}")
 SALT = "dashboard.files"
@@ -96,6 +99,23 @@ def is_key(digest: str, name: str, key: str) -> bool:
     """Whether `key` opens this file; keys made with an earlier SECRET_KEY (SECRET_KEY_FALLBACKS) do as well."""
     secrets = [settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS]
     return any(constant_time_compare(key, _key(digest, name, secret)) for secret in secrets)
+
+
+def is_former_key(digest: str, name: str, key: str) -> bool:
+    """The same of keys made with a SECRET_KEY that is gone since a rotation. Asks the database."""
+    text = f"{digest}/{name}".encode()
+    kept = [bytes.fromhex(former.key) for former in FormerFileKey.objects.all()]
+    return any(constant_time_compare(key, hmac.new(former, text, sha256).hexdigest()) for former in kept)
+
+
+def keep_former_keys() -> None:
+    """Note what the fallbacks open, so that what was registered under them is found when they are gone."""
+    kept = {former.key for former in FormerFileKey.objects.all()}
+    for secret in settings.SECRET_KEY_FALLBACKS:
+        # What salted_hmac makes of salt and secret before it signs.
+        former = sha256(f"{SALT}{secret}".encode()).hexdigest()
+        if former not in kept:
+            FormerFileKey.objects.create(key=former)
 
 
 def _key(digest: str, name: str, secret: str) -> str:

@@ -5,6 +5,7 @@ from typing import Any
 from django.conf import settings
 from django.db import models
 from django.utils import timezone
+from encrypted_fields.fields import EncryptedTextField
 
 
 class Role(models.TextChoices):
@@ -77,3 +78,16 @@ class AuditEntry(models.Model):
 
     def delete(self, *args: Any, **kwargs: Any) -> tuple[int, dict[str, int]]:
         raise NotImplementedError("An audit entry is never deleted by hand.")
+
+
+class FormerFileKey(models.Model):
+    """What opened uploads under an earlier SECRET_KEY: models stay registered by addresses that were made with it.
+
+    It opens files and nothing else; the SECRET_KEY that it was made from cannot be found out from it.
+    """
+
+    key = EncryptedTextField()
+    added_at = models.DateTimeField(auto_now_add=True)
+
+    def __str__(self) -> str:
+        return f"file key kept at {self.added_at:%Y-%m-%d}"

@@ -183,7 +183,7 @@ async def _serve(scope: Scope, send: Send) -> None:
     plain = [(b"content-type", b"text/plain; charset=utf-8"), *SAFE]
     if scope["method"] not in ("GET", "HEAD"):
         return await _answer(send, 405, b"Only GET and HEAD are answered here.\n", [(b"allow", b"GET, HEAD"), *plain])
-    path = _path_asked_for(scope)
+    path = await _path_asked_for(scope)
     try:
         file = await asyncio.to_thread(path.open, "rb") if path else None
     except FileNotFoundError:
@@ -219,13 +219,15 @@ async def _send_part(scope: Scope, send: Send, file: BinaryIO, size: int, start:
     await send({"type": "http.response.body", "body": b""})
 
 
-def _path_asked_for(scope: Scope) -> Path | None:
+async def _path_asked_for(scope: Scope) -> Path | None:
     """The kept file that the request may have; None when the key does not fit."""
     _, _, digest, name = [*scope["path"].split("/", 3), "", ""][:4]
     key = parse_qs(scope["query_string"].decode("latin-1")).get("key", [""])[-1]
-    if not files.DIGEST.fullmatch(digest) or not files.is_key(digest, name, key):
+    if not files.DIGEST.fullmatch(digest):
         return None
-    return files.path_of(digest)
+    if files.is_key(digest, name, key) or await visitor.ask_database(files.is_former_key, digest, name, key):
+        return files.path_of(digest)
+    return None
 
 
 def _range(text: str, size: int) -> tuple[int, int] | None:

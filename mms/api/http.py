@@ -8,6 +8,7 @@ from hashlib import sha256
 from typing import Any, TypeVar
 from uuid import UUID
 
+from django.conf import settings
 from django.utils.crypto import salted_hmac
 from pydantic import BaseModel, ValidationError
 
@@ -61,10 +62,12 @@ class Request:
         return int(text)
 
     @cached_property
-    def digest(self) -> str:
-        """Fingerprint of what is asked for; keyed, since the body may hold a password."""
+    def digests(self) -> list[str]:
+        """Fingerprints of what is asked for; keyed, since the body may hold a password: by the present SECRET_KEY, and
+        by those before."""
         what = f"{self.method} {self.path} ".encode() + sha256(self.body).digest()
-        return salted_hmac("mms.api.request", what, algorithm="sha256").hexdigest()
+        keys = [settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS]
+        return [salted_hmac("mms.api.request", what, secret=key, algorithm="sha256").hexdigest() for key in keys]
 
 
 @dataclass(frozen=True)

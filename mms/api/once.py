@@ -29,7 +29,7 @@ def identity(request: Request) -> dict[str, str | None]:
     """The columns by which a row is found again."""
     if request.client_request_id is None:
         return {}
-    return {"client_request_id": request.client_request_id, "request_digest": request.digest}
+    return {"client_request_id": request.client_request_id, "request_digest": request.digests[0]}
 
 
 def _earlier(request: Request, rows: type[ROW]) -> ROW | None:
@@ -37,7 +37,7 @@ def _earlier(request: Request, rows: type[ROW]) -> ROW | None:
         return None
     key = {"account_id": request.account_id, "client_request_id": request.client_request_id}
     earlier = rows._default_manager.filter(**key).first()
-    if earlier is not None and earlier.request_digest != request.digest:  # type: ignore[attr-defined]
+    if earlier is not None and earlier.request_digest not in request.digests:  # type: ignore[attr-defined]
         raise conflict(
             "ClientRequestIdReused",
             "This x-ms-client-request-id was used for another request. Send a new one.",

@@ -213,7 +213,7 @@ def test_an_account_is_deleted_by_who_types_its_name_having_seen_what_goes_with_
     url = f"{lab.url}settings/delete/"
     page = cast.admin.get(url).text
     assert "services: 1," in page
-    assert "3 lose" in page
+    assert "4 lose" in page
     assert "Type lab to delete it." in errors_of(cast.admin.post(url, {"name": "Lab"}))
     make_operation(lab.model, state=State.RUNNING)
     assert "cannot be deleted while operations are open" in cast.admin.post(url, {"name": "lab"}).text
