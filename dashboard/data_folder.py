@@ -1,11 +1,23 @@
 """Whether the files in DATA_DIR and the database belong together: what judges one by the other asks here first."""
 
+import os
+import stat
 from pathlib import Path
 from typing import Any
 
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connection
+
+
+def close_to_others() -> None:
+    """What this process and its children write from now on is for the owner alone, and so is what lies there already:
+    an earlier release, or a copy, may have left it open. Deeper down it is closed by the folder it lies in."""
+    os.umask(0o077)
+    for path in [settings.DATA_DIR, *settings.DATA_DIR.iterdir()]:
+        found = path.lstat()
+        if found.st_uid == os.geteuid() and stat.S_IMODE(found.st_mode) & 0o077 and not path.is_symlink():
+            path.chmod(stat.S_IMODE(found.st_mode) & 0o700)
 
 
 def unfinished_restore() -> Path:

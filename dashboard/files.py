@@ -74,9 +74,12 @@ def remove(path: Path, before: float) -> bool:
 @contextmanager
 def _kept(kind: int) -> Iterator[None]:
     """Keeps apart who deletes files and who says that one is wanted."""
-    with (settings.FILES_DIR / ".lock").open("a") as file:
-        fcntl.flock(file, kind)
+    descriptor = os.open(settings.FILES_DIR / ".lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(descriptor, kind)
         yield
+    finally:
+        os.close(descriptor)
 
 
 def path_of(digest: str) -> Path:

@@ -8,7 +8,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError
 from django.db import OperationalError, connections
 
-from dashboard import preparation, supervision
+from dashboard import data_folder, preparation, supervision
 
 
 class Command(BaseCommand):
@@ -19,6 +19,7 @@ class Command(BaseCommand):
         parser.add_argument("name", help="web, worker, mms-worker or beat")
 
     def handle(self, *args: Any, name: str, **options: Any) -> None:
+        data_folder.close_to_others()
         programs = {program.name: program for program in supervision.programs()}
         if name not in programs:
             raise CommandError(f"{name} does not run here; with these settings there are: {', '.join(programs)}.")

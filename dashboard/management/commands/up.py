@@ -12,7 +12,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError
 from django.db import OperationalError, connections
 
-from dashboard import announcement, first_sign_in, local_account, preparation, supervision
+from dashboard import announcement, data_folder, first_sign_in, local_account, preparation, supervision
 from mms import builds
 from mms.services.engine import process_engine
 
@@ -27,6 +27,7 @@ class Command(BaseCommand):
         )
 
     def handle(self, *args: Any, logs: bool, **options: Any) -> None:
+        data_folder.close_to_others()
         lock = _only_one_here()
         _port_is_free()
         try:

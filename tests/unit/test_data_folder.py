@@ -1,0 +1,37 @@
+"""What lies in the data folder is for the owner alone, also where an earlier release or a copy left it open."""
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+from django.conf import settings
+
+from dashboard import data_folder
+
+
+def modes(folder: Path) -> dict[str, int]:
+    return {path.name: stat.S_IMODE(path.lstat().st_mode) for path in [folder, *folder.iterdir()]}
+
+
+def test_a_start_closes_what_is_open_and_what_comes_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    data, outside = tmp_path / "data", tmp_path / "outside"
+    (data / "files").mkdir(parents=True)
+    outside.write_text("")
+    (data / "link").symlink_to(outside)
+    for path, mode in ((data / "db.sqlite3", 0o644), (data / "tool", 0o755)):
+        path.write_text("")
+        path.chmod(mode)
+    for path, mode in ((data / "files", 0o755), (data, 0o755), (outside, 0o644)):
+        path.chmod(mode)
+    monkeypatch.setattr(settings, "DATA_DIR", data)
+    before = os.umask(0o022)
+    try:
+        data_folder.close_to_others()
+        (data / "later").write_text("")
+    finally:
+        os.umask(before)
+    found = modes(data)
+    assert (found["data"], found["files"], found["db.sqlite3"], found["tool"]) == (0o700, 0o700, 0o600, 0o700)
+    assert found["later"] == 0o600
+    assert stat.S_IMODE(outside.stat().st_mode) == 0o644, "what a link leads to is somebody else's"
