@@ -8,12 +8,17 @@ from typing import Any
 from urllib.parse import urljoin, urlsplit
 
 import requests
+import urllib3
 from django.conf import settings
+
+from deployments.connections import TimedAdapter, call_within
 
 CONNECT_SECONDS = 5
 READ_SECONDS = 65  # a little more than the bundled scoring runtime gives one call
 EXAMPLE_SECONDS = 3
 SHOWN_BYTES = 100_000  # of an answer; more is of no use on a page
+DOCUMENT_BYTES = 1_000_000  # of a swagger document
+BROKEN = (requests.RequestException, urllib3.exceptions.HTTPError, OSError, ValueError, RecursionError)
 REDIRECTS = range(300, 400)
 
 
@@ -54,7 +59,7 @@ def ask(uri: str, key: str | None, body: str) -> Answer:
                 problem=_problem(response.status_code),
                 cut=len(content) > SHOWN_BYTES,
             )
-    except (requests.RequestException, OSError, ValueError) as error:
+    except BROKEN as error:
         return Answer(milliseconds=(time.perf_counter() - started) * 1000, problem=_unreachable(error))
 
 
@@ -62,8 +67,8 @@ def example_body(uri: str, key: str | None) -> str:
     """A request body that fits the service, from the example in its swagger document; "" when it has none."""
     try:
         with _request("GET", urljoin(uri, "swagger.json"), key, None, (EXAMPLE_SECONDS, EXAMPLE_SECONDS)) as response:
-            document = response.json() if response.ok else {}
-    except (requests.RequestException, OSError, ValueError):
+            document = json.loads(response.raw.read(DOCUMENT_BYTES, decode_content=True)) if response.ok else {}
+    except BROKEN:
         return ""
     example = _example(document)
     return "" if example is None else readable(json.dumps(example))
@@ -92,7 +97,11 @@ def _request(
     data = body.encode() if body is not None else None
     session = requests.Session()
     session.trust_env = False  # no proxy and no .netrc between the console and the gateway
-    return session.request(method, uri, data=data, headers=headers, timeout=timeout, allow_redirects=False, stream=True)
+    for scheme in ("http://", "https://"):  # the server says where: by the rule of all addresses (addresses.py)
+        session.mount(scheme, TimedAdapter())
+    options: dict[str, Any] = {"timeout": timeout, "allow_redirects": False, "stream": True}
+    with call_within(sum(timeout)):
+        return session.request(method, uri, data=data, headers=headers, **options)
 
 
 def _example(document: Any) -> Any:
@@ -126,6 +135,8 @@ def _problem(status: int) -> str:
 
 
 def _unreachable(error: Exception) -> str:
+    if "never called" in str(error):
+        return "The server reported a scoring address at which machines keep services of their own; it is not called."
     if isinstance(error, requests.ConnectTimeout | requests.ConnectionError) and not isinstance(
         error, requests.ReadTimeout
     ):

@@ -11,6 +11,8 @@ import http.client
 import io
 import socket
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
@@ -44,6 +46,17 @@ class Call:
 
 
 CALL: ContextVar[Call] = ContextVar("CALL")
+
+
+@contextmanager
+def call_within(seconds: float) -> Iterator[Call]:
+    """Whatever is called in this block, and read of its answer later, ends in so many seconds."""
+    call = Call(time.monotonic() + seconds)
+    mine = CALL.set(call)
+    try:
+        yield call
+    finally:
+        CALL.reset(mine)
 
 
 class TimedReader(io.RawIOBase):

@@ -132,6 +132,16 @@ def test_what_is_no_json_is_not_sent(scientist: Client, service: Service, body: 
     assert not Scoring.seen
 
 
+@pytest.mark.parametrize("host", ["169.254.169.254", "[::ffff:169.254.169.254]"])
+def test_a_server_cannot_have_the_console_call_what_machines_keep_for_themselves(
+    host: str, scientist: Client, service: Service
+) -> None:
+    service.scoring_uri = f"http://{host}/latest/meta-data/score"
+    service.save()
+    assert "machines keep services of their own; it is not called" in scientist.post(url(service), {"body": "{}"}).text
+    assert "The service gives no example" in scientist.get(url(service)).text
+
+
 def test_a_driver_that_raises_is_explained(scientist: Client, service: Service) -> None:
     lead(service, "broken")
     answer = scientist.post(url(service), {"body": "{}"})
