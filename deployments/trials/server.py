@@ -25,8 +25,9 @@ def try_server(account: HostingAccount) -> Trial:
     """account: perhaps not saved, and not to be. Its token is fetched anew where Entra ID gives it."""
     credential: Credential = BearerToken(account.token or "")
     if account.sign_in == HostingAccount.SignIn.ENTRA:
+        client = credentials.entra_client(account)
         try:
-            credential = BearerToken(credentials.fetch(credentials.entra_client(account)).token)
+            credential = BearerToken(credentials.fetch(client, time.monotonic() + CALL).token)
         except errors.TokenRefused as error:
             return Trial(False, str(error), "Check tenant, client id, client secret and scope.")
         except errors.NoToken as error:
@@ -42,8 +43,8 @@ def try_server(account: HostingAccount) -> Trial:
             api_version=account.api_version,
             read_timeout=CALL,
             deadline=CALL,
-        ) as client:
-            listing = client.list_services()
+        ) as mms:
+            listing = mms.list_services()
     except errors.MMSError as error:
         return _failed(account, error)
     count = len(listing.items)

@@ -38,6 +38,7 @@ class Command(BaseCommand):
             account.full_clean()
         except ValidationError as error:
             raise CommandError("; ".join(_sentences(error))) from None
+        account.note_secret("whoever runs the site")
         account.save()
         self.stdout.write(f"Added the account {name} at {account.base_url}.")
 

@@ -27,6 +27,6 @@ class Command(BaseCommand):
         token = sys.stdin.readline().strip()
         if not token:
             raise CommandError("Standard input held no token; nothing was changed.")
-        account.replace_token(token)
+        account.replace_token(token, by="whoever runs the site")
         live.publish_account(account.pk)
         self.stdout.write(f"The account {name} uses the new token from now on.")
