@@ -42,7 +42,11 @@ class ServerForm(SettingsForm):
     client_secret = SecretField(label="Client secret")
     scope = _plain("Scope", "Usually the server’s application id URI and /.default.", max_length=400, required=False)
     authority = _plain(
-        "Authority", "Who gives the tokens; other clouds have others.", max_length=400, validators=[check_authority]
+        "Authority",
+        "Who gives the tokens; other clouds have others.",
+        max_length=400,
+        required=False,
+        validators=[check_authority],
     )
 
     class Meta:
@@ -80,7 +84,8 @@ class ServerForm(SettingsForm):
         return str(self.cleaned_data["base_url"]).rstrip("/")
 
     def clean_authority(self) -> str:
-        return str(self.cleaned_data["authority"]).rstrip("/")
+        default = HostingAccount._meta.get_field("authority").default
+        return str(self.cleaned_data["authority"]).rstrip("/") or str(default)
 
     def clean_tenant(self) -> str:
         tenant = str(self.cleaned_data["tenant"])

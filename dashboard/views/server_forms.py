@@ -55,7 +55,7 @@ def test_server(request: HttpRequest, account: HostingAccount) -> HttpResponse:
 @sensitive_post_parameters()
 @administrators(Permission.CHANGE_ACCOUNTS)
 def add_account(request: HttpRequest) -> HttpResponse:
-    form = AddAccountForm(request.POST or None)
+    form = AddAccountForm(request.POST or None, instance=HostingAccount())
     return write_settings(request, form, "settings/add_account.html", done="change_server")
 
 

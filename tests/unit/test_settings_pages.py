@@ -190,6 +190,9 @@ def new_account(lab: Lab, **more: Any) -> dict[str, Any]:
 
 
 def test_an_administrator_adds_an_account(lab: Lab, cast: Cast):
+    page = cast.admin.get("/add-account/").text
+    assert 'value="https://login.microsoftonline.com"' in page
+    assert 'value="2017-06-01-privatepreview"' in page
     assert cast.admin.post("/add-account/", new_account(lab)).headers["Location"] == "/accounts/far/settings/"
     added = HostingAccount.objects.get(name="far")
     assert (added.base_url, added.token, added.secret_set_by) == ("https://mms.example", PLANTED, "ada")
