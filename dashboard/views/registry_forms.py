@@ -3,7 +3,7 @@
 from typing import Any
 
 from django.contrib import messages
-from django.db.models import Count, Q
+from django.db.models import BooleanField, Count, ExpressionWrapper, Q
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.debug import sensitive_post_parameters, sensitive_variables
@@ -27,7 +27,9 @@ TEMPLATE = "settings/change_registry.html"
 @requires(Permission.CHANGE_REGISTRY)
 def list_registries(request: HttpRequest, account: HostingAccount) -> HttpResponse:
     there = Count("images", Q(images__vanished_at=None))
-    rows = RegistryInfo.objects.filter(account=account).defer(*RegistryInfo.SECRETS).annotate(uses=there)
+    kept = ExpressionWrapper(Q(password__isnull=False), BooleanField())
+    rows = RegistryInfo.objects.filter(account=account).defer(*RegistryInfo.SECRETS)
+    rows = rows.annotate(uses=there).annotate(kept=kept)
     return render(request, "settings/list_registries.html", {"rows": rows})
 
 
