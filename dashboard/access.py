@@ -14,7 +14,6 @@ from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.urls import reverse
-from django.utils.cache import patch_cache_control, patch_vary_headers
 from django.utils.functional import SimpleLazyObject
 from django.utils.http import url_has_allowed_host_and_scheme
 from django_htmx.http import HttpResponseClientRedirect
@@ -134,16 +133,13 @@ def operated_accounts(user: Any) -> frozenset[int] | None:
 
 
 def signed_in(view: View) -> View:
-    """Guard a view that everybody who is signed in may use. Its pages are kept by no cache and no browser history."""
+    """Guard a view that everybody who is signed in may use."""
 
     @wraps(view)
     def guarded(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
         if not request.user.is_authenticated:
             return ask_to_sign_in(request)
-        response = view(request, *args, **kwargs)
-        patch_cache_control(response, no_store=True, private=True)
-        patch_vary_headers(response, ["HX-Request"])
-        return response
+        return view(request, *args, **kwargs)
 
     guarded.permission = "signed in"  # type: ignore[attr-defined]
     return guarded

@@ -115,7 +115,7 @@ def test_pages_are_kept_by_no_cache(lab: Lab, cast: Cast) -> None:
 def test_a_person_without_accounts_is_told_whom_to_ask(db: None) -> None:
     page = sign_in("nina").get("/")
     assert "not a member of any hosting account" in page.text
-    assert "create_user nina" in page.text
+    assert "add <strong>nina</strong> under" in page.text
 
 
 def test_the_first_page_is_the_account_used_last(lab: Lab, cast: Cast) -> None:
