@@ -11,12 +11,18 @@ from pathlib import Path
 
 from django.conf import settings
 from django.contrib.auth import get_user_model
+from django.db.models import Q
 from django.urls import reverse
 
 
 def _file() -> Path:
     path: Path = settings.RUN_DIR / "first-sign-in"
     return path
+
+
+def _somebody() -> bool:
+    """Whether anybody can sign in who was made here, or is an administrator; a provider's people come by themselves."""
+    return get_user_model().objects.filter(Q(identity=None) | Q(is_superuser=True)).exists()
 
 
 def _digest(token: str) -> str:
@@ -41,7 +47,7 @@ def invitation(on_terminal: bool) -> str:
 def offer() -> str | None:
     """A new link, valid until it is used or the site starts again; None when there is somebody who can sign in."""
     withdraw()
-    if get_user_model().objects.exists():
+    if not settings.PASSWORD_SIGN_IN or _somebody():
         return None
     token = secrets.token_urlsafe(32)
     path = _file()
@@ -56,7 +62,7 @@ def is_valid(token: str) -> bool:
         expected = _file().read_text()
     except FileNotFoundError:
         return False
-    return hmac.compare_digest(_digest(token), expected) and not get_user_model().objects.exists()
+    return hmac.compare_digest(_digest(token), expected) and not _somebody()
 
 
 def withdraw() -> bool:

@@ -7,6 +7,20 @@ from django.db import models
 from django.utils import timezone
 from encrypted_fields.fields import EncryptedTextField
 
+from dashboard.sign_in_models import Identity, OpenSession, RecoveryCode, SecondFactor, SignInTry
+
+__all__ = [
+    "AuditEntry",
+    "Identity",
+    "Membership",
+    "OpenSession",
+    "RecoveryCode",
+    "Role",
+    "SecondFactor",
+    "SignInTry",
+    "Source",
+]
+
 
 class Role(models.TextChoices):
     """Roles in a hosting account, weakest first. A site administrator is a superuser and needs none."""
@@ -16,11 +30,19 @@ class Role(models.TextChoices):
     OPERATOR = "operator", "Operator"
 
 
+class Source(models.TextChoices):
+    """Where a role was given. One of the provider goes with the group there; one of the site stays until taken here."""
+
+    SITE = "site", "Given here"
+    PROVIDER = "provider", "From a group of the identity provider"
+
+
 class Membership(models.Model):
     user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="memberships")
     # No foreign key: tables of another package are referred to by id.
     account_id = models.BigIntegerField(db_index=True)
     role = models.CharField(max_length=16, choices=Role.choices)
+    source = models.CharField(max_length=16, choices=Source.choices, default=Source.SITE)
 
     class Meta:
         constraints = [models.UniqueConstraint(fields=["user", "account_id"], name="one_role_per_account")]

@@ -3,6 +3,7 @@
 Wrong or missing values stop the start with a sentence that names the variable (`ImproperlyConfigured`).
 """
 
+import ipaddress
 import os
 import secrets
 import sys
@@ -11,6 +12,8 @@ from urllib.parse import urlsplit
 
 import dj_database_url
 from django.core.exceptions import ImproperlyConfigured
+
+from dashboard.role_mapping import parse as parse_role_mapping
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
@@ -30,6 +33,14 @@ def env_days(name: str, default: int, least: int) -> int:
     if not least <= days <= 36500:
         raise ImproperlyConfigured(f"{name} must be a number of days between {least} and 36500, not {days}.")
     return days
+
+
+def env_positive(name: str, default: int) -> int:
+    """The environment variable `name` as a number of at least 1."""
+    number = env_int(name, default)
+    if number < 1:
+        raise ImproperlyConfigured(f"{name} must be at least 1, not {number}.")
+    return number
 
 
 def env_bool(name: str, default: bool) -> bool:
@@ -118,6 +129,15 @@ ALLOWED_HOSTS = env_list("ALLOWED_HOSTS") or sorted(
 )
 CSRF_TRUSTED_ORIGINS = env_list("CSRF_TRUSTED_ORIGINS") or [SITE_URL]
 SECURE = SITE_URL.startswith("https://")
+# Addresses or networks whose X-Forwarded-For and X-Forwarded-Proto are believed; nobody else's are.
+TRUSTED_PROXIES = env_list("TRUSTED_PROXIES")
+for _proxy in TRUSTED_PROXIES:
+    try:
+        ipaddress.ip_network(_proxy, strict=False)
+    except ValueError:
+        raise ImproperlyConfigured(
+            f"TRUSTED_PROXIES takes addresses and networks such as 10.0.0.7,10.1.0.0/16, not {_proxy!r}."
+        ) from None
 
 # --- secrets ------------------------------------------------------------------------------------------------------
 
@@ -161,7 +181,7 @@ MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
     "csp.middleware.CSPMiddleware",
     "django.middleware.gzip.GZipMiddleware",
-    "django.contrib.sessions.middleware.SessionMiddleware",
+    "dashboard.sessions.Middleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
@@ -255,10 +275,55 @@ PASSWORD_RESET_TIMEOUT = 24 * 3600  # seconds that a link to choose a password w
 LOGIN_URL = "sign_in"
 LOGIN_REDIRECT_URL = "home"
 LOGOUT_REDIRECT_URL = "sign_in"
-SESSION_COOKIE_AGE = 12 * 3600
+PASSWORD_SIGN_IN = env_bool("PASSWORD_SIGN_IN", True)
+REQUIRE_SECOND_FACTOR = env_bool("REQUIRE_SECOND_FACTOR", False)
+# Tries that fail within SIGN_IN_MINUTES: at one name from one address (or known browser), at one name from everywhere
+# else together, and from one address at all names together.
+SIGN_IN_MINUTES = env_positive("SIGN_IN_MINUTES", 5)
+SIGN_IN_TRIES = env_positive("SIGN_IN_TRIES", 5)
+SIGN_IN_TRIES_PER_NAME = env_positive("SIGN_IN_TRIES_PER_NAME", 30)
+SIGN_IN_TRIES_PER_ADDRESS = env_positive("SIGN_IN_TRIES_PER_ADDRESS", 50)
+# The identity provider (OpenID Connect), if there is one.
+OIDC_ISSUER = os.environ.get("OIDC_ISSUER", "").rstrip("/")
+OIDC_CLIENT_ID = os.environ.get("OIDC_CLIENT_ID", "")
+OIDC_CLIENT_SECRET = os.environ.get("OIDC_CLIENT_SECRET", "")
+OIDC_NAME = os.environ.get("OIDC_NAME", "") or urlsplit(OIDC_ISSUER).hostname or ""  # what the button calls it
+OIDC_SCOPES = os.environ.get("OIDC_SCOPES", "openid profile email")
+OIDC_GROUPS_CLAIM = os.environ.get("OIDC_GROUPS_CLAIM", "groups")
+try:
+    OIDC_ROLES = parse_role_mapping(os.environ.get("OIDC_ROLES", ""))
+except ValueError as _error:
+    raise ImproperlyConfigured(f"OIDC_ROLES: {_error}") from None
+if OIDC_ISSUER and not (OIDC_CLIENT_ID and OIDC_CLIENT_SECRET):
+    raise ImproperlyConfigured("OIDC_ISSUER needs OIDC_CLIENT_ID and OIDC_CLIENT_SECRET beside it.")
+if (
+    OIDC_ISSUER
+    and urlsplit(OIDC_ISSUER).scheme != "https"
+    and urlsplit(OIDC_ISSUER).hostname
+    not in {
+        "localhost",
+        "127.0.0.1",
+        "::1",
+    }
+):
+    raise ImproperlyConfigured("OIDC_ISSUER must begin with https://: what it says about people would be open to all.")
+if not PASSWORD_SIGN_IN and not OIDC_ISSUER:
+    raise ImproperlyConfigured("PASSWORD_SIGN_IN=false needs OIDC_ISSUER: nobody could sign in.")
+
+SESSION_ENGINE = "dashboard.sessions"
+SESSION_HOURS = env_positive("SESSION_HOURS", 12)  # that a session lasts at most
+SESSION_IDLE_MINUTES = env_positive("SESSION_IDLE_MINUTES", 120)  # that it lasts without being used
+SESSION_COOKIE_AGE = SESSION_HOURS * 3600
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = SECURE
+# Lax, not Strict: the identity provider's page leads back here, and the session has to come along.
 SESSION_COOKIE_SAMESITE = CSRF_COOKIE_SAMESITE = "Lax"
 CSRF_COOKIE_HTTPONLY = True  # scripts read the token from the page
+# A browser takes a __Host- cookie only over TLS, for this host alone and for all of it: no neighbour can plant one.
+_prefix = "__Host-" if SECURE else ""
+SESSION_COOKIE_NAME = f"{_prefix}sessionid"
+CSRF_COOKIE_NAME = f"{_prefix}csrftoken"
+KNOWN_BROWSER_COOKIE_NAME = f"{_prefix}known-browser"
+SECURE_HSTS_SECONDS = 365 * 24 * 3600 if SECURE else 0  # sent with answers to requests that came by TLS
 X_FRAME_OPTIONS = "DENY"
 SECURE_REFERRER_POLICY = "same-origin"
 SECURE_CONTENT_TYPE_NOSNIFF = True
@@ -273,6 +338,7 @@ CONTENT_SECURITY_POLICY = {
         "form-action": ["'self'"],
         "base-uri": ["'none'"],
         "frame-ancestors": ["'none'"],
+        "upgrade-insecure-requests": SECURE,
     }
 }
 

@@ -62,10 +62,13 @@ def _redis() -> Program:
 
 
 def _web() -> Program:
+    # Said in any case: uvicorn by itself believes whoever connects from this machine.
+    trusted = ["--forwarded-allow-ips", ",".join(settings.TRUSTED_PROXIES)]
     command = [
         *(sys.executable, "-m", "uvicorn", "dashboard.asgi:application"),
         *("--host", settings.HOST, "--port", str(settings.PORT)),
         *("--loop", "uvloop", "--http", "httptools", "--ws", "none", "--lifespan", "off"),
+        *(["--proxy-headers", *trusted] if settings.TRUSTED_PROXIES else ["--no-proxy-headers"]),
         *("--no-access-log", "--no-server-header", "--timeout-graceful-shutdown", "5", "--log-level", "warning"),
     ]
     return Program("web", command, {"stopwaitsecs": "8"})

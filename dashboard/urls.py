@@ -24,12 +24,15 @@ from dashboard.views import (
     operations,
     people,
     people_list,
+    provider,
     registry_forms,
     roles,
+    second_factor,
     server_forms,
     service_forms,
     services,
     setup,
+    you,
 )
 
 handler400 = "dashboard.views.errors.not_understood"
@@ -100,10 +103,24 @@ settings_urls = [
     path("settings/clusters/<int:pk>/test/", cluster_forms.test_cluster, name="test_cluster"),
     path("settings/clusters/<int:pk>/delete/", cluster_forms.delete_cluster, name="delete_cluster"),
 ]
+you_urls = [
+    path("you/", you.you, name="you"),
+    path("you/password/", you.change_password, name="change_password"),
+    path("you/sessions/end/", you.end_other_sessions, name="end_other_sessions"),
+    path("you/sessions/<slug:session>/end/", you.end_session, name="end_session"),
+    path("you/second-factor/", second_factor.switch_on_second_factor, name="switch_on_second_factor"),
+    path("you/second-factor/off/", second_factor.switch_off_second_factor, name="switch_off_second_factor"),
+    path("you/second-factor/codes/", second_factor.new_recovery_codes, name="new_recovery_codes"),
+]
 urlpatterns = [
     path("", home.home, name="home"),
     path("sign-in/", people.sign_in, name="sign_in"),
+    path("sign-in/code/", second_factor.give_code, name="give_code"),
+    path("sign-in/second-factor/", second_factor.require_second_factor, name="require_second_factor"),
+    path("sign-in/provider/", provider.go_to_provider, name="go_to_provider"),
+    path("sign-in/provider/return/", provider.return_from_provider, name="return_from_provider"),
     path("sign-out/", people.sign_out, name="sign_out"),
+    *you_urls,
     path("colours/", people.choose_theme, name="choose_theme"),
     path("set-up/<str:token>/", anyone(setup.set_up), name="set_up"),
     path("people/", people_list.list_people, name="list_people"),

@@ -9,10 +9,11 @@ import logging
 import time
 from collections.abc import Iterator
 from datetime import datetime, timedelta
+from importlib import import_module
 from typing import Any
 
 from django.conf import settings
-from django.contrib.sessions.models import Session
+from django.contrib.sessions.base_session import AbstractBaseSession
 from django.db import transaction
 from django.db.models import Exists, Max, OuterRef, Q, QuerySet
 from django.utils import timezone
@@ -64,9 +65,10 @@ def _rows(before: datetime) -> Iterator[QuerySet[Any]]:
         yield rows.filter(**{referred_to: None}) if referred_to else rows
 
 
-def _sessions() -> QuerySet[Session]:
+def _sessions() -> QuerySet[AbstractBaseSession]:
     """Of people who signed in and never came back."""
-    return Session.objects.filter(expire_date__lt=timezone.now())
+    sessions: type[AbstractBaseSession] = import_module(settings.SESSION_ENGINE).SessionStore.get_model_class()
+    return sessions._default_manager.filter(expire_date__lt=timezone.now())
 
 
 def _delete(rows: QuerySet[Any], keys: list[Any], deadline: float) -> bool:

@@ -1,16 +1,74 @@
 """Signing in and out, and the reader's choice of colours."""
 
-from django.contrib.auth.views import LoginView, LogoutView
+from django.conf import settings
+from django.contrib.auth import logout
 from django.http import HttpRequest, HttpResponse
-from django.shortcuts import redirect
-from django.views.decorators.http import require_POST
+from django.shortcuts import redirect, render
+from django.views.decorators.cache import never_cache
+from django.views.decorators.debug import sensitive_post_parameters
+from django.views.decorators.http import require_http_methods, require_POST
 
+from dashboard import entrance, sign_in_events, sign_in_limits
 from dashboard.access import anyone, own_path
+from dashboard.forms.sign_in import SignInForm
+from dashboard.sign_in_limits import Refusal
+from dashboard.views.writing import INVALID
 
 A_YEAR = 365 * 24 * 3600  # seconds
 
-sign_in = anyone(LoginView.as_view(template_name="people/sign_in.html", redirect_authenticated_user=True))
-sign_out = anyone(LogoutView.as_view())
+
+@anyone
+@never_cache
+@require_http_methods(["GET", "HEAD", "POST"])
+@sensitive_post_parameters("password")
+def sign_in(request: HttpRequest) -> HttpResponse:
+    """The page to sign in on; POST tries a name and a password."""
+    to = entrance.wanted(request)
+    if request.user.is_authenticated:
+        return redirect(to)
+    if request.method != "POST" or not settings.PASSWORD_SIGN_IN:
+        return _page(request, SignInForm(request), to, 403 if request.method == "POST" else 200)
+    name = request.POST.get("username", "")
+    attempt = sign_in_limits.begin(request, name)
+    if isinstance(attempt, Refusal):
+        return too_often(request, attempt)
+    form = SignInForm(request, request.POST)
+    if not form.is_valid():
+        sign_in_events.failed(request, name, sign_in_events.PASSWORD)
+        return _page(request, form, to, INVALID)
+    sign_in_limits.succeeded(attempt)
+    return entrance.after_password(request, form.get_user(), to)
+
+
+def _page(request: HttpRequest, form: SignInForm, to: str, status: int) -> HttpResponse:
+    page = {
+        "form": form,
+        "next": to,
+        "by_password": settings.PASSWORD_SIGN_IN,
+        "provider": settings.OIDC_NAME if settings.OIDC_ISSUER else "",
+    }
+    return render(request, "people/sign_in.html", page, status=status)
+
+
+def too_often(request: HttpRequest, refusal: Refusal) -> HttpResponse:
+    """429, with the time after which it is worth trying again."""
+    seconds = refusal.seconds
+    wait = f"{seconds} seconds" if seconds < 90 else f"{-(-seconds // 60)} minutes"
+    answer = render(request, "people/too_often.html", {"wait": wait}, status=429)
+    answer.headers["Retry-After"] = str(seconds)
+    return answer
+
+
+@anyone
+@require_POST
+def sign_out(request: HttpRequest) -> HttpResponse:
+    """End the session, and have the browser forget what it kept of the site."""
+    if request.user.is_authenticated:
+        sign_in_events.signed_out(request, request.user)
+    logout(request)
+    response = redirect("sign_in")
+    response.headers["Clear-Site-Data"] = '"cache", "storage"'
+    return response
 
 
 @anyone
@@ -20,7 +78,7 @@ def choose_theme(request: HttpRequest) -> HttpResponse:
     response = redirect(own_path(request, request.POST.get("next", "")))
     chosen = request.POST.get("theme", "")
     if chosen in {"light", "dark"}:
-        response.set_cookie("theme", chosen, max_age=A_YEAR, samesite="Lax", httponly=True, secure=request.is_secure())
+        response.set_cookie("theme", chosen, max_age=A_YEAR, samesite="Lax", httponly=True, secure=settings.SECURE)
     else:
         response.delete_cookie("theme", samesite="Lax")
     return response

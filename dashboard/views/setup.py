@@ -2,14 +2,14 @@
 
 from typing import Any
 
-from django.contrib.auth import get_user_model, login
+from django.contrib.auth import get_user_model
 from django.contrib.auth.forms import BaseUserCreationForm
 from django.http import HttpRequest, HttpResponse
-from django.shortcuts import redirect, render
+from django.shortcuts import render, resolve_url
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods
 
-from dashboard import first_sign_in
+from dashboard import entrance, first_sign_in, sign_in_events
 
 
 class FirstAdministratorForm(BaseUserCreationForm):
@@ -43,8 +43,7 @@ def set_up(request: HttpRequest, token: str) -> HttpResponse:
         return render(request, "people/set_up.html", {"form": form}, status=422 if form.is_bound else 200)
     if not first_sign_in.withdraw():
         return _void(request)
-    login(request, form.save())
-    return redirect("home")
+    return entrance.after_password(request, form.save(), resolve_url("home"), sign_in_events.LINK)
 
 
 def _void(request: HttpRequest) -> HttpResponse:

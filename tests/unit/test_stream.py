@@ -254,9 +254,9 @@ def test_who_is_signed_out_loses_the_stream(
     with Reader(server, viewer, live.position()) as reader:
         reader.until_live()
         if how == "signed out":
-            from django.contrib.sessions.models import Session
+            from dashboard.models import OpenSession
 
-            Session.objects.all().delete()
+            OpenSession.objects.all().delete()
         else:
             get_user_model().objects.update(is_active=False)
         assert reader.next() == {}

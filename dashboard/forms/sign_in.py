@@ -1,0 +1,64 @@
+"""Signing in, and what people change about it themselves."""
+
+from typing import Any
+
+from django import forms
+from django.contrib.auth.forms import AuthenticationForm, PasswordChangeForm
+
+CODE = {"autocomplete": "one-time-code", "spellcheck": "false", "autocapitalize": "none"}
+CURRENT = {"autocomplete": "current-password"}
+
+
+class SignInForm(AuthenticationForm):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fields["username"].label = "Name"
+        self.fields["username"].widget.attrs |= {"spellcheck": "false"}
+
+
+class CodeForm(forms.Form):
+    """A code of the app, or a recovery code; whether it is right is asked by the view, for that uses it up."""
+
+    code = forms.CharField(
+        max_length=40,
+        widget=forms.TextInput(attrs=CODE | {"autofocus": True}),
+        error_messages={"required": "Write the six digits that your app shows now, or a recovery code."},
+    )
+
+
+class SwitchOnForm(CodeForm):
+    """The password again, so that a session left open is not enough."""
+
+    password = forms.CharField(
+        widget=forms.PasswordInput(attrs=CURRENT),
+        error_messages={"required": "Write the password that you sign in with."},
+    )
+    field_order = ["code", "password"]
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fields["code"].help_text = "The six digits that the app shows now."
+
+
+class ProofForm(forms.Form):
+    """What somebody shows before their second factor is changed."""
+
+    proof = forms.CharField(
+        label="Password or code",
+        max_length=500,
+        widget=forms.PasswordInput(attrs={"autocomplete": "off"}),
+        help_text="Your password, the six digits of the app, or a recovery code.",
+        error_messages={"required": "Write your password, or a code."},
+    )
+
+
+class NewPasswordForm(PasswordChangeForm):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fields["old_password"].label = "Password now"
+        self.fields["new_password1"].label = "New password"
+        self.fields["new_password2"].label = "New password again"
+        self.fields[
+            "new_password1"
+        ].help_text = "At least 10 characters; no common password, not digits alone, not like your name."
+        self.fields["new_password2"].help_text = ""

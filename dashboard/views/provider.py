@@ -1,0 +1,59 @@
+"""To the identity provider and back."""
+
+import logging
+
+from django.conf import settings
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import redirect, render
+from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_safe
+
+from dashboard import entrance, provider, sign_in_events
+from dashboard.access import anyone
+from dashboard.provider import NotLetIn
+
+TO = "_after_provider"  # in the session: where the person wanted to go
+log = logging.getLogger(__name__)
+
+
+@anyone
+@never_cache
+@require_safe
+def go_to_provider(request: HttpRequest) -> HttpResponse:
+    """Lead to the provider's own page. A link, not a form: the page's policy lets forms go nowhere else."""
+    _refuse_without_provider()
+    if request.user.is_authenticated:
+        return redirect(entrance.wanted(request))
+    try:
+        response = provider.lead_there(request)
+    except NotLetIn as reason:
+        return _sorry(request, reason)
+    request.session[TO] = entrance.wanted(request)
+    return response
+
+
+@anyone
+@never_cache
+@require_safe
+def return_from_provider(request: HttpRequest) -> HttpResponse:
+    """Where the provider leads back to, with a code that is changed for what it says about the person."""
+    _refuse_without_provider()
+    to = request.session.get(TO) or "home"
+    try:
+        user = provider.person(request, provider.claims_of(request))
+    except NotLetIn as reason:
+        return _sorry(request, reason)
+    return entrance.enter(request, user, to, sign_in_events.PROVIDER)
+
+
+def _refuse_without_provider() -> None:
+    if not settings.OIDC_ISSUER:
+        raise Http404("No identity provider is set up.")
+
+
+def _sorry(request: HttpRequest, reason: NotLetIn) -> HttpResponse:
+    log.warning("somebody could not sign in with the identity provider: %r", str(reason)[:300])
+    if reason.why in {"refused", "untrusted", "deactivated"}:
+        sign_in_events.failed(request, "", sign_in_events.PROVIDER, str(reason))
+    page = {"why": reason.why, "provider": settings.OIDC_NAME, "by_password": settings.PASSWORD_SIGN_IN}
+    return render(request, "people/provider_trouble.html", page, status=reason.status)
