@@ -28,15 +28,24 @@ def is_on(user: Any) -> bool:
     return SecondFactor.objects.filter(user=user, confirmed=True).exists()
 
 
-def offered(user: Any) -> SecondFactor:
-    """The factor that `user` is about to switch on: nothing asks for it before its first right code."""
+def offered(user: Any, anew: bool = True) -> SecondFactor:
+    """The factor that `user` is about to switch on: nothing asks for it before its first right code.
+
+    Each page that shows one shows a new one: whoever saw an earlier one, with a stolen password, knows nothing.
+    """
+    if anew:
+        SecondFactor.objects.filter(user=user, confirmed=False).delete()
     return SecondFactor.objects.get_or_create(user=user, defaults={"secret": _new_secret()})[0]
 
 
-def switch_on(factor: SecondFactor) -> list[str]:
-    """Ask for it from now on; returns the recovery codes, which are shown this once."""
+def switch_on(factor: SecondFactor, code: str) -> list[str]:
+    """Ask for it from now on, if the app shows `code` now; returns the recovery codes, which are shown this once.
+
+    None where the code is not right, or the factor was replaced by another meanwhile.
+    """
     with transaction.atomic():
-        SecondFactor.objects.filter(pk=factor.pk).update(confirmed=True)
+        if not takes(factor, code) or not SecondFactor.objects.filter(pk=factor.pk).update(confirmed=True):
+            return []
         return new_recovery_codes(factor.user)
 
 

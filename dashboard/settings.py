@@ -367,7 +367,8 @@ LOGGING = {
     "filters": {"one_line": {"()": "dashboard.database_trouble.OneLine"}},
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line", "filters": ["one_line"]}},
     "root": {"handlers": ["stderr"], "level": LOG_LEVEL},
-    "loggers": {"django.request": {"level": "ERROR"}},
+    # Authlib writes the verifier of a sign-in at DEBUG.
+    "loggers": {"django.request": {"level": "ERROR"}, "authlib": {"level": "INFO"}},
 }
 
 # --- how long things are kept (docs/operations.md says what grows, and where it stops) -----------------------------

@@ -21,6 +21,11 @@
     element.textContent = words[state];
   }
 
+  // What a page fetches by itself is no use of the session: it ends as if nobody were here.
+  document.body.addEventListener("htmx:configRequest", ({ detail }) => {
+    if (detail.triggeringEvent?.type === "refresh") detail.headers.Background = "1";
+  });
+
   function replaceBadge(key, html) {
     const template = document.createElement("template");
     template.innerHTML = html;

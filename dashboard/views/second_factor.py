@@ -13,7 +13,6 @@ from django.views.decorators.http import require_http_methods, require_POST
 from dashboard import entrance, second_factor, sign_in_events, sign_in_limits
 from dashboard.access import anyone, signed_in
 from dashboard.forms.sign_in import CodeForm, ProofForm, SwitchOnForm
-from dashboard.models import SecondFactor
 from dashboard.sign_in_limits import CODE, PASSWORD, Refusal
 from dashboard.views.people import too_often
 from dashboard.views.writing import INVALID
@@ -53,13 +52,13 @@ def require_second_factor(request: HttpRequest) -> HttpResponse:
     if found is None or second_factor.is_on(found[0]):
         return redirect("sign_in")
     user, to = found
-    factor, form = second_factor.offered(user), CodeForm(request.POST or None)
+    factor, form = second_factor.offered(user, anew=request.method != "POST"), CodeForm(request.POST or None)
     if request.method == "POST" and form.is_valid():
         if answer := _too_many_codes(request, user):
             return answer
-        if second_factor.takes(factor, form.cleaned_data["code"]):
+        if codes := second_factor.switch_on(factor, form.cleaned_data["code"]):
             entered = entrance.enter(request, user, to, sign_in_events.PASSWORD)
-            answer = _switched_on(request, user, factor, entered.headers["Location"])
+            answer = _switched_on(request, user, codes, entered.headers["Location"])
             answer.cookies.update(entered.cookies)
             return answer
         form.add_error("code", WRONG_CODE)
@@ -77,18 +76,18 @@ def switch_on_second_factor(request: HttpRequest) -> HttpResponse:
         raise Http404("Whoever signs in with the identity provider has their second factor there.")
     if second_factor.is_on(user):
         return redirect("you")
-    factor, form = second_factor.offered(user), SwitchOnForm(request.POST or None)
+    factor, form = second_factor.offered(user, anew=request.method != "POST"), SwitchOnForm(request.POST or None)
     if request.method == "POST" and form.is_valid():
         attempt = sign_in_limits.begin(request, user.get_username(), PASSWORD)
         if isinstance(attempt, Refusal):
             return too_often(request, attempt)
         if not user.check_password(form.cleaned_data["password"]):
             form.add_error("password", "This is not your password.")
-        elif not second_factor.takes(factor, form.cleaned_data["code"]):
-            form.add_error("code", WRONG_CODE)
-        else:
+        elif codes := second_factor.switch_on(factor, form.cleaned_data["code"]):
             sign_in_limits.succeeded(attempt)
-            return _switched_on(request, user, factor, "you")
+            return _switched_on(request, user, codes, "you")
+        else:
+            form.add_error("code", WRONG_CODE)
     page = {"form": form, "factor": factor, "picture": second_factor.picture(factor)}
     return render(request, "people/switch_on.html", page, status=INVALID if form.is_bound else 200)
 
@@ -119,8 +118,7 @@ def new_recovery_codes(request: HttpRequest) -> HttpResponse:
     return render(request, "people/recovery_codes.html", {"codes": codes, "to": "you"})
 
 
-def _switched_on(request: HttpRequest, user: Any, factor: SecondFactor, to: str) -> HttpResponse:
-    codes = second_factor.switch_on(factor)
+def _switched_on(request: HttpRequest, user: Any, codes: list[str], to: str) -> HttpResponse:
     sign_in_events.changed("second_factor_on", request, user)
     return render(request, "people/recovery_codes.html", {"codes": codes, "to": to, "new": True})
 

@@ -5,8 +5,9 @@ import io
 import pytest
 from django.contrib.auth import authenticate, get_user_model
 from django.core.management import CommandError, call_command
+from django.test import Client
 
-from dashboard.models import Membership
+from dashboard.models import AuditEntry, Membership, OpenSession
 from deployments.models import HostingAccount
 
 pytestmark = pytest.mark.django_db
@@ -115,3 +116,42 @@ def test_a_token_is_replaced_by_none_other_and_in_no_unknown_account(stdin, acco
         call_command("replace_token", "other", "--token-stdin")
     with pytest.raises(CommandError, match="Known: local, other"):
         call_command("replace_token", "far", "--token-stdin")
+
+
+def test_another_password_signs_out_everywhere(stdin):
+    ada = get_user_model().objects.create_user("ada", password="forgotten long ago")
+    client = Client()
+    client.force_login(ada)
+    stdin(f"{PASSWORD}\n")
+    call_command("set_password", "ada", "--password-stdin")
+    assert authenticate(username="ada", password=PASSWORD)
+    assert client.get("/you/").status_code == 302
+
+
+def test_a_weak_password_changes_nothing(stdin):
+    ada = get_user_model().objects.create_user("ada", password=PASSWORD)
+    stdin("password12\n")
+    with pytest.raises(CommandError, match="too common"):
+        call_command("set_password", "ada", "--password-stdin")
+    ada.refresh_from_db()
+    assert ada.check_password(PASSWORD)
+
+
+def test_a_deactivated_person_is_out_at_once_until_that_is_undone(live_redis):
+    ada = get_user_model().objects.create_user("ada", password=PASSWORD)
+    client = Client()
+    client.force_login(ada)
+    call_command("deactivate_user", "ada")
+    assert client.get("/you/").status_code == 302
+    assert not OpenSession.objects.filter(user_id=ada.pk).exists()
+    assert authenticate(username="ada", password=PASSWORD) is None
+    call_command("deactivate_user", "ada", "--undo")
+    assert authenticate(username="ada", password=PASSWORD)
+    actions = AuditEntry.objects.order_by("pk").values_list("action", "target", "via")
+    assert list(actions) == [("deactivate_user", "ada", "command"), ("activate_user", "ada", "command")]
+
+
+@pytest.mark.parametrize("command", ["set_password", "deactivate_user", "reset_second_factor"])
+def test_nobody_is_named_where_nobody_is_called_so(command):
+    with pytest.raises(CommandError, match="Nobody is called eve here"):
+        call_command(command, "eve")

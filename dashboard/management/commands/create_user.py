@@ -1,16 +1,14 @@
 """`manage.py create_user`: a person who can sign in, without a browser and, in scripts, without a question."""
 
-import getpass
-import sys
 from argparse import ArgumentParser
 from typing import Any
 
 from django.contrib.auth import get_user_model
-from django.contrib.auth.password_validation import validate_password
 from django.core.exceptions import ValidationError
 from django.core.management.base import BaseCommand, CommandError
 from django.db import transaction
 
+from dashboard import sign_in_events, typed_password
 from dashboard.models import Membership, Role
 from deployments.models import HostingAccount
 
@@ -33,14 +31,14 @@ class Command(BaseCommand):
         user = get_user_model()(username=name, is_superuser=role == ADMIN)
         try:
             user.full_clean(exclude=["password"])
-            password = _password(password_stdin)
-            validate_password(password, user)
         except ValidationError as error:
             raise CommandError(" ".join(error.messages)) from None
-        user.set_password(password)
+        user.set_password(typed_password.read(user, password_stdin))
         with transaction.atomic():
             user.save()
             Membership.objects.bulk_create(Membership(user=user, account_id=found.pk, role=role) for found in accounts)
+            roles = {"role": role, "accounts": [found.name for found in accounts]}
+            sign_in_events.by_command("create_user", user, after=roles)
         where = f" in {', '.join(found.name for found in accounts)}" if accounts else ""
         self.stdout.write(f"{name} can sign in as {role}{where}.")
 
@@ -56,18 +54,3 @@ def _accounts(role: str, name: str | None) -> list[HostingAccount]:
         known = ", ".join(HostingAccount.objects.values_list("name", flat=True)) or "none yet"
         raise CommandError(f"There is no hosting account {name or 'to give a role in'}. Known: {known}.")
     return list(accounts)
-
-
-def _password(from_stdin: bool) -> str:
-    """The password: one line of standard input, or asked twice on a terminal. Raises CommandError."""
-    if from_stdin:
-        password = sys.stdin.readline().rstrip("\r\n")
-    elif sys.stdin.isatty():
-        password = getpass.getpass("Password: ")
-        if password != getpass.getpass("Again: "):
-            raise CommandError("The two passwords differ; nobody was created.")
-    else:
-        raise CommandError("There is no terminal to ask for a password on: pass it with --password-stdin.")
-    if not password:
-        raise CommandError("An empty password is none; nobody was created.")
-    return password

@@ -1,0 +1,28 @@
+"""`manage.py deactivate_user`: somebody who may not sign in any more. Everything that names them stays."""
+
+from argparse import ArgumentParser
+from typing import Any
+
+from django.core.management.base import BaseCommand
+from django.db import transaction
+
+from dashboard import person_by_name, sessions, sign_in_events, withdrawal
+
+
+class Command(BaseCommand):
+    help = "Signs a person out everywhere and lets them in no more; what waits in the queue for them is canceled."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("name")
+        parser.add_argument("--undo", action="store_true", help="Let them in again.")
+
+    def handle(self, *args: Any, name: str, undo: bool, **options: Any) -> None:
+        user = person_by_name.find(name)
+        before, user.is_active = user.is_active, undo
+        with transaction.atomic():
+            user.save(update_fields=["is_active"])
+            sessions.end_all(user)
+            change: dict[str, Any] = {"before": {"active": before}, "after": {"active": undo}}
+            sign_in_events.by_command("activate_user" if undo else "deactivate_user", user, **change)
+        withdrawal.withdraw()
+        self.stdout.write(f"{name} can sign in again." if undo else f"{name} is signed out and cannot sign in.")

@@ -1,0 +1,25 @@
+"""`manage.py reset_second_factor`: for somebody who lost the app and the recovery codes."""
+
+from argparse import ArgumentParser
+from typing import Any
+
+from django.core.management.base import BaseCommand
+from django.db import transaction
+
+from dashboard import person_by_name, second_factor, sessions, sign_in_events
+
+
+class Command(BaseCommand):
+    help = "Takes a person's second factor and recovery codes away and ends their sessions; the password stays."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("name")
+
+    def handle(self, *args: Any, name: str, **options: Any) -> None:
+        user = person_by_name.find(name)
+        with transaction.atomic():
+            had = second_factor.switch_off(user)
+            if had:
+                sessions.end_all(user)
+                sign_in_events.by_command("reset_second_factor", user)
+        self.stdout.write(f"{name} signs in with the password alone." if had else f"{name} has no second factor.")

@@ -1,0 +1,28 @@
+"""`manage.py set_password`: another password for somebody who forgot theirs. All their sessions end."""
+
+from argparse import ArgumentParser
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+from django.db import transaction
+
+from dashboard import person_by_name, sessions, sign_in_events, typed_password
+
+
+class Command(BaseCommand):
+    help = "Gives a person another password and ends all their sessions. A second factor stays."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("name")
+        parser.add_argument("--password-stdin", action="store_true", help="Read the password from standard input.")
+
+    def handle(self, *args: Any, name: str, password_stdin: bool, **options: Any) -> None:
+        user = person_by_name.find(name)
+        if hasattr(user, "identity"):
+            raise CommandError(f"{name} signs in with the identity provider, and has no password here.")
+        user.set_password(typed_password.read(user, password_stdin))
+        with transaction.atomic():
+            user.save(update_fields=["password"])
+            sessions.end_all(user)
+            sign_in_events.by_command("set_password", user, after={"password": "changed"})
+        self.stdout.write(f"{name} has another password, and is signed out everywhere.")
