@@ -35,11 +35,13 @@ def _parts() -> dict[str, Application]:
 
         found |= {"api": api, "scoring": Gateway(settings.MMS_DIR / "routes", metrics_token=settings.METRICS_TOKEN)}
     if "dashboard" in settings.SERVE:
+        from dashboard.known_hosts import KnownHosts
         from dashboard.static_files import StaticFiles
         from dashboard.stream import application as stream
         from dashboard.uploads import application as uploads
 
-        found |= {"files": uploads, "uploads": uploads, "stream": stream, "static": StaticFiles(pages)}
+        browsers: dict[str, Application] = {"uploads": uploads, "stream": stream, "static": StaticFiles(pages)}
+        found |= {"files": uploads, **{name: KnownHosts(part) for name, part in browsers.items()}}
     return found
 
 

@@ -17,7 +17,10 @@ from typing import Any
 import psutil
 
 ROOT = Path(__file__).resolve().parent.parent
-OURS = re.compile(r"^(DATA_DIR|PYTEST_.*|.*_URL|SECRET_KEY.*|ALLOWED_HOSTS|HOST|PORT|SERVE|MMS_.*|SUPERVISOR_SOCKET)$")
+OURS = re.compile(
+    r"^(DATA_DIR|PYTEST_.*|.*_URL|SECRET_KEY.*|ALLOWED_HOSTS|HOST|PORT|SERVE|MMS_.*|SUPERVISOR_SOCKET|"
+    r"OIDC_.*|TRUSTED_PROXIES)$"
+)
 
 
 def free_port() -> int:

@@ -3,7 +3,7 @@
 import re
 import sys
 
-from django.core.exceptions import RequestDataTooBig
+from django.core.exceptions import DisallowedHost, RequestDataTooBig
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.template.loader import render_to_string
@@ -20,6 +20,9 @@ def not_understood(request: HttpRequest, exception: Exception) -> HttpResponse:
     """413 for a form that is too long, 400 for anything else."""
     if isinstance(exception, RequestDataTooBig):
         return render(request, "413.html", status=413)
+    if isinstance(exception, DisallowedHost):
+        page = {"host": request.META.get("HTTP_HOST", "")[:100]}
+        return HttpResponse(render_to_string("400.html", page), status=400)
     return defaults.bad_request(request, exception)
 
 

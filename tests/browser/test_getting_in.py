@@ -1,0 +1,172 @@
+"""Getting in and out with a real browser, a real site and a real identity provider."""
+
+import re
+import sqlite3
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import requests
+from playwright.sync_api import Browser, Page, expect
+
+from dashboard.second_factor import STEP, code_of
+from tests.doubles.identity_provider import Provider, running
+from tests.site import Site
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+PASSWORD = "a phrase for tests"
+FAR = "203.0.113.77"
+
+
+@pytest.fixture(scope="module")
+def provider() -> Iterator[Provider]:
+    with running() as provider:
+        provider.person("s-nina", preferred_username="nina", groups=["ml-team"])
+        yield provider
+
+
+@pytest.fixture(scope="module")
+def company(provider: Provider, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """A site that lets in people of the provider, and believes a proxy on this machine."""
+    roles = "ml-team=local:scientist"
+    environment = provider.settings(OIDC_ROLES=roles, TRUSTED_PROXIES="127.0.0.1", LOG_LEVEL="DEBUG")
+    site = Site(tmp_path_factory.mktemp("company") / "var", **environment)
+    site.start()
+    site.manage("create_user", "ada", "--role", "viewer", "--account", "local", "--password-stdin", stdin=PASSWORD)
+    yield site
+    site.stop()
+
+
+@pytest.fixture
+def page(browser: Browser, company: Site) -> Iterator[Page]:
+    context = browser.new_context(base_url=company.url)
+    complaints: list[str] = []
+    page = context.new_page()
+    page.on("console", lambda message: complaints.append(message.text) if "Content Security" in message.text else None)
+    yield page
+    context.close()
+    assert not complaints
+
+
+def audit(site: Site, action: str) -> list[tuple[Any, ...]]:
+    with sqlite3.connect(site.data / "db.sqlite3") as database:
+        query = "SELECT actor, address, result, after FROM dashboard_auditentry WHERE action = ? ORDER BY id"
+        return database.execute(query, [action]).fetchall()
+
+
+def by_password(page: Page, name: str = "ada") -> None:
+    page.goto("/sign-in/")
+    page.get_by_label("Name").fill(name)
+    page.get_by_label("Password").fill(PASSWORD)
+    page.get_by_role("button", name="Sign in", exact=True).click()
+
+
+def test_the_company_lets_somebody_in_and_they_are_where_they_wanted_to_go(page: Page, company: Site) -> None:
+    page.goto("/accounts/local/models/")
+    page.get_by_role("link", name="Sign in with The Company").click()
+    page.locator("input[name=sub]").fill("s-nina")
+    page.get_by_role("button", name="Authorize").click()
+    page.wait_for_url("**/accounts/local/models/")
+    expect(page.get_by_role("link", name="Register model")).to_be_visible()
+    page.goto("/you/")
+    expect(page.get_by_text("From a group of the identity provider")).to_be_visible()
+    assert audit(company, "sign_in")[-1][0] == "nina"
+
+
+def test_whoever_refuses_at_the_company_is_told_so(page: Page) -> None:
+    page.goto("/sign-in/")
+    page.get_by_role("link", name="Sign in with The Company").click()
+    page.get_by_role("button", name="Deny").click()
+    expect(page.get_by_role("heading", name="The Company did not let you in")).to_be_visible()
+
+
+def test_after_sign_out_back_shows_nothing(page: Page) -> None:
+    by_password(page)
+    page.wait_for_url("**/accounts/local/")
+    page.goto("/accounts/local/models/")
+    page.goto("/you/")
+    page.locator("[popovertarget=person-menu]").click()
+    page.get_by_role("button", name="Sign out").click()
+    page.wait_for_url("**/sign-in/")
+    for _ in range(3):
+        page.go_back()
+        page.wait_for_load_state()
+        expect(page.get_by_label("Password")).to_be_visible()
+        assert re.findall("Signed in as|Where you are signed in|ada", page.inner_text("body")) == []
+    assert page.evaluate("Object.keys(localStorage).length + Object.keys(sessionStorage).length") == 0
+
+
+def test_an_ended_session_is_signed_out_within_the_open_page(browser: Browser, page: Page, company: Site) -> None:
+    by_password(page)
+    page.wait_for_url("**/accounts/local/")
+    page.goto("/accounts/local/models/")
+    elsewhere = browser.new_context(base_url=company.url)
+    other = elsewhere.new_page()
+    by_password(other)
+    other.wait_for_url("**/accounts/local/")
+    other.goto("/you/")
+    other.get_by_role("button", name="End all but this one").click()
+    expect(other.get_by_text("You are signed in only here now.")).to_be_visible()
+    elsewhere.close()
+    page.get_by_role("link", name="Images").click()
+    page.wait_for_url("**/sign-in/?next=/accounts/local/images/")
+
+
+def test_a_second_factor_is_switched_on_read_from_the_page_and_asked_for(page: Page, company: Site) -> None:
+    company.manage("create_user", "tess", "--role", "viewer", "--account", "local", "--password-stdin", stdin=PASSWORD)
+    by_password(page, "tess")
+    page.wait_for_url("**/accounts/local/")
+    page.goto("/you/")
+    page.get_by_role("link", name="Switch one on").click()
+    picture = page.get_by_role("img", name="QR code for an authenticator app")
+    expect(picture).to_be_visible()
+    assert picture.evaluate("image => image.complete && image.naturalWidth > 50")
+    page.get_by_text("Type it instead").click()
+    secret = page.locator("details code").inner_text()
+    page.get_by_label("Code").fill(code_of(secret, int(time.time()) // STEP - 1))
+    page.get_by_label("Password").fill(PASSWORD)
+    page.get_by_role("button", name="Switch on").click()
+    expect(page.get_by_role("heading", name="Your recovery codes")).to_be_visible()
+    recovery = page.locator(".codes code").first.inner_text()
+    page.context.clear_cookies()
+    by_password(page, "tess")
+    page.get_by_label("Code").fill(code_of(secret, int(time.time()) // STEP))
+    page.get_by_role("button", name="Sign in").click()
+    page.wait_for_url("**/accounts/local/")
+    page.context.clear_cookies()
+    by_password(page, "tess")
+    page.get_by_label("Code").fill(recovery)
+    page.get_by_role("button", name="Sign in").click()
+    page.wait_for_url("**/accounts/local/")
+    assert secret not in "".join(log.read_text() for log in (company.data / "log").glob("*.log"))
+
+
+def fail(site: Site, **headers: str) -> requests.Response:
+    session = requests.Session()
+    session.get(f"{site.url}/sign-in/")
+    form = {"username": "eve", "password": "guess", "csrfmiddlewaretoken": session.cookies["csrftoken"]}
+    return session.post(f"{site.url}/sign-in/", form, headers=headers)
+
+
+def test_a_trusted_proxy_says_who_calls_and_nobody_else_does(company: Site, site: Site) -> None:
+    assert fail(company, **{"X-Forwarded-For": f"198.51.100.1, {FAR}"}).status_code == 422
+    assert audit(company, "sign_in_failed")[-1][:2] == ("eve", FAR)
+    assert fail(site, **{"X-Forwarded-For": FAR}).status_code == 422
+    assert audit(site, "sign_in_failed")[-1][:2] == ("eve", "127.0.0.1")
+
+
+@pytest.mark.parametrize("path", ["/", "/sign-in/", "/accounts/local/models/", "/healthz", "/no-such"])
+def test_an_unknown_host_is_told_what_to_do(site: Site, path: str) -> None:
+    answer = requests.get(f"{site.url}{path}", headers={"Host": "evil.example"}, allow_redirects=False)
+    assert answer.status_code == 400
+    assert "evil.example" in answer.text
+    assert "ALLOWED_HOSTS" in answer.text
+
+
+@pytest.mark.parametrize("path", ["/stream", "/uploads/?account=local", "/static/style.css"])
+def test_parts_in_front_of_django_do_not_answer_to_an_unknown_host_either(site: Site, path: str) -> None:
+    answer = requests.post(f"{site.url}{path}", headers={"Host": "evil.example"})
+    assert answer.status_code == 400
+    assert "evil.example" in answer.text
+    assert "ALLOWED_HOSTS" in answer.text
