@@ -288,8 +288,8 @@ OIDC_ISSUER = os.environ.get("OIDC_ISSUER", "").rstrip("/")
 OIDC_CLIENT_ID = os.environ.get("OIDC_CLIENT_ID", "")
 OIDC_CLIENT_SECRET = os.environ.get("OIDC_CLIENT_SECRET", "")
 OIDC_NAME = os.environ.get("OIDC_NAME", "") or urlsplit(OIDC_ISSUER).hostname or ""  # what the button calls it
-OIDC_SCOPES = os.environ.get("OIDC_SCOPES", "openid profile email")
-OIDC_GROUPS_CLAIM = os.environ.get("OIDC_GROUPS_CLAIM", "groups")
+OIDC_SCOPES = os.environ.get("OIDC_SCOPES") or "openid profile email"
+OIDC_GROUPS_CLAIM = os.environ.get("OIDC_GROUPS_CLAIM") or "groups"
 try:
     OIDC_ROLES = parse_role_mapping(os.environ.get("OIDC_ROLES", ""))
 except ValueError as _error:

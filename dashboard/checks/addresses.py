@@ -17,10 +17,16 @@ NOTHING = "doctor"  # the id of no service
 
 
 def check(asked: Asked) -> Iterator[Finding]:
+    pages = "dashboard" in settings.SERVE
+    if pages and settings.SECURE and not settings.TRUSTED_PROXIES:
+        says = "SITE_URL begins with https://, and TRUSTED_PROXIES names no proxy: everybody has its address."
+        yield warning("proxy", says, "Set TRUSTED_PROXIES to the address that the proxy calls from.")
     if not asked.thorough:
         return
+    if pages and settings.OIDC_ISSUER:
+        yield _provider()
     yield _web()
-    if "dashboard" in settings.SERVE and urlsplit(settings.SITE_URL).hostname not in LOOPBACK:
+    if pages and urlsplit(settings.SITE_URL).hostname not in LOOPBACK:
         yield _site_url()
     if "mms" in settings.SERVE:
         yield _gateway()
@@ -55,6 +61,19 @@ def _site_url() -> Finding:
         says = f"From this machine the site does not answer at its address {settings.SITE_URL}: {_reason(error)}."
         return warning("web", says, "If it does for other people all is well; else look at the proxy, and at SITE_URL.")
     return ok("web", f"It answers at its address {settings.SITE_URL} in {milliseconds(took)}.")
+
+
+def _provider() -> Finding:
+    try:
+        answer, took = _get(f"{settings.OIDC_ISSUER}/.well-known/openid-configuration")
+        issuer = str(json.loads(answer.text)["issuer"]).rstrip("/")
+    except (requests.RequestException, ValueError, KeyError, TypeError) as error:
+        says = f"The identity provider {settings.OIDC_ISSUER} does not say what it is: {_reason(error)}."
+        return failed("provider", says, "Nobody can sign in with it. Is OIDC_ISSUER right, and reached from here?")
+    if issuer != settings.OIDC_ISSUER:
+        says = f"The identity provider {settings.OIDC_ISSUER} calls itself {issuer[:200]!r}."
+        return failed("provider", says, "Set OIDC_ISSUER to what it calls itself.")
+    return ok("provider", f"The identity provider answers in {milliseconds(took)}.")
 
 
 def _gateway() -> Finding:

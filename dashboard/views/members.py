@@ -9,7 +9,7 @@ from django.views.decorators.http import require_POST
 from dashboard import audit, withdrawal
 from dashboard.access import requires
 from dashboard.forms.member import AddMemberForm, RoleForm
-from dashboard.models import Membership, Role
+from dashboard.models import Membership, Role, Source
 from dashboard.permissions import Permission
 from dashboard.views.writing import INVALID
 from deployments.models import HostingAccount
@@ -43,7 +43,8 @@ def change_member(request: HttpRequest, account: HostingAccount, pk: int) -> Htt
         messages.error(request, "Nothing was changed: choose one of the roles.")
         return redirect("list_members", account.name)
     before, member.role = member.role, form.cleaned_data["role"]
-    member.save(update_fields=["role"])
+    member.source = Source.SITE  # from now on it is up to the members page, whatever the groups say
+    member.save(update_fields=["role", "source"])
     audit.note(request, target=member.user, before={"role": before}, after={"role": member.role})
     withdrawal.withdraw()
     messages.success(request, f"The role of {member.user} is now: {Role(member.role).label}.")

@@ -19,7 +19,7 @@ from django.utils.encoding import force_bytes
 from django.utils.http import urlsafe_base64_encode
 from django.views.decorators.http import require_POST
 
-from dashboard import audit, withdrawal
+from dashboard import audit, sessions, sign_in_events, withdrawal
 from dashboard.access import administrators, anyone
 from dashboard.forms.person import AddPersonForm
 from dashboard.models import Membership, Role
@@ -52,7 +52,7 @@ def list_people(request: HttpRequest) -> HttpResponse:
 @administrators(Permission.CHANGE_PEOPLE)
 def invite_person(request: HttpRequest, pk: int) -> HttpResponse:
     """A new link to choose a password, for somebody who has none, or has forgotten it. An older link is void."""
-    person = get_object_or_404(get_user_model(), pk=pk, is_active=True)
+    person = get_object_or_404(get_user_model(), pk=pk, is_active=True, identity=None)
     audit.note(request, target=person)
     return _show(request, AddPersonForm(), invited=person)
 
@@ -72,20 +72,29 @@ def change_person(request: HttpRequest, pk: int) -> HttpResponse:
     audit.note(request, before={field: getattr(person, field)}, after={field: value})
     setattr(person, field, value)
     person.save(update_fields=[field])
+    if not person.is_active:
+        sessions.end_all(person)
     withdrawal.withdraw()
     messages.success(request, f"{person}: {asked.replace('_', ' ')}, done.")
     return redirect("list_people")
 
 
 class ChoosePassword(PasswordResetConfirmView):
-    """The page behind the link. Django's own: the link is void once used, and after PASSWORD_RESET_TIMEOUT."""
+    """The page behind the link. Django's own: the link is void once used, and after PASSWORD_RESET_TIMEOUT.
+
+    Whoever comes from the identity provider gets no password here, whatever link there was before.
+    """
 
     template_name = "people/choose_password.html"
     success_url = reverse_lazy("sign_in")
 
+    def get_user(self, uidb64: str) -> Any:
+        user = super().get_user(uidb64)
+        return None if user is None or not user.is_active or hasattr(user, "identity") else user
+
     def form_valid(self, form: Any) -> HttpResponse:
-        address = str(self.request.META.get("REMOTE_ADDR") or "")
-        audit.record("choose_password", actor=form.user.get_username(), target=str(form.user), address=address)
+        sign_in_events.changed("choose_password", self.request, form.user)
+        sessions.end_all(form.user)
         messages.success(self.request, "Your password is set. Sign in with it.")
         return super().form_valid(form)
 
@@ -107,7 +116,7 @@ def _refusal(asked: str, person: Any, reader: Any) -> str:
 
 def _show(request: HttpRequest, form: AddPersonForm, invited: Any = None) -> HttpResponse:
     sought = request.GET.get("q", "").replace("\x00", "").strip()[:150]
-    found = get_user_model().objects.filter(username__icontains=sought).order_by("username")
+    found = get_user_model().objects.filter(username__icontains=sought).select_related("identity").order_by("username")
     page = Paginator(found, ROWS).get_page(request.GET.get("page"))
     facts = {"form": form, "page": page, "people": _with_roles(page.object_list), "q": sought}
     if invited:

@@ -8,7 +8,14 @@ from django.urls import URLPattern, URLResolver, get_resolver, reverse
 from dashboard.permissions import Permission
 from tests.unit.people import Lab
 
-MADE_UP = {"token": "no-such-token", "uidb64": "MQ", "key": "0", "client_id": "x", "provider_id": "x"}
+MADE_UP = {
+    "token": "no-such-token",
+    "session": "no-such-session",
+    "uidb64": "MQ",
+    "key": "0",
+    "client_id": "x",
+    "provider_id": "x",
+}
 
 
 def patterns(resolver: URLResolver | None = None) -> Iterator[URLPattern]:

@@ -8,13 +8,15 @@ import pytest
 import requests
 from django.conf import settings as site_settings
 from django.contrib.auth import get_user_model
+from django.core.management import CommandError, call_command
 from django.test import Client
 
 from dashboard import first_sign_in, role_mapping
+from dashboard.checks import addresses
 from dashboard.models import AuditEntry, Identity, Membership, OpenSession, Role, Source
 from deployments.models import HostingAccount
 from tests.doubles.identity_provider import CLIENT, Provider, running
-from tests.unit.workshop import make_account
+from tests.unit.workshop import make_account, sign_in_superuser
 
 pytestmark = pytest.mark.django_db
 ROLES = "ml-team=lab:scientist,ops=*:operator,watchers=lab:viewer,admins=admin"
@@ -217,6 +219,12 @@ def test_a_provider_out_of_reach_is_named_in_words(settings: Any, process: Provi
     assert "The Company cannot be reached" in page.text
 
 
+def test_the_doctor_says_whether_the_provider_is_what_the_setting_says(provider: Provider, settings: Any) -> None:
+    assert addresses._provider().state == "ok"
+    settings.OIDC_ISSUER = f"{provider.url}/nowhere"
+    assert addresses._provider().state == "failed"
+
+
 def test_without_a_provider_there_is_no_button_and_no_way(settings: Any) -> None:
     settings.OIDC_ISSUER = ""
     assert "/sign-in/provider/" not in Client().get("/sign-in/").text
@@ -245,6 +253,38 @@ def test_whoever_comes_by_the_provider_does_not_use_up_the_link_of_the_first_adm
     provider.person("s-2", groups=["admins"])
     sign_in(Client(), "s-2")
     assert first_sign_in.offer() is None
+
+
+def test_whoever_comes_by_the_provider_gets_no_password_here(provider: Provider, live_redis: Any) -> None:
+    sign_in(Client(), "s-1")
+    admin = sign_in_superuser()
+    pk = person("s-1").pk
+    assert admin.post(f"/people/{pk}/invite/").status_code == 404
+    assert "by the identity provider" in admin.get("/people/").text
+    with pytest.raises(CommandError, match="signs in with the identity provider"):
+        call_command("set_password", person("s-1").get_username())
+
+
+def test_a_role_that_an_operator_changed_is_the_sites_from_then_on(
+    provider: Provider, lab: HostingAccount, live_redis: Any
+) -> None:
+    provider.person("s-1", groups=["ml-team"])
+    sign_in(Client(), "s-1")
+    member = Membership.objects.get()
+    admin = sign_in_superuser()
+    assert "by group" in admin.get("/accounts/lab/members/").text
+    admin.post(f"/accounts/lab/members/{member.pk}/", {"role": Role.VIEWER})
+    provider.person("s-1", groups=["ops"])
+    sign_in(Client(), "s-1")
+    member.refresh_from_db()
+    assert (member.role, member.source) == (Role.VIEWER, Source.SITE)
+
+
+def test_deactivating_on_the_page_ends_sessions(provider: Provider, live_redis: Any) -> None:
+    sign_in(Client(), "s-1")
+    user = person("s-1")
+    sign_in_superuser().post(f"/people/{user.pk}/", {"do": "deactivate"})
+    assert not OpenSession.objects.filter(user_id=user.pk).exists()
 
 
 @pytest.mark.parametrize("text", ["ml-team", "ml-team=lab", "ml-team=lab:boss", "=admin", "a=:viewer"])

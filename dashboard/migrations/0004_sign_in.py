@@ -8,7 +8,7 @@ from django.db import migrations, models
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("dashboard", "0002_audit"),
+        ("dashboard", "0003_former_file_keys"),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 
