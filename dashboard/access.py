@@ -50,6 +50,35 @@ def visible_accounts(user: Any) -> list[HostingAccount]:
     return list(accounts)
 
 
+def enter(
+    request: HttpRequest,
+    name: str,
+    permission: Permission,
+    act: Callable[[HostingAccount], HttpResponse],
+    *,
+    rank_in: Callable[[int], int],
+    changes: bool,
+) -> HttpResponse:
+    """What `act` answers for the account called `name`: the one way in, for pages and for the JSON API.
+
+    `rank_in(account_id)` is how much who asks may do there. With none the account is invisible (Http404); with less
+    than `permission` takes it is PermissionDenied, naming the role. A POST gets an audit entry, unless it `changes`
+    nothing.
+    """
+    found = HostingAccount.objects.defer(*HostingAccount.SECRETS).filter(name=name).first()
+    have = rank_in(found.pk) if found else 0
+    if found is None or not have:
+        raise Http404("There is no such account, or you are not a member of it.")
+    request.account, request.rank = found, have  # type: ignore[attr-defined]
+
+    def checked() -> HttpResponse:
+        if have < needed(permission):
+            raise PermissionDenied(f"This needs the role “{role_for(permission)}” in the account “{found.name}”.")
+        return act(found)
+
+    return audited(request, checked) if changes else checked()
+
+
 def requires(permission: Permission, *, changes: bool = True) -> Callable[[View], View]:
     """Guard a view whose URL names an account: the view gets the HostingAccount instead of the name.
 
@@ -61,23 +90,16 @@ def requires(permission: Permission, *, changes: bool = True) -> Callable[[View]
     def decorate(view: View) -> View:
         @wraps(view)
         def guarded(request: HttpRequest, account: str, *args: Any, **kwargs: Any) -> HttpResponse:
-            found = HostingAccount.objects.defer(*HostingAccount.SECRETS).filter(name=account).first()
-            have = rank(request.user, found.pk) if found else 0
-            if found is None or not have:
-                raise Http404("There is no such account, or you are not a member of it.")
-            request.account, request.rank = found, have  # type: ignore[attr-defined]
+            def rank_in(account_id: int) -> int:
+                return rank(request.user, account_id)
 
-            def act() -> HttpResponse:
-                if have < needed(permission):
-                    raise PermissionDenied(
-                        f"This needs the role “{role_for(permission)}” in the account “{found.name}”."
-                    )
+            def act(found: HostingAccount) -> HttpResponse:
                 watching.begin(request, found)
                 if request.method == "GET" and request.htmx.target == "trouble":  # type: ignore[attr-defined]
                     return render(request, "_shared/_trouble.html")  # a part of every page of the account
                 return view(request, found, *args, **kwargs)
 
-            return audited(request, act) if changes else act()
+            return enter(request, account, permission, act, rank_in=rank_in, changes=changes)
 
         outer = signed_in(guarded)
         outer.permission = permission  # type: ignore[attr-defined]

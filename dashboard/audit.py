@@ -64,9 +64,13 @@ def note(
     before: dict[str, Any] | None = None,
     after: dict[str, Any] | None = None,
     result: str = "",
+    action: str = "",
 ) -> None:
-    """Add to the entry of this request what the page knows of the change: on what, before and after, refused or not."""
-    known = {"target": str(target), "before": before, "after": after, "result": result}
+    """Add to the entry of this request what the page knows of the change: on what, before and after, refused or not.
+
+    `action` is what was done where the URL alone does not say it.
+    """
+    known = {"target": str(target), "before": before, "after": after, "result": result, "action": action}
     noted(request).update({name: value for name, value in known.items() if value})
 
 
@@ -111,7 +115,7 @@ def _write(request: HttpRequest, result: str) -> None:
     known = noted(request)
     match, account = request.resolver_match, getattr(request, "account", None)
     record(
-        (match and match.url_name) or request.path,
+        known.get("action") or (match and match.url_name) or request.path,
         actor=request.user.get_username(),
         account_id=account.pk if account else None,
         account_name=account.name if account else "",

@@ -8,15 +8,20 @@ from django.utils import timezone
 from encrypted_fields.fields import EncryptedTextField
 
 from dashboard.sign_in_models import Identity, OpenSession, RecoveryCode, SecondFactor, SignInTry
+from dashboard.token_models import ApiToken, Machine, SentOnce
 
 __all__ = [
+    "ApiToken",
+    "AppendOnly",
     "AuditEntry",
     "Identity",
+    "Machine",
     "Membership",
     "OpenSession",
     "RecoveryCode",
     "Role",
     "SecondFactor",
+    "SentOnce",
     "SignInTry",
     "Source",
 ]

@@ -3,14 +3,17 @@
 Django itself would write a body of any length to the disk, as slowly as it comes, before it asks who sends it.
 """
 
+import json
 from collections.abc import MutableMapping
 from typing import Any
 
 from django.conf import settings
 from django.template.loader import render_to_string
 
+from dashboard.api import problems
 from dashboard.upload_form import Application, Body, Gone, Receive, Refused, Send
 
+TOO_LONG = "The body is longer than this site takes, and nothing was done."
 TOO_SLOW = "What was sent came too slowly, and nothing was done. Go back and send it again.\n"
 
 
@@ -29,7 +32,7 @@ class Bounded:
         except Gone:
             return
         except Refused as refusal:
-            await _answer(send, refusal.status)
+            await _answer(send, refusal.status, str(scope["path"]).startswith(problems.PREFIX))
             await body.throw_away()
             return await send({"type": "http.response.body", "body": b""})
         await self._pages(scope, _replay(content, receive), send)
@@ -55,8 +58,13 @@ def _replay(content: bytes, receive: Receive) -> Receive:
     return next_message
 
 
-async def _answer(send: Send, status: int) -> None:
+async def _answer(send: Send, status: int, as_json: bool) -> None:
     kind, text = ("text/html", render_to_string("413.html")) if status == 413 else ("text/plain", TOO_SLOW)
+    if as_json:
+        kind, text = (
+            "application/json",
+            json.dumps(problems.body(status, TOO_LONG if status == 413 else TOO_SLOW.strip())),
+        )
     headers = {"content-type": f"{kind}; charset=utf-8", "connection": "close", "cache-control": "no-store"}
     headers |= {"content-length": str(len(text.encode())), "x-content-type-options": "nosniff"}
     pairs = [(name.encode(), value.encode()) for name, value in headers.items()]

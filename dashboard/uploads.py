@@ -1,8 +1,9 @@
 """Uploads in, files out: plain ASGI in front of Django, so that nothing is read before it is known who sends it.
 
 `POST /uploads/?account=<name>[&next=<path>]` takes a form with one file part named `file`. A script gets JSON
-(201 with `file`, the token that stands for the file in forms; or an error). A plain form has `next` and is led there,
-with `?file=<token>` or `?upload_error=<code>`. `GET /files/<sha256>/<name>?key=<hmac>` is what the MMS fetches.
+(201 with `file`, the token that stands for the file in forms; or an error); a program sends its bearer token along. A
+plain form has `next` and is led there, with `?file=<token>` or `?upload_error=<code>`.
+`GET /files/<sha256>/<name>?key=<hmac>` is what the MMS fetches.
 """
 
 import asyncio
@@ -21,9 +22,10 @@ from django.conf import settings
 from django.db import Error
 from django.utils.http import url_has_allowed_host_and_scheme
 
-from dashboard import access, database_trouble, files, visitor
+from dashboard import access, database_trouble, files, tokens, visitor
 from dashboard.files import Incoming, StoredFile, file_url, masked, stored
 from dashboard.permissions import Permission, needed
+from dashboard.tokens import NoToken
 from dashboard.upload_form import FORM_BYTES, Body, Form, Gone, Receive, Refused
 from dashboard.visitor import Scope, header
 from deployments.models import HostingAccount
@@ -66,13 +68,19 @@ async def application(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 async def _check(scope: Scope, account: str) -> None:
-    """Raise Refused unless a page of this site sends a file for somebody who may change things in `account`."""
+    """Raise Refused unless a page of this site, or a program with a token, sends a file for somebody who may.
+
+    A token is no cookie: no other site can have a browser send it, so it is not asked where the request comes from.
+    """
     if scope["path"] != "/uploads/" or scope["method"] != "POST":
         raise Refused(405, "refused", "Files are sent here by POST, from the forms of this site.")
-    if not visitor.is_known_host(scope) or not visitor.is_same_origin(scope):
+    by_token = bool(header(scope, b"authorization"))
+    if not visitor.is_known_host(scope) or not (by_token or visitor.is_same_origin(scope)):
         raise Refused(403, "refused", "Only pages of this site may send files. Open the form again and retry.")
     try:
-        have = await visitor.ask_database(_rank, scope, account)
+        have = await visitor.ask_database(_rank_of_token if by_token else _rank, scope, account)
+    except NoToken as missing:
+        raise Refused(401, "refused", str(missing)) from None
     except Error as error:
         raise _not_now(error) from error
     if have is None:
@@ -93,6 +101,13 @@ def _rank(scope: Scope, account: str) -> int | None:
         return None
     found = HostingAccount.objects.defer(*HostingAccount.SECRETS).filter(name=account).first()
     return access.rank(user, found.pk) if found else 0
+
+
+def _rank_of_token(scope: Scope, account: str) -> int:
+    """What the token of the request opens in the account; one that only reads opens no door here. Raises NoToken."""
+    token = visitor.find_token(scope)
+    found = HostingAccount.objects.defer("token").filter(name=account).first()
+    return tokens.rank(token, found.pk) if found and tokens.may_write(token) else 0
 
 
 async def _take(scope: Scope, body: Body) -> StoredFile:

@@ -3,6 +3,7 @@
 from django.urls import include, path
 
 from dashboard.access import anyone
+from dashboard.api import routes
 from dashboard.views import (
     asset_forms,
     assets,
@@ -32,6 +33,7 @@ from dashboard.views import (
     service_forms,
     services,
     setup,
+    tokens,
     you,
 )
 
@@ -128,6 +130,10 @@ urlpatterns = [
     path("people/<int:pk>/invite/", people_list.invite_person, name="invite_person"),
     path("choose-password/<uidb64>/<token>/", people_list.choose_password, name="choose_password"),
     path("audit/", audit.see_audit, name="see_audit"),
+    path("tokens/", tokens.list_tokens, name="list_tokens"),
+    path("tokens/new/", tokens.create_token, name="create_token"),
+    path("tokens/<int:pk>/revoke/", tokens.revoke_token, name="revoke_token"),
+    path("v1/", include(routes.urls)),
     path("doctor/", doctor.doctor, name="doctor"),
     path("healthz", anyone(health.healthz), name="healthz"),
     path("add-account/", server_forms.add_account, name="add_account"),

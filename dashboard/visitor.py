@@ -1,4 +1,4 @@
-"""Who sends a request, for the parts that are plain ASGI: the session cookie, the host and the origin.
+"""Who sends a request, for the parts that are plain ASGI: the session cookie or the token, the host and the origin.
 
 The database is asked in a thread, and no connection of it outlives the question.
 """
@@ -17,6 +17,9 @@ from django.contrib.auth.models import AbstractBaseUser, AnonymousUser
 from django.db import close_old_connections
 from django.http import HttpRequest
 from django.http.request import split_domain_port, validate_host
+
+from dashboard import tokens
+from dashboard.models import ApiToken
 
 Scope = MutableMapping[str, Any]
 Parameters = ParamSpec("Parameters")
@@ -61,6 +64,12 @@ def find_user(scope: Scope) -> AbstractBaseUser | AnonymousUser:
     request = HttpRequest()
     request.session = _sessions().SessionStore(_session_key(scope))
     return get_user(request)
+
+
+def find_token(scope: Scope) -> ApiToken:
+    """The token of the JSON API that the request carries. Asks the database; raises tokens.NoToken."""
+    client = scope.get("client") or ("",)
+    return tokens.find(header(scope, b"authorization"), str(client[0]))
 
 
 def _sessions() -> Any:

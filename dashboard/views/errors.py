@@ -10,6 +10,7 @@ from django.template.loader import render_to_string
 from django.views import defaults
 
 from dashboard import database_trouble
+from dashboard.api import problems
 
 RETRY_SECONDS = 5
 SECRET = re.compile("password|secret|token|key|kube", re.IGNORECASE)  # in the name of a field
@@ -18,6 +19,8 @@ CSRF = "csrfmiddlewaretoken"
 
 def not_understood(request: HttpRequest, exception: Exception) -> HttpResponse:
     """413 for a form that is too long, 400 for anything else."""
+    if request.path.startswith(problems.PREFIX):
+        return problems.answer(400, "This request cannot be understood.")
     if isinstance(exception, RequestDataTooBig):
         return render(request, "413.html", status=413)
     if isinstance(exception, DisallowedHost):
@@ -29,6 +32,9 @@ def not_understood(request: HttpRequest, exception: Exception) -> HttpResponse:
 def broken(request: HttpRequest) -> HttpResponse:
     """503 while the database cannot do its part, 500 for anything else. Called while the error is being dealt with."""
     reason = database_trouble.reason(sys.exc_info()[1])
+    if request.path.startswith(problems.PREFIX):
+        said = f"{reason} Nothing was done; try again in a moment." if reason else "This is broken on our side."
+        return problems.answer(503 if reason else 500, said)
     return not_now(request, reason) if reason else defaults.server_error(request)
 
 

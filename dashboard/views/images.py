@@ -34,7 +34,7 @@ SHAPE = Shape(
 @requires(Permission.SEE)
 def list_images(request: HttpRequest, account: HostingAccount) -> HttpResponse:
     """All images of the account with the models inside."""
-    rows = _with_models().filter(account=account)
+    rows = with_models().filter(account=account)
     return render_list(request, Listing(request, account, rows, SHAPE), seen_at=account.images_seen_at)
 
 
@@ -42,10 +42,10 @@ def list_images(request: HttpRequest, account: HostingAccount) -> HttpResponse:
 @requires(Permission.SEE)
 def get_image(request: HttpRequest, account: HostingAccount, pk: int) -> HttpResponse:
     """One image, how it was built, and what runs it."""
-    return render_detail(request, account, _with_models(), pk, _build)
+    return render_detail(request, account, with_models(), pk, _build)
 
 
-def _with_models() -> QuerySet:
+def with_models() -> QuerySet:
     rows = Image.objects.select_related("manifest", "registry").defer(
         "manifest__asset_list", "manifest__properties", "registry__password"
     )

@@ -48,7 +48,7 @@ def _answer(request: HttpRequest, key: str, template: str, page: dict) -> HttpRe
     part = read_whole(key, request.GET.get("after", ""))
     text = "".join(f"{line}\n" for line in part.lines)
     if "after" in request.GET:
-        return HttpResponse(text, content_type=PLAIN, headers=_progress(part, page["ended"]))
+        return HttpResponse(text, content_type=PLAIN, headers=progress(part, page["ended"]))
     if "download" in request.GET:
         name = f"{request.resolver_match.url_name}-{request.resolver_match.kwargs['pk']}.txt"  # type: ignore[union-attr]
         return HttpResponse(text, content_type=PLAIN, headers={"Content-Disposition": f'attachment; filename="{name}"'})
@@ -65,7 +65,7 @@ def read_whole(key: str, after: str) -> live.LogPart:
     return replace(part, lines=lines)
 
 
-def _progress(part: live.LogPart, ended: bool) -> dict[str, str]:
+def progress(part: live.LogPart, ended: bool) -> dict[str, str]:
     """Where to go on reading; `X-Log-End` once nothing more will come (a log without lines may still be fetched)."""
     headers = {"X-Log-Position": part.position, "Cache-Control": "no-store"}
     return {**headers, "X-Log-End": "1"} if ended and not part.lines and part.position != "0" else headers

@@ -35,7 +35,7 @@ SHAPE = Shape(
 @requires(Permission.SEE)
 def list_manifests(request: HttpRequest, account: HostingAccount) -> HttpResponse:
     """All manifests of the account with their models."""
-    rows = _with_models().filter(account=account).defer("asset_list", "properties", "model_ids")
+    rows = with_models().filter(account=account).defer("asset_list", "properties", "model_ids")
     return render_list(request, Listing(request, account, rows, SHAPE), seen_at=account.manifests_seen_at)
 
 
@@ -43,10 +43,10 @@ def list_manifests(request: HttpRequest, account: HostingAccount) -> HttpRespons
 @requires(Permission.SEE)
 def get_manifest(request: HttpRequest, account: HostingAccount, pk: int) -> HttpResponse:
     """One manifest, what it consists of, and the JSON that says so."""
-    return render_detail(request, account, _with_models(), pk, _contents)
+    return render_detail(request, account, with_models(), pk, _contents)
 
 
-def _with_models() -> QuerySet:
+def with_models() -> QuerySet:
     return Manifest.objects.prefetch_related(Prefetch("models", NAMES_OF_MODELS))
 
 

@@ -9,7 +9,7 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db import transaction
 
 from dashboard import sign_in_events, typed_password
-from dashboard.models import Membership, Role
+from dashboard.models import Machine, Membership, Role
 from deployments.models import HostingAccount
 
 ADMIN = "admin"
@@ -22,10 +22,21 @@ class Command(BaseCommand):
         parser.add_argument("name")
         parser.add_argument("--role", required=True, choices=[*Role.values, ADMIN])
         parser.add_argument("--account", help="The hosting account the role is for; every account if left out.")
-        parser.add_argument("--password-stdin", action="store_true", help="Read the password from standard input.")
+        ways = parser.add_mutually_exclusive_group()
+        ways.add_argument("--password-stdin", action="store_true", help="Read the password from standard input.")
+        ways.add_argument(
+            "--machine", action="store_true", help="A program: it has no password and cannot sign in, only tokens."
+        )
 
     def handle(
-        self, *args: Any, name: str, role: str, account: str | None, password_stdin: bool, **options: Any
+        self,
+        *args: Any,
+        name: str,
+        role: str,
+        account: str | None,
+        password_stdin: bool,
+        machine: bool = False,
+        **options: Any,
     ) -> None:
         accounts = _accounts(role, account)
         user = get_user_model()(username=name, is_superuser=role == ADMIN)
@@ -33,14 +44,17 @@ class Command(BaseCommand):
             user.full_clean(exclude=["password"])
         except ValidationError as error:
             raise CommandError(" ".join(error.messages)) from None
-        user.set_password(typed_password.read(user, password_stdin))
+        user.set_password(None if machine else typed_password.read(user, password_stdin))  # None: no password fits
         with transaction.atomic():
             user.save()
+            if machine:
+                Machine.objects.create(user=user)
             Membership.objects.bulk_create(Membership(user=user, account_id=found.pk, role=role) for found in accounts)
             roles = {"role": role, "accounts": [found.name for found in accounts]}
             sign_in_events.by_command("create_user", user, after=roles)
         where = f" in {', '.join(found.name for found in accounts)}" if accounts else ""
-        self.stdout.write(f"{name} can sign in as {role}{where}.")
+        done = "is a machine: an administrator makes tokens for it," if machine else "can sign in"
+        self.stdout.write(f"{name} {done} as {role}{where}.")
 
 
 def _accounts(role: str, name: str | None) -> list[HostingAccount]:

@@ -1,0 +1,188 @@
+"""POST: ask for an operation, or do something about one; by the same forms and functions as the pages."""
+
+import json
+from collections.abc import Callable
+from hashlib import sha256
+from typing import Any
+from uuid import UUID
+
+from django.db import transaction
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.urls import reverse
+
+from dashboard import audit
+from dashboard.api.bodies import form_data, is_text, only, read_object
+from dashboard.api.guard import View, enter, requires
+from dashboard.api.lists import show_one
+from dashboard.api.problems import Problem, of_form, wrong
+from dashboard.forms.asset import AddAssetForm
+from dashboard.forms.image import CreateImageForm
+from dashboard.forms.manifest import CreateManifestForm
+from dashboard.forms.model import RegisterModelForm
+from dashboard.forms.operation import OperationForm
+from dashboard.forms.service import CreateServiceForm, UpdateServiceForm
+from dashboard.models import SentOnce
+from dashboard.permissions import Permission
+from dashboard.views.operation_forms import operation_of
+from dashboard.views.service_forms import require_delete
+from deployments import mirror, operations
+from deployments.models import HostingAccount, Operation, Service
+from deployments.models.operation import Kind
+
+FORMS: dict[str, type[OperationForm]] = {
+    form.kind: form for form in (RegisterModelForm, CreateManifestForm, CreateImageForm, CreateServiceForm)
+}
+KEY_MAX = 200  # characters of an Idempotency-Key
+
+
+@requires(Permission.SEE, changes=False)
+def create_operation(request: HttpRequest, account: HostingAccount) -> HttpResponse:
+    """Ask for an operation: {"kind": "create_image", …the fields of its form}. 202 with the operation."""
+    body = read_object(request)
+    kind = body.pop("kind", None)
+    if kind not in Kind.values:
+        raise wrong("kind", f"Give one of {', '.join(Kind.values)}.")
+    audit.note(request, action=kind)
+
+    def act(found: HostingAccount) -> HttpResponse:
+        operation, repeated = _once(request, found, kind, lambda: _submit(request, found, kind, body))
+        if repeated:
+            audit.note(request, target=f"{operation} ({operation.pk}), asked for again")
+        else:
+            after = {"operation": str(operation.pk), **operations.without_keys(operation.body)}
+            audit.note(request, target=operation.resource, after=after)
+        return _answer(operation, 200 if repeated else 202)
+
+    return enter(request, account.name, Permission(kind), act)
+
+
+def _submit(request: HttpRequest, account: HostingAccount, kind: str, body: dict[str, Any]) -> Operation:
+    """Raises Problem: then nothing is stored."""
+    by = request.user.get_username()
+    if kind in FORMS:
+        form = FORMS[kind](account, form_data(FORMS[kind](account).fields, body))
+        return _sent(form, by)
+    service = _service(account, body)
+    if kind == Kind.UPDATE_SERVICE:
+        audit.note(request, before={"image": service.image_id, "cluster": service.cluster_id})
+        return _sent(UpdateServiceForm(service, form_data(UpdateServiceForm(service).fields, body)), by)
+    only(body, ())
+    require_delete(request, service)
+    audit.note(request, before={"image": str(service.image or ""), "cluster": str(service.cluster or "")})
+    try:
+        return operations.delete_service(account, by, service=service)
+    except operations.Refused as refused:
+        raise Problem(409, refused.message) from None
+
+
+def _sent(form: OperationForm, by: str) -> Operation:
+    operation = form.submit(by) if form.is_valid() else None
+    if operation is None:
+        raise of_form(form)
+    return operation
+
+
+def _service(account: HostingAccount, body: dict[str, Any]) -> Service:
+    """The service that the body names, by id or by name."""
+    given = body.pop("service", None)
+    rows = Service.objects.filter(account=account).select_related("account", "image__manifest", "cluster")
+    rows = rows.defer("scoring_key", "account__token", "cluster__kube_config")
+    found = None
+    if isinstance(given, int) and not isinstance(given, bool) and 0 < given < 2**63:
+        found = rows.filter(pk=given).first()
+    elif isinstance(given, str) and "\0" not in given:
+        found = rows.filter(name=given, vanished_at=None).first()
+    if found is None:
+        raise wrong("service", "Give the id or the name of a service of this account.")
+    return found
+
+
+def _once(
+    request: HttpRequest, account: HostingAccount, kind: str, submit: Callable[[], Operation]
+) -> tuple[Operation, bool]:
+    """The new operation, or the one that the same Idempotency-Key has made before; and which of the two it is.
+
+    The row is written before anything else: of two requests at the same time one waits for the other, and meets it.
+    """
+    key = request.headers.get("Idempotency-Key", "").strip()
+    if not key:
+        return submit(), False
+    if len(key) > KEY_MAX or not key.isprintable() or not is_text(key):
+        raise wrong("Idempotency-Key", f"Give at most {KEY_MAX} printable characters.")
+    digest = sha256(json.dumps([kind, json.loads(request.body)], sort_keys=True).encode()).hexdigest()
+    mine: dict[str, Any] = {"owner": request.user, "account_id": account.pk, "key": key}
+    with transaction.atomic():
+        made = {"body_digest": digest, "operation_id": UUID(int=0)}
+        earlier, fresh = SentOnce.objects.get_or_create(**mine, defaults=made)
+        if fresh:
+            operation = submit()
+            earlier.operation_id = operation.pk
+            earlier.save(update_fields=["operation_id"])
+            return operation, False
+    if earlier.body_digest != digest:
+        raise Problem(409, "This Idempotency-Key was used for another request. Send a new one.")
+    found = Operation.objects.filter(account=account, pk=earlier.operation_id).first()
+    if found is None:
+        raise Problem(409, "What this Idempotency-Key asked for was made, and is no longer kept.")
+    return found, True
+
+
+def _action(act: Callable[..., Operation], what: str, *fields: str) -> View:
+    """A view that does `act` with an operation; the body has those `fields`, each true or false."""
+
+    def do(request: HttpRequest, account: HostingAccount, pk: UUID) -> HttpResponse:
+        operation, body = operation_of(account, pk), read_object(request)
+        only(body, fields)
+        for name in fields:
+            if not isinstance(body.get(name), bool):
+                raise wrong(name, "Give true or false.")
+        if operation.kind == Kind.DELETE_SERVICE and operation.service:
+            require_delete(request, operation.service)
+        audit.note(request, target=f"{operation} ({operation.pk})", after=body)
+        try:
+            done = act(operation, request.user.get_username(), **body)
+        except operations.Refused as refused:
+            audit.note(request, result=audit.Result.REFUSED, after={"refused": refused.message})
+            raise Problem(409, refused.message) from None
+        return _answer(done or operation, 202)
+
+    do.__doc__ = what
+    return requires(Permission.STEER_OPERATION)(do)
+
+
+retry_operation = _action(operations.retry, "Ask for the same again. 202 with the new operation.")
+cancel_operation = _action(operations.cancel, "Stop it, where that is still possible.")
+resume_operation = _action(operations.resume, "Have the server asked again about one that took too long.")
+settle_operation = _action(
+    operations.settle,
+    'End the doubt about one whose outcome is not known: {"send_again": true or false}.',
+    "send_again",
+)
+
+
+@requires(Permission.ADD_ASSET)
+def add_asset(request: HttpRequest, account: HostingAccount) -> HttpResponse:
+    """Add an asset: the fields of its form. 201 with the asset."""
+    form = AddAssetForm(account, form_data(AddAssetForm(account).fields, read_object(request)))
+    if not form.is_valid():
+        raise of_form(form)
+    asset = form.save(request.user.get_username())
+    after = {"url": operations.without_keys(asset.url), "mime_type": asset.mime_type, "unpack": asset.unpack}
+    audit.note(request, target=asset, after=after)
+    answer = JsonResponse(show_one("asset", account, asset.pk), status=201)
+    answer.headers["Location"] = reverse("v1_get_asset", args=[account.name, asset.pk])
+    return answer
+
+
+@requires(Permission.REFRESH, changes=False)
+def refresh(request: HttpRequest, account: HostingAccount) -> HttpResponse:
+    """Have the account's lists read at the server again, soon."""
+    only(read_object(request), ())
+    mirror.request_refresh(account)
+    return JsonResponse({"refresh": "asked"}, status=202)
+
+
+def _answer(operation: Operation, status: int) -> HttpResponse:
+    answer = JsonResponse(show_one("operation", operation.account, operation.pk), status=status)
+    answer.headers["Location"] = reverse("v1_get_operation", args=[operation.account.name, operation.pk])
+    return answer

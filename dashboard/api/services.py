@@ -1,0 +1,76 @@
+"""What services answer and print, and what builds print."""
+
+import json
+from uuid import UUID
+
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.views.decorators.debug import sensitive_variables
+
+from dashboard import audit
+from dashboard.api.bodies import only, read_object
+from dashboard.api.guard import requires
+from dashboard.api.problems import Problem, wrong
+from dashboard.forms.console import ConsoleForm
+from dashboard.permissions import Permission
+from dashboard.scoring import ask
+from dashboard.views.console import scored_service
+from dashboard.views.logs import PLAIN, progress, read_whole
+from dashboard.views.operation_forms import operation_of
+from dashboard.views.service_forms import service_of
+from deployments import live
+from deployments.models import HostingAccount
+
+
+@requires(Permission.USE_SERVICE, changes=False)
+@sensitive_variables("service")
+def test_service(request: HttpRequest, account: HostingAccount, pk: int) -> HttpResponse:
+    """Send the body, any JSON, to the service; its status and answer come back as {"status", "answer", …}."""
+    service = scored_service(account, pk)
+    try:
+        form = ConsoleForm({"body": request.body.decode()})
+    except UnicodeDecodeError:
+        raise Problem(422, "The body is not UTF-8.") from None
+    if not form.is_valid():
+        raise wrong("body", " ".join(map(str, form.errors["body"])))
+    answer = ask(service.scoring_uri, service.scoring_key, form.cleaned_data["body"])
+    shown = {"status": answer.status, "problem": answer.problem, "milliseconds": round(answer.milliseconds, 1)}
+    return JsonResponse({**shown, "answer": _as_json(answer.text), "cut": answer.cut})
+
+
+@requires(Permission.USE_SERVICE)
+@sensitive_variables("service")
+def show_key(request: HttpRequest, account: HostingAccount, pk: int) -> HttpResponse:
+    """The primary key of the service, for programs that call it."""
+    only(read_object(request), ())
+    service = scored_service(account, pk)
+    audit.note(request, target=service)
+    return JsonResponse({"scoring_uri": service.scoring_uri, "key": service.scoring_key or ""})
+
+
+@requires(Permission.SEE)
+def operation_log(request: HttpRequest, account: HostingAccount, pk: UUID) -> HttpResponse:
+    """The log of an operation as text; ?after= the X-Log-Position of an earlier answer gives the lines since then."""
+    operation = operation_of(account, pk)
+    live.note_log_interest("operation", operation.pk)
+    return _log(request, live.operation_log_key(operation), not operation.is_open)
+
+
+@requires(Permission.SEE)
+def service_log(request: HttpRequest, account: HostingAccount, pk: int) -> HttpResponse:
+    """The log of a service as text; ?after= as above."""
+    service = service_of(account, pk)
+    live.note_log_interest("service", service.pk)
+    return _log(request, live.service_log_key(service), service.vanished_at is not None)
+
+
+def _log(request: HttpRequest, key: str, ended: bool) -> HttpResponse:
+    part = read_whole(key, request.GET.get("after", ""))
+    text = "".join(f"{line}\n" for line in part.lines)
+    return HttpResponse(text, content_type=PLAIN, headers=progress(part, ended))
+
+
+def _as_json(text: str) -> object:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text

@@ -1,0 +1,171 @@
+"""The rows of the dashboard as the API shows them. What is secret, or opens a file, is in none of them."""
+
+from datetime import datetime
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from dashboard.files import is_file_url
+from deployments.badges import Badge
+from deployments.models import Asset, HostingAccount, Image, Manifest, Operation, RegisteredModel, Service
+from deployments.operations import manifest_as_json, without_keys
+
+
+def show_account(account: HostingAccount, role: str) -> dict[str, Any]:
+    return {
+        "name": account.name,
+        "role": role,
+        "reached_at": moment(account.reached_at),
+        "error": account.error,
+        "token_refused": account.token_refused,
+        "seen_at": {
+            noun: moment(getattr(account, f"{noun}_seen_at")) for noun in ("models", "manifests", "images", "services")
+        },
+    }
+
+
+def show_account_whole(account: HostingAccount, role: str) -> dict[str, Any]:
+    """With the names of the registries and clusters that forms take."""
+    return {
+        **show_account(account, role),
+        "registries": list(account.registries.values_list("name", flat=True)),
+        "clusters": list(account.clusters.values_list("name", flat=True)),
+    }
+
+
+def show_model(model: RegisteredModel) -> dict[str, Any]:
+    return {
+        **_mirrored(model),
+        "name": model.name,
+        "version": model.version,
+        "source": source(model.url),
+        "tags": model.tags,
+        "mime_type": model.mime_type,
+        "unpack": model.unpack,
+    }
+
+
+def show_asset(asset: Asset) -> dict[str, Any]:
+    return {
+        "id": asset.pk,
+        "name": asset.name,
+        "source": source(asset.url),
+        "mime_type": asset.mime_type,
+        "unpack": asset.unpack,
+        "created_by": asset.created_by,
+        "added_at": moment(asset.added_at),
+    }
+
+
+def show_manifest(manifest: Manifest) -> dict[str, Any]:
+    return {
+        **_mirrored(manifest),
+        "models": [_short(model) for model in manifest.models.all()],
+        "driver_program": manifest.driver_program,
+        "runtime_type": manifest.runtime_type,
+    }
+
+
+def show_manifest_whole(manifest: Manifest) -> dict[str, Any]:
+    """With what it consists of, as the server has it."""
+    return {**show_manifest(manifest), "contents": manifest_as_json(manifest)}
+
+
+def show_image(image: Image) -> dict[str, Any]:
+    return {
+        **_mirrored(image),
+        "manifest": _short(image.manifest),
+        "models": [_short(model) for model in image.manifest.models.all()] if image.manifest else [],
+        "registry": image.registry.name if image.registry else None,
+        "registry_location": image.registry_location,
+        "digest": image.digest,
+    }
+
+
+def show_service(service: Service) -> dict[str, Any]:
+    manifest = service.image.manifest if service.image else None
+    return {
+        **_mirrored(service),
+        "name": service.name,
+        "image": _short(service.image),
+        "models": [_short(model) for model in manifest.models.all()] if manifest else [],
+        "cluster": service.cluster.name if service.cluster else None,
+        "scoring_uri": service.scoring_uri,
+        "updated_at": moment(service.updated_at),
+        "revisions": service.revisions,
+    }
+
+
+def show_operation(operation: Operation) -> dict[str, Any]:
+    resource = operation.resource
+    noun = next((noun for noun in ("model", "manifest", "image", "service") if getattr(operation, f"{noun}_id")), "")
+    return {
+        "id": str(operation.pk),
+        "kind": operation.kind,
+        "state": operation.state,
+        "badge": show_badge(operation.badge),  # type: ignore[attr-defined]
+        "about": {"noun": noun, **_short(resource)} if resource else None,  # type: ignore[dict-item]
+        "requested_by": operation.requested_by,
+        "requested_at": moment(operation.requested_at),
+        "sent_at": moment(operation.sent_at),
+        "accepted_at": moment(operation.accepted_at),
+        "finished_at": moment(operation.finished_at),
+        "mms_operation_id": operation.mms_operation_id,
+        "attempts": operation.attempts,
+        "retry_of": str(operation.retry_of_id) if operation.retry_of_id else None,
+        "error": operation.error_message,
+        "error_code": operation.error_code,
+    }
+
+
+def show_operation_whole(operation: Operation) -> dict[str, Any]:
+    """With the details of its failure, and what was asked for."""
+    asked = {name: source(value) if name == "url" else value for name, value in operation.body.items()}
+    details = without_keys(operation.error_details)
+    return {**show_operation(operation), "asked": without_keys(asked), "error_details": details}
+
+
+def show_badge(badge: Badge) -> dict[str, Any]:
+    """The state as the pages show it: in a word, since when, why, and how old the news is."""
+    return {
+        "state": badge.state,
+        "label": badge.label,
+        "since": moment(badge.since),
+        "reason": badge.reason,
+        "stale_since": moment(badge.stale_since),
+    }
+
+
+def source(url: str) -> str:
+    """Where a file comes from, without what opens it there: no query, no name, no password."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return "…"
+    if is_file_url(url):
+        digest, _, name = parts.path.rpartition("/files/")[2].partition("/")
+        return f"uploaded: {unquote(name)} (sha256 {digest})"
+    query = "?…" if parts.query else ""
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}{query}"
+
+
+def moment(when: datetime | None) -> str | None:
+    return when.isoformat() if when else None
+
+
+def _short(row: Any) -> dict[str, Any] | None:
+    return {"id": row.pk, "name": str(row)} if row is not None else None
+
+
+def _mirrored(row: Any) -> dict[str, Any]:
+    return {
+        "id": row.pk,
+        "mms_id": row.mms_id,
+        "state": row.badge.state,
+        "badge": show_badge(row.badge),
+        "description": row.description,
+        "created_by": row.created_by,
+        "created_at": moment(row.created_at),
+        "added_at": moment(row.added_at),
+        "seen_at": moment(row.seen_at),
+        "vanished_at": moment(row.vanished_at),
+    }
