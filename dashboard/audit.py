@@ -74,6 +74,14 @@ def note(
     noted(request).update({name: value for name, value in known.items() if value})
 
 
+def only_shown(request: HttpRequest) -> None:
+    """No entry is to be written: the page has shown what would be sent, and sent nothing.
+
+    Only the view that did so may say it. Were it read from the request, any change could be sent as a “preview”.
+    """
+    request.only_shown = True  # type: ignore[attr-defined]
+
+
 def prune() -> int:
     """Forget what is older than KEEP_AUDIT_DAYS; how many entries that were."""
     return AuditEntry.objects.forget(before=timezone.now() - timedelta(days=settings.KEEP_AUDIT_DAYS))
@@ -86,12 +94,13 @@ def noted(request: HttpRequest) -> dict[str, Any]:
 
 def audited(request: HttpRequest, act: Callable[[], HttpResponse]) -> HttpResponse:
     """What `act` answers, with an entry about it unless nothing was asked for or stored."""
-    if request.method in SAFE_METHODS or request.POST.get("do") == PREVIEW:
+    if request.method in SAFE_METHODS:
         return act()
     try:
         with transaction.atomic():
             response = act()
-            if result := noted(request).get("result") or _result(response):
+            result = noted(request).get("result") or _result(response)
+            if result and not getattr(request, "only_shown", False):
                 _write(request, result)
         return response
     except PermissionDenied:

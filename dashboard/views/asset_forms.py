@@ -1,14 +1,16 @@
 """Add an asset."""
 
+from typing import Any
+
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 
-from dashboard import audit
+from dashboard import as_command, audit
 from dashboard.access import requires
 from dashboard.forms.asset import AddAssetForm
 from dashboard.permissions import Permission
 from dashboard.views.uploading import upload_context, uploaded
-from dashboard.views.writing import INVALID
+from dashboard.views.writing import INVALID, missing
 from deployments import operations
 from deployments.models import HostingAccount
 
@@ -16,10 +18,16 @@ from deployments.models import HostingAccount
 @requires(Permission.ADD_ASSET)
 def add_asset(request: HttpRequest, account: HostingAccount) -> HttpResponse:
     form = AddAssetForm(account, request.POST or None, initial=uploaded(request))
+    page: dict[str, Any] = {"form": form, **upload_context(request)}
+    if request.POST.get("do") == audit.PREVIEW:
+        audit.only_shown(request)
+        page["preview"] = {"command": as_command.of_asset(form)} if form.is_valid() else missing(form)
+        if request.htmx:  # type: ignore[attr-defined]
+            return render(request, "_shared/_preview.html", {**page, "oob": True})
+        return render(request, "assets/add_asset.html", page)
     if request.method == "POST" and form.is_valid():
         asset = form.save(request.user.get_username())
         after = {"url": operations.without_keys(asset.url), "mime_type": asset.mime_type, "unpack": asset.unpack}
         audit.note(request, target=asset, after=after)
         return redirect("get_asset", account.name, asset.pk)
-    page = {"form": form, **upload_context(request)}
     return render(request, "assets/add_asset.html", page, status=INVALID if form.is_bound else 200)

@@ -8,6 +8,7 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, render
 from django.views.decorators.http import require_safe
 
+from dashboard import as_command
 from dashboard.access import requires
 from dashboard.lineage import lineage
 from dashboard.listing import Choice, Column, Listing, Shape, render_list
@@ -68,8 +69,10 @@ def get_operation(request: HttpRequest, account: HostingAccount, pk: UUID) -> Ht
     target = request.htmx.target  # type: ignore[attr-defined]
     if target == f"operation-{pk}":
         return render(request, "operations/_row.html", {"row": operation})
-    template = "operations/_panel.html" if target == "panel" else "operations/detail.html"
-    return render(request, template, _facts(operation))
+    if target == "panel":
+        return render(request, "operations/_panel.html", _facts(operation))
+    page = {**_facts(operation), "command": as_command.of_operation(operation) if operation.body else None}
+    return render(request, "operations/detail.html", page)
 
 
 def _facts(operation: Operation) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
 
-from dashboard import audit, production
+from dashboard import as_command, audit, production
 from dashboard.access import requires
 from dashboard.forms.changes import changes
 from dashboard.forms.service import CreateServiceForm, UpdateServiceForm
@@ -81,6 +81,7 @@ def delete_service(request: HttpRequest, account: HostingAccount, pk: int) -> Ht
         "refusal": refusal,
         "open_operation": open_operation(service),
         "recent": service.operations.all()[:5],
+        "command": as_command.of_deletion(account, service.pk),
     }
     return render(request, "services/delete_service.html", page, status=INVALID if refusal else 200)
 

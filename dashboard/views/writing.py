@@ -5,10 +5,11 @@ from collections.abc import Callable
 from typing import Any
 
 from django.core.exceptions import ValidationError
+from django.forms import Form
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 
-from dashboard import audit
+from dashboard import as_command, audit
 from dashboard.files import masked
 from dashboard.forms.operation import OperationForm
 from deployments import operations
@@ -55,11 +56,17 @@ def picker_rows(request: HttpRequest, form: OperationForm) -> HttpResponse:
 
 
 def previewed(form: OperationForm) -> dict[str, Any]:
-    """What the preview panel shows of a bound form: `json` and `notes`, or the `missing` fields."""
+    """What the preview panel shows of a bound form: `json`, `notes` and `command`, or the `missing` fields."""
     body = form.preview() if form.is_valid() else None
     if body is None:
-        return {"missing": [(_label(form, name), errors) for name, errors in form.errors.items()]}
-    return {"json": masked(json.dumps(body, indent=2, ensure_ascii=False)), "notes": form.notes()}
+        return missing(form)
+    text = masked(json.dumps(body, indent=2, ensure_ascii=False))
+    return {"json": text, "notes": form.notes(), "command": as_command.of_form(form)}
+
+
+def missing(form: Form) -> dict[str, Any]:
+    """What the preview panel says of a form that is not complete."""
+    return {"missing": [(_label(form, name), errors) for name, errors in form.errors.items()]}
 
 
 def chosen_in_link(request: HttpRequest, *names: str) -> dict[str, list[str]]:
@@ -81,12 +88,13 @@ def cloned(request: HttpRequest, account: HostingAccount, kind: str) -> dict[str
 def _show_preview(
     request: HttpRequest, form: OperationForm, template: str, page: dict[str, Any], panel: str
 ) -> HttpResponse:
+    audit.only_shown(request)
     page = {**page, "preview": previewed(form)}
     if request.htmx:  # type: ignore[attr-defined]
-        return render(request, panel, page)
+        return render(request, panel, {**page, "oob": True})
     form.unchecked()
     return render(request, template, page)
 
 
-def _label(form: OperationForm, name: str) -> str:
+def _label(form: Form, name: str) -> str:
     return str(form[name].label) if name in form.fields else ""

@@ -151,3 +151,13 @@ def test_every_permission_is_somebodys():
     assert {needed(permission) for permission in Permission} == {1, 2, 3, 4}
     assert role_for(Permission.CREATE_IMAGE) == "Data scientist"
     assert role_for(Permission.CHANGE_PEOPLE) == "Administrator"
+
+
+def test_no_change_escapes_by_being_called_a_preview(lab: Lab, cast: Cast):
+    preview = {"do": "preview"}
+    cast.operator.post(f"{lab.url}members/{lab.member.pk}/", {"role": "scientist", **preview})
+    cast.operator.post(f"{lab.url}services/{lab.service.pk}/key/", preview)
+    cast.operator.post(f"{lab.url}services/{lab.service.pk}/delete/", preview)
+    cast.operator.post(f"{lab.url}assets/new/", {"name": "file", "url": "https://files.example/a.py", **preview})
+    assert [action for _, action, _ in entries()] == ["change_member", "show_key", "delete_service"]
+    assert not Asset.objects.filter(name="file").exists()
