@@ -106,7 +106,7 @@ def _rank(scope: Scope, account: str) -> int | None:
 def _rank_of_token(scope: Scope, account: str) -> int:
     """What the token of the request opens in the account; one that only reads opens no door here. Raises NoToken."""
     token = visitor.find_token(scope)
-    found = HostingAccount.objects.defer("token").filter(name=account).first()
+    found = HostingAccount.objects.defer(*HostingAccount.SECRETS).filter(name=account).first()
     return tokens.rank(token, found.pk) if found and tokens.may_write(token) else 0
 
 

@@ -52,7 +52,8 @@ def list_people(request: HttpRequest) -> HttpResponse:
 @administrators(Permission.CHANGE_PEOPLE)
 def invite_person(request: HttpRequest, pk: int) -> HttpResponse:
     """A new link to choose a password, for somebody who has none, or has forgotten it. An older link is void."""
-    person = get_object_or_404(get_user_model(), pk=pk, is_active=True, identity=None)
+    # A machine never signs in, and who comes from the provider does so there.
+    person = get_object_or_404(get_user_model(), pk=pk, is_active=True, identity=None, machine=None)
     audit.note(request, target=person)
     return _show(request, AddPersonForm(), invited=person)
 

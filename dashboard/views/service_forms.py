@@ -21,9 +21,7 @@ SECRETS = ("scoring_key", "account__token", "account__client_secret", "cluster__
 def service_of(account: HostingAccount, pk: int) -> Service:
     """The service with its image and manifest, or 404. Its key stays in the database."""
     rows = Service.objects.filter(account=account).select_related("account", "image__manifest", "cluster")
-    return get_object_or_404(
-        rows.defer("scoring_key", "account__token", "account__client_secret", "cluster__kube_config"), pk=pk
-    )
+    return get_object_or_404(rows.defer(*SECRETS), pk=pk)
 
 
 def open_operation(service: Service) -> Operation | None:

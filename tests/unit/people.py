@@ -6,7 +6,8 @@ from typing import Any
 from django.contrib.auth import get_user_model
 from django.test import Client
 
-from dashboard.models import Membership, Role
+from dashboard import tokens
+from dashboard.models import ApiToken, Membership, Role
 from deployments.models import (
     Asset,
     Cluster,
@@ -75,6 +76,7 @@ class Lab:
     service: Service
     operation: Operation
     member: Membership
+    token: ApiToken  # the member's
 
     @property
     def url(self) -> str:
@@ -94,7 +96,8 @@ def make_lab(name: str = "lab") -> Lab:
     operation = make_operation(service)
     mia = get_user_model().objects.create_user(f"mia-{name}")
     member = Membership.objects.create(user=mia, account_id=account.pk, role=Role.VIEWER)
-    return Lab(account, model, asset, manifest, registry, image, cluster, service, operation, member)
+    token, _ = tokens.create(mia, "mia's token", ApiToken.Scope.WRITE, None, 7)
+    return Lab(account, model, asset, manifest, registry, image, cluster, service, operation, member, token)
 
 
 def make_operation(row: Any, kind: Kind | None = None, state: State = State.SUCCEEDED, **more: Any) -> Operation:

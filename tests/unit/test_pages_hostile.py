@@ -35,10 +35,18 @@ def lab(live_redis: Any) -> Lab:
     lab.service.state, lab.service.health, lab.service.health_detail = EVIL[:60], EVIL[:30], EVIL
     lab.service.scoring_uri = f"http://127.0.0.1:9/{EVIL}"
     lab.service.revisions = [{"number": EVIL, "state": EVIL, "detail": EVIL, "image_id": EVIL, "activated_at": EVIL}]
-    for row in (lab.model, lab.asset, lab.manifest, lab.image, lab.cluster, lab.registry, lab.service):
+    lab.token.name = lab.token.last_used_from = EVIL[:60]
+    lab.token.last_used_at = lab.token.expires_at
+    for row in (lab.model, lab.asset, lab.manifest, lab.image, lab.cluster, lab.registry, lab.service, lab.token):
         row.save()
     details = [{"code": EVIL, "message": f"{EVIL}\n{EVIL}", "target": EVIL}, {"message": EVIL, "target": EVIL}]
-    more = {"error_code": EVIL[:90], "error_message": EVIL, "error_details": details, "requested_by": EVIL}
+    more: dict[str, Any] = {
+        "error_code": EVIL[:90],
+        "error_message": EVIL,
+        "error_details": details,
+        "requested_by": EVIL,
+    }
+    more["body"] = {"name": EVIL, "url": f"https://models.example/{EVIL}", "tags": [EVIL]}
     for row in (lab.model, lab.manifest, lab.image, lab.service):
         lab.operation = make_operation(row, state=State.FAILED, **more)
     HostingAccount.objects.filter(pk=lab.account.pk).update(error=EVIL)
