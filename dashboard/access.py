@@ -188,10 +188,14 @@ def ask_to_sign_in(request: HttpRequest) -> HttpResponse:
 
 def own_path(request: HttpRequest, url: str) -> str:
     """Path and query of `url` if it is a page of this site, else the home page."""
-    parts = urlsplit(url)
-    if not parts.path or not url_has_allowed_host_and_scheme(url, {request.get_host()}):
+    try:
+        parts = urlsplit(url)
+    except ValueError:
         return reverse("home")
-    return f"{parts.path}?{parts.query}" if parts.query else parts.path
+    path = f"{parts.path}?{parts.query}" if parts.query else parts.path
+    # Judged twice: the path of an address of ours, http://here//elsewhere, may itself be the address of another site.
+    safe = url_has_allowed_host_and_scheme(url, {request.get_host()}) and url_has_allowed_host_and_scheme(path, None)
+    return path if safe and path.startswith("/") else reverse("home")
 
 
 def context(request: HttpRequest) -> dict[str, Any]:

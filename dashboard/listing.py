@@ -11,6 +11,7 @@ from django.db.models.functions import Cast
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, render
 
+from dashboard.forms.picker import numbers
 from dashboard.lineage import NOUN, PATHS, Row, belonging_to
 from dashboard.rows import with_badges
 from deployments.models import HostingAccount
@@ -175,10 +176,10 @@ def matching(rows: QuerySet, text: str, fields: tuple[str, ...]) -> QuerySet:
 def _within(request: HttpRequest, account: HostingAccount, noun: type) -> list[Within]:
     found = []
     for cls, name in NOUN.items():
-        if noun in PATHS[cls] and (pk := request.GET.get(name, "")).isdigit():
+        if noun in PATHS[cls] and (pks := numbers(request.GET.get(name))):
             without = request.GET.copy()
             del without[name]
-            row = get_object_or_404(cls.objects.filter(account=account), pk=int(pk))
+            row = get_object_or_404(cls.objects.filter(account=account), pk=pks[0])
             found.append(Within(name, row, f"?{without.urlencode()}"))
     return found
 

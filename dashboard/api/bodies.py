@@ -11,6 +11,7 @@ from django import forms
 from django.http import HttpRequest, QueryDict
 
 from dashboard.api.problems import Problem, wrong
+from dashboard.forms.picker import numbers
 
 BY_NAME = ("registry", "cluster")
 NUMBER_MAX = 2**63 - 1  # what the database can hold
@@ -101,9 +102,7 @@ def _named(name: str, field: forms.ModelChoiceField, value: Any) -> str:
     if "\0" in text:
         raise wrong(name, "There is a NUL in it.")
     row = field.queryset.filter(name=text).first() if field.queryset is not None else None
-    if row is None and not text.isascii():
-        raise wrong(name, "There is none of that name in this account.")
-    if row is None and not text.isdigit():
+    if row is None and not numbers(text):
         known = ", ".join(str(found) for found in field.queryset or ())
         raise wrong(name, f"There is none of that name in this account. There are: {known or 'none'}.")
     return str(row.pk) if row else text

@@ -23,6 +23,8 @@ class ConsoleForm(forms.Form):
         except json.JSONDecodeError as error:
             message = f"This is not JSON: line {error.lineno}, column {error.colno}: {error.msg}."
             raise forms.ValidationError(message) from None
+        except ValueError:  # whoever wrote it, nobody reads a number of thousands of digits
+            raise forms.ValidationError("There is a number in this JSON that is too long.") from None
         except RecursionError:
             raise forms.ValidationError("This JSON is nested too deeply.") from None
         return text

@@ -144,7 +144,7 @@ class CreateManifestForm(OperationForm):
         """The mark to show: the one that was set, else the only Python file among the picked assets."""
         picked = numbers(self["assets"].value())
         marked = str(self["driver"].value() or "")
-        if marked == NO_DRIVER or (marked.isdigit() and int(marked) in picked):
+        if marked == NO_DRIVER or set(numbers(marked)) & set(picked):
             return marked
         scripts = [asset.pk for asset in Asset.objects.filter(account=self.account, pk__in=picked) if is_script(asset)]
         return str(scripts[0]) if len(scripts) == 1 else ""

@@ -7,6 +7,7 @@ from django.urls import reverse
 
 from dashboard.access import requires
 from dashboard.forms.manifest import NO_DRIVER, CreateManifestForm
+from dashboard.forms.picker import numbers
 from dashboard.permissions import Permission
 from dashboard.views.writing import cloned, picker_rows, write
 from deployments.models import HostingAccount, Manifest, Operation
@@ -35,6 +36,6 @@ def _initial(request: HttpRequest, account: HostingAccount) -> dict[str, Any]:
 
 def _body_of(account: HostingAccount, number: str) -> dict[str, Any]:
     """What was asked for when the manifest of this number was made; {} where it was made outside the dashboard."""
-    manifest = Manifest.objects.filter(account=account, pk=int(number)).first() if number.isdecimal() else None
+    manifest = Manifest.objects.filter(account=account, pk__in=numbers(number)).first()
     made = manifest.operations.filter(kind=Kind.CREATE_MANIFEST).order_by("requested_at").first() if manifest else None
     return made.body if made else {}

@@ -5,15 +5,14 @@ from uuid import UUID
 
 from django.contrib import messages
 from django.core.exceptions import PermissionDenied
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import get_object_or_404, redirect
 from django.urls import reverse
 from django.utils import timezone
-from django.utils.http import url_has_allowed_host_and_scheme
 from django.views.decorators.http import require_POST
 
 from dashboard import audit, production
-from dashboard.access import requires
+from dashboard.access import own_path, requires
 from dashboard.permissions import Permission
 from deployments import mirror, operations
 from deployments.models import HostingAccount, Operation
@@ -70,10 +69,9 @@ def refresh(request: HttpRequest, account: HostingAccount) -> HttpResponse:
     rests = account.not_before is not None and account.not_before > timezone.now()
     when = "is asked as soon as its pause is over" if rests else "is being asked"
     messages.info(request, f"The server {when}. What changed appears here by itself.")
-    target = request.POST.get("next", "")
-    if not url_has_allowed_host_and_scheme(target, allowed_hosts=None):
-        target = reverse("account_home", args=[account.name])
-    return redirect(target)
+    if request.POST.get("next"):
+        return HttpResponseRedirect(own_path(request, request.POST["next"]))
+    return redirect("account_home", account.name)
 
 
 def _act(request: HttpRequest, operation: Operation, action: Any, **choice: Any) -> HttpResponse:

@@ -142,3 +142,11 @@ def test_the_colours_chosen_stay_and_another_site_is_no_way_back(lab: Lab, cast:
     assert 'data-theme="dark"' in cast.viewer.get(f"{lab.url}models/").text
     cast.viewer.post("/colours/", {"theme": "system", "next": lab.url})
     assert 'data-theme="system"' in cast.viewer.get(f"{lab.url}models/").text
+
+
+@pytest.mark.parametrize(
+    "next_page", ["a\0b", "abc", "http://[::1", "http://testserver//evil.example/", "/\\evil.example"]
+)
+def test_a_way_back_that_is_none_leads_home(next_page: str, lab: Lab, cast: Cast) -> None:
+    for address in ("/colours/", f"{lab.url}refresh/"):
+        assert cast.viewer.post(address, {"next": next_page}).headers["Location"] == "/"

@@ -1,0 +1,119 @@
+"""docs/scripting.md and the commands on pages, run as they stand, by a real shell and Python at a running site."""
+
+import os
+import re
+import subprocess
+import sys
+from html import unescape
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from dashboard.api.routes import described
+from dashboard.forms.asset import AddAssetForm
+from dashboard.forms.model import RegisterModelForm
+from tests.site import ROOT, Site
+
+PAGE = (ROOT / "docs" / "scripting.md").read_text()
+PASSWORD = "a phrase for tests"
+NASTY = 'it\'s "quoted" $HOME `id` $(id) \\ €'
+
+
+class Browser:
+    """A session of somebody who has signed in by the form."""
+
+    def __init__(self, site: Site, name: str) -> None:
+        self.site, self.session = site, requests.Session()
+        self.send("/sign-in/", username=name, password=PASSWORD)
+
+    def send(self, path: str, **form: str) -> str:
+        page = self.session.get(f"{self.site.url}{'/tokens/' if 'new' in path and 'token' in path else path}").text
+        form["csrfmiddlewaretoken"] = re.search(r'name="csrfmiddlewaretoken" value="(\w+)"', page)[1]
+        answer = self.session.post(f"{self.site.url}{path}", form, headers={"Referer": self.site.url})
+        answer.raise_for_status()
+        return answer.text
+
+
+@pytest.fixture(scope="module")
+def browser(site: Site) -> Browser:
+    site.manage(
+        "create_user", "scripter", "--role", "scientist", "--account", "local", "--password-stdin", stdin=PASSWORD
+    )
+    return Browser(site, "scripter")
+
+
+@pytest.fixture(scope="module")
+def environment(site: Site, browser: Browser) -> dict[str, str]:
+    page = browser.send("/tokens/new/", name="journey", scope="write", account="", days="7")
+    token = re.search(r"dash_[\w-]{43}", page)[0]
+    return {**os.environ, "DASHBOARD": site.url, "DASHBOARD_TOKEN": token}
+
+
+def run(words: list[str], environment: dict[str, str], folder: Path = ROOT) -> str:
+    done = subprocess.run(words, env=environment, cwd=folder, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, f"{words}: {done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+def operations(site: Site, environment: dict[str, str]) -> list[dict[str, Any]]:
+    token = {"Authorization": f"Bearer {environment['DASHBOARD_TOKEN']}"}
+    answer = requests.get(f"{site.url}/v1/accounts/local/operations/?kind=register_model", headers=token, timeout=20)
+    return answer.json()["operations"]
+
+
+@pytest.mark.slow
+def test_every_example_of_the_page_runs(site: Site, environment: dict[str, str]):
+    examples = re.findall(r"```(sh|python)\n(.*?)```", PAGE, re.DOTALL)
+    assert len(examples) >= 5
+    for language, text in examples:
+        if language == "sh":
+            for line in text.strip().splitlines():
+                assert '"error": {' not in run(["sh", "-c", line.replace("curl -sS", "curl -sSf")], environment), line
+        else:
+            assert re.match(r"manifest \d+", run([sys.executable, "-c", text], environment))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("language", ["curl", "python"])
+def test_a_command_that_a_form_shows_does_it(
+    language: str, site: Site, browser: Browser, environment: dict[str, str], tmp_path: Path
+):
+    name = f"by-{language}"
+    form = {"name": name, "url": f"{site.url}/static/style.css", "description": NASTY, "do": "preview"}
+    page = browser.send("/accounts/local/models/new/", **form)
+    text = unescape(re.search(f'id="command-{language}"[^>]*>(.*?)</pre>', page, re.DOTALL)[1])
+    words = ["sh", "-c", text] if language == "curl" else [sys.executable, "-c", text]
+    assert "uid=" not in run(words, environment, tmp_path)
+    made = next(operation for operation in operations(site, environment) if operation["about"]["name"].startswith(name))
+    token = {"Authorization": f"Bearer {environment['DASHBOARD_TOKEN']}"}
+    row = requests.get(f"{site.url}/v1/accounts/local/models/{made['about']['id']}/", headers=token, timeout=20).json()
+    assert row["description"] == NASTY
+    assert made["requested_by"] == "scripter"
+
+
+@pytest.mark.slow
+def test_each_door_has_its_own_tokens(site: Site, environment: dict[str, str]):
+    of_the_mms = {"Authorization": f"Bearer {site.manage('create_token', '--account', 'local')}"}
+    ours = {"Authorization": f"Bearer {environment['DASHBOARD_TOKEN']}"}
+    models = f"{site.url}/api/subscriptions/local/resourceGroups/local/hostingAccounts/local/models"
+    assert requests.get(models, headers=of_the_mms, timeout=20).status_code == 200
+    assert requests.get(models, headers=ours, timeout=20).status_code == 401
+    assert requests.get(f"{site.url}/v1/", headers=ours, timeout=20).status_code == 200
+    refused = requests.get(f"{site.url}/v1/", headers=of_the_mms, timeout=20)
+    assert refused.status_code == 401
+    assert "token of the MMS" in refused.json()["error"]["message"]
+
+
+def test_the_page_names_every_field_of_every_kind():
+    for form in (RegisterModelForm, AddAssetForm):
+        for field in form.base_fields:
+            assert f"`{field}`" in PAGE, field
+
+
+def test_the_page_names_every_route():
+    for route in described():
+        last = route["path"].rstrip("/").rpartition("/")[2]
+        known = last in {"v1", "accounts", "{account}", "{pk}"}
+        assert known or f"{last}/" in PAGE or f"{last}s" in PAGE or last in PAGE, route
