@@ -3,6 +3,7 @@
 from celery import shared_task
 
 from dashboard import audit, withdrawal
+from dashboard.api import once
 
 
 @shared_task(name="dashboard.withdraw")
@@ -13,3 +14,4 @@ def withdraw() -> None:
 @shared_task(name="dashboard.prune_audit")
 def prune_audit() -> None:
     audit.prune()
+    once.prune()

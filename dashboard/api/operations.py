@@ -1,20 +1,18 @@
 """POST: ask for an operation, or do something about one; by the same forms and functions as the pages."""
 
-import json
 from collections.abc import Callable
-from hashlib import sha256
 from typing import Any
 from uuid import UUID
 
 from django.core.exceptions import PermissionDenied
-from django.db import transaction
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.urls import reverse
 
 from dashboard import audit, production
-from dashboard.api.bodies import form_data, is_text, only, read_object
+from dashboard.api.bodies import form_data, only, read_object
 from dashboard.api.guard import View, enter, requires
 from dashboard.api.lists import show_one
+from dashboard.api.once import once
 from dashboard.api.problems import Problem, of_form, wrong
 from dashboard.forms.asset import AddAssetForm
 from dashboard.forms.image import CreateImageForm
@@ -22,7 +20,6 @@ from dashboard.forms.manifest import CreateManifestForm
 from dashboard.forms.model import RegisterModelForm
 from dashboard.forms.operation import OperationForm
 from dashboard.forms.service import CreateServiceForm, UpdateServiceForm
-from dashboard.models import SentOnce
 from dashboard.permissions import Permission
 from dashboard.views.operation_forms import operation_of
 from dashboard.views.service_forms import SECRETS, require
@@ -33,7 +30,6 @@ from deployments.models.operation import Kind
 FORMS: dict[str, type[OperationForm]] = {
     form.kind: form for form in (RegisterModelForm, CreateManifestForm, CreateImageForm)
 }
-KEY_MAX = 200  # characters of an Idempotency-Key
 
 
 @requires(Permission.SEE, changes=False)
@@ -46,7 +42,7 @@ def create_operation(request: HttpRequest, account: HostingAccount) -> HttpRespo
     audit.note(request, action=kind)
 
     def act(found: HostingAccount) -> HttpResponse:
-        operation, repeated = _once(request, found, kind, lambda: _submit(request, found, kind, body))
+        operation, repeated = once(request, found, lambda: _submit(request, found, kind, body))
         if repeated:
             audit.note(request, target=f"{operation} ({operation.pk}), asked for again")
         else:
@@ -100,36 +96,6 @@ def _service(account: HostingAccount, body: dict[str, Any]) -> Service:
     if found is None:
         raise wrong("service", "Give the id or the name of a service of this account.")
     return found
-
-
-def _once(
-    request: HttpRequest, account: HostingAccount, kind: str, submit: Callable[[], Operation]
-) -> tuple[Operation, bool]:
-    """The new operation, or the one that the same Idempotency-Key has made before; and which of the two it is.
-
-    The row is written before anything else: of two requests at the same time one waits for the other, and meets it.
-    """
-    key = request.headers.get("Idempotency-Key", "").strip()
-    if not key:
-        return submit(), False
-    if len(key) > KEY_MAX or not key.isprintable() or not is_text(key):
-        raise wrong("Idempotency-Key", f"Give at most {KEY_MAX} printable characters.")
-    digest = sha256(json.dumps([kind, json.loads(request.body)], sort_keys=True).encode()).hexdigest()
-    mine: dict[str, Any] = {"owner": request.user, "account_id": account.pk, "key": key}
-    with transaction.atomic():
-        made = {"body_digest": digest, "operation_id": UUID(int=0)}
-        earlier, fresh = SentOnce.objects.get_or_create(**mine, defaults=made)
-        if fresh:
-            operation = submit()
-            earlier.operation_id = operation.pk
-            earlier.save(update_fields=["operation_id"])
-            return operation, False
-    if earlier.body_digest != digest:
-        raise Problem(409, "This Idempotency-Key was used for another request. Send a new one.")
-    found = Operation.objects.filter(account=account, pk=earlier.operation_id).first()
-    if found is None:
-        raise Problem(409, "What this Idempotency-Key asked for was made, and is no longer kept.")
-    return found, True
 
 
 def _action(act: Callable[..., Operation], what: str, *fields: str) -> View:

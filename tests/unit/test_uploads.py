@@ -24,6 +24,7 @@ from dashboard import files, upload_form, uploads
 from dashboard.models import Membership, Role
 from deployments.models import HostingAccount
 from tests.asgi_server import Server
+from tests.unit.programs import expired, revoked, token_of
 
 pytestmark = pytest.mark.django_db(transaction=True)
 CONTENT = b"weights of a model\r\n--not a boundary\r\n" * 1000
@@ -410,3 +411,33 @@ def drip(connection: socket.socket, seconds: float) -> bytes:
         except TimeoutError:
             continue
     return b""
+
+
+def by_token(server: Server, token: str, account: str = "team", **sent: str) -> requests.Response:
+    """A file as a program sends it: no cookie, no origin."""
+    headers = {"Authorization": f"Bearer {token}", **sent}
+    place = f"{server.url}/uploads/?account={account}"
+    return requests.post(place, files={"file": ("model.pkl", CONTENT)}, headers=headers, timeout=20)
+
+
+def test_a_program_uploads_with_its_token_and_without_a_cookie(server: Server, scientist: str) -> None:
+    ada = get_user_model().objects.get(username="ada")
+    answer = by_token(server, token_of(ada))
+    assert answer.status_code == 201
+    assert uploads.stored(answer.json()["file"]) == uploads.StoredFile(DIGEST, "model.pkl", len(CONTENT))
+
+
+def test_a_token_that_does_not_reach_that_far_uploads_nothing(server: Server, scientist: str) -> None:
+    ada, eve = get_user_model().objects.get(username="ada"), get_user_model().objects.create_user("eve")
+    other = HostingAccount.objects.create(
+        name="other", base_url="http://x", subscription="s", resource_group="r", hosting_account="o"
+    )
+    for token in (token_of(ada, "read"), token_of(ada, account=other), token_of(eve)):
+        refused = by_token(server, token)
+        assert refused.status_code == 403
+        assert "team" in refused.json()["error"]["message"]
+    for token in (revoked(token_of(ada)), expired(token_of(ada)), "dash_unknown", "mms_token", ""):
+        assert by_token(server, token).status_code == 401
+    assert by_token(server, "dash_unknown", Cookie=scientist, Origin=server.url).status_code == 401
+    assert by_token(server, token_of(ada), Host="evil.example").status_code == 403
+    assert list(settings.FILES_DIR.glob("*/*")) == []
