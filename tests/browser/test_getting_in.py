@@ -11,6 +11,7 @@ import requests
 from playwright.sync_api import Browser, Page, expect
 
 from dashboard.second_factor import STEP, code_of
+from tests.conftest import chromium
 from tests.doubles.identity_provider import Provider, running
 from tests.site import Site
 
@@ -81,7 +82,17 @@ def test_whoever_refuses_at_the_company_is_told_so(page: Page) -> None:
     expect(page.get_by_role("heading", name="The Company did not let you in")).to_be_visible()
 
 
-def test_after_sign_out_back_shows_nothing(page: Page) -> None:
+@pytest.fixture
+def remembering(browser: Browser, company: Site) -> Iterator[Page]:
+    """A page of a browser that keeps whole pages for Back, as people's do; Playwright switches that off."""
+    options = {"executable_path": chromium(), "args": ["--no-sandbox"]}
+    running = browser.browser_type.launch(ignore_default_args=["--disable-back-forward-cache"], **options)
+    yield running.new_page(base_url=company.url)
+    running.close()
+
+
+def test_after_sign_out_back_shows_nothing(remembering: Page) -> None:
+    page = remembering
     by_password(page)
     page.wait_for_url("**/accounts/local/")
     page.goto("/accounts/local/models/")
@@ -90,8 +101,8 @@ def test_after_sign_out_back_shows_nothing(page: Page) -> None:
     page.get_by_role("button", name="Sign out").click()
     page.wait_for_url("**/sign-in/")
     for _ in range(3):
-        page.go_back()
-        page.wait_for_load_state()
+        page.evaluate("history.back()")
+        page.wait_for_timeout(700)
         expect(page.get_by_label("Password")).to_be_visible()
         assert re.findall("Signed in as|Where you are signed in|ada", page.inner_text("body")) == []
     assert page.evaluate("Object.keys(localStorage).length + Object.keys(sessionStorage).length") == 0
