@@ -186,16 +186,17 @@ def ask_to_sign_in(request: HttpRequest) -> HttpResponse:
     return redirect_to_login(own_path(request, request.headers.get("Referer", "")))
 
 
-def own_path(request: HttpRequest, url: str) -> str:
-    """Path and query of `url` if it is a page of this site, else the home page."""
+def own_path(request: HttpRequest, url: str, otherwise: str = "") -> str:
+    """Path and query of `url` if it is a page of this site, else the path `otherwise` (the home page)."""
+    otherwise = otherwise or reverse("home")
     try:
         parts = urlsplit(url)
     except ValueError:
-        return reverse("home")
+        return otherwise
     path = f"{parts.path}?{parts.query}" if parts.query else parts.path
     # Judged twice: the path of an address of ours, http://here//elsewhere, may itself be the address of another site.
     safe = url_has_allowed_host_and_scheme(url, {request.get_host()}) and url_has_allowed_host_and_scheme(path, None)
-    return path if safe and path.startswith("/") else reverse("home")
+    return path if safe and path.startswith("/") else otherwise
 
 
 def context(request: HttpRequest) -> dict[str, Any]:

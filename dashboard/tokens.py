@@ -12,6 +12,7 @@ from typing import Any
 from django.db import Error
 from django.db.models import Q
 from django.utils import timezone
+from django.views.decorators.debug import sensitive_variables
 
 from dashboard import access
 from dashboard.models import ApiToken
@@ -44,6 +45,7 @@ def revoke(token: ApiToken) -> None:
     token.save(update_fields=["revoked_at"])
 
 
+@sensitive_variables("authorization", "text")
 def find(authorization: str, address: str) -> ApiToken:
     """The token that the Authorization header carries, with its owner; its use is noted. Raises NoToken."""
     scheme, _, text = authorization.strip().partition(" ")

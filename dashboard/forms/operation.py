@@ -66,4 +66,4 @@ class OperationForm(forms.Form):
 
     def sought(self, name: str) -> str:
         """What was typed into the search of the picker `name`."""
-        return str(self.data.get(f"{name}-q", "")).strip()
+        return str(self.data.get(f"{name}-q", "")).replace("\0", "").strip()

@@ -69,9 +69,8 @@ def refresh(request: HttpRequest, account: HostingAccount) -> HttpResponse:
     rests = account.not_before is not None and account.not_before > timezone.now()
     when = "is asked as soon as its pause is over" if rests else "is being asked"
     messages.info(request, f"The server {when}. What changed appears here by itself.")
-    if request.POST.get("next"):
-        return HttpResponseRedirect(own_path(request, request.POST["next"]))
-    return redirect("account_home", account.name)
+    home = reverse("account_home", args=[account.name])
+    return HttpResponseRedirect(own_path(request, request.POST.get("next", ""), home))
 
 
 def _act(request: HttpRequest, operation: Operation, action: Any, **choice: Any) -> HttpResponse:
