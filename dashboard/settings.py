@@ -378,6 +378,7 @@ KEEP_AUDIT_DAYS = env_days("KEEP_AUDIT_DAYS", 730, least=30)
 KEEP_LOGS_DAYS = env_days("KEEP_LOGS_DAYS", 90, least=1)
 
 # --- limits of the dashboard --------------------------------------------------------------------------------------
+API_CALLS_PER_MINUTE = env_int("API_CALLS_PER_MINUTE", 600)  # of one token
 UPLOAD_MAX_BYTES = env_int("UPLOAD_MAX_BYTES", 10 * 1024**3)
 
 # --- the bundled MMS ----------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from django.utils.cache import patch_cache_control
 from django.views.decorators.csrf import csrf_exempt
 
 from dashboard import access, audit, tokens
+from dashboard.api import pace
 from dashboard.api.problems import ABSENT, Problem, answer
 from dashboard.models import ApiToken
 from dashboard.permissions import Permission
@@ -78,6 +79,9 @@ def by_token(methods: dict[str, View]) -> View:
         except tokens.NoToken as missing:
             response = answer(401, str(missing))
             response.headers["WWW-Authenticate"] = "Bearer"
+        except pace.TooFast as problem:
+            response = problem.response
+            response.headers["Retry-After"] = str(problem.seconds)
         except Problem as problem:
             response = problem.response
         except Http404:
@@ -99,6 +103,7 @@ def by_token(methods: dict[str, View]) -> View:
 def _pass(request: HttpRequest, methods: dict[str, View], args: Any, kwargs: Any) -> HttpResponse:
     address = str(request.META.get("REMOTE_ADDR") or "")
     token = tokens.find(request.headers.get("Authorization", ""), address)
+    pace.keep(token)
     request.token, request.user, request.via = token, token.owner, "api"  # type: ignore[attr-defined]
     method = "GET" if request.method == "HEAD" else request.method or ""
     if method not in methods:

@@ -5,13 +5,17 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+import requests
+from django.db import OperationalError
 from django.utils import timezone
 
 from dashboard.api import once
 from dashboard.models import AuditEntry, Role, SentOnce
+from dashboard.page_bodies import Bounded
 from deployments import live
 from deployments.models import Image, Operation, RegisteredModel
 from deployments.models.operation import NEEDS_DECISION, State
+from tests.asgi_server import Server
 from tests.unit.people import Lab, make_lab, make_operation
 from tests.unit.programs import Program, person, token_of
 from tests.unit.workshop import make_model
@@ -157,6 +161,17 @@ def test_operations_are_steered(lab: Lab, program: Program):
     assert again.status_code == 409
 
 
+def test_a_program_that_calls_too_fast_is_told_when_to_go_on(lab: Lab, program: Program, settings: Any):
+    settings.API_CALLS_PER_MINUTE = 3
+    statuses = [program.get("/v1/").status_code for _ in range(8)]
+    assert set(statuses) == {200, 429}  # two minutes at most
+    refused = next(answer for answer in (program.get("/v1/") for _ in range(9)) if answer.status_code == 429)
+    assert 0 < int(refused.headers["Retry-After"]) <= 60
+    assert refused.json()["error"]["code"] == "TooManyRequests"
+    another = Program(token_of(person("otto", lab.account, Role.OPERATOR)))
+    assert another.get("/v1/").status_code == 200
+
+
 def test_logs_are_read_on_from_where_one_was(lab: Lab, program: Program):
     live.append_log(live.operation_log_key(lab.operation), ["one", "two"], 0)
     first = program.get(f"{HERE}operations/{lab.operation.pk}/log/")
@@ -173,3 +188,29 @@ def test_a_service_that_does_not_answer_is_told_apart_from_the_api(lab: Lab, pro
     assert answer.json()["status"] == 0
     assert "Nothing answers" in answer.json()["problem"]
     assert program.post(f"{HERE}services/{lab.service.pk}/test/", "{").status_code == 422
+
+
+def test_what_breaks_on_our_side_is_said_in_json_too(lab: Lab, program: Program, monkeypatch: pytest.MonkeyPatch):
+    program.client.raise_request_exception = False
+    for error, status in ((OperationalError("database is locked"), 503), (ZeroDivisionError("secret detail"), 500)):
+
+        def broken(*_: Any, error: Exception = error, **__: Any) -> None:
+            raise error
+
+        monkeypatch.setattr("deployments.operations.create_image", broken)
+        answer = program.post(f"{HERE}operations/", wish(lab))
+        assert answer.status_code == status
+        assert answer.json()["error"]["code"] in {"NotNow", "Broken"}
+        assert "secret detail" not in answer.text
+
+
+def test_a_body_that_is_too_long_is_refused_in_json_before_it_is_read_whole(lab: Lab):
+    with Server(Bounded(nobody)) as server:
+        answer = requests.post(f"{server.url}/v1/accounts/lab/assets/", b"x" * 3_000_000, timeout=20)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (413, "TooLarge")
+        page = requests.post(f"{server.url}/accounts/lab/assets/new/", b"x" * 3_000_000, timeout=20)
+        assert page.headers["Content-Type"].startswith("text/html")
+
+
+async def nobody(*_: Any) -> None:
+    raise AssertionError("not to be reached")
