@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from html import unescape
 from pathlib import Path
 from typing import Any
@@ -117,3 +118,19 @@ def test_the_page_names_every_route():
         last = route["path"].rstrip("/").rpartition("/")[2]
         known = last in {"v1", "accounts", "{account}", "{pk}"}
         assert known or f"{last}/" in PAGE or f"{last}s" in PAGE or last in PAGE, route
+
+
+@pytest.mark.slow
+def test_the_same_request_many_times_at_once_makes_one_operation(site: Site, environment: dict[str, str]):
+    headers = {"Authorization": f"Bearer {environment['DASHBOARD_TOKEN']}", "Idempotency-Key": "all at once"}
+    body = {"kind": "register_model", "name": "at-once", "url": f"{site.url}/static/style.css"}
+
+    def send(_: int) -> requests.Response:
+        return requests.post(f"{site.url}/v1/accounts/local/operations/", json=body, headers=headers, timeout=60)
+
+    with ThreadPoolExecutor(12) as pool:
+        answers = list(pool.map(send, range(12)))
+    assert sorted(answer.status_code for answer in answers) == [200] * 11 + [202]
+    assert len({answer.json()["id"] for answer in answers}) == 1
+    made = [found for found in operations(site, environment) if found["about"]["name"].startswith("at-once")]
+    assert len(made) == 1
