@@ -117,7 +117,8 @@ def _refusal(asked: str, person: Any, reader: Any) -> str:
 
 def _show(request: HttpRequest, form: AddPersonForm, invited: Any = None) -> HttpResponse:
     sought = request.GET.get("q", "").replace("\x00", "").strip()[:150]
-    found = get_user_model().objects.filter(username__icontains=sought).select_related("identity").order_by("username")
+    people = get_user_model().objects.select_related("identity", "machine")
+    found = people.filter(username__icontains=sought).order_by("username")
     page = Paginator(found, ROWS).get_page(request.GET.get("page"))
     facts = {"form": form, "page": page, "people": _with_roles(page.object_list), "q": sought}
     if invited:
