@@ -16,7 +16,7 @@ from django.db import Error, transaction
 from django.http import Http404, HttpRequest, HttpResponse
 from django.utils import timezone
 
-from dashboard import visitor
+from dashboard.client_address import address
 from dashboard.models import AuditEntry
 
 Result = AuditEntry.Result
@@ -129,7 +129,7 @@ def _write(request: HttpRequest, result: str) -> None:
         account_id=account.pk if account else None,
         account_name=account.name if account else "",
         target=known.get("target", "") or _named_in_url(match.kwargs if match else {}),
-        address=visitor.address(request),
+        address=address(request),
         result=result,
         before=known.get("before"),
         after=known.get("after"),

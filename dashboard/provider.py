@@ -19,7 +19,8 @@ from django.urls import reverse
 from joserfc.errors import JoseError
 from requests import RequestException
 
-from dashboard import audit, role_mapping, visitor, withdrawal
+from dashboard import audit, role_mapping, withdrawal
+from dashboard.client_address import address
 from dashboard.models import Identity, Membership, Source
 from deployments.models import HostingAccount
 
@@ -114,7 +115,7 @@ def _give_roles(request: HttpRequest, identity: Identity, groups: set[str]) -> N
         audit.record(
             "roles_from_provider",
             target=user.get_username(),
-            address=visitor.address(request),
+            address=address(request),
             before=before,
             after=after,
             via="provider",

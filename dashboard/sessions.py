@@ -18,8 +18,8 @@ from django.http.response import HttpResponseBase
 from django.utils import timezone
 from django.utils.crypto import salted_hmac
 
+from dashboard.client_address import address
 from dashboard.models import OpenSession
-from dashboard.visitor import address
 
 STARTED, ADDRESS, BROWSER = "_started", "_address", "_browser"  # what a session says of itself
 BEFORE_SIGN_IN = timedelta(minutes=20)  # for the provider's page, or the code of a second factor

@@ -6,7 +6,7 @@ from django.http import HttpRequest
 
 from dashboard import audit
 from dashboard.audit import Result
-from dashboard.visitor import address
+from dashboard.client_address import address
 
 PASSWORD, CODE, PROVIDER, LINK = "password", "second factor", "provider", "first link"
 

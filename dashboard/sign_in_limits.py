@@ -21,8 +21,8 @@ from django.http import HttpRequest, HttpResponse
 from django.utils import timezone
 from django.utils.crypto import salted_hmac
 
+from dashboard.client_address import address
 from dashboard.models import SignInTry
-from dashboard.visitor import address
 
 MARK_DAYS = 180
 SALT = "known browser"

@@ -3,7 +3,6 @@
 The database is asked in a thread, and no connection of it outlives the question.
 """
 
-import ipaddress
 from collections.abc import Callable, MutableMapping
 from http.cookies import CookieError, SimpleCookie
 from importlib import import_module
@@ -44,19 +43,6 @@ async def ask_database(
             close_old_connections()
 
     return await sync_to_async(ask)()
-
-
-def address(request: HttpRequest) -> str:
-    """The address a request came from; "" where that is unknown.
-
-    It is the one that the connection has, or what a proxy of TRUSTED_PROXIES says: uvicorn sees to that.
-    """
-    text = str(request.META.get("REMOTE_ADDR") or "")
-    try:
-        found = ipaddress.ip_address(text)
-    except ValueError:
-        return text[:64]
-    return str(getattr(found, "ipv4_mapped", None) or found)
 
 
 def find_user(scope: Scope) -> AbstractBaseUser | AnonymousUser:
