@@ -23,13 +23,23 @@ class Account(models.Model):
         return self.name
 
 
+class Scope(models.TextChoices):
+    """What a token may do in its account."""
+
+    READ = "read"  # GET only, and no scoring keys
+    WRITE = "write"  # everything
+
+
 class Token(models.Model):
     """A bearer token of one account, kept as a SHA-256 hash."""
 
     account = models.ForeignKey(Account, on_delete=models.CASCADE, related_name="tokens")
     name = models.CharField(max_length=100)
     digest = models.CharField(max_length=64, unique=True)
+    scope = models.CharField(max_length=8, choices=Scope, default=Scope.WRITE)
     created_at = models.DateTimeField(auto_now_add=True)
+    expires_at = models.DateTimeField(null=True, blank=True, help_text="Null: never.")
+    last_used_at = models.DateTimeField(null=True, blank=True, help_text="To the minute.")
     revoked_at = models.DateTimeField(null=True, blank=True)
 
     def __str__(self) -> str:

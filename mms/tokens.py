@@ -3,30 +3,44 @@
 Tokens are random and long, so a plain hash is enough; a slow one would cost more than the request it guards.
 """
 
+import re
 import secrets
 import time
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from hashlib import sha256
 
+from django.db.models import Q
 from django.utils import timezone
 
-from mms.models import Account, Token
+from mms.models import Account, Scope, Token
 
+PREFIX = "mms_"
+OF_A_PERSON = "dash_"  # how tokens begin that open the dashboard's API, and nothing here
+SHAPE = re.compile(PREFIX + r"[A-Za-z0-9_-]{43}")
 CACHED_FOR = 1.0  # seconds: how long a revoked token may still work
 CACHED_MOST = 1000
+USE_NOTED_EVERY = 60.0  # seconds, per token and process
 
 
 @dataclass(frozen=True)
 class Grant:
-    """What a token opens: one hosting account."""
+    """What a token opens: one hosting account, to read or to do everything."""
 
     account_id: int
     subscription: str
     resource_group: str
     account: str
+    token_id: int = 0
+    scope: str = Scope.WRITE
+
+    @property
+    def may_write(self) -> bool:
+        return self.scope == Scope.WRITE
 
 
 _cache: dict[str, tuple[float, Grant]] = {}
+_noted: dict[int, float] = {}  # token id: when a use of it may be noted again
 
 
 def create_account(subscription: str, resource_group: str, name: str) -> Account:
@@ -35,10 +49,10 @@ def create_account(subscription: str, resource_group: str, name: str) -> Account
     return account
 
 
-def create_token(account: Account, name: str) -> str:
+def create_token(account: Account, name: str, scope: str = Scope.WRITE, expires_at: datetime | None = None) -> str:
     """Make a token for the account and return it in clear. `name` tells people later what it is for."""
-    token = "mms_" + secrets.token_urlsafe(32)
-    Token.objects.create(account=account, name=name, digest=_digest(token))
+    token = PREFIX + secrets.token_urlsafe(32)
+    Token.objects.create(account=account, name=name, digest=_digest(token), scope=scope, expires_at=expires_at)
     return token
 
 
@@ -55,7 +69,7 @@ def remembered(token: str) -> Grant | None:
 
 
 def check(token: str) -> Grant | None:
-    """What `token` opens; None for an unknown or revoked one. Asks the database."""
+    """What `token` opens; None for an unknown, expired or revoked one. Asks the database."""
     digest = _digest(token)
     grant = _read(digest)
     if len(_cache) >= CACHED_MOST:
@@ -65,9 +79,29 @@ def check(token: str) -> Grant | None:
     return grant
 
 
+def use_is_due(grant: Grant) -> bool:
+    """Whether this use of a token is to be noted. True once in USE_NOTED_EVERY seconds, whatever becomes of the note:
+    a database that is full or busy is not asked with every request."""
+    now = time.monotonic()
+    if _noted.get(grant.token_id, 0.0) > now:
+        return False
+    if len(_noted) >= CACHED_MOST:
+        _noted.clear()
+    _noted[grant.token_id] = now + USE_NOTED_EVERY
+    return True
+
+
+def note_use(token_id: int) -> None:
+    """Store that the token was used just now, unless another process has done so within the minute."""
+    now = timezone.now()
+    stale = Q(last_used_at=None) | Q(last_used_at__lt=now - timedelta(seconds=USE_NOTED_EVERY))
+    Token.objects.filter(stale, pk=token_id).update(last_used_at=now)
+
+
 def _read(digest: str) -> Grant | None:
-    names = ("account_id", "account__subscription", "account__resource_group", "account__name")
-    row = Token.objects.filter(digest=digest, revoked_at=None).values_list(*names).first()
+    names = ("account_id", "account__subscription", "account__resource_group", "account__name", "pk", "scope")
+    open_still = Q(expires_at=None) | Q(expires_at__gt=timezone.now())
+    row = Token.objects.filter(open_still, digest=digest, revoked_at=None).values_list(*names).first()
     return Grant(*row) if row else None
 
 

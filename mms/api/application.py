@@ -15,7 +15,14 @@ from urllib.parse import parse_qsl, quote
 from uuid import UUID, uuid4
 
 from django.conf import settings
-from django.db import IntegrityError, InterfaceError, OperationalError, close_old_connections, connection
+from django.db import (
+    DatabaseError,
+    IntegrityError,
+    InterfaceError,
+    OperationalError,
+    close_old_connections,
+    connection,
+)
 from pydantic_core import to_json
 
 from mms import tokens
@@ -34,6 +41,7 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 BODY_MOST = 1024 * 1024  # bytes; requirements and kubeconfigs are texts of some kB
 BODY_TIMEOUT = 30.0  # seconds to send it in
 QUERY_MOST = 2048  # bytes
+NOT_OPEN = "This token is unknown, expired or revoked. "  # one answer for all three
 PATIENCE = 5.0  # seconds that a request waits for its turn; where it takes longer the database is stuck
 
 # SQLite has one writer at a time: in one thread, writes wait for each other here and not in the database, with sleeps.
@@ -72,7 +80,11 @@ async def _answer(scope: Scope, headers: dict[str, str], receive: Receive) -> Re
     where = place(path)
     if not where.belongs_to(grant):
         raise ApiError(403, "Forbidden", "This token is not for this hosting account.")
+    if tokens.use_is_due(grant):  # nobody waits for this
+        _writers.submit(_note_use, grant.token_id)
     route, arguments = match(method, where.rest)
+    if not (grant.may_write or route.for_readers):
+        raise ApiError(403, "ReadOnlyToken", f"This token may only read: it is not for {route.summary!r}.")
     query = _query(scope["query_string"])
     body = await _body(headers, receive) if method in {"POST", "PUT"} else b""
     request = Request(
@@ -117,18 +129,31 @@ def _token(header: str) -> str:
     scheme, _, token = header.partition(" ")
     if scheme.lower() != "bearer" or not token.strip():
         raise _unauthorized()
-    return token.strip()
+    token = token.strip()
+    if token.startswith(tokens.OF_A_PERSON):
+        raise _unauthorized("This is a token of a person, for the API of the dashboard. ")
+    if not tokens.SHAPE.fullmatch(token):  # no need to ask the database
+        raise _unauthorized(NOT_OPEN)
+    return token
 
 
 def _authorize(token: str) -> Grant:
     grant = tokens.check(token)
     if grant is None:
-        raise _unauthorized()
+        raise _unauthorized(NOT_OPEN)
     return grant
 
 
-def _unauthorized() -> ApiError:
-    message = "Send a valid token of this hosting account: Authorization: Bearer <token>."
+def _note_use(token_id: int) -> None:
+    try:
+        close_old_connections()
+        tokens.note_use(token_id)
+    except DatabaseError as error:
+        log.info("The last use of token %d was not noted: %s", token_id, error)
+
+
+def _unauthorized(reason: str = "") -> ApiError:
+    message = f"{reason}Send a valid token of this hosting account (mms_…): Authorization: Bearer <token>."
     return ApiError(401, "Unauthorized", message, headers={"www-authenticate": "Bearer"})
 
 

@@ -91,6 +91,11 @@ class Route:
     body: type[BaseModel] | None = None
     query: dict[str, str] = field(default_factory=dict)  # parameter: what it means
     extension: bool = False  # not in the reference
+    secret: bool = False  # the answer opens something else: not for a token that only reads
+
+    @property
+    def for_readers(self) -> bool:
+        return self.method == "GET" and not self.secret
 
     @property
     def name(self) -> str:

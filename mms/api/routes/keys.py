@@ -54,7 +54,7 @@ def _keys(service: Service) -> Response:
 
 
 ROUTES = [
-    Route("GET", "services/{id}/keys", get_keys, "Get the scoring keys", answers.Keys, extension=True),
+    Route("GET", "services/{id}/keys", get_keys, "Get the scoring keys", answers.Keys, extension=True, secret=True),
     Route(
         "POST",
         "services/{id}/regenerateKeys",

@@ -1,10 +1,15 @@
 from argparse import ArgumentParser
+from datetime import timedelta
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
+from django.utils import timezone
 
-from mms.models import Account
+from mms.models import Account, Scope
 from mms.tokens import create_account, create_token
+
+MEANING = {Scope.READ: "may only read", Scope.WRITE: "may read and write"}
+DAYS_MOST = 3650
 
 
 class Command(BaseCommand):
@@ -15,10 +20,23 @@ class Command(BaseCommand):
         parser.add_argument("--subscription", help="needed only where several accounts have that name")
         parser.add_argument("--resource-group", help="needed only where several accounts have that name")
         parser.add_argument("--name", default="command line", help="what the token is for")
+        parser.add_argument(
+            "--scope", choices=Scope.values, default=Scope.WRITE, help="read: only GET, no scoring keys"
+        )
+        parser.add_argument("--days", type=int, help="days until it expires; left out, it never does")
         parser.add_argument("--create", action="store_true", help="make the account if there is none of that name")
 
     def handle(self, **options: Any) -> None:
-        self.stdout.write(create_token(self._account(options), options["name"][:100]))
+        days, scope = options["days"], Scope(options["scope"])
+        if days is not None and not 1 <= days <= DAYS_MOST:
+            raise CommandError(f"--days must be from 1 to {DAYS_MOST}; leave it out for a token that never expires.")
+        expires_at = None if days is None else timezone.now() + timedelta(days=days)
+        account = self._account(options)
+        token = create_token(account, options["name"][:100], scope, expires_at)
+        # Apart from the token, which scripts read.
+        until = f"expires on {expires_at:%Y-%m-%d %H:%M} UTC" if expires_at else "never expires (--days N would end it)"
+        self.stderr.write(f"A token of {account} that {MEANING[scope]} and {until}. It is shown only now:")
+        self.stdout.write(token)
 
     def _account(self, options: dict[str, Any]) -> Account:
         name, subscription, group = options["account"], options["subscription"], options["resource_group"]

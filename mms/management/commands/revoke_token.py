@@ -1,0 +1,28 @@
+from argparse import ArgumentParser
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+
+from mms.models import Token
+from mms.tokens import CACHED_FOR, revoke_token
+
+
+class Command(BaseCommand):
+    help = "Close tokens of the bundled MMS for good. `list_tokens` shows their numbers."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("number", nargs="+", type=int, help="the token's number in `list_tokens`")
+
+    def handle(self, **options: Any) -> None:
+        numbers = options["number"]
+        found = Token.objects.select_related("account").in_bulk(numbers)
+        if missing := [str(number) for number in numbers if number not in found]:
+            raise CommandError(f"There is no token {', '.join(missing)}; nothing was revoked. See `list_tokens`.")
+        for token in found.values():
+            if token.revoked_at:
+                self.stdout.write(f"Token {token.pk} ({token.name}) had been revoked before.")
+                continue
+            revoke_token(token)
+            self.stdout.write(
+                f"Token {token.pk} ({token.name}) of {token.account} is revoked, everywhere within {CACHED_FOR:g} s."
+            )
