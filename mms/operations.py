@@ -111,7 +111,13 @@ def _work(operation: Operation, claim: claims.Claim) -> dict[str, Any]:
 
 
 def _failed(code: str, message: str, details: list[dict[str, str]] | None = None) -> dict[str, Any]:
-    return {"state": State.FAILED, "error": {"code": code, "message": message, "details": details or []}}
+    told = [{name: _storable(text) for name, text in item.items()} for item in details or []]
+    return {"state": State.FAILED, "error": {"code": code, "message": _storable(message), "details": told}}
+
+
+def _storable(text: str) -> str:
+    """The text as every database takes it. The end of a log may hold anything, and PostgreSQL stores no NUL."""
+    return text.encode(errors="replace").decode().replace("\0", "?")
 
 
 def _create_image(operation: Operation, claim: claims.Claim) -> None:

@@ -3,17 +3,16 @@
 from collections.abc import Mapping
 from typing import Any
 
-import yaml
-
+from mms import plain_yaml
 from mms.engines.base import Refused
 
 
 def server(text: str) -> str:
     """The server of the current context (of the only cluster, where none is current). Raises Refused."""
     try:
-        config = yaml.safe_load(text)
-    except (yaml.YAMLError, RecursionError, ValueError):
-        raise Refused("The kubeConfig is neither YAML nor JSON.") from None
+        config = plain_yaml.read(text)
+    except plain_yaml.NotPlain as reason:
+        raise Refused(f"The kubeConfig {reason}.") from None
     if not isinstance(config, Mapping):
         raise Refused("The kubeConfig is empty or no mapping.")
     clusters = _named(config.get("clusters"), "cluster")

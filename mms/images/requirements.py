@@ -13,7 +13,11 @@ from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.utils import canonicalize_name
 
 MAX_CHARS = 256 * 1024
-_HASH = re.compile(r"\s+--hash[=\s](sha(?:256|384|512):[0-9a-fA-F]+)(?=\s|$)")
+MAX_LINE = 1000  # characters of a requirement without its hashes
+_BLANKS = re.compile(r"\s+")  # of any kind: what pip, uv and Unicode take for the end of a line differs
+_HASH = re.compile(r" --hash[= ](sha(?:256|384|512):[0-9a-fA-F]{1,128})(?= |$)")
+# All that a name, extras, versions and markers are made of. Not among it: what paths, URLs, options and variables need.
+_HARMLESS = re.compile(r"""[A-Za-z0-9 ._+*!=<>~(),;"'\[\]-]+""")
 _COMMENT = re.compile(r"(^|\s)#.*$")
 _CONDA_EXACT = re.compile(r"={1,2}\s*(\d+\.\d+)(?:\.[\d*]+)*(?:=.*)?")
 
@@ -41,7 +45,7 @@ def parse(text: str) -> list[Wanted]:
     """The requirements in the text of a pip requirement file, in order. Raises Refused."""
     _limit(text)
     lines = text.replace("\r\n", "\n").replace("\\\n", " ").split("\n")
-    found = [_COMMENT.sub("", line).strip() for line in lines]
+    found = [_BLANKS.sub(" ", _COMMENT.sub("", line)).strip() for line in lines]
     return [_parse_line(line, number) for number, line in enumerate(found, 1) if line]
 
 
@@ -50,20 +54,30 @@ def _parse_line(line: str, number: int) -> Wanted:
     line = _HASH.sub("", line).strip()
     if line.startswith("-"):
         raise Refused(
-            f"Requirement {number} is an option ({line[:80]}). Only names and versions of packages are taken."
+            f"Requirement {number} is an option ({_shown(line)}). Only names and versions of packages are taken."
         )
+    if len(line) > MAX_LINE:
+        raise Refused(f"Requirement {number} is longer than {MAX_LINE} characters: {_shown(line)}…")
     try:
         requirement = Requirement(line)
-    except InvalidRequirement:
-        raise Refused(f"Requirement {number} is not the name and version of a package: {line[:80]}") from None
+    except (InvalidRequirement, RecursionError):
+        raise Refused(f"Requirement {number} is not the name and version of a package: {_shown(line)}") from None
     if requirement.url:
         raise Refused(
             f"Requirement {number} names a URL or a file ({requirement.name}). Only packages of the index are taken."
         )
     # The canonical name holds no dot or slash, so that uv can never take it for a path.
     name = requirement.name = canonicalize_name(requirement.name)
-    line = " ".join([str(requirement), *(f"--hash={item}" for item in hashes)])
+    line = str(requirement)
+    if not _HARMLESS.fullmatch(line):
+        raise Refused(f"Requirement {number} ({name}) holds a character that no version or marker needs.")
+    line = " ".join([line, *(f"--hash={item}" for item in hashes)])
     return Wanted(name, line, frozenset(item.lower() for item in hashes))
+
+
+def _shown(line: str) -> str:
+    """The beginning of a line, as an error can hold it: no database stores every character."""
+    return "".join(letter if letter.isprintable() else "?" for letter in line[:80])
 
 
 def parse_conda(text: str, host_python: str) -> CondaEnvironment:
@@ -79,7 +93,7 @@ def parse_conda(text: str, host_python: str) -> CondaEnvironment:
         elif isinstance(item, str) and (name := re.split(r"[\s=<>!~\[]", item.strip(), maxsplit=1)[0]) == "python":
             python = _conda_python(item.strip().removeprefix("python").strip(), host_python)
         elif not isinstance(item, str) or name != "pip":
-            foreign.append(str(item)[:60])
+            foreign.append(_shown(str(item)))
     if foreign:
         raise Refused(
             f"condaEnvFile asks for packages of conda ({', '.join(foreign)}), which cannot be installed here. "
@@ -89,13 +103,13 @@ def parse_conda(text: str, host_python: str) -> CondaEnvironment:
 
 
 def _conda_dependencies(text: str) -> list[object]:
-    import yaml  # only here: most builds have no conda file
+    from mms import plain_yaml  # only here: most builds have no conda file
 
     _limit(text)
     try:
-        document = yaml.safe_load(text)
-    except (yaml.YAMLError, RecursionError):
-        raise Refused("condaEnvFile is not readable as YAML.") from None
+        document = plain_yaml.read(text)
+    except plain_yaml.NotPlain as reason:
+        raise Refused(f"condaEnvFile {reason}.") from None
     dependencies = document.get("dependencies", []) if isinstance(document, dict) else None
     if not isinstance(dependencies, list):
         raise Refused("condaEnvFile must be a conda environment: a YAML mapping with a list of 'dependencies'.")

@@ -1,5 +1,6 @@
 """Which engine runs a service, and a revision in the engine's words."""
 
+import re
 from functools import lru_cache
 from pathlib import Path
 
@@ -31,9 +32,14 @@ def engine_for(kube_config: str) -> ProcessEngine:
     if server != PROCESS_SERVER:
         raise base.Refused(
             f"This server runs services on its own machine only (a kubeConfig whose server is {PROCESS_SERVER}); "
-            f"it cannot deploy to {server[:200]} yet."
+            f"it cannot deploy to {shown(server)} yet."
         )
     return process_engine()
+
+
+def shown(server: str) -> str:
+    """The server as an error may name it: without user, password and query."""
+    return re.sub(r"//[^/]*@", "//", re.split(r"[?#]", server, maxsplit=1)[0])[:200]
 
 
 def exposure() -> str:

@@ -309,3 +309,22 @@ def test_the_build_sees_no_secret_of_the_site(monkeypatch: pytest.MonkeyPatch, t
     assert "unique-value" not in environment.values()
     assert environment["UV_INDEX_OURS_PASSWORD"] == "for uv"
     assert environment["https_proxy"] == "http://proxy.example"
+
+
+def test_a_reason_that_no_database_could_store_ends_the_operation_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """PostgreSQL refuses NUL and half a pair of surrogates: the operation would have begun anew until it gave up."""
+
+    def fail(*_: object) -> None:
+        raise builds.BuildFailed(
+            "Log", "it said \0", [{"code": "Log", "message": "\0 \ud800 \\u0000", "target": "log"}]
+        )
+
+    monkeypatch.setattr(builds, "build", fail)
+    operation = image_operation()
+    run(operation)
+    operation.refresh_from_db()
+    assert operation.error == {
+        "code": "Log",
+        "message": "it said ?",
+        "details": [{"code": "Log", "message": "? ? \\u0000", "target": "log"}],
+    }
