@@ -219,7 +219,7 @@ def specification(image: Image, directory: Path) -> dict[str, Any]:
             "max_bytes": settings.MMS_FETCH_MAX_BYTES,
             "unpack_max_bytes": settings.MMS_UNPACK_MAX_BYTES,
             "allow_private": settings.MMS_FETCH_ALLOW_PRIVATE,
-            "allow_origins": [settings.FILES_URL],
+            "allow_below": [f"{settings.FILES_URL}/files/"],
         },
         "python": sys.executable,
     }

@@ -24,6 +24,7 @@ from mms import disk
 
 BLOCK = 1 << 18
 HOPS = 5
+ADDRESSES_MOST = 8  # of one host that are tried
 IDLE = 30.0  # seconds a server may be silent
 REDIRECTS = {301, 302, 303, 307, 308}
 PORTS = {"http": 80, "https": 443}
@@ -43,6 +44,10 @@ _NEVER = [
         "192.0.0.0/24",
         "192.88.99.0/24",
         "168.63.129.16/32",
+        "100.100.100.200/32",  # the same of Alibaba, in a private network
+        "fd00:ec2::254/128",  # and of Amazon
+        "3fff::/20",
+        "5f00::/16",
     )
 ]
 
@@ -57,15 +62,17 @@ class FetchError(Exception):
 
 @dataclass(frozen=True)
 class Policy:
-    """What a download may do. `allow_origins` are exempt from the rule about addresses, e.g. "http://10.0.0.5:8000"."""
+    """What a download may do. What lies below `allow_below` is exempt from the rule about addresses, e.g.
+    "http://10.0.0.5:8000/files/": the uploads of a site, and nothing else that the site answers to its own machine.
+    """
 
     max_bytes: int
     allow_private: bool = False
-    allow_origins: tuple[str, ...] = ()
+    allow_below: tuple[str, ...] = ()
     seconds: float = 1500.0  # for one download, redirects included
 
     def exempts(self, url: SplitResult) -> bool:
-        return self.allow_private or origin(url) in {origin(urlsplit(text)) for text in self.allow_origins}
+        return self.allow_private or any(_lies_below(urlsplit(base), url) for base in self.allow_below)
 
 
 @dataclass(frozen=True)
@@ -106,6 +113,15 @@ def base_name(url: str) -> str:
     return "" if name in {"", ".", ".."} or not name.isprintable() or len(name.encode()) > 255 else name
 
 
+def _lies_below(base: SplitResult, url: SplitResult) -> bool:
+    """Whether the path of `url` begins as that of `base`, and no server or proxy could take it for another one."""
+    if origin(base) != origin(url) or not url.path.startswith(base.path):
+        return False
+    path = unquote(unquote(unquote(url.path)))
+    dots = any(part.partition(";")[0] in {".", ".."} for part in path.split("/"))
+    return not (dots or "\\" in path or "//" in path)
+
+
 def origin(url: SplitResult) -> tuple[str, str, int | None]:
     return url.scheme, (url.hostname or "").lower(), url.port or PORTS.get(url.scheme)
 
@@ -140,7 +156,7 @@ def _reading(url: SplitResult, deadline: float) -> Iterator[None]:
     where = shown(url.geturl())
     try:
         yield
-    except (OSError, http.client.HTTPException) as error:
+    except (OSError, ValueError, http.client.HTTPException) as error:
         if disk.is_full(error):  # ours, not the server's
             raise
         if time.monotonic() >= deadline:
@@ -196,7 +212,8 @@ def _get(connection: http.client.HTTPConnection, url: SplitResult) -> http.clien
 
 def _refuse_status(response: http.client.HTTPResponse, url: str) -> None:
     if response.status != 200:
-        raise FetchError(f"{shown(url)}: the server answered {response.status} {response.reason[:80]}.")
+        reason = "".join(letter for letter in response.reason[:80] if letter.isprintable())
+        raise FetchError(f"{shown(url)}: the server answered {response.status} {reason}.")
 
 
 def _refuse_size(size: int, url: str, policy: Policy) -> None:
@@ -252,7 +269,7 @@ def _connect(url: SplitResult, policy: Policy, deadline: float) -> http.client.H
     else:
         context = ssl.create_default_context(cafile=os.environ.get("REQUESTS_CA_BUNDLE") or None)
         connection = http.client.HTTPSConnection(host, port, context=context)
-        sock = context.wrap_socket(sock, server_hostname=host)
+        sock = context.wrap_socket(sock, server_hostname=host)  # its time-out is for the whole handshake
     connection.sock = sock  # so that http.client resolves nothing again
     return connection
 
@@ -263,7 +280,11 @@ def dial(host: str, port: int, timeout: float, allowed: Callable[[str], bool]) -
     Raises Forbidden where none is allowed, OSError where none answers.
     """
     failure: Exception | None = None
-    for family, kind, protocol, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except UnicodeError:  # a part of the name is empty or too long
+        raise socket.gaierror(socket.EAI_NONAME, "no host name") from None
+    for family, kind, protocol, _, address in found[:ADDRESSES_MOST]:
         if not allowed(str(address[0])):
             failure = failure or Forbidden(host)
             continue

@@ -74,7 +74,7 @@ class Builder:
                 "max_bytes": 4 << 30,
                 "unpack_max_bytes": 4 << 30,
                 "allow_private": False,
-                "allow_origins": [self.files.url],
+                "allow_below": [f"{self.files.url}/"],
             },
             "python": sys.executable,
         } | changes

@@ -64,7 +64,7 @@ class Spec:
         """The specification in the form of the contract with mms.builds. Raises KeyError or TypeError on nonsense."""
         fetch = dict(document["fetch"])
         unpack_max_bytes = fetch.pop("unpack_max_bytes")
-        fetch["allow_origins"] = tuple(fetch.get("allow_origins", ()))
+        fetch["allow_below"] = tuple(fetch.get("allow_below", ()))
         return cls(
             store=Path(document["store"]),
             tmp=Path(document["tmp"]),

@@ -28,7 +28,7 @@ def elsewhere() -> Iterator[Files]:
 
 
 def exempt(files: Files, **changes: object) -> Policy:
-    return Policy(**{"max_bytes": 16 * MEBIBYTE, "allow_origins": (files.url,), "seconds": 20.0, **changes})  # type: ignore[arg-type]
+    return Policy(**{"max_bytes": 16 * MEBIBYTE, "allow_below": (f"{files.url}/",), "seconds": 20.0, **changes})  # type: ignore[arg-type]
 
 
 def refused(url: str, target: Path, policy: Policy) -> str:
