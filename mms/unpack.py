@@ -21,9 +21,13 @@ from pathlib import Path
 from typing import IO, Any, BinaryIO, cast
 
 BLOCK = 1 << 18
-MAX_MEMBERS = 100_000
+MAX_MEMBERS = 100_000  # files and folders, those included that only a path names
 MAX_NAME = 1024  # bytes of a member's path
-MAX_HEADERS = 4 << 20  # bytes of a tar between two members: long names and attributes, read into memory by tarfile
+MAX_DEPTH = 64  # folders within each other
+# Bytes of a tar between two members: long names and attributes. tarfile reads them into memory, and up to 3.11.9
+# with a regular expression whose time grows with the square of them (CVE-2024-6232): a second for this many.
+MAX_HEADERS = 32 << 10
+MAX_GLOBALS = 100  # attributes of a tar that hold for all members after them; copied for each
 MAX_DIRECTORY = 32 << 20  # bytes of a zip's table of contents, read into memory by zipfile
 MAX_DICTIONARY = 160 << 20  # bytes an xz stream may make us hold; xz -9 takes 65 MB
 
@@ -77,7 +81,7 @@ def _write(members: Iterator[Member], target: Path, max_bytes: int) -> int:
     seen, written = _Seen(), 0
     for number, member in enumerate(members, 1):
         if number > MAX_MEMBERS:
-            raise UnpackError(f"The archive has more than {MAX_MEMBERS} members.")
+            raise _too_many()
         if not (parts := _parts(member.name)):
             continue
         seen.add(parts, member.is_folder)
@@ -105,6 +109,8 @@ def _parts(name: str) -> list[str]:
         raise UnpackError(f"{name[:200]!r} leads out of the archive ('..').")
     if not name.isprintable() or len(name.encode(errors="surrogateescape")) > MAX_NAME:
         raise UnpackError(f"{name[:200]!r} is no name for a file: control characters, or too long.")
+    if len(parts) > MAX_DEPTH:
+        raise UnpackError(f"{name[:200]!r} lies more than {MAX_DEPTH} folders deep.")
     return parts
 
 
@@ -121,13 +127,19 @@ class _Seen:
         self._add_one("/".join(parts), is_folder)
 
     def _add_one(self, path: str, is_folder: bool) -> None:
-        key = unicodedata.normalize("NFC", path).casefold()
+        key = unicodedata.normalize("NFC", unicodedata.normalize("NFD", path).casefold())
         there = self._files.get(key) or (self._folders if is_folder else {}).get(key, path if is_folder else "")
         if not is_folder:
             there = there or self._folders.get(key, "")
         if there and (there != path or not is_folder or key in self._files):
             raise UnpackError(f"{path[:200]!r} and {there[:200]!r} would be the same file.")
         (self._folders if is_folder else self._files)[key] = path
+        if len(self._files) + len(self._folders) > MAX_MEMBERS:
+            raise _too_many()
+
+
+def _too_many() -> UnpackError:
+    return UnpackError(f"The archive has more than {MAX_MEMBERS} members.")
 
 
 def _members(file: BinaryIO) -> Iterator[Member]:
@@ -159,6 +171,9 @@ def _zip_members(file: BinaryIO) -> Iterator[Member]:
 
 
 def _zip_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Member:
+    if info.compress_type not in {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
+        # The others may ask for any amount of memory, and zipfile gives it to them.
+        raise UnpackError(f"{info.filename[:200]!r} is compressed by another method than deflate, which is not read.")
     mode = info.external_attr >> 16
     if stat.S_IFMT(mode) not in {0, stat.S_IFREG, stat.S_IFDIR}:
         raise UnpackError(f"{info.filename[:200]!r} is a link or a device; only files and folders are unpacked.")
@@ -180,6 +195,8 @@ def _next(tar: tarfile.TarFile, meter: "_Meter") -> tarfile.TarInfo | None:
     meter.left = MAX_HEADERS
     info = tar.next()
     tar.members = []  # type: ignore[attr-defined]  # else every header stays in memory
+    if len(tar.pax_headers) > MAX_GLOBALS:
+        raise UnpackError(f"The archive has more than {MAX_GLOBALS} attributes that hold for all of it.")
     return info
 
 
