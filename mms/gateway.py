@@ -10,6 +10,7 @@ import ipaddress
 import json
 import logging
 import os
+import re
 import time
 from collections.abc import Iterable
 from hashlib import sha256
@@ -25,6 +26,9 @@ Headers = list[tuple[bytes, bytes]]
 
 BODY_SECONDS = 30.0  # a client may pause this long while it sends
 BUFFERED_MAX_BYTES = 256 * 1024**2  # of all bodies being held at a time
+# What a service may answer. 1xx, 204, 205 and 304 have no body, whatever is sent along: what a driver put there would
+# be read as the next answer of this origin. A redirection would be an answer of ours that leads elsewhere.
+STATUSES = frozenset({200, 201, 202, 203, *range(400, 600)})
 METHODS = {b"": ("GET", "HEAD"), b"score": ("POST",), b"swagger.json": ("GET", "HEAD")}
 # Everything else a client sends stays here: credentials, cookies and what concerns one connection only.
 PASSED_ON = frozenset({b"content-type", b"content-encoding", b"x-request-id", b"traceparent", b"tracestate"})
@@ -34,7 +38,7 @@ FIXED: Headers = [
     (b"cache-control", b"no-store"),
 ]
 JSON: Headers = [(b"content-type", b"application/json"), *FIXED]
-FORWARDING = frozenset({b"forwarded", b"x-forwarded-for", b"x-real-ip", b"via"})
+FORWARDING = frozenset({b"forwarded", b"x-real-ip", b"via", b"true-client-ip", b"cf-connecting-ip", b"x-client-ip"})
 log = logging.getLogger(__name__)
 
 
@@ -109,8 +113,12 @@ class Gateway:
                 answer = await self._ask(route, path, scope, body)
         finally:
             self._buffered -= len(body)
-        retry = answer.headers.get(b"retry-after")
-        return answer.status, answer.body, [(b"retry-after", retry)] if retry else []
+        if answer.status not in STATUSES:
+            raise Failed(
+                502, "BadAnswer", f"{route.name} answered with the status {answer.status}, which is not passed on."
+            )
+        retry = answer.headers.get(b"retry-after", b"")
+        return answer.status, answer.body, [(b"retry-after", retry)] if re.fullmatch(rb"[0-9]{1,5}", retry) else []
 
     async def _read(self, route: Route, scope: Scope, receive: Receive) -> bytes:
         """The request's body, at most as large as the route allows."""
@@ -160,7 +168,9 @@ class Gateway:
 
     async def _show_metrics(self, scope: Scope, send: Send) -> None:
         if not self._may_read_metrics(scope):
-            failure = Failed(403, "Forbidden", "Metrics are for this machine, or for holders of METRICS_TOKEN.")
+            failure = Failed(
+                403, "Forbidden", "Metrics are for this machine (asked as localhost), or for METRICS_TOKEN."
+            )
             return await _send(send, 403, failure.body, JSON, len(failure.body))
         self._metrics.keep(self._is_routed)
         body = self._metrics.render()
@@ -176,9 +186,12 @@ class Gateway:
     def _may_read_metrics(self, scope: Scope) -> bool:
         if self._metrics_token and _same(_bearer(scope), _digest(self._metrics_token)):
             return True
+        # A proxy on this machine makes everybody look as if they were here. It is known by what it adds, or by the
+        # name that its clients asked for.
         host, _ = scope.get("client") or ("", 0)
-        forwarded = any(name in FORWARDING for name, _ in scope["headers"])
-        return not forwarded and _is_loopback(host)
+        forwarded = any(name in FORWARDING or name.startswith(b"x-forwarded-") for name, _ in scope["headers"])
+        asked = re.sub(rb":[0-9]+$", b"", _header(scope, b"host")).strip(b"[]").decode("latin-1")
+        return not forwarded and _is_loopback(host) and (asked == "localhost" or _is_loopback(asked))
 
     async def _live(self, receive: Receive, send: Send) -> None:
         while True:

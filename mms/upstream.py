@@ -16,6 +16,7 @@ import httptools
 CONNECT_SECONDS = 3.0
 KEEP_SECONDS = 20.0  # less than the scoring program's own limit, so it is never the one that closes first
 ANSWER_MAX_BYTES = 64 * 1024**2
+AROUND_MAX_BYTES = 256 * 1024  # of an answer besides its body: headers, sizes of chunks, trailers
 
 
 class UpstreamError(Exception):
@@ -54,12 +55,15 @@ class _Connection(asyncio.Protocol):
         self._answer = Answer()
         self._parts: list[bytes] = []
         self._size = 0
+        self._received = 0
+        self._complete = False
 
     async def exchange(self, request: bytes, timeout: float) -> Answer:
         """Send `request` and return its answer. Raises UpstreamError; the connection is closed then."""
         loop = asyncio.get_running_loop()
         self._waiter = loop.create_future()
         self._answer, self._parts, self._size = Answer(), [], 0
+        self._received, self._complete = 0, False
         self._transport.write(request)
         timer = loop.call_later(timeout, self._fail, TimedOut(f"no answer within {timeout:g} s"))
         try:
@@ -84,10 +88,13 @@ class _Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._waiter is None:  # nobody asked: what follows cannot be trusted
             return self.close()
+        self._received += len(data)
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as reason:
             self._fail(Broken(f"the answer is not HTTP: {reason}"))
+        if self._received - self._size > AROUND_MAX_BYTES:
+            self._fail(Broken(f"the answer has more than {AROUND_MAX_BYTES} bytes around its body"))
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.open = False
@@ -99,22 +106,34 @@ class _Connection(asyncio.Protocol):
 
     # --- what httptools calls
 
+    def on_message_begin(self) -> None:
+        if self._complete:  # more than was asked for: what follows would be taken for the next answer
+            self.open = False
+
     def on_header(self, name: bytes, value: bytes) -> None:
+        if self._complete:
+            return
         self._answer.headers[name.lower()] = value
 
     def on_headers_complete(self) -> None:
-        self._answer.status = self._parser.get_status_code()
+        if not self._complete:
+            self._answer.status = self._parser.get_status_code()
 
     def on_body(self, part: bytes) -> None:
+        if self._complete:
+            return
         self._size += len(part)
         if self._size > ANSWER_MAX_BYTES:
             return self._fail(Broken(f"the answer is larger than {ANSWER_MAX_BYTES} bytes"))
         self._parts.append(part)
 
     def on_message_complete(self) -> None:
+        if self._complete:
+            return
         if self._answer.status < 200:  # 100 Continue and the like announce the answer
             self._answer = Answer()
             return
+        self._complete = True
         if not self._parser.should_keep_alive():
             self.open = False
         self._answer.body = b"".join(self._parts)
