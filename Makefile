@@ -1,7 +1,7 @@
 # Everything a developer or operator types. `make up` needs only Python 3.11 to 3.13 with venv; the rest follows.
 
 .DEFAULT_GOAL := help
-.PHONY: help up test fmt lock bench bench-peers
+.PHONY: help up test audit fmt lock bench bench-peers
 # Without compiled files every start would compile every module anew.
 unexport PYTHONDONTWRITEBYTECODE
 
@@ -26,6 +26,9 @@ test: $(VENV)/.dev ## every check and every test; PYTEST="-k word" picks some
 	DATA_DIR=$$(mktemp -d) $(BIN)/python manage.py makemigrations --check --dry-run
 	@sh tests/browser/install
 	@$(BIN)/python -m pytest $(PYTEST)
+
+audit: $(VENV)/.dev ## look up known vulnerabilities of everything in requirements/base.txt and dev.txt
+	@$(BIN)/python -m tests.audit requirements/base.txt requirements/dev.txt
 
 bench: $(VENV)/.dev ## measure speed and size of this project
 	$(BIN)/python -m tests.bench
