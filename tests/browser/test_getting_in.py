@@ -12,7 +12,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from dashboard.second_factor import STEP, code_of
 from tests.conftest import chromium
-from tests.doubles.identity_provider import Provider, running
+from tests.doubles.identity_provider import CLIENT, Provider, running
 from tests.site import Site
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
@@ -73,6 +73,8 @@ def test_the_company_lets_somebody_in_and_they_are_where_they_wanted_to_go(page:
     page.goto("/you/")
     expect(page.get_by_text("From a group of the identity provider")).to_be_visible()
     assert audit(company, "sign_in")[-1][0] == "nina"
+    logs = "".join(log.read_text() for log in (company.data / "log").glob("*.log"))  # at DEBUG
+    assert [word for word in (CLIENT["OIDC_CLIENT_SECRET"], "code_verifier") if word in logs] == []
 
 
 def test_whoever_refuses_at_the_company_is_told_so(page: Page) -> None:
