@@ -18,6 +18,7 @@ _BLANKS = re.compile(r"\s+")  # of any kind: what pip, uv and Unicode take for t
 _HASH = re.compile(r" --hash[= ](sha(?:256|384|512):[0-9a-fA-F]{1,128})(?= |$)")
 # All that a name, extras, versions and markers are made of. Not among it: what paths, URLs, options and variables need.
 _HARMLESS = re.compile(r"""[A-Za-z0-9 ._+*!=<>~(),;"'\[\]-]+""")
+_NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")  # as canonicalize_name writes it
 _COMMENT = re.compile(r"(^|\s)#.*$")
 _CONDA_EXACT = re.compile(r"={1,2}\s*(\d+\.\d+)(?:\.[\d*]+)*(?:=.*)?")
 
@@ -68,6 +69,8 @@ def _parse_line(line: str, number: int) -> Wanted:
         )
     # The canonical name holds no dot or slash, so that uv can never take it for a path.
     name = requirement.name = canonicalize_name(requirement.name)
+    if not _NAME.fullmatch(name):  # packaging lets "numpy_" pass, which no index knows and uv stumbles over
+        raise Refused(f"Requirement {number} is not the name of a package: {_shown(requirement.name)}")
     line = str(requirement)
     if not _HARMLESS.fullmatch(line):
         raise Refused(f"Requirement {number} ({name}) holds a character that no version or marker needs.")

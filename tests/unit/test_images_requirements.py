@@ -79,6 +79,12 @@ def test_a_name_can_never_be_taken_for_a_file(name: str) -> None:
     assert "." not in lines(name)[0]
 
 
+@pytest.mark.parametrize("name", ["0_", "numpy_", "numpy-", "a._-"])
+def test_what_is_no_whole_name_is_refused(name: str) -> None:
+    with pytest.raises(Refused, match="Requirement 1 is not the name"):
+        parse(name)
+
+
 def test_a_file_beyond_the_limit_is_refused() -> None:
     with pytest.raises(Refused, match="longer than"):
         parse("#" * 300_000)

@@ -166,8 +166,8 @@ def test_what_was_not_done_in_its_time_goes_on_a_minute_later(
     for days in range(5):
         ended(model, LONG_AGO + timedelta(days=days))
     monkeypatch.setattr(retention, "BATCH", 2)
-    monkeypatch.setattr(retention, "PAUSE", 0.2)
-    monkeypatch.setattr(retention, "SECONDS", 0.1)
+    monkeypatch.setattr(retention, "PAUSE", 1.1)
+    monkeypatch.setattr(retention, "SECONDS", 1.0)
     retention.prune()
     assert Operation.objects.count() == 3
     retention.prune()
