@@ -1,0 +1,26 @@
+"""docs/security.md says what is true."""
+
+import re
+
+from django.conf import settings
+
+from dashboard.permissions import Permission, needed
+
+PAGE = (settings.BASE_DIR / "docs" / "security.md").read_text()
+
+
+def test_the_table_of_permissions_is_that_of_the_code():
+    rows = dict(re.findall(r"^\| ([^|]+) \| ((?:(?:yes)? \| ){3}(?:yes)?) \|$", PAGE, re.MULTILINE))
+    told = {label.strip(): [bool(cell.strip()) for cell in cells.split("|")] for label, cells in rows.items()}
+    assert told == {permission.label: [rank >= needed(permission) for rank in (1, 2, 3, 4)] for permission in Permission}
+
+
+def test_every_test_that_it_names_is_there():
+    named = set(re.findall(r"`(tests/[\w/]+)`", PAGE))
+    assert len(named) > 8
+    assert not [name for name in sorted(named) if not (settings.BASE_DIR / f"{name}.py").exists()]
+
+
+def test_every_link_leads_somewhere():
+    links = re.findall(r"\]\(([^)#:]+)\)", PAGE)
+    assert [link for link in links if not (settings.BASE_DIR / "docs" / link).exists()] == []
