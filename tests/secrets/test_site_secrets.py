@@ -1,5 +1,6 @@
 """Unique values in every secret field of the dashboard, everything used once, and then looked for everywhere."""
 
+import re
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
@@ -92,10 +93,27 @@ def use(site: Site, mms: MMS, planted: Planted, pages: list[str]) -> None:
     _send(admin, f"{settings}/clusters/new/", cluster | {"kube_config": broken}, 422)
     whole = KUBECONFIG.format(server="https://127.0.0.1:9", token=planted["kubeconfig"])
     _send(admin, f"{settings}/clusters/new/", cluster | {"kube_config": whole}, 302)
+    cloud = {"name": "cloud", "sign_in": "entra", "tenant": "team.example", "client_id": "c", "scope": "mms/.default"}
+    cloud |= {"authority": "https://127.0.0.1:9", "client_secret": planted["client secret"]}
+    _send(admin, "/add-account/", far | cloud, 302)
+    _use_a_token(admin, planted)
     for path in ("", "/registries/1/", "/registries/2/", "/clusters/1/", "/clusters/2/"):
         admin.get(f"{settings}/{path.strip('/')}/".replace("//", "/"))
 
     _do_the_whole_job(admin, mms, planted)
+
+
+def _use_a_token(person: Person, planted: Planted) -> None:
+    """Made on the one page that shows it, and then used in a call."""
+    made = {"name": "nightly", "scope": "write", "account": "", "days": "30"}
+    answer = person.post("/tokens/new/", made, form="/tokens/")
+    found = re.search(r"dash_[\w-]{30,}", answer.text)
+    assert found, answer.text
+    planted["API token"] = found[0]
+    person.pages.remove(answer.text)
+    called = {"Authorization": f"Bearer {planted['API token']}"}
+    for path in ("accounts/", "accounts/far/operations/", "no/such/"):
+        person.pages.append(requests.get(f"{person.site.url}/v1/{path}", headers=called, timeout=30).text)
 
 
 def _administrator(site: Site, planted: Planted, pages: list[str]) -> Person:
@@ -165,7 +183,7 @@ def test_no_secret_is_found_where_none_belongs(used: tuple[Site, Planted, list[s
     }
     found = [(name, place) for place, text in places.items() for name in planted if planted[name].encode() in text]
     assert found == []
-    assert len(planted) >= 9
+    assert len(planted) >= 11
     assert len(pages) > 30
     record |= {"secrets": len(planted), "places searched": len(places)}
 

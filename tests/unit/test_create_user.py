@@ -89,6 +89,13 @@ def test_an_account_is_added_with_the_token_from_standard_input(stdin):
     call_command(*ADD)
     account = HostingAccount.objects.get()
     assert (account.name, account.base_url, account.token) == ("far", "https://mms.example", "t0ken")
+    entry = AuditEntry.objects.get()
+    assert (entry.action, entry.via, entry.account_id, entry.after["token"]) == (
+        "add_account",
+        "command",
+        account.pk,
+        "changed",
+    )
 
 
 def test_an_account_without_token_or_with_a_bad_address_is_refused(stdin):
@@ -108,6 +115,8 @@ def test_a_refused_token_is_replaced_and_the_account_called_again(stdin, account
     account = HostingAccount.objects.get(name="other")
     assert (account.token, account.token_refused, account.error) == ("n3w", False, "")
     assert HostingAccount.objects.get(name="local").token_refused
+    entry = AuditEntry.objects.get(action="replace_token")
+    assert (entry.via, entry.target, entry.after) == ("command", "other", {"token": "changed"})
 
 
 def test_a_token_is_replaced_by_none_other_and_in_no_unknown_account(stdin, accounts: list[HostingAccount]):

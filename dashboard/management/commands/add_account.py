@@ -6,7 +6,9 @@ from typing import Any
 
 from django.core.exceptions import ValidationError
 from django.core.management.base import BaseCommand, CommandError
+from django.db import transaction
 
+from dashboard import audit
 from deployments.models import HostingAccount
 
 
@@ -39,7 +41,17 @@ class Command(BaseCommand):
         except ValidationError as error:
             raise CommandError("; ".join(_sentences(error))) from None
         account.note_secret("whoever runs the site")
-        account.save()
+        with transaction.atomic():
+            account.save()
+            after = {"base_url": account.base_url, "token": "changed"}
+            audit.record(
+                "add_account",
+                account_id=account.pk,
+                account_name=account.name,
+                target=account.name,
+                after=after,
+                via="command",
+            )
         self.stdout.write(f"Added the account {name} at {account.base_url}.")
 
 

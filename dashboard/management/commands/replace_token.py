@@ -5,7 +5,9 @@ from argparse import ArgumentParser
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
+from django.db import transaction
 
+from dashboard import audit
 from deployments import live
 from deployments.models import HostingAccount
 
@@ -27,6 +29,15 @@ class Command(BaseCommand):
         token = sys.stdin.readline().strip()
         if not token:
             raise CommandError("Standard input held no token; nothing was changed.")
-        account.replace_token(token, by="whoever runs the site")
+        with transaction.atomic():
+            account.replace_token(token, by="whoever runs the site")
+            audit.record(
+                "replace_token",
+                account_id=account.pk,
+                account_name=account.name,
+                target=account.name,
+                after={"token": "changed"},
+                via="command",
+            )
         live.publish_account(account.pk)
         self.stdout.write(f"The account {name} uses the new token from now on.")
