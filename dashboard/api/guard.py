@@ -15,6 +15,7 @@ from django.views.decorators.csrf import csrf_exempt
 from dashboard import access, audit, tokens
 from dashboard.api import pace
 from dashboard.api.problems import ABSENT, Problem, answer
+from dashboard.client_address import address
 from dashboard.models import ApiToken
 from dashboard.permissions import Permission
 from deployments.models import HostingAccount
@@ -101,8 +102,7 @@ def by_token(methods: dict[str, View]) -> View:
 
 
 def _pass(request: HttpRequest, methods: dict[str, View], args: Any, kwargs: Any) -> HttpResponse:
-    address = str(request.META.get("REMOTE_ADDR") or "")
-    token = tokens.find(request.headers.get("Authorization", ""), address)
+    token = tokens.find(request.headers.get("Authorization", ""), address(request))
     pace.keep(token)
     request.token, request.user, request.via = token, token.owner, "api"  # type: ignore[attr-defined]
     method = "GET" if request.method == "HEAD" else request.method or ""

@@ -8,6 +8,7 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 
 from dashboard import audit
+from dashboard.client_address import address
 from dashboard.forms.secret import SettingsForm
 from dashboard.views.writing import INVALID
 from deployments import live
@@ -45,7 +46,7 @@ def show_trial(
             account_id=account.pk,
             account_name=account.name,
             target=str(form.instance),
-            address=str(request.META.get("REMOTE_ADDR") or ""),
+            address=address(request),
             after={"works": trial.works, "says": trial.says},
         )
     page = {"form": form, "trial": trial, "tried": True, "said": "Nothing was tried.", **context}
