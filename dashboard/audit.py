@@ -45,9 +45,9 @@ def record(
     """
     AuditEntry.objects.create(
         action=action[:64],
-        actor=actor[:150],
+        actor=_printable(actor)[:150],
         account_id=account_id,
-        account_name=account_name[:64],
+        account_name=_printable(account_name)[:64],
         target=_printable(target)[:300],
         address=address[:64],
         result=result,
@@ -150,6 +150,7 @@ def _named_in_url(arguments: dict[str, Any]) -> str:
 
 
 def _printable(text: str) -> str:
+    """On one line, and as every database can store it: whoever fails to sign in may call themselves anything."""
     return "".join(letter if letter.isprintable() else " " for letter in text)
 
 
@@ -160,5 +161,6 @@ def _short(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_short(item) for item in value]
     if isinstance(value, str):
-        return value if len(value) <= LONGEST else f"{value[:LONGEST]}… ({len(value)} characters)"
+        text = value.replace("\x00", "\ufffd").encode(errors="replace").decode()
+        return text if len(text) <= LONGEST else f"{text[:LONGEST]}… ({len(text)} characters)"
     return value if value is None or isinstance(value, int | float) else str(value)

@@ -8,12 +8,12 @@ from typing import Any
 
 from django.conf import settings
 from django.contrib.auth import get_user_model, login
-from django.http import HttpRequest, HttpResponse
-from django.shortcuts import redirect, resolve_url
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.shortcuts import redirect
 from django.utils import timezone
-from django.utils.http import url_has_allowed_host_and_scheme
 
 from dashboard import second_factor, sessions, sign_in_events, sign_in_limits
+from dashboard.access import own_path
 
 BACKEND = "django.contrib.auth.backends.ModelBackend"
 HALF_IN = "_half_in"  # in the session: whose password was right
@@ -50,7 +50,7 @@ def enter(request: HttpRequest, user: Any, to: str, how: str) -> HttpResponse:
     login(request, user, backend=BACKEND)
     sessions.begin(request)
     sign_in_events.signed_in(request, user, how)
-    response = redirect(to)
+    response = HttpResponseRedirect(to)
     if how != sign_in_events.PROVIDER:
         sign_in_limits.remember(request, response, name)
     return response
@@ -58,7 +58,4 @@ def enter(request: HttpRequest, user: Any, to: str, how: str) -> HttpResponse:
 
 def wanted(request: HttpRequest) -> str:
     """Where to go after signing in: the page of this site that `next` names, else the first page."""
-    url = request.POST.get("next") or request.GET.get("next", "")
-    if url_has_allowed_host_and_scheme(url, {request.get_host()}, require_https=request.is_secure()):
-        return url
-    return resolve_url(settings.LOGIN_REDIRECT_URL)
+    return own_path(request, request.POST.get("next") or request.GET.get("next", ""))

@@ -25,7 +25,7 @@ def sign_in(request: HttpRequest) -> HttpResponse:
     """The page to sign in on; POST tries a name and a password."""
     to = entrance.wanted(request)
     if request.user.is_authenticated:
-        return redirect(to)
+        return HttpResponseRedirect(to)
     if request.method != "POST" or not settings.PASSWORD_SIGN_IN:
         return _page(request, SignInForm(request), to, 403 if request.method == "POST" else 200)
     name = request.POST.get("username", "")

@@ -3,8 +3,9 @@
 import logging
 
 from django.conf import settings
-from django.http import Http404, HttpRequest, HttpResponse
-from django.shortcuts import redirect, render
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
+from django.shortcuts import render
+from django.urls import reverse
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
@@ -23,7 +24,7 @@ def go_to_provider(request: HttpRequest) -> HttpResponse:
     """Lead to the provider's own page. A link, not a form: the page's policy lets forms go nowhere else."""
     _refuse_without_provider()
     if request.user.is_authenticated:
-        return redirect(entrance.wanted(request))
+        return HttpResponseRedirect(entrance.wanted(request))
     try:
         response = provider.lead_there(request)
     except NotLetIn as reason:
@@ -38,7 +39,7 @@ def go_to_provider(request: HttpRequest) -> HttpResponse:
 def return_from_provider(request: HttpRequest) -> HttpResponse:
     """Where the provider leads back to, with a code that is changed for what it says about the person."""
     _refuse_without_provider()
-    to = request.session.get(TO) or "home"
+    to = request.session.get(TO) or reverse("home")
     try:
         user = provider.person(request, provider.claims_of(request))
     except NotLetIn as reason:
