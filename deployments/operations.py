@@ -279,10 +279,16 @@ def _refuse_open(row: Resource) -> None:
         )
 
 
+# The value of a parameter that opens something, or a name and password in front of the host.
+_KEY_IN_URL = re.compile(
+    r"(?<=[?&]key=)[^&\s]+|(?<=[?&]sig=)[^&\s]+|(?<=[?&]token=)[^&\s]+|(?<=://)[^/@\s]+(?=@)", re.IGNORECASE
+)
+
+
 def without_keys(value: Any) -> Any:
     """`value` (JSON) with the access keys in its URLs (of uploads, or of a cloud store) as "…": they show nowhere."""
     if isinstance(value, dict):
         return {name: without_keys(item) for name, item in value.items()}
     if isinstance(value, list):
         return [without_keys(item) for item in value]
-    return re.sub(r"([?&](?:key|sig|token)=)[^&\s]+", rf"\1{wire.MASK}", value) if isinstance(value, str) else value
+    return _KEY_IN_URL.sub(wire.MASK, value) if isinstance(value, str) else value

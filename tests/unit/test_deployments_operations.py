@@ -299,3 +299,16 @@ def test_images_are_not_lost_when_a_submit_fails_half_way(account: HostingAccoun
     with pytest.raises(TypeError):
         operations.create_image(account, "ann", manifest=manifest, registry=registry, description=object())  # type: ignore[arg-type]
     assert not Image.objects.exists()
+
+
+def test_no_key_in_a_url_is_shown():
+    urls = [
+        "https://x.example/m?key=s3cret",
+        "https://x.example/m?a=1&SIG=s3cret&b=2",
+        "https://ann:s3cret@x.example/m",
+    ]
+    shown = operations.without_keys({"urls": urls, "plain": "mail ann@x.example", "n": 1})
+    assert "s3cret" not in str(shown)
+    assert shown["urls"][1].endswith("&b=2")
+    assert shown["urls"][2] == "https://…@x.example/m"
+    assert shown["plain"] == "mail ann@x.example"

@@ -150,3 +150,7 @@ def test_the_colours_chosen_stay_and_another_site_is_no_way_back(lab: Lab, cast:
 def test_a_way_back_that_is_none_leads_home(next_page: str, lab: Lab, cast: Cast) -> None:
     for form, home in (("/colours/", "/"), (f"{lab.url}refresh/", lab.url)):
         assert cast.viewer.post(form, {"next": next_page}).headers["Location"] == home
+    get_user_model().objects.create_superuser("root", password="a long enough one")
+    entrance = {"username": "root", "password": "a long enough one", "next": next_page}
+    for answer in (Client().post("/sign-in/", entrance), cast.viewer.get("/sign-in/", {"next": next_page})):
+        assert answer.headers["Location"] == "/"
