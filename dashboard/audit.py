@@ -16,6 +16,7 @@ from django.db import Error, transaction
 from django.http import Http404, HttpRequest, HttpResponse
 from django.utils import timezone
 
+from dashboard import database_trouble
 from dashboard.client_address import address
 from dashboard.models import AuditEntry
 
@@ -108,8 +109,9 @@ def audited(request: HttpRequest, act: Callable[[], HttpResponse]) -> HttpRespon
         raise
     except Http404:
         raise
-    except Exception:
-        _write_if_possible(request)
+    except Exception as error:
+        if not database_trouble.reason(error):  # else it waits once more for what has just not come
+            _write_if_possible(request)
         raise
 
 
