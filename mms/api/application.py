@@ -23,6 +23,7 @@ from django.db import (
     close_old_connections,
     connection,
 )
+from django.http.request import split_domain_port, validate_host
 from pydantic_core import to_json
 
 from mms import tokens
@@ -175,10 +176,13 @@ def _encoded(response: Response) -> Response:
 def _query(raw: bytes) -> dict[str, str]:
     if len(raw) > QUERY_MOST:
         raise ApiError(414, "QueryTooLong", f"The query may have at most {QUERY_MOST} bytes.")
-    query = dict(parse_qsl(raw.decode("latin-1"), keep_blank_values=True))
-    for name, value in query.items():
+    query: dict[str, str] = {}
+    for name, value in parse_qsl(raw.decode("latin-1"), keep_blank_values=True):
+        if name in query:
+            raise bad_field(name[:200], "is there twice.")
         if "\0" in value:
             raise bad_field(name, "must not contain a NUL character.")
+        query[name] = value
     if query.get("api-version", API_VERSION) != API_VERSION:
         raise bad_field("api-version", f"this server speaks {API_VERSION}.", "UnsupportedApiVersion")
     return query
@@ -224,9 +228,11 @@ def _client_request_id(headers: dict[str, str]) -> str | None:
 
 
 def _base(scope: Scope, headers: dict[str, str]) -> str:
-    """Scheme and host as the client wrote them, so that the URLs in answers work for this client."""
+    """Scheme and host as the client wrote them, so that the URLs in answers work for this client; where it is a host
+    that nobody has allowed, the address that people are told. A name must not come back just because it was sent."""
     host = headers.get("host", "")
-    return f"{scope['scheme']}://{host}" if re.fullmatch(r"[\w.:\[\]-]{1,255}", host) else settings.SITE_URL
+    known = validate_host(split_domain_port(host)[0], settings.ALLOWED_HOSTS)
+    return f"{scope['scheme']}://{host}" if known else settings.GATEWAY_URL
 
 
 def _account_path(where: Place) -> str:

@@ -1,5 +1,6 @@
 """What routes see of HTTP: a request with its account, an answer, and the description of a route."""
 
+import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -41,9 +42,11 @@ class Request:
     def read(self, kind: type[REQUEST_BODY]) -> REQUEST_BODY:
         """The body as `kind`. Raises ApiError 400 naming every field that is wrong."""
         try:
-            return kind.model_validate_json(self.body)
+            found = kind.model_validate_json(self.body)
         except ValidationError as error:
             raise from_validation(error) from None
+        _refuse_twins(self.body)
+        return found
 
     def id_filter(self, name: str) -> UUID | None:
         """The query parameter `name` as an id; raises ApiError 400 where it is none."""
@@ -100,6 +103,20 @@ class Route:
     @property
     def name(self) -> str:
         return self.view.__name__
+
+
+def _refuse_twins(body: bytes) -> None:
+    """Raise ApiError 400 where an object has a field twice: readers differ in which of the two they take."""
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        seen: set[str] = set()
+        for name, _ in pairs:
+            if name in seen:
+                raise bad_field(name[:200], "is there twice.")
+            seen.add(name)
+        return {}
+
+    json.loads(body.decode(), object_pairs_hook=unique, parse_int=str, parse_float=str)
 
 
 def as_id(text: str) -> UUID | None:

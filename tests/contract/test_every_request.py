@@ -3,12 +3,13 @@
 import json
 import socket
 import uuid
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 import requests
 
-from tests.contract.server import API_VERSION, Server, targets
+from tests.contract.server import API_VERSION, Server, image_body, targets
 
 NOUNS = ["models", "manifests", "images", "services"]
 ALL = NOUNS + [f"{noun}/{uuid.uuid4()}" for noun in [*NOUNS, "operations"]]
@@ -180,6 +181,57 @@ def test_a_strange_query_is_no_server_error(server: Server, query: str) -> None:
     assert answer.status_code in {200, 400, 414}
 
 
-def test_a_strange_host_does_not_come_back_in_addresses(server: Server) -> None:
-    answer = server.raw("GET", f"operations/{uuid.uuid4()}", headers={"Host": "evil.example/<script>"})
+@pytest.mark.parametrize(
+    "host",
+    [
+        "evil.example/<script>",
+        "evil.example",
+        "evil.example:80",
+        "127.0.0.1.evil.example",
+        "127.0.0.1:evil",
+        "127.0.0.1@evil.example",
+        "localhost:80@evil.example",
+        "evil.example#127.0.0.1",
+        "[evil]",
+        "",
+    ],
+)
+def test_a_strange_host_does_not_come_back_in_addresses(server: Server, buildable: dict[str, Any], host: str) -> None:
+    answer = server.raw("GET", f"operations/{uuid.uuid4()}", headers={"Host": host})
     assert "evil" not in answer.text
+    accepted = server.raw("POST", "images", headers={"Host": host}, json=image_body(buildable["id"]))
+    assert accepted.status_code == 202
+    assert "evil" not in str(accepted.headers)
+    assert accepted.headers["operation-location"].startswith(f"{server.url}/api/")
+    server.send("DELETE", f"operations/{accepted.headers['x-ms-request-id']}")
+
+
+def test_the_host_that_was_asked_for_is_in_addresses_where_it_is_allowed(
+    server: Server, buildable: dict[str, Any]
+) -> None:
+    port = urlsplit(server.url).port
+    accepted = server.raw("POST", "images", headers={"Host": f"localhost:{port}"}, json=image_body(buildable["id"]))
+    assert accepted.headers["operation-location"].startswith(f"http://localhost:{port}/api/")
+    server.send("DELETE", f"operations/{accepted.headers['x-ms-request-id']}")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        '{"name": "twice", "name": "once", "url": "http://a.example/x"}',
+        '{"name": "twice", "url": "http://a.example/x", "url": "http://a.example/x"}',
+        '{"name": "twice", "na\\u006de": "once", "url": "http://a.example/x"}',
+    ],
+)
+def test_a_field_that_is_there_twice_is_refused_by_name(server: Server, body: str) -> None:
+    answer = server.raw("POST", "models", params={"api-version": API_VERSION}, data=body.encode())
+    assert_is_error(answer, 400)
+    assert targets(answer) <= {"name", "url"}
+    assert "is there twice" in answer.json()["error"]["message"]
+    assert server.send("GET", "models", name="twice").json() == []
+
+
+def test_a_parameter_that_is_there_twice_is_refused_by_name(server: Server) -> None:
+    answer = server.raw("GET", f"models?api-version={API_VERSION}&name=a&name=b")
+    assert_is_error(answer, 400)
+    assert targets(answer) == {"name"}
