@@ -27,7 +27,9 @@ NO_ROOM = 1 << 16  # bytes: the disk is so full that the builder could not even 
 PATIENCE = 20.0  # seconds that a start waits for who takes things out of the store
 GRACE = 5.0  # seconds between SIGTERM and SIGKILL
 # Of the environment, what the build must not see. Index credentials of uv and pip are meant for it.
-SECRETIVE = re.compile(r"(?!UV_|PIP_).*(SECRET|TOKEN|PASSWORD|DATABASE_URL|REDIS_URL|BROKER)", re.IGNORECASE)
+SECRETIVE = re.compile(
+    r"(?!UV_|PIP_).*(SECRET|TOKEN|PASSW|CREDENTIAL|_KEY(_|$)|DSN|DATABASE_URL|REDIS_URL|BROKER)", re.IGNORECASE
+)
 
 logger = logging.getLogger(__name__)
 
