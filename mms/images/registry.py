@@ -25,6 +25,7 @@ from mms.fetch import Forbidden, dial, is_no_host_service, origin
 from mms.images.layout import INDEX, MANIFEST, digest_of
 
 BLOCK = 1 << 20
+HOPS = 5
 TIMEOUT = (10, 120)  # seconds: to connect, and between two pieces of an answer
 MAX_DOCUMENT = 4 << 20  # bytes of a manifest, as the specification advises
 DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
@@ -80,9 +81,15 @@ class _SecurePool(HTTPSConnectionPool):
     ConnectionCls = _SecureConnection
 
 
+class _Session(requests.Session):
+    def resolve_redirects(self, *_: Any, **__: Any) -> Any:
+        """Nothing: even where it is not to follow a redirection, requests would read all that comes along with it."""
+        return iter(())
+
+
 def _session(base: str) -> requests.Session:
     """A session with the host's proxy and CA settings, but without its .netrc: those passwords are not ours to send."""
-    session = requests.Session()
+    session = _Session()
     session.trust_env = False
     session.proxies = dict(get_environ_proxies(base))
     session.verify = next(
@@ -146,11 +153,9 @@ class Registry:
         """The manifest or index called `reference` (tag or digest)."""
         scope = f"repository:{repository}:pull"
         answer = self._call(
-            "GET", f"/v2/{repository}/manifests/{reference}", scope, {200}, headers={"Accept": ACCEPTED}, stream=True
+            "GET", f"/v2/{repository}/manifests/{reference}", scope, {200}, headers={"Accept": ACCEPTED}
         )
-        data = answer.raw.read(MAX_DOCUMENT + 1, decode_content=True)
-        if len(data) > MAX_DOCUMENT:
-            raise RegistryError(f"{self.host}: the manifest of {repository} is too large.")
+        data = answer.content
         if reference.startswith("sha256:") and digest_of(data) != reference:
             raise RegistryError(f"{self.host}: {repository} came with another content than {reference}.")
         try:
@@ -189,24 +194,47 @@ class Registry:
         return answer
 
     def _send(self, method: str, url: str, scope: str, options: dict[str, Any]) -> requests.Response:
-        headers = dict(options.get("headers", {}))
-        # An upload may be sent to a storage elsewhere: the credentials are the registry's alone.
-        if scope in self._authorization and origin(urlsplit(url)) == origin(urlsplit(self.base)):
-            headers["Authorization"] = self._authorization[scope]
         if hasattr(options.get("data"), "seek"):
             options["data"].seek(0)
-        reads = method in {"GET", "HEAD"}
-        return self._request(method, url, **{**options, "headers": headers, "allow_redirects": reads})
+        answer = self._request(method, url, **self._signed(url, scope, options))
+        for _ in range(HOPS if method in {"GET", "HEAD"} else 0):
+            if not answer.is_redirect:
+                break
+            url = urljoin(url, answer.headers["Location"])
+            answer = self._request(method, url, **self._signed(url, scope, options))
+        return answer
 
-    def _request(self, method: str, url: str, **options: Any) -> requests.Response:
+    def _signed(self, url: str, scope: str, options: dict[str, Any]) -> dict[str, Any]:
+        """`options` with the credentials, where `url` is the registry's own: an upload may be sent to a storage
+        elsewhere, and they are the registry's alone."""
+        headers = dict(options.get("headers", {}))
+        if scope in self._authorization and origin(urlsplit(url)) == origin(urlsplit(self.base)):
+            headers["Authorization"] = self._authorization[scope]
+        return {**options, "headers": headers}
+
+    def _request(self, method: str, url: str, *, stream: bool = False, **options: Any) -> requests.Response:
+        """One call, no redirects. Unless it is to be streamed, the answer has been read: at most MAX_DOCUMENT bytes."""
         try:
-            return self._session.request(method, url, timeout=TIMEOUT, **options)
+            answer = self._session.request(method, url, timeout=TIMEOUT, stream=True, allow_redirects=False, **options)
+            if not stream or answer.status_code != 200:
+                answer._content = self._bounded(answer)
+            return answer
         except Forbidden as error:
             raise RegistryError(
                 f"{error} cannot be a registry: it is an address of the machine's own services."
             ) from error
         except requests.RequestException as error:
             raise RegistryError(f"{self.host} is not reached: {_root(error)}") from error
+
+    def _bounded(self, answer: requests.Response) -> bytes:
+        with answer:
+            parts, size = [], 0
+            for part in answer.iter_content(BLOCK):
+                parts.append(part)
+                size += len(part)
+                if size > MAX_DOCUMENT:
+                    raise RegistryError(f"{self.host}: an answer is larger than {MAX_DOCUMENT} bytes.")
+        return b"".join(parts)
 
     def _authorize(self, challenge: str, scope: str) -> str:
         """The Authorization header that a 401 asks for."""
@@ -227,7 +255,7 @@ class Registry:
             raise RegistryError(f"{self.host} sends its users to sign in at a place that is not protected.")
         headers = {"Authorization": _basic_auth_str(self._user, self._password)} if self._user else {}
         query = {"service": challenge.get("service", ""), "scope": scope}
-        answer = self._request("GET", realm.geturl(), params=query, headers=headers, allow_redirects=False)
+        answer = self._request("GET", realm.geturl(), params=query, headers=headers)
         try:
             document = answer.json()
             if answer.status_code == 200:

@@ -1,5 +1,6 @@
 """Push and pull against a real registry on loopback, signed in each way, and by builds that use it."""
 
+import contextlib
 import gzip
 import hashlib
 import io
@@ -8,8 +9,10 @@ import shutil
 import socket
 import subprocess
 import tarfile
+import threading
 import time
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -341,3 +344,43 @@ def wait_for(location: str) -> None:
         except OSError:
             time.sleep(0.05)
     raise AssertionError(f"nothing listens at {location}")
+
+
+@pytest.mark.parametrize("status", [200, 202, 307, 401, 404, 500])
+def test_an_answer_without_end_is_cut_off(tmp_path: Path, status: int) -> None:
+    """Whatever the registry answers, and with what it leads elsewhere, is bounded before it is in memory."""
+    sent = 0
+
+    class Endless(BaseHTTPRequestHandler):
+        def answer(self) -> None:
+            nonlocal sent
+            self.send_response(status)
+            self.send_header("Location", "/v2/again")
+            self.send_header("WWW-Authenticate", f'Bearer realm="http://{self.headers["Host"]}/token"')
+            self.end_headers()
+            with contextlib.suppress(OSError):  # nobody reads it
+                while sent < 300 << 20:
+                    self.wfile.write(bytes(1 << 20))
+                    sent += 1 << 20
+
+        do_GET = do_POST = do_PUT = answer
+
+        def do_HEAD(self) -> None:
+            self.send_response(404)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Endless)
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    try:
+        client = Registry(f"127.0.0.1:{server.server_address[1]}", USER, PASSWORD)
+        with pytest.raises(RegistryError):
+            client.push_blob("team/iris", *blob(tmp_path, b"x"))
+        with pytest.raises(RegistryError):
+            client.manifest("team/iris", "latest")
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert sent < 120 << 20  # of up to seven answers, with what is on its way when each is cut off
