@@ -279,27 +279,27 @@ PARAMETERS = [
 @settings(CASES, max_examples=40)
 @given(data=st.data())
 def test_a_bad_parameter_is_refused_by_its_name(
-    server: Server, service: dict[str, Any], path: str, name: str, bad: st.SearchStrategy[str], data: st.DataObject
+    server: Server,
+    service: dict[str, Any],
+    operation: str,
+    path: str,
+    name: str,
+    bad: st.SearchStrategy[str],
+    data: st.DataObject,
 ) -> None:
-    operation = service["id"] if path.startswith("services") else _operation(server, service)
+    id = service["id"] if path.startswith("services") else operation
     value = data.draw(bad)
-    answer = server.send("GET", path.format(id=operation), **{name: value})
+    answer = server.send("GET", path.format(id=id), **{name: value})
     assert answer.status_code == 400, (value, answer.text)
     assert targets(answer) == {name}
 
 
-_OPERATIONS: dict[str, str] = {}
-
-
-def _operation(server: Server, service: dict[str, Any]) -> str:
-    """An operation of that service that is over."""
-    if service["id"] not in _OPERATIONS:
-        accepted = server.send(
-            "PUT", f"services/{service['id']}", {"imageId": service["image"]["id"], "acrImagePullSecret": "local"}
-        )
-        server.finished(accepted)
-        _OPERATIONS[service["id"]] = accepted.headers["x-ms-request-id"]
-    return _OPERATIONS[service["id"]]
+@pytest.fixture(scope="module")
+def operation(server: Server) -> str:
+    """An operation that is over: of an image whose model is nowhere."""
+    accepted = server.send("POST", "images", image_body(server.manifest()["id"]))
+    server.finished(accepted)
+    return accepted.headers["x-ms-request-id"]
 
 
 @pytest.mark.slow
