@@ -26,15 +26,18 @@ ANY_TOKEN = "any token"  # noqa: S105 - the permission of what everybody with a 
 JSON = "application/json"
 
 
-def requires(permission: Permission, *, changes: bool = True) -> Callable[[View], View]:
-    """Guard a view of an account, as access.requires does for pages; the view gets the HostingAccount."""
+def requires(permission: Permission, *, changes: bool = True, action: str = "") -> Callable[[View], View]:
+    """Guard a view of an account, as access.requires does for pages; the view gets the HostingAccount.
+
+    `action`: what the audit calls it, where the URL alone, without the method, does not say it.
+    """
 
     def decorate(view: View) -> View:
         @wraps(view)
         def guarded(request: HttpRequest, account: str, *args: Any, **kwargs: Any) -> HttpResponse:
             return enter(request, account, permission, lambda found: view(request, found, *args, **kwargs), changes)
 
-        guarded.permission = permission  # type: ignore[attr-defined]
+        guarded.permission, guarded.action = permission, action  # type: ignore[attr-defined]
         return guarded
 
     return decorate
@@ -54,14 +57,20 @@ def enter(
         return tokens.rank(token, account_id)
 
     def covered(found: HostingAccount) -> HttpResponse:
-        if not tokens.covers(token, permission):
-            raise PermissionDenied(f"The token “{token}” may only read: this needs one with the scope “write”.")
+        _check_scope(request, permission)
         try:
             return act(found)
         except Problem as problem:  # an answer like any other: nothing was changed, so nothing is recorded
             return problem.response
 
     return access.enter(request, name, permission, covered, rank_in=rank_in, changes=changes)
+
+
+def _check_scope(request: HttpRequest, permission: Permission) -> None:
+    """Raise PermissionDenied where a token that only reads would do something. Whatever is got, it may get."""
+    token: ApiToken = request.token  # type: ignore[attr-defined]
+    if request.method not in audit.SAFE_METHODS and not tokens.covers(token, permission):
+        raise PermissionDenied(f"The token “{token}” may only read: this needs one with the scope “write”.")
 
 
 def any_token(view: View) -> View:
@@ -110,6 +119,8 @@ def _pass(request: HttpRequest, methods: dict[str, View], args: Any, kwargs: Any
         raise Problem(405, f"Here is no {method[:20]}, only {' and '.join(sorted(methods))}.")
     if method != "GET" and request.content_type != JSON and (request.content_type or request.body):
         raise Problem(415, f"Send JSON, with the header “Content-Type: {JSON}”.")
+    view = methods[method]
     if request.resolver_match:
-        audit.note(request, action=(request.resolver_match.url_name or "").removeprefix(NAME))
-    return methods[method](request, *args, **kwargs)
+        named = getattr(view, "action", "") or (request.resolver_match.url_name or "").removeprefix(NAME)
+        audit.note(request, action=named)
+    return view(request, *args, **kwargs)

@@ -6,7 +6,7 @@ from typing import Any
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.urls import path, re_path
 
-from dashboard.api import lists, operations, services
+from dashboard.api import lists, members, operations, services
 from dashboard.api.guard import ANY_TOKEN, NAME, View, any_token, by_token
 from dashboard.permissions import Permission, role_for
 
@@ -46,6 +46,12 @@ ROUTES: dict[str, dict[str, View]] = {
     f"{OPERATION}settle/": {"POST": operations.settle_operation},
     f"{OPERATION}resume/": {"POST": operations.resume_operation},
     f"{OF}refresh/": {"POST": operations.refresh},
+    f"{OF}members/": {"GET": members.list_members, "POST": members.add_member},
+    f"{OF}members/<int:pk>/": {
+        "GET": members.get_member,
+        "PATCH": members.change_member,
+        "DELETE": members.remove_member,
+    },
 }
 NAMES = {
     "": "describe",
@@ -74,7 +80,7 @@ def described() -> list[dict[str, Any]]:
         {
             "method": method,
             "path": "/v1/" + re.sub("<[a-z]+:([a-z]+)>", r"{\1}", route),
-            "needs": _needs(view),
+            "needs": _needs(method, view),
             "does": " ".join((view.__doc__ or "").split()),
         }
         for route, methods in ROUTES.items()
@@ -82,13 +88,14 @@ def described() -> list[dict[str, Any]]:
     ]
 
 
-def _needs(view: View) -> str:
+def _needs(method: str, view: View) -> str:
     permission = view.permission  # type: ignore[attr-defined]
     if view is operations.create_operation:
         return f"{role_for(Permission.CREATE_IMAGE)}, scope write"
     if permission == ANY_TOKEN:
         return permission
-    return role_for(permission) if permission == Permission.SEE else f"{role_for(permission)}, scope write"
+    reads = method == "GET" or permission == Permission.SEE
+    return role_for(permission) if reads else f"{role_for(permission)}, scope write"
 
 
 def _nothing(request: HttpRequest, **_: Any) -> HttpResponse:

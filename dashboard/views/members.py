@@ -2,6 +2,7 @@
 
 from django.contrib import messages
 from django.db import IntegrityError, transaction
+from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.http import require_POST
@@ -19,17 +20,10 @@ from deployments.models import HostingAccount
 def list_members(request: HttpRequest, account: HostingAccount) -> HttpResponse:
     """All members; POST adds one."""
     form = AddMemberForm(account, request.POST or None)
-    if request.method == "POST" and form.is_valid():
-        try:
-            with transaction.atomic():
-                member = form.save()
-        except IntegrityError:
-            form.add_error("name", "They have been given a role just now: change it in the list.")
-        else:
-            audit.note(request, target=member.user, after={"role": member.role})
-            messages.success(request, f"The role of {member.user} is now: {Role(member.role).label}.")
-            return redirect("list_members", account.name)
-    members = Membership.objects.filter(account_id=account.pk).select_related("user").order_by("user__username")
+    if request.method == "POST" and form.is_valid() and (member := add(request, form)):
+        messages.success(request, f"The role of {member.user} is now: {Role(member.role).label}.")
+        return redirect("list_members", account.name)
+    members = members_of(account).order_by("user__username")
     page = {"form": form, "members": members, "role_choices": Role.choices}
     return render(request, "members/list.html", page, status=INVALID if form.is_bound else 200)
 
@@ -37,16 +31,12 @@ def list_members(request: HttpRequest, account: HostingAccount) -> HttpResponse:
 @require_POST
 @requires(Permission.CHANGE_MEMBERS)
 def change_member(request: HttpRequest, account: HostingAccount, pk: int) -> HttpResponse:
-    member, form = _member(account, pk), RoleForm(request.POST)
+    member, form = member_of(account, pk), RoleForm(request.POST)
     if not form.is_valid():
         audit.note(request, target=member.user, result=audit.Result.REFUSED)
         messages.error(request, "Nothing was changed: choose one of the roles.")
         return redirect("list_members", account.name)
-    before, member.role = member.role, form.cleaned_data["role"]
-    member.source = Source.SITE  # from now on it is up to the members page, whatever the groups say
-    member.save(update_fields=["role", "source"])
-    audit.note(request, target=member.user, before={"role": before}, after={"role": member.role})
-    withdrawal.withdraw()
+    give(request, member, form.cleaned_data["role"])
     messages.success(request, f"The role of {member.user} is now: {Role(member.role).label}.")
     return redirect("list_members", account.name)
 
@@ -54,15 +44,46 @@ def change_member(request: HttpRequest, account: HostingAccount, pk: int) -> Htt
 @require_POST
 @requires(Permission.CHANGE_MEMBERS)
 def remove_member(request: HttpRequest, account: HostingAccount, pk: int) -> HttpResponse:
-    member = _member(account, pk)
-    member.delete()
-    audit.note(request, target=member.user, before={"role": member.role}, after={"role": ""})
-    withdrawal.withdraw()
+    member = member_of(account, pk)
+    take(request, member)
     messages.success(request, f"{member.user} is no longer a member of {account.name}.")
     if member.user == request.user:
         return redirect("home")
     return redirect("list_members", account.name)
 
 
-def _member(account: HostingAccount, pk: int) -> Membership:
-    return get_object_or_404(Membership.objects.select_related("user"), account_id=account.pk, pk=pk)
+def members_of(account: HostingAccount) -> QuerySet[Membership]:
+    return Membership.objects.filter(account_id=account.pk).select_related("user")
+
+
+def member_of(account: HostingAccount, pk: int) -> Membership:
+    """Raises Http404."""
+    return get_object_or_404(members_of(account), pk=pk)
+
+
+def add(request: HttpRequest, form: AddMemberForm) -> Membership | None:
+    """Store what a valid form says; None where somebody was quicker, and the form says so."""
+    try:
+        with transaction.atomic():
+            member = form.save()
+    except IntegrityError:
+        form.add_error("name", "They have been given a role just now: change it in the list.")
+        return None
+    audit.note(request, target=member.user, after={"role": member.role})
+    return member
+
+
+def give(request: HttpRequest, member: Membership, role: str) -> None:
+    """Another role for a member, from now on."""
+    before, member.role = member.role, role
+    member.source = Source.SITE  # from now on it is up to the members page, whatever the groups say
+    member.save(update_fields=["role", "source"])
+    audit.note(request, target=member.user, before={"role": before}, after={"role": member.role})
+    withdrawal.withdraw()
+
+
+def take(request: HttpRequest, member: Membership) -> None:
+    """They are no longer a member."""
+    member.delete()
+    audit.note(request, target=member.user, before={"role": member.role}, after={"role": ""})
+    withdrawal.withdraw()

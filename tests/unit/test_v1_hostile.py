@@ -11,6 +11,7 @@ from django.db import transaction
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dashboard.api.lists import NOUNS
 from dashboard.api.routes import METHODS, ROUTES
 from dashboard.models import Role
 from deployments.models import Service
@@ -21,7 +22,11 @@ from tests.unit.workshop import make_image
 
 pytestmark = [pytest.mark.django_db, pytest.mark.slow]
 POSTS = sorted(route for route, methods in ROUTES.items() if "POST" in methods)
-LISTS = sorted(route for route in ROUTES if re.fullmatch(r"accounts/<slug:account>/\w+s/", route))
+LISTS = sorted(f"accounts/<slug:account>/{noun}s/" for noun in NOUNS)
+PATHS = [(route, method) for route, methods in sorted(ROUTES.items()) if ":pk>" in route for method in methods]
+CHANGES = [
+    (route, method) for route, methods in sorted(ROUTES.items()) for method in methods if method not in {"GET", "POST"}
+]
 IDS = st.sampled_from([0, -1, 1, 2, 3, 10**6, 2**31, 2**63 - 1, 2**63, 10**30, "1", "x"])
 
 
@@ -192,10 +197,21 @@ def test_any_query(route: str, lab: Lab, program: Program, record: Any):
         assert send(program, "GET", f"{address(route, lab)}?{raw}", None, record).status_code in {200, 422}
 
 
-@pytest.mark.parametrize("route", sorted(route for route in ROUTES if ":pk>" in route))
-def test_any_id_in_any_path(route: str, lab: Lab, other: Lab, program: Program, record: Any):
+@pytest.mark.parametrize(("route", "method"), CHANGES)
+def test_any_body_of_a_change(route: str, method: str, lab: Lab, program: Program, record: Any):
+    url = address(route, lab)
+
+    @tried(60)
+    @given(body=st.binary(max_size=200) | VALUES.map(json.dumps) | st.dictionaries(TEXTS, VALUES).map(json.dumps))
+    def hostile(body: Any) -> None:
+        send(program, method, url, body, record)
+
+    hostile()
+
+
+@pytest.mark.parametrize(("route", "method"), PATHS)
+def test_any_id_in_any_path(route: str, method: str, lab: Lab, other: Lab, program: Program, record: Any):
     noun = re.search(r"/(\w+)s/<\w+:pk>", route)[1]
-    method = "GET" if "GET" in ROUTES[route] else "POST"
     ids = [
         getattr(other, noun).pk,
         0,

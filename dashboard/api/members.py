@@ -1,0 +1,69 @@
+"""Who has which role in an account: by the forms and functions of the page Members."""
+
+from typing import Any
+
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.urls import reverse
+
+from dashboard.api.bodies import form_data, only, read_object
+from dashboard.api.guard import requires
+from dashboard.api.problems import of_form
+from dashboard.forms.member import AddMemberForm, RoleForm
+from dashboard.models import Membership
+from dashboard.permissions import Permission
+from dashboard.views import members
+from deployments.models import HostingAccount
+
+
+@requires(Permission.CHANGE_MEMBERS)
+def list_members(request: HttpRequest, account: HostingAccount) -> HttpResponse:
+    """The members of the account, with their roles."""
+    rows = members.members_of(account).order_by("user__username")
+    return JsonResponse({"members": [show_member(row) for row in rows]})
+
+
+@requires(Permission.CHANGE_MEMBERS, action="add_member")
+def add_member(request: HttpRequest, account: HostingAccount) -> HttpResponse:
+    """Give somebody a role: {"name", "role"}. 201 with the member."""
+    form = AddMemberForm(account, form_data(AddMemberForm(account).fields, read_object(request)))
+    member = members.add(request, form) if form.is_valid() else None
+    if member is None:
+        raise of_form(form)
+    answer = JsonResponse(show_member(member), status=201)
+    answer.headers["Location"] = reverse("v1_get_member", args=[account.name, member.pk])
+    return answer
+
+
+@requires(Permission.CHANGE_MEMBERS)
+def get_member(request: HttpRequest, account: HostingAccount, pk: int) -> HttpResponse:
+    """One member."""
+    return JsonResponse(show_member(members.member_of(account, pk)))
+
+
+@requires(Permission.CHANGE_MEMBERS, action="change_member")
+def change_member(request: HttpRequest, account: HostingAccount, pk: int) -> HttpResponse:
+    """Another role for a member: {"role"}."""
+    member = members.member_of(account, pk)
+    form = RoleForm(form_data(RoleForm().fields, read_object(request)))
+    if not form.is_valid():
+        raise of_form(form)
+    members.give(request, member, form.cleaned_data["role"])
+    return JsonResponse(show_member(member))
+
+
+@requires(Permission.CHANGE_MEMBERS, action="remove_member")
+def remove_member(request: HttpRequest, account: HostingAccount, pk: int) -> HttpResponse:
+    """They are a member no longer. 204."""
+    only(read_object(request), ())
+    members.take(request, members.member_of(account, pk))
+    return HttpResponse(status=204)
+
+
+def show_member(member: Membership) -> dict[str, Any]:
+    return {
+        "id": member.pk,
+        "name": member.user.get_username(),
+        "role": member.role,
+        "source": member.source,
+        "can_sign_in": member.user.is_active,
+    }
