@@ -6,7 +6,7 @@ from typing import Any
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.urls import path, re_path
 
-from dashboard.api import lists, members, operations, services
+from dashboard.api import lists, members, operations, places, services
 from dashboard.api.guard import ANY_TOKEN, NAME, View, any_token, by_token
 from dashboard.permissions import Permission, role_for
 
@@ -53,6 +53,13 @@ ROUTES: dict[str, dict[str, View]] = {
         "DELETE": members.remove_member,
     },
 }
+for place in (places.REGISTRY, places.CLUSTER):
+    ROUTES[f"{OF}{place.plural}/"] = {"GET": places.list_of(place), "POST": places.add(place)}
+    ROUTES[f"{OF}{place.plural}/<int:pk>/"] = {
+        "GET": places.get_one(place),
+        "PATCH": places.change(place),
+        "DELETE": places.delete(place),
+    }
 NAMES = {
     "": "describe",
     "accounts/": "list_accounts",
@@ -72,7 +79,8 @@ def name_of(route: str) -> str:
     _, _, noun, *rest = route.rstrip("/").split("/")
     if not rest:
         return f"{NAME}list_{noun}"
-    return f"{NAME}{rest[1] if len(rest) > 1 else 'get'}_{noun.removesuffix('s')}"
+    one = "registry" if noun == "registries" else noun.removesuffix("s")
+    return f"{NAME}{rest[1] if len(rest) > 1 else 'get'}_{one}"
 
 
 def described() -> list[dict[str, Any]]:

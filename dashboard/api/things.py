@@ -135,6 +135,12 @@ def show_badge(badge: Badge) -> dict[str, Any]:
     }
 
 
+def show_secret(row: Any, name: str, kept: bool) -> dict[str, Any]:
+    """Whether there is one, since when and by whom; never what it is."""
+    since = {"secret_set_at": moment(row.secret_set_at), "secret_set_by": row.secret_set_by}
+    return {name: "set" if kept else "not set", **since}
+
+
 def source(url: str) -> str:
     """Where a file comes from, without what opens it there: no query, no name, no password."""
     try:

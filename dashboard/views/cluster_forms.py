@@ -70,9 +70,7 @@ def _try(row: Cluster) -> Trial:
 def delete_cluster(request: HttpRequest, account: HostingAccount, pk: int) -> HttpResponse:
     row = get_object_or_404(Cluster.objects.defer(*Cluster.SECRETS), account=account, pk=pk)
     under_way = usage.operations_with_cluster(row)
-    if request.method == "POST" and not under_way.exists():
-        audit.note(request, target=row.name, before={"production": row.production})
-        row.delete()
+    if request.method == "POST" and delete(request, row):
         messages.success(request, f"The cluster “{row.name}” is deleted here. What runs there goes on.")
         return redirect("list_clusters", account.name)
     page = {
@@ -82,6 +80,15 @@ def delete_cluster(request: HttpRequest, account: HostingAccount, pk: int) -> Ht
         "under_way": list(under_way[:5]),
     }
     return render(request, "settings/delete_cluster.html", page, status=INVALID if request.method == "POST" else 200)
+
+
+def delete(request: HttpRequest, row: Cluster) -> bool:
+    """Forget it here, unless an open operation uses it; whether that was done."""
+    if usage.operations_with_cluster(row).exists():
+        return False
+    audit.note(request, target=row.name, before={"production": row.production})
+    row.delete()
+    return True
 
 
 def _page(row: Cluster) -> dict[str, Any]:

@@ -69,9 +69,7 @@ def _try(row: RegistryInfo) -> Trial:
 def delete_registry(request: HttpRequest, account: HostingAccount, pk: int) -> HttpResponse:
     row = get_object_or_404(RegistryInfo.objects.defer(*RegistryInfo.SECRETS), account=account, pk=pk)
     under_way = usage.operations_with_registry(row)
-    if request.method == "POST" and not under_way.exists():
-        audit.note(request, target=row.name, before={"location": row.location, "user": row.user})
-        row.delete()
+    if request.method == "POST" and delete(request, row):
         messages.success(request, f"The registry “{row.name}” is deleted here. What lies in it stays.")
         return redirect("list_registries", account.name)
     page = {
@@ -81,6 +79,15 @@ def delete_registry(request: HttpRequest, account: HostingAccount, pk: int) -> H
         "under_way": list(under_way[:5]),
     }
     return render(request, "settings/delete_registry.html", page, status=INVALID if request.method == "POST" else 200)
+
+
+def delete(request: HttpRequest, row: RegistryInfo) -> bool:
+    """Forget it here, unless an open operation uses it; whether that was done."""
+    if usage.operations_with_registry(row).exists():
+        return False
+    audit.note(request, target=row.name, before={"location": row.location, "user": row.user})
+    row.delete()
+    return True
 
 
 def _page(row: RegistryInfo) -> dict[str, Any]:

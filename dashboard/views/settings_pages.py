@@ -20,15 +20,21 @@ def write_settings(
 ) -> HttpResponse:
     """Show the form, or store what it says and lead to the page called `done`; an invalid form comes back with 422."""
     if request.method == "POST" and form.is_valid():
-        before, after = form.changes()
-        row: Any = form.save_by(request.user.get_username())
-        account = getattr(row, "account", row)
-        audit.note(request, target=row, before=before, after=after)
-        transaction.on_commit(lambda: live.publish_account(account.pk), robust=True)
+        row = store(request, form)
         messages.success(request, f"“{row}” is stored.")
-        return redirect(done, account.name)
+        return redirect(done, getattr(row, "account", row).name)
     page = {"form": form, "said": "Nothing was stored.", **(context or {})}
     return render(request, template, page, status=INVALID if form.is_bound else 200)
+
+
+def store(request: HttpRequest, form: SettingsForm) -> Any:
+    """The row of a valid form, stored; who looks at the account sees it."""
+    before, after = form.changes()
+    row: Any = form.save_by(request.user.get_username())
+    account = getattr(row, "account", row)
+    audit.note(request, target=row, before=before, after=after)
+    transaction.on_commit(lambda: live.publish_account(account.pk), robust=True)
+    return row
 
 
 def show_trial(

@@ -48,6 +48,11 @@ def token_of(user: Any, scope: str = ApiToken.Scope.WRITE, account: HostingAccou
     return tokens.create(user, f"{scope} token", scope, account.pk if account else None, days)[1]
 
 
+def singular(noun: str) -> str:
+    """Of a noun in a route."""
+    return "registry" if noun == "registries" else noun.removesuffix("s")
+
+
 def expired(text: str) -> str:
     _row(text).update(expires_at=timezone.now() - timedelta(seconds=1))
     return text

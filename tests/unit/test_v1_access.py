@@ -16,7 +16,7 @@ from dashboard.models import ApiToken, AuditEntry, Role
 from dashboard.permissions import Permission, needed, role_for
 from deployments.models import HostingAccount, Operation
 from tests.unit.people import Lab, make_lab
-from tests.unit.programs import Program, expired, person, revoked, token_of
+from tests.unit.programs import Program, expired, person, revoked, singular, token_of
 from tests.unit.workshop import make_account, make_image
 
 pytestmark = pytest.mark.django_db
@@ -68,7 +68,7 @@ def programs(lab: Lab) -> dict[str, Program]:
 
 def address(route: str, lab: Lab, account: str = "lab") -> str:
     noun = re.search(r"/(\w+)/<\w+:pk>", route)
-    pk = str(getattr(lab, noun[1].removesuffix("s")).pk) if noun else ""
+    pk = str(getattr(lab, singular(noun[1])).pk) if noun else ""
     return "/v1/" + re.sub(r"<\w+:pk>", pk, route.replace("<slug:account>", account))
 
 

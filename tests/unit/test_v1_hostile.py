@@ -17,7 +17,7 @@ from dashboard.models import Role
 from deployments.models import Service
 from tests.unit.hostile import TEXTS, VALUES, WORDS, add, counts, tried
 from tests.unit.people import Lab, make_lab
-from tests.unit.programs import Program, person, token_of
+from tests.unit.programs import Program, person, singular, token_of
 from tests.unit.workshop import make_image
 
 pytestmark = [pytest.mark.django_db, pytest.mark.slow]
@@ -76,8 +76,8 @@ def good(kind: str, lab: Lab) -> dict[str, Any]:
 
 
 def address(route: str, lab: Lab) -> str:
-    noun = re.search(r"/(\w+)s/<\w+:pk>", route)
-    pk = str(getattr(lab, noun[1]).pk) if noun else ""
+    noun = re.search(r"/(\w+)/<\w+:pk>", route)
+    pk = str(getattr(lab, singular(noun[1])).pk) if noun else ""
     return "/v1/" + re.sub(r"<\w+:pk>", pk, route.replace("<slug:account>", lab.account.name))
 
 
@@ -211,7 +211,7 @@ def test_any_body_of_a_change(route: str, method: str, lab: Lab, program: Progra
 
 @pytest.mark.parametrize(("route", "method"), PATHS)
 def test_any_id_in_any_path(route: str, method: str, lab: Lab, other: Lab, program: Program, record: Any):
-    noun = re.search(r"/(\w+)s/<\w+:pk>", route)[1]
+    noun = singular(re.search(r"/(\w+)/<\w+:pk>", route)[1])
     ids = [
         getattr(other, noun).pk,
         0,

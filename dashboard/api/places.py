@@ -1,0 +1,115 @@
+"""Registries and clusters of an account: by the forms of their pages. A secret is written, and never read again."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from django.db.models import BooleanField, ExpressionWrapper, Q, QuerySet
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.shortcuts import get_object_or_404
+from django.urls import reverse
+from django.views.decorators.debug import sensitive_variables
+
+from dashboard.api import things
+from dashboard.api.bodies import form_data, only, read_object
+from dashboard.api.guard import View, requires
+from dashboard.api.problems import Problem, of_form
+from dashboard.forms.cluster import ClusterForm
+from dashboard.forms.registry import RegistryForm
+from dashboard.forms.secret import SettingsForm
+from dashboard.permissions import Permission, needed
+from dashboard.views import cluster_forms, registry_forms
+from dashboard.views.settings_pages import store
+from deployments.models import Cluster, HostingAccount, RegistryInfo
+
+
+@dataclass(frozen=True)
+class Place:
+    """One noun: its form, who changes it, and how it is deleted."""
+
+    name: str
+    plural: str
+    cls: type[Any]
+    form: type[SettingsForm]
+    permission: Permission
+    delete: Callable[[HttpRequest, Any], bool]
+
+    def rows(self, account: HostingAccount) -> QuerySet[Any]:
+        """Without their secrets; `kept` says whether there is one."""
+        kept = ExpressionWrapper(Q((f"{self.form.sealed}__isnull", False)), BooleanField())
+        return self.cls.objects.filter(account=account).defer(*self.cls.SECRETS).annotate(kept=kept)
+
+    def show(self, row: Any) -> dict[str, Any]:
+        """`row`: of `rows`."""
+        plain = {name: getattr(row, name) for name in self.form._meta.fields or ()}
+        return {"id": row.pk, **plain, **things.show_secret(row, self.form.sealed, row.kept)}
+
+
+REGISTRY = Place(
+    "registry", "registries", RegistryInfo, RegistryForm, Permission.CHANGE_REGISTRY, registry_forms.delete
+)
+CLUSTER = Place("cluster", "clusters", Cluster, ClusterForm, Permission.CHANGE_CLUSTER, cluster_forms.delete)
+
+
+def list_of(place: Place) -> View:
+    def list_rows(request: HttpRequest, account: HostingAccount) -> HttpResponse:
+        whole = request.rank >= needed(place.permission)  # type: ignore[attr-defined]
+        rows = [place.show(row) if whole else {"name": row.name} for row in place.rows(account)]
+        return JsonResponse({place.plural: rows})
+
+    list_rows.__doc__ = f"The {place.plural} of the account: their names, and for operators what else is no secret."
+    return requires(Permission.SEE)(list_rows)
+
+
+def add(place: Place) -> View:
+    def add_row(request: HttpRequest, account: HostingAccount) -> HttpResponse:
+        row = write(request, place.form, place.cls(account=account))
+        answer = JsonResponse(_shown(place, account, row.pk), status=201)
+        answer.headers["Location"] = reverse(f"v1_get_{place.name}", args=[account.name, row.pk])
+        return answer
+
+    add_row.__doc__ = f"Add a {place.name}: the fields of its form. 201 with it."
+    return requires(place.permission, action=f"add_{place.name}")(add_row)
+
+
+def get_one(place: Place) -> View:
+    def get_row(request: HttpRequest, account: HostingAccount, pk: int) -> HttpResponse:
+        return JsonResponse(_shown(place, account, pk))
+
+    get_row.__doc__ = f"One {place.name}, without its secret."
+    return requires(place.permission)(get_row)
+
+
+def change(place: Place) -> View:
+    def change_row(request: HttpRequest, account: HostingAccount, pk: int) -> HttpResponse:
+        write(request, place.form, get_object_or_404(place.cls, account=account, pk=pk))
+        return JsonResponse(_shown(place, account, pk))
+
+    change_row.__doc__ = f"Change a {place.name}: the fields that change. An absent secret keeps the old one."
+    return requires(place.permission, action=f"change_{place.name}")(change_row)
+
+
+def delete(place: Place) -> View:
+    def delete_row(request: HttpRequest, account: HostingAccount, pk: int) -> HttpResponse:
+        only(read_object(request), ())
+        if not place.delete(request, get_object_or_404(place.rows(account), pk=pk)):
+            raise Problem(409, f"An open operation uses this {place.name}: wait for it, or cancel it.")
+        return HttpResponse(status=204)
+
+    delete_row.__doc__ = f"Forget a {place.name} that no open operation uses. 204."
+    return requires(place.permission, action=f"delete_{place.name}")(delete_row)
+
+
+@sensitive_variables("body", "form")
+def write(request: HttpRequest, form_class: type[SettingsForm], instance: Any) -> Any:
+    """The row, stored with what the body says; what it does not say stays as it was. Raises Problem."""
+    body, unbound = read_object(request), form_class(instance=instance)
+    only(body, unbound.fields)
+    form = form_class(form_data(unbound.fields, {**unbound.initial, **body}), instance=instance)
+    if not form.is_valid():
+        raise of_form(form)
+    return store(request, form)
+
+
+def _shown(place: Place, account: HostingAccount, pk: int) -> dict[str, Any]:
+    return place.show(get_object_or_404(place.rows(account), pk=pk))
