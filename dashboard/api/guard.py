@@ -17,7 +17,7 @@ from dashboard.api import pace
 from dashboard.api.problems import ABSENT, Problem, answer
 from dashboard.client_address import address
 from dashboard.models import ApiToken
-from dashboard.permissions import Permission
+from dashboard.permissions import Permission, role_for
 from deployments.models import HostingAccount
 
 View = Callable[..., HttpResponse]
@@ -36,6 +36,32 @@ def requires(permission: Permission, *, changes: bool = True, action: str = "") 
         @wraps(view)
         def guarded(request: HttpRequest, account: str, *args: Any, **kwargs: Any) -> HttpResponse:
             return enter(request, account, permission, lambda found: view(request, found, *args, **kwargs), changes)
+
+        guarded.permission, guarded.action = permission, action  # type: ignore[attr-defined]
+        return guarded
+
+    return decorate
+
+
+def administrators(permission: Permission, *, action: str = "") -> Callable[[View], View]:
+    """Guard a view of the whole site, as access.administrators does; a token for one account is not enough."""
+
+    def decorate(view: View) -> View:
+        @wraps(view)
+        def guarded(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+            def act() -> HttpResponse:
+                token: ApiToken = request.token  # type: ignore[attr-defined]
+                if not token.owner.is_superuser:
+                    raise PermissionDenied(f"This needs the role “{role_for(permission)}”.")
+                if token.account_id is not None:
+                    raise PermissionDenied(f"The token “{token}” is for one account: this needs one for all of them.")
+                _check_scope(request, permission)
+                try:
+                    return view(request, *args, **kwargs)
+                except Problem as problem:
+                    return problem.response
+
+            return audit.audited(request, act)
 
         guarded.permission, guarded.action = permission, action  # type: ignore[attr-defined]
         return guarded

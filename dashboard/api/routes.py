@@ -6,7 +6,7 @@ from typing import Any
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.urls import path, re_path
 
-from dashboard.api import lists, members, operations, places, services
+from dashboard.api import accounts, lists, members, operations, places, services
 from dashboard.api.guard import ANY_TOKEN, NAME, View, any_token, by_token
 from dashboard.permissions import Permission, role_for
 
@@ -23,8 +23,9 @@ def describe(request: HttpRequest) -> HttpResponse:
 
 ROUTES: dict[str, dict[str, View]] = {
     "": {"GET": describe},
-    "accounts/": {"GET": lists.list_accounts},
-    OF: {"GET": lists.get_account},
+    "accounts/": {"GET": lists.list_accounts, "POST": accounts.add_account},
+    OF: {"GET": lists.get_account, "DELETE": accounts.delete_account},
+    f"{OF}server/": {"GET": accounts.get_server, "PATCH": accounts.change_server},
     f"{OF}models/": {"GET": lists.list_of("model")},
     f"{OF}models/<int:pk>/": {"GET": lists.get_one("model")},
     f"{OF}assets/": {"GET": lists.list_of("asset"), "POST": operations.add_asset},
@@ -69,6 +70,7 @@ NAMES = {
     f"{SERVICE}key/": "show_key",
     f"{OPERATION}log/": "operation_log",
     f"{OF}refresh/": "refresh",
+    f"{OF}server/": "get_server",
 }
 
 

@@ -37,7 +37,7 @@ DEPENDENT = (Service, Image, Manifest, RegisteredModel, Asset, Operation, Regist
 @sensitive_post_parameters()
 @requires(Permission.CHANGE_SERVER)
 def change_server(request: HttpRequest, account: HostingAccount) -> HttpResponse:
-    form = ServerForm(request.POST or None, instance=_fresh(account))
+    form = ServerForm(request.POST or None, instance=fresh(account))
     return write_settings(request, form, "settings/change_server.html", done="change_server", context=_page(account))
 
 
@@ -47,7 +47,7 @@ def change_server(request: HttpRequest, account: HostingAccount) -> HttpResponse
 @sensitive_variables("form")
 def test_server(request: HttpRequest, account: HostingAccount) -> HttpResponse:
     """Try what is typed, with the secret that is kept where none is typed."""
-    form = ServerForm(request.POST, instance=_fresh(account))
+    form = ServerForm(request.POST, instance=fresh(account))
     trial = in_time(lambda: try_server(form.instance)) if form.is_valid() else None
     return show_trial(request, form, trial, "settings/change_server.html", _page(account))
 
@@ -64,10 +64,7 @@ def delete_account(request: HttpRequest, account: HostingAccount) -> HttpRespons
     """Forget the account and all that is known of it here. Its server is not told, and keeps what it has."""
     form = ConfirmForm(account.name, request.POST or None)
     under_way = Operation.objects.filter(account=account, state__in=OPEN)
-    if request.method == "POST" and form.is_valid() and not under_way.exists():
-        counts = {label: count for label, count in _dependent(account) if count}
-        _delete(account)
-        audit.note(request, target=account.name, before=counts)
+    if request.method == "POST" and form.is_valid() and delete(request, account):
         messages.success(request, f"The account “{account.name}” is deleted here. Its server keeps what it has.")
         return redirect("home")
     page = {
@@ -82,6 +79,16 @@ def delete_account(request: HttpRequest, account: HostingAccount) -> HttpRespons
 
 
 @transaction.atomic
+def delete(request: HttpRequest, account: HostingAccount) -> bool:
+    """Forget it here with all that depends on it, unless an operation is open; whether that was done."""
+    if Operation.objects.filter(account=account, state__in=OPEN).exists():
+        return False
+    counts = {label: count for label, count in _dependent(account) if count}
+    _delete(account)
+    audit.note(request, target=account.name, before=counts)
+    return True
+
+
 def _delete(account: HostingAccount) -> None:
     Membership.objects.filter(account_id=account.pk).delete()
     HostingAccount.objects.filter(pk=account.pk).delete()
@@ -95,7 +102,7 @@ def _dependent(account: HostingAccount) -> list[tuple[str, int]]:
     ]
 
 
-def _fresh(account: HostingAccount) -> HostingAccount:
+def fresh(account: HostingAccount) -> HostingAccount:
     """Another object of the same row: the form writes into it what the rest of the page must not take for true."""
     return HostingAccount.objects.get(pk=account.pk)
 

@@ -21,11 +21,19 @@ from tests.unit.workshop import make_account, make_image
 
 pytestmark = pytest.mark.django_db
 RANKS = {"viewer": 1, "scientist": 2, "operator": 3, "admin": 4}
+ADMINISTRATORS_ONLY = {Permission.CHANGE_ACCOUNTS, Permission.CHANGE_PEOPLE}
 READERS = ("reader", "elsewhere")
 DEAD = ("anonymous", "unknown", "expired", "revoked", "inactive", "of the mms", "cookie", "cookie and address")
 WALK = [(route, method) for route in ROUTES for method in METHODS]
 OF_AN_ACCOUNT = [
     (route, method) for route, methods in ROUTES.items() for method in methods if "<slug:account>" in route
+]
+
+OF_THE_SITE = [
+    (route, method)
+    for route, methods in ROUTES.items()
+    for method, view in methods.items()
+    if "<slug:account>" not in route and view.permission in ADMINISTRATORS_ONLY  # type: ignore[attr-defined]
 ]
 
 
@@ -99,7 +107,25 @@ def test_every_method_of_every_route_names_a_permission():
         for method, view in methods.items():
             permission = view.permission  # type: ignore[attr-defined]
             assert permission == ANY_TOKEN or isinstance(permission, Permission), (route, method)
-            assert (permission == ANY_TOKEN) == ("<slug:account>" not in route), (route, method)
+            assert permission != ANY_TOKEN or "<slug:account>" not in route, (route, method)
+            assert method == "GET" or permission != ANY_TOKEN, (route, method)
+
+
+def test_the_whole_site_is_for_administrators_with_a_token_for_all_of_it(
+    lab: Lab, programs: dict[str, Program], record: Any
+):
+    ada = get_user_model().objects.get(username="ada")
+    narrow = {"for one account": token_of(ada, account=lab.account), "reading": token_of(ada, ApiToken.Scope.READ)}
+    everybody = {**programs, **{name: Program(token) for name, token in narrow.items()}}
+    for route, method in OF_THE_SITE:
+        for who in (*RANKS, *READERS, "stranger", *narrow):
+            answer = everybody[who].send(method, address(route, lab), {})
+            record["requests"] = record.get("requests", 0) + 1
+            if who == "admin" or (who == "reading" and method == "GET"):
+                assert answer.status_code in {200, 422}, (route, method, answer.content)
+            else:
+                assert answer.status_code == 403, (route, method, who)
+                said(answer)
 
 
 @pytest.mark.parametrize("who", DEAD)
