@@ -69,6 +69,24 @@ def administrators(permission: Permission, *, action: str = "") -> Callable[[Vie
     return decorate
 
 
+def operators(view: View) -> View:
+    """Guard a view of what happened, as access.operators does; the view gets the accounts, None for all of them."""
+
+    @wraps(view)
+    def guarded(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        token: ApiToken = request.token  # type: ignore[attr-defined]
+        operated = access.operated_accounts(token.owner)
+        if token.account_id is not None:
+            mine = frozenset({token.account_id})
+            operated = mine if operated is None else operated & mine
+        if operated is not None and not operated:
+            raise PermissionDenied(f"This needs the role “{role_for(Permission.SEE_AUDIT)}” in at least one account.")
+        return view(request, operated, *args, **kwargs)
+
+    guarded.permission = Permission.SEE_AUDIT  # type: ignore[attr-defined]
+    return guarded
+
+
 def enter(
     request: HttpRequest,
     name: str,

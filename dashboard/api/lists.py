@@ -1,10 +1,11 @@
 """GET: the accounts, the lists of an account, and one of each. The lists are those of the pages, asked for as there."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
+from django.core.paginator import Page
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import get_object_or_404
@@ -75,17 +76,21 @@ def list_of(name: str) -> View:
         rows = noun.rows().filter(account=account)
         _check_query(request, rows.model, noun.shape)
         listing = Listing(request, account, rows, noun.shape)
-        page = listing.page
-        answer: dict[str, Any] = {f"{name}s": [noun.show(row) for row in listing.rows], "found": listing.found}
-        answer |= {"page": page.number, "pages": page.paginator.num_pages, "next": None}
-        if page.has_next():
-            query = request.GET.copy()
-            query["page"] = str(page.next_page_number())
-            answer["next"] = f"{request.path}?{query.urlencode()}"
-        return JsonResponse(answer)
+        return JsonResponse({f"{name}s": [noun.show(row) for row in listing.rows], **where(request, listing.page)})
 
     list_rows.__doc__ = f"The {name}s of the account, {_described(noun)}."
     return requires(Permission.SEE)(list_rows)
+
+
+def where(request: HttpRequest, page: Page) -> dict[str, Any]:
+    """How many there are, which page this is of how many, and where the next one is."""
+    following = None
+    if page.has_next():
+        query = request.GET.copy()
+        query["page"] = str(page.next_page_number())
+        following = f"{request.path}?{query.urlencode()}"
+    paginator = page.paginator
+    return {"found": paginator.count, "page": page.number, "pages": paginator.num_pages, "next": following}
 
 
 def get_one(name: str) -> View:
@@ -116,13 +121,21 @@ def _parameters(cls: type[Any], shape: Shape) -> set[str]:
     return {"q", "sort", "page", *(["state"] if shape.states else []), *shape.toggles, *shape.exact, *within}
 
 
+def check_names(request: HttpRequest, known: Iterable[str]) -> None:
+    """Raise Problem for a parameter that there is not, and for a page that is no number."""
+    for name, values in request.GET.lists():
+        if name not in known:
+            raise wrong(name[:100], f"There is no such parameter. Parameters: {', '.join(sorted(known))}.")
+        if name == "page" and not all(map(_is_number, values)):
+            raise wrong(name, "Give a number from 1 on.")
+
+
 def _check_query(request: HttpRequest, cls: type[Any], shape: Shape) -> None:
     """Raise Problem for what a page would pass over: a program should not take everything for what it asked for."""
     known = _parameters(cls, shape)
     orders = [column.key for column in shape.columns if column.order]
+    check_names(request, known)
     for name, values in request.GET.lists():
-        if name not in known:
-            raise wrong(name[:100], f"There is no such parameter. Parameters: {', '.join(sorted(known))}.")
         for value in values:
             if name == "state" and value not in shape.states:
                 raise wrong(name, f"There is no such state. States: {', '.join(shape.states)}.")
@@ -132,7 +145,7 @@ def _check_query(request: HttpRequest, cls: type[Any], shape: Shape) -> None:
                 raise wrong(name, f"There is no such value. Values: {', '.join(dict(shape.exact[name]))}.")
             if name in shape.toggles and value not in {"0", "1"}:
                 raise wrong(name, "Give 1 or 0.")
-            if name in {"page", *NOUN.values()} and not _is_number(value):
+            if name in NOUN.values() and not _is_number(value):
                 raise wrong(name, "Give a number from 1 on.")
 
 

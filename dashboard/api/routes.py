@@ -6,13 +6,14 @@ from typing import Any
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.urls import path, re_path
 
-from dashboard.api import accounts, lists, members, operations, places, services
+from dashboard.api import accounts, lists, members, operations, people, places, services
 from dashboard.api.guard import ANY_TOKEN, NAME, View, any_token, by_token
 from dashboard.permissions import Permission, role_for
 
 OF = "accounts/<slug:account>/"
 OPERATION = f"{OF}operations/<uuid:pk>/"
 SERVICE = f"{OF}services/<int:pk>/"
+PERSON = "people/<int:pk>/"
 
 
 @any_token
@@ -47,6 +48,9 @@ ROUTES: dict[str, dict[str, View]] = {
     f"{OPERATION}settle/": {"POST": operations.settle_operation},
     f"{OPERATION}resume/": {"POST": operations.resume_operation},
     f"{OF}refresh/": {"POST": operations.refresh},
+    "people/": {"GET": people.list_people, "POST": people.add_person},
+    PERSON: {"PATCH": people.change_person},
+    "audit/": {"GET": people.list_audit},
     f"{OF}members/": {"GET": members.list_members, "POST": members.add_member},
     f"{OF}members/<int:pk>/": {
         "GET": members.get_member,
@@ -71,6 +75,9 @@ NAMES = {
     f"{OPERATION}log/": "operation_log",
     f"{OF}refresh/": "refresh",
     f"{OF}server/": "get_server",
+    "people/": "list_people",
+    PERSON: "change_person",
+    "audit/": "list_audit",
 }
 
 

@@ -1,6 +1,6 @@
 """What to look for in the audit."""
 
-from datetime import datetime, time, timedelta
+from datetime import datetime, time
 from typing import Any
 
 from django import forms
@@ -44,7 +44,7 @@ class AuditFilterForm(forms.Form):
         if asked["since"]:
             found = found.filter(at__gte=_begin(asked["since"]))
         if asked["until"]:
-            found = found.filter(at__lt=_begin(asked["until"] + timedelta(days=1)))
+            found = found.filter(at__lte=_end(asked["until"]))
         for word in asked["q"].split():
             found = found.filter(Q(target__icontains=word) | Q(actor__icontains=word) | Q(address__istartswith=word))
         return found
@@ -57,3 +57,8 @@ def words(action: str) -> str:
 
 def _begin(day: Any) -> datetime:
     return timezone.make_aware(datetime.combine(day, time.min))
+
+
+def _end(day: Any) -> datetime:
+    """Its last microsecond: the day after the last one that there is would be an error."""
+    return timezone.make_aware(datetime.combine(day, time.max))

@@ -25,10 +25,7 @@ FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet takes for more 
 @operators
 def see_audit(request: HttpRequest, accounts: frozenset[int] | None) -> HttpResponse:
     """The entries of the accounts that the reader operates; an administrator sees all. `?format=csv` is a file."""
-    entries = AuditEntry.objects.all()
-    if accounts is not None:
-        entries = entries.filter(account_id__in=accounts)
-    form = AuditFilterForm(entries, request.GET)
+    form = AuditFilterForm(entries_of(accounts), request.GET)
     found = form.find()
     if request.GET.get("format") == "csv":
         return _file(found)
@@ -36,6 +33,11 @@ def see_audit(request: HttpRequest, accounts: frozenset[int] | None) -> HttpResp
     pages = list(page.paginator.get_elided_page_range(page.number, on_each_side=2, on_ends=1))
     facts = {"form": form, "page": page, "page_numbers": pages, "everything": accounts is None}
     return render(request, "audit/list.html", facts)
+
+
+def entries_of(accounts: frozenset[int] | None) -> QuerySet[AuditEntry]:
+    """The entries of these accounts; None: all that there are."""
+    return AuditEntry.objects.all() if accounts is None else AuditEntry.objects.filter(account_id__in=accounts)
 
 
 def _file(found: QuerySet[AuditEntry]) -> HttpResponse:

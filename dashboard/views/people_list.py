@@ -12,6 +12,7 @@ from django.contrib.auth import get_user_model
 from django.contrib.auth.tokens import default_token_generator
 from django.contrib.auth.views import PasswordResetConfirmView
 from django.core.paginator import Paginator
+from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse, reverse_lazy
@@ -62,13 +63,22 @@ def invite_person(request: HttpRequest, pk: int) -> HttpResponse:
 @administrators(Permission.CHANGE_PEOPLE)
 def change_person(request: HttpRequest, pk: int) -> HttpResponse:
     """Do one of CHANGES; never so that no administrator is left who can sign in."""
-    person: Any = get_object_or_404(get_user_model().objects.select_for_update(), pk=pk)
     asked = request.POST.get("do", "")
+    person, refusal = change(request, pk, asked)
+    if refusal:
+        messages.error(request, refusal)
+    else:
+        messages.success(request, f"{person}: {asked.replace('_', ' ')}, done.")
+    return redirect("list_people")
+
+
+def change(request: HttpRequest, pk: int, asked: str) -> tuple[Any, str]:
+    """The person, with whom one of CHANGES was done, and ""; or why it was not. Raises Http404."""
+    person: Any = get_object_or_404(get_user_model().objects.select_for_update(), pk=pk)
     audit.note(request, target=person)
     if refusal := _refusal(asked, person, request.user):
         audit.note(request, result=audit.Result.REFUSED, after={"refused": refusal})
-        messages.error(request, refusal)
-        return redirect("list_people")
+        return person, refusal
     field, value = CHANGES[asked]
     audit.note(request, before={field: getattr(person, field)}, after={field: value})
     setattr(person, field, value)
@@ -76,8 +86,7 @@ def change_person(request: HttpRequest, pk: int) -> HttpResponse:
     if not person.is_active:
         sessions.end_all(person)
     withdrawal.withdraw()
-    messages.success(request, f"{person}: {asked.replace('_', ' ')}, done.")
-    return redirect("list_people")
+    return person, ""
 
 
 class ChoosePassword(PasswordResetConfirmView):
@@ -117,10 +126,8 @@ def _refusal(asked: str, person: Any, reader: Any) -> str:
 
 def _show(request: HttpRequest, form: AddPersonForm, invited: Any = None) -> HttpResponse:
     sought = request.GET.get("q", "").replace("\x00", "").strip()[:150]
-    people = get_user_model().objects.select_related("identity", "machine")
-    found = people.filter(username__icontains=sought).order_by("username")
-    page = Paginator(found, ROWS).get_page(request.GET.get("page"))
-    facts = {"form": form, "page": page, "people": _with_roles(page.object_list), "q": sought}
+    page = Paginator(find(sought), ROWS).get_page(request.GET.get("page"))
+    facts = {"form": form, "page": page, "people": with_roles(page.object_list), "q": sought}
     if invited:
         facts |= {"invited": invited, "link": _link(invited), "hours": settings.PASSWORD_RESET_TIMEOUT // 3600}
     return render(request, "people/list.html", facts, status=INVALID if form.is_bound else 200)
@@ -131,7 +138,13 @@ def _link(person: Any) -> str:
     return f"{settings.SITE_URL}{reverse('choose_password', args=[uid, token])}"
 
 
-def _with_roles(people: Iterable[Any]) -> list[tuple[Any, list[str]]]:
+def find(sought: str) -> QuerySet[Any]:
+    """Everybody with `sought` in their name, by name."""
+    people = get_user_model().objects.select_related("identity", "machine")
+    return people.filter(username__icontains=sought).order_by("username")
+
+
+def with_roles(people: Iterable[Any]) -> list[tuple[Any, list[str]]]:
     """Each with their roles in words: `lab: Operator`."""
     names = dict(HostingAccount.objects.values_list("pk", "name"))
     roles: dict[int, list[str]] = {}

@@ -12,6 +12,7 @@ from django.utils import timezone
 from dashboard import tokens
 from dashboard.models import ApiToken, Membership, Role
 from deployments.models import HostingAccount
+from tests.unit.people import Lab
 
 
 class Program:
@@ -48,9 +49,11 @@ def token_of(user: Any, scope: str = ApiToken.Scope.WRITE, account: HostingAccou
     return tokens.create(user, f"{scope} token", scope, account.pk if account else None, days)[1]
 
 
-def singular(noun: str) -> str:
-    """Of a noun in a route."""
-    return "registry" if noun == "registries" else noun.removesuffix("s")
+def row_of(lab: Lab, nouns: str) -> Any:
+    """The row of the lab that stands for one of `nouns` in an address; of the people, the member."""
+    if nouns == "people":
+        return lab.member.user
+    return getattr(lab, "registry" if nouns == "registries" else nouns.removesuffix("s"))
 
 
 def expired(text: str) -> str:

@@ -16,7 +16,7 @@ from dashboard.models import ApiToken, AuditEntry, Role
 from dashboard.permissions import Permission, needed, role_for
 from deployments.models import HostingAccount, Operation
 from tests.unit.people import Lab, make_lab
-from tests.unit.programs import Program, expired, person, revoked, singular, token_of
+from tests.unit.programs import Program, expired, person, revoked, row_of, token_of
 from tests.unit.workshop import make_account, make_image
 
 pytestmark = pytest.mark.django_db
@@ -75,8 +75,8 @@ def programs(lab: Lab) -> dict[str, Program]:
 
 
 def address(route: str, lab: Lab, account: str = "lab") -> str:
-    noun = re.search(r"/(\w+)/<\w+:pk>", route)
-    pk = str(getattr(lab, singular(noun[1])).pk) if noun else ""
+    noun = re.search(r"(\w+)/<\w+:pk>", route)
+    pk = str(row_of(lab, noun[1]).pk) if noun else ""
     return "/v1/" + re.sub(r"<\w+:pk>", pk, route.replace("<slug:account>", account))
 
 
@@ -192,6 +192,12 @@ def test_a_token_may_do_what_its_owner_may_within_its_scope(
             assert answer.status_code not in {401, 403, 404, 405}, (route, method, answer.content)
             assert answer.status_code < 500
         assert "no-store" in answer.headers["Cache-Control"]
+
+
+def test_the_audit_is_for_operators_of_any_account(lab: Lab, programs: dict[str, Program]):
+    for who in (*RANKS, *READERS, "stranger"):
+        answer = programs[who].get("/v1/audit/")
+        assert answer.status_code == (403 if who in {"viewer", "scientist"} else 200), who
 
 
 def test_a_right_that_is_taken_is_gone_at_once(lab: Lab, programs: dict[str, Program]):

@@ -1,0 +1,89 @@
+"""The people of the site and what they did: by the forms and functions of the pages “People” and “Who did what”."""
+
+from typing import Any
+
+from django.core.paginator import Paginator
+from django.http import HttpRequest, HttpResponse, JsonResponse
+
+from dashboard import audit
+from dashboard.api.bodies import form_data, only, read_object
+from dashboard.api.guard import administrators, operators
+from dashboard.api.lists import check_names, where
+from dashboard.api.problems import Problem, of_form, wrong
+from dashboard.api.things import moment
+from dashboard.forms.audit import AuditFilterForm
+from dashboard.forms.person import AddPersonForm
+from dashboard.models import AuditEntry
+from dashboard.permissions import Permission
+from dashboard.views import people_list
+from dashboard.views.audit import ROWS, entries_of
+
+SHOWN = ("id", "actor", "via", "action", "account_name", "target", "address", "result", "before", "after")
+
+
+@administrators(Permission.CHANGE_PEOPLE)
+def list_people(request: HttpRequest) -> HttpResponse:
+    """Everybody who can sign in, or could, and every machine, as ?page=, ?q= say."""
+    check_names(request, {"page", "q"})
+    sought = request.GET.get("q", "").replace("\x00", "").strip()[:150]
+    page = Paginator(people_list.find(sought), people_list.ROWS).get_page(request.GET.get("page"))
+    rows = [show_person(person, roles) for person, roles in people_list.with_roles(page.object_list)]
+    return JsonResponse({"people": rows, **where(request, page)})
+
+
+@administrators(Permission.CHANGE_PEOPLE, action="add_person")
+def add_person(request: HttpRequest) -> HttpResponse:
+    """Add a person: {"name"}. 201. The link behind which they choose a password is made on the page “People” alone."""
+    body = read_object(request)
+    only(body, {"name"})
+    data = form_data({"name": AddPersonForm().fields["username"]}, body)
+    data["username"] = data.get("name", "")
+    form = AddPersonForm(data)
+    if not form.is_valid():
+        refused = of_form(form)
+        said = refused.fields.get("username", [])
+        raise wrong("name", " ".join(said)) if said else refused
+    person = form.save()
+    audit.note(request, target=person)
+    return JsonResponse(show_person(person, []), status=201)
+
+
+@administrators(Permission.CHANGE_PEOPLE, action="change_person")
+def change_person(request: HttpRequest, pk: int) -> HttpResponse:
+    """Do something with a person: {"do"}, with deactivate, activate, make_administrator or make_member."""
+    body = read_object(request)
+    only(body, {"do"})
+    asked = body.get("do")
+    if not isinstance(asked, str) or asked not in people_list.CHANGES:
+        raise wrong("do", f"Give one of {', '.join(people_list.CHANGES)}.")
+    person, refusal = people_list.change(request, pk, asked)
+    if refusal:
+        raise Problem(409, refusal)
+    ((person, roles),) = people_list.with_roles([person])
+    return JsonResponse(show_person(person, roles))
+
+
+@operators
+def list_audit(request: HttpRequest, accounts: frozenset[int] | None) -> HttpResponse:
+    """Who did what in the accounts that you operate, newest first, as the filters of the page say."""
+    form = AuditFilterForm(entries_of(accounts), request.GET)
+    check_names(request, {"page", *form.fields})
+    if not form.is_valid():
+        raise of_form(form)
+    page = Paginator(form.find(), ROWS).get_page(request.GET.get("page"))
+    return JsonResponse({"entries": [show_entry(entry) for entry in page.object_list], **where(request, page)})
+
+
+def show_person(person: Any, roles: list[str]) -> dict[str, Any]:
+    return {
+        "id": person.pk,
+        "name": person.get_username(),
+        "can_sign_in": person.is_active,
+        "administrator": person.is_superuser,
+        "machine": hasattr(person, "machine"),
+        "roles": roles,
+    }
+
+
+def show_entry(entry: AuditEntry) -> dict[str, Any]:
+    return {"at": moment(entry.at), **{name: getattr(entry, name) for name in SHOWN}}
