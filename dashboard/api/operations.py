@@ -131,7 +131,7 @@ settle_operation = _action(
 )
 
 
-@requires(Permission.ADD_ASSET)
+@requires(Permission.ADD_ASSET, action="add_asset")
 def add_asset(request: HttpRequest, account: HostingAccount) -> HttpResponse:
     """Add an asset: the fields of its form. 201 with the asset."""
     form = AddAssetForm(account, form_data(AddAssetForm(account).fields, read_object(request)))

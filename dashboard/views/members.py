@@ -69,7 +69,7 @@ def add(request: HttpRequest, form: AddMemberForm) -> Membership | None:
     except IntegrityError:
         form.add_error("name", "They have been given a role just now: change it in the list.")
         return None
-    audit.note(request, target=member.user, after={"role": member.role})
+    audit.note(request, action="add_member", target=member.user, after={"role": member.role})
     return member
 
 

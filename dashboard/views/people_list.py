@@ -44,7 +44,7 @@ def list_people(request: HttpRequest) -> HttpResponse:
     form = AddPersonForm(request.POST or None)
     if request.method == "POST" and form.is_valid():
         person = form.save()
-        audit.note(request, target=person)
+        audit.note(request, action="add_person", target=person)
         return _show(request, AddPersonForm(), invited=person)
     return _show(request, form)
 

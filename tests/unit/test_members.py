@@ -43,7 +43,7 @@ def test_an_operator_gives_changes_and_takes_a_role_and_it_is_written_down(lab: 
     assert cast.stranger.get(lab.url).status_code == 404
     found = [(entry.action, entry.target, entry.before, entry.after) for entry in AuditEntry.objects.order_by("pk")]
     assert found == [
-        ("list_members", "stella", None, {"role": "viewer"}),
+        ("add_member", "stella", None, {"role": "viewer"}),
         ("change_member", "stella", {"role": "viewer"}, {"role": "scientist"}),
         ("remove_member", "stella", {"role": "scientist"}, {"role": ""}),
     ]
