@@ -10,24 +10,39 @@ from dataclasses import dataclass
 from pprint import pformat
 from typing import Any
 
+from django import forms
 from django.conf import settings
 from django.urls import reverse
 
 from dashboard.files import is_file_url
 from dashboard.forms.asset import AddAssetForm
 from dashboard.forms.operation import OperationForm
+from dashboard.forms.secret import SecretField
 from deployments.models import Cluster, HostingAccount, Operation, RegistryInfo
 from deployments.operations import without_keys
 from deployments.wanted import body_of
 
 NAMED = {"registry": RegistryInfo, "cluster": Cluster}
+# Pages with a form about something else than an operation, and the route that does the same.
+ROUTES_OF_PAGES = {
+    "add_account": ("POST", "v1_list_accounts"),
+    "change_server": ("PATCH", "v1_get_server"),
+    "add_registry": ("POST", "v1_list_registries"),
+    "change_registry": ("PATCH", "v1_get_registry"),
+    "add_cluster": ("POST", "v1_list_clusters"),
+    "change_cluster": ("PATCH", "v1_get_cluster"),
+    "list_members": ("POST", "v1_list_members"),
+    "list_people": ("POST", "v1_list_people"),
+}
+NAMES_IN_API = {"username": "name"}
+SECRET = "the secret, from the environment"  # noqa: S105 - what stands for it until it is written as Python
 TO_COME = "…"  # where the upload's answer goes
 ONE_LINE = 90  # characters of JSON
 LOGIN = re.compile(r"://[^/\s@]+@")
 PYTHON = """import os
 import requests
 
-answer = requests.post(
+answer = requests.{verb}(
     {url!r},
     headers={{"Authorization": f"Bearer {{os.environ['DASHBOARD_TOKEN']}}"}},
     json={body},
@@ -67,6 +82,47 @@ def of_asset(form: AddAssetForm) -> Command:
     return _command(form.account, "v1_list_assets", _fields(form.account, known, str(form.data.get("file") or "")))
 
 
+def of_page(page: str, arguments: dict[str, Any], form: forms.BaseForm) -> Command | None:
+    """From the form of settings, members or people on the page called `page`, with the values that it shows.
+
+    A secret stands nowhere in it: Python takes it from the environment, and for the shell it is typed into the input
+    of curl, in place of “…”, for what stands in a command line is seen by everybody on the machine. None for a page
+    whose form has no route.
+    """
+    if page not in ROUTES_OF_PAGES:
+        return None
+    method, route = ROUTES_OF_PAGES[page]
+    url = settings.SITE_URL + reverse(route, kwargs=arguments)
+    fields = _shown(form, adds=method == "POST")
+    curl = (
+        f"{_curl(url, method)} \\\n  -H 'Content-Type: application/json' \\\n  --data @- <<'END'\n{_json(fields)}\nEND"
+    )
+    secrets = {name: SECRET for name, value in fields.items() if value == TO_COME and _is_secret(form, name)}
+    body = pformat({**fields, **secrets}, width=84, sort_dicts=False).replace("\n", "\n         ")
+    body = body.replace(repr(SECRET), "os.environ['SECRET']")
+    return Command(curl, PYTHON.format(verb=method.lower(), url=url, body=body))
+
+
+def _shown(form: forms.BaseForm, adds: bool) -> dict[str, Any]:
+    """The fields as the API takes them; “…” for what is still to be written. What is kept needs no secret again."""
+    found: dict[str, Any] = {}
+    for name, field in form.fields.items():
+        value = "" if _is_secret(form, name) else form[name].value()
+        if isinstance(field, forms.BooleanField):
+            value = bool(value)
+        elif isinstance(field, forms.ChoiceField) and value in (None, ""):
+            value = next(iter(form[name].subwidgets)).data["value"]  # as the page has it chosen
+        if value in (None, "") and (field.required or _is_secret(form, name)) and adds:
+            value = TO_COME
+        if value not in (None, "", False):
+            found[NAMES_IN_API.get(name, name)] = without_keys(value if isinstance(value, bool) else str(value))
+    return found
+
+
+def _is_secret(form: forms.BaseForm, name: str) -> bool:
+    return isinstance(form.fields.get(name), SecretField)
+
+
 def _of_operation(account: HostingAccount, kind: str, body: dict[str, Any], file: str) -> Command:
     return _command(account, "v1_list_operations", {"kind": kind, **_fields(account, body, file)})
 
@@ -98,11 +154,11 @@ def _command(account: HostingAccount, route: str, fields: dict[str, Any]) -> Com
     if fields.get("file") == TO_COME:
         place = f"{settings.SITE_URL}/uploads/?account={account.name}"
         upload = f"{_curl(place)} \\\n  -F file=@model.bin"
-    return Command(curl, PYTHON.format(url=url, body=body), upload)
+    return Command(curl, PYTHON.format(verb="post", url=url, body=body), upload)
 
 
-def _curl(url: str) -> str:
-    return f'curl -sS -X POST {shlex.quote(url)} \\\n  -H "Authorization: Bearer $DASHBOARD_TOKEN"'
+def _curl(url: str, method: str = "POST") -> str:
+    return f'curl -sS -X {method} {shlex.quote(url)} \\\n  -H "Authorization: Bearer $DASHBOARD_TOKEN"'
 
 
 def _json(fields: dict[str, Any]) -> str:

@@ -13,7 +13,7 @@ from django.utils import timezone
 from django.utils.html import escape, format_html
 from django.utils.safestring import SafeString
 
-from dashboard import production
+from dashboard import as_command, production
 from dashboard.files import is_file_url
 from dashboard.forms.audit import words
 from dashboard.lineage import NOUN
@@ -76,6 +76,13 @@ def in_blocks(details: list[dict[str, str]]) -> list[dict[str, str]]:
         {"target": target, "message": "\n".join(detail.get("message", "") for detail in lines)}
         for target, lines in blocks
     ]
+
+
+@register.simple_tag(takes_context=True)
+def command_of(context: Context, form: Any) -> Any:
+    """The call of the JSON API that does what the form of this page does; None where there is none."""
+    match = context["request"].resolver_match
+    return as_command.of_page(match.url_name, match.kwargs, form) if match else None
 
 
 @register.simple_tag(takes_context=True)
