@@ -124,16 +124,17 @@ def test_data_that_the_database_refuses_changes_nothing(postgresql: PostgreSQL, 
         true = database._go_on_counting
         def fail(cursor, tables):
             true(cursor, tables)
-            cursor.execute("INSERT INTO dashboard_membership (user_id, account_id, role) VALUES (12345, 1, 'viewer')")
+            columns = "(user_id, account_id, role, source)"
+            cursor.execute(f"INSERT INTO dashboard_membership {columns} VALUES (12345, 1, 'viewer', 'site')")
         database._go_on_counting = fail
         from django.core.management import CommandError, call_command
         try:
-            call_command("restore", {!r}, replace=True)
+            call_command("restore", BACKUP, replace=True)
         except CommandError as error:
             print(error)
     """
     before = place.ask("list(get_user_model().objects.values('id', 'password'))")
-    said = place.run(code.format(str(backup)))
+    said = place.run(code.replace("BACKUP", repr(str(backup))))
     assert "did not take the data" in said
     assert place.ask("list(get_user_model().objects.values('id', 'password'))") == before
     place.has_everything()
