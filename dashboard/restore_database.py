@@ -2,6 +2,7 @@
 
 import shutil
 import sqlite3
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from dashboard.backup_database import SQLITE_MEMBER, TABLE_MEMBERS, Table, colum
 from dashboard.preparation import migration_lock
 from deployments import restored
 
+LEAVING = 5.0  # seconds that others have to leave the database
 KIND = {"sqlite": "SQLite", "postgresql": "PostgreSQL"}
 
 
@@ -60,13 +62,20 @@ def others() -> str:
     """Who else uses the database just now; "" where nobody does."""
     if connection.vendor == "sqlite":
         return _other_users_of_file() if is_filled() else ""
+    until = time.monotonic() + LEAVING
+    while (count := _other_connections()) and time.monotonic() < until:
+        time.sleep(0.1)  # the server takes a moment to notice that a process was killed, a restore say
+    return f"{count} other connections" if count > 1 else "another connection" if count else ""
+
+
+def _other_connections() -> int:
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() "
             "AND backend_type = 'client backend'"
         )
-        (count,) = cursor.fetchone()
-    return f"{count} other connections" if count > 1 else "another connection" if count else ""
+        count: int = cursor.fetchone()[0]
+    return count
 
 
 def _other_users_of_file() -> str:

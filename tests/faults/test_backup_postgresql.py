@@ -91,6 +91,18 @@ def test_a_database_that_others_use_is_not_replaced(postgresql: PostgreSQL, firs
     first.has_everything()
 
 
+def test_who_is_just_leaving_is_waited_for(postgresql: PostgreSQL, backup: Path, tmp_path: Path):
+    """As the server's side of a restore that was killed a moment ago."""
+    place = elsewhere(postgresql, tmp_path, "leaving")
+    code = "from django.db import connection as c; c.cursor(); print('open', flush=True); import time; time.sleep(1.5)"
+    other = place.start_code(code)
+    assert other.stdout
+    assert other.stdout.readline() == "open\n"
+    place.manage("restore", str(backup))
+    place.has_everything()
+    other.communicate()
+
+
 def test_what_was_in_the_database_is_kept_aside(postgresql: PostgreSQL, backup: Path, tmp_path: Path):
     place = elsewhere(postgresql, tmp_path, "fourth").ready()
     place.manage("create_user", "old", "--role", "viewer", "--password-stdin", stdin="four other words\n")
