@@ -6,7 +6,7 @@ from typing import Any
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.urls import path, re_path
 
-from dashboard.api import accounts, lists, members, operations, people, places, services
+from dashboard.api import accounts, lists, members, operations, people, places, services, trials
 from dashboard.api.guard import ANY_TOKEN, NAME, View, any_token, by_token
 from dashboard.permissions import Permission, role_for
 
@@ -27,6 +27,7 @@ ROUTES: dict[str, dict[str, View]] = {
     "accounts/": {"GET": lists.list_accounts, "POST": accounts.add_account},
     OF: {"GET": lists.get_account, "DELETE": accounts.delete_account},
     f"{OF}server/": {"GET": accounts.get_server, "PATCH": accounts.change_server},
+    f"{OF}server/test/": {"POST": trials.test_server},
     f"{OF}models/": {"GET": lists.list_of("model")},
     f"{OF}models/<int:pk>/": {"GET": lists.get_one("model")},
     f"{OF}assets/": {"GET": lists.list_of("asset"), "POST": operations.add_asset},
@@ -60,6 +61,7 @@ ROUTES: dict[str, dict[str, View]] = {
 }
 for place in (places.REGISTRY, places.CLUSTER):
     ROUTES[f"{OF}{place.plural}/"] = {"GET": places.list_of(place), "POST": places.add(place)}
+    ROUTES[f"{OF}{place.plural}/<int:pk>/test/"] = {"POST": trials.test_of(place)}
     ROUTES[f"{OF}{place.plural}/<int:pk>/"] = {
         "GET": places.get_one(place),
         "PATCH": places.change(place),
@@ -75,6 +77,7 @@ NAMES = {
     f"{OPERATION}log/": "operation_log",
     f"{OF}refresh/": "refresh",
     f"{OF}server/": "get_server",
+    f"{OF}server/test/": "test_server",
     "people/": "list_people",
     PERSON: "change_person",
     "audit/": "list_audit",

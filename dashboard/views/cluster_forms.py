@@ -55,11 +55,12 @@ def test_cluster(request: HttpRequest, account: HostingAccount, pk: int) -> Http
     row = get_object_or_404(Cluster, account=account, pk=pk) if pk else Cluster(account=account)
     page = _page(row) if pk else {}
     form = ClusterForm(request.POST, instance=row)
-    trial = in_time(lambda: _try(form.instance)) if form.is_valid() else None
+    trial = in_time(lambda: attempt(form.instance)) if form.is_valid() else None
     return show_trial(request, form, trial, TEMPLATE, page)
 
 
-def _try(row: Cluster) -> Trial:
+def attempt(row: Cluster) -> Trial:
+    """What comes of asking the cluster for its version."""
     try:
         return try_cluster(kubeconfig.read(row.kube_config or ""))
     except kubeconfig.Unusable as error:

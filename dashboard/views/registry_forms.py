@@ -57,11 +57,12 @@ def test_registry(request: HttpRequest, account: HostingAccount, pk: int) -> Htt
     row = get_object_or_404(RegistryInfo, account=account, pk=pk) if pk else RegistryInfo(account=account)
     page = _page(row) if pk else {}
     form = RegistryForm(request.POST, instance=row)
-    trial = in_time(lambda: _try(form.instance)) if form.is_valid() else None
+    trial = in_time(lambda: attempt(form.instance)) if form.is_valid() else None
     return show_trial(request, form, trial, TEMPLATE, page)
 
 
-def _try(row: RegistryInfo) -> Trial:
+def attempt(row: RegistryInfo) -> Trial:
+    """What comes of signing in at the registry."""
     return try_registry(row.location, row.user, row.password or "")
 
 

@@ -37,24 +37,31 @@ def store(request: HttpRequest, form: SettingsForm) -> Any:
     return row
 
 
+def record_trial(request: HttpRequest, action: str, row: Any, trial: Trial, via: str = "page") -> None:
+    """A connection test changes nothing, and yet it sends a secret: who made it, and what came of it."""
+    account = request.account  # type: ignore[attr-defined]
+    audit.record(
+        action,
+        actor=request.user.get_username(),
+        account_id=account.pk,
+        account_name=account.name,
+        target=str(row),
+        address=address(request),
+        after={"works": trial.works, "says": trial.says},
+        via=via,
+    )
+
+
 def show_trial(
     request: HttpRequest, form: SettingsForm, trial: Trial | None, template: str, context: dict[str, Any]
 ) -> HttpResponse:
     """What came of a connection test; None: the form was not fit for one. For htmx the result alone.
 
-    What was typed stays in the form, except for secrets. A test changes nothing, so it is recorded by itself.
+    What was typed stays in the form, except for secrets.
     """
-    account = request.account  # type: ignore[attr-defined]
     if trial is not None:
-        audit.record(
-            request.resolver_match.url_name or "" if request.resolver_match else "",
-            actor=request.user.get_username(),
-            account_id=account.pk,
-            account_name=account.name,
-            target=str(form.instance),
-            address=address(request),
-            after={"works": trial.works, "says": trial.says},
-        )
+        name = request.resolver_match.url_name or "" if request.resolver_match else ""
+        record_trial(request, name, form.instance, trial)
     page = {"form": form, "trial": trial, "tried": True, "said": "Nothing was tried.", **context}
     status = 200 if trial is not None else INVALID
     if request.htmx:  # type: ignore[attr-defined]

@@ -128,3 +128,19 @@ def test_those_of_another_account_are_not_reached(lab: Lab, operator: Program):
     for url in (f"{REGISTRIES}{other.registry.pk}/", f"{CLUSTERS}{other.cluster.pk}/"):
         for method, body in (("GET", None), ("PATCH", {"name": "mine"}), ("DELETE", None)):
             assert operator.send(method, url, body).status_code == 404
+
+
+def test_what_is_stored_is_tried_and_the_try_is_written_down(lab: Lab) -> None:
+    program = Program(token_of(person("otto", lab.account, Role.OPERATOR)))
+    for place, row in (("registries", lab.registry), ("clusters", lab.cluster)):
+        answer = program.post(f"/v1/accounts/lab/{place}/{row.pk}/test/")
+        assert answer.status_code == 200
+        found = answer.json()
+        assert set(found) == {"works", "says", "advice"}
+        entry = AuditEntry.objects.order_by("-pk")[0]
+        assert (entry.via, entry.target, entry.after["works"]) == ("api", str(row), found["works"])
+    answer = program.post("/v1/accounts/lab/server/test/")
+    assert answer.json()["works"] is False, "nothing listens at the address of the lab"
+    assert AuditEntry.objects.order_by("-pk")[0].action == "test_server"
+    scientist = Program(token_of(person("sam", lab.account, Role.SCIENTIST)))
+    assert scientist.post("/v1/accounts/lab/server/test/").status_code == 403

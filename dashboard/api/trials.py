@@ -1,0 +1,44 @@
+"""Connection tests of what is stored, as the buttons of the settings do them."""
+
+from collections.abc import Callable
+from typing import Any
+
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.shortcuts import get_object_or_404
+
+from dashboard.api.bodies import only, read_object
+from dashboard.api.guard import View, requires
+from dashboard.api.places import CLUSTER, REGISTRY, Place
+from dashboard.permissions import Permission
+from dashboard.views import cluster_forms, registry_forms, server_forms
+from dashboard.views.settings_pages import record_trial
+from deployments.models import HostingAccount
+from deployments.trials import Trial, in_time
+from deployments.trials.server import try_server
+
+ATTEMPTS: dict[str, Callable[[Any], Trial]] = {
+    REGISTRY.name: registry_forms.attempt,
+    CLUSTER.name: cluster_forms.attempt,
+}
+
+
+@requires(Permission.CHANGE_SERVER, changes=False)
+def test_server(request: HttpRequest, account: HostingAccount) -> HttpResponse:
+    """Try the server as it is stored: whether it works, what it says, and what to do about it."""
+    return _answer(request, "test_server", server_forms.fresh(account), try_server)
+
+
+def test_of(place: Place) -> View:
+    def test_row(request: HttpRequest, account: HostingAccount, pk: int) -> HttpResponse:
+        row = get_object_or_404(place.cls, account=account, pk=pk)
+        return _answer(request, f"test_{place.name}", row, ATTEMPTS[place.name])
+
+    test_row.__doc__ = f"Try the {place.name} as it is stored: whether it works, what it says, and what to do about it."
+    return requires(place.permission, changes=False)(test_row)
+
+
+def _answer(request: HttpRequest, action: str, row: Any, attempt: Callable[[Any], Trial]) -> HttpResponse:
+    only(read_object(request), ())
+    trial = in_time(lambda: attempt(row))
+    record_trial(request, action, row, trial, via="api")
+    return JsonResponse({"works": trial.works, "says": trial.says, "advice": trial.advice})
