@@ -365,10 +365,18 @@ LOGGING = {
     "disable_existing_loggers": False,
     "formatters": {"line": {"format": "{asctime} {levelname} {name}: {message}", "style": "{"}},
     "filters": {"one_line": {"()": "dashboard.database_trouble.OneLine"}},
-    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line", "filters": ["one_line"]}},
+    "handlers": {
+        "stderr": {"class": "logging.StreamHandler", "formatter": "line", "filters": ["one_line"]},
+        "nowhere": {"class": "logging.NullHandler"},
+    },
     "root": {"handlers": ["stderr"], "level": LOG_LEVEL},
     # Authlib writes the verifier of a sign-in at DEBUG.
-    "loggers": {"django.request": {"level": "ERROR"}, "authlib": {"level": "INFO"}},
+    "loggers": {
+        # Whoever sends it is told so; a trace for each in the log would be theirs to fill.
+        "django.security.DisallowedHost": {"handlers": ["nowhere"], "propagate": False},
+        "django.request": {"level": "ERROR"},
+        "authlib": {"level": "INFO"},
+    },
 }
 
 # --- how long things are kept (docs/operations.md says what grows, and where it stops) -----------------------------
