@@ -21,7 +21,7 @@ from django_htmx.http import HttpResponseClientRedirect
 from dashboard import watching
 from dashboard.audit import audited
 from dashboard.models import Membership, Role
-from dashboard.permissions import ADMIN, RANK, May, Permission, name_of_rank, needed, role_for
+from dashboard.permissions import ADMIN, RANK, May, Permission, name_of_rank, needed, role_missing
 from deployments.models import HostingAccount
 
 View = Callable[..., HttpResponse]
@@ -35,11 +35,6 @@ def rank(user: Any, account_id: int) -> int:
         return ADMIN
     role = Membership.objects.filter(user_id=user.pk, account_id=account_id).values_list("role", flat=True).first()
     return RANK[Role(role)] if role else 0
-
-
-def may(user: Any, account_id: int, permission: Permission) -> bool:
-    """Whether `user` may do that in the account."""
-    return rank(user, account_id) >= needed(permission)
 
 
 def visible_accounts(user: Any) -> list[HostingAccount]:
@@ -58,12 +53,13 @@ def enter(
     *,
     rank_in: Callable[[int], int],
     changes: bool,
+    previews: bool = False,
 ) -> HttpResponse:
     """What `act` answers for the account called `name`: the one way in, for pages and for the JSON API.
 
     `rank_in(account_id)` is how much who asks may do there. With none the account is invisible (Http404); with less
     than `permission` takes it is PermissionDenied, naming the role. A POST gets an audit entry, unless it `changes`
-    nothing.
+    nothing. `previews`: as for audit.audited.
     """
     found = HostingAccount.objects.defer(*HostingAccount.SECRETS).filter(name=name).first()
     have = rank_in(found.pk) if found else 0
@@ -73,18 +69,18 @@ def enter(
 
     def checked() -> HttpResponse:
         if have < needed(permission):
-            raise PermissionDenied(f"This needs the role “{role_for(permission)}” in the account “{found.name}”.")
+            raise PermissionDenied(f"{role_missing(permission)} in the account “{found.name}”.")
         return act(found)
 
-    return audited(request, checked) if changes else checked()
+    return audited(request, checked, previews=previews) if changes else checked()
 
 
-def requires(permission: Permission, *, changes: bool = True) -> Callable[[View], View]:
+def requires(permission: Permission, *, changes: bool = True, previews: bool = False) -> Callable[[View], View]:
     """Guard a view whose URL names an account: the view gets the HostingAccount instead of the name.
 
     Who is not signed in is sent to sign in; who is no member gets 404 (the account is invisible to them); who is a
     member with a weaker role gets 403 with the role that is needed. A POST gets an audit entry, unless it `changes`
-    nothing.
+    nothing. `previews`: as for audit.audited.
     """
 
     def decorate(view: View) -> View:
@@ -99,7 +95,7 @@ def requires(permission: Permission, *, changes: bool = True) -> Callable[[View]
                     return render(request, "_shared/_trouble.html")  # a part of every page of the account
                 return view(request, found, *args, **kwargs)
 
-            return enter(request, account, permission, act, rank_in=rank_in, changes=changes)
+            return enter(request, account, permission, act, rank_in=rank_in, changes=changes, previews=previews)
 
         outer = signed_in(guarded)
         outer.permission = permission  # type: ignore[attr-defined]
@@ -116,7 +112,7 @@ def administrators(permission: Permission) -> Callable[[View], View]:
         def guarded(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
             def act() -> HttpResponse:
                 if not request.user.is_superuser:
-                    raise PermissionDenied(f"This needs the role “{role_for(permission)}”.")
+                    raise PermissionDenied(f"{role_missing(permission)}.")
                 return view(request, *args, **kwargs)
 
             return audited(request, act)

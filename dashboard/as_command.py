@@ -4,7 +4,6 @@ The token is `$DASHBOARD_TOKEN`. What people wrote stands in quotes of the shell
 """
 
 import json
-import re
 import shlex
 from dataclasses import dataclass
 from pprint import pformat
@@ -38,7 +37,6 @@ NAMES_IN_API = {"username": "name"}
 SECRET = "the secret, from the environment"  # noqa: S105 - what stands for it until it is written as Python
 TO_COME = "…"  # where the upload's answer goes
 ONE_LINE = 90  # characters of JSON
-LOGIN = re.compile(r"://[^/\s@]+@")
 PYTHON = """import os
 import requests
 
@@ -94,13 +92,10 @@ def of_page(page: str, arguments: dict[str, Any], form: forms.BaseForm) -> Comma
     method, route = ROUTES_OF_PAGES[page]
     url = settings.SITE_URL + reverse(route, kwargs=arguments)
     fields = _shown(form, adds=method == "POST")
-    curl = (
-        f"{_curl(url, method)} \\\n  -H 'Content-Type: application/json' \\\n  --data @- <<'END'\n{_json(fields)}\nEND"
-    )
+    curl = f"{_curl_json(url, method)}  --data @- <<'END'\n{_json(fields)}\nEND"
     secrets = {name: SECRET for name, value in fields.items() if value == TO_COME and _is_secret(form, name)}
-    body = pformat({**fields, **secrets}, width=84, sort_dicts=False).replace("\n", "\n         ")
-    body = body.replace(repr(SECRET), "os.environ['SECRET']")
-    return Command(curl, PYTHON.format(verb=method.lower(), url=url, body=body))
+    python = _python(url, {**fields, **secrets}, method).replace(repr(SECRET), "os.environ['SECRET']")
+    return Command(curl, python)
 
 
 def _shown(form: forms.BaseForm, adds: bool) -> dict[str, Any]:
@@ -139,26 +134,30 @@ def _fields(account: HostingAccount, body: dict[str, Any], file: str) -> dict[st
         if name in fields:
             names = rows.objects.filter(account=account, pk=fields[name])  # type: ignore[attr-defined]
             fields[name] = names.values_list("name", flat=True).first() or fields[name]
-    return {name: _without_login(without_keys(value)) for name, value in fields.items()}
-
-
-def _without_login(value: Any) -> Any:
-    return LOGIN.sub(f"://{TO_COME}@", value) if isinstance(value, str) else value
+    return {name: without_keys(value) for name, value in fields.items()}
 
 
 def _command(account: HostingAccount, route: str, fields: dict[str, Any]) -> Command:
     url = settings.SITE_URL + reverse(route, args=[account.name])
-    curl = f"{_curl(url)} \\\n  -H 'Content-Type: application/json' \\\n  --data {shlex.quote(_json(fields))}"
-    body = pformat(fields, width=84, sort_dicts=False).replace("\n", "\n         ")
+    curl = f"{_curl_json(url)}  --data {shlex.quote(_json(fields))}"
     upload = ""
     if fields.get("file") == TO_COME:
         place = f"{settings.SITE_URL}/uploads/?account={account.name}"
         upload = f"{_curl(place)} \\\n  -F file=@model.bin"
-    return Command(curl, PYTHON.format(verb="post", url=url, body=body), upload)
+    return Command(curl, _python(url, fields), upload)
 
 
 def _curl(url: str, method: str = "POST") -> str:
     return f'curl -sS -X {method} {shlex.quote(url)} \\\n  -H "Authorization: Bearer $DASHBOARD_TOKEN"'
+
+
+def _curl_json(url: str, method: str = "POST") -> str:
+    return f"{_curl(url, method)} \\\n  -H 'Content-Type: application/json' \\\n"
+
+
+def _python(url: str, fields: dict[str, Any], method: str = "POST") -> str:
+    body = pformat(fields, width=84, sort_dicts=False).replace("\n", "\n         ")
+    return PYTHON.format(verb=method.lower(), url=url, body=body)
 
 
 def _json(fields: dict[str, Any]) -> str:

@@ -7,6 +7,7 @@ there without the other. What happens elsewhere (sign-in, commands) is written w
 
 import logging
 from collections.abc import Callable
+from contextlib import nullcontext
 from datetime import timedelta
 from typing import Any
 
@@ -75,14 +76,6 @@ def note(
     noted(request).update({name: value for name, value in known.items() if value})
 
 
-def only_shown(request: HttpRequest) -> None:
-    """No entry is to be written: the page has shown what would be sent, and sent nothing.
-
-    Only the view that did so may say it. Were it read from the request, any change could be sent as a “preview”.
-    """
-    request.only_shown = True  # type: ignore[attr-defined]
-
-
 def prune() -> int:
     """Forget what is older than KEEP_AUDIT_DAYS; how many entries that were."""
     return AuditEntry.objects.forget(before=timezone.now() - timedelta(days=settings.KEEP_AUDIT_DAYS))
@@ -93,15 +86,20 @@ def noted(request: HttpRequest) -> dict[str, Any]:
     return found
 
 
-def audited(request: HttpRequest, act: Callable[[], HttpResponse]) -> HttpResponse:
-    """What `act` answers, with an entry about it unless nothing was asked for or stored."""
+def audited(request: HttpRequest, act: Callable[[], HttpResponse], *, previews: bool = False) -> HttpResponse:
+    """What `act` answers, with an entry about it unless nothing was asked for or stored.
+
+    previews: the view stores nothing where do=preview asks what would be sent. Such a request, of which there is one
+    for every pause in typing, waits for nobody who writes. Only the view's own guard may say so: were it enough to
+    read it from the request, any change could be sent as a “preview”.
+    """
     if request.method in SAFE_METHODS:
         return act()
+    shows = previews and request.POST.get("do") == PREVIEW
     try:
-        with transaction.atomic():
+        with nullcontext() if shows else transaction.atomic():
             response = act()
-            result = noted(request).get("result") or _result(response)
-            if result and not getattr(request, "only_shown", False):
+            if not shows and (result := noted(request).get("result") or _result(response)):
                 _write(request, result)
         return response
     except PermissionDenied:

@@ -7,9 +7,10 @@ from typing import Any
 
 from django.db.models import TextChoices
 
+from dashboard import role_mapping
 from dashboard.models import Role
 
-RANK = {Role.VIEWER: 1, Role.SCIENTIST: 2, Role.OPERATOR: 3}
+RANK = {Role(name): rank for name, rank in role_mapping.ROLES.items()}
 ADMIN = 4  # the rank of a site administrator, in every account
 ADMINISTRATOR = "Administrator"
 
@@ -85,8 +86,13 @@ def role_for(permission: Permission) -> str:
     return name_of_rank(needed(permission))
 
 
+def role_missing(permission: Permission) -> str:
+    """The beginning of a refusal: `This needs the role “Data scientist”`."""
+    return f"This needs the role “{role_for(permission)}”"
+
+
 class May:
-    """For templates: `{% if may.create_image %}`. What is no permission is an error, and not silently no."""
+    """For templates: `{% if may.create_image %}`. What is no permission is no there: a test reads what they ask for."""
 
     def __init__(self, rank: int) -> None:
         self._rank = rank

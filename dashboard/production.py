@@ -4,13 +4,8 @@ A service runs in production where its cluster says so. Where it was made outsid
 known, it counts as production as soon as the account has a production cluster: better asked once too often.
 """
 
-from typing import Any
-
-from dashboard.permissions import Permission, needed, role_for
+from dashboard.permissions import Permission, needed, role_for, role_missing
 from deployments.models import Cluster, Operation, Service
-from deployments.models.operation import Kind
-
-OF_A_SERVICE = frozenset({Kind.CREATE_SERVICE, Kind.UPDATE_SERVICE, Kind.DELETE_SERVICE})
 
 
 def in_production(service: Service) -> bool:
@@ -25,10 +20,13 @@ def may_act(rank: int) -> bool:
     return rank >= needed(Permission.ACT_IN_PRODUCTION)
 
 
-def refusal(rank: int, name: str, permission: Permission, service: Service) -> str:
-    """Why the person called `name`, of that rank, may not do it to the service; "" where they may."""
+def refusal(rank: int, name: str, permission: Permission, service: Service | None) -> str:
+    """Why the person called `name`, of that rank, may not do it (to the service, if it is about one); "" where they
+    may."""
     if rank < needed(permission):
-        return f"This needs the role “{role_for(permission)}”."
+        return f"{role_missing(permission)}."
+    if service is None:
+        return ""
     if not may_act(rank) and in_production(service):
         return (
             f"“{service.name}” runs in production, where changing it needs the role "
@@ -45,16 +43,5 @@ def refusal(rank: int, name: str, permission: Permission, service: Service) -> s
 
 def operation_refusal(rank: int, name: str, operation: Operation) -> str:
     """Why that person may not steer the operation (retry it, cancel it, decide about it); "" where they may."""
-    if rank < needed(Permission.STEER_OPERATION):
-        return f"This needs the role “{role_for(Permission.STEER_OPERATION)}”."
-    if operation.service is None:
-        return ""
-    return refusal(rank, name, Permission(operation.kind), operation.service)
-
-
-def person_refusal(rank: int, person: Any, operation: Operation) -> str:
-    """Why what `person` asked for may not be done any more; "" where it may."""
-    permission = Permission(operation.kind)
-    if operation.service is not None:
-        return refusal(rank, person.get_username(), permission, operation.service)
-    return "" if rank >= needed(permission) else f"This needs the role “{role_for(permission)}”."
+    steering = refusal(rank, name, Permission.STEER_OPERATION, None)
+    return steering or refusal(rank, name, Permission(operation.kind), operation.service)

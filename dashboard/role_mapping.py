@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-ROLES = {"viewer": 1, "scientist": 2, "operator": 3}
+ROLES = {"viewer": 1, "scientist": 2, "operator": 3}  # and how much each may do; settings need them without tables
 EVERY_ACCOUNT = "*"
 
 

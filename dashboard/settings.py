@@ -14,6 +14,7 @@ import dj_database_url
 from django.core.exceptions import ImproperlyConfigured
 
 from dashboard.role_mapping import parse as parse_role_mapping
+from deployments.addresses import LOOPBACK
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
@@ -296,16 +297,8 @@ except ValueError as _error:
     raise ImproperlyConfigured(f"OIDC_ROLES: {_error}") from None
 if OIDC_ISSUER and not (OIDC_CLIENT_ID and OIDC_CLIENT_SECRET):
     raise ImproperlyConfigured("OIDC_ISSUER needs OIDC_CLIENT_ID and OIDC_CLIENT_SECRET beside it.")
-if (
-    OIDC_ISSUER
-    and urlsplit(OIDC_ISSUER).scheme != "https"
-    and urlsplit(OIDC_ISSUER).hostname
-    not in {
-        "localhost",
-        "127.0.0.1",
-        "::1",
-    }
-):
+_issuer = urlsplit(OIDC_ISSUER)
+if OIDC_ISSUER and _issuer.scheme != "https" and _issuer.hostname not in LOOPBACK:
     raise ImproperlyConfigured("OIDC_ISSUER must begin with https://: what it says about people would be open to all.")
 if not PASSWORD_SIGN_IN and not OIDC_ISSUER:
     raise ImproperlyConfigured("PASSWORD_SIGN_IN=false needs OIDC_ISSUER: nobody could sign in.")

@@ -9,6 +9,7 @@ from typing import Any
 from django.contrib.auth import get_user_model
 
 from dashboard import access, audit, production
+from dashboard.permissions import Permission
 from deployments.changes import change
 from deployments.models import Operation
 from deployments.models.operation import State
@@ -29,7 +30,8 @@ def withdraw() -> int:
 def _withdraw(operation: Operation, person: Any) -> bool:
     if person is None:
         return False
-    if not production.person_refusal(access.rank(person, operation.account_id), person, operation):
+    rank, permission = access.rank(person, operation.account_id), Permission(operation.kind)
+    if not production.refusal(rank, person.get_username(), permission, operation.service):
         return False
     reason = f"{person} may no longer do this, so it was not sent."
     done = change(

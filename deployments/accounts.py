@@ -10,19 +10,21 @@ from deployments.changes import write
 from deployments.client import MMSClient
 from deployments.models import HostingAccount, Service
 from deployments.schedule import LONGEST_RETRY_AFTER, SHORTEST_PAUSE, pause
+from deployments.transport import Credential
 
 REACHED_AGAIN = timedelta(seconds=10)  # how often "reached just now" is worth a write
 TOLD_AGAIN = 15  # seconds; how often the ages of all services are worth telling (badges.TROUBLED)
 
 
-def client_for(account: HostingAccount, **limits: float) -> MMSClient:
-    """The client of the account. `limits`: others than the usual ones, in seconds (`Transport`)."""
+def client_for(account: HostingAccount, credential: Credential | None = None, **limits: float) -> MMSClient:
+    """The client of the account, with another credential than its own if one is given. `limits`: others than the usual
+    ones, in seconds (`Transport`)."""
     return MMSClient(
         account.base_url,
         account.subscription,
         account.resource_group,
         account.hosting_account,
-        token=credentials.of(account),
+        token=credential or credentials.of(account),
         api_version=account.api_version,
         **limits,
     )

@@ -11,6 +11,7 @@ import ipaddress
 import socket
 from collections.abc import Sequence
 from typing import Any
+from urllib.parse import SplitResult, urlsplit
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -33,6 +34,9 @@ _NEVER = [
 ]
 
 
+LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})  # hosts of URLs that lead nowhere else
+
+
 class Forbidden(OSError):
     """No address of this host may be called. `strerror` is a sentence without its end."""
 
@@ -46,6 +50,16 @@ def may_be_called(text: str) -> bool:
     address = _address(text)
     odd = address.is_link_local or address.is_multicast or address.is_unspecified
     return address.is_loopback or not (odd or any(address in network for network in _NEVER))
+
+
+def web_address(text: str) -> SplitResult | None:
+    """The parts of an http(s) URL that names a host; None of anything else."""
+    try:
+        parts = urlsplit(text)
+        whole = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
+    except ValueError:
+        return None
+    return parts if whole else None
 
 
 def is_forbidden(host: str) -> bool:

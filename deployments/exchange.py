@@ -51,6 +51,11 @@ class Authorization(AuthBase):
         return request
 
 
+def basic(user: str, password: str) -> str:
+    """The Authorization header of a user with a password."""
+    return str(requests.auth._basic_auth_str(user.encode(), password.encode()))
+
+
 def new_session(adapter: TimedAdapter | None = None) -> requests.Session:
     """A session whose calls end in time and reach only what may be called. To be closed."""
     session = requests.Session()

@@ -10,11 +10,10 @@ import base64
 import binascii
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import urlsplit
 
 import yaml
 
-from deployments.addresses import is_forbidden
+from deployments.addresses import is_forbidden, web_address
 from deployments.places import NEVER_CALLED
 
 MAX_SIZE = 256 * 1024  # bytes
@@ -145,12 +144,8 @@ def _check_server(cluster: dict[str, Any]) -> None:
     server = cluster.get("server")
     if server == BUNDLED:
         return
-    try:
-        parts = urlsplit(server if isinstance(server, str) else "")
-        whole = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
-    except ValueError:
-        whole = False
-    if not whole or "@" in parts.netloc or not str(server).isprintable() or " " in str(server):
+    parts = web_address(server if isinstance(server, str) else "")
+    if parts is None or "@" in parts.netloc or not str(server).isprintable() or " " in str(server):
         raise Unusable("The “server” of a cluster must be an address that begins with https://.")
     if is_forbidden(parts.hostname or ""):
         raise Unusable(f"The “server” of a cluster: {NEVER_CALLED}")

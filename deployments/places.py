@@ -9,9 +9,8 @@ from urllib.parse import SplitResult, urlsplit
 
 from django.core.exceptions import ValidationError
 
-from deployments.addresses import is_forbidden
+from deployments.addresses import LOOPBACK, is_forbidden, web_address
 
-LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 STORE = "oci://local"  # the bundled server's own store: nothing is pushed anywhere
 NEVER_CALLED = "At this address machines keep services of their own; it is never called."
 
@@ -60,12 +59,8 @@ def origin(url: str) -> tuple[str, str, int | None]:
 
 
 def _web_address(value: str) -> SplitResult:
-    try:
-        parts = urlsplit(value)
-        whole = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
-    except ValueError:
-        whole = False
-    if not whole or re.search(r"[\s\\]|[^ -~]", value):
+    parts = web_address(value)
+    if parts is None or re.search(r"[\s\\]|[^ -~]", value):
         raise ValidationError("Write the whole address, beginning with http:// or https://.")
     if "@" in parts.netloc:
         raise ValidationError("Leave out the user and password before the host: they would be stored readably.")

@@ -17,7 +17,7 @@ from dashboard.api import pace
 from dashboard.api.problems import ABSENT, Problem, answer
 from dashboard.client_address import address
 from dashboard.models import ApiToken
-from dashboard.permissions import Permission, role_for
+from dashboard.permissions import Permission, role_missing
 from deployments.models import HostingAccount
 
 View = Callable[..., HttpResponse]
@@ -52,7 +52,7 @@ def administrators(permission: Permission, *, action: str = "") -> Callable[[Vie
             def act() -> HttpResponse:
                 token: ApiToken = request.token  # type: ignore[attr-defined]
                 if not token.owner.is_superuser:
-                    raise PermissionDenied(f"This needs the role “{role_for(permission)}”.")
+                    raise PermissionDenied(f"{role_missing(permission)}.")
                 if token.account_id is not None:
                     raise PermissionDenied(f"The token “{token}” is for one account: this needs one for all of them.")
                 _check_scope(request, permission)
@@ -80,7 +80,7 @@ def operators(view: View) -> View:
             mine = frozenset({token.account_id})
             operated = mine if operated is None else operated & mine
         if operated is not None and not operated:
-            raise PermissionDenied(f"This needs the role “{role_for(Permission.SEE_AUDIT)}” in at least one account.")
+            raise PermissionDenied(f"{role_missing(Permission.SEE_AUDIT)} in at least one account.")
         return view(request, operated, *args, **kwargs)
 
     guarded.permission = Permission.SEE_AUDIT  # type: ignore[attr-defined]

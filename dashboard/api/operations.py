@@ -21,8 +21,10 @@ from dashboard.forms.model import RegisterModelForm
 from dashboard.forms.operation import OperationForm
 from dashboard.forms.service import CreateServiceForm, UpdateServiceForm
 from dashboard.permissions import Permission
+from dashboard.views import asset_forms
 from dashboard.views.operation_forms import operation_of
 from dashboard.views.service_forms import SECRETS, require
+from dashboard.views.writing import note_operation
 from deployments import mirror, operations
 from deployments.models import HostingAccount, Operation, Service
 from deployments.models.operation import Kind
@@ -46,8 +48,7 @@ def create_operation(request: HttpRequest, account: HostingAccount) -> HttpRespo
         if repeated:
             audit.note(request, target=f"{operation} ({operation.pk}), asked for again")
         else:
-            after = {"operation": str(operation.pk), **operations.without_keys(operation.body)}
-            audit.note(request, target=operation.resource, after=after)
+            note_operation(request, operation)
         return _answer(operation, 200 if repeated else 202)
 
     return enter(request, account.name, Permission(kind), act)
@@ -137,9 +138,7 @@ def add_asset(request: HttpRequest, account: HostingAccount) -> HttpResponse:
     form = AddAssetForm(account, form_data(AddAssetForm(account).fields, read_object(request)))
     if not form.is_valid():
         raise of_form(form)
-    asset = form.save(request.user.get_username())
-    after = {"url": operations.without_keys(asset.url), "mime_type": asset.mime_type, "unpack": asset.unpack}
-    audit.note(request, target=asset, after=after)
+    asset = asset_forms.add(request, form)
     answer = JsonResponse(show_one("asset", account, asset.pk), status=201)
     answer.headers["Location"] = reverse("v1_get_asset", args=[account.name, asset.pk])
     return answer

@@ -25,8 +25,8 @@ SHOWN = ("id", "actor", "via", "action", "account_name", "target", "address", "r
 def list_people(request: HttpRequest) -> HttpResponse:
     """Everybody who can sign in, or could, and every machine, as ?page=, ?q= say."""
     check_names(request, {"page", "q"})
-    sought = request.GET.get("q", "").replace("\x00", "").strip()[:150]
-    page = Paginator(people_list.find(sought), people_list.ROWS).get_page(request.GET.get("page"))
+    found = people_list.find(people_list.sought_in(request))
+    page = Paginator(found, people_list.ROWS).get_page(request.GET.get("page"))
     rows = [show_person(person, roles) for person, roles in people_list.with_roles(page.object_list)]
     return JsonResponse({"people": rows, **where(request, page)})
 

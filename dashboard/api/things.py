@@ -5,7 +5,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from dashboard.files import is_file_url
-from deployments.badges import Badge
+from deployments.badges import NOUN, Badge
 from deployments.models import Asset, HostingAccount, Image, Manifest, Operation, RegisteredModel, Service
 from deployments.operations import manifest_as_json, without_keys
 
@@ -97,13 +97,12 @@ def show_service(service: Service) -> dict[str, Any]:
 
 def show_operation(operation: Operation) -> dict[str, Any]:
     resource = operation.resource
-    noun = next((noun for noun in ("model", "manifest", "image", "service") if getattr(operation, f"{noun}_id")), "")
     return {
         "id": str(operation.pk),
         "kind": operation.kind,
         "state": operation.state,
         "badge": show_badge(operation.badge),  # type: ignore[attr-defined]
-        "about": {"noun": noun, **_short(resource)} if resource else None,  # type: ignore[dict-item]
+        "about": {"noun": NOUN[type(resource)], **_short(resource)} if resource else None,  # type: ignore[dict-item]
         "requested_by": operation.requested_by,
         "requested_at": moment(operation.requested_at),
         "sent_at": moment(operation.sent_at),

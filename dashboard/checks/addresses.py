@@ -10,9 +10,9 @@ from django.conf import settings
 
 from dashboard.checks.commands import look, restart
 from dashboard.checks.finding import Asked, Finding, failed, milliseconds, ok, warning
+from deployments.addresses import LOOPBACK
 
 CALL = 3.0  # seconds for each step
-LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 NOTHING = "doctor"  # the id of no service
 
 

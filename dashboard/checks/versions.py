@@ -10,8 +10,8 @@ from urllib.parse import urlsplit
 from django.conf import settings
 from django.http.request import validate_host
 
-from dashboard.checks.addresses import LOOPBACK
 from dashboard.checks.finding import Asked, Finding, failed, ok, warning
+from deployments.addresses import LOOPBACK
 
 PYTHONS = ((3, 11), (3, 13))
 

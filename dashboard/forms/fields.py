@@ -2,10 +2,11 @@
 
 import re
 from typing import Any
-from urllib.parse import urlsplit
 
 from django import forms
 from django.core.exceptions import ValidationError
+
+from deployments.addresses import web_address
 
 NAME_MAX = 32  # models and assets
 TAG_MAX = 29
@@ -35,12 +36,7 @@ def check_service_name(value: str) -> None:
 
 def check_web_address(value: str) -> None:
     """Raise ValidationError unless `value` is an http(s) URL with a host."""
-    try:
-        parts = urlsplit(value)
-        complete = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
-    except ValueError:
-        complete = False
-    if not complete or re.search(r"\s", value):
+    if web_address(value) is None or re.search(r"\s", value):
         raise ValidationError("Write the whole address, beginning with http:// or https://.")
 
 

@@ -17,7 +17,7 @@ from dashboard import as_command, production
 from dashboard.files import is_file_url
 from dashboard.forms.audit import words
 from dashboard.lineage import NOUN
-from dashboard.permissions import Permission, needed, role_for
+from dashboard.permissions import Permission
 from deployments.badges import OUTDATED_LIST
 from deployments.models import Operation, Service
 
@@ -92,11 +92,8 @@ def why_not(context: Context, permission: str, row: Any = None) -> str:
     rank, name = getattr(request, "rank", 0), request.user.get_username()
     if isinstance(row, Operation):
         return production.operation_refusal(rank, name, row)
-    if isinstance(row, Service):
-        return production.refusal(rank, name, Permission(permission), row)
-    return (
-        "" if rank >= needed(Permission(permission)) else f"This needs the role “{role_for(Permission(permission))}”."
-    )
+    service = row if isinstance(row, Service) else None
+    return production.refusal(rank, name, Permission(permission), service)
 
 
 @register.simple_tag(takes_context=True)

@@ -12,22 +12,26 @@ from dashboard.permissions import Permission
 from dashboard.views.uploading import upload_context, uploaded
 from dashboard.views.writing import INVALID, missing
 from deployments import operations
-from deployments.models import HostingAccount
+from deployments.models import Asset, HostingAccount
 
 
-@requires(Permission.ADD_ASSET)
+@requires(Permission.ADD_ASSET, previews=True)
 def add_asset(request: HttpRequest, account: HostingAccount) -> HttpResponse:
     form = AddAssetForm(account, request.POST or None, initial=uploaded(request))
     page: dict[str, Any] = {"form": form, **upload_context(request)}
     if request.POST.get("do") == audit.PREVIEW:
-        audit.only_shown(request)
         page["preview"] = {"command": as_command.of_asset(form)} if form.is_valid() else missing(form)
         if request.htmx:  # type: ignore[attr-defined]
             return render(request, "_shared/_preview.html", {**page, "oob": True})
         return render(request, "assets/add_asset.html", page)
     if request.method == "POST" and form.is_valid():
-        asset = form.save(request.user.get_username())
-        after = {"url": operations.without_keys(asset.url), "mime_type": asset.mime_type, "unpack": asset.unpack}
-        audit.note(request, target=asset, after=after)
-        return redirect("get_asset", account.name, asset.pk)
+        return redirect("get_asset", account.name, add(request, form).pk)
     return render(request, "assets/add_asset.html", page, status=INVALID if form.is_bound else 200)
+
+
+def add(request: HttpRequest, form: AddAssetForm) -> Asset:
+    """The asset of a valid form, stored."""
+    asset = form.save(request.user.get_username())
+    after = {"url": operations.without_keys(asset.url), "mime_type": asset.mime_type, "unpack": asset.unpack}
+    audit.note(request, target=asset, after=after)
+    return asset

@@ -10,7 +10,7 @@ from dashboard.views.writing import chosen_in_link, cloned, picker_rows, write
 from deployments.models import HostingAccount, Operation
 
 
-@requires(Permission.CREATE_IMAGE)
+@requires(Permission.CREATE_IMAGE, previews=True)
 def create_image(request: HttpRequest, account: HostingAccount) -> HttpResponse:
     if request.GET.get("part"):
         return picker_rows(request, CreateImageForm(account, request.GET))

@@ -14,7 +14,7 @@ from deployments.models import HostingAccount, Manifest, Operation
 from deployments.models.operation import Kind
 
 
-@requires(Permission.CREATE_MANIFEST)
+@requires(Permission.CREATE_MANIFEST, previews=True)
 def create_manifest(request: HttpRequest, account: HostingAccount) -> HttpResponse:
     if request.GET.get("part"):
         return picker_rows(request, CreateManifestForm(account, request.GET))

@@ -16,7 +16,7 @@ def named(request: HttpRequest) -> dict[str, str]:
     return {"name": request.GET["name"]} if request.GET.get("name") else {}
 
 
-@requires(Permission.REGISTER_MODEL)
+@requires(Permission.REGISTER_MODEL, previews=True)
 def register_model(request: HttpRequest, account: HostingAccount) -> HttpResponse:
     initial = {**cloned(request, account, "register_model"), **named(request), **uploaded(request)}
     form = RegisterModelForm(account, request.POST or None, initial=initial)

@@ -125,7 +125,7 @@ def _refusal(asked: str, person: Any, reader: Any) -> str:
 
 
 def _show(request: HttpRequest, form: AddPersonForm, invited: Any = None) -> HttpResponse:
-    sought = request.GET.get("q", "").replace("\x00", "").strip()[:150]
+    sought = sought_in(request)
     page = Paginator(find(sought), ROWS).get_page(request.GET.get("page"))
     facts = {"form": form, "page": page, "people": with_roles(page.object_list), "q": sought}
     if invited:
@@ -136,6 +136,11 @@ def _show(request: HttpRequest, form: AddPersonForm, invited: Any = None) -> Htt
 def _link(person: Any) -> str:
     uid, token = urlsafe_base64_encode(force_bytes(person.pk)), default_token_generator.make_token(person)
     return f"{settings.SITE_URL}{reverse('choose_password', args=[uid, token])}"
+
+
+def sought_in(request: HttpRequest) -> str:
+    """The part of a name that ?q= asks for."""
+    return request.GET.get("q", "").replace("\x00", "").strip()[:150]
 
 
 def find(sought: str) -> QuerySet[Any]:

@@ -35,7 +35,7 @@ def require(request: HttpRequest, permission: Permission, service: Service) -> N
         raise PermissionDenied(why)
 
 
-@requires(Permission.CREATE_SERVICE)
+@requires(Permission.CREATE_SERVICE, previews=True)
 def create_service(request: HttpRequest, account: HostingAccount) -> HttpResponse:
     rights = {"production": production.may_act(request.rank)}  # type: ignore[attr-defined]
     if request.GET.get("part"):
@@ -45,7 +45,7 @@ def create_service(request: HttpRequest, account: HostingAccount) -> HttpRespons
     return write(request, form, "services/create_service.html", done=_to_service)
 
 
-@requires(Permission.UPDATE_SERVICE)
+@requires(Permission.UPDATE_SERVICE, previews=True)
 def update_service(request: HttpRequest, account: HostingAccount, pk: int) -> HttpResponse:
     service = service_of(account, pk)
     require(request, Permission.UPDATE_SERVICE, service)

@@ -38,13 +38,15 @@ def write(
     if request.POST.get("do") == audit.PREVIEW:
         return _show_preview(request, form, template, page, panel)
     if form.is_valid() and (operation := form.submit(request.user.get_username())):
-        audit.note(
-            request,
-            target=operation.resource,
-            after={"operation": str(operation.pk), **operations.without_keys(operation.body)},
-        )
+        note_operation(request, operation)
         return redirect(done(operation))
     return render(request, template, page, status=INVALID)
+
+
+def note_operation(request: HttpRequest, operation: Operation) -> None:
+    """For the audit: what was asked for, in the words of the form, rows by number, without access keys."""
+    after = {"operation": str(operation.pk), **operations.without_keys(operation.body)}
+    audit.note(request, target=operation.resource, after=after)
 
 
 def picker_rows(request: HttpRequest, form: OperationForm) -> HttpResponse:
@@ -88,7 +90,6 @@ def cloned(request: HttpRequest, account: HostingAccount, kind: str) -> dict[str
 def _show_preview(
     request: HttpRequest, form: OperationForm, template: str, page: dict[str, Any], panel: str
 ) -> HttpResponse:
-    audit.only_shown(request)
     page = {**page, "preview": previewed(form)}
     if request.htmx:  # type: ignore[attr-defined]
         return render(request, panel, {**page, "oob": True})

@@ -6,7 +6,6 @@ from django.contrib import messages
 from django.contrib.auth import update_session_auth_hash
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
-from django.urls import NoReverseMatch, reverse
 from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
@@ -35,7 +34,6 @@ def you(request: HttpRequest) -> HttpResponse:
         "second_factor": second_factor.is_on(user),
         "codes_left": RecoveryCode.objects.filter(user=user).count(),
         "proof": ProofForm(),
-        "tokens_url": _url_if_there("list_tokens"),
     }
     return render(request, "people/you.html", page)
 
@@ -99,10 +97,3 @@ def _roles(user: Any) -> list[dict[str, Any]]:
         source = member.get_source_display() if member and not user.is_superuser else ""
         found.append({"account": account, "role": role, "source": source})
     return found
-
-
-def _url_if_there(name: str) -> str:
-    try:
-        return reverse(name)
-    except NoReverseMatch:
-        return ""

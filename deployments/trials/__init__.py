@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from deployments import errors
-from deployments.places import LOOPBACK
+from deployments.addresses import LOOPBACK
 
 log = logging.getLogger(__name__)
 CALL = 5.0  # seconds for each call of a trial

@@ -7,12 +7,11 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-import requests
 from requests.utils import DEFAULT_CA_BUNDLE_PATH
 
 from deployments import errors, wire
 from deployments.connections import TimedAdapter
-from deployments.exchange import Authorization, exchange, host_of, new_session
+from deployments.exchange import Authorization, basic, exchange, host_of, new_session
 from deployments.kubeconfig import BUNDLED, Access
 from deployments.trials import CALL, Trial, openly, slowly, unreached
 
@@ -128,7 +127,7 @@ def _authorization(access: Access) -> str:
     if access.token:
         return f"Bearer {access.token}"
     if access.user:
-        return str(requests.auth._basic_auth_str(access.user.encode(), access.password.encode()))
+        return basic(access.user, access.password)
     return ""
 
 

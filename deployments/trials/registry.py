@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import requests
 
 from deployments import errors, wire
-from deployments.exchange import Answer, Authorization, exchange, host_of, new_session
+from deployments.exchange import Answer, Authorization, basic, exchange, host_of, new_session
 from deployments.places import STORE, registry_url
 from deployments.trials import CALL, Trial, openly, slowly, unreached
 
@@ -73,7 +73,7 @@ def _authorization(session: requests.Session, host: str, base: str, answer: Answ
         raise _Refused(f"{host} asks for a kind of sign-in that is not known here.", "Is it a registry?")
     if not user:
         raise _Refused(f"{host} wants a user and password.", "Enter them.")
-    return _basic(user, password)
+    return basic(user, password)
 
 
 def _token(session: requests.Session, host: str, base: str, challenge: dict[str, str], user: str, password: str) -> str:
@@ -91,7 +91,7 @@ def _token(session: requests.Session, host: str, base: str, challenge: dict[str,
     query = {"service": challenge.get("service", "")} | (
         {"scope": challenge["scope"]} if challenge.get("scope") else {}
     )
-    answer = _ask(session, realm, _basic(user, password) if user else "", query)
+    answer = _ask(session, realm, basic(user, password) if user else "", query)
     try:
         said = answer.json()
         token = said.get("token") or said.get("access_token") if isinstance(said, dict) else None
@@ -110,7 +110,3 @@ def _ask(session: requests.Session, url: str, authorization: str, query: dict[st
     session.auth = Authorization(authorization)
     limits = {"seconds": CALL, "read_timeout": CALL}
     return exchange(session, "GET", url, **limits, most=MAX_ANSWER, named="the registry's location", params=query)
-
-
-def _basic(user: str, password: str) -> str:
-    return str(requests.auth._basic_auth_str(user.encode(), password.encode()))

@@ -3,7 +3,7 @@
 import time
 
 from deployments import credentials, errors
-from deployments.client import MMSClient
+from deployments.accounts import client_for
 from deployments.models import HostingAccount
 from deployments.transport import BearerToken, Credential
 from deployments.trials import CALL, Trial, openly, slowly, unreached
@@ -34,16 +34,7 @@ def try_server(account: HostingAccount) -> Trial:
             return unreached(error, "Authority")
     started = time.monotonic()
     try:
-        with MMSClient(
-            account.base_url,
-            account.subscription,
-            account.resource_group,
-            account.hosting_account,
-            token=credential,
-            api_version=account.api_version,
-            read_timeout=CALL,
-            deadline=CALL,
-        ) as mms:
+        with client_for(account, credential, read_timeout=CALL, deadline=CALL) as mms:
             listing = mms.list_services()
     except errors.MMSError as error:
         return _failed(account, error)

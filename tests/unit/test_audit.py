@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from django.conf import settings
 from django.db import DatabaseError, connection, transaction
+from django.test.utils import CaptureQueriesContext
 
 from dashboard import audit
 from dashboard.models import AuditEntry
@@ -73,6 +74,17 @@ def test_to_see_a_scoring_key_is_recorded_and_to_look_around_is_not(lab: Lab, ca
     assert entries() == []
     cast.scientist.post(f"{lab.url}services/{lab.service.pk}/key/")
     assert entries() == [("sam", "show_key", "done")]
+
+
+def test_a_preview_waits_for_nobody_who_writes(lab: Lab, cast: Cast):
+    def begun(fields: dict[str, str], path: str = "models/new/") -> int:
+        with CaptureQueriesContext(connection) as queries:
+            cast.scientist.post(f"{lab.url}{path}", fields)
+        return sum(query["sql"].startswith("BEGIN") for query in queries)
+
+    assert begun(MODEL | {"do": "preview"}) == 0
+    assert begun({"name": "file", "url": "https://files.example/a.py", "do": "preview"}, "assets/new/") == 0
+    assert begun(MODEL) > 0
 
 
 def test_who_may_not_see_the_account_leaves_no_word_about_it(lab: Lab, cast: Cast):
