@@ -1,8 +1,8 @@
 """A whole site whose operations can be held in any phase, so that a kill meets exactly that phase.
 
 Every function of PHASES starts an operation and returns once it really is in that phase: a file server that stops in
-the middle, an index and a registry that do not answer, an archive and a model large enough to be met at work, a driver
-that takes its time, the lock of the routes held from outside.
+the middle, an index and a registry that do not answer, a builder stopped while it unpacks or writes, a driver that
+takes its time, the lock of the routes held from outside.
 """
 
 import fcntl
@@ -22,6 +22,7 @@ from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
+import psutil
 import requests
 
 from tests.doubles.files import Files, running_files
@@ -199,11 +200,11 @@ def download(world: World) -> Held:
 
 
 def unpack(world: World) -> Held:
-    """An archive of a third of a gigabyte is being unpacked."""
+    """An archive of a third of a gigabyte is being unpacked; the builder is stopped there."""
     path = f"/held-{next(_numbers)}.tar.gz"
     world.files.put(path, _zeros(320 * MB))
     held = world.build(world.manifest(path, unpack=True), "unpack")
-    seen_at_work(world, "build-*/build-*/model-0.unpacked/weights.bin", MB)
+    held.go = stopped_at_work(world, "build-*/build-*/model-0.unpacked/weights.bin", MB)
     return held
 
 
@@ -264,11 +265,11 @@ def _build_with(world: World, package: str, gate: Gate, phase: str) -> Held:
 
 
 def layer(world: World) -> Held:
-    """The layer of a model of some 200 MB is being written."""
+    """The layer of a model of some 200 MB is being written; the builder is stopped there."""
     path = f"/held-{next(_numbers)}.bin"
     world.files.put(path, os.urandom(MB) * 200)
     held = world.build(world.manifest(path), "layer")
-    seen_at_work(world, "build-*/build-*/layer-*.blob", MB)
+    held.go = stopped_at_work(world, "build-*/build-*/layer-*.blob", MB)
     return held
 
 
@@ -348,16 +349,34 @@ def _what_it_takes(world: World, phase: str) -> list[str]:
     return [service] if phase == "delete" else [service, world.image()]
 
 
-def seen_at_work(world: World, pattern: str, size: int) -> None:
-    """Wait until a file of a build in progress has some content."""
+def stopped_at_work(world: World, pattern: str, size: int) -> Callable[[], None]:
+    """Wait until a file of a build in progress has some content, and stop its builder; what lets that go on.
 
-    def large_enough() -> bool:
-        try:
-            return any(path.stat().st_size >= size for path in (world.site.data / "tmp").glob(pattern))
-        except FileNotFoundError:
-            return False
+    However fast the machine is: others are still on their way into their phases.
+    """
 
-    wait_until(large_enough, 60, pattern, every=0.005)
+    def large_enough() -> Path | None:
+        with suppress(FileNotFoundError):
+            return next((path for path in (world.site.data / "tmp").glob(pattern) if path.stat().st_size >= size), None)
+        return None
+
+    path = wait_until(large_enough, 60, pattern, every=0.005)
+    directory = world.site.data / "tmp" / path.relative_to(world.site.data / "tmp").parts[0]
+    (builder,) = (process for process in psutil.process_iter() if _builds_in(process, directory))
+    builder.suspend()
+
+    def go() -> None:
+        with suppress(psutil.NoSuchProcess):
+            builder.resume()
+
+    return go
+
+
+def _builds_in(process: psutil.Process, directory: Path) -> bool:
+    try:
+        return "mms.images.build" in process.cmdline() and process.environ().get("TMPDIR") == str(directory)
+    except psutil.Error:
+        return False
 
 
 def _zeros(size: int) -> bytes:
