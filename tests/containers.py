@@ -15,7 +15,8 @@ from pathlib import Path
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
-from tests.site import free_port, wait_until
+from tests.ports import free_port
+from tests.site import wait_until
 
 USER, PASSWORD = "robot", "s3cret"
 # What `htpasswd -Bbn robot s3cret` prints: the registry takes bcrypt only.

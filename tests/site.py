@@ -4,7 +4,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -16,18 +15,13 @@ from typing import Any
 
 import psutil
 
+from tests.ports import free_port
+
 ROOT = Path(__file__).resolve().parent.parent
 OURS = re.compile(
     r"^(DATA_DIR|PYTEST_.*|.*_URL|SECRET_KEY.*|ALLOWED_HOSTS|HOST|PORT|SERVE|MMS_.*|SUPERVISOR_SOCKET|"
     r"OIDC_.*|TRUSTED_PROXIES)$"
 )
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def wait_until(true: Callable[[], Any], seconds: float, what: str, *, every: float = 0.1) -> Any:

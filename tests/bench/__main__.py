@@ -18,7 +18,8 @@ from tests.bench.browser import ColdPage, chromium, cold_page
 from tests.bench.load import Result
 from tests.bench.ours import Bench
 from tests.bench.table import Row, keep, show
-from tests.site import Site, free_port
+from tests.ports import free_port
+from tests.site import Site
 
 SECONDS = 6.0  # of every load
 SETTLING = 30.0  # seconds that MLflow's server goes on working after its first answer

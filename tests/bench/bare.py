@@ -17,7 +17,7 @@ from pathlib import Path
 
 from tests.bench.memory import pss_of_tree
 from tests.bench.ours import ROW
-from tests.site import free_port
+from tests.ports import free_port
 
 PROGRAM = """
 import http.server, json, sys

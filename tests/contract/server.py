@@ -6,6 +6,8 @@ from typing import Any
 
 import requests
 
+# An id that no server has given away. Not a random one: every test process must name the same tests.
+UNKNOWN_ID = "e5b2f0c4-7d1a-4c36-9a58-0b6f3d2c1a97"
 API_VERSION = "2017-06-01-privatepreview"
 KUBE_CONFIG = """
 apiVersion: v1

@@ -9,10 +9,10 @@ from urllib.parse import urlsplit
 import pytest
 import requests
 
-from tests.contract.server import API_VERSION, Server, image_body, targets
+from tests.contract.server import API_VERSION, UNKNOWN_ID, Server, image_body, targets
 
 NOUNS = ["models", "manifests", "images", "services"]
-ALL = NOUNS + [f"{noun}/{uuid.uuid4()}" for noun in [*NOUNS, "operations"]]
+ALL = NOUNS + [f"{noun}/{UNKNOWN_ID}" for noun in [*NOUNS, "operations"]]
 
 
 def assert_is_error(answer: requests.Response, status: int) -> None:
@@ -81,7 +81,7 @@ def test_an_unknown_path_is_404(server: Server, path: str) -> None:
         ("DELETE", "models"),
         ("PUT", "models"),
         ("PATCH", "services"),
-        ("POST", f"images/{uuid.uuid4()}"),
+        ("POST", f"images/{UNKNOWN_ID}"),
         ("OPTIONS", "models"),
     ],
 )

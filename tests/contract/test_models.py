@@ -6,7 +6,7 @@ from datetime import datetime
 
 import pytest
 
-from tests.contract.server import Server, targets
+from tests.contract.server import UNKNOWN_ID, Server, targets
 
 
 def test_registering_answers_201_with_every_field(server: Server) -> None:
@@ -72,7 +72,7 @@ def test_models_are_listed_by_name_and_by_tag(server: Server) -> None:
     assert server.send("GET", "models", name=first["name"], tag="nobodysTag").json() == []
 
 
-@pytest.mark.parametrize("id", [str(uuid.uuid4()), "no-guid", "%00", "0"])
+@pytest.mark.parametrize("id", [UNKNOWN_ID, "no-guid", "%00", "0"])
 def test_an_unknown_model_is_404(server: Server, id: str) -> None:
     answer = server.send("GET", f"models/{id}")
     assert answer.status_code == 404

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 import pytest
 import requests
 
-from tests.contract.server import Server
+from tests.contract.server import UNKNOWN_ID, Server
 from tests.contract.test_every_request import assert_is_error
 from tests.site import Site, wait_until
 
@@ -17,12 +17,12 @@ WRITES = [
     ("POST", "manifests"),
     ("POST", "images"),
     ("POST", "services"),
-    ("PUT", f"services/{uuid.uuid4()}"),
-    ("DELETE", f"services/{uuid.uuid4()}"),
-    ("DELETE", f"operations/{uuid.uuid4()}"),
-    ("POST", f"services/{uuid.uuid4()}/regenerateKeys"),
+    ("PUT", f"services/{UNKNOWN_ID}"),
+    ("DELETE", f"services/{UNKNOWN_ID}"),
+    ("DELETE", f"operations/{UNKNOWN_ID}"),
+    ("POST", f"services/{UNKNOWN_ID}/regenerateKeys"),
 ]
-READS = ["models", "manifests", "images", "services", *(f"{noun}/{uuid.uuid4()}" for noun in ("models", "operations"))]
+READS = ["models", "manifests", "images", "services", *(f"{noun}/{UNKNOWN_ID}" for noun in ("models", "operations"))]
 
 
 @pytest.fixture(scope="module")

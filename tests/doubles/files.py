@@ -1,7 +1,6 @@
 """A small real HTTP server on loopback that tests fetch from. Each path is a function of the request handler."""
 
 import contextlib
-import socket
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -77,9 +76,3 @@ def running_files() -> Iterator[Files]:
 
 def _missing(request: BaseHTTPRequestHandler) -> None:
     request.send_error(404)
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return sock.getsockname()[1]

@@ -17,7 +17,8 @@ from typing import Any
 
 import requests
 
-from tests.site import ROOT, free_port, wait_until
+from tests.ports import free_port
+from tests.site import ROOT, wait_until
 
 CLIENT = {"OIDC_CLIENT_ID": "the-dashboard", "OIDC_CLIENT_SECRET": "a-secret-of-the-client"}
 

@@ -16,7 +16,8 @@ import pytest
 from tests.doubles.mms import MMS
 from tests.faults.load import PASSWORD, Asked, Far, Load, Person, operations, unsettled
 from tests.journeys.api import Api
-from tests.site import ROOT, Site, free_port, wait_until
+from tests.ports import free_port
+from tests.site import ROOT, Site, wait_until
 
 pytestmark = pytest.mark.slow
 ROUNDS = 20

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from dashboard.supervision import redis_server
-from tests.site import ROOT, Site, free_port, wait_until
+from tests.ports import free_port
+from tests.site import ROOT, Site, wait_until
 
 pytestmark = pytest.mark.slow
 

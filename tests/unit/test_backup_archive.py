@@ -109,7 +109,7 @@ HOSTILE = [
 ]
 
 
-@pytest.mark.parametrize("evil", HOSTILE, ids=lambda one: repr(one))
+@pytest.mark.parametrize("evil", HOSTILE, ids=lambda one: f"{one.name[:20]!r} type {one.type!r}")
 def test_what_no_backup_has_is_refused(tmp_path, evil):
     out = tmp_path / "data" / "out"
     with pytest.raises(Damaged):

@@ -10,7 +10,7 @@ import pytest
 
 from tests.audit import NOT_AUDITED, ROOT, ignored, judge
 from tests.doubles import advisories
-from tests.site import free_port
+from tests.ports import free_port
 
 HASH = "sha256:" + "0" * 64
 TODAY = datetime.date(2030, 1, 1)

@@ -43,7 +43,8 @@ from mms.models import Revision, Service
 from tests import supervised
 from tests.doubles import mms as faults
 from tests.doubles.mms import MMS
-from tests.site import OURS, ROOT, free_port, wait_until
+from tests.ports import free_port
+from tests.site import OURS, ROOT, wait_until
 from tests.unit import mms_rows
 from tests.unit.lifecycle import account_at, register
 

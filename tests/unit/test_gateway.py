@@ -20,8 +20,9 @@ from mms import route_table, routes, upstream
 from mms.gateway import Gateway
 from mms.routes import Route
 from tests.asgi_server import Server
+from tests.ports import free_port
 from tests.scoring_program import Program
-from tests.site import free_port, wait_until
+from tests.site import wait_until
 
 KEY, OTHER = "first-key", "second-key"
 AUTHORIZED = {"Authorization": f"Bearer {KEY}"}

@@ -23,8 +23,9 @@ from mms.images.layout import MANIFEST
 from mms.images.registry import Registry, RegistryError, split_location
 from mms.runtimes import HOST_PLATFORM, HOST_PYTHON
 from tests.builder import Builder, Built
-from tests.doubles.files import free_port, running_files
+from tests.doubles.files import running_files
 from tests.doubles.registry import PASSWORD, USER, RegistryDouble, basic, running_registry
+from tests.ports import free_port
 
 ARCHITECTURE = HOST_PLATFORM.partition("/")[2]
 

@@ -25,7 +25,8 @@ from deployments import live
 from deployments.models import HostingAccount, Operation, RegisteredModel
 from deployments.models.operation import Kind, State
 from tests.asgi_server import Server
-from tests.site import free_port, wait_until
+from tests.ports import free_port
+from tests.site import wait_until
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

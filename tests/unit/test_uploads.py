@@ -24,6 +24,7 @@ from dashboard import files, upload_form, uploads
 from dashboard.models import Membership, Role
 from deployments.models import HostingAccount
 from tests.asgi_server import Server
+from tests.ports import free_port
 from tests.unit.programs import expired, revoked, token_of
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -345,9 +346,7 @@ def test_two_gigabytes_pass_both_ways_within_little_memory(scientist: str, tmp_p
         "uploads._rank = lambda scope, account: 4\n"  # the people of this test live in its own database
         "import uvicorn; uvicorn.run(uploads.application, port=int(sys.argv[1]), lifespan='off', log_level='error')\n"
     )
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     environment = {**os.environ, "DJANGO_SETTINGS_MODULE": "dashboard.settings", "DATA_DIR": str(tmp_path)}
     process = subprocess.Popen([sys.executable, "-c", script, str(port)], env=environment)
     peak = 0
