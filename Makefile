@@ -1,7 +1,7 @@
 # Everything a developer or operator types. `make up` needs only Python 3.11 to 3.13 with venv; the rest follows.
 
 .DEFAULT_GOAL := help
-.PHONY: help up test audit fmt lock bench bench-peers
+.PHONY: help up check test test-fast test-nightly setup-browser audit fmt lock bench bench-peers
 # Without compiled files every start would compile every module anew.
 unexport PYTHONDONTWRITEBYTECODE
 
@@ -18,14 +18,29 @@ help: ## list the targets
 up: $(VENV)/.base ## run the whole site until Ctrl-C; HOST, PORT, DATA_DIR and others as in README.md
 	@exec $(BIN)/python manage.py up
 
-test: $(VENV)/.dev ## every check and every test; PYTEST="-k word" picks some
+# Most tests wait for something, so more of them run at a time than there are cores.
+WORKERS ?= $(if $(T)$(K),0,4)
+RUN_TESTS = $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadgroup --no-loadscope-reorder \
+	$(if $(K),-k "$(K)") $(PYTEST) $(T)
+
+check: $(VENV)/.dev ## check format, style, types, imports and migrations
 	$(BIN)/ruff check --quiet
 	$(BIN)/ruff format --quiet --check
 	$(BIN)/mypy .
 	$(BIN)/lint-imports
 	DATA_DIR=$$(mktemp -d) $(BIN)/python manage.py makemigrations --check --dry-run
+
+test: $(if $(T)$(K),,check) $(VENV)/.dev ## check, then run every test; T=path K=word runs a part of them
+	@$(RUN_TESTS)
+
+test-fast: $(VENV)/.dev ## run the tests that aren't marked slow
+	@$(RUN_TESTS) -m "not slow"
+
+test-nightly: check ## check, then run every test, with the long variants
+	@$(RUN_TESTS) --nightly
+
+setup-browser: ## install Chromium for the browser tests, if this user may
 	@sh tests/browser/install
-	@$(BIN)/python -m pytest $(PYTEST)
 
 audit: $(VENV)/.dev ## look up known vulnerabilities of everything in requirements/base.txt and dev.txt
 	@$(BIN)/python -m tests.audit requirements/base.txt requirements/dev.txt

@@ -1,6 +1,5 @@
 """Fixtures for every test: real servers, nothing patched."""
 
-import json
 import os
 import shutil
 import subprocess
@@ -15,10 +14,9 @@ from playwright.sync_api import Browser, sync_playwright
 from dashboard.supervision import redis_server as redis_binary
 from deployments.models import HostingAccount
 from tests.doubles.mms import MMS
+from tests.figures import FIGURES
 from tests.site import Site
 from tests.unit.lifecycle import account_at
-
-FIGURES: dict[str, dict[str, object]] = {}
 
 
 def chromium() -> str | None:
@@ -35,17 +33,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """What was measured; and loudly, what was not tested."""
-    for name, figures in FIGURES.items():
-        terminalreporter.write_line(f"{name}: {json.dumps(figures)}")
+    """Say loudly what was not tested."""
     if not chromium():
         terminalreporter.write_sep("!", "Chromium is not installed: THE BROWSER TESTS WERE SKIPPED", red=True)
 
 
 @pytest.fixture
 def record(request: pytest.FixtureRequest) -> dict[str, object]:
-    """Figures put here are printed at the end of the run: docs/promises.md and docs/security.md quote them."""
-    return FIGURES.setdefault(request.node.name, {})
+    """Figures put here are printed at the end of the run."""
+    figures: dict[str, object] = {}
+    FIGURES[request.node.name] = figures
+    return figures
 
 
 @pytest.fixture(scope="session")

@@ -1,13 +1,23 @@
-"""Loaded by pytest before Django: the tests write to a temporary data folder, never to var/."""
+"""Loaded by pytest before Django: every test process writes to a temporary data folder of its own, never to var/.
+
+With pytest-xdist each worker is such a process; its folder, and so its database and its Redis, is below the one of the
+process that started it. `RUN` is the folder that all processes of one run share.
+"""
 
 import atexit
 import os
 import shutil
 import tempfile
+from pathlib import Path
 
-_directory = tempfile.mkdtemp(prefix="mmd-")
+WORKER = os.environ.get("PYTEST_XDIST_WORKER", "")
+if WORKER:
+    RUN = Path(os.environ["DATA_DIR"])
+    _directory = RUN / WORKER
+else:
+    RUN = _directory = Path(tempfile.mkdtemp(prefix="mmd-"))
 atexit.register(shutil.rmtree, _directory, ignore_errors=True)
-os.environ["DATA_DIR"] = _directory
+os.environ["DATA_DIR"] = str(_directory)
 os.environ.setdefault("SECRET_KEY", "only for tests")
 for _name in (
     "DATABASE_URL",

@@ -1,0 +1,156 @@
+"""How this project runs its tests: docs/testing.md explains it.
+
+- `nightly` tests run with --nightly, when -m names them, or when their node id is given.
+- `serial` tests run while no other test does, although the rest runs in parallel.
+- A test that isn't marked `slow` may take two seconds; a slower one fails.
+"""
+
+import fcntl
+import os
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.environment import RUN, WORKER
+
+SLOWER_ALLOWED = {"slow", "nightly"}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("this project")
+    group.addoption("--nightly", action="store_true", help="run the tests marked nightly, too")
+    group.addoption(
+        "--limit",
+        type=float,
+        default=2.0,
+        metavar="SECONDS",
+        help="fail tests that take longer and aren't marked slow (default: 2; 0: no limit)",
+    )
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Deselect nightly tests unless they were asked for, and group and order the rest for the workers."""
+    _deselect_nightly(config, items)
+    for item in items:
+        if group := _group(item):
+            item.add_marker(pytest.mark.xdist_group(group))
+    items.sort(key=_position)
+
+
+def _deselect_nightly(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.option.nightly or "nightly" in config.option.markexpr:
+        return
+    named = tuple(argument for argument in config.args if "::" in argument)
+    deselected = [item for item in items if item.get_closest_marker("nightly") and not item.nodeid.startswith(named)]
+    if deselected:
+        config.hook.pytest_deselected(items=deselected)
+        items[:] = [item for item in items if item not in set(deselected)]
+
+
+# --- which tests share a worker -----------------------------------------------------------------------------------
+
+
+def _group(item: pytest.Item) -> str:
+    """Return the group that must share a worker with `item`, or "" if it may run on any.
+
+    A group is a file whose tests share a fixture that is expensive to set up.
+    """
+    if item.get_closest_marker("serial"):
+        return "serial"
+    if item.get_closest_marker("xdist_group"):
+        return ""
+    fixtures = getattr(item, "_fixtureinfo").name2fixturedefs.values()  # noqa: B009 - not in pytest's published types
+    shared = any(found.scope in {"module", "package"} and found.baseid for defs in fixtures for found in defs)
+    return item.nodeid.split("::")[0] if shared else ""
+
+
+def _position(item: pytest.Item) -> int:
+    """Return the rank of `item` in the order of the run: what takes longest starts first."""
+    if item.get_closest_marker("serial"):
+        return 0
+    if item.get_closest_marker("nightly"):
+        return 1
+    return 2 if item.get_closest_marker("slow") else 3
+
+
+# --- tests that measure time run alone ----------------------------------------------------------------------------
+
+
+class Room:
+    """A lock between the workers of one run: a serial test is alone in the room, others share it.
+
+    Everybody passes the gate first, where a serial test waits until the room is empty; so new tests cannot starve it.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._gate, self._room = ((folder / name).open("ab") for name in ("gate.lock", "room.lock"))
+        self.is_alone = False
+
+    def enter(self, alone: bool) -> None:
+        if self.is_alone:
+            return
+        fcntl.flock(self._gate, fcntl.LOCK_EX)
+        fcntl.flock(self._room, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+        if alone:
+            self.is_alone = True
+        else:
+            fcntl.flock(self._gate, fcntl.LOCK_UN)
+
+    def leave(self) -> None:
+        self.is_alone = False
+        fcntl.flock(self._room, fcntl.LOCK_UN)
+        fcntl.flock(self._gate, fcntl.LOCK_UN)
+
+
+_room = Room(RUN) if WORKER else None
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> Generator[None, Any, Any]:
+    if _room is None:
+        return (yield)
+    _room.enter(alone=item.get_closest_marker("serial") is not None)
+    try:
+        return (yield)
+    finally:
+        # The next serial test follows without waiting for the room to be empty again.
+        if not (_room.is_alone and nextitem and nextitem.get_closest_marker("serial")):
+            _room.leave()
+
+
+# --- two seconds --------------------------------------------------------------------------------------------------
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    limit = item.config.option.limit
+    if (
+        call.when == "call"
+        and report.passed
+        and limit
+        and not SLOWER_ALLOWED & {mark.name for mark in item.iter_markers()}
+    ):
+        allowed = limit * stretch(item.config)
+        if call.duration > allowed:
+            report.outcome = "failed"
+            report.longrepr = (
+                f"{item.nodeid} takes {call.duration:.1f} s: mark it slow or make it faster. "
+                f"Tests that aren't marked slow may take {limit:g} s; while the machine is this busy, {allowed:.1f} s."
+            )
+    return report
+
+
+def stretch(config: pytest.Config) -> float:
+    """Return how many times longer a test may take, because it has only a part of a core: never less than 1.
+
+    Counted are the workers of this run, and the load of the last minute, which includes other people's processes.
+    """
+    cores = len(os.sched_getaffinity(0))
+    workers = getattr(config, "workerinput", {}).get("workercount", 1)
+    return max(1.0, workers / cores, os.getloadavg()[0] / cores)
