@@ -1,7 +1,7 @@
 # Everything a developer or operator types. `make up` needs only Python 3.11 to 3.13 with venv; the rest follows.
 
 .DEFAULT_GOAL := help
-.PHONY: help up check test test-fast test-nightly setup-browser audit fmt lock bench bench-peers
+.PHONY: help up check test test-fast test-nightly setup-browser audit fmt lock build bench bench-peers
 # Without compiled files every start would compile every module anew.
 unexport PYTHONDONTWRITEBYTECODE
 
@@ -55,11 +55,15 @@ fmt: $(VENV)/.dev ## format, and fix what can be fixed
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-lock: $(VENV)/.dev ## compile requirements/*.txt, with hashes, from requirements/*.in
-	for name in base dev peers; do \
-	  $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
-	    --no-annotate requirements/$$name.in -o requirements/$$name.txt || exit 1; \
-	done
+build: $(VENV)/.dev ## build the wheel into dist/
+	@$(BIN)/python -m hatchling build --target wheel --directory dist
+
+COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
+	--no-annotate
+lock: $(VENV)/.dev ## update the pinned versions and hashes in requirements/*.txt
+	$(COMPILE) pyproject.toml -o requirements/base.txt
+	$(COMPILE) pyproject.toml requirements/dev.in -o requirements/dev.txt
+	$(COMPILE) requirements/peers.in -o requirements/peers.txt
 
 $(VENV)/.made:
 	@test -n "$(PYTHON)" || { echo "No Python 3.11, 3.12 or 3.13 was found: install one, or name it with PYTHON=…" >&2; exit 1; }

@@ -10,7 +10,6 @@ import fcntl
 import json
 import os
 import sqlite3
-import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
@@ -21,6 +20,7 @@ from django.conf import settings
 from django.db import DatabaseError
 from django.utils import timezone
 
+from dashboard import __version__
 from dashboard.backup_archive import NAME, Writer
 from dashboard.backup_database import Snapshot, is_empty, snapshot
 from dashboard.data_folder import refuse_another_database, refuse_half_a_restore
@@ -123,15 +123,14 @@ def _add_small_things(writer: Writer, found: Snapshot | None) -> None:
 
 
 def _about(found: Snapshot | None) -> dict[str, Any]:
-    project = tomllib.loads((settings.BASE_DIR / "pyproject.toml").read_text())["project"]
     database = found and {
         "vendor": found.vendor,
         "migrations": found.migrations,
         "tables": [asdict(table) for table in found.tables],
     }
     return {
-        "what": f"Backup of a {project['name']}. {WARNING}",
-        "version": project["version"],
+        "what": f"Backup of a {settings.PROJECT_NAME}. {WARNING}",
+        "version": __version__,
         "made_at": timezone.now().isoformat(),
         "serves": sorted(settings.SERVE),
         "database": database,

@@ -18,7 +18,7 @@ from dashboard.scoring import Answer, ask
 from deployments import operations
 from deployments.models import Asset, Cluster, HostingAccount, Operation, RegistryInfo, Service
 
-EXAMPLE = settings.BASE_DIR / "examples" / "iris"
+EXAMPLE = settings.SHARE_DIR / "examples" / "iris"
 NAME = "iris"
 BY = "demo"
 PATIENCE = 600.0  # seconds for one step; the first build installs scikit-learn

@@ -41,7 +41,7 @@ def invitation(on_terminal: bool) -> str:
         says = "Nobody can sign in yet. This link makes the first administrator, once, until the site stops:"
         return f"{says}\n  {link}"
     withdraw()
-    return "Nobody can sign in yet. Make the first administrator:  manage.py create_user NAME --role admin"
+    return f"Nobody can sign in yet. Make the first administrator:  {settings.COMMAND} create_user NAME --role admin"
 
 
 def offer() -> str | None:

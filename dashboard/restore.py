@@ -229,7 +229,7 @@ def _marked(name: str) -> Iterator[None]:
     mark = unfinished_restore()
     killed_before = mark.read_text() if mark.exists() else None
     os.sync()
-    _write(mark, f"manage.py restore {name}\n")
+    _write(mark, f"{settings.COMMAND} restore {name}\n")
     try:
         yield
     except Failed:  # it changed nothing, so all is as sound as it was before

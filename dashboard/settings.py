@@ -11,12 +11,21 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import dj_database_url
+import platformdirs
 from django.core.exceptions import ImproperlyConfigured
 
 from dashboard.role_mapping import parse as parse_role_mapping
 from deployments.addresses import LOOPBACK
 
 BASE_DIR = Path(__file__).resolve().parent.parent
+# The wheel has templates, static files and examples in this folder. In a checkout they are in BASE_DIR.
+_packaged = Path(__file__).resolve().with_name("share")
+IS_INSTALLED = _packaged.is_dir()
+SHARE_DIR = _packaged if IS_INSTALLED else BASE_DIR
+PROJECT_NAME = "model-management-dashboard"
+# What people type to run a command, and to start the site, for use in messages.
+COMMAND = PROJECT_NAME if IS_INSTALLED else "manage.py"
+START_COMMAND = f"{PROJECT_NAME} up" if IS_INSTALLED else "make up"
 
 
 def env_int(name: str, default: int) -> int:
@@ -62,7 +71,8 @@ def env_list(name: str, default: str = "") -> list[str]:
 
 
 # --- where things lie ---------------------------------------------------------------------------------------------
-DATA_DIR = Path(os.environ.get("DATA_DIR") or BASE_DIR / "var").resolve()
+_data_dir = platformdirs.user_data_path(PROJECT_NAME) if IS_INSTALLED else BASE_DIR / "var"
+DATA_DIR = Path(os.environ.get("DATA_DIR") or _data_dir).resolve()
 RUN_DIR = DATA_DIR / "run"  # sockets, pid files, generated configuration
 LOG_DIR = DATA_DIR / "log"
 TMP_DIR = DATA_DIR / "tmp"  # same file system as the data, so that a finished file is renamed into place
@@ -196,7 +206,7 @@ ASGI_APPLICATION = "dashboard.asgi.application"
 TEMPLATES = [
     {
         "BACKEND": "django.template.backends.django.DjangoTemplates",
-        "DIRS": [BASE_DIR / "templates"],
+        "DIRS": [SHARE_DIR / "templates"],
         "APP_DIRS": True,
         "OPTIONS": {
             "context_processors": [
@@ -340,7 +350,7 @@ LANGUAGE_CODE = "en"
 TIME_ZONE = "UTC"
 USE_TZ = True
 STATIC_URL = "static/"
-STATICFILES_DIRS = [BASE_DIR / "static"]
+STATICFILES_DIRS = [SHARE_DIR / "static"]
 STORAGES = {
     "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
     "staticfiles": {"BACKEND": "whitenoise.storage.CompressedManifestStaticFilesStorage"},

@@ -9,7 +9,7 @@ from django.core.exceptions import ImproperlyConfigured
 
 from dashboard import supervision
 
-START = "Start the site: `make up`."
+START = f"Start the site: `{settings.START_COMMAND}`."
 
 
 def supervised() -> set[str]:
@@ -30,7 +30,7 @@ def supervisorctl(*words: str) -> str:
 def restart(name: str) -> str:
     """How a program is started anew, as a sentence."""
     if name not in supervised():
-        return f"Restart the container that runs `manage.py run {name}`."
+        return f"Restart the container that runs `{settings.COMMAND} run {name}`."
     if not _supervisor_lives():
         return START
     return f"Restart it: {supervisorctl('restart', _full(name))}."

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from django.conf import settings
 from django.db import Error, OperationalError, connection, transaction
 
 from dashboard import data_folder, migration
@@ -23,7 +24,9 @@ def check(asked: Asked) -> Iterator[Finding]:
     yield from _half_restored()
     file = _file()
     if file and not file.exists():
-        yield failed(PART, f"There is no database at {file} yet.", "Start the site, which makes it: `make up`.")
+        yield failed(
+            PART, f"There is no database at {file} yet.", f"Start the site, which makes it: `{settings.START_COMMAND}`."
+        )
         return
     try:
         yield _answers(file)
@@ -43,7 +46,7 @@ def check(asked: Asked) -> Iterator[Finding]:
 
 def _half_restored() -> Iterator[Finding]:
     with suppress(FileNotFoundError):
-        again = data_folder.unfinished_restore().read_text().strip() or "manage.py restore FILE"
+        again = data_folder.unfinished_restore().read_text().strip() or f"{settings.COMMAND} restore FILE"
         says = "A restore is not finished: database and files may not belong together, and the site does not start."
         yield failed(PART, says, f"If none is running just now, run the same command again: `{again}`.")
 
@@ -151,7 +154,7 @@ def _is_whole(file: Path) -> Finding:
         link.close()
     if faults == ["ok"]:
         return ok(PART, f"Every page of the file is sound (looked at in {time.monotonic() - started:.1f} s).")
-    advice = "Stop the site, keep a copy of the file, and restore the last backup: `manage.py restore FILE`."
+    advice = f"Stop the site, keep a copy of the file, and restore the last backup: `{settings.COMMAND} restore FILE`."
     return failed(PART, f"The file is damaged: {'; '.join(faults)}.", advice)
 
 

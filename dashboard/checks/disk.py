@@ -17,7 +17,9 @@ MB, GB = 1024**2, 1024**3
 LITTLE, LITTLE_SHARE, PLENTY = 2 * GB, 0.10, 20 * GB
 VERY_LITTLE, VERY_LITTLE_SHARE = 200 * MB, 0.02
 FEW_FILES, VERY_FEW_FILES = 0.05, 0.01  # shares of all inodes
-ADVICE = "Free some: `manage.py prune` shows and removes what nothing uses; or move DATA_DIR to a larger disk."
+ADVICE = (
+    f"Free some: `{settings.COMMAND} prune` shows and removes what nothing uses; or move DATA_DIR to a larger disk."
+)
 COUNTING = 1.5  # seconds for adding up folders
 COUNTED = 600  # seconds that the sums are good for
 
@@ -67,7 +69,8 @@ def _folders(period: int) -> Finding:
     at_least = "at least " if time.monotonic() > until else ""
     return ok(
         "data",
-        f"It holds {at_least}{size(sum(count for count, _ in sums))}: {most}. `manage.py prune` shows what is unused.",
+        f"It holds {at_least}{size(sum(count for count, _ in sums))}: {most}. "
+        f"`{settings.COMMAND} prune` shows what is unused.",
     )
 
 

@@ -85,7 +85,12 @@ def _sandbox() -> Finding:
 def _builder() -> Finding:
     missing = [name for name in ("uv", "mms.images.build") if importlib.util.find_spec(name) is None]
     if missing or not _uv():
-        advice = "Install the requirements anew: `pip install -r requirements/base.txt`."
+        again = (
+            f"pipx reinstall {settings.PROJECT_NAME}"
+            if settings.IS_INSTALLED
+            else "pip install -r requirements/base.txt"
+        )
+        advice = f"Install the requirements anew: `{again}`."
         return failed(
             "builder", f"Images cannot be built: {', '.join(missing) or 'the program uv'} is missing.", advice
         )

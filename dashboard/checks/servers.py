@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 
+from django.conf import settings
 from django.db.models import QuerySet
 from django.utils import timezone
 
@@ -90,7 +91,7 @@ def _mend(account: HostingAccount) -> str:
 def _new_token(account: HostingAccount) -> str:
     if account.name == local_account.NAME:
         return "Restart the site: it makes this account a new token."
-    command = f"`manage.py replace_token {account.name} --token-stdin < FILE`"
+    command = f"`{settings.COMMAND} replace_token {account.name} --token-stdin < FILE`"
     if account.sign_in == HostingAccount.SignIn.ENTRA:
         return "Correct its credentials under Settings, Server; the test there says what is wrong."
     return (

@@ -2,7 +2,6 @@
 
 import platform
 import sys
-import tomllib
 from collections.abc import Iterator
 from importlib.metadata import version
 from urllib.parse import urlsplit
@@ -10,6 +9,7 @@ from urllib.parse import urlsplit
 from django.conf import settings
 from django.http.request import validate_host
 
+from dashboard import __version__
 from dashboard.checks.finding import Asked, Finding, failed, ok, warning
 from deployments.addresses import LOOPBACK
 
@@ -27,21 +27,11 @@ def check(asked: Asked) -> Iterator[Finding]:
 
 def _python() -> Finding:
     says = (
-        f"Model Management {project()}, Python {platform.python_version()}, {platform.system()} {platform.release()}."
+        f"Model Management {__version__}, Python {platform.python_version()}, {platform.system()} {platform.release()}."
     )
     if PYTHONS[0] <= sys.version_info[:2] <= PYTHONS[1]:
         return ok("versions", says)
     return warning("versions", says, "Use a Python from 3.11 to 3.13: others were never tried.")
-
-
-def project() -> str:
-    """The version of this project, as pyproject.toml has it."""
-    try:
-        with (settings.BASE_DIR / "pyproject.toml").open("rb") as file:
-            found: str = tomllib.load(file)["project"]["version"]
-            return found
-    except (OSError, ValueError, KeyError):
-        return "of unknown version"
 
 
 def _debug() -> Finding:

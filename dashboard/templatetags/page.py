@@ -7,6 +7,7 @@ from typing import Any
 from urllib.parse import unquote, urlencode, urlsplit
 
 from django import template
+from django.conf import settings
 from django.template.context import Context
 from django.urls import reverse
 from django.utils import timezone
@@ -48,6 +49,19 @@ def when(value: datetime | None) -> SafeString:
     exact = f"{timezone.localtime(value):%Y-%m-%d %H:%M:%S %Z}"
     # Nothing in it comes from outside, and it is the most frequent tag of all: no escaping.
     return SafeString(f'<time datetime="{value.isoformat()}" title="{exact}">{relative(value)}</time>')
+
+
+@register.simple_tag
+def site_command(name: str) -> str:
+    """Return what to type on the server to run the command `name`, for example "manage.py prune"."""
+    return f"{settings.COMMAND} {name}"
+
+
+@register.simple_tag
+def start_command() -> str:
+    """Return what to type on the server to start the site."""
+    command: str = settings.START_COMMAND
+    return command
 
 
 @register.filter

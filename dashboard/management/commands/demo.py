@@ -37,7 +37,9 @@ class Command(BaseCommand):
         broken = {part: state for part, state in announcement.health().items() if state != "works"}
         if broken:
             reasons = ", ".join(f"{part} {state}" for part, state in broken.items())
-            raise CommandError(f"The site at {settings.SITE_URL} does not work ({reasons}): start it with `make up`.")
+            raise CommandError(
+                f"The site at {settings.SITE_URL} does not work ({reasons}): start it with `{settings.START_COMMAND}`."
+            )
         found = HostingAccount.objects.filter(name=name).first()
         if found is None:
             raise CommandError(f"There is no hosting account {name}.")

@@ -4,6 +4,7 @@ import sys
 from argparse import ArgumentParser
 from typing import Any
 
+from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError
 from django.db import DatabaseError
@@ -46,7 +47,9 @@ class Command(BaseCommand):
 
     def _agreed(self) -> bool:
         if not sys.stdin.isatty():
-            self.stdout.write("Nothing was freed: there is no terminal to ask on. `manage.py prune --yes` frees it.")
+            self.stdout.write(
+                f"Nothing was freed: there is no terminal to ask on. `{settings.COMMAND} prune --yes` frees it."
+            )
             return False
         return input("Free it? [y/N] ").strip().lower() in {"y", "yes"}
 

@@ -8,6 +8,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 from django.db import DatabaseError
 
@@ -58,4 +59,4 @@ class Command(BaseCommand):
             self.stdout.write(
                 "Empty the Redis of REDIS_URL (redis-cli flushdb) before the start: it knows the old data."
             )
-        self.stdout.write("Start the site now, for instance with `make up`.")
+        self.stdout.write(f"Start the site now, for instance with `{settings.START_COMMAND}`.")
