@@ -15,6 +15,9 @@ from dashboard.access import visible_accounts
 from dashboard.api import things
 from dashboard.api.bodies import NUMBER_MAX
 from dashboard.api.guard import View, any_token, requires
+from dashboard.api.openapi import common, resources, settings
+from dashboard.api.openapi.declare import Schema, declare
+from dashboard.api.openapi.fields import list_query
 from dashboard.api.problems import wrong
 from dashboard.lineage import NOUN, PATHS
 from dashboard.listing import Listing, Shape
@@ -26,13 +29,22 @@ from deployments.models import Asset, HostingAccount, Operation, RegisteredModel
 
 @dataclass(frozen=True)
 class Noun:
-    """One noun: its rows, the shape of its list, and how a row is shown there and alone."""
+    """One noun: its rows, the shape of its list, and how a row is shown there and alone; with the types of both."""
 
     name: str
     rows: Callable[[], QuerySet[Any]]
     shape: Shape
-    show: Callable[[Any], dict[str, Any]]
-    show_whole: Callable[[Any], dict[str, Any]]
+    show: Callable[[Any], Any]
+    show_whole: Callable[[Any], Any]
+    responses: type[Any]
+    response: type[Any]
+
+    @property
+    def query(self) -> dict[str, Schema]:
+        """The parameters of the list."""
+        orders = [column.key for column in self.shape.columns if column.order]
+        parents = [NOUN[other] for other in NOUN if self.rows().model in PATHS[other]]
+        return list_query(self.shape.states, orders, self.shape.toggles, self.shape.exact, parents)
 
 
 def _operations() -> QuerySet[Operation]:
@@ -42,17 +54,66 @@ def _operations() -> QuerySet[Operation]:
 NOUNS = {
     noun.name: noun
     for noun in (
-        Noun("model", RegisteredModel.objects.all, models.SHAPE, things.show_model, things.show_model),
-        Noun("asset", Asset.objects.all, assets.SHAPE, things.show_asset, things.show_asset),
-        Noun("manifest", manifests.with_models, manifests.SHAPE, things.show_manifest, things.show_manifest_whole),
-        Noun("image", images.with_models, images.SHAPE, things.show_image, things.show_image),
-        Noun("service", services.with_models, services.SHAPE, things.show_service, things.show_service),
-        Noun("operation", _operations, operations.SHAPE, things.show_operation, things.show_operation_whole),
+        Noun(
+            "model",
+            RegisteredModel.objects.all,
+            models.SHAPE,
+            things.show_model,
+            things.show_model,
+            resources.ModelList,
+            resources.Model,
+        ),
+        Noun(
+            "asset",
+            Asset.objects.all,
+            assets.SHAPE,
+            things.show_asset,
+            things.show_asset,
+            resources.AssetList,
+            resources.Asset,
+        ),
+        Noun(
+            "manifest",
+            manifests.with_models,
+            manifests.SHAPE,
+            things.show_manifest,
+            things.show_manifest_whole,
+            resources.ManifestList,
+            resources.ManifestDetail,
+        ),
+        Noun(
+            "image",
+            images.with_models,
+            images.SHAPE,
+            things.show_image,
+            things.show_image,
+            resources.ImageList,
+            resources.Image,
+        ),
+        Noun(
+            "service",
+            services.with_models,
+            services.SHAPE,
+            things.show_service,
+            things.show_service,
+            resources.ServiceList,
+            resources.Service,
+        ),
+        Noun(
+            "operation",
+            _operations,
+            operations.SHAPE,
+            things.show_operation,
+            things.show_operation_whole,
+            resources.OperationList,
+            resources.OperationDetail,
+        ),
     )
 }
 
 
 @any_token
+@declare(settings.AccountList)
 def list_accounts(request: HttpRequest) -> HttpResponse:
     """The hosting accounts that the token opens."""
     token = request.token  # type: ignore[attr-defined]
@@ -62,6 +123,7 @@ def list_accounts(request: HttpRequest) -> HttpResponse:
 
 
 @requires(Permission.SEE)
+@declare(settings.AccountDetail)
 def get_account(request: HttpRequest, account: HostingAccount) -> HttpResponse:
     """One account, with the names of its registries and clusters."""
     role = name_of_rank(request.rank)  # type: ignore[attr-defined]
@@ -72,9 +134,10 @@ def list_of(name: str) -> View:
     """The view that lists the noun called `name`."""
     noun = NOUNS[name]
 
+    @declare(noun.responses, query=noun.query)
     def list_rows(request: HttpRequest, account: HostingAccount) -> HttpResponse:
         rows = noun.rows().filter(account=account)
-        _check_query(request, rows.model, noun.shape)
+        _check_query(request, noun)
         listing = Listing(request, account, rows, noun.shape)
         return JsonResponse({f"{name}s": [noun.show(row) for row in listing.rows], **where(request, listing.page)})
 
@@ -82,7 +145,7 @@ def list_of(name: str) -> View:
     return requires(Permission.SEE)(list_rows)
 
 
-def where(request: HttpRequest, page: Page) -> dict[str, Any]:
+def where(request: HttpRequest, page: Page) -> common.Page:
     """How many there are, which page this is of how many, and where the next one is."""
     following = None
     if page.has_next():
@@ -96,6 +159,7 @@ def where(request: HttpRequest, page: Page) -> dict[str, Any]:
 def get_one(name: str) -> View:
     """The view that shows one row of the noun called `name`."""
 
+    @declare(NOUNS[name].response)
     def get_row(request: HttpRequest, account: HostingAccount, pk: int | UUID) -> HttpResponse:
         return JsonResponse(show_one(name, account, pk))
 
@@ -103,7 +167,7 @@ def get_one(name: str) -> View:
     return requires(Permission.SEE)(get_row)
 
 
-def show_one(name: str, account: HostingAccount, pk: int | UUID) -> dict[str, Any]:
+def show_one(name: str, account: HostingAccount, pk: int | UUID) -> Any:
     """One row as the API shows it. Raises Http404."""
     noun = NOUNS[name]
     row = get_object_or_404(noun.rows(), account=account, pk=pk)
@@ -113,12 +177,7 @@ def show_one(name: str, account: HostingAccount, pk: int | UUID) -> dict[str, An
 
 
 def _described(noun: Noun) -> str:
-    return f"as ?{'=, ?'.join(sorted(_parameters(noun.rows().model, noun.shape)))}= say"
-
-
-def _parameters(cls: type[Any], shape: Shape) -> set[str]:
-    within = {NOUN[other] for other in NOUN if cls in PATHS[other]}
-    return {"q", "sort", "page", *(["state"] if shape.states else []), *shape.toggles, *shape.exact, *within}
+    return f"as ?{'=, ?'.join(sorted(noun.query))}= say"
 
 
 def check_names(request: HttpRequest, known: Iterable[str]) -> None:
@@ -130,11 +189,11 @@ def check_names(request: HttpRequest, known: Iterable[str]) -> None:
             raise wrong(name, "Give a number from 1 on.")
 
 
-def _check_query(request: HttpRequest, cls: type[Any], shape: Shape) -> None:
+def _check_query(request: HttpRequest, noun: Noun) -> None:
     """Raise Problem for what a page would pass over: a program should not take everything for what it asked for."""
-    known = _parameters(cls, shape)
+    shape = noun.shape
     orders = [column.key for column in shape.columns if column.order]
-    check_names(request, known)
+    check_names(request, noun.query)
     for name, values in request.GET.lists():
         for value in values:
             if name == "state" and value not in shape.states:

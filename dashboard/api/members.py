@@ -1,12 +1,12 @@
 """Who has which role in an account: by the forms and functions of the page Members."""
 
-from typing import Any
-
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.urls import reverse
 
 from dashboard.api.bodies import form_data, only, read_object
 from dashboard.api.guard import requires
+from dashboard.api.openapi import settings
+from dashboard.api.openapi.declare import LOCATION, Body, declare
 from dashboard.api.problems import of_form
 from dashboard.forms.member import AddMemberForm, RoleForm
 from dashboard.models import Membership
@@ -16,6 +16,7 @@ from deployments.models import HostingAccount
 
 
 @requires(Permission.CHANGE_MEMBERS)
+@declare(settings.MemberList)
 def list_members(request: HttpRequest, account: HostingAccount) -> HttpResponse:
     """The members of the account, with their roles."""
     rows = members.members_of(account).order_by("user__username")
@@ -23,6 +24,12 @@ def list_members(request: HttpRequest, account: HostingAccount) -> HttpResponse:
 
 
 @requires(Permission.CHANGE_MEMBERS, action="add_member")
+@declare(
+    settings.Member,
+    status=201,
+    bodies=(Body("AddMember", lambda: AddMemberForm.base_fields, {"name": "nina", "role": "viewer"}),),
+    headers=LOCATION,
+)
 def add_member(request: HttpRequest, account: HostingAccount) -> HttpResponse:
     """Give somebody a role: {"name", "role"}. 201 with the member."""
     form = AddMemberForm(account, form_data(AddMemberForm(account).fields, read_object(request)))
@@ -35,12 +42,17 @@ def add_member(request: HttpRequest, account: HostingAccount) -> HttpResponse:
 
 
 @requires(Permission.CHANGE_MEMBERS)
+@declare(settings.Member)
 def get_member(request: HttpRequest, account: HostingAccount, pk: int) -> HttpResponse:
     """One member."""
     return JsonResponse(show_member(members.member_of(account, pk)))
 
 
 @requires(Permission.CHANGE_MEMBERS, action="change_member")
+@declare(
+    settings.Member,
+    bodies=(Body("ChangeMember", lambda: RoleForm.base_fields, {"role": "scientist"}),),
+)
 def change_member(request: HttpRequest, account: HostingAccount, pk: int) -> HttpResponse:
     """Another role for a member: {"role"}."""
     member = members.member_of(account, pk)
@@ -52,6 +64,7 @@ def change_member(request: HttpRequest, account: HostingAccount, pk: int) -> Htt
 
 
 @requires(Permission.CHANGE_MEMBERS, action="remove_member")
+@declare(None, status=204)
 def remove_member(request: HttpRequest, account: HostingAccount, pk: int) -> HttpResponse:
     """They are a member no longer. 204."""
     only(read_object(request), ())
@@ -59,7 +72,7 @@ def remove_member(request: HttpRequest, account: HostingAccount, pk: int) -> Htt
     return HttpResponse(status=204)
 
 
-def show_member(member: Membership) -> dict[str, Any]:
+def show_member(member: Membership) -> settings.Member:
     return {
         "id": member.pk,
         "name": member.user.get_username(),

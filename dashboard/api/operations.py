@@ -13,6 +13,9 @@ from dashboard.api.bodies import form_data, only, read_object
 from dashboard.api.guard import View, enter, requires
 from dashboard.api.lists import show_one
 from dashboard.api.once import once
+from dashboard.api.openapi import resources
+from dashboard.api.openapi.declare import LOCATION, Body, declare
+from dashboard.api.operation_bodies import ADD_ASSET, OPERATIONS, SETTLE
 from dashboard.api.problems import Problem, of_form, wrong
 from dashboard.forms.asset import AddAssetForm
 from dashboard.forms.image import CreateImageForm
@@ -35,6 +38,16 @@ FORMS: dict[str, type[OperationForm]] = {
 
 
 @requires(Permission.SEE, changes=False)
+@declare(
+    resources.OperationDetail,
+    status=202,
+    repeat=200,
+    bodies=OPERATIONS,
+    headers=LOCATION,
+    conflicts=True,
+    operation_id="create_operation",
+    permission=Permission.CREATE_IMAGE,
+)
 def create_operation(request: HttpRequest, account: HostingAccount) -> HttpResponse:
     """Ask for an operation: {"kind": "create_image", …the fields of its form}. 202 with the operation."""
     body = read_object(request)
@@ -99,20 +112,22 @@ def _service(account: HostingAccount, body: dict[str, Any]) -> Service:
     return found
 
 
-def _action(act: Callable[..., Operation], what: str, *fields: str) -> View:
-    """A view that does `act` with an operation; the body has those `fields`, each true or false."""
+def _action(act: Callable[..., Operation], what: str, body: Body | None = None) -> View:
+    """A view that does `act` with an operation; `body`: its fields, each true or false."""
+    fields, bodies = (list(body.fields()), (body,)) if body else ([], ())
 
+    @declare(resources.OperationDetail, status=202, bodies=bodies, headers=LOCATION, conflicts=True)
     def do(request: HttpRequest, account: HostingAccount, pk: UUID) -> HttpResponse:
-        operation, body = operation_of(account, pk), read_object(request)
-        only(body, fields)
+        operation, sent = operation_of(account, pk), read_object(request)
+        only(sent, fields)
         for name in fields:
-            if not isinstance(body.get(name), bool):
+            if not isinstance(sent.get(name), bool):
                 raise wrong(name, "Give true or false.")
         if why := production.operation_refusal(request.rank, request.user.get_username(), operation):  # type: ignore[attr-defined]
             raise PermissionDenied(why)
-        audit.note(request, target=f"{operation} ({operation.pk})", after=body)
+        audit.note(request, target=f"{operation} ({operation.pk})", after=sent)
         try:
-            done = act(operation, request.user.get_username(), **body)
+            done = act(operation, request.user.get_username(), **sent)
         except operations.Refused as refused:
             audit.note(request, result=audit.Result.REFUSED, after={"refused": refused.message})
             raise Problem(409, refused.message) from None
@@ -128,11 +143,12 @@ resume_operation = _action(operations.resume, "Have the server asked again about
 settle_operation = _action(
     operations.settle,
     'End the doubt about one whose outcome is not known: {"send_again": true or false}.',
-    "send_again",
+    SETTLE,
 )
 
 
 @requires(Permission.ADD_ASSET, action="add_asset")
+@declare(resources.Asset, status=201, bodies=(ADD_ASSET,), headers=LOCATION, conflicts=True)
 def add_asset(request: HttpRequest, account: HostingAccount) -> HttpResponse:
     """Add an asset: the fields of its form. 201 with the asset."""
     form = AddAssetForm(account, form_data(AddAssetForm(account).fields, read_object(request)))
@@ -145,11 +161,13 @@ def add_asset(request: HttpRequest, account: HostingAccount) -> HttpResponse:
 
 
 @requires(Permission.REFRESH, changes=False)
+@declare(resources.RefreshRequested, status=202)
 def refresh(request: HttpRequest, account: HostingAccount) -> HttpResponse:
     """Have the account's lists read at the server again, soon."""
     only(read_object(request), ())
     mirror.request_refresh(account)
-    return JsonResponse({"refresh": "asked"}, status=202)
+    confirmed: resources.RefreshRequested = {"refresh": "asked"}
+    return JsonResponse(confirmed, status=202)
 
 
 def _answer(operation: Operation, status: int) -> HttpResponse:

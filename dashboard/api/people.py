@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from django import forms
 from django.core.paginator import Paginator
 from django.http import HttpRequest, HttpResponse, JsonResponse
 
@@ -9,6 +10,9 @@ from dashboard import audit
 from dashboard.api.bodies import form_data, only, read_object
 from dashboard.api.guard import administrators, operators
 from dashboard.api.lists import check_names, where
+from dashboard.api.openapi import settings
+from dashboard.api.openapi.declare import Body, declare
+from dashboard.api.openapi.fields import PAGE, SEARCH, filters
 from dashboard.api.problems import Problem, of_form, wrong
 from dashboard.api.things import moment
 from dashboard.forms.audit import AuditFilterForm
@@ -18,13 +22,21 @@ from dashboard.permissions import Permission
 from dashboard.views import people_list
 from dashboard.views.audit import ROWS, entries_of
 
-SHOWN = ("id", "actor", "via", "action", "account_name", "target", "address", "result", "before", "after")
+SEARCHED = {"q": SEARCH, "page": PAGE}
+FILTERS = filters(AuditFilterForm.base_fields)
+ADD_PERSON = Body("AddUser", lambda: {"name": AddPersonForm.base_fields["username"]}, {"name": "nina"})
+CHANGE_PERSON = Body(
+    "ChangeUser",
+    lambda: {"do": forms.ChoiceField(choices=[(name, name) for name in people_list.CHANGES])},
+    {"do": "deactivate"},
+)
 
 
 @administrators(Permission.CHANGE_PEOPLE)
+@declare(settings.UserList, query=SEARCHED)
 def list_people(request: HttpRequest) -> HttpResponse:
     """Everybody who can sign in, or could, and every machine, as ?page=, ?q= say."""
-    check_names(request, {"page", "q"})
+    check_names(request, SEARCHED)
     found = people_list.find(people_list.sought_in(request))
     page = Paginator(found, people_list.ROWS).get_page(request.GET.get("page"))
     rows = [show_person(person, roles) for person, roles in people_list.with_roles(page.object_list)]
@@ -32,6 +44,7 @@ def list_people(request: HttpRequest) -> HttpResponse:
 
 
 @administrators(Permission.CHANGE_PEOPLE, action="add_person")
+@declare(settings.User, status=201, bodies=(ADD_PERSON,))
 def add_person(request: HttpRequest) -> HttpResponse:
     """Add a person: {"name"}. 201. The link behind which they choose a password is made on the page “People” alone."""
     body = read_object(request)
@@ -49,6 +62,7 @@ def add_person(request: HttpRequest) -> HttpResponse:
 
 
 @administrators(Permission.CHANGE_PEOPLE, action="change_person")
+@declare(settings.User, bodies=(CHANGE_PERSON,), conflicts=True)
 def change_person(request: HttpRequest, pk: int) -> HttpResponse:
     """Do something with a person: {"do"}, with deactivate, activate, make_administrator or make_member."""
     body = read_object(request)
@@ -64,17 +78,18 @@ def change_person(request: HttpRequest, pk: int) -> HttpResponse:
 
 
 @operators
+@declare(settings.AuditLog, query=FILTERS)
 def list_audit(request: HttpRequest, accounts: frozenset[int] | None) -> HttpResponse:
     """Who did what in the accounts that you operate, newest first, as the filters of the page say."""
     form = AuditFilterForm(entries_of(accounts), request.GET)
-    check_names(request, {"page", *form.fields})
+    check_names(request, FILTERS)
     if not form.is_valid():
         raise of_form(form)
     page = Paginator(form.find(), ROWS).get_page(request.GET.get("page"))
     return JsonResponse({"entries": [show_entry(entry) for entry in page.object_list], **where(request, page)})
 
 
-def show_person(person: Any, roles: list[str]) -> dict[str, Any]:
+def show_person(person: Any, roles: list[str]) -> settings.User:
     return {
         "id": person.pk,
         "name": person.get_username(),
@@ -85,5 +100,17 @@ def show_person(person: Any, roles: list[str]) -> dict[str, Any]:
     }
 
 
-def show_entry(entry: AuditEntry) -> dict[str, Any]:
-    return {"at": moment(entry.at), **{name: getattr(entry, name) for name in SHOWN}}
+def show_entry(entry: AuditEntry) -> settings.AuditRecord:
+    return {
+        "id": entry.pk,
+        "at": moment(entry.at),
+        "actor": entry.actor,
+        "via": entry.via,
+        "action": entry.action,
+        "account_name": entry.account_name,
+        "target": entry.target,
+        "address": entry.address,
+        "result": entry.result,
+        "before": entry.before,
+        "after": entry.after,
+    }

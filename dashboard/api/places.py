@@ -1,6 +1,6 @@
 """Registries and clusters of an account: by the forms of their pages. A secret is written, and never read again."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,9 @@ from django.views.decorators.debug import sensitive_variables
 from dashboard.api import things
 from dashboard.api.bodies import form_data, only, read_object
 from dashboard.api.guard import View, requires
+from dashboard.api.openapi import settings
+from dashboard.api.openapi.declare import LOCATION, Body, declare
+from dashboard.api.openapi.fields import new_row
 from dashboard.api.problems import Problem, of_form
 from dashboard.forms.cluster import ClusterForm
 from dashboard.forms.registry import RegistryForm
@@ -25,7 +28,7 @@ from deployments.models import Cluster, HostingAccount, RegistryInfo
 
 @dataclass(frozen=True)
 class Place:
-    """One noun: its form, who changes it, and how it is deleted."""
+    """One noun: its form, who changes it, how it is deleted, how it is shown, and an example of it."""
 
     name: str
     plural: str
@@ -33,25 +36,56 @@ class Place:
     form: type[SettingsForm]
     permission: Permission
     delete: Callable[[HttpRequest, Any], bool]
+    show: Callable[[Any], Any]  # of a row of `rows`
+    response: type[Any]
+    responses: type[Any]
+    example: Mapping[str, Any]
+    required: frozenset[str] = frozenset()
 
     def rows(self, account: HostingAccount) -> QuerySet[Any]:
         """Without their secrets; `kept` says whether there is one."""
         kept = ExpressionWrapper(Q((f"{self.form.sealed}__isnull", False)), BooleanField())
         return self.cls.objects.filter(account=account).defer(*self.cls.SECRETS).annotate(kept=kept)
 
-    def show(self, row: Any) -> dict[str, Any]:
-        """`row`: of `rows`."""
-        plain = {name: getattr(row, name) for name in self.form._meta.fields or ()}
-        return {"id": row.pk, **plain, **things.show_secret(row, self.form.sealed, row.kept)}
+    @property
+    def body_to_add(self) -> Body:
+        return Body(f"Add{self.name.capitalize()}", lambda: new_row(self.form), self.example, required=self.required)
+
+    @property
+    def body_to_change(self) -> Body:
+        name = f"Change{self.name.capitalize()}"
+        return Body(name, lambda: self.form.base_fields, {"name": self.example["name"]}, partial=True)
 
 
 REGISTRY = Place(
-    "registry", "registries", RegistryInfo, RegistryForm, Permission.CHANGE_REGISTRY, registry_forms.delete
+    "registry",
+    "registries",
+    RegistryInfo,
+    RegistryForm,
+    Permission.CHANGE_REGISTRY,
+    registry_forms.delete,
+    things.show_registry,
+    settings.Registry,
+    settings.RegistryList,
+    {"name": "second", "location": "registry.example/team", "user": "robot", "password": "the-password"},
 )
-CLUSTER = Place("cluster", "clusters", Cluster, ClusterForm, Permission.CHANGE_CLUSTER, cluster_forms.delete)
+CLUSTER = Place(
+    "cluster",
+    "clusters",
+    Cluster,
+    ClusterForm,
+    Permission.CHANGE_CLUSTER,
+    cluster_forms.delete,
+    things.show_cluster,
+    settings.Cluster,
+    settings.ClusterList,
+    {"name": "west", "kube_config": "apiVersion: v1\nkind: Config\n...", "pull_secret": "local", "production": False},
+    frozenset({"kube_config"}),
+)
 
 
 def list_of(place: Place) -> View:
+    @declare(place.responses)
     def list_rows(request: HttpRequest, account: HostingAccount) -> HttpResponse:
         whole = request.rank >= needed(place.permission)  # type: ignore[attr-defined]
         rows = [place.show(row) if whole else {"name": row.name} for row in place.rows(account)]
@@ -62,6 +96,7 @@ def list_of(place: Place) -> View:
 
 
 def add(place: Place) -> View:
+    @declare(place.response, status=201, bodies=(place.body_to_add,), headers=LOCATION, conflicts=True)
     def add_row(request: HttpRequest, account: HostingAccount) -> HttpResponse:
         row = write(request, place.form, place.cls(account=account))
         answer = JsonResponse(_shown(place, account, row.pk), status=201)
@@ -73,6 +108,7 @@ def add(place: Place) -> View:
 
 
 def get_one(place: Place) -> View:
+    @declare(place.response)
     def get_row(request: HttpRequest, account: HostingAccount, pk: int) -> HttpResponse:
         return JsonResponse(_shown(place, account, pk))
 
@@ -81,6 +117,7 @@ def get_one(place: Place) -> View:
 
 
 def change(place: Place) -> View:
+    @declare(place.response, bodies=(place.body_to_change,), conflicts=True)
     def change_row(request: HttpRequest, account: HostingAccount, pk: int) -> HttpResponse:
         write(request, place.form, get_object_or_404(place.cls, account=account, pk=pk))
         return JsonResponse(_shown(place, account, pk))
@@ -90,6 +127,7 @@ def change(place: Place) -> View:
 
 
 def delete(place: Place) -> View:
+    @declare(None, status=204, conflicts=True)
     def delete_row(request: HttpRequest, account: HostingAccount, pk: int) -> HttpResponse:
         only(read_object(request), ())
         if not place.delete(request, get_object_or_404(place.rows(account), pk=pk)):
@@ -111,5 +149,5 @@ def write(request: HttpRequest, form_class: type[SettingsForm], instance: Any) -
     return store(request, form)
 
 
-def _shown(place: Place, account: HostingAccount, pk: int) -> dict[str, Any]:
+def _shown(place: Place, account: HostingAccount, pk: int) -> Any:
     return place.show(get_object_or_404(place.rows(account), pk=pk))

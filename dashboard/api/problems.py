@@ -1,13 +1,29 @@
 """Answers of the API that say no: one shape for all, `{"error": {"code", "message", "fields"}}`."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Literal, TypeAlias
 
 from django.forms import BaseForm
 from django.http import HttpResponse, JsonResponse
+from typing_extensions import TypedDict
 
 PREFIX = "/v1/"
-CODES = {
+Code: TypeAlias = Literal[
+    "BadRequest",
+    "NotAuthenticated",
+    "Forbidden",
+    "NotFound",
+    "MethodNotAllowed",
+    "TooSlow",
+    "Conflict",
+    "TooLarge",
+    "UnsupportedMediaType",
+    "Invalid",
+    "TooManyRequests",
+    "Broken",
+    "NotNow",
+]
+CODES: dict[int, Code] = {
     400: "BadRequest",
     401: "NotAuthenticated",
     403: "Forbidden",
@@ -25,6 +41,20 @@ CODES = {
 ABSENT = "There is no such thing here."
 
 
+class ErrorDetail(TypedDict):
+    """What is wrong; `fields` has the sentences about each field."""
+
+    code: Code
+    message: str
+    fields: dict[str, list[str]]
+
+
+class Error(TypedDict):
+    """The body of every response that isn't a success."""
+
+    error: ErrorDetail
+
+
 class Problem(Exception):
     """The request is refused and has changed nothing. `fields`: the sentences about each field that is wrong."""
 
@@ -37,7 +67,7 @@ class Problem(Exception):
         return answer(self.status, self.message, self.fields)
 
 
-def body(status: int, message: str, fields: Mapping[str, list[str]] | None = None) -> dict[str, Any]:
+def body(status: int, message: str, fields: Mapping[str, list[str]] | None = None) -> Error:
     return {"error": {"code": CODES[status], "message": message, "fields": dict(fields or {})}}
 
 

@@ -1,14 +1,25 @@
 """Every route of the API on one screen. GET /v1/ shows this table; docs/scripting.md explains it."""
 
-import re
+import json
+from functools import lru_cache
+from hashlib import sha256
 from typing import Any
 
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
+from django.shortcuts import render
 from django.urls import path, re_path
+from django.views.decorators.http import condition, require_safe
 
+from dashboard import __version__
+from dashboard.access import anyone
 from dashboard.api import accounts, lists, members, operations, people, places, services, trials
-from dashboard.api.guard import ANY_TOKEN, NAME, View, any_token, by_token
-from dashboard.permissions import Permission, role_for
+from dashboard.api.guard import JSON, NAME, View, any_token, by_token
+from dashboard.api.openapi.declare import Schema, declare
+from dashboard.api.openapi.document import make_document
+from dashboard.api.openapi.endpoint import Endpoint
+from dashboard.api.openapi.operation import ERRORS
+from dashboard.api.openapi.page import groups_of, objects_of
+from dashboard.api.openapi.resources import RouteList
 
 OF = "accounts/<slug:account>/"
 OPERATION = f"{OF}operations/<uuid:pk>/"
@@ -17,9 +28,10 @@ PERSON = "people/<int:pk>/"
 
 
 @any_token
+@declare(RouteList)
 def describe(request: HttpRequest) -> HttpResponse:
     """What there is: this list."""
-    return JsonResponse({"routes": described()})
+    return JsonResponse(described())
 
 
 ROUTES: dict[str, dict[str, View]] = {
@@ -95,27 +107,53 @@ def name_of(route: str) -> str:
     return f"{NAME}{rest[1] if len(rest) > 1 else 'get'}_{one}"
 
 
-def described() -> list[dict[str, Any]]:
+def endpoints() -> list[Endpoint]:
+    """Every method of every route."""
     return [
-        {
-            "method": method,
-            "path": "/v1/" + re.sub("<[a-z]+:([a-z]+)>", r"{\1}", route),
-            "needs": _needs(method, view),
-            "does": " ".join((view.__doc__ or "").split()),
-        }
+        Endpoint(method, route, name_of(route), view)
         for route, methods in ROUTES.items()
         for method, view in methods.items()
     ]
 
 
-def _needs(method: str, view: View) -> str:
-    permission = view.permission  # type: ignore[attr-defined]
-    if view is operations.create_operation:
-        return f"{role_for(Permission.CREATE_IMAGE)}, scope write"
-    if permission == ANY_TOKEN:
-        return permission
-    reads = method == "GET" or permission == Permission.SEE
-    return role_for(permission) if reads else f"{role_for(permission)}, scope write"
+def described() -> RouteList:
+    """The routes as GET /v1/ shows them."""
+    return {
+        "routes": [
+            {"method": found.method, "path": found.path, "needs": found.needs, "does": found.description}
+            for found in endpoints()
+        ]
+    }
+
+
+@lru_cache(1)
+def document() -> Schema:
+    """Return the OpenAPI document of the API."""
+    return make_document(endpoints(), __version__)
+
+
+@lru_cache(1)
+def _document_json() -> tuple[bytes, str]:
+    """Return the document as JSON, and its ETag."""
+    text = json.dumps(document(), indent=1, ensure_ascii=False).encode()
+    return text, f'"{sha256(text).hexdigest()[:32]}"'
+
+
+@anyone
+@require_safe
+@condition(etag_func=lambda request: _document_json()[1])
+def show_document(request: HttpRequest) -> HttpResponse:
+    """The OpenAPI document, open to all as the MMS's is: it says nothing about this installation."""
+    return HttpResponse(_document_json()[0], content_type=JSON, headers={"Cache-Control": "max-age=300"})
+
+
+@anyone
+@require_safe
+def show_docs(request: HttpRequest) -> HttpResponse:
+    """The same for people."""
+    whole = document()
+    page = {"info": whole["info"], "groups": groups_of(whole), "objects": objects_of(whole), "errors": ERRORS}
+    return render(request, "api/docs.html", page)
 
 
 def _nothing(request: HttpRequest, **_: Any) -> HttpResponse:
@@ -124,6 +162,8 @@ def _nothing(request: HttpRequest, **_: Any) -> HttpResponse:
 
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 urls = [
+    path("openapi.json", show_document, name="api_document"),
+    re_path(r"^docs/?$", show_docs, name="api_docs"),
     *(path(route, by_token(methods), name=name_of(route)) for route, methods in ROUTES.items()),
     re_path(r"^.*$", by_token(dict.fromkeys(METHODS, any_token(_nothing))), name="v1_nothing"),
 ]

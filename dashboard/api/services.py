@@ -9,6 +9,8 @@ from django.views.decorators.debug import sensitive_variables
 from dashboard import audit
 from dashboard.api.bodies import only, read_object
 from dashboard.api.guard import requires
+from dashboard.api.openapi.declare import Schema, declare
+from dashboard.api.openapi.resources import Score, ScoringKey
 from dashboard.api.problems import Problem, wrong
 from dashboard.forms.console import ConsoleForm
 from dashboard.permissions import Permission
@@ -20,8 +22,15 @@ from dashboard.views.service_forms import service_of
 from deployments import live
 from deployments.models import HostingAccount
 
+AFTER: dict[str, Schema] = {"after": {"type": "string", "description": "The X-Log-Position of an earlier response."}}
+POSITION = {
+    "X-Log-Position": "The position after the last line, for `after`.",
+    "X-Log-End": "Set once no more lines will follow.",
+}
+
 
 @requires(Permission.USE_SERVICE, changes=False)
+@declare(Score, any_json=True)
 @sensitive_variables("service")
 def test_service(request: HttpRequest, account: HostingAccount, pk: int) -> HttpResponse:
     """Send the body, any JSON, to the service; its status and answer come back as {"status", "answer", …}."""
@@ -33,21 +42,30 @@ def test_service(request: HttpRequest, account: HostingAccount, pk: int) -> Http
     if not form.is_valid():
         raise wrong("body", " ".join(map(str, form.errors["body"])))
     answer = ask(service.scoring_uri, service.scoring_key, form.cleaned_data["body"])
-    shown = {"status": answer.status, "problem": answer.problem, "milliseconds": round(answer.milliseconds, 1)}
-    return JsonResponse({**shown, "answer": _as_json(answer.text), "cut": answer.cut})
+    score: Score = {
+        "status": answer.status,
+        "problem": answer.problem,
+        "milliseconds": round(answer.milliseconds, 1),
+        "answer": _as_json(answer.text),
+        "cut": answer.cut,
+    }
+    return JsonResponse(score)
 
 
 @requires(Permission.USE_SERVICE)
+@declare(ScoringKey)
 @sensitive_variables("service")
 def show_key(request: HttpRequest, account: HostingAccount, pk: int) -> HttpResponse:
     """The primary key of the service, for programs that call it."""
     only(read_object(request), ())
     service = scored_service(account, pk)
     audit.note(request, target=service)
-    return JsonResponse({"scoring_uri": service.scoring_uri, "key": service.scoring_key or ""})
+    key: ScoringKey = {"scoring_uri": service.scoring_uri, "key": service.scoring_key or ""}
+    return JsonResponse(key)
 
 
 @requires(Permission.SEE)
+@declare(str, query=AFTER, headers=POSITION)
 def operation_log(request: HttpRequest, account: HostingAccount, pk: UUID) -> HttpResponse:
     """The log of an operation as text; ?after= the X-Log-Position of an earlier answer gives the lines since then."""
     operation = operation_of(account, pk)
@@ -56,6 +74,7 @@ def operation_log(request: HttpRequest, account: HostingAccount, pk: UUID) -> Ht
 
 
 @requires(Permission.SEE)
+@declare(str, query=AFTER, headers=POSITION)
 def service_log(request: HttpRequest, account: HostingAccount, pk: int) -> HttpResponse:
     """The log of a service as text; ?after= as above."""
     service = service_of(account, pk)

@@ -4,13 +4,14 @@ from datetime import datetime
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from dashboard.api.openapi import common, resources, settings
 from dashboard.files import is_file_url
 from deployments.badges import NOUN, Badge
 from deployments.models import Asset, HostingAccount, Image, Manifest, Operation, RegisteredModel, Service
 from deployments.operations import manifest_as_json, without_keys
 
 
-def show_account(account: HostingAccount, role: str) -> dict[str, Any]:
+def show_account(account: HostingAccount, role: str) -> settings.Account:
     return {
         "name": account.name,
         "role": role,
@@ -18,12 +19,15 @@ def show_account(account: HostingAccount, role: str) -> dict[str, Any]:
         "error": account.error,
         "token_refused": account.token_refused,
         "seen_at": {
-            noun: moment(getattr(account, f"{noun}_seen_at")) for noun in ("models", "manifests", "images", "services")
+            "models": moment(account.models_seen_at),
+            "manifests": moment(account.manifests_seen_at),
+            "images": moment(account.images_seen_at),
+            "services": moment(account.services_seen_at),
         },
     }
 
 
-def show_account_whole(account: HostingAccount, role: str) -> dict[str, Any]:
+def show_account_whole(account: HostingAccount, role: str) -> settings.AccountDetail:
     """With the names of the registries and clusters that forms take."""
     return {
         **show_account(account, role),
@@ -32,7 +36,7 @@ def show_account_whole(account: HostingAccount, role: str) -> dict[str, Any]:
     }
 
 
-def show_model(model: RegisteredModel) -> dict[str, Any]:
+def show_model(model: RegisteredModel) -> resources.Model:
     return {
         **_mirrored(model),
         "name": model.name,
@@ -44,7 +48,7 @@ def show_model(model: RegisteredModel) -> dict[str, Any]:
     }
 
 
-def show_asset(asset: Asset) -> dict[str, Any]:
+def show_asset(asset: Asset) -> resources.Asset:
     return {
         "id": asset.pk,
         "name": asset.name,
@@ -56,7 +60,7 @@ def show_asset(asset: Asset) -> dict[str, Any]:
     }
 
 
-def show_manifest(manifest: Manifest) -> dict[str, Any]:
+def show_manifest(manifest: Manifest) -> resources.Manifest:
     return {
         **_mirrored(manifest),
         "models": [_short(model) for model in manifest.models.all()],
@@ -65,12 +69,12 @@ def show_manifest(manifest: Manifest) -> dict[str, Any]:
     }
 
 
-def show_manifest_whole(manifest: Manifest) -> dict[str, Any]:
+def show_manifest_whole(manifest: Manifest) -> resources.ManifestDetail:
     """With what it consists of, as the server has it."""
     return {**show_manifest(manifest), "contents": manifest_as_json(manifest)}
 
 
-def show_image(image: Image) -> dict[str, Any]:
+def show_image(image: Image) -> resources.Image:
     return {
         **_mirrored(image),
         "manifest": _short(image.manifest),
@@ -81,7 +85,7 @@ def show_image(image: Image) -> dict[str, Any]:
     }
 
 
-def show_service(service: Service) -> dict[str, Any]:
+def show_service(service: Service) -> resources.Service:
     manifest = service.image.manifest if service.image else None
     return {
         **_mirrored(service),
@@ -95,14 +99,13 @@ def show_service(service: Service) -> dict[str, Any]:
     }
 
 
-def show_operation(operation: Operation) -> dict[str, Any]:
-    resource = operation.resource
+def show_operation(operation: Operation) -> resources.Operation:
     return {
         "id": str(operation.pk),
         "kind": operation.kind,
         "state": operation.state,
         "badge": show_badge(operation.badge),  # type: ignore[attr-defined]
-        "about": {"noun": NOUN[type(resource)], **_short(resource)} if resource else None,  # type: ignore[dict-item]
+        "about": _subject(operation),
         "requested_by": operation.requested_by,
         "requested_at": moment(operation.requested_at),
         "sent_at": moment(operation.sent_at),
@@ -116,14 +119,14 @@ def show_operation(operation: Operation) -> dict[str, Any]:
     }
 
 
-def show_operation_whole(operation: Operation) -> dict[str, Any]:
+def show_operation_whole(operation: Operation) -> resources.OperationDetail:
     """With the details of its failure, and what was asked for."""
     asked = {name: source(value) if name == "url" else value for name, value in operation.body.items()}
     details = without_keys(operation.error_details)
     return {**show_operation(operation), "asked": without_keys(asked), "error_details": details}
 
 
-def show_badge(badge: Badge) -> dict[str, Any]:
+def show_badge(badge: Badge) -> common.Badge:
     """The state as the pages show it: in a word, since when, why, and how old the news is."""
     return {
         "state": badge.state,
@@ -134,10 +137,57 @@ def show_badge(badge: Badge) -> dict[str, Any]:
     }
 
 
-def show_secret(row: Any, name: str, kept: bool) -> dict[str, Any]:
-    """Whether there is one, since when and by whom; never what it is."""
-    since = {"secret_set_at": moment(row.secret_set_at), "secret_set_by": row.secret_set_by}
-    return {name: "set" if kept else "not set", **since}
+def show_registry(row: Any) -> settings.Registry:
+    """A registry whose `kept` says whether there is a password; never the password."""
+    return {
+        "id": row.pk,
+        "name": row.name,
+        "location": row.location,
+        "user": row.user,
+        "password": secret_state(row.kept),
+        **secret_of(row),
+    }
+
+
+def show_cluster(row: Any) -> settings.Cluster:
+    """A cluster whose `kept` says whether there is a kubeconfig; never the kubeconfig."""
+    return {
+        "id": row.pk,
+        "name": row.name,
+        "pull_secret": row.pull_secret,
+        "production": row.production,
+        "kube_config": secret_state(row.kept),
+        **secret_of(row),
+    }
+
+
+def show_server(account: HostingAccount) -> settings.Server:
+    """The server of an account, without its secrets."""
+    return {
+        "base_url": account.base_url,
+        "subscription": account.subscription,
+        "resource_group": account.resource_group,
+        "hosting_account": account.hosting_account,
+        "api_version": account.api_version,
+        "sign_in": account.sign_in,
+        "tenant": account.tenant,
+        "client_id": account.client_id,
+        "scope": account.scope,
+        "authority": account.authority,
+        "token": secret_state(bool(account.token)),
+        "client_secret": secret_state(bool(account.client_secret)),
+        **secret_of(account),
+    }
+
+
+def secret_state(kept: bool) -> common.SecretState:
+    """Return the word that stands for a secret."""
+    return "set" if kept else "not set"
+
+
+def secret_of(row: Any) -> settings.Secret:
+    """Return when the secret of a row was set, and by whom."""
+    return {"secret_set_at": moment(row.secret_set_at), "secret_set_by": row.secret_set_by}
 
 
 def source(url: str) -> str:
@@ -157,11 +207,19 @@ def moment(when: datetime | None) -> str | None:
     return when.isoformat() if when else None
 
 
-def _short(row: Any) -> dict[str, Any] | None:
+def _short(row: Any) -> common.Reference | None:
     return {"id": row.pk, "name": str(row)} if row is not None else None
 
 
-def _mirrored(row: Any) -> dict[str, Any]:
+def _subject(operation: Operation) -> resources.Subject | None:
+    resource = operation.resource
+    if resource is None:
+        return None
+    noun: resources.Noun = NOUN[type(resource)]  # type: ignore[assignment]  # the names of four classes
+    return {"noun": noun, "id": resource.pk, "name": str(resource)}
+
+
+def _mirrored(row: Any) -> resources.Mirrored:
     return {
         "id": row.pk,
         "mms_id": row.mms_id,

@@ -8,6 +8,8 @@ from django.shortcuts import get_object_or_404
 
 from dashboard.api.bodies import only, read_object
 from dashboard.api.guard import View, requires
+from dashboard.api.openapi.declare import declare
+from dashboard.api.openapi.settings import ConnectionTest
 from dashboard.api.places import CLUSTER, REGISTRY, Place
 from dashboard.permissions import Permission
 from dashboard.views import cluster_forms, registry_forms, server_forms
@@ -23,12 +25,14 @@ ATTEMPTS: dict[str, Callable[[Any], Trial]] = {
 
 
 @requires(Permission.CHANGE_SERVER, changes=False)
+@declare(ConnectionTest)
 def test_server(request: HttpRequest, account: HostingAccount) -> HttpResponse:
     """Try the server as it is stored: whether it works, what it says, and what to do about it."""
     return _answer(request, "test_server", server_forms.fresh(account), try_server)
 
 
 def test_of(place: Place) -> View:
+    @declare(ConnectionTest)
     def test_row(request: HttpRequest, account: HostingAccount, pk: int) -> HttpResponse:
         row = get_object_or_404(place.cls, account=account, pk=pk)
         return _answer(request, f"test_{place.name}", row, ATTEMPTS[place.name])
@@ -41,4 +45,5 @@ def _answer(request: HttpRequest, action: str, row: Any, attempt: Callable[[Any]
     only(read_object(request), ())
     trial = in_time(lambda: attempt(row))
     record_trial(request, action, row, trial, via="api")
-    return JsonResponse({"works": trial.works, "says": trial.says, "advice": trial.advice})
+    found: ConnectionTest = {"works": trial.works, "says": trial.says, "advice": trial.advice}
+    return JsonResponse(found)

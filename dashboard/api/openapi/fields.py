@@ -1,0 +1,93 @@
+"""JSON schemas of form fields and of query parameters."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from django import forms
+
+from dashboard.api.bodies import BY_NAME
+from dashboard.api.openapi.declare import Body, Fields, Schema
+from dashboard.forms.fields import TAG_MAX, TagsField
+from dashboard.forms.secret import SecretField, SettingsForm
+
+ID: Schema = {"type": "integer", "minimum": 1}
+ID_OR_NAME: Schema = {"anyOf": [ID, {"type": "string", "minLength": 1}]}
+PAGE: Schema = {"type": "integer", "minimum": 1, "description": "The page, from 1."}
+SEARCH: Schema = {"type": "string", "description": "Words to search for; every word must match."}
+
+
+def body_schema(body: Body) -> Schema:
+    """Return the schema of a request body. Unknown fields are refused, as by the API."""
+    fields = body.fields()
+    properties = {name: field_schema(name, field) for name, field in fields.items()} | dict(body.schemas)
+    needed = {name for name, field in fields.items() if field.required}
+    required = set() if body.partial else needed | body.required
+    schema: Schema = {"type": "object", "properties": properties, "additionalProperties": False}
+    return schema | ({"required": [name for name in properties if name in required]} if required else {})
+
+
+def field_schema(name: str, field: forms.Field) -> Schema:
+    """Return the schema of the values that the API accepts for one form field."""
+    schema = _type(name, field)
+    about = str(field.help_text or "")
+    return {**schema, "description": about} if about else schema
+
+
+def _type(name: str, field: forms.Field) -> Schema:
+    if isinstance(field, forms.BooleanField):
+        return {"type": "boolean"}
+    if isinstance(field, TagsField):
+        return {"type": "array", "items": {"type": "string", "minLength": 1, "maxLength": TAG_MAX}}
+    if isinstance(field, forms.ModelMultipleChoiceField):
+        return {"type": "array", "items": ID, **({"minItems": 1} if field.required else {})}
+    if isinstance(field, forms.ModelChoiceField):
+        return dict(ID_OR_NAME if name in BY_NAME else ID)
+    if isinstance(field, forms.DateField):
+        return {"type": "string", "format": "date"}
+    if isinstance(field, forms.ChoiceField):
+        values = [value for value, _ in field.choices if value != ""]  # type: ignore[misc, union-attr]
+        return {"type": "string", **({"enum": values} if values else {})}
+    return _text(field)
+
+
+def _text(field: forms.Field) -> Schema:
+    schema: Schema = {"type": "string"}
+    if field.required:
+        schema["minLength"] = 1
+    if longest := getattr(field, "max_length", None):
+        schema["maxLength"] = longest
+    if isinstance(field, SecretField):
+        schema["writeOnly"] = True
+    return schema
+
+
+def new_row(form: type[SettingsForm]) -> Fields:
+    """Return the fields of a form that adds a row. Those that the row has a default for aren't required."""
+    unbound = form(instance=form._meta.model())
+    for name, field in unbound.fields.items():
+        field.required = field.required and not unbound.initial.get(name)
+    return unbound.fields
+
+
+def filters(fields: Mapping[str, forms.Field]) -> dict[str, Schema]:
+    """Return the query parameters that the fields of a filter form are, and `page`."""
+    return {name: field_schema(name, field) for name, field in fields.items()} | {"page": PAGE}
+
+
+def list_query(
+    states: Iterable[str],
+    orders: Iterable[str],
+    toggles: Iterable[str],
+    exact: Mapping[str, Any],
+    parents: Iterable[str],
+) -> dict[str, Schema]:
+    """Return the query parameters of a list, by name."""
+    words = [*orders]
+    query = {"q": SEARCH, "sort": {"type": "string", "enum": [*words, *(f"-{word}" for word in words)]}, "page": PAGE}
+    query["sort"]["description"] = "The order; with a hyphen in front, descending."
+    if known := list(states):
+        about = "Rows in any of these states."
+        query["state"] = {"type": "array", "items": {"type": "string", "enum": known}, "description": about}
+    query |= {name: {"type": "string", "enum": ["0", "1"]} for name in toggles}
+    query |= {name: {"type": "string", "enum": [value for value, _ in known]} for name, known in exact.items()}
+    return query | {noun: {**ID, "description": f"Only rows that belong to the {noun} of this id."} for noun in parents}

@@ -1,0 +1,110 @@
+"""The document as the page for people shows it: operations by noun, and the objects they respond with."""
+
+import json
+from typing import Any
+
+from dashboard.api.openapi.declare import Schema
+
+JSON = "application/json"
+COMPONENTS = "#/components/schemas/"
+
+
+def groups_of(document: Schema) -> list[dict[str, Any]]:
+    """Return the operations by tag."""
+    groups: dict[str, list[dict[str, Any]]] = {tag["name"]: [] for tag in document["tags"]}
+    for path, item in document["paths"].items():
+        for method, operation in item.items():
+            groups[operation["tags"][0]].append(_operation(document, method, path, operation))
+    return [{"noun": noun, "operations": operations} for noun, operations in groups.items()]
+
+
+def objects_of(document: Schema) -> list[dict[str, Any]]:
+    """Return the schemas of responses: those that no request body is."""
+    schemas = document["components"]["schemas"]
+    sent = {name for name, schema in schemas.items() if schema.get("additionalProperties") is False}
+    return [
+        {"name": name, "about": schema.get("description", ""), "fields": _fields(schema)}
+        for name, schema in schemas.items()
+        if name not in sent
+    ]
+
+
+def _operation(document: Schema, method: str, path: str, operation: Schema) -> dict[str, Any]:
+    (status, good), *others = operation["responses"].items()
+    content = good.get("content", {}).get(JSON, {})
+    return {
+        "id": operation["operationId"],
+        "method": method.upper(),
+        "path": path,
+        "summary": operation["summary"],
+        "description": operation["description"].partition("\n")[0],
+        "needs": operation["x-needs"],
+        "parameters": [_parameter(found) for found in operation["parameters"] if found["in"] != "path"],
+        "bodies": _bodies(document, operation),
+        "status": status,
+        "good": good["description"],
+        "headers": good.get("headers", {}),
+        "response": content.get("schema", {}).get("$ref", "").removeprefix(COMPONENTS),
+        "example": _json(content["example"]) if "example" in content else "",
+        "errors": [status for status, _ in others if status.isdigit()],
+    }
+
+
+def _parameter(found: Schema) -> dict[str, Any]:
+    return {"name": found["name"], "about": found.get("description", ""), **_type(found["schema"])}
+
+
+def _bodies(document: Schema, operation: Schema) -> list[dict[str, Any]]:
+    content = operation.get("requestBody", {}).get("content", {}).get(JSON)
+    if content is None:
+        return []
+    schemas = content["schema"].get("oneOf", [content["schema"]])
+    examples = [found["value"] for found in content.get("examples", {}).values()] or [content["example"]]
+    return [
+        {"fields": _fields(_resolved(document, schema)), "example": _json(example)}
+        for schema, example in zip(schemas, examples, strict=True)
+    ]
+
+
+def _resolved(document: Schema, schema: Schema) -> Schema:
+    reference = schema.get("$ref")
+    found: Schema = (
+        document["components"]["schemas"][reference.removeprefix(COMPONENTS)] if isinstance(reference, str) else schema
+    )
+    return found
+
+
+def _fields(schema: Schema) -> list[dict[str, Any]]:
+    required = schema.get("required", [])
+    return [
+        {"name": name, "required": name in required, "about": part.get("description", ""), **_type(part)}
+        for name, part in schema.get("properties", {}).items()
+    ]
+
+
+def _type(schema: Schema) -> dict[str, str]:
+    """Return the type in words; `link`: the name of the object that it is, or is a list of."""
+    options = schema.get("anyOf", [schema])
+    items = [option.get("items", {}) if option.get("type") == "array" else option for option in options]
+    nested = [choice for item in items for choice in item.get("anyOf", [item])]
+    links = [choice["$ref"].removeprefix(COMPONENTS) for choice in nested if "$ref" in choice]
+    return {"type": " or ".join(_words(option) for option in options), "link": links[0] if links else ""}
+
+
+def _words(schema: Schema) -> str:
+    if "$ref" in schema:
+        return str(schema["$ref"].removeprefix(COMPONENTS))
+    if "anyOf" in schema:
+        return " or ".join(_words(option) for option in schema["anyOf"])
+    if "enum" in schema:
+        return ", ".join(schema["enum"])
+    if "const" in schema:
+        return f'"{schema["const"]}"'
+    if schema.get("type") == "array":
+        return f"list of {_words(schema['items'])}"
+    kind = str(schema.get("format") or schema.get("type") or "any JSON")
+    return f"{kind}, at most {schema['maxLength']} characters" if "maxLength" in schema else kind
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False)
