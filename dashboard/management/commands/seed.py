@@ -1,0 +1,42 @@
+"""`manage.py seed`: fill an empty database with a realistic installation, for work on pages and for demonstrations."""
+
+import secrets
+from argparse import ArgumentParser
+from typing import Any
+
+from django.conf import settings
+from django.contrib.auth.password_validation import validate_password
+from django.core.exceptions import ImproperlyConfigured, ValidationError
+from django.core.management.base import BaseCommand, CommandError
+
+from dashboard import preparation
+from dashboard.seed import fill, people
+
+
+class Command(BaseCommand):
+    help = "Fills an empty database with a realistic installation. Builds nothing and calls no server."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("--seed", type=int, default=fill.SEED, help="Another number gives other rows.")
+        parser.add_argument("--password", default="", help="For everyone who can sign in; generated if left out.")
+
+    def handle(self, *args: Any, seed: int, password: str, **options: Any) -> None:
+        password = password or secrets.token_urlsafe(9)
+        try:
+            validate_password(password)
+            preparation.prepare(serves_pages=False)
+            made = fill.fill(password, seed)
+        except ValidationError as error:
+            raise CommandError(" ".join(error.messages)) from None
+        except ImproperlyConfigured as error:
+            raise CommandError(str(error)) from None
+        except fill.NotEmptyError as error:
+            raise CommandError(
+                f"Nothing was written: the database holds data already ({error}). Sample data goes only into an empty "
+                "one. Choose another folder: DATA_DIR=/tmp/sample manage.py seed"
+            ) from None
+        for noun, count in made.counts.items():
+            self.stdout.write(f"{count:6} {noun}")
+        self.stdout.write(f"\nSign in at {settings.SITE_URL} with the password {password}")
+        for name, role in people.SIGN_IN.items():
+            self.stdout.write(f"  {name:<8}{role}")

@@ -1,0 +1,1 @@
+"""Realistic rows for work on pages: an installation with three hosting accounts, written without building anything."""

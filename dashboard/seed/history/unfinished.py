@@ -1,0 +1,110 @@
+"""What is under way, failed or gone just now: every kind of operation in every state."""
+
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+from dashboard.seed.catalog import Project
+from dashboard.seed.history import images, manifests, models, services
+from dashboard.seed.history.story import Story
+from dashboard.seed.world import DAYS
+from deployments.models import Service
+from deployments.models.operation import OPEN, Kind, State
+from deployments.wire import Phase
+
+Pair = tuple[Kind, State]
+# What the account with a healthy server has; the others share the rest.
+LIVELY: tuple[Pair, ...] = (
+    (Kind.REGISTER_MODEL, State.SENDING),
+    (Kind.REGISTER_MODEL, State.FAILED),
+    (Kind.CREATE_MANIFEST, State.QUEUED),
+    (Kind.CREATE_IMAGE, State.RUNNING),
+    (Kind.CREATE_IMAGE, State.NOT_STARTED),
+    (Kind.CREATE_IMAGE, State.FAILED),
+    (Kind.CREATE_IMAGE, State.CANCELED),
+    (Kind.CREATE_SERVICE, State.RUNNING),
+    (Kind.CREATE_SERVICE, State.FAILED),
+    (Kind.UPDATE_SERVICE, State.QUEUED),
+    (Kind.UPDATE_SERVICE, State.RUNNING),
+    (Kind.UPDATE_SERVICE, State.UNCERTAIN),
+    (Kind.UPDATE_SERVICE, State.FAILED),
+    (Kind.DELETE_SERVICE, State.RUNNING),
+    (Kind.DELETE_SERVICE, State.SUCCEEDED),
+    (Kind.DELETE_SERVICE, State.FAILED),
+)
+AGE_SECONDS = {State.QUEUED: 4, State.SENDING: 1, State.NOT_STARTED: 20, State.RUNNING: 95, State.UNCERTAIN: 900}
+TROUBLES = (
+    ("unhealthy", "It runs, but its health answer is 500: run() failed: KeyError: 'store_id'. It was restarted twice."),
+    ("crashed", "It ended with SIGKILL (somebody killed it, or the machine ran out of memory); its log may say why."),
+    ("starting", "It is starting."),
+)
+
+
+def rest_of(told: tuple[Pair, ...]) -> list[Pair]:
+    """Return every kind in every state that isn't among those told."""
+    return [(kind, state) for kind in Kind for state in State if (kind, state) not in told]
+
+
+def add(story: Story, projects: tuple[Project, ...], names: tuple[str, ...], pairs: list[Pair]) -> None:
+    """Add one operation for each pair. `names`: of models and services that are still being made."""
+    fresh = [story.world.random.choice(projects) for _ in names]
+    unused = [Project(name, 1, like.description, like.tags) for name, like in zip(names, fresh, strict=True)]
+    free = [service for service in story.services if service.mms_id and not service.vanished_at]
+    for number, (kind, state) in enumerate(pairs):
+        at = story.account.reached_at or story.world.now
+        age = AGE_SECONDS.get(state, 60 * story.world.random.uniform(20, 1400))
+        _add(story, kind, state, at - timedelta(seconds=age), unused[number % len(unused)], free)
+
+
+def _add(story: Story, kind: Kind, state: State, at: datetime, project: Project, free: list[Service]) -> None:
+    choose = story.world.random.choice
+    match kind:
+        case Kind.REGISTER_MODEL:
+            models.register(story, project, None, at, state)
+        case Kind.CREATE_MANIFEST:
+            known = choose([model for model in story.models if model.mms_id])
+            compose_for = Project(known.name, 1, known.description, ())
+            manifests.compose(story, compose_for, [known], story.assets[:2], at, state)
+        case Kind.CREATE_IMAGE:
+            images.build(story, choose([manifest for manifest in story.manifests if manifest.mms_id]), at, state)
+        case Kind.CREATE_SERVICE:
+            image = choose([image for image in story.images if image.mms_id])
+            services.deploy(story, project.name, image, at, state=state)
+        case Kind.UPDATE_SERVICE:
+            image = choose([image for image in story.images if image.mms_id])
+            services.update(story, _service(free, state), image, at, state)
+        case Kind.DELETE_SERVICE:
+            services.delete(story, _service(free, state), at, state)
+
+
+def _service(free: list[Service], state: State) -> Service:
+    """Return a service for one more operation. It has no other that is open, and none after it is deleted."""
+    return free[-1] if state in {State.FAILED, State.CANCELED} else free.pop()
+
+
+def vary(story: Story) -> None:
+    """Give some services trouble, or the words of a server that reports no health."""
+    busy = [operation.service for operation in story.operations if operation.state in OPEN]
+    steady = [row for row in story.services if row.mms_id and not row.vanished_at and not _is_in(row, busy)]
+    if story.reports_health:
+        for service, (health, detail) in zip(steady, TROUBLES, strict=False):
+            service.health, service.health_detail = health, detail
+    else:
+        words = [*(phase.value.replace("_", " ").title().replace(" ", "") for phase in Phase), "Degraded"]
+        for service, word in zip(steady, words, strict=False):
+            service.state = word
+
+
+def _is_in(row: Service, others: list[Service | None]) -> bool:
+    """Return True if the row is one of the others. Rows that aren't stored can't be compared."""
+    return any(row is other for other in others)
+
+
+def retire(story: Story, project: Project) -> None:
+    """Add a pilot that the server no longer lists: a model, its manifest and its image."""
+    pilot = replace(project, name=f"{project.name[:26]}-pilot", tags=("pilot",))
+    at, gone = story.world.ago(days=DAYS - 1), story.world.ago(days=DAYS / 2)
+    model = models.register(story, pilot, 1, at)
+    manifest = manifests.compose(story, pilot, [model], story.assets[:2], story.world.later(at, 5, 9))
+    image = images.build(story, manifest, story.world.later(at, 12, 20))
+    model.vanished_at = manifest.vanished_at = image.vanished_at = gone
+    model.seen_at = manifest.seen_at = image.seen_at = gone

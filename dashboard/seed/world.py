@@ -1,0 +1,49 @@
+"""State shared by everything that is seeded: one random generator and one moment that all times are relative to."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from random import Random
+from uuid import UUID
+
+DAYS = 42  # of history
+OPENING, CLOSING = 7, 18  # hours (UTC) in which people work
+
+
+@dataclass
+class World:
+    """The same `random` seed gives the same rows; only their times follow `now`."""
+
+    random: Random
+    now: datetime
+
+    def ago(self, days: float = 0, **span: float) -> datetime:
+        """Return the time that long ago; `span` as for timedelta."""
+        return self.now - timedelta(days=days, **span)
+
+    def uuid(self) -> UUID:
+        return UUID(int=self.random.getrandbits(128), version=4)
+
+    def hexadecimal(self, digits: int) -> str:
+        return f"{self.random.getrandbits(4 * digits):0{digits}x}"
+
+    def chance(self, probability: float) -> bool:
+        return self.random.random() < probability
+
+    def later(self, at: datetime, shortest: float, longest: float) -> datetime:
+        """Return a time between `shortest` and `longest` minutes after `at`."""
+        return at + timedelta(minutes=self.random.uniform(shortest, longest))
+
+    def work_times(self, count: int, newest: float) -> list[datetime]:
+        """Return `count` rising times in working hours, from up to DAYS ago until `newest` days ago."""
+        oldest = self.random.uniform(0.7, 0.97) * DAYS
+        days = sorted((self.random.uniform(newest, oldest) for _ in range(count)), reverse=True)
+        return sorted(self._in_hours(self.ago(day)) for day in days)
+
+    def _in_hours(self, at: datetime) -> datetime:
+        """Return a time in working hours near `at`, never later."""
+        if at.weekday() > 4:
+            at -= timedelta(days=at.weekday() - 4)
+        if not OPENING <= at.hour < CLOSING:
+            past_midnight = at.hour < OPENING
+            at = at.replace(hour=self.random.randrange(OPENING, CLOSING)) - timedelta(days=past_midnight)
+        return at - timedelta(days=2 if at.weekday() == 6 else 0)
