@@ -36,6 +36,9 @@ def wait_until(true: Callable[[], Any], seconds: float, what: str, *, every: flo
 class Site:
     """One installation: its data folder, its port, and its processes while it runs."""
 
+    command_line = (sys.executable, "manage.py")
+    folder = ROOT  # where commands are run
+
     def __init__(self, data: Path, **environment: str) -> None:
         self.data = data
         self.port = free_port()
@@ -52,9 +55,13 @@ class Site:
     def start(self) -> "Site":
         """Start and wait until /healthz says that everything works."""
         with self.log.open("wb") as output:
-            command = [sys.executable, "manage.py", "up"]
             self.process = subprocess.Popen(
-                command, cwd=ROOT, env=self.environment, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+                [*self.command_line, "up"],
+                cwd=self.folder,
+                env=self.environment,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
             )
         wait_until(self.works, 90, f"a healthy site, see {self.data}/log; last: {self.health()}")
         return self
@@ -104,9 +111,14 @@ class Site:
 
     def manage(self, *words: str, stdin: str = "") -> str:
         """Run a command of manage.py; returns what it printed. Raises CalledProcessError."""
-        command = [sys.executable, "manage.py", *words]
         done = subprocess.run(
-            command, cwd=ROOT, env=self.environment, input=stdin, text=True, capture_output=True, timeout=300
+            [*self.command_line, *words],
+            cwd=self.folder,
+            env=self.environment,
+            input=stdin,
+            text=True,
+            capture_output=True,
+            timeout=300,
         )
         assert done.returncode == 0, f"manage.py {' '.join(words)}: {done.stdout}\n{done.stderr}"
         return done.stdout.strip()
