@@ -29,7 +29,7 @@ NEW_ACCOUNT = {
 @requires(Permission.CHANGE_SERVER)
 @declare(settings.Server)
 def get_server(request: HttpRequest, account: HostingAccount) -> HttpResponse:
-    """Where the account's server is and as whom it is called, without the secret."""
+    """Return the account's server and how the dashboard signs in to it, without the secret."""
     return JsonResponse(things.show_server(server_forms.fresh(account)))
 
 
@@ -40,7 +40,7 @@ def get_server(request: HttpRequest, account: HostingAccount) -> HttpResponse:
     conflicts=True,
 )
 def change_server(request: HttpRequest, account: HostingAccount) -> HttpResponse:
-    """Change that: the fields that change. An absent secret keeps the old one."""
+    """Change the server. Send only the fields that change; without a secret, the stored one stays in use."""
     return JsonResponse(things.show_server(write(request, ServerForm, server_forms.fresh(account))))
 
 
@@ -53,7 +53,7 @@ def change_server(request: HttpRequest, account: HostingAccount) -> HttpResponse
     conflicts=True,
 )
 def add_account(request: HttpRequest) -> HttpResponse:
-    """Add a hosting account: the fields of its form. 201 with its server."""
+    """Add a hosting account and its server."""
     account = write(request, AddAccountForm, HostingAccount())
     answer = JsonResponse({"name": account.name, **things.show_server(account)}, status=201)
     answer.headers["Location"] = reverse("v1_get_account", args=[account.name])
@@ -68,7 +68,7 @@ def add_account(request: HttpRequest) -> HttpResponse:
     conflicts=True,
 )
 def delete_account(request: HttpRequest, account: HostingAccount) -> HttpResponse:
-    """Forget the account and all that is known of it here: {"name": its name once more}. 204."""
+    """Delete the account and everything that the dashboard stores about it. Confirm with its name."""
     form = ConfirmForm(account.name, form_data(ConfirmForm(account.name).fields, read_object(request)))
     if not form.is_valid():
         raise of_form(form)

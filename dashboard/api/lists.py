@@ -115,7 +115,7 @@ NOUNS = {
 @any_token
 @declare(settings.AccountList)
 def list_accounts(request: HttpRequest) -> HttpResponse:
-    """The hosting accounts that the token opens."""
+    """List the hosting accounts that the token can access."""
     token = request.token  # type: ignore[attr-defined]
     ranked = [(account, tokens.rank(token, account.pk)) for account in visible_accounts(token.owner)]
     shown = [things.show_account(account, name_of_rank(rank)) for account, rank in ranked if rank]
@@ -125,7 +125,7 @@ def list_accounts(request: HttpRequest) -> HttpResponse:
 @requires(Permission.SEE)
 @declare(settings.AccountDetail)
 def get_account(request: HttpRequest, account: HostingAccount) -> HttpResponse:
-    """One account, with the names of its registries and clusters."""
+    """Return one account, with the names of its registries and clusters."""
     role = name_of_rank(request.rank)  # type: ignore[attr-defined]
     return JsonResponse(things.show_account_whole(account, role))
 
@@ -141,7 +141,7 @@ def list_of(name: str) -> View:
         listing = Listing(request, account, rows, noun.shape)
         return JsonResponse({f"{name}s": [noun.show(row) for row in listing.rows], **where(request, listing.page)})
 
-    list_rows.__doc__ = f"The {name}s of the account, {_described(noun)}."
+    list_rows.__doc__ = f"List the {name}s of the account. Parameters: {', '.join(sorted(noun.query))}."
     return requires(Permission.SEE)(list_rows)
 
 
@@ -163,7 +163,7 @@ def get_one(name: str) -> View:
     def get_row(request: HttpRequest, account: HostingAccount, pk: int | UUID) -> HttpResponse:
         return JsonResponse(show_one(name, account, pk))
 
-    get_row.__doc__ = f"One {name}."
+    get_row.__doc__ = f"Return one {name}."
     return requires(Permission.SEE)(get_row)
 
 
@@ -174,10 +174,6 @@ def show_one(name: str, account: HostingAccount, pk: int | UUID) -> Any:
     if noun.shape.badges:
         with_badges(account, [row])
     return noun.show_whole(row)
-
-
-def _described(noun: Noun) -> str:
-    return f"as ?{'=, ?'.join(sorted(noun.query))}= say"
 
 
 def check_names(request: HttpRequest, known: Iterable[str]) -> None:

@@ -18,7 +18,7 @@ from deployments.models import HostingAccount
 @requires(Permission.CHANGE_MEMBERS)
 @declare(settings.MemberList)
 def list_members(request: HttpRequest, account: HostingAccount) -> HttpResponse:
-    """The members of the account, with their roles."""
+    """List the members of the account with their roles."""
     rows = members.members_of(account).order_by("user__username")
     return JsonResponse({"members": [show_member(row) for row in rows]})
 
@@ -31,7 +31,7 @@ def list_members(request: HttpRequest, account: HostingAccount) -> HttpResponse:
     headers=LOCATION,
 )
 def add_member(request: HttpRequest, account: HostingAccount) -> HttpResponse:
-    """Give somebody a role: {"name", "role"}. 201 with the member."""
+    """Add a member: give a user a role in the account."""
     form = AddMemberForm(account, form_data(AddMemberForm(account).fields, read_object(request)))
     member = members.add(request, form) if form.is_valid() else None
     if member is None:
@@ -44,7 +44,7 @@ def add_member(request: HttpRequest, account: HostingAccount) -> HttpResponse:
 @requires(Permission.CHANGE_MEMBERS)
 @declare(settings.Member)
 def get_member(request: HttpRequest, account: HostingAccount, pk: int) -> HttpResponse:
-    """One member."""
+    """Return one member."""
     return JsonResponse(show_member(members.member_of(account, pk)))
 
 
@@ -54,7 +54,7 @@ def get_member(request: HttpRequest, account: HostingAccount, pk: int) -> HttpRe
     bodies=(Body("ChangeMember", lambda: RoleForm.base_fields, {"role": "scientist"}),),
 )
 def change_member(request: HttpRequest, account: HostingAccount, pk: int) -> HttpResponse:
-    """Another role for a member: {"role"}."""
+    """Change the role of a member."""
     member = members.member_of(account, pk)
     form = RoleForm(form_data(RoleForm().fields, read_object(request)))
     if not form.is_valid():
@@ -66,7 +66,7 @@ def change_member(request: HttpRequest, account: HostingAccount, pk: int) -> Htt
 @requires(Permission.CHANGE_MEMBERS, action="remove_member")
 @declare(None, status=204)
 def remove_member(request: HttpRequest, account: HostingAccount, pk: int) -> HttpResponse:
-    """They are a member no longer. 204."""
+    """Remove a member."""
     only(read_object(request), ())
     members.take(request, members.member_of(account, pk))
     return HttpResponse(status=204)

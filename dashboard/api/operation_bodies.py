@@ -18,6 +18,7 @@ DRIVER: Schema = {
     "anyOf": [ID, {"const": NO_DRIVER}],
     "description": f'The id of the driver script, one of the assets; or "{NO_DRIVER}".',
 }
+FILE: Schema = {"type": "string", "description": "The `file` of an upload's response. Send either it or `url`."}
 CLUSTER: Schema = {**ID_OR_NAME, "description": "Only for a service whose cluster isn't known."}
 
 
@@ -39,6 +40,7 @@ OPERATIONS = (
         Kind.REGISTER_MODEL,
         RegisterModelForm,
         {"name": "iris", "url": "https://files.example/iris.pkl", "tags": ["flowers"]},
+        {"file": FILE},
     ),
     _of_kind(
         Kind.CREATE_MANIFEST,
@@ -64,5 +66,8 @@ OPERATIONS = (
 )
 SETTLE = Body("SettleOperation", lambda: {"send_again": forms.BooleanField()}, {"send_again": True})
 ADD_ASSET = Body(
-    "AddAsset", lambda: AddAssetForm.base_fields, {"name": "score-py", "url": "https://files.example/score.py"}
+    "AddAsset",
+    lambda: AddAssetForm.base_fields,
+    {"name": "score-py", "url": "https://files.example/score.py"},
+    schemas={"file": FILE},
 )

@@ -49,7 +49,7 @@ FORMS: dict[str, type[OperationForm]] = {
     permission=Permission.CREATE_IMAGE,
 )
 def create_operation(request: HttpRequest, account: HostingAccount) -> HttpResponse:
-    """Ask for an operation: {"kind": "create_image", …the fields of its form}. 202 with the operation."""
+    """Request an operation. Send its kind and the fields of its form."""
     body = read_object(request)
     kind = body.pop("kind", None)
     if kind not in Kind.values:
@@ -137,12 +137,12 @@ def _action(act: Callable[..., Operation], what: str, body: Body | None = None) 
     return requires(Permission.STEER_OPERATION)(do)
 
 
-retry_operation = _action(operations.retry, "Ask for the same again. 202 with the new operation.")
-cancel_operation = _action(operations.cancel, "Stop it, where that is still possible.")
-resume_operation = _action(operations.resume, "Have the server asked again about one that took too long.")
+retry_operation = _action(operations.retry, "Request the same operation again. Returns the new operation.")
+cancel_operation = _action(operations.cancel, "Cancel an operation, if that is still possible.")
+resume_operation = _action(operations.resume, "Ask the server again about an operation that timed out.")
 settle_operation = _action(
     operations.settle,
-    'End the doubt about one whose outcome is not known: {"send_again": true or false}.',
+    "Decide about an operation whose outcome is unknown. Send the request again, or mark it as failed.",
     SETTLE,
 )
 
@@ -150,7 +150,7 @@ settle_operation = _action(
 @requires(Permission.ADD_ASSET, action="add_asset")
 @declare(resources.Asset, status=201, bodies=(ADD_ASSET,), headers=LOCATION, conflicts=True)
 def add_asset(request: HttpRequest, account: HostingAccount) -> HttpResponse:
-    """Add an asset: the fields of its form. 201 with the asset."""
+    """Add an asset from an upload or an address."""
     form = AddAssetForm(account, form_data(AddAssetForm(account).fields, read_object(request)))
     if not form.is_valid():
         raise of_form(form)
@@ -163,7 +163,7 @@ def add_asset(request: HttpRequest, account: HostingAccount) -> HttpResponse:
 @requires(Permission.REFRESH, changes=False)
 @declare(resources.RefreshRequested, status=202)
 def refresh(request: HttpRequest, account: HostingAccount) -> HttpResponse:
-    """Have the account's lists read at the server again, soon."""
+    """Refresh the account's lists from the server. Responds before the refresh is done."""
     only(read_object(request), ())
     mirror.request_refresh(account)
     confirmed: resources.RefreshRequested = {"refresh": "asked"}

@@ -35,7 +35,7 @@ CHANGE_PERSON = Body(
 @administrators(Permission.CHANGE_PEOPLE)
 @declare(settings.UserList, query=SEARCHED)
 def list_people(request: HttpRequest) -> HttpResponse:
-    """Everybody who can sign in, or could, and every machine, as ?page=, ?q= say."""
+    """List all users and service accounts."""
     check_names(request, SEARCHED)
     found = people_list.find(people_list.sought_in(request))
     page = Paginator(found, people_list.ROWS).get_page(request.GET.get("page"))
@@ -46,7 +46,7 @@ def list_people(request: HttpRequest) -> HttpResponse:
 @administrators(Permission.CHANGE_PEOPLE, action="add_person")
 @declare(settings.User, status=201, bodies=(ADD_PERSON,))
 def add_person(request: HttpRequest) -> HttpResponse:
-    """Add a person: {"name"}. 201. The link behind which they choose a password is made on the page “People” alone."""
+    """Add a user. The link for choosing a password is available only on the page for users."""
     body = read_object(request)
     only(body, {"name"})
     data = form_data({"name": AddPersonForm().fields["username"]}, body)
@@ -64,7 +64,7 @@ def add_person(request: HttpRequest) -> HttpResponse:
 @administrators(Permission.CHANGE_PEOPLE, action="change_person")
 @declare(settings.User, bodies=(CHANGE_PERSON,), conflicts=True)
 def change_person(request: HttpRequest, pk: int) -> HttpResponse:
-    """Do something with a person: {"do"}, with deactivate, activate, make_administrator or make_member."""
+    """Activate or deactivate a user, or grant or remove administrator rights."""
     body = read_object(request)
     only(body, {"do"})
     asked = body.get("do")
@@ -80,7 +80,7 @@ def change_person(request: HttpRequest, pk: int) -> HttpResponse:
 @operators
 @declare(settings.AuditLog, query=FILTERS)
 def list_audit(request: HttpRequest, accounts: frozenset[int] | None) -> HttpResponse:
-    """Who did what in the accounts that you operate, newest first, as the filters of the page say."""
+    """List the audit entries of the accounts that you operate, newest first."""
     form = AuditFilterForm(entries_of(accounts), request.GET)
     check_names(request, FILTERS)
     if not form.is_valid():

@@ -91,7 +91,7 @@ def list_of(place: Place) -> View:
         rows = [place.show(row) if whole else {"name": row.name} for row in place.rows(account)]
         return JsonResponse({place.plural: rows})
 
-    list_rows.__doc__ = f"The {place.plural} of the account: their names, and for operators what else is no secret."
+    list_rows.__doc__ = f"List the {place.plural} of the account. Below the operator role, only their names."
     return requires(Permission.SEE)(list_rows)
 
 
@@ -103,7 +103,7 @@ def add(place: Place) -> View:
         answer.headers["Location"] = reverse(f"v1_get_{place.name}", args=[account.name, row.pk])
         return answer
 
-    add_row.__doc__ = f"Add a {place.name}: the fields of its form. 201 with it."
+    add_row.__doc__ = f"Add a {place.name}."
     return requires(place.permission, action=f"add_{place.name}")(add_row)
 
 
@@ -112,7 +112,7 @@ def get_one(place: Place) -> View:
     def get_row(request: HttpRequest, account: HostingAccount, pk: int) -> HttpResponse:
         return JsonResponse(_shown(place, account, pk))
 
-    get_row.__doc__ = f"One {place.name}, without its secret."
+    get_row.__doc__ = f"Return one {place.name}, without its secret."
     return requires(place.permission)(get_row)
 
 
@@ -122,7 +122,9 @@ def change(place: Place) -> View:
         write(request, place.form, get_object_or_404(place.cls, account=account, pk=pk))
         return JsonResponse(_shown(place, account, pk))
 
-    change_row.__doc__ = f"Change a {place.name}: the fields that change. An absent secret keeps the old one."
+    change_row.__doc__ = (
+        f"Change a {place.name}. Send only the fields that change; without a secret, the stored one stays in use."
+    )
     return requires(place.permission, action=f"change_{place.name}")(change_row)
 
 
@@ -134,7 +136,7 @@ def delete(place: Place) -> View:
             raise Problem(409, f"An open operation uses this {place.name}: wait for it, or cancel it.")
         return HttpResponse(status=204)
 
-    delete_row.__doc__ = f"Forget a {place.name} that no open operation uses. 204."
+    delete_row.__doc__ = f"Delete a {place.name} that no open operation uses."
     return requires(place.permission, action=f"delete_{place.name}")(delete_row)
 
 

@@ -30,7 +30,7 @@ PERSON = "people/<int:pk>/"
 @any_token
 @declare(RouteList)
 def describe(request: HttpRequest) -> HttpResponse:
-    """What there is: this list."""
+    """List the routes of the API."""
     return JsonResponse(described())
 
 
@@ -143,14 +143,14 @@ def _document_json() -> tuple[bytes, str]:
 @require_safe
 @condition(etag_func=lambda request: _document_json()[1])
 def show_document(request: HttpRequest) -> HttpResponse:
-    """The OpenAPI document, open to all as the MMS's is: it says nothing about this installation."""
+    """Respond with the OpenAPI document. Like that of the MMS it is public: it says nothing about this installation."""
     return HttpResponse(_document_json()[0], content_type=JSON, headers={"Cache-Control": "max-age=300"})
 
 
 @anyone
 @require_safe
 def show_docs(request: HttpRequest) -> HttpResponse:
-    """The same for people."""
+    """Show the document as a page."""
     whole = document()
     page = {"info": whole["info"], "groups": groups_of(whole), "objects": objects_of(whole), "errors": ERRORS}
     return render(request, "api/docs.html", page)

@@ -33,7 +33,7 @@ POSITION = {
 @declare(Score, any_json=True)
 @sensitive_variables("service")
 def test_service(request: HttpRequest, account: HostingAccount, pk: int) -> HttpResponse:
-    """Send the body, any JSON, to the service; its status and answer come back as {"status", "answer", …}."""
+    """Send a test request to the service. The body is any JSON value, and the response body is in `answer`."""
     service = scored_service(account, pk)
     try:
         form = ConsoleForm({"body": request.body.decode()})
@@ -56,7 +56,7 @@ def test_service(request: HttpRequest, account: HostingAccount, pk: int) -> Http
 @declare(ScoringKey)
 @sensitive_variables("service")
 def show_key(request: HttpRequest, account: HostingAccount, pk: int) -> HttpResponse:
-    """The primary key of the service, for programs that call it."""
+    """Return the primary scoring key of the service."""
     only(read_object(request), ())
     service = scored_service(account, pk)
     audit.note(request, target=service)
@@ -67,7 +67,7 @@ def show_key(request: HttpRequest, account: HostingAccount, pk: int) -> HttpResp
 @requires(Permission.SEE)
 @declare(str, query=AFTER, headers=POSITION)
 def operation_log(request: HttpRequest, account: HostingAccount, pk: UUID) -> HttpResponse:
-    """The log of an operation as text; ?after= the X-Log-Position of an earlier answer gives the lines since then."""
+    """Return the log of an operation as text. With `after`, only the lines since that position."""
     operation = operation_of(account, pk)
     live.note_log_interest("operation", operation.pk)
     return _log(request, live.operation_log_key(operation), not operation.is_open)
@@ -76,7 +76,7 @@ def operation_log(request: HttpRequest, account: HostingAccount, pk: UUID) -> Ht
 @requires(Permission.SEE)
 @declare(str, query=AFTER, headers=POSITION)
 def service_log(request: HttpRequest, account: HostingAccount, pk: int) -> HttpResponse:
-    """The log of a service as text; ?after= as above."""
+    """Return the log of a service as text. With `after`, only the lines since that position."""
     service = service_of(account, pk)
     live.note_log_interest("service", service.pk)
     return _log(request, live.service_log_key(service), service.vanished_at is not None)

@@ -63,7 +63,7 @@ def show_asset(asset: Asset) -> resources.Asset:
 def show_manifest(manifest: Manifest) -> resources.Manifest:
     return {
         **_mirrored(manifest),
-        "models": [_short(model) for model in manifest.models.all()],
+        "models": [_reference(model) for model in manifest.models.all()],
         "driver_program": manifest.driver_program,
         "runtime_type": manifest.runtime_type,
     }
@@ -77,8 +77,8 @@ def show_manifest_whole(manifest: Manifest) -> resources.ManifestDetail:
 def show_image(image: Image) -> resources.Image:
     return {
         **_mirrored(image),
-        "manifest": _short(image.manifest),
-        "models": [_short(model) for model in image.manifest.models.all()] if image.manifest else [],
+        "manifest": _reference(image.manifest) if image.manifest else None,
+        "models": [_reference(model) for model in image.manifest.models.all()] if image.manifest else [],
         "registry": image.registry.name if image.registry else None,
         "registry_location": image.registry_location,
         "digest": image.digest,
@@ -90,8 +90,8 @@ def show_service(service: Service) -> resources.Service:
     return {
         **_mirrored(service),
         "name": service.name,
-        "image": _short(service.image),
-        "models": [_short(model) for model in manifest.models.all()] if manifest else [],
+        "image": _reference(service.image) if service.image else None,
+        "models": [_reference(model) for model in manifest.models.all()] if manifest else [],
         "cluster": service.cluster.name if service.cluster else None,
         "scoring_uri": service.scoring_uri,
         "updated_at": moment(service.updated_at),
@@ -207,8 +207,8 @@ def moment(when: datetime | None) -> str | None:
     return when.isoformat() if when else None
 
 
-def _short(row: Any) -> common.Reference | None:
-    return {"id": row.pk, "name": str(row)} if row is not None else None
+def _reference(row: Any) -> common.Reference:
+    return {"id": row.pk, "name": str(row)}
 
 
 def _subject(operation: Operation) -> resources.Subject | None:

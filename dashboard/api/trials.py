@@ -27,7 +27,7 @@ ATTEMPTS: dict[str, Callable[[Any], Trial]] = {
 @requires(Permission.CHANGE_SERVER, changes=False)
 @declare(ConnectionTest)
 def test_server(request: HttpRequest, account: HostingAccount) -> HttpResponse:
-    """Try the server as it is stored: whether it works, what it says, and what to do about it."""
+    """Test the connection to the server with the stored settings."""
     return _answer(request, "test_server", server_forms.fresh(account), try_server)
 
 
@@ -37,7 +37,7 @@ def test_of(place: Place) -> View:
         row = get_object_or_404(place.cls, account=account, pk=pk)
         return _answer(request, f"test_{place.name}", row, ATTEMPTS[place.name])
 
-    test_row.__doc__ = f"Try the {place.name} as it is stored: whether it works, what it says, and what to do about it."
+    test_row.__doc__ = f"Test the connection to the {place.name} with the stored settings."
     return requires(place.permission, changes=False)(test_row)
 
 

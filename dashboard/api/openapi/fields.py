@@ -19,7 +19,7 @@ SEARCH: Schema = {"type": "string", "description": "Words to search for; every w
 def body_schema(body: Body) -> Schema:
     """Return the schema of a request body. Unknown fields are refused, as by the API."""
     fields = body.fields()
-    properties = {name: field_schema(name, field) for name, field in fields.items()} | dict(body.schemas)
+    properties = {**body.schemas, **{n: field_schema(n, field) for n, field in fields.items() if n not in body.schemas}}
     needed = {name for name, field in fields.items() if field.required}
     required = set() if body.partial else needed | body.required
     schema: Schema = {"type": "object", "properties": properties, "additionalProperties": False}
@@ -30,14 +30,15 @@ def field_schema(name: str, field: forms.Field) -> Schema:
     """Return the schema of the values that the API accepts for one form field."""
     schema = _type(name, field)
     about = str(field.help_text or "")
-    return {**schema, "description": about} if about else schema
+    return {"description": about, **schema} if about else schema
 
 
 def _type(name: str, field: forms.Field) -> Schema:
     if isinstance(field, forms.BooleanField):
         return {"type": "boolean"}
     if isinstance(field, TagsField):
-        return {"type": "array", "items": {"type": "string", "minLength": 1, "maxLength": TAG_MAX}}
+        tag = {"type": "string", "minLength": 1, "maxLength": TAG_MAX}
+        return {"type": "array", "items": tag, "description": "Each has letters and digits only."}
     if isinstance(field, forms.ModelMultipleChoiceField):
         return {"type": "array", "items": ID, **({"minItems": 1} if field.required else {})}
     if isinstance(field, forms.ModelChoiceField):

@@ -35,7 +35,7 @@ OTHERS = "Any other error, such as 503 while the database is busy."
 def operation_of(endpoint: Endpoint, schemas: dict[Any, Schema], components: dict[str, Schema]) -> Schema:
     """Return the operation. `schemas`: references to the schemas of response types."""
     declared = endpoint.declaration
-    summary = endpoint.description.partition(". ")[0].partition(": ")[0].rstrip(".")
+    summary = endpoint.description.partition(". ")[0].rstrip(".")
     operation: Schema = {
         "operationId": endpoint.operation_id,
         "summary": summary,
@@ -54,7 +54,7 @@ def tag_of(endpoint: Endpoint) -> str:
     """Return the noun that the operation is about."""
     nouns = [part for part in endpoint.route.split("/") if part and not part.startswith("<")]
     if nouns[:1] != ["accounts"]:
-        return nouns[0] if nouns else "api"
+        return nouns[0] if nouns else "routes"
     return nouns[1] if len(nouns) > 1 and nouns[1] != "refresh" else "accounts"
 
 

@@ -46,7 +46,7 @@ def _operation(document: Schema, method: str, path: str, operation: Schema) -> d
         "headers": good.get("headers", {}),
         "response": content.get("schema", {}).get("$ref", "").removeprefix(COMPONENTS),
         "example": _json(content["example"]) if "example" in content else "",
-        "errors": [status for status, _ in others if status.isdigit()],
+        "errors": [status for status, _ in others if status.startswith("4")],
     }
 
 
@@ -61,7 +61,11 @@ def _bodies(document: Schema, operation: Schema) -> list[dict[str, Any]]:
     schemas = content["schema"].get("oneOf", [content["schema"]])
     examples = [found["value"] for found in content.get("examples", {}).values()] or [content["example"]]
     return [
-        {"fields": _fields(_resolved(document, schema)), "example": _json(example)}
+        {
+            "kind": example.get("kind", "") if isinstance(example, dict) else "",
+            "fields": _fields(_resolved(document, schema)),
+            "example": _json(example),
+        }
         for schema, example in zip(schemas, examples, strict=True)
     ]
 
@@ -101,7 +105,7 @@ def _words(schema: Schema) -> str:
     if "const" in schema:
         return f'"{schema["const"]}"'
     if schema.get("type") == "array":
-        return f"list of {_words(schema['items'])}"
+        return f"array of {_words(schema['items'])}"
     kind = str(schema.get("format") or schema.get("type") or "any JSON")
     return f"{kind}, at most {schema['maxLength']} characters" if "maxLength" in schema else kind
 

@@ -62,7 +62,7 @@ class Asset(TypedDict):
 class Manifest(Mirrored):
     """Models, assets, a driver script and a runtime."""
 
-    models: list[Reference | None]
+    models: list[Reference]
     driver_program: Annotated[str, like("score-py")]
     runtime_type: Annotated[str, like("ScikitPython")]
 
@@ -77,7 +77,7 @@ class Image(Mirrored):
     """An image built from a manifest."""
 
     manifest: Reference | None
-    models: list[Reference | None]
+    models: list[Reference]
     registry: Annotated[str | None, like("our registry")]
     registry_location: Annotated[str, like("registry.example/team")]
     digest: Annotated[str, like("sha256:...", "Empty: not reported.")]
@@ -88,7 +88,7 @@ class Service(Mirrored):
 
     name: Annotated[str, like("iris-live")]
     image: Reference | None
-    models: list[Reference | None]
+    models: list[Reference]
     cluster: Annotated[str | None, like("this machine")]
     scoring_uri: Annotated[str, like("https://models.example/scoring/7/score")]
     updated_at: Moment | None
@@ -119,7 +119,7 @@ class OperationDetail(Operation):
     """An operation with its request and the details of its failure."""
 
     asked: Annotated[dict[str, Any], Field(description="The fields of the request.")]
-    error_details: list[Any]
+    error_details: Annotated[list[Any], like([])]
 
 
 class ModelList(Page):
