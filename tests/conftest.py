@@ -5,10 +5,11 @@ import shutil
 import subprocess
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import redis
-from django.conf import settings
+from django.conf import global_settings, settings
 from playwright.sync_api import Browser, sync_playwright
 
 from dashboard.supervision import redis_server as redis_binary
@@ -22,6 +23,17 @@ from tests.unit.lifecycle import account_at
 def chromium() -> str | None:
     """The path of a Chromium on PATH, if there is one."""
     return next(filter(None, map(shutil.which, ["chromium", "chromium-browser", "google-chrome"])), None)
+
+
+def pytest_configure() -> None:
+    """Hash passwords fast in this process. Sites that tests start as processes of their own hash as always."""
+    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher", *global_settings.PASSWORD_HASHERS]
+
+
+@pytest.fixture
+def slow_hasher(settings: Any) -> None:
+    """Hash passwords as a site does, for tests that measure how long that takes."""
+    settings.PASSWORD_HASHERS = global_settings.PASSWORD_HASHERS
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from mms.api.routes import ROUTES
 from tests.contract.server import API_VERSION, Server, image_body, service_body, targets
 from tests.site import Site
+from tests.twins import examples
 
 CASES = settings(
-    max_examples=150,
+    max_examples=examples(40, 150),
     deadline=None,
     derandomize=True,
     database=None,
@@ -276,7 +277,7 @@ PARAMETERS = [
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("path", "name", "bad"), PARAMETERS, ids=lambda part: part if isinstance(part, str) else "")
-@settings(CASES, max_examples=40)
+@settings(CASES, max_examples=examples(15, 40))
 @given(data=st.data())
 def test_a_bad_parameter_is_refused_by_its_name(
     server: Server,
@@ -303,7 +304,7 @@ def operation(server: Server) -> str:
 
 
 @pytest.mark.slow
-@settings(CASES, max_examples=300)
+@settings(CASES, max_examples=examples(80, 300))
 @given(
     method=st.sampled_from(["GET", "PUT", "POST", "DELETE", "PATCH", "HEAD", "OPTIONS", "TRACE", "X"]), data=st.data()
 )

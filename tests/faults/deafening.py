@@ -1,10 +1,20 @@
 """Tasks that make the worker which runs them deaf: connected and alive, and consuming nothing, as after celery#8030."""
 
 import gc
+import os
 from typing import Any
 
 from celery import shared_task
 from kombu.transport.redis import Channel
+
+from dashboard import watchdog
+
+SOONER = "WATCHDOG_TIMES_FASTER"  # a variable that only this module reads
+
+_times = int(os.environ.get(SOONER, "1"))
+watchdog.DEAF /= _times
+watchdog.HOPELESS /= _times
+watchdog.LOOK /= _times
 
 
 def _asks_for_nothing(*_: Any, **__: Any) -> None:

@@ -13,6 +13,8 @@ from django.conf import settings
 
 from dashboard import heartbeat, supervision
 from dashboard.watchdog import DEAF, HOPELESS, Watch
+from tests.faults.deafening import SOONER
+from tests.twins import twins
 
 ROOT = Path(__file__).resolve().parents[2]
 BEAT = "beat:dashboard+mms"
@@ -38,13 +40,19 @@ def test_a_worker_whose_loop_stands_still_is_hopeless_though_its_threads_work() 
 
 
 @pytest.fixture
-def worker(live_redis: redis.Redis) -> "Iterator[subprocess.Popen[bytes]]":
+def times_faster(request: pytest.FixtureRequest) -> int:
+    """How many times sooner than it does otherwise the worker loses patience."""
+    return int(request.param)
+
+
+@pytest.fixture
+def worker(live_redis: redis.Redis, times_faster: int) -> "Iterator[subprocess.Popen[bytes]]":
     program = next(program for program in supervision.programs() if program.name == "worker")
     command = [
         word.replace("deployments.tasks", "deployments.tasks,tests.faults.deafening") for word in program.command
     ]
     log = (settings.LOG_DIR / "deaf-worker.log").open("wb")
-    process = subprocess.Popen(command, cwd=ROOT, env=dict(os.environ), stdout=log, stderr=log)
+    process = subprocess.Popen(command, cwd=ROOT, env=os.environ | {SOONER: str(times_faster)}, stdout=log, stderr=log)
     yield process
     process.kill()
     process.wait(10)
@@ -73,23 +81,25 @@ class Beat:
 
 
 @pytest.mark.slow
+@twins("times_faster", 5, 1, indirect=True)
 def test_a_deaf_worker_listens_again_without_being_restarted(
-    live_redis: redis.Redis, worker: "subprocess.Popen[bytes]", record: dict[str, object]
+    live_redis: redis.Redis, worker: "subprocess.Popen[bytes]", times_faster: int, record: dict[str, object]
 ) -> None:
     beat, began = Beat(live_redis), time.time()
     beat.until(lambda: beat.worked_since(began), 30)
     current_app.send_task("tests.deafen")
-    time.sleep(4)  # what it had taken before is done
+    time.sleep(4 / times_faster)  # what it had taken before is done
     deaf_at = time.time()
     took = beat.until(lambda: beat.worked_since(deaf_at), 60)
-    record["seconds until it listened again"] = round(took + 4, 1)
-    assert took > DEAF / 2, "it was not deaf at all"
+    record["seconds until it listened again"] = round(took + 4 / times_faster, 1)
+    assert took > DEAF / times_faster / 2, "it was not deaf at all"
     assert worker.poll() is None
 
 
 @pytest.mark.slow
+@twins("times_faster", 5, 1, indirect=True)
 def test_a_worker_that_stays_deaf_ends_so_that_another_can_take_its_place(
-    live_redis: redis.Redis, worker: "subprocess.Popen[bytes]", record: dict[str, object]
+    live_redis: redis.Redis, worker: "subprocess.Popen[bytes]", times_faster: int, record: dict[str, object]
 ) -> None:
     beat, began = Beat(live_redis), time.time()
     beat.until(lambda: beat.worked_since(began), 30)

@@ -21,6 +21,7 @@ from tests.faults.browserless import Visitor
 from tests.faults.disk import Disk, small_disk
 from tests.journeys.api import HERE, Api
 from tests.site import ROOT, Site, wait_until
+from tests.twins import twins
 from tests.unit.test_uploads import send, sign_in
 
 MB = 1024**2
@@ -182,18 +183,19 @@ def stream_status(ann: Visitor) -> int:
 
 
 @pytest.mark.slow
-def test_a_site_whose_disk_was_full_goes_on_by_itself_and_has_lost_nothing(tmp_path: Path) -> None:
+@twins("seconds", 18, 45)
+def test_a_site_whose_disk_was_full_goes_on_by_itself_and_has_lost_nothing(tmp_path: Path, seconds: int) -> None:
     with running_files() as served, small_disk(Path("/tmp") / f"d{os.getpid()}", 400) as disk:
         serve(served)
         site = Site(disk.folder / "data", MMS_FETCH_ALLOW_PRIVATE="true")
         try:
             site.start()
-            go_through_a_full_disk(site, disk, Api(site, served.url))
+            go_through_a_full_disk(site, disk, Api(site, served.url), seconds)
         finally:
             site.stop()
 
 
-def go_through_a_full_disk(site: Site, disk: Disk, api: Api) -> None:
+def go_through_a_full_disk(site: Site, disk: Disk, api: Api, seconds: int) -> None:
     ann = Visitor(site, "ann", "scientist")
     service = build_and_serve(api)
     uri = api.service(service)["scoringUri"]
@@ -208,7 +210,7 @@ def go_through_a_full_disk(site: Site, disk: Disk, api: Api) -> None:
     disk.fill()
     full_since = time.monotonic()
     told: list[tuple[int, int]] = []
-    while time.monotonic() - full_since < 45:
+    while time.monotonic() - full_since < seconds:
         told.append((ann.get("/accounts/local/models/").status_code, ann.post_model(f"full-{len(told)}").status_code))
         assert score(uri, key) == 200
         if len(told) == 5:

@@ -18,9 +18,9 @@ from tests.faults.load import PASSWORD, Asked, Far, Load, Person, operations, un
 from tests.journeys.api import Api
 from tests.ports import free_port
 from tests.site import ROOT, Site, wait_until
+from tests.twins import twins
 
 pytestmark = pytest.mark.slow
-ROUNDS = 20
 PROGRAMS = ["site:worker", "site:mms-worker", "site:beat", "site:web", "redis"]
 
 
@@ -145,8 +145,8 @@ def local_rows(site: Site, manifest: str) -> Far:
 class Campaign:
     """Rounds of kills while people work, and what came of it."""
 
-    def __init__(self, site: Site, loads: list[Load], next_one: Callable[[str], float]) -> None:
-        self.site, self.loads, self.next_one = site, loads, next_one
+    def __init__(self, site: Site, loads: list[Load], next_one: Callable[[str], float], rounds: int) -> None:
+        self.site, self.loads, self.next_one, self.rounds = site, loads, next_one, rounds
         self.twins, self.random = Twins(site), random.Random(11)
         self.kills: Counter[str] = Counter()
         self.seconds: defaultdict[str, list[float]] = defaultdict(list)
@@ -155,7 +155,7 @@ class Campaign:
         for load in self.loads:
             load.start()
         try:
-            for number in range(ROUNDS):
+            for number in range(self.rounds):
                 self.round(number)
             wait_until(self.another_builder, 180, f"builders to kill: {self.kills}", every=0.02)
         finally:
@@ -180,11 +180,12 @@ class Campaign:
     def another_builder(self) -> bool:
         """Kill one; whether there have been enough."""
         self.kills["builder"] += kill_builder(self.site)
-        return self.kills["builder"] >= ROUNDS
+        return self.kills["builder"] >= self.rounds
 
 
+@twins("rounds", 3, 20)
 def test_nothing_is_lost_and_nothing_happens_twice_whatever_is_killed(
-    site: Site, plain: MMS, idempotent: MMS, files_url: str, record: dict[str, object]
+    site: Site, plain: MMS, idempotent: MMS, files_url: str, record: dict[str, object], rounds: int
 ) -> None:
     ann, bob, cat, dan, eve = (Person(site) for _ in range(5))
     far, sure = Far.at(site, plain, "far"), Far.at(site, idempotent, "sure")
@@ -196,7 +197,7 @@ def test_nothing_is_lost_and_nothing_happens_twice_whatever_is_killed(
         Load(lambda n: sure.build(cat, f"sure-{n}"), 0.6, seed=3),
         Load(lambda n: local.build(dan, f"local-{n}"), 2.0, seed=4),
     ]
-    campaign = Campaign(site, loads, lambda name: until_the_next_one_is_done(site, sure, eve, name))
+    campaign = Campaign(site, loads, lambda name: until_the_next_one_is_done(site, sure, eve, name), rounds)
     asked = campaign.run()
     began = time.monotonic()
     wait_until(lambda: not unsettled(site), 400, "the end of all operations", every=1)
@@ -212,7 +213,7 @@ def test_nothing_is_lost_and_nothing_happens_twice_whatever_is_killed(
     assert not [row for row in elsewhere if not _is_true(row, plain, idempotent)], "the site says what is not so"
     assert {row["state"] for row in rows} <= {"succeeded", "failed"}
     assert sum(row["state"] == "succeeded" for row in elsewhere) > 0.9 * len(elsewhere)
-    assert min(campaign.kills.values()) >= ROUNDS, campaign.kills
+    assert min(campaign.kills.values()) >= rounds, campaign.kills
     record |= {
         "kills": campaign.kills,
         "asked for": len(asked),

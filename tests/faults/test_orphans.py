@@ -12,6 +12,7 @@ import pytest
 
 from dashboard import supervision
 from tests.site import wait_until
+from tests.twins import twins
 
 PROGRAMS = 6
 CONFIG = "[supervisord]\nnodaemon=true\nsilent=true\nlogfile={here}/log\npidfile={here}/pid\nchildlogdir={here}\n"
@@ -29,13 +30,14 @@ def children(supervisor: subprocess.Popen[bytes], here: Path) -> list[psutil.Pro
 
 
 @pytest.mark.slow
+@twins("rounds", 4, 20)
 def test_no_child_outlives_a_supervisor_that_is_killed_while_it_starts_one(
-    tmp_path: Path, record: dict[str, object]
+    tmp_path: Path, record: dict[str, object], rounds: int
 ) -> None:
     chance, config = random.Random(3), tmp_path / "supervisord.conf"
     programs = "".join(PROGRAM.format(number=number) for number in range(PROGRAMS))
     config.write_text(CONFIG.format(here=tmp_path) + programs)
-    for _ in range(20):
+    for _ in range(rounds):
         supervisor = subprocess.Popen(supervision.command(config), cwd=tmp_path, stdout=subprocess.DEVNULL)
         wait_until(lambda this=supervisor: len(children(this, tmp_path)) == PROGRAMS, 20, "all programs", every=0.02)
         for child in children(supervisor, tmp_path):
@@ -45,4 +47,4 @@ def test_no_child_outlives_a_supervisor_that_is_killed_while_it_starts_one(
         supervisor.kill()
         supervisor.wait(10)
         wait_until(lambda this=supervisor: not children(this, tmp_path), 5, "the end of its children")
-    record["supervisors killed"] = 20
+    record["supervisors killed"] = rounds

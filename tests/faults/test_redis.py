@@ -12,6 +12,7 @@ import redis
 from tests.doubles.mms import MMS
 from tests.faults.load import PASSWORD, Far, Person, operations, unsettled
 from tests.site import Site, wait_until
+from tests.twins import twins
 
 pytestmark = pytest.mark.slow
 PAGE_SECONDS = 6.0  # a page may cost the time-out of Redis once
@@ -81,61 +82,73 @@ def back_again(site: Site, person: Person, far: Far, mms: MMS, names: list[str])
     return took
 
 
-def test_redis_restarted_twenty_times(site: Site, person: Person, far: Far, mms: MMS, record: dict[str, Any]) -> None:
+@twins("times", 4, 20)
+def test_redis_restarted_again_and_again(
+    site: Site, person: Person, far: Far, mms: MMS, record: dict[str, Any], times: int
+) -> None:
     before, names = pids(site), []
-    for number in range(20):
+    for number in range(times):
         site.supervisorctl("restart", "redis")
-        names.append(f"restart-{number}")
+        names.append(f"restart-{times}-{number}")
         assert far.register(person, names[-1]).acknowledged
-    record["seconds until all was done"] = round(back_again(site, person, far, mms, [*names, "restart-last"]), 1)
+    record["seconds until all was done"] = round(
+        back_again(site, person, far, mms, [*names, f"restart-{times}-last"]), 1
+    )
     assert pids(site) == before, "nothing else was restarted"
 
 
-def test_redis_paused_for_two_minutes(site: Site, person: Person, far: Far, mms: MMS, record: dict[str, Any]) -> None:
-    before = pids(site)
+@twins("seconds", 20, 120)
+def test_redis_paused(site: Site, person: Person, far: Far, mms: MMS, record: dict[str, Any], seconds: int) -> None:
+    before, names = pids(site), [f"paused-{seconds}-{number}" for number in range(3)]
     server = site.program("redis")
     os.kill(server.pid, signal.SIGSTOP)
     try:
         paused_at = time.monotonic()
-        assert far.register(person, "paused-1").acknowledged
+        assert far.register(person, names[0]).acknowledged
         record["slowest page meanwhile"] = slowest_page(person, far)
         status, parts = site.health()
         assert (status, parts["redis"]) == (503, "does not answer")
-        time.sleep(max(0.0, 120 - (time.monotonic() - paused_at)))
-        assert far.register(person, "paused-2").acknowledged
+        time.sleep(max(0.0, seconds - (time.monotonic() - paused_at)))
+        assert far.register(person, names[1]).acknowledged
     finally:
         os.kill(server.pid, signal.SIGCONT)
-    took = back_again(site, person, far, mms, ["paused-1", "paused-2", "paused-3"])
+    took = back_again(site, person, far, mms, names)
     record["seconds until all was done"] = round(took, 1)
     assert pids(site) == before, "workers go on without being restarted"
 
 
+@twins("times", 5, 20)
 def test_redis_emptied(
-    site: Site, person: Person, far: Far, mms: MMS, link: redis.Redis, record: dict[str, Any]
+    site: Site, person: Person, far: Far, mms: MMS, link: redis.Redis, record: dict[str, Any], times: int
 ) -> None:
     names = []
-    for number in range(20):
-        names.append(f"emptied-{number}")
+    for number in range(times):
+        names.append(f"emptied-{times}-{number}")
         assert far.register(person, names[-1]).acknowledged
         link.flushall()
         time.sleep(0.1)
     slowest_page(person, far, 1)
-    record["seconds until all was done"] = round(back_again(site, person, far, mms, [*names, "emptied-last"]), 1)
+    record["seconds until all was done"] = round(
+        back_again(site, person, far, mms, [*names, f"emptied-{times}-last"]), 1
+    )
 
 
-def test_redis_full(site: Site, person: Person, far: Far, mms: MMS, link: redis.Redis, record: dict[str, Any]) -> None:
-    before = pids(site)
+@twins("pages", 8, 30)
+def test_redis_full(
+    site: Site, person: Person, far: Far, mms: MMS, link: redis.Redis, record: dict[str, Any], pages: int
+) -> None:
+    before, names = pids(site), [f"full-{pages}-{number}" for number in range(3)]
     limit = link.config_get("maxmemory")["maxmemory"]
     link.config_set("maxmemory", "1mb")
     try:
         with pytest.raises(redis.exceptions.OutOfMemoryError):
             link.set("anything", "x")
-        assert far.register(person, "full-1").acknowledged
-        record["slowest page meanwhile"] = slowest_page(person, far, 30)
-        assert far.register(person, "full-2").acknowledged
+        assert far.register(person, names[0]).acknowledged
+        record["slowest page meanwhile"] = slowest_page(person, far, pages)
+        assert far.register(person, names[1]).acknowledged
     finally:
         link.config_set("maxmemory", limit)
-    took = back_again(site, person, far, mms, ["full-1", "full-2", "full-3"])
+    took = back_again(site, person, far, mms, names)
     record["seconds until all was done"] = round(took, 1)
     assert pids(site) == before
 

@@ -28,6 +28,7 @@ from tests.browser.test_live_script import Site as PageServer
 from tests.faults.browserless import Visitor
 from tests.faults.proxy import Proxy
 from tests.site import Site, wait_until
+from tests.twins import twins
 from tests.unit.test_stream import Reader
 
 ACCOUNT = "1"  # the account `local` of a new site
@@ -211,10 +212,9 @@ def pages(live_redis: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> Iterator[
 @pytest.mark.slow
 @pytest.mark.browser
 @pytest.mark.django_db(transaction=True)
-def test_a_stream_cut_for_half_a_minute_does_not_call_itself_live_and_is_right_afterwards(
-    pages: Server,
-    browser: Browser,
-    live_redis: redis.Redis,
+@twins("seconds", 10, 30)
+def test_a_stream_that_was_cut_does_not_call_itself_live_and_is_right_afterwards(
+    pages: Server, browser: Browser, live_redis: redis.Redis, seconds: int
 ) -> None:
     with ExitStack() as stack:
         proxies = [stack.enter_context(Proxy(pages.port)) for _ in range(2)]
@@ -231,7 +231,7 @@ def test_a_stream_cut_for_half_a_minute_does_not_call_itself_live_and_is_right_a
         for page in opened:
             expect(page.locator("#live-mark")).not_to_have_text("live", timeout=30_000)
             expect(page.locator("#one span")).to_have_text("old")
-        opened[0].wait_for_timeout(max(0, 30 - (time.monotonic() - cut)) * 1000)
+        opened[0].wait_for_timeout(max(0, seconds - (time.monotonic() - cut)) * 1000)
         for proxy in proxies:
             proxy.mend()
         mended = time.monotonic()
@@ -246,8 +246,9 @@ def test_a_stream_cut_for_half_a_minute_does_not_call_itself_live_and_is_right_a
 
 
 @pytest.mark.slow
+@twins("events", 800, 3000)
 def test_a_reader_of_one_byte_a_second_is_dropped_and_costs_the_others_nothing(
-    site: Site, people: list[str], link: redis.Redis
+    site: Site, people: list[str], link: redis.Redis, events: int
 ) -> None:
     process = web(site)
     memory = process.memory_info().rss
@@ -257,7 +258,7 @@ def test_a_reader_of_one_byte_a_second_is_dropped_and_costs_the_others_nothing(
     delays: list[float] = []
     with Reader(site.port, people[1], newest(link)) as reader:
         reader.until_live()
-        for number in range(3000):
+        for number in range(events):
             began = time.monotonic()
             announce(link, f"service-{number}", label="x" * 4000)
             assert next(badges(reader)) == f"service-{number}"
@@ -268,7 +269,7 @@ def test_a_reader_of_one_byte_a_second_is_dropped_and_costs_the_others_nothing(
     delays.sort()
     middle, slowest = 1000 * delays[len(delays) // 2], 1000 * delays[int(0.99 * len(delays))]
     print(f"others: {middle:.1f} ms, 99 %: {slowest:.1f} ms; {grown:+.0f} MB; the slow one got {received >> 10} kB")
-    assert received < 3000 * 4000
+    assert received < events * 4000
     assert slowest < 500
     assert grown < 50
 

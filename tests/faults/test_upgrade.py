@@ -13,6 +13,7 @@ import pytest
 
 from tests.faults.installation import Installation
 from tests.faults.postgresql import PostgreSQL
+from tests.twins import twins
 
 pytestmark = pytest.mark.slow
 
@@ -123,12 +124,13 @@ def test_data_of_the_first_release_is_there_after_an_upgrade_and_the_site_works(
     assert after["mms_model"] == old[1]["mms_model"] >= 30_000
 
 
-def test_an_upgrade_killed_again_and_again_is_done_in_the_end(copy: Installation, old: Any, tmp_path: Path):
+@twins("steps", 7, 20)
+def test_an_upgrade_killed_again_and_again_is_done_in_the_end(copy: Installation, old: Any, tmp_path: Path, steps: int):
     shutil.copytree(copy.data, tmp_path / "other")
     begun = begin_upgrade(Installation(tmp_path / "other"))
     began = time.monotonic()
     assert begun.wait(120) == 0
-    step = (time.monotonic() - began) / 20
+    step = (time.monotonic() - began) / steps
     killed = 0
     while True:
         process = begin_upgrade(copy)
@@ -157,41 +159,50 @@ KILLED_AFTER_COMMIT = """
     import os, signal
     from django.db.backends.base.base import BaseDatabaseWrapper
     commit = BaseDatabaseWrapper._commit
+    left = EVERY
     def committed(self):
+        global left
         commit(self)
-        os.kill(os.getpid(), signal.SIGKILL)
+        left -= 1
+        if not left:
+            os.kill(os.getpid(), signal.SIGKILL)
     BaseDatabaseWrapper._commit = committed
     from dashboard import preparation
     preparation.prepare(serves_pages=False)
 """
 
 
-def killed_after_every_commit(place: Installation) -> int:
-    """Upgrade, killed right after each commit and begun again; returns how many there were."""
+def killed_after_commits(place: Installation, every: int) -> int:
+    """Upgrade, killed right after each commit, or after each `every`th, and begun again.
+
+    Return how many commits the killed processes made.
+    """
     for number in range(100):
-        process = place.start_code(KILLED_AFTER_COMMIT)
+        process = place.start_code(KILLED_AFTER_COMMIT.replace("EVERY", str(every)))
         _, errors = process.communicate(timeout=120)
         if process.returncode == 0:
-            return number
+            return number * every
         assert process.returncode == -signal.SIGKILL, errors
     raise AssertionError("it does not come to an end")
 
 
 def test_an_upgrade_killed_right_after_any_commit_goes_on(copy: Installation, old: Any):
-    assert killed_after_every_commit(copy) >= 3
+    assert killed_after_commits(copy, 1) >= 3
     is_upgraded(copy, old[1])
 
 
-def test_a_first_start_killed_right_after_any_commit_goes_on(tmp_path: Path):
+@twins("every", 5, 1)
+def test_a_first_start_killed_right_after_any_commit_goes_on(tmp_path: Path, every: int):
     place = Installation(tmp_path / "data")
-    assert killed_after_every_commit(place) > 20
+    assert killed_after_commits(place, every) > 20
     place.ready().has_everything()
 
 
-def test_the_same_with_postgresql(postgresql: PostgreSQL, tmp_path: Path):
-    place = Installation(tmp_path / "data", DATABASE_URL=postgresql.create("upgraded"))
+@twins("every", 2, 1)
+def test_the_same_with_postgresql(postgresql: PostgreSQL, tmp_path: Path, every: int):
+    place = Installation(tmp_path / "data", DATABASE_URL=postgresql.create(f"upgraded_{every}"))
     before = counts(place.run(FIRST_RELEASE.replace("MANY", "100") + COUNT))
-    assert killed_after_every_commit(place) >= 3
+    assert killed_after_commits(place, every) >= 3
     is_upgraded(place, before)
 
 

@@ -16,6 +16,7 @@ from dashboard import as_command
 from dashboard.files import Incoming
 from dashboard.models import Role
 from deployments.models import Asset, Operation
+from tests.twins import examples
 from tests.unit.people import Cast, Lab, make_cast, make_lab
 from tests.unit.programs import Program, person, token_of
 from tests.unit.workshop import make_image
@@ -147,7 +148,10 @@ def test_what_an_address_opens_with_is_in_no_command(url: str, lab: Lab, cast: C
 
 
 @settings(
-    max_examples=200, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=examples(50, 200),
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(fields=st.dictionaries(st.sampled_from(["name", "description", "pip_requirements"]), TEXT, min_size=1))
 def test_a_shell_and_python_read_back_what_was_written(fields: dict[str, str], lab: Lab, record: Any):

@@ -71,7 +71,8 @@ def test_known_unknown_inactive_and_odd_names_are_answered_alike(ada: Any) -> No
 
 
 @pytest.mark.slow
-def test_an_unknown_name_takes_as_long_as_a_known_one(ada: Any, settings: Any, record: Any) -> None:
+@pytest.mark.serial
+def test_an_unknown_name_takes_as_long_as_a_known_one(slow_hasher: None, ada: Any, settings: Any, record: Any) -> None:
     settings.SIGN_IN_TRIES = settings.SIGN_IN_TRIES_PER_NAME = settings.SIGN_IN_TRIES_PER_ADDRESS = 1000
     get_user_model().objects.create_user("gone", password=PASSWORD, is_active=False)
     get_user_model().objects.create_user("by-provider", password=None)

@@ -25,6 +25,7 @@ from dashboard.models import Membership, Role
 from deployments.models import HostingAccount
 from tests.asgi_server import Server
 from tests.ports import free_port
+from tests.twins import twins
 from tests.unit.programs import expired, revoked, token_of
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -337,9 +338,10 @@ def wait_until(true: Any, seconds: float = 5) -> None:
 
 
 @pytest.mark.slow
-def test_two_gigabytes_pass_both_ways_within_little_memory(scientist: str, tmp_path: Path) -> None:
+@twins("megabytes", 256, 2048)
+def test_a_big_file_passes_both_ways_within_little_memory(scientist: str, tmp_path: Path, megabytes: int) -> None:
     """In a process of its own, whose memory is watched while the file goes in and out."""
-    block, blocks = os.urandom(1024 * 1024), 2048
+    block, blocks = os.urandom(1024 * 1024), megabytes
     script = (
         "import django, sys; django.setup()\n"
         "from dashboard import uploads, visitor\n"
