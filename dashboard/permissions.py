@@ -1,6 +1,6 @@
 """What can be done here, and the weakest role that may do it: the one table of permissions.
 
-Pages, the JSON API, greyed-out actions, the page “What may I do here” and docs/security.md are all made from it.
+Pages, the JSON API, disabled actions and the page "Your permissions" use it; docs/reference/permissions.md lists it.
 """
 
 from typing import Any

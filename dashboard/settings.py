@@ -1,4 +1,4 @@
-"""Settings of the whole site. Everything comes from the environment; the table in README.md lists it.
+"""Settings of the whole site, read from the environment. docs/reference/settings.md lists them.
 
 Wrong or missing values stop the start with a sentence that names the variable (`ImproperlyConfigured`).
 """
@@ -382,7 +382,7 @@ LOGGING = {
     },
 }
 
-# --- how long things are kept (docs/operations.md says what grows, and where it stops) -----------------------------
+# --- retention (docs/operate/retention.md lists what grows, and its bounds) -----------------------------------------
 # No fewer than 7 days: an operation at the MMS is also what makes the same request, sent again, have one effect.
 KEEP_OPERATIONS_DAYS = env_days("KEEP_OPERATIONS_DAYS", 365, least=7)
 KEEP_AUDIT_DAYS = env_days("KEEP_AUDIT_DAYS", 730, least=30)

@@ -3,7 +3,7 @@
 A try is written down before anything is looked up, and forgotten when it succeeds; so what is answered, and after how
 long, is the same for known and unknown names, and processes that work side by side cannot let more through. A browser
 in which somebody was signed in before carries a mark for their name and is counted apart: a stranger who keeps guessing
-at a name locks out strangers, not its owner. See docs/decisions/0016-getting-in.md.
+at a name locks out strangers, not its owner. See docs/decisions/0016-authentication.md.
 """
 
 import hashlib

@@ -1,4 +1,4 @@
-"""Figures that tests measure, printed at the end of the run: docs/promises.md and docs/security.md quote them."""
+"""Figures that tests measure, printed at the end of the run; docs/explanation/ quotes them."""
 
 import json
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""How this project runs its tests: docs/testing.md explains it.
+"""How this project runs its tests: docs/reference/testing.md explains it.
 
 - `nightly` tests run with --nightly, when -m names them, or when their node id is given.
 - `serial` tests run while no other test does, although the rest runs in parallel.

@@ -1,1 +1,1 @@
-"""The JSON API of the dashboard, /v1/: what the pages show and do, for programs with a token. See docs/scripting.md."""
+"""JSON API of the dashboard at /v1/: what the pages show and do, for programs. See docs/reference/dashboard-api.md."""

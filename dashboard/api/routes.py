@@ -1,4 +1,4 @@
-"""Every route of the API on one screen. GET /v1/ shows this table; docs/scripting.md explains it."""
+"""Every route of the API on one screen. GET /v1/ shows this table; docs/reference/dashboard-api.md explains it."""
 
 import json
 from functools import lru_cache

@@ -11,7 +11,9 @@ from pydantic.alias_generators import to_camel
 
 from mms import models
 
-MASKED = "********"  # instead of a registry password: the one deliberate deviation from the reference (docs/api.md)
+MASKED = (
+    "********"  # replaces a registry password, unlike in the reference (docs/reference/mms-api.md)
+)
 
 
 class Answer(BaseModel):

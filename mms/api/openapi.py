@@ -39,7 +39,7 @@ def document() -> dict[str, Any]:
         "info": {
             "title": "Model Management Service",
             "version": API_VERSION,
-            "description": "Register models, compose manifests, build images, run web services. docs/api.md says more.",
+            "description": "Register models, compose manifests, build images, run services: docs/reference/mms-api.md",
         },
         "security": [{"token": []}],
         "paths": paths,

@@ -1,8 +1,8 @@
 """Where assets and models lie in /app, and that no two of them want the same place.
 
-The rules (docs/api.md has them for users): an asset lies at its id, with its URL's extension if the id has none, and
-also at its URL's base name; a model at its URL's base name and below models/<name>/<version>/. What is unpacked lies
-there as the archive holds it: assets in /app, models in /app and below models/<name>/<version>/.
+The rules (for users: docs/deploy/driver.md): an asset is placed at its id, with its URL's extension if the id has
+none, and also at its URL's base name; a model at its URL's base name and below models/<name>/<version>/. Unpacked files
+keep their paths in the archive: assets below /app, models below /app and models/<name>/<version>/.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""The same request sent again with the same x-ms-client-request-id has its effect once (docs/api.md)."""
+"""The same request sent again with the same x-ms-client-request-id has its effect once (docs/reference/mms-api.md)."""
 
 import uuid
 from concurrent.futures import ThreadPoolExecutor

@@ -1,4 +1,4 @@
-"""Get async operation status (the reference), cancel and log (docs/api.md)."""
+"""Get async operation status (the reference), cancel and log (docs/reference/mms-api.md)."""
 
 import time
 import uuid

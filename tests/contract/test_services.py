@@ -1,4 +1,4 @@
-"""Create, get, list, update and delete services; keys and logs (the reference, and docs/api.md for the extensions)."""
+"""Create, get, list, update and delete services; keys and logs (extensions: docs/reference/mms-api.md)."""
 
 import time
 import uuid

@@ -1,4 +1,4 @@
-"""docs/scripting.md and the commands on pages, run as they stand, by a real shell and Python at a running site."""
+"""The examples in the docs and the commands on pages, run by a real shell and Python against a running site."""
 
 import os
 import re
@@ -17,7 +17,8 @@ from dashboard.forms.asset import AddAssetForm
 from dashboard.forms.model import RegisterModelForm
 from tests.site import ROOT, Site
 
-PAGE = (ROOT / "docs" / "scripting.md").read_text()
+PAGES = ("deploy/script-it.md", "reference/dashboard-api.md")
+PAGE = "\n".join((ROOT / "docs" / page).read_text() for page in PAGES)
 PASSWORD = "a phrase for tests"
 NASTY = 'it\'s "quoted" $HOME `id` $(id) \\ €'
 

@@ -1,4 +1,4 @@
-"""docs/api.md says what the code does."""
+"""docs/reference/mms-api.md matches the code."""
 
 import re
 
@@ -6,7 +6,7 @@ from django.conf import settings
 
 from mms.api.routes import ROUTES
 
-PAGE = (settings.BASE_DIR / "docs" / "api.md").read_text()
+PAGE = (settings.BASE_DIR / "docs" / "reference" / "mms-api.md").read_text()
 
 
 def test_it_lists_every_operation_with_its_status_and_no_other() -> None:

@@ -1,10 +1,10 @@
-"""docs/promises.md names tests that there are, and that run in the whole run."""
+"""docs/explanation/promises.md names existing tests, which run in the whole run."""
 
 import re
 
 from django.conf import settings
 
-PAGE = (settings.BASE_DIR / "docs" / "promises.md").read_text()
+PAGE = (settings.BASE_DIR / "docs" / "explanation" / "promises.md").read_text()
 
 
 def test_every_test_that_a_promise_names_is_there():

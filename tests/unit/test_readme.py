@@ -1,4 +1,4 @@
-"""README.md says what is true."""
+"""README.md and the reference of settings and commands match the code."""
 
 import re
 import subprocess
@@ -6,13 +6,14 @@ import subprocess
 from django.conf import settings
 
 README = (settings.BASE_DIR / "README.md").read_text()
+REFERENCE = settings.BASE_DIR / "docs" / "reference"
 SETTINGS = (settings.BASE_DIR / "dashboard" / "settings.py").read_text()
 
 
 def test_the_table_names_every_setting_and_no_other():
     read = set(re.findall(r'(?:env_[a-z]+|environ\.get)\(\s*"([A-Z_]+)"', SETTINGS))
-    told = set(re.findall(r"^\| `([A-Z_]+)` \|", README, re.MULTILINE))
-    assert read == told
+    listed = re.findall(r"^\| `([A-Z_]+)` \|", (REFERENCE / "settings.md").read_text(), re.MULTILINE)
+    assert sorted(read) == sorted(listed)
 
 
 def test_every_link_leads_somewhere():
@@ -21,15 +22,23 @@ def test_every_link_leads_somewhere():
     assert [link for link in links if not (settings.BASE_DIR / link).exists()] == []
 
 
+def every_command() -> set[str]:
+    folders = ["dashboard", "deployments", "mms"]
+    return {
+        path.stem for app in folders for path in (settings.BASE_DIR / app / "management" / "commands").glob("[a-z]*.py")
+    }
+
+
 def test_every_target_and_command_it_names_exists():
     makefile = (settings.BASE_DIR / "Makefile").read_text()
     for target in set(re.findall(r"`make ([a-z-]+)`", README)):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
-    folders = ["dashboard", "deployments", "mms"]
-    commands = {
-        path.stem for app in folders for path in (settings.BASE_DIR / app / "management" / "commands").glob("[a-z]*.py")
-    }
-    assert set(re.findall(r"manage\.py ([a-z_]+)", README)) <= commands
+    assert set(re.findall(r"manage\.py ([a-z_]+)", README)) <= every_command()
+
+
+def test_the_reference_lists_every_command_and_no_other():
+    listed = re.findall(r"^\| `([a-z_]+)` \|", (REFERENCE / "commands.md").read_text(), re.MULTILINE)
+    assert sorted(listed) == sorted(every_command())
 
 
 def test_the_map_names_every_folder():

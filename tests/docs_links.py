@@ -1,0 +1,100 @@
+"""Check the documentation without building it: links, anchors, navigation and line length.
+
+    python -m tests.docs_links
+
+`make docs` checks the same links with mkdocs. This is the fast version for `make check`; it also covers files outside
+docs/.
+"""
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+DOCS = ROOT / "docs"
+MAX_COLUMNS = 100
+FENCE = re.compile(r"^\s*(```|~~~)")
+LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
+HEADING = re.compile(r"^#{1,6} +(.+?)\s*$")
+EXTERNAL = re.compile(r"^([a-z]+:|//)")
+
+
+def pages() -> list[Path]:
+    """Return every Markdown file that is in git or could be added to it."""
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z", "*.md"]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    return [path for name in listed.split("\0") if name and (path := ROOT / name).is_file()]
+
+
+def prose(page: Path) -> Iterator[tuple[int, str]]:
+    """Yield the numbered lines of `page` that aren't in a fenced code block."""
+    in_code = False
+    for number, line in enumerate(page.read_text(encoding="utf-8").splitlines(), 1):
+        if FENCE.match(line):
+            in_code = not in_code
+        elif not in_code:
+            yield number, line
+
+
+def anchors(page: Path) -> set[str]:
+    """Return the anchors of the headings of `page`, as mkdocs and GitHub generate them."""
+    found: set[str] = set()
+    for _, line in prose(page):
+        if heading := HEADING.match(line):
+            slug = re.sub(r"[^\w\s-]", "", heading[1]).strip().lower()
+            slug = base = re.sub(r"[-\s]+", "-", slug)
+            count = 0
+            while slug in found:
+                count += 1
+                slug = f"{base}_{count}"
+            found.add(slug)
+    return found
+
+
+def link_problem(page: Path, link: str) -> str:
+    """Return what is wrong with `link` on `page`, or an empty string."""
+    if EXTERNAL.match(link):
+        return ""
+    name, _, anchor = link.partition("#")
+    target = (page.parent / name).resolve() if name else page
+    if not target.exists():
+        return "not found"
+    if DOCS in page.parents and DOCS not in target.parents:
+        return "outside docs/, so the site can't link to it"
+    if anchor and anchor not in anchors(target):
+        return "no such heading"
+    return ""
+
+
+def problems() -> Iterator[str]:
+    """Yield each problem as `file:line: description`."""
+    for page in pages():
+        name = page.relative_to(ROOT)
+        for number, line in prose(page):
+            for link in LINK.findall(re.sub(r"`[^`]*`(?!\])", "", line)):
+                if problem := link_problem(page, link):
+                    yield f"{name}:{number}: {link}: {problem}"
+            if len(line) > MAX_COLUMNS and not line.lstrip().startswith(("|", "![", "[")):
+                yield f"{name}:{number}: longer than {MAX_COLUMNS} columns"
+    navigation = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    listed = set(re.findall(r"[\w/-]+\.md", navigation))
+    existing = {str(page.relative_to(DOCS)) for page in pages() if DOCS in page.parents}
+    # Decision notes are reached from their index.
+    for name in sorted(existing - listed):
+        if not name.startswith("decisions/"):
+            yield f"mkdocs.yml: docs/{name} is missing from nav"
+    for name in sorted(listed - existing):
+        yield f"mkdocs.yml: docs/{name} doesn't exist"
+
+
+def main() -> int:
+    """Print the problems; return 1 if there are any."""
+    found = list(problems())
+    print(*found, sep="\n", end="\n" if found else "")
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
