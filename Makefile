@@ -1,7 +1,7 @@
 # Everything a developer or operator types. `make up` needs only Python 3.11 to 3.13 with venv; the rest follows.
 
 .DEFAULT_GOAL := help
-.PHONY: help up check test test-fast test-nightly setup-browser audit fmt lock build bench bench-peers
+.PHONY: help up docs docs-serve check test test-fast test-nightly setup-browser audit fmt lock build bench bench-peers
 # Without compiled files every start would compile every module anew.
 unexport PYTHONDONTWRITEBYTECODE
 
@@ -15,7 +15,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --re
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 14
 
-up: $(VENV)/.base ## run the whole site until Ctrl-C; HOST, PORT, DATA_DIR and others as in README.md
+up: $(VENV)/.base ## run the whole site until Ctrl-C; HOST, PORT, DATA_DIR and others as in docs/reference/settings.md
 	@exec $(BIN)/python manage.py up
 
 # Most tests wait for something, so more of them run at a time than there are cores.
@@ -23,11 +23,12 @@ WORKERS ?= $(if $(T)$(K),0,4)
 RUN_TESTS = $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadgroup --no-loadscope-reorder \
 	$(if $(K),-k "$(K)") $(PYTEST) $(T)
 
-check: $(VENV)/.dev ## check format, style, types, imports and migrations
+check: $(VENV)/.dev ## check format, style, types, imports, links in the docs and migrations
 	$(BIN)/ruff check --quiet
 	$(BIN)/ruff format --quiet --check
 	$(BIN)/mypy .
 	$(BIN)/lint-imports
+	$(BIN)/python -m tests.docs_links
 	DATA_DIR=$$(mktemp -d) $(BIN)/python manage.py makemigrations --check --dry-run
 
 test: $(if $(T)$(K),,check) $(VENV)/.dev ## check, then run every test; T=path K=word runs a part of them
@@ -55,6 +56,15 @@ fmt: $(VENV)/.dev ## format, and fix what can be fixed
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
+# mkdocs would print an announcement of its successor.
+docs: export NO_MKDOCS_2_WARNING := 1
+docs: $(VENV)/.docs ## build the documentation into site/, and fail on a broken link or anchor
+	@$(BIN)/mkdocs build --strict --quiet
+	@echo "Open site/index.html"
+
+docs-serve: $(VENV)/.docs ## serve the documentation at 127.0.0.1:8001, with reload
+	@$(BIN)/mkdocs serve --strict --dev-addr 127.0.0.1:8001
+
 build: $(VENV)/.dev ## build the wheel into dist/
 	@$(BIN)/python -m hatchling build --target wheel --directory dist
 
@@ -63,6 +73,7 @@ COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gen
 lock: $(VENV)/.dev ## update the pinned versions and hashes in requirements/*.txt
 	$(COMPILE) pyproject.toml -o requirements/base.txt
 	$(COMPILE) pyproject.toml requirements/dev.in -o requirements/dev.txt
+	$(COMPILE) requirements/docs.in -o requirements/docs.txt
 	$(COMPILE) requirements/peers.in -o requirements/peers.txt
 
 $(VENV)/.made:
@@ -80,5 +91,10 @@ $(VENV)/.base: requirements/base.txt | $(VENV)/.made
 
 $(VENV)/.dev: requirements/dev.txt $(VENV)/.base
 	@echo "Installing what checks and tests need into $(VENV) …"
+	@$(INSTALL) $<
+	@touch $@
+
+$(VENV)/.docs: requirements/docs.txt | $(VENV)/.made
+	@echo "Installing what the documentation needs into $(VENV) …"
 	@$(INSTALL) $<
 	@touch $@

@@ -81,12 +81,14 @@ def problems() -> Iterator[str]:
     navigation = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
     listed = set(re.findall(r"[\w/-]+\.md", navigation))
     existing = {str(page.relative_to(DOCS)) for page in pages() if DOCS in page.parents}
-    # Decision notes are reached from their index.
     for name in sorted(existing - listed):
-        if not name.startswith("decisions/"):
-            yield f"mkdocs.yml: docs/{name} is missing from nav"
+        yield f"mkdocs.yml: docs/{name} is missing from nav"
     for name in sorted(listed - existing):
         yield f"mkdocs.yml: docs/{name} doesn't exist"
+    index = DOCS / "decisions" / "index.md"
+    for note in sorted(page for page in pages() if page.parent == index.parent and page != index):
+        if f"({note.name})" not in index.read_text(encoding="utf-8"):
+            yield f"{index.relative_to(ROOT)}: {note.name} is missing"
 
 
 def main() -> int:
