@@ -25,7 +25,8 @@ def pages() -> list[Path]:
     """Return every Markdown file that is in git or could be added to it."""
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z", "*.md"]
     listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    return [path for name in listed.split("\0") if name and (path := ROOT / name).is_file()]
+    names = sorted(set(listed.split("\0")) - {""})
+    return [path for name in names if (path := ROOT / name).is_file()]
 
 
 def prose(page: Path) -> Iterator[tuple[int, str]]:
