@@ -16,6 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
 MAX_COLUMNS = 100
 FENCE = re.compile(r"^\s*(```|~~~)")
+INLINE_CODE = re.compile(r"`[^`\n]+`")
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 HEADING = re.compile(r"^#{1,6} +(.+?)\s*$")
 EXTERNAL = re.compile(r"^([a-z]+:|//)")
@@ -29,20 +30,19 @@ def pages() -> list[Path]:
     return [path for name in names if (path := ROOT / name).is_file()]
 
 
-def prose(page: Path) -> Iterator[tuple[int, str]]:
-    """Yield the numbered lines of `page` that aren't in a fenced code block."""
+def prose(page: Path) -> Iterator[str]:
+    """Yield every line of `page`, with fenced code blocks replaced by empty lines."""
     in_code = False
-    for number, line in enumerate(page.read_text(encoding="utf-8").splitlines(), 1):
-        if FENCE.match(line):
-            in_code = not in_code
-        elif not in_code:
-            yield number, line
+    for line in page.read_text(encoding="utf-8").splitlines():
+        is_fence = bool(FENCE.match(line))
+        in_code ^= is_fence
+        yield "" if in_code or is_fence else line
 
 
 def anchors(page: Path) -> set[str]:
     """Return the anchors of the headings of `page`, as mkdocs and GitHub generate them."""
     found: set[str] = set()
-    for _, line in prose(page):
+    for line in prose(page):
         if heading := HEADING.match(line):
             slug = re.sub(r"[^\w\s-]", "", heading[1]).strip().lower()
             slug = base = re.sub(r"[-\s]+", "-", slug)
@@ -73,19 +73,20 @@ def problems() -> Iterator[str]:
     """Yield each problem as `file:line: description`."""
     for page in pages():
         name = page.relative_to(ROOT)
-        for number, line in prose(page):
-            for link in LINK.findall(re.sub(r"`[^`]*`(?!\])", "", line)):
-                if problem := link_problem(page, link):
-                    yield f"{name}:{number}: {link}: {problem}"
+        text = "\n".join(prose(page))
+        for match in LINK.finditer(INLINE_CODE.sub(lambda code: re.sub(r"[^\n]", ".", code[0]), text)):
+            if problem := link_problem(page, match[1]):
+                yield f"{name}:{text.count(chr(10), 0, match.start(1)) + 1}: {match[1]}: {problem}"
+        for number, line in enumerate(text.split("\n"), 1):
             if len(line) > MAX_COLUMNS and not line.lstrip().startswith(("|", "![", "[")):
                 yield f"{name}:{number}: longer than {MAX_COLUMNS} columns"
     navigation = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
     listed = set(re.findall(r"[\w/-]+\.md", navigation))
     existing = {str(page.relative_to(DOCS)) for page in pages() if DOCS in page.parents}
-    for name in sorted(existing - listed):
-        yield f"mkdocs.yml: docs/{name} is missing from nav"
-    for name in sorted(listed - existing):
-        yield f"mkdocs.yml: docs/{name} doesn't exist"
+    for missing in sorted(existing - listed):
+        yield f"mkdocs.yml: docs/{missing} is missing from nav"
+    for unknown in sorted(listed - existing):
+        yield f"mkdocs.yml: docs/{unknown} doesn't exist"
     index = DOCS / "decisions" / "index.md"
     for note in sorted(page for page in pages() if page.parent == index.parent and page != index):
         if f"({note.name})" not in index.read_text(encoding="utf-8"):

@@ -11,9 +11,7 @@ from pydantic.alias_generators import to_camel
 
 from mms import models
 
-MASKED = (
-    "********"  # replaces a registry password, unlike in the reference (docs/reference/mms-api.md)
-)
+MASKED = "********"  # replaces a registry password, unlike in the reference (docs/reference/mms-api.md)
 
 
 class Answer(BaseModel):

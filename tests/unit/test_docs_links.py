@@ -22,6 +22,8 @@ def test_the_docs_have_no_problems():
         ("[a](#here) [b](https://example.com/gone)\n\n# Here", ""),
         ("```\n[a](gone.md)\n```", ""),
         ("`[a](gone.md)`", ""),
+        ("[`a`](gone.md)", "gone.md: not found"),
+        ("[two\nlines](gone.md)", "gone.md: not found"),
     ],
 )
 def test_a_problem_is_found(text: str, problem: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
