@@ -44,7 +44,7 @@ async def _content(body: Body) -> bytes:
     async for part in body.parts():
         content += part
         if len(content) > settings.DATA_UPLOAD_MAX_MEMORY_SIZE:
-            raise Refused(413, "too_large", "That was too long.")
+            raise Refused(413, "too_large", "This request is too large.")
     return bytes(content)
 
 

@@ -20,7 +20,7 @@
       await copy(document.querySelector(button.dataset.copy));
       button.textContent = "Copied";
     } catch {
-      button.textContent = "Select and copy by hand";
+      button.textContent = "Copy failed; select the text";
     }
     setTimeout(() => (button.textContent = label), 1500);
   });

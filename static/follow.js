@@ -41,7 +41,7 @@
           say(ended ? "Ended" : "Following live");
         } catch {
           failures = Math.min(failures + 1, 5);
-          say("Out of reach; trying again");
+          say("Unreachable, retrying");
         }
       }
       if (!ended) setTimeout(again, SECOND * 2 ** failures);

@@ -5,7 +5,7 @@
 (() => {
   const { stream, position: rendered } = document.body.dataset;
   if (!stream) return;
-  const words = { live: "live", "catching up": "catching up", polling: "asking every 5 s" };
+  const words = { live: "live", "catching up": "catching up", polling: "updating every 5 s" };
   const outermost = "[data-refresh]:not([data-refresh] [data-refresh])"; // a list fetches its rows with itself
   const wanted = new Set();
   const believedUntil = new WeakMap(); // badge -> milliseconds since the page was loaded

@@ -24,9 +24,9 @@
   }
 
   function wordsFor(status) {
-    if (!status) return "The site did not answer. Check the connection and try again.";
-    if (status === 413) return "That is too long for this page, so nothing was sent. Make it shorter and try again.";
-    if (status === 503) return "The site cannot do that just now. Look whether it was done, and try again in a moment.";
+    if (!status) return "The site didn’t respond. Check your connection and try again.";
+    if (status === 413) return "This request is too large, so nothing was sent. Shorten it and try again.";
+    if (status === 503) return "The site is temporarily unavailable. Check whether your change was made, and try again in a moment.";
     return `The site could not do that (${status}). Reload the page and try again.`;
   }
 

@@ -56,7 +56,7 @@
     busy(false);
     if (status !== 201) {
       sendAfterwards = false;
-      return fail(answer.error?.message ?? `The file could not be stored (${status || "no connection"}). Try once more.`);
+      return fail(answer.error?.message ?? `The file couldn’t be stored (${status || "no connection"}). Try again.`);
     }
     shown(answer);
     suggest(answer.name);
@@ -111,7 +111,7 @@
     if (!request) return;
     event.preventDefault();
     sendAfterwards = true;
-    byId("upload-text").textContent += " – the form is sent when the file is there";
+    byId("upload-text").textContent += " – the form will be sent when the upload finishes";
   });
   addEventListener("beforeunload", (event) => request && event.preventDefault());
   chosen(); // before this script was there, or before Back led here

@@ -13,8 +13,8 @@ SignIn = Callable[..., Page]
 def test_an_operator_is_led_to_a_page_that_fits_a_narrow_screen(colours: str, sign_in: SignIn) -> None:
     page = sign_in("olga", "operator", viewport={"width": 390, "height": 844}, color_scheme=colours)
     page.get_by_role("button", name="Signed in as olga").click()
-    page.get_by_role("link", name="Status of the site").click()
-    expect(page.get_by_role("heading", level=1)).to_have_text("Status of the site")
+    page.get_by_role("link", name="System status").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("System status")
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 

@@ -30,7 +30,7 @@ def test_a_form_is_sent_when_the_upload_it_waits_for_is_there(sign_in: Callable[
     big.write_bytes(b"w" * 40_000_000)
     page = sign_in("sam", "scientist")
     page.goto(NEW_MODEL)
-    page.get_by_label("Upload it").set_input_files(big)
+    page.get_by_label("Upload a file").set_input_files(big)
     page.get_by_label("Name").fill("weights")
     page.get_by_role("button", name="Register model").click()
     expect(page).to_have_url(re.compile(r"/models/\d+/$"), timeout=30 * SECONDS)
@@ -40,16 +40,16 @@ def test_a_form_is_sent_when_the_upload_it_waits_for_is_there(sign_in: Callable[
 def test_an_upload_can_be_stopped_and_taken_out(sign_in: Callable[..., Page], tmp_path: Path) -> None:
     page = sign_in("sam", "scientist")
     page.goto(NEW_MODEL)
-    page.get_by_label("Upload it").set_input_files(IRIS / "model.pkl")
+    page.get_by_label("Upload a file").set_input_files(IRIS / "model.pkl")
     expect(page.locator("#stored-name")).to_have_text("model.pkl")
     expect(page.get_by_label("Name")).to_have_value("model")
     expect(page.get_by_label("or its web address")).to_be_hidden()
-    page.get_by_role("button", name="Take out").click()
-    expect(page.get_by_label("Upload it")).to_be_focused()
+    page.get_by_role("button", name="Remove").click()
+    expect(page.get_by_label("Upload a file")).to_be_focused()
     expect(page.locator("#preview")).to_contain_text("Upload a file, or write the address")
     empty = tmp_path / "empty.bin"
     empty.touch()
-    page.get_by_label("Upload it").set_input_files(empty)
+    page.get_by_label("Upload a file").set_input_files(empty)
     expect(page.locator("#upload-error")).to_have_text("The file is empty.")
 
 
@@ -79,7 +79,7 @@ def test_a_failed_build_says_why_first_and_is_cloned_and_retried(sign_in: Callab
     for path in (NEW_MODEL, NEW_ASSET):
         page.goto(path)
         file = "model.pkl" if path == NEW_MODEL else "score.py"
-        page.get_by_label("Upload it").set_input_files(IRIS / file)
+        page.get_by_label("Upload a file").set_input_files(IRIS / file)
         expect(page.locator("#stored-name")).to_have_text(file)
         page.locator("#id_name").fill("doomed")
         page.locator("#main-form button.primary").click()
@@ -95,7 +95,7 @@ def test_a_failed_build_says_why_first_and_is_cloned_and_retried(sign_in: Callab
     page.get_by_role("link", name="Build image").click()
     page.get_by_role("button", name="Build image").click()
     expect(page.locator(".page-head .badge").first).to_have_text(re.compile("Failed"), timeout=60 * SECONDS)
-    expect(page.get_by_label("What went wrong")).to_contain_text("requirement")
+    expect(page.get_by_label("Failure")).to_contain_text("requirement")
     page.get_by_role("button", name="Retry").first.click()
     expect(page).to_have_url(re.compile("/operations/"))
     expect(page.locator(".page-head .badge").first).to_have_text(re.compile("Failed"), timeout=60 * SECONDS)
@@ -128,7 +128,7 @@ def test_who_may_only_look_sees_which_role_is_missing(sign_in: Callable[..., Pag
 def test_the_forms_work_without_javascript(sign_in: Callable[..., Page]) -> None:
     page = sign_in("sam", "scientist", java_script_enabled=False)
     page.goto(NEW_MODEL)
-    page.get_by_label("Upload it").set_input_files(IRIS / "model.pkl")
+    page.get_by_label("Upload a file").set_input_files(IRIS / "model.pkl")
     page.get_by_role("button", name="Upload", exact=True).click()
     expect(page.locator("#stored-name")).to_have_text("model.pkl")
     page.get_by_label("Name").fill("plain")

@@ -81,7 +81,7 @@ def test_whoever_refuses_at_the_company_is_told_so(page: Page) -> None:
     page.goto("/sign-in/")
     page.get_by_role("link", name="Sign in with The Company").click()
     page.get_by_role("button", name="Deny").click()
-    expect(page.get_by_role("heading", name="The Company did not let you in")).to_be_visible()
+    expect(page.get_by_role("heading", name="The Company refused your sign-in")).to_be_visible()
 
 
 @pytest.fixture
@@ -106,7 +106,7 @@ def test_after_sign_out_back_shows_nothing(remembering: Page) -> None:
         page.evaluate("history.back()")
         page.wait_for_timeout(700)
         expect(page.get_by_label("Password")).to_be_visible()
-        assert re.findall("Signed in as|Where you are signed in|ada", page.inner_text("body")) == []
+        assert re.findall("Signed in as|Sessions|ada", page.inner_text("body")) == []
     assert page.evaluate("Object.keys(localStorage).length + Object.keys(sessionStorage).length") == 0
 
 
@@ -119,7 +119,7 @@ def test_an_ended_session_is_signed_out_within_the_open_page(browser: Browser, p
     by_password(other)
     other.wait_for_url("**/accounts/local/")
     other.goto("/you/")
-    other.get_by_role("button", name="End all but this one").click()
+    other.get_by_role("button", name="End all other sessions").click()
     expect(other.get_by_text("You are signed in only here now.")).to_be_visible()
     elsewhere.close()
     page.get_by_role("link", name="Images").click()
@@ -131,15 +131,15 @@ def test_a_second_factor_is_switched_on_read_from_the_page_and_asked_for(page: P
     by_password(page, "tess")
     page.wait_for_url("**/accounts/local/")
     page.goto("/you/")
-    page.get_by_role("link", name="Switch one on").click()
+    page.get_by_role("link", name="Turn on two-factor authentication").click()
     picture = page.get_by_role("img", name="QR code for an authenticator app")
     expect(picture).to_be_visible()
     assert picture.evaluate("image => image.complete && image.naturalWidth > 50")
-    page.get_by_text("Type it instead").click()
+    page.get_by_text("Enter the key manually").click()
     secret = page.locator("details code").inner_text()
     page.get_by_label("Code").fill(code_of(secret, int(time.time()) // STEP - 1))
     page.get_by_label("Password").fill(PASSWORD)
-    page.get_by_role("button", name="Switch on").click()
+    page.get_by_role("button", name="Turn on two-factor authentication").click()
     expect(page.get_by_role("heading", name="Your recovery codes")).to_be_visible()
     recovery = page.locator(".codes code").first.inner_text()
     page.context.clear_cookies()

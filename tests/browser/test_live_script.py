@@ -22,7 +22,7 @@ STATIC = Path(__file__).parents[2] / "static"
 HTMX = Path(django_htmx.__file__).parent / "static/django_htmx/htmx-2.min.js"
 PAGE = """<!doctype html><script src="/htmx.js" defer></script><script src="/live.js" defer></script>
 <body data-stream="/stream" data-position="{position}">
-<span id="live-mark" data-live="off">as loaded</span>
+<span id="live-mark" data-live="off">not live</span>
 <b id="one"><span data-badge="service-1" data-state="old">old</span></b>
 <b id="two"><span data-badge="service-1" data-state="old">old</span></b>
 <b id="other"><span data-badge="service-2" data-state="old">old</span></b>

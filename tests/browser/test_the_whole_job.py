@@ -39,7 +39,7 @@ def expect_state(page: Page, word: str, timeout: float) -> None:
 
 
 def upload(page: Page, file: str) -> None:
-    page.get_by_label("Upload it").set_input_files(IRIS / file)
+    page.get_by_label("Upload a file").set_input_files(IRIS / file)
     expect(page.locator("#stored-name")).to_have_text(file)
 
 
@@ -68,7 +68,7 @@ def add_asset(page: Page, file: str, name: str) -> None:
 def create_manifest(page: Page) -> None:
     go_to(page, "Models")
     page.get_by_role("link", name="iris").first.click()
-    page.get_by_role("link", name="Create manifest with it").click()
+    page.get_by_role("link", name="Create manifest").click()
     page.get_by_label("Search assets").press_sequentially("schema")
     expect(page.locator("#rows-assets .pick")).to_have_count(1)
     pick(page, "schema")
@@ -93,7 +93,7 @@ def create_image(page: Page) -> None:
 
 
 def create_service(page: Page) -> None:
-    page.get_by_role("link", name="Deploy as service").click()
+    page.get_by_role("link", name="Deploy service").click()
     page.get_by_label("Service name").fill("iris-live")
     page.keyboard.press("Enter")
     stay(page)
@@ -113,7 +113,7 @@ def score(page: Page) -> None:
     body.fill('{"data": 1}')
     page.get_by_role("button", name="Send").click()
     expect(page.locator(".answer-head")).not_to_contain_text("200")
-    page.get_by_role("link", name="Fill in the example").click()
+    page.get_by_role("link", name="Insert example").click()
     expect(body).to_have_value(re.compile("5.1"))
 
 

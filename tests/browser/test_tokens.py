@@ -17,7 +17,7 @@ def test_a_token_is_made_copied_and_used(sign_in: Callable[..., Page], site: Sit
     page.get_by_role("button", name="Signed in as sam").click()
     page.get_by_role("link", name="API tokens").click()
     page.get_by_label("Name").fill("from a browser")
-    page.get_by_role("button", name="Make token").click()
+    page.get_by_role("button", name="Create token").click()
     token = page.locator("#made-token").inner_text()
     page.locator("#made").get_by_role("button", name="Copy").click()
     expect(page.locator("#made").get_by_role("button", name="Copied")).to_be_visible()
@@ -34,7 +34,7 @@ def test_a_token_is_made_copied_and_used(sign_in: Callable[..., Page], site: Sit
 def test_the_command_follows_what_is_typed_and_stays_open(sign_in: Callable[..., Page]) -> None:
     page = sign_in("sam", "scientist")
     page.goto("/accounts/local/models/new/")
-    page.get_by_text("As a command").click()
+    page.get_by_text("API call").click()
     page.get_by_label("or its web address").fill("https://models.example/rose.pkl")
     page.get_by_label("Name", exact=True).fill("rose")
     curl = page.locator("#command-curl")

@@ -38,7 +38,7 @@ class Visitor:
         return self.post("/accounts/local/models/new/", {"name": name, "url": url})
 
     def send_again(self, answer: requests.Response) -> requests.Response:
-        """What the button "Send it again" of an answer does."""
+        """What the button "Send again" of an answer does."""
         action = re.search(r'<form method="post" action="([^"]+)">', answer.text)
         assert action
         fields = {name: html.unescape(value) for name, value in FIELD.findall(answer.text)}

@@ -100,7 +100,7 @@ def test_a_password_never_stands_in_the_page_that_says_not_now(site: Site) -> No
         answer = stranger.sign_in()
     assert answer.status_code == 503
     assert stranger.password not in answer.text
-    assert "Go back and send it again" in answer.text
+    assert "Go back and send the form again" in answer.text
     assert stranger.sign_in().status_code == 302
 
 

@@ -131,7 +131,7 @@ def test_an_operation_that_vanished_with_what_it_made_is_a_persons_to_decide(
     assert operations.needs_decision(operation)
     page = page_of(browser, operation)
     assert "Send again" in page
-    assert "Do not send again" in page
+    assert "Don’t send again" in page
     assert escape("no longer knows this operation") in page
     assert len(mms.calls(verb.method, verb.path)) == 1
 

@@ -300,7 +300,7 @@ def test_a_refused_token_stops_all_calls_and_says_so_until_there_is_a_new_one(
     assert not mms.requests
     page = browser.get(f"/accounts/{account.name}/services/").content.decode()
     assert "refuses this account’s token" in page
-    assert "changes its credentials" in page
+    assert "updates its credentials" in page
 
     monkeypatch.setattr("sys.stdin", StringIO(f"{MMS.token}\n"))
     call_command("replace_token", account.name, "--token-stdin", stdout=StringIO())
@@ -387,7 +387,7 @@ def test_the_page_says_when_a_wish_for_a_refresh_is_granted(account: HostingAcco
     HostingAccount.objects.update(not_before=until, error="It is busy.", error_at=timezone.now())
     page = told()
     assert "as soon as its pause is over" in page
-    assert "also for who asks for one sooner" in page
+    assert "Syncing won’t make it sooner" in page
 
 
 def test_the_table_is_as_long_as_the_documentation_says() -> None:

@@ -108,7 +108,7 @@ def test_the_console_sends_the_body_with_the_key_and_shows_answer_and_time(scien
 def test_the_example_of_the_service_is_filled_in(scientist: Client, service: Service) -> None:
     assert "5.1" in scientist.get(url(service)).text
     lead(service, "plain")
-    assert "The service gives no example" in scientist.get(url(service)).text
+    assert "The service provides no example" in scientist.get(url(service)).text
 
 
 def test_htmx_gets_the_console_alone(scientist: Client, service: Service) -> None:
@@ -139,7 +139,7 @@ def test_a_server_cannot_have_the_console_call_what_machines_keep_for_themselves
     service.scoring_uri = f"http://{host}/latest/meta-data/score"
     service.save()
     assert "machines keep services of their own; it is not called" in scientist.post(url(service), {"body": "{}"}).text
-    assert "The service gives no example" in scientist.get(url(service)).text
+    assert "The service provides no example" in scientist.get(url(service)).text
 
 
 def test_a_driver_that_raises_is_explained(scientist: Client, service: Service) -> None:
@@ -160,7 +160,7 @@ def test_a_redirect_is_not_followed_for_the_key_would_go_along(scientist: Client
 def test_a_long_answer_is_cut(scientist: Client, service: Service) -> None:
     lead(service, "long")
     answer = scientist.post(url(service), {"body": "{}"})
-    assert "this is its beginning" in answer.text
+    assert "Only its beginning is shown" in answer.text
     assert len(answer.content) < 130_000
 
 

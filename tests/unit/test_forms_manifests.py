@@ -180,4 +180,4 @@ def test_a_manifest_is_cloned_from_its_own_page_too(scientist: Client, account: 
 def test_a_form_that_is_too_long_is_told_so(scientist: Client) -> None:
     answer = scientist.post(NEW, form(pip_requirements="x" * 3_000_000))
     assert answer.status_code == 413
-    assert "That was too long" in answer.text
+    assert "This request is too large" in answer.text

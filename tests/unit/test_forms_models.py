@@ -113,7 +113,7 @@ def test_the_preview_shows_the_json_and_sends_nothing(scientist: Client, account
 def test_an_incomplete_form_is_previewed_without_reproach(scientist: Client) -> None:
     answer = scientist.post(NEW, {"name": "iris", "do": "preview"})
     assert answer.status_code == 200
-    assert "Not complete yet" in answer.text
+    assert "Complete these fields first" in answer.text
     assert "Nothing was sent" not in answer.text
 
 

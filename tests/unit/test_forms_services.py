@@ -117,7 +117,7 @@ def test_an_update_shows_what_changes_before_it_is_sent(
     text = scientist.get(f"/accounts/lab/services/{service.pk}/update/", {"image": image.pk}).text
     assert "<td>iris v1</td><td>iris v2</td>" in text
     assert "+numpy==2" in text
-    assert "not known here whether requests fail" in text
+    assert "the dashboard can’t tell whether requests fail" in text
     answer = scientist.post(f"/accounts/lab/services/{service.pk}/update/", {"image": image.pk})
     assert answer.headers["Location"] == f"/accounts/lab/services/{service.pk}/"
     assert Operation.objects.get().body == {"service": service.pk, "image": image.pk}
@@ -144,7 +144,7 @@ def test_one_open_operation_at_a_time_and_it_is_named(scientist: Client, service
     image = make_image(service.image.manifest, "second image")
     url = f"/accounts/lab/services/{service.pk}/update/"
     scientist.post(url, {"image": image.pk})
-    assert "is under way for this service" in scientist.get(url).text
+    assert "is in progress for this service" in scientist.get(url).text
     answer = scientist.post(url, {"image": image.pk})
     assert answer.status_code == 422
     assert str(Operation.objects.get().pk) in answer.text
@@ -162,7 +162,7 @@ def test_deleting_shows_what_depends_on_the_service_first(account: HostingAccoun
     operation = Operation.objects.get()
     assert operation_page == f"/accounts/lab/operations/{operation.pk}/"
     assert (operation.kind, operation.service) == ("delete_service", service)
-    assert "is under way" in operator.get(url).text
+    assert "is in progress" in operator.get(url).text
     assert operator.post(url).status_code == 422
 
 

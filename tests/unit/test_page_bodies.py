@@ -50,7 +50,7 @@ def test_a_longer_one_is_refused_whether_announced_or_not_and_not_kept(server: S
     for data in (sent, iter([sent[:1000], sent[1000:]])):
         answer = requests.post(server.url, data=data)
         assert answer.status_code == 413
-        assert "That was too long" in answer.text
+        assert "This request is too large" in answer.text
     assert echo.asked == 0
 
 

@@ -114,7 +114,7 @@ def test_pages_are_kept_by_no_cache(lab: Lab, cast: Cast) -> None:
 
 def test_a_person_without_accounts_is_told_whom_to_ask(db: None) -> None:
     page = sign_in("nina").get("/")
-    assert "not a member of any hosting account" in page.text
+    assert "you aren’t a member of any hosting account" in page.text
     assert "add <strong>nina</strong> under" in page.text
 
 

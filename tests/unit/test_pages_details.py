@@ -115,14 +115,14 @@ def test_a_failure_that_was_overcome_is_history_and_no_alarm(lab: Lab, cast: Cas
     make_operation(lab.image, state=State.FAILED, error_message="No such package.")
     make_operation(lab.image)
     page = cast.viewer.get(url_of(lab, "image")).text
-    assert 'aria-label="What went wrong"' not in page
+    assert 'aria-label="Failure"' not in page
     assert "No such package." in page
 
 
 def test_a_service_that_answers_with_an_old_model_says_which_is_newer(lab: Lab, cast: Cast) -> None:
     newer = make_model(lab.account, "iris", 2)
     page = cast.scientist.get(url_of(lab, "service")).text
-    assert f'answers with an older version of iris: <a href="{lab.url}models/{newer.pk}/">iris v2</a>' in page
+    assert f'<a href="{lab.url}models/{newer.pk}/">iris v2</a> is available; this service runs an older version of iris.' in page
     assert f"{lab.url}manifests/new/?model={newer.pk}" in page
 
 
@@ -183,7 +183,7 @@ def test_the_overview_shows_what_runs_what_is_in_flight_and_what_failed(lab: Lab
     make_operation(lab.image, state=State.FAILED, error_message="No such package.")
     make_operation(lab.service, Kind.UPDATE_SERVICE, State.RUNNING)
     page = cast.viewer.get(lab.url).text
-    assert page.index("No such package.") < page.index("<h2>In flight") < page.index("<h2>Services")
+    assert page.index("No such package.") < page.index("<h2>In progress") < page.index("<h2>Services")
     assert "iris-live" in page
     part = cast.viewer.get(lab.url, headers={"HX-Request": "true", "HX-Target": "overview"}).text
     assert part.lstrip().startswith('<div id="overview"')

@@ -52,7 +52,7 @@ def test_a_service_is_named_to_administrators_only(cast: Cast) -> None:
 def test_what_failed_stands_first_with_what_to_do(cast: Cast, live_redis: Any) -> None:
     live_redis.delete("heartbeat:worker:celery")
     page = cast.admin.get("/doctor/").text
-    worker, right = page.index("<h3>worker</h3>"), page.index('aria-label="In order"')
+    worker, right = page.index("<h3>worker</h3>"), page.index('aria-label="Passed checks"')
     assert worker < right
     assert "Its log is" in page[worker:right]
     assert 'data-state="failed"' in page[:worker]

@@ -128,7 +128,7 @@ def test_what_the_server_no_longer_has_is_hidden_and_the_list_says_so(lab: Lab, 
     make_model(lab.account, "lost", vanished_at=timezone.now())
     page = viewer.get(f"{lab.url}models/")
     assert "lost" not in page.text
-    assert "1 hidden: no longer at the server" in page.text
+    assert "1 hidden: no longer on the server" in page.text
     assert "lost" in viewer.get(f"{lab.url}models/?state=gone").text
 
 
@@ -137,7 +137,7 @@ def test_a_filter_says_how_much_it_hides(lab: Lab, viewer: Client) -> None:
     page = viewer.get(f"{lab.url}models/?q=iris")
     assert "3 hidden by search and filters" in page.text
     nothing = viewer.get(f"{lab.url}models/?q=zebra")
-    assert "Nothing matches" in nothing.text
+    assert "No matches" in nothing.text
     assert "hide all 4" in nothing.text
 
 
@@ -151,7 +151,7 @@ def test_lists_can_be_narrowed_to_what_belongs_to_a_thing(lab: Lab, viewer: Clie
     fill(lab, 3)
     page = viewer.get(f"{lab.url}services/?model={lab.model.pk}")
     assert [row.name for row in page.context["listing"].rows] == ["iris-live"]
-    assert "Of model iris v1" in page.text
+    assert "Model: iris v1" in page.text
     assert viewer.get(f"{lab.url}services/?model=999999").status_code == 404
 
 
@@ -194,5 +194,5 @@ def test_a_list_says_how_old_it_is_and_why(lab: Lab, viewer: Client) -> None:
     lab.account.save()
     page = viewer.get(f"{lab.url}models/").text
     assert "Connection refused by mms.example." in page
-    assert "Stale since" in page
+    assert "Stale, last synced" in page
     assert "3 h ago" in page

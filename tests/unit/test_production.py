@@ -44,13 +44,13 @@ def test_only_operators_deploy_to_production(lab: Lab, cast: Cast):
 def test_a_data_scientist_deploys_where_it_is_allowed_and_is_told_where_not(lab: Lab, cast: Cast):
     playground = Cluster.objects.create(account=lab.account, name="playground", pull_secret="p")
     page = cast.scientist.get(f"{lab.url}services/new/").text
-    assert f"To production ({lab.cluster.name}) only operators deploy." in page
+    assert f"Only operators can deploy to production clusters: {lab.cluster.name}." in page
     assert f'<option value="{lab.cluster.pk}"' not in page
     assert deploy(cast.scientist, lab, playground).status_code == 302
 
 
 def test_where_everything_is_production_the_form_says_so(lab: Lab, cast: Cast):
-    assert "where only operators deploy" in cast.scientist.get(f"{lab.url}services/new/").text
+    assert "this account has only production clusters" in cast.scientist.get(f"{lab.url}services/new/").text
 
 
 @pytest.mark.parametrize("act", ["update", "delete"])

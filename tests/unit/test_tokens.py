@@ -126,7 +126,7 @@ def test_a_machine_has_no_password_and_gets_its_tokens_from_an_administrator(lab
     assert Machine.objects.get().user == robot
     assert not robot.has_usable_password()
     assert authenticate(username="robot", password="") is None
-    assert "<small>machine</small>" in cast.admin.get("/people/").text
+    assert "<small>service account</small>" in cast.admin.get("/people/").text
     assert cast.admin.post(f"/people/{robot.pk}/invite/").status_code == 404
     assert "machine" not in cast.operator.get("/tokens/").text
     cast.operator.post("/tokens/new/", {**WANTED, "owner": robot.pk})
