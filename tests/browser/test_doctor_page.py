@@ -31,4 +31,4 @@ def test_the_page_looks_again_by_itself_and_stays_as_the_reader_left_it(sign_in:
 def test_the_page_is_whole_without_any_script(sign_in: SignIn) -> None:
     page = sign_in("olga", "operator", java_script_enabled=False)
     page.goto("/doctor/")
-    expect(page.get_by_role("region", name="In order")).to_contain_text("database")
+    expect(page.get_by_role("region", name="Passed checks")).to_contain_text("database")

@@ -19,7 +19,7 @@ def test_the_server_is_tried_in_place_with_the_token_that_is_kept(sign_in: Calla
     expect(page.locator("#trial")).to_contain_text("Connection failed.")
     page.get_by_label("Resource group").fill("local")
     page.get_by_role("button", name="Test connection").click()
-    expect(page.locator("#trial")).to_contain_text("It works.")
+    expect(page.locator("#trial")).to_contain_text("Connection works.")
     assert page.url.endswith(SETTINGS), "the page was not left"
 
 

@@ -79,7 +79,7 @@ def test_while_the_database_is_locked_reading_goes_on_and_writers_are_told_soon(
     for took, answer in told:
         assert answer.status_code == 503
         assert answer.headers["Retry-After"] == "5"
-        assert "Nothing of what you sent was stored" in answer.text
+        assert "Nothing was saved" in answer.text
         assert "Traceback" not in answer.text
         assert took < 10
     for took, answer in answered:
@@ -129,7 +129,7 @@ def test_a_page_without_any_database_says_so(live_redis: redis.Redis, caplog: py
         posted = client.post("/accounts/local/models/new/", {"name": "iris"})
     assert answer.status_code == posted.status_code == 503
     assert "The database is out of reach." in answer.content.decode()
-    assert "most likely not stored" in posted.content.decode()
+    assert "most likely not saved" in posted.content.decode()
 
 
 @contextmanager

@@ -299,7 +299,7 @@ def test_a_refused_token_stops_all_calls_and_says_so_until_there_is_a_new_one(
     assert [*dispatch.tick(), *mirror.refresh_due()] == []
     assert not mms.requests
     page = browser.get(f"/accounts/{account.name}/services/").content.decode()
-    assert "refuses this account’s token" in page
+    assert "The server rejected this account’s token" in page
     assert "updates its credentials" in page
 
     monkeypatch.setattr("sys.stdin", StringIO(f"{MMS.token}\n"))
