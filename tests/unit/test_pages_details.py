@@ -122,7 +122,8 @@ def test_a_failure_that_was_overcome_is_history_and_no_alarm(lab: Lab, cast: Cas
 def test_a_service_that_answers_with_an_old_model_says_which_is_newer(lab: Lab, cast: Cast) -> None:
     newer = make_model(lab.account, "iris", 2)
     page = cast.scientist.get(url_of(lab, "service")).text
-    assert f'<a href="{lab.url}models/{newer.pk}/">iris v2</a> is available; this service runs an older version of iris.' in page
+    link = f'<a href="{lab.url}models/{newer.pk}/">iris v2</a>'
+    assert f"{link} is available; this service runs an older version of iris." in page
     assert f"{lab.url}manifests/new/?model={newer.pk}" in page
 
 

@@ -160,8 +160,8 @@ def test_the_healthy_account_stays_fresh_and_has_logs(made: fill.Made, admin: Cl
     build = build.exclude(error_code="BuildTimeout").first()
     assert "The build failed" in admin.get(f"/accounts/{HEALTHY}/operations/{build.pk}/log/").text
     page = admin.get(f"/accounts/{HEALTHY}/services/").text
-    assert "Stale since" not in page
-    assert "Read from the server" in page
+    assert "Stale, last synced" not in page
+    assert "Synced" in page
 
 
 def test_every_list_answers(admin: Client) -> None:
