@@ -36,7 +36,7 @@ def wait_until(true: Callable[[], Any], seconds: float, what: str, *, every: flo
 class Site:
     """One installation: its data folder, its port, and its processes while it runs."""
 
-    command_line = (sys.executable, "manage.py")
+    command_line: tuple[str, ...] = (sys.executable, "manage.py")
     folder = ROOT  # where commands are run
 
     def __init__(self, data: Path, **environment: str) -> None:

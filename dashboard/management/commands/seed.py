@@ -33,7 +33,7 @@ class Command(BaseCommand):
         except fill.NotEmptyError as error:
             raise CommandError(
                 f"Nothing was written: the database holds data already ({error}). Sample data goes only into an empty "
-                "one. Choose another folder: DATA_DIR=/tmp/sample manage.py seed"
+                f"one. Choose another folder: DATA_DIR=/tmp/sample {settings.COMMAND} seed"
             ) from None
         for noun, count in made.counts.items():
             self.stdout.write(f"{count:6} {noun}")
