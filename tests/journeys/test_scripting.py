@@ -115,10 +115,38 @@ def test_the_page_names_every_field_of_every_kind():
 
 
 def test_the_page_names_every_route():
-    for route in described():
+    for route in described()["routes"]:
         last = route["path"].rstrip("/").rpartition("/")[2]
         known = last in {"v1", "accounts", "{account}", "{pk}"}
         assert known or f"{last}/" in PAGE or f"{last}s" in PAGE or last in PAGE, route
+
+
+CLIENT = """
+import os
+
+from generated import AuthenticatedClient
+from generated.api.models import list_models
+from generated.api.operations import create_operation
+from generated.models import ListModelsSort, ModelList, OperationDetail, RegisterModel
+
+site = os.environ["DASHBOARD"]
+client = AuthenticatedClient(site, os.environ["DASHBOARD_TOKEN"], raise_on_unexpected_status=True)
+model = RegisterModel(kind="register_model", name="by-client", url=f"{site}/static/style.css", tags=["red"])
+asked = create_operation.sync("local", client=client, body=model)
+assert isinstance(asked, OperationDetail), asked
+found = list_models.sync("local", client=client, q="by-client", sort=ListModelsSort.ADDED_DESCENDING)
+assert isinstance(found, ModelList), found
+print([(model.name, model.tags, model.badge.since.year) for model in found.models])
+"""
+
+
+@pytest.mark.slow
+def test_a_client_generated_from_the_document_works(site: Site, environment: dict[str, str], tmp_path: Path):
+    generator = [sys.executable, "-m", "openapi_python_client", "generate", "--meta", "none", "--fail-on-warning"]
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"  # it formats what it writes with ruff
+    document = f"{site.url}/v1/openapi.json"
+    run([*generator, "--url", document, "--output-path", "generated"], {**environment, "PATH": path}, tmp_path)
+    assert "('by-client', ['red'], 20" in run([sys.executable, "-c", CLIENT], environment, tmp_path)
 
 
 @pytest.mark.slow

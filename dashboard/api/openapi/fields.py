@@ -83,12 +83,21 @@ def list_query(
     parents: Iterable[str],
 ) -> dict[str, Schema]:
     """Return the query parameters of a list, by name."""
-    words = [*orders]
-    query = {"q": SEARCH, "sort": {"type": "string", "enum": [*words, *(f"-{word}" for word in words)]}, "page": PAGE}
-    query["sort"]["description"] = "The order; with a hyphen in front, descending."
+    query = {"q": SEARCH, "sort": _sort(list(orders)), "page": PAGE}
     if known := list(states):
         about = "Rows in any of these states."
         query["state"] = {"type": "array", "items": {"type": "string", "enum": known}, "description": about}
-    query |= {name: {"type": "string", "enum": ["0", "1"]} for name in toggles}
+    query |= {name: {"type": "string", "enum": ["0", "1"], "x-enum-varnames": ["OFF", "ON"]} for name in toggles}
     query |= {name: {"type": "string", "enum": [value for value, _ in known]} for name, known in exact.items()}
     return query | {noun: {**ID, "description": f"Only rows that belong to the {noun} of this id."} for noun in parents}
+
+
+def _sort(orders: list[str]) -> Schema:
+    """Return the schema of `sort`, with names that client generators use for the values."""
+    names = [order.upper() for order in orders]
+    return {
+        "type": "string",
+        "enum": [*orders, *(f"-{order}" for order in orders)],
+        "x-enum-varnames": [*names, *(f"{name}_DESCENDING" for name in names)],
+        "description": "The order; with a hyphen in front, descending.",
+    }
