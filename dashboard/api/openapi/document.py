@@ -17,7 +17,7 @@ SERIALIZED: JsonSchemaMode = "serialization"
 RETRY_AFTER = {"Retry-After": {"description": "Seconds to wait.", "schema": {"type": "integer", "minimum": 1}}}
 DESCRIPTION = (
     "Everything that the pages show and do, for programs. Create a token on the page API tokens and send it as "
-    "`Authorization: Bearer <token>`. Uploads and examples: docs/scripting.md."
+    "`Authorization: Bearer <token>`. Uploads and a first script: docs/deploy/script-it.md."
 )
 
 
