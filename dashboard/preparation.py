@@ -40,7 +40,7 @@ def prepare(serves_pages: bool = True) -> None:
         with migration_lock():
             migration.migrate()
     note_database()
-    if serves_pages and "dashboard" in settings.SERVE:
+    if serves_pages and "dashboard" in settings.SERVE and not settings.RELOAD:
         collect_static()
 
 

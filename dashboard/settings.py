@@ -173,6 +173,13 @@ SECRET_KEY_FALLBACKS = env_list("SECRET_KEY_FALLBACKS")
 SALT_KEY = "encrypted-fields"
 
 DEBUG = env_bool("DEBUG", False)
+# For development (`make dev`): templates and static files are read for each request, and programs restart when Python
+# files change. Reachable from this machine only, because it is slower and less strict than a site for other people.
+RELOAD = env_bool("RELOAD", False)
+if RELOAD and HOST not in LOOPBACK:
+    raise ImproperlyConfigured(f"RELOAD=true works on this machine only: HOST must be 127.0.0.1, not {HOST!r}.")
+if RELOAD and IS_INSTALLED:
+    raise ImproperlyConfigured("RELOAD=true needs a checkout of the code. Start the site with `make dev` there.")
 
 # --- parts --------------------------------------------------------------------------------------------------------
 INSTALLED_APPS = [
@@ -203,19 +210,25 @@ MIDDLEWARE = [
 ]
 ROOT_URLCONF = "dashboard.urls"
 ASGI_APPLICATION = "dashboard.asgi.application"
+_template_options: dict[str, object] = {
+    "context_processors": [
+        "django.template.context_processors.request",
+        "django.contrib.auth.context_processors.auth",
+        "django.contrib.messages.context_processors.messages",
+        "dashboard.access.context",
+    ],
+}
+if RELOAD:  # without the cache that Django otherwise puts around these
+    _template_options["loaders"] = [
+        "django.template.loaders.filesystem.Loader",
+        "django.template.loaders.app_directories.Loader",
+    ]
 TEMPLATES = [
     {
         "BACKEND": "django.template.backends.django.DjangoTemplates",
         "DIRS": [SHARE_DIR / "templates"],
-        "APP_DIRS": True,
-        "OPTIONS": {
-            "context_processors": [
-                "django.template.context_processors.request",
-                "django.contrib.auth.context_processors.auth",
-                "django.contrib.messages.context_processors.messages",
-                "dashboard.access.context",
-            ],
-        },
+        "APP_DIRS": not RELOAD,
+        "OPTIONS": _template_options,
     },
 ]
 
@@ -355,9 +368,11 @@ STORAGES = {
     "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
     "staticfiles": {"BACKEND": "whitenoise.storage.CompressedManifestStaticFilesStorage"},
 }
-if "pytest" in sys.modules:  # the tests render pages without a collectstatic first
+if RELOAD or "pytest" in sys.modules:  # pages are rendered without a collectstatic first
     STORAGES["staticfiles"] = {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"}
-WHITENOISE_USE_FINDERS = DEBUG or "pytest" in sys.modules
+WHITENOISE_USE_FINDERS = DEBUG or RELOAD or "pytest" in sys.modules
+WHITENOISE_AUTOREFRESH = DEBUG or RELOAD
+WHITENOISE_MAX_AGE = 0 if DEBUG or RELOAD else 60  # seconds
 FILE_UPLOAD_TEMP_DIR = str(TMP_DIR)
 DATA_UPLOAD_MAX_MEMORY_SIZE = 2_621_440
 LOG_LEVEL = os.environ.get("LOG_LEVEL", "INFO").upper()

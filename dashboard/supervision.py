@@ -69,9 +69,24 @@ def _web() -> Program:
         *("--host", settings.HOST, "--port", str(settings.PORT)),
         *("--loop", "uvloop", "--http", "httptools", "--ws", "none", "--lifespan", "off"),
         *(["--proxy-headers", *trusted] if settings.TRUSTED_PROXIES else ["--no-proxy-headers"]),
-        *("--no-access-log", "--no-server-header", "--timeout-graceful-shutdown", "5", "--log-level", "warning"),
+        *("--no-access-log", "--no-server-header", "--log-level", "warning"),
+        # Event streams never end by themselves and would delay every reload.
+        *("--timeout-graceful-shutdown", "1" if settings.RELOAD else "5"),
     ]
-    return Program("web", command, {"stopwaitsecs": "8"})
+    if not settings.RELOAD:
+        return Program("web", command, {"stopwaitsecs": "8"})
+    # uvicorn keeps the socket open during a reload, so requests wait instead of failing.
+    folders = (word for folder in code_folders() for word in ("--reload-dir", str(folder)))
+    return Program("web", [*command, "--reload", *folders], {"stopwaitsecs": "8", "killasgroup": "true"})
+
+
+def code_folders() -> list[Path]:
+    """Return the folders of our Python code, without tests."""
+    return sorted(path.parent for path in settings.BASE_DIR.glob("*/__init__.py") if path.parent.name != "tests")
+
+
+def _reload() -> Program:
+    return Program("reload", [sys.executable, "-m", "dashboard.reload"])
 
 
 def _worker(name: str, queue: str, tasks: str, threads: int) -> Program:
@@ -93,12 +108,14 @@ def _beat() -> Program:
 
 
 def programs() -> list[Program]:
-    """What has to run here, by the settings REDIS_URL and SERVE."""
+    """What has to run here, by the settings REDIS_URL, RELOAD and SERVE."""
     found = [_web(), _beat()]
     if "dashboard" in settings.SERVE:
         found.append(_worker("worker", "celery", "deployments.tasks,dashboard.tasks", settings.WORKER_THREADS))
     if "mms" in settings.SERVE:
         found.append(_worker("mms-worker", "mms", "mms.tasks", settings.MMS_BUILDS + settings.WORKER_THREADS))
+    if settings.RELOAD:
+        found.append(_reload())
     if not os.environ.get("REDIS_URL"):
         found.append(_redis())
     return found

@@ -1,6 +1,6 @@
 """The invented company behind the seeded accounts: what its teams train, and how they describe it."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 DOMAIN = "meridian.example"  # reserved by RFC 2606: it resolves nowhere
 
@@ -26,10 +26,10 @@ TORCH = ("torch==2.9.1", "transformers==4.57.1", "pillow==12.0.0")
 
 @dataclass(frozen=True)
 class Portfolio:
-    """What one account holds. `unfinished`: names of models and services that are still being made."""
+    """What one account holds. `drafts`: name and description of models whose first version is being registered."""
 
     projects: tuple[Project, ...]
-    unfinished: tuple[str, ...] = field(default=())
+    drafts: tuple[tuple[str, str], ...]
 
 
 COMMERCE = Portfolio(
@@ -173,16 +173,8 @@ COMMERCE = Portfolio(
         Project("substitution-pairs", 2, "What customers accept when an item is sold out.", ("supply", "web")),
     ),
     (
-        "demand-forecast-hourly",
-        "shelf-photo-audit",
-        "voucher-uplift",
-        "delivery-slot-price",
-        "size-advisor",
-        "supplier-risk",
-        "newsletter-timing",
-        "queue-length",
-        "waste-forecast",
-        "gift-finder",
+        ("demand-forecast-hourly", "Units per item, store and hour for fresh food."),
+        ("shelf-photo-audit", "Empty facings in photos of shelves."),
     ),
 )
 
@@ -252,16 +244,10 @@ CREDIT = Portfolio(
         ),
     ),
     (
-        "mortgage-prepayment",
-        "synthetic-identity",
-        "rent-as-income",
-        "overdraft-risk",
-        "broker-quality",
-        "card-fraud-graph",
-        "refinance-window",
-        "sector-stress",
-        "limit-decrease",
-        "payment-holiday",
+        ("mortgage-prepayment", "Chance of early repayment within a year."),
+        ("synthetic-identity", "Applications from people who do not exist."),
+        ("rent-as-income", "Rental income in bank transactions."),
+        ("overdraft-risk", "Days until an account is overdrawn."),
     ),
 )
 
@@ -303,15 +289,9 @@ PLANT = Portfolio(
         Project("compressor-remaining-life", 3, "Weeks until a compressor stage needs an overhaul.", ("air",)),
     ),
     (
-        "gearbox-noise",
-        "furnace-drift",
-        "press-cycle-time",
-        "mould-wear",
-        "shift-scrap-rate",
-        "robot-calibration",
-        "dust-filter",
-        "torque-outliers",
-        "chiller-load",
-        "line-balance",
+        ("gearbox-noise", "Tooth damage from the sound of a gearbox."),
+        ("furnace-drift", "Slow drift of the furnace's zone temperatures."),
+        ("press-cycle-time", "Seconds per stroke, from tool and material."),
+        ("mould-wear", "Shots left until a mould is reground."),
     ),
 )

@@ -13,6 +13,7 @@ class Failure:
     code: str
     message: str
     log: tuple[str, ...] = ()
+    seconds: float = 0  # until it failed, where that is a time limit
     target: str = ""  # of a detail that repeats the message for one part of the request
 
     def details(self) -> list[dict[str, str]]:
@@ -50,19 +51,19 @@ BUILDS = (
             *(f"  {line}" for line in UNSATISFIABLE.splitlines()),
             "The build failed in step requirements: No solution found when resolving dependencies",
         ),
-        "targetRuntime.properties",
+        target="targetRuntime.properties",
     ),
     Failure(
         "FetchFailed",
         f"Step fetch: model.pkl: {MISSING_FILE}",
         (*CHECKED, f"The build failed in step fetch: model.pkl: {MISSING_FILE}"),
-        "model.pkl",
+        target="model.pkl",
     ),
     Failure(
         "DriverUnreadable",
         "Step fetch: The driver 'score' is not valid Python in line 27: expected ':'",
         (*CHECKED, "The build failed in step fetch: The driver 'score' is not valid Python in line 27: expected ':'"),
-        "score",
+        target="score",
     ),
     Failure(
         "RegistryFailed",
@@ -76,7 +77,7 @@ BUILDS = (
             "Step 5/6 layers: done in 2.71 s",
             f"The build failed in step image: {REGISTRY_SAYS}",
         ),
-        "registryInfo",
+        target="registryInfo",
     ),
     Failure(
         "NoSpace",
@@ -89,7 +90,7 @@ BUILDS = (
             "The build failed in step packages: No space left on device",
         ),
     ),
-    Failure("BuildTimeout", "The build took longer than 1800 s (MMS_BUILD_TIMEOUT)."),
+    Failure("BuildTimeout", "The build took longer than 1800 s (MMS_BUILD_TIMEOUT).", seconds=1801),
 )
 INIT_TRACE = (
     "Traceback (most recent call last):",
@@ -113,6 +114,7 @@ ROLLOUTS = (
         "ServiceNotReady",
         "Revision {number} was not ready after 120 s. It is starting.",
         ("Loading weights of 4.1 GB ...", "Loaded 3 of 8 shards."),
+        126,
     ),
     Failure("EngineUnavailable", "The supervisor does not answer at /srv/mms/run/supervisor.sock: timed out"),
 )

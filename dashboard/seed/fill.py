@@ -76,7 +76,7 @@ def _write_story(world: World, account: HostingAccount, portfolio: Portfolio) ->
     lively = unfinished.LIVELY
     rest = unfinished.rest_of(lively)
     pairs = list(lively) if healthy else rest[::2] if account.token_refused else rest[1::2]
-    unfinished.add(story, portfolio.projects, portfolio.unfinished, pairs)
+    unfinished.add(story, portfolio, pairs)
     unfinished.vary(story)
     unfinished.retire(story, portfolio.projects[0])
     story.save()

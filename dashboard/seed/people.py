@@ -37,7 +37,7 @@ PEOPLE = (
     Person("mei.tanaka", Role.SCIENTIST, ("credit-risk",), provider=True),
     Person("jonas.lind", Role.SCIENTIST, ("plant-sensors",), provider=True),
     Person("priya.nair", Role.OPERATOR, ("credit-risk",), provider=True),
-    Person("finance-reporting", Role.VIEWER, ("commerce",), invited=True),
+    Person("ines.moreau", Role.VIEWER, ("commerce",), invited=True),
     Person("noah.bakker", Role.VIEWER, ("commerce", "credit-risk")),
     Person("wouter", Role.SCIENTIST, ("commerce",), active=False),
     Person(PROGRAM, Role.SCIENTIST, ("commerce",)),
@@ -56,7 +56,7 @@ def add(world: World, password: str) -> dict[str, Any]:
             is_active=person.active,
             password=hashed if _signs_in_here(person) else make_password(None),
             date_joined=world.ago(days=44 - number),
-            last_login=world.ago(hours=world.random.uniform(1, 90)) if _signs_in(person) else None,
+            last_login=_last_login(world, person),
         )
         for number, person in enumerate(PEOPLE)
     ]
@@ -69,6 +69,11 @@ def add(world: World, password: str) -> dict[str, Any]:
         if person.provider
     )
     return people
+
+
+def _last_login(world: World, person: Person) -> datetime | None:
+    days = world.random.uniform(0.05, 3.5) if person.active else 21
+    return world.ago(days=days) if _signs_in(person) else None
 
 
 def _signs_in(person: Person) -> bool:

@@ -70,13 +70,17 @@ class Supervisor:
     def start(self, name: str) -> None:
         self._call("startProcess", name, False, unless={Reason.ALREADY_STARTED, Reason.BAD_NAME})
 
+    def stop(self, name: str) -> None:
+        """Have program `name` stopped, and don't wait for it."""
+        self._call("stopProcess", name, False, unless={Reason.NOT_RUNNING, Reason.BAD_NAME})
+
     def remove(self, name: str, patience: float) -> None:
         """Stop program `name` and forget it. Raises Unavailable where that takes longer than `patience` seconds."""
         deadline = time.monotonic() + patience
         while self.info(name) is not None:
             if time.monotonic() > deadline:
                 raise Unavailable(f"{name} does not stop within {patience:g} s.")
-            self._call("stopProcess", name, False, unless={Reason.NOT_RUNNING, Reason.BAD_NAME})
+            self.stop(name)
             self._call("removeProcessGroup", name, unless={Reason.STILL_RUNNING, Reason.BAD_NAME})
             time.sleep(LOOK_SECONDS)
 

@@ -42,12 +42,16 @@ class Command(BaseCommand):
             local_account.ensure()
             builds.tidy()
             process_engine().drop_stale()
-        invitation = first_sign_in.invitation(on_terminal=sys.stdout.isatty())
+        invitation = self.invitation()
         connections.close_all()
         announcement.start(invitation, "here" if logs else f"in {settings.LOG_DIR}", keep_open=lock)
         command = supervision.command(config)
         # This process becomes the supervisor: one less to keep in memory, and Ctrl-C goes straight to it.
         os.execve(command[0], command, supervision.environment())  # noqa: S606 - no shell wanted
+
+    def invitation(self) -> str:
+        """Return what to print about signing in, once the site answers."""
+        return first_sign_in.invitation(on_terminal=sys.stdout.isatty())
 
 
 def _only_one_here() -> int:

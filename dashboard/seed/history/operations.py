@@ -31,7 +31,6 @@ def ask(
     by: str,
     at: datetime,
     state: State = State.SUCCEEDED,
-    failure: Failure | None = None,
     revision: int = 1,
     **more: Any,
 ) -> Operation:
@@ -48,7 +47,7 @@ def ask(
     if state in OPEN:
         _say_how_it_goes(story, operation)
     elif state == State.FAILED:
-        _fail(operation, failure or story.world.random.choice(REASONS[kind]), revision)
+        _fail(operation, story.world.random.choice(REASONS[kind]), revision)
     elif state == State.CANCELED:
         operation.error_message = f"Canceled by {by} before it was sent."
     for name, value in more.items():
@@ -101,3 +100,5 @@ def _fail(operation: Operation, failure: Failure, revision: int) -> None:
     operation.error_code = failure.code
     operation.error_message = failure.message.replace("{number}", str(revision))
     operation.error_details = failure.details()
+    if failure.seconds and operation.accepted_at:
+        operation.finished_at = operation.checked_at = operation.accepted_at + timedelta(seconds=failure.seconds)

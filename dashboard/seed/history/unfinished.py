@@ -1,13 +1,15 @@
 """What is under way, failed or gone just now: every kind of operation in every state."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta
+from itertools import cycle
 
-from dashboard.seed.catalog import Project
+from dashboard.seed.catalog import Portfolio, Project
 from dashboard.seed.history import images, manifests, models, services
 from dashboard.seed.history.story import Story
 from dashboard.seed.world import DAYS
-from deployments.models import Service
+from deployments.models import Image, Service
 from deployments.models.operation import OPEN, Kind, State
 from deployments.wire import Phase
 
@@ -32,6 +34,7 @@ LIVELY: tuple[Pair, ...] = (
     (Kind.DELETE_SERVICE, State.FAILED),
 )
 AGE_SECONDS = {State.QUEUED: 4, State.SENDING: 1, State.NOT_STARTED: 20, State.RUNNING: 95, State.UNCERTAIN: 900}
+CANARIES = ("canary", "shadow", "next", "eu")  # ends of the names of services that are being created
 TROUBLES = (
     ("unhealthy", "It runs, but its health answer is 500: run() failed: KeyError: 'store_id'. It was restarted twice."),
     ("crashed", "It ended with SIGKILL (somebody killed it, or the machine ran out of memory); its log may say why."),
@@ -44,22 +47,21 @@ def rest_of(told: tuple[Pair, ...]) -> list[Pair]:
     return [(kind, state) for kind in Kind for state in State if (kind, state) not in told]
 
 
-def add(story: Story, projects: tuple[Project, ...], names: tuple[str, ...], pairs: list[Pair]) -> None:
-    """Add one operation for each pair. `names`: of models and services that are still being made."""
-    fresh = [story.world.random.choice(projects) for _ in names]
-    unused = [Project(name, 1, like.description, like.tags) for name, like in zip(names, fresh, strict=True)]
+def add(story: Story, portfolio: Portfolio, pairs: list[Pair]) -> None:
+    """Add one operation for each pair."""
+    drafts = cycle(Project(name, 1, description, ("draft",)) for name, description in portfolio.drafts)
     free = [service for service in story.services if service.mms_id and not service.vanished_at]
-    for number, (kind, state) in enumerate(pairs):
+    for kind, state in pairs:
         at = story.account.reached_at or story.world.now
-        age = AGE_SECONDS.get(state, 60 * story.world.random.uniform(20, 1400))
-        _add(story, kind, state, at - timedelta(seconds=age), unused[number % len(unused)], free)
+        age = AGE_SECONDS.get(state, 60 * story.world.random.uniform(60, 1400))
+        _add(story, kind, state, at - timedelta(seconds=age), drafts, free)
 
 
-def _add(story: Story, kind: Kind, state: State, at: datetime, project: Project, free: list[Service]) -> None:
+def _add(story: Story, kind: Kind, state: State, at: datetime, drafts: Iterator[Project], free: list[Service]) -> None:
     choose = story.world.random.choice
     match kind:
         case Kind.REGISTER_MODEL:
-            models.register(story, project, None, at, state)
+            models.register(story, next(drafts), None, at, state)
         case Kind.CREATE_MANIFEST:
             known = choose([model for model in story.models if model.mms_id])
             compose_for = Project(known.name, 1, known.description, ())
@@ -68,12 +70,19 @@ def _add(story: Story, kind: Kind, state: State, at: datetime, project: Project,
             images.build(story, choose([manifest for manifest in story.manifests if manifest.mms_id]), at, state)
         case Kind.CREATE_SERVICE:
             image = choose([image for image in story.images if image.mms_id])
-            services.deploy(story, project.name, image, at, state=state)
+            services.deploy(story, f"{_model_name(image)}-{choose(CANARIES)}", image, at, state=state)
         case Kind.UPDATE_SERVICE:
-            image = choose([image for image in story.images if image.mms_id])
-            services.update(story, _service(free, state), image, at, state)
+            service = _service(free, state)
+            name = _model_name(service.image)
+            images_of_it = [image for image in story.images if image.mms_id and _model_name(image) == name]
+            services.update(story, service, images_of_it[-1], at, state)
         case Kind.DELETE_SERVICE:
             services.delete(story, _service(free, state), at, state)
+
+
+def _model_name(image: Image | None) -> str:
+    """Return the name of the model in the image: its description is that and the version."""
+    return image.description.rpartition(" ")[0] if image else ""
 
 
 def _service(free: list[Service], state: State) -> Service:
