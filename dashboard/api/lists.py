@@ -44,7 +44,8 @@ class Noun:
         """The parameters of the list."""
         orders = [column.key for column in self.shape.columns if column.order]
         parents = [NOUN[other] for other in NOUN if self.rows().model in PATHS[other]]
-        return list_query(self.shape.states, orders, self.shape.toggles, self.shape.exact, parents)
+        toggles = {name: choice.label for name, choice in self.shape.toggles.items()}
+        return list_query(self.shape.states, orders, toggles, self.shape.exact, parents)
 
 
 def _operations() -> QuerySet[Operation]:

@@ -14,8 +14,8 @@ from dashboard.api.guard import View, enter, requires
 from dashboard.api.lists import show_one
 from dashboard.api.once import once
 from dashboard.api.openapi import resources
+from dashboard.api.openapi.bodies import ADD_ASSET, OPERATIONS, SETTLE
 from dashboard.api.openapi.declare import LOCATION, Body, declare
-from dashboard.api.operation_bodies import ADD_ASSET, OPERATIONS, SETTLE
 from dashboard.api.problems import Problem, of_form, wrong
 from dashboard.forms.asset import AddAssetForm
 from dashboard.forms.image import CreateImageForm

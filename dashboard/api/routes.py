@@ -14,9 +14,8 @@ from dashboard import __version__
 from dashboard.access import anyone
 from dashboard.api import accounts, lists, members, operations, people, places, services, trials
 from dashboard.api.guard import JSON, NAME, View, any_token, by_token
-from dashboard.api.openapi.declare import Schema, declare
+from dashboard.api.openapi.declare import Endpoint, Schema, declare
 from dashboard.api.openapi.document import make_document
-from dashboard.api.openapi.endpoint import Endpoint
 from dashboard.api.openapi.operation import ERRORS
 from dashboard.api.openapi.page import groups_of, objects_of
 from dashboard.api.openapi.resources import RouteList

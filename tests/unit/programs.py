@@ -13,7 +13,7 @@ from django.urls import Resolver404, resolve
 from django.utils import timezone
 
 from dashboard import tokens
-from dashboard.api.openapi.endpoint import Endpoint
+from dashboard.api.openapi.declare import Endpoint
 from dashboard.api.routes import document, endpoints
 from dashboard.models import ApiToken, Membership, Role
 from deployments.models import HostingAccount

@@ -17,9 +17,9 @@ from openapi_spec_validator import validate
 
 from dashboard import __version__
 from dashboard.api import things
+from dashboard.api.openapi.bodies import OPERATIONS
+from dashboard.api.openapi.declare import Endpoint
 from dashboard.api.openapi.document import make_document
-from dashboard.api.openapi.endpoint import Endpoint
-from dashboard.api.operation_bodies import OPERATIONS
 from dashboard.api.problems import CODES
 from dashboard.api.routes import ROUTES, document, endpoints
 from dashboard.forms.asset import AddAssetForm

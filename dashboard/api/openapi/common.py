@@ -31,7 +31,7 @@ class Badge(TypedDict):
     label: Annotated[str, like("Succeeded")]
     since: Moment | None
     reason: Annotated[str, like("", "One sentence, or empty.")]
-    stale_since: Annotated[Moment | None, Field(description="Set while the state may be out of date.")]
+    stale_since: Annotated[Moment | None, like(None, "Set while the state may be out of date.")]
 
 
 class Reference(TypedDict):
@@ -47,4 +47,4 @@ class Page(TypedDict):
     found: Annotated[int, Field(description="How many there are on all pages.")]
     page: int
     pages: int
-    next: Annotated[str | None, Field(description="The path of the next page.")]
+    next: Annotated[str | None, like(None, "The path of the next page.")]

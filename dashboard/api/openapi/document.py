@@ -6,14 +6,14 @@ from typing import Any
 from pydantic import TypeAdapter
 from pydantic.json_schema import JsonSchemaMode
 
-from dashboard.api.openapi.declare import Schema
-from dashboard.api.openapi.endpoint import Endpoint
+from dashboard.api.openapi.declare import Endpoint, Schema
 from dashboard.api.openapi.fields import body_schema
 from dashboard.api.openapi.operation import ERRORS, OTHERS, operation_of
 from dashboard.api.problems import Error
 
 REFERENCE = "#/components/schemas/{model}"
 SERIALIZED: JsonSchemaMode = "serialization"
+AUTHENTICATE = {"WWW-Authenticate": {"schema": {"const": "Bearer"}}}
 RETRY_AFTER = {"Retry-After": {"description": "Seconds to wait.", "schema": {"type": "integer", "minimum": 1}}}
 DESCRIPTION = (
     "Everything that the pages show and do, for programs. Create a token on the page API tokens and send it as "
@@ -72,6 +72,7 @@ def _error_responses(error: Schema) -> dict[str, Schema]:
     found: dict[str, Schema] = {
         str(status): {"description": about, "content": content} for status, about in ERRORS.items()
     }
+    found["401"]["headers"] = AUTHENTICATE
     found["429"]["headers"] = RETRY_AFTER
     return found | {"default": {"description": OTHERS, "content": content}}
 

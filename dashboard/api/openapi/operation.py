@@ -3,8 +3,7 @@
 from typing import Any
 
 from dashboard.api.once import HEADER, KEY_MAX
-from dashboard.api.openapi.declare import Declaration, Schema
-from dashboard.api.openapi.endpoint import Endpoint
+from dashboard.api.openapi.declare import Declaration, Endpoint, Schema
 
 PATH_SCHEMAS: dict[str, Schema] = {
     "slug": {"type": "string", "pattern": "^[-a-zA-Z0-9_]+$", "examples": ["local"]},
@@ -24,7 +23,7 @@ ERRORS = {
     409: "Not possible in the current state.",
     413: "The request body is too long.",
     415: "The request body isn't sent as application/json.",
-    422: "Invalid fields; `fields` has the reasons.",
+    422: "Invalid fields. The response has the reasons for each.",
     429: "Too many calls with this token within a minute.",
 }
 FORMATS = {"date-time": "2026-11-02T09:30:00+00:00", "uuid": "6f1c2b1e-8f0a-4c53-9d5e-2f4f8b1a7c10"}

@@ -104,6 +104,8 @@ def _words(schema: Schema) -> str:
         return ", ".join(schema["enum"])
     if "const" in schema:
         return f'"{schema["const"]}"'
+    if schema.get("type") == "array" and "enum" in schema["items"]:
+        return f"one or more of {_words(schema['items'])}"
     if schema.get("type") == "array":
         return f"array of {_words(schema['items'])}"
     kind = str(schema.get("format") or schema.get("type") or "any JSON")

@@ -25,15 +25,15 @@ class Mirrored(TypedDict):
     """Fields of every resource that mirrors one of the server."""
 
     id: Id
-    mms_id: Annotated[str | None, Field(description="The server's id, once it has given one.")]
+    mms_id: Annotated[str | None, like("0c5e7a", "The server's id, once it has given one.")]
     state: Annotated[str, like("succeeded", "The state of its badge.")]
     badge: Badge
-    description: str
+    description: Annotated[str, like("Iris classifier")]
     created_by: Username
     created_at: Moment | None
     added_at: Moment | None
     seen_at: Moment | None
-    vanished_at: Annotated[Moment | None, Field(description="Set once the server no longer lists it.")]
+    vanished_at: Annotated[Moment | None, like(None, "Set once the server no longer lists it.")]
 
 
 class Model(Mirrored):
@@ -110,7 +110,7 @@ class Operation(TypedDict):
     finished_at: Moment | None
     mms_operation_id: Annotated[str, Field(description="The server's id of the operation, or empty.")]
     attempts: Annotated[int, like(1)]
-    retry_of: OperationId | None
+    retry_of: Annotated[OperationId | None, like(None)]
     error: Annotated[str, like("", "Why it failed, or empty.")]
     error_code: str
 
