@@ -9,6 +9,8 @@ from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connection
 
+SERVICE_GID = 65521  # mms.engines.sandbox.SERVICE_GID, which is out of reach from here
+
 
 def close_to_others() -> None:
     """What this process and its children write from now on is for the owner alone, and so is what lies there already:
@@ -16,8 +18,9 @@ def close_to_others() -> None:
     os.umask(0o077)
     for path in [settings.DATA_DIR, *settings.DATA_DIR.iterdir()]:
         found = path.lstat()
-        if found.st_uid == os.geteuid() and stat.S_IMODE(found.st_mode) & 0o077 and not path.is_symlink():
-            path.chmod(stat.S_IMODE(found.st_mode) & 0o700)
+        others = 0o067 if found.st_gid == SERVICE_GID else 0o077  # running services pass through it, no more
+        if found.st_uid == os.geteuid() and stat.S_IMODE(found.st_mode) & others and not path.is_symlink():
+            path.chmod(stat.S_IMODE(found.st_mode) & ~others & 0o777)
 
 
 def unfinished_restore() -> Path:

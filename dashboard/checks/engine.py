@@ -17,12 +17,16 @@ from mms.engines.base import Health, Unavailable
 from mms.engines.supervisor import ALIVE, State, Supervisor
 from mms.models import Operation, Service
 from mms.models import State as OperationState
-from mms.services.engine import exposure, unsandboxed
+from mms.services.engine import exposure, holes, refusal, unsandboxed
 
 PART = "MMS"
 YOUNG = 60  # seconds; a program of the site that is so much younger than the others was started anew
 UNTAKEN = timedelta(seconds=60)
 NAMES = 5  # shown
+REPAIR = (
+    "Until this is fixed, deploy only what you would run yourself. Run the site as a user other than root, update "
+    "bubblewrap and the kernel, restart, and run `manage.py doctor` again."
+)
 
 
 def check(asked: Asked) -> Iterator[Finding]:
@@ -76,6 +80,12 @@ def _part(name: str) -> str:
 
 
 def _sandbox() -> Finding:
+    if found := holes(again=True):
+        says = f"Tried as a driver would: a driver can {', '.join(found)}."
+        return failed("sandbox", says, REPAIR)
+    if reason := refusal():
+        says, _, advice = reason.rpartition(" Install ")
+        return failed("sandbox", says, f"Install {advice}")
     if not (danger := unsandboxed()):
         return ok("sandbox", exposure())
     says, _, advice = danger.rpartition(" Deploy only ")

@@ -4,8 +4,9 @@ Sets what has to be set from inside the process (limits, signals, terminal) and 
 so that nothing of this stays in memory. Standard library only, and little of it: every start pays for the imports.
 
 The plan: `argv`, `environment` (all of it), `directory`, `socket` (of the last run, removed), `starts` (a file that
-counts), `limits` (names of RLIMIT_… to numbers), `wrapped` (argv is a sandbox around the program). The rest of it is
-for the engine.
+counts), `limits` (names of RLIMIT_… to numbers), `wrapped` (argv is a sandbox around the program), `user` (uid and gid
+that argv will change to, or null) and `passage` (what that user must reach without a sandbox, or null). The rest of it
+is for the engine.
 """
 
 import ctypes
@@ -14,6 +15,7 @@ import json
 import os
 import resource
 import signal
+import stat
 import sys
 import termios
 from contextlib import suppress
@@ -30,6 +32,25 @@ def count_start(path: str) -> None:
         starts = count if known == supervisor else 0
     with suppress(OSError), open(path, "w") as file:  # a full disk keeps no service down
         file.write(f"{supervisor} {starts + 1}")
+
+
+def hand_over(socket: str, uid: int, gid: int) -> None:
+    """Give the program's user the folder of its socket and the pipe to its log. Only root can, so it is done here."""
+    os.chown(os.path.dirname(socket), uid, gid, follow_symlinks=False)
+    for output in (1, 2):
+        if stat.S_ISFIFO(os.fstat(output).st_mode):
+            os.fchown(output, uid, gid)
+
+
+def open_passage(top: str, to: list[str], gid: int) -> None:
+    """Let the group `gid` pass through, but not list, the folders from `top` down to each path of `to`."""
+    for path in to:
+        while path != top and path != "/":
+            path = os.path.dirname(path)
+            mode = os.lstat(path).st_mode
+            if not mode & 0o001 and os.lstat(path).st_uid == os.geteuid():
+                os.chown(path, -1, gid)
+                os.chmod(path, stat.S_IMODE(mode) | 0o010)  # noqa: S103 - to search, for one group
 
 
 def leave_terminal() -> None:
@@ -66,6 +87,10 @@ def main(plan: dict[str, Any]) -> None:
     count_start(plan["starts"])
     with suppress(FileNotFoundError):
         os.unlink(plan["socket"])
+    if plan.get("passage"):
+        open_passage(plan["passage"]["top"], plan["passage"]["to"], plan["user"][1])
+    if plan.get("user"):
+        hand_over(plan["socket"], *plan["user"])
     leave_terminal()
     set_limits(plan["limits"])
     set_signals(plan["wrapped"])

@@ -9,6 +9,7 @@ import json
 import re
 import shutil
 import signal
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -152,28 +153,49 @@ class ProcessEngine:
         limits = {"CORE": 0, "NOFILE": OPEN_FILES, "FSIZE": FILE_MAX_BYTES}
         if self.memory:
             limits["AS"] = self.memory
+        user = sandbox.service_user(program.service_id)
         return {
+            "user": [user.uid, user.gid] if user else None,
             "starts": str(program.starts),
             "socket": str(program.socket),
             "limits": limits,
             "init_timeout": revision.limits.init_timeout,
             "surroundings": self._surroundings(),
             "image": [str(path) for path in (image.app, image.runtime, image.site, image.app_json) if path],
-            **(self._plain(program, revision, image) if self._no_sandbox() else self._boxed(program, revision, image)),
+            **(self._plain if self._no_sandbox() else self._boxed)(program, revision, image, user),
         }
 
     def _surroundings(self) -> dict[str, Any]:
         """What a plan owes to this machine and to settings, not to the revision."""
-        return {"sandbox": not self._no_sandbox(), "network": self.network, "memory": self.memory}
+        user = sandbox.service_user(str(uuid.UUID(int=0)))
+        return {
+            "sandbox": sandbox.rules(self.hidden),
+            "user": str(user or "-"),
+            "network": self.network,
+            "memory": self.memory,
+        }
 
     def _no_sandbox(self) -> str:
         return sandbox.why_not(self.hidden)
 
-    def _plain(self, program: Program, revision: Revision, image: Assembled) -> dict[str, Any]:
+    def _plain(
+        self, program: Program, revision: Revision, image: Assembled, user: sandbox.User | None
+    ) -> dict[str, Any]:
+        if reason := sandbox.refusal(self.hidden):
+            raise Refused(reason)
         values = environment(revision, image.runtime, image.site, image.app_json, program.socket)
-        return {"argv": _scoring(), "environment": values, "directory": str(image.app), "wrapped": False}
+        paths = filter(None, (program.socket.parent, image.app, image.site, image.runtime, image.app_json))
+        return {
+            "argv": [*sandbox.unwrapped(user), *_scoring(sandbox.python_for(user))],
+            "environment": values,
+            "directory": str(image.app),
+            "wrapped": False,
+            "passage": {"top": str(self.hidden), "to": [str(path) for path in paths]} if user else None,
+        }
 
-    def _boxed(self, program: Program, revision: Revision, image: Assembled) -> dict[str, Any]:
+    def _boxed(
+        self, program: Program, revision: Revision, image: Assembled, user: sandbox.User | None
+    ) -> dict[str, Any]:
         runtime, site, app_json = (Path("/", path) for path in (RUNTIME, SITE, META))
         layers = {"/app": image.app, str(runtime): image.runtime, str(app_json): image.app_json}
         if image.site:
@@ -182,7 +204,7 @@ class ProcessEngine:
         values = environment(revision, runtime, site if image.site else None, app_json, socket)
         view = sandbox.View(layers, program.socket.parent, "/app", self.hidden, self.network)
         return {
-            "argv": [*sandbox.command(view, values), *_scoring()],
+            "argv": [*sandbox.command(view, values, user), *_scoring(sandbox.python())],
             "environment": {},
             "directory": "/",
             "wrapped": True,
@@ -204,9 +226,9 @@ class ProcessEngine:
         return Observation(Health.CRASHED, detail, restarts, hopeless=ending == INIT_FAILED)
 
 
-def _scoring() -> list[str]:
+def _scoring(interpreter: str) -> list[str]:
     """The program of every image, with the host's Python but none of the packages installed for that."""
-    return [sandbox.python(), "-P", "-S", "-m", "scoring"]
+    return [interpreter, "-P", "-S", "-m", "scoring"]
 
 
 def _in_words(ending: str) -> str:

@@ -17,6 +17,7 @@ import json
 import logging
 import os
 import shutil
+import stat
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -235,6 +236,7 @@ class Store:
         for path in tree.rglob("*"):
             if path.is_file():
                 path.chmod(path.stat().st_mode & 0o555 | 0o444)
+        _open_folders(tree)
         _move(tree, self._tree(diff_id))
 
     # --- for the process engine -----------------------------------------------------------------------------------
@@ -256,6 +258,8 @@ class Store:
                 for tree in layers.values():
                     _link_tree(tree / APP, scratch / "root" / APP)
                 _move(scratch / "root", root)
+        for tree in (root, *layers.values()):
+            _open_folders(tree)
         labels = config["config"]["Labels"]
         app_json = layers["app"] / META
         return Assembled(
@@ -366,6 +370,16 @@ def _move(tree: Path, target: Path) -> None:
     except OSError:
         if not target.exists():
             raise
+
+
+def _open_folders(tree: Path) -> None:
+    """Let every user who gets as far as `tree` read it: a service may run as a user other than the site's, and sees
+    of the folders above `tree` nothing. Trees made by earlier releases are opened when they are next used; the
+    topmost folder is the last, so an open one means that all are."""
+    if stat.S_IMODE(tree.stat().st_mode) == 0o755:
+        return
+    for folder, _, _ in os.walk(tree, topdown=False):
+        os.chmod(folder, 0o755)  # noqa: S103 - below folders that are closed
 
 
 def _link_tree(source: Path, target: Path) -> None:

@@ -47,6 +47,18 @@ def exposure() -> str:
     return sandbox.exposure(settings.DATA_DIR, settings.MMS_SCORING_NETWORK)
 
 
+def holes(again: bool = False) -> list[str]:
+    """What a driver can do although it must not: see `sandbox.holes`. `again` tries once more, for who repaired it."""
+    if again:
+        sandbox.trial.cache_clear()
+    return sandbox.holes(settings.DATA_DIR)
+
+
+def refusal() -> str:
+    """Why no service can run on this machine; "" if they can."""
+    return sandbox.refusal(settings.DATA_DIR)
+
+
 def unsandboxed() -> str:
     """What `exposure` says where services run without a sandbox; "" where they have one."""
     return exposure() if sandbox.why_not(settings.DATA_DIR) else ""

@@ -8,6 +8,7 @@ import pytest
 from django.conf import settings
 
 from dashboard import data_folder
+from mms.engines import sandbox
 
 
 def modes(folder: Path) -> dict[str, int]:
@@ -35,3 +36,20 @@ def test_a_start_closes_what_is_open_and_what_comes_later(tmp_path: Path, monkey
     assert (found["data"], found["files"], found["db.sqlite3"], found["tool"]) == (0o700, 0o700, 0o600, 0o700)
     assert found["later"] == 0o600
     assert stat.S_IMODE(outside.stat().st_mode) == 0o644, "what a link leads to is somebody else's"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives folders to a group that it isn't in")
+def test_a_start_leaves_services_the_passage_that_they_were_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    data = tmp_path / "data"
+    (data / "mms").mkdir(parents=True)
+    assert data_folder.SERVICE_GID == sandbox.SERVICE_GID
+    for path in (data, data / "mms"):
+        os.chown(path, -1, sandbox.SERVICE_GID)
+        path.chmod(0o755)
+    monkeypatch.setattr(settings, "DATA_DIR", data)
+    before = os.umask(0o022)
+    try:
+        data_folder.close_to_others()
+    finally:
+        os.umask(before)
+    assert modes(data) == {"data": 0o710, "mms": 0o710}

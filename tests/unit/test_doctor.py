@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 import redis as redis_client
+from django.conf import settings as django_settings
 from django.db import connection, connections
 from django.utils import timezone
 
@@ -39,6 +40,7 @@ from dashboard.checks import (
 from dashboard.supervision import redis_server as redis_binary
 from deployments.models import HostingAccount, Operation
 from deployments.models.operation import State as OperationState
+from mms.engines import sandbox
 from mms.models import Revision, Service
 from tests import supervised
 from tests.doubles import mms as faults
@@ -515,6 +517,43 @@ def test_operations_of_the_mms_that_nobody_works_on_are_named(db: None, supervis
     operation = mms_rows.image_operation()
     type(operation).objects.update(created_at=timezone.now() - timedelta(minutes=5))
     assert "1 operation more than 1 min ago that nobody works on" in only(engine.check(QUICK)).says
+
+
+def sandbox_findings() -> list[Finding]:
+    return [finding for finding in engine.check(QUICK) if finding.part == "sandbox"]
+
+
+def test_what_a_driver_could_do_is_tried_and_named(
+    db: None, supervisor: supervised.Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sandbox.attempts, "__file__", str(supervisor.data / "found.py"))
+    found = {"uid": 0, "settings": ["/proc/sys/kernel/core_pattern"], "own": [], "outside": [], "secretive": []}
+    rest = dict.fromkeys(("root", "capabilities", "new_privileges", "mount", "user_namespace"), False)
+    (supervisor.data / "found.py").write_text(f"import json; print(json.dumps({found | rest}))")
+    finding = only(sandbox_findings())
+    assert finding.state == State.FAILED
+    assert finding.says == (
+        "Tried as a driver would: a driver can act as root, write kernel settings of this machine "
+        "(/proc/sys/kernel/core_pattern)."
+    )
+    assert "Run the site as a user other than root" in finding.advice
+    monkeypatch.undo()
+    repaired = sandbox_findings()[0]
+    assert repaired.state != State.FAILED, repaired
+    if not sandbox.why_not(django_settings.DATA_DIR):
+        assert "it can't write kernel settings" in repaired.says
+
+
+def test_a_machine_on_which_no_service_may_run_is_named(
+    db: None, supervisor: supervised.Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sandbox, "service_user", lambda _: sandbox.User(12345, 12345))
+    monkeypatch.setattr(sandbox, "trial", lambda _: sandbox.Trial(None, "bubblewrap is missing.", {}, "no Python"))
+    monkeypatch.setattr(engine, "holes", lambda again: [])
+    finding = only(sandbox_findings())
+    assert finding.state == State.FAILED
+    assert finding.says == "Services never run as root, and can't run as user 12345 either: no Python."
+    assert finding.advice.startswith("Install bubblewrap, or run the site as a user other than root")
 
 
 def test_nothing_is_said_of_the_engine_where_there_is_none(settings: Any) -> None:

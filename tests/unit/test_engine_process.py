@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import socket
+import tempfile
 import threading
 import time
 import uuid
@@ -28,8 +29,9 @@ SLEEPER = "import time\ndef init(): pass\ndef run(body):\n    time.sleep(float(b
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    with Site(tmp_path_factory.mktemp("e")) as site:
+def site() -> Iterator[Site]:
+    # Not in pytest's folder, which is closed to other users: without a sandbox, root's services run as others.
+    with tempfile.TemporaryDirectory(prefix="e") as folder, Site(Path(folder)) as site:
         yield site
 
 
@@ -49,10 +51,10 @@ def either(
     """The engine, once with bubblewrap and once as on a machine without it."""
     if request.param == "plain":
         monkeypatch.setenv("PATH", "/nowhere")
-    sandbox.why_not.cache_clear()
+    sandbox.trial.cache_clear()
     assert bool(sandbox.why_not(engine.hidden)) == (request.param == "plain")
     yield engine
-    sandbox.why_not.cache_clear()
+    sandbox.trial.cache_clear()
 
 
 def started(engine: ProcessEngine, driver: str = ECHO, limits: Limits | None = None, number: int = 1) -> Revision:
@@ -427,11 +429,11 @@ def test_a_program_planned_for_other_settings_does_not_come_back_with_a_start(
 def test_a_program_planned_without_a_sandbox_does_not_come_back_where_there_is_one(
     engine: ProcessEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sandbox.why_not.cache_clear()
+    sandbox.trial.cache_clear()
     with monkeypatch.context() as elsewhere:
         elsewhere.setenv("PATH", "/nowhere")
         revision = started(engine)
-    sandbox.why_not.cache_clear()
+    sandbox.trial.cache_clear()
     engine.drop_stale()
     assert not Program.of(engine.run, revision.service_id, 1).conf.exists()
 
