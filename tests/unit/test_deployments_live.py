@@ -221,6 +221,7 @@ def test_log_lines_are_read_on_from_a_position(live_redis: redis.Redis) -> None:
     assert live.read_log(key, "nonsense").lines == []
 
 
+@pytest.mark.serial
 def test_nothing_waits_for_a_redis_that_hangs(settings: Any, transactional_db: None) -> None:
     """A server that accepts and says nothing costs a page one second at most, and only once."""
     import socket

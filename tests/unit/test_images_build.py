@@ -442,6 +442,7 @@ def test_the_log_counts_the_steps_with_times(builder: Builder) -> None:
 
 @needs_skopeo
 @pytest.mark.slow
+@pytest.mark.serial
 def test_the_iris_example_builds_warm_in_two_seconds_and_skopeo_agrees(builder: Builder) -> None:
     for path in IRIS.iterdir():
         builder.files.put(f"/{path.name}", path.read_bytes())

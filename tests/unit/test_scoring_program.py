@@ -282,6 +282,7 @@ def test_a_full_queue_is_answered_503_with_a_time_to_come_back(tmp_path: Path) -
         assert refused[2].headers["retry-after"] == "1"
 
 
+@pytest.mark.serial
 def test_calls_are_made_one_at_a_time_while_health_answers(tmp_path: Path) -> None:
     source = (
         "import time\nbusy = 0\ndef init(): pass\ndef run(body):\n    global busy\n    busy += 1\n"

@@ -444,6 +444,7 @@ def test_the_watch_survives_a_supervisor_that_is_away_and_changes_nothing(accoun
     wait_until(lambda: healthy(service, 1))
 
 
+@pytest.mark.serial
 def test_two_watches_at_once_do_the_work_once(account: Account) -> None:
     with locked(settings.RUN_DIR / "watch.lock"):
         began = time.monotonic()

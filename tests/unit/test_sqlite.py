@@ -59,6 +59,7 @@ def test_a_transaction_takes_the_write_lock_when_it_begins(other: sqlite3.Connec
     other.rollback()
 
 
+@pytest.mark.serial
 def test_who_finds_the_database_locked_waits_and_readers_do_not(other: sqlite3.Connection):
     other.execute("BEGIN IMMEDIATE")
     releases = threading.Timer(0.5, other.rollback)

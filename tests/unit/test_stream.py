@@ -118,6 +118,7 @@ class Reader:
         return events
 
 
+@pytest.mark.serial
 def test_a_change_arrives_as_the_badge_the_page_would_render(server: Server, team: HostingAccount, viewer: str) -> None:
     with Reader(server, viewer, live.position()) as reader:
         assert reader.response.headers["content-type"].startswith("text/event-stream")

@@ -226,6 +226,7 @@ def test_the_bundled_engine_needs_no_call():
 # --- all of them --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.serial
 def test_a_name_server_that_is_silent_holds_up_no_page(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(trials, "SECONDS", 0.2)
     started = time.monotonic()
