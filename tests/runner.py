@@ -37,7 +37,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if group := _group(item):
             item.add_marker(pytest.mark.xdist_group(group))
-    items.sort(key=_position)
+    if WORKER:
+        items.sort(key=_position)
 
 
 def _deselect_nightly(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -53,18 +54,32 @@ def _deselect_nightly(config: pytest.Config, items: list[pytest.Item]) -> None:
 # --- which tests share a worker -----------------------------------------------------------------------------------
 
 
+# Fixtures of a session or package that cost seconds: one worker runs all tests that use them.
+EXPENSIVE = {
+    "site": "site",
+    "own_site": "contract",
+    "running": "journeys",
+    "browser": "browser",
+    "postgresql": "postgresql",
+}
+
+
 def _group(item: pytest.Item) -> str:
     """Return the group that must share a worker with `item`, or "" if it may run on any.
 
-    A group is a file whose tests share a fixture that is expensive to set up.
+    A group is a file whose tests share a fixture, or all tests that share an expensive one.
     """
     if item.get_closest_marker("serial"):
         return "serial"
     if item.get_closest_marker("xdist_group"):
         return ""
-    fixtures = getattr(item, "_fixtureinfo").name2fixturedefs.values()  # noqa: B009 - not in pytest's published types
-    shared = any(found.scope in {"module", "package"} and found.baseid for defs in fixtures for found in defs)
-    return item.nodeid.split("::")[0] if shared else ""
+    # Not in pytest's published types.
+    known: dict[str, Any] = getattr(item, "_fixtureinfo").name2fixturedefs  # noqa: B009
+    scopes = {name: {found.scope for found in definitions if found.baseid} for name, definitions in known.items()}
+    for name, group in EXPENSIVE.items():
+        if scopes.get(name, set()) & {"session", "package"}:
+            return group
+    return item.nodeid.split("::")[0] if any(found & {"module", "package"} for found in scopes.values()) else ""
 
 
 def _position(item: pytest.Item) -> int:
