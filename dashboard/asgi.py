@@ -16,7 +16,7 @@ os.environ.setdefault("DATABASE_TIMEOUT", "5")
 from django.conf import settings
 from django.core.asgi import get_asgi_application
 
-from dashboard.page_bodies import Bounded
+from dashboard.http.body_limits import Bounded
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -31,14 +31,14 @@ def _parts() -> dict[str, Application]:
     found: dict[str, Application] = {"healthz": pages}
     if "mms" in settings.SERVE:
         from mms.api.application import application as api
-        from mms.gateway import Gateway
+        from mms.gateway.app import Gateway
 
         found |= {"api": api, "scoring": Gateway(settings.MMS_DIR / "routes", metrics_token=settings.METRICS_TOKEN)}
     if "dashboard" in settings.SERVE:
-        from dashboard.known_hosts import KnownHosts
-        from dashboard.static_files import StaticFiles
-        from dashboard.stream import application as stream
-        from dashboard.uploads import application as uploads
+        from dashboard.files.upload import application as uploads
+        from dashboard.http.hosts import KnownHosts
+        from dashboard.http.static import StaticFiles
+        from dashboard.live import application as stream
 
         browsers: dict[str, Application] = {"uploads": uploads, "stream": stream, "static": StaticFiles(pages)}
         found |= {"files": uploads, **{name: KnownHosts(part) for name, part in browsers.items()}}

@@ -32,7 +32,7 @@ class SignsOfLife(bootsteps.StartStopStep):
         from celery.worker import state
         from django.conf import settings
 
-        from dashboard import heartbeat, watchdog  # only a worker needs them
+        from dashboard.ops.supervisor import heartbeat, watchdog  # only a worker needs them
 
         client = heartbeat.connect(settings.REDIS_URL)
         self.watchdog = watchdog.Watchdog(

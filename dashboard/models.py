@@ -7,8 +7,8 @@ from django.db import models
 from django.utils import timezone
 from encrypted_fields.fields import EncryptedTextField
 
-from dashboard.sign_in_models import Identity, OpenSession, RecoveryCode, SecondFactor, SignInTry
-from dashboard.token_models import ApiToken, Machine, SentOnce
+from dashboard.auth.models import Identity, OpenSession, RecoveryCode, SecondFactor, SignInTry
+from dashboard.auth.token_models import ApiToken, Machine, SentOnce
 
 __all__ = [
     "ApiToken",

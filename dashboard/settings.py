@@ -14,8 +14,8 @@ import dj_database_url
 import platformdirs
 from django.core.exceptions import ImproperlyConfigured
 
-from dashboard.role_mapping import parse as parse_role_mapping
-from deployments.addresses import LOOPBACK
+from dashboard.access.group_roles import parse as parse_role_mapping
+from deployments.client.addresses import LOOPBACK
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 # The wheel has templates, static files and examples in this folder. In a checkout they are in BASE_DIR.
@@ -199,11 +199,11 @@ MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
     "csp.middleware.CSPMiddleware",
     "django.middleware.gzip.GZipMiddleware",
-    "dashboard.sessions.Middleware",
+    "dashboard.auth.sessions.Middleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
-    "dashboard.no_store.NoStore",
+    "dashboard.http.cache_headers.NoStore",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "django_htmx.middleware.HtmxMiddleware",
@@ -215,7 +215,7 @@ _template_options: dict[str, object] = {
         "django.template.context_processors.request",
         "django.contrib.auth.context_processors.auth",
         "django.contrib.messages.context_processors.messages",
-        "dashboard.access.context",
+        "dashboard.access.guards.context",
     ],
 }
 if RELOAD:  # without the cache that Django otherwise puts around these
@@ -326,7 +326,7 @@ if OIDC_ISSUER and _issuer.scheme != "https" and _issuer.hostname not in LOOPBAC
 if not PASSWORD_SIGN_IN and not OIDC_ISSUER:
     raise ImproperlyConfigured("PASSWORD_SIGN_IN=false needs OIDC_ISSUER: nobody could sign in.")
 
-SESSION_ENGINE = "dashboard.sessions"
+SESSION_ENGINE = "dashboard.auth.sessions"
 SESSION_HOURS = env_positive("SESSION_HOURS", 12)  # that a session lasts at most
 SESSION_IDLE_MINUTES = env_positive("SESSION_IDLE_MINUTES", 120)  # that it lasts without being used
 SESSION_COOKIE_AGE = SESSION_HOURS * 3600
@@ -382,7 +382,7 @@ LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
     "formatters": {"line": {"format": "{asctime} {levelname} {name}: {message}", "style": "{"}},
-    "filters": {"one_line": {"()": "dashboard.database_trouble.OneLine"}},
+    "filters": {"one_line": {"()": "dashboard.http.db_errors.OneLine"}},
     "handlers": {
         "stderr": {"class": "logging.StreamHandler", "formatter": "line", "filters": ["one_line"]},
         "nowhere": {"class": "logging.NullHandler"},

@@ -2,16 +2,17 @@
 
 from celery import shared_task
 
-from dashboard import audit, withdrawal
-from dashboard.api import once
+from dashboard.access import revocation
+from dashboard.api import idempotency
+from dashboard.audit import record as audit
 
 
 @shared_task(name="dashboard.withdraw")
 def withdraw() -> None:
-    withdrawal.withdraw()
+    revocation.withdraw()
 
 
 @shared_task(name="dashboard.prune_audit")
 def prune_audit() -> None:
     audit.prune()
-    once.prune()
+    idempotency.prune()

@@ -1,0 +1,1 @@
+"""The model lifecycle, at any MMS."""

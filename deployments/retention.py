@@ -18,8 +18,8 @@ from django.db import transaction
 from django.db.models import Exists, Max, OuterRef, Q, QuerySet
 from django.utils import timezone
 
-from deployments import volatile
-from deployments.badges import NOUN
+from deployments.live import redis as volatile
+from deployments.live.badges import NOUN
 from deployments.models import Image, Manifest, Operation, RegisteredModel, Service
 from deployments.models.operation import OPEN, TERMINAL
 

@@ -2,7 +2,10 @@
 
 from celery import shared_task
 
-from deployments import dispatch, follow, mirror, retention, volatile
+from deployments import retention
+from deployments.live import redis as volatile
+from deployments.mirror import follow_logs, refresh
+from deployments.operations import dispatch
 
 
 @shared_task(name="deployments.send_operation")
@@ -13,7 +16,7 @@ def send_operation(operation_id: str) -> None:
 @shared_task(name="deployments.poll_operations")
 def poll_operations() -> None:
     dispatch.tick()
-    follow.follow_logs()
+    follow_logs.follow_logs()
 
 
 @shared_task(name="deployments.sweep_operations")
@@ -23,7 +26,7 @@ def sweep_operations() -> None:
 
 @shared_task(name="deployments.refresh_mirrors")
 def refresh_mirrors() -> None:
-    mirror.refresh_due()
+    refresh.refresh_due()
 
 
 @shared_task(name="deployments.answer")

@@ -4,17 +4,18 @@ from typing import Any
 
 from celery import shared_task, signals
 
-from mms import operations, retention, services
+from mms import services
+from mms.operations import retention, run
 
 
 @shared_task(name="mms.run_operation")
 def run_operation(operation_id: str) -> None:
-    operations.run(operation_id)
+    run.run(operation_id)
 
 
 @shared_task(name="mms.sweep_operations")
 def sweep_operations() -> None:
-    operations.sweep()
+    run.sweep()
 
 
 @shared_task(name="mms.watch_services")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mms.images.layout import Store
+from mms.images.store.layout import Store
 from tests.doubles.files import Files
 
 DRIVER = b"def init():\n    pass\n\n\ndef run(body):\n    return body\n"

@@ -12,12 +12,12 @@ import redis
 from django.conf import global_settings, settings
 from playwright.sync_api import Browser, sync_playwright
 
-from dashboard.supervision import redis_server as redis_binary
+from dashboard.ops.supervisor.programs import redis_server as redis_binary
 from deployments.models import HostingAccount
 from tests.doubles.mms import MMS
 from tests.figures import FIGURES
 from tests.site import Site
-from tests.unit.lifecycle import account_at
+from tests.support.lifecycle import account_at
 
 
 def chromium() -> str | None:

@@ -15,7 +15,7 @@ from typing import Any
 
 import psutil
 
-from mms import leash
+from mms.system import die_with_parent
 from tests.ports import free_port
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -56,7 +56,7 @@ class Site:
     def start(self) -> "Site":
         """Start and wait until /healthz says that everything works."""
         # A test process that is killed, as pytest-xdist does with its workers, must not leave a site behind.
-        with_parent = [sys.executable, "-IS", str(leash.__file__)]
+        with_parent = [sys.executable, "-IS", str(die_with_parent.__file__)]
         with self.log.open("wb") as output:
             self.process = subprocess.Popen(
                 [*with_parent, *self.command_line, "up"],

@@ -11,10 +11,10 @@ from pathlib import Path
 import httptools
 
 import mms.scoring
-from mms.engines.supervisor import Supervisor
-from mms.images.layers import Layer
-from mms.images.layout import CONFIG, MANIFEST, WHAT, Store
-from mms.runtimes import HOST_PYTHON
+from mms.engines.process.supervisor import Supervisor
+from mms.images.runtimes import HOST_PYTHON
+from mms.images.store.layers import Layer
+from mms.images.store.layout import CONFIG, MANIFEST, WHAT, Store
 
 ECHO = "def init():\n    pass\n\ndef run(body):\n    return {'echo': body}\n"
 

@@ -11,14 +11,14 @@ from django.urls import path, re_path
 from django.views.decorators.http import condition, require_safe
 
 from dashboard import __version__
-from dashboard.access import anyone
-from dashboard.api import accounts, lists, members, operations, people, places, services, trials
-from dashboard.api.guard import JSON, NAME, View, any_token, by_token
+from dashboard.access.guards import anyone
+from dashboard.api.guards import JSON, NAME, View, any_token, by_token
 from dashboard.api.openapi.declare import Endpoint, Schema, declare
 from dashboard.api.openapi.document import make_document
 from dashboard.api.openapi.operation import ERRORS
 from dashboard.api.openapi.page import groups_of, objects_of
 from dashboard.api.openapi.resources import RouteList
+from dashboard.api.views import accounts, connection_tests, members, operations, people, resources, services, settings
 
 OF = "accounts/<slug:account>/"
 OPERATION = f"{OF}operations/<uuid:pk>/"
@@ -35,25 +35,25 @@ def describe(request: HttpRequest) -> HttpResponse:
 
 ROUTES: dict[str, dict[str, View]] = {
     "": {"GET": describe},
-    "accounts/": {"GET": lists.list_accounts, "POST": accounts.add_account},
-    OF: {"GET": lists.get_account, "DELETE": accounts.delete_account},
+    "accounts/": {"GET": resources.list_accounts, "POST": accounts.add_account},
+    OF: {"GET": resources.get_account, "DELETE": accounts.delete_account},
     f"{OF}server/": {"GET": accounts.get_server, "PATCH": accounts.change_server},
-    f"{OF}server/test/": {"POST": trials.test_server},
-    f"{OF}models/": {"GET": lists.list_of("model")},
-    f"{OF}models/<int:pk>/": {"GET": lists.get_one("model")},
-    f"{OF}assets/": {"GET": lists.list_of("asset"), "POST": operations.add_asset},
-    f"{OF}assets/<int:pk>/": {"GET": lists.get_one("asset")},
-    f"{OF}manifests/": {"GET": lists.list_of("manifest")},
-    f"{OF}manifests/<int:pk>/": {"GET": lists.get_one("manifest")},
-    f"{OF}images/": {"GET": lists.list_of("image")},
-    f"{OF}images/<int:pk>/": {"GET": lists.get_one("image")},
-    f"{OF}services/": {"GET": lists.list_of("service")},
-    SERVICE: {"GET": lists.get_one("service")},
+    f"{OF}server/test/": {"POST": connection_tests.test_server},
+    f"{OF}models/": {"GET": resources.list_of("model")},
+    f"{OF}models/<int:pk>/": {"GET": resources.get_one("model")},
+    f"{OF}assets/": {"GET": resources.list_of("asset"), "POST": operations.add_asset},
+    f"{OF}assets/<int:pk>/": {"GET": resources.get_one("asset")},
+    f"{OF}manifests/": {"GET": resources.list_of("manifest")},
+    f"{OF}manifests/<int:pk>/": {"GET": resources.get_one("manifest")},
+    f"{OF}images/": {"GET": resources.list_of("image")},
+    f"{OF}images/<int:pk>/": {"GET": resources.get_one("image")},
+    f"{OF}services/": {"GET": resources.list_of("service")},
+    SERVICE: {"GET": resources.get_one("service")},
     f"{SERVICE}log/": {"GET": services.service_log},
     f"{SERVICE}test/": {"POST": services.test_service},
     f"{SERVICE}key/": {"POST": services.show_key},
-    f"{OF}operations/": {"GET": lists.list_of("operation"), "POST": operations.create_operation},
-    OPERATION: {"GET": lists.get_one("operation")},
+    f"{OF}operations/": {"GET": resources.list_of("operation"), "POST": operations.create_operation},
+    OPERATION: {"GET": resources.get_one("operation")},
     f"{OPERATION}log/": {"GET": services.operation_log},
     f"{OPERATION}retry/": {"POST": operations.retry_operation},
     f"{OPERATION}cancel/": {"POST": operations.cancel_operation},
@@ -70,13 +70,13 @@ ROUTES: dict[str, dict[str, View]] = {
         "DELETE": members.remove_member,
     },
 }
-for place in (places.REGISTRY, places.CLUSTER):
-    ROUTES[f"{OF}{place.plural}/"] = {"GET": places.list_of(place), "POST": places.add(place)}
-    ROUTES[f"{OF}{place.plural}/<int:pk>/test/"] = {"POST": trials.test_of(place)}
+for place in (settings.REGISTRY, settings.CLUSTER):
+    ROUTES[f"{OF}{place.plural}/"] = {"GET": settings.list_of(place), "POST": settings.add(place)}
+    ROUTES[f"{OF}{place.plural}/<int:pk>/test/"] = {"POST": connection_tests.test_of(place)}
     ROUTES[f"{OF}{place.plural}/<int:pk>/"] = {
-        "GET": places.get_one(place),
-        "PATCH": places.change(place),
-        "DELETE": places.delete(place),
+        "GET": settings.get_one(place),
+        "PATCH": settings.change(place),
+        "DELETE": settings.delete(place),
     }
 NAMES = {
     "": "describe",

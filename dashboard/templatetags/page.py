@@ -14,12 +14,13 @@ from django.utils import timezone
 from django.utils.html import escape, format_html
 from django.utils.safestring import SafeString
 
-from dashboard import as_command, production
-from dashboard.files import is_file_url
-from dashboard.forms.audit import words
-from dashboard.lineage import NOUN
-from dashboard.permissions import Permission
-from deployments.badges import OUTDATED_LIST
+from dashboard.access import service_rules
+from dashboard.access.permissions import Permission
+from dashboard.catalog.lineage import NOUN
+from dashboard.files.store import is_file_url
+from dashboard.forms import snippets
+from dashboard.forms.site.audit import words
+from deployments.live.badges import OUTDATED_LIST
 from deployments.models import Operation, Service
 
 register = template.Library()
@@ -96,7 +97,7 @@ def in_blocks(details: list[dict[str, str]]) -> list[dict[str, str]]:
 def command_of(context: Context, form: Any) -> Any:
     """The call of the JSON API that does what the form of this page does; None where there is none."""
     match = context["request"].resolver_match
-    return as_command.of_page(match.url_name, match.kwargs, form) if match else None
+    return snippets.of_page(match.url_name, match.kwargs, form) if match else None
 
 
 @register.simple_tag(takes_context=True)
@@ -105,9 +106,9 @@ def why_not(context: Context, permission: str, row: Any = None) -> str:
     request = context["request"]
     rank, name = getattr(request, "rank", 0), request.user.get_username()
     if isinstance(row, Operation):
-        return production.operation_refusal(rank, name, row)
+        return service_rules.operation_refusal(rank, name, row)
     service = row if isinstance(row, Service) else None
-    return production.refusal(rank, name, Permission(permission), service)
+    return service_rules.refusal(rank, name, Permission(permission), service)
 
 
 @register.simple_tag(takes_context=True)
@@ -126,7 +127,7 @@ def action(
 
 @register.inclusion_tag("_shared/_badge.html")
 def badge(badge: Any) -> dict[str, Any]:
-    """The state of an operation or a resource (a deployments.live.Badge), as pages and the stream render it."""
+    """The state of an operation or a resource (a deployments.live.events.Badge), as pages and the stream render it."""
     return {"badge": badge}
 
 

@@ -9,8 +9,8 @@ from django.shortcuts import render
 from django.template.loader import render_to_string
 from django.views import defaults
 
-from dashboard import database_trouble
-from dashboard.api import problems
+from dashboard.api import errors as problems
+from dashboard.http import db_errors
 
 RETRY_SECONDS = 5
 SECRET = re.compile("password|secret|token|key|kube", re.IGNORECASE)  # in the name of a field
@@ -31,7 +31,7 @@ def not_understood(request: HttpRequest, exception: Exception) -> HttpResponse:
 
 def broken(request: HttpRequest) -> HttpResponse:
     """503 while the database cannot do its part, 500 for anything else. Called while the error is being dealt with."""
-    reason = database_trouble.reason(sys.exc_info()[1])
+    reason = db_errors.reason(sys.exc_info()[1])
     if request.path.startswith(problems.PREFIX):
         said = f"{reason} Nothing was done; try again in a moment." if reason else "This is broken on our side."
         return problems.answer(503 if reason else 500, said)
@@ -42,7 +42,7 @@ def not_now(request: HttpRequest, reason: str) -> HttpResponse:
     """Say that it did not happen, and offer to send the same again. Rendered without the database."""
     wrote = request.method not in {"GET", "HEAD"}
     page = {"reason": reason, "wrote": wrote, "fields": sent(request) if wrote else [], "url": request.get_full_path()}
-    page["sure"] = reason != database_trouble.AWAY  # a connection may break between a commit and the word of it
+    page["sure"] = reason != db_errors.AWAY  # a connection may break between a commit and the word of it
     headers = {"Retry-After": str(RETRY_SECONDS), "Cache-Control": "no-store"}
     return HttpResponse(render_to_string("503.html", page), status=503, headers=headers)
 

@@ -8,10 +8,10 @@ from django.shortcuts import redirect, render
 from django.utils import timezone
 from django.views.decorators.http import require_safe
 
-from dashboard.access import requires, signed_in, visible_accounts
-from dashboard.permissions import Permission
-from dashboard.rows import newest_operations, with_badges
-from dashboard.views.services import with_models
+from dashboard.access.guards import requires, signed_in, visible_accounts
+from dashboard.access.permissions import Permission
+from dashboard.catalog.badges import newest_operations, with_badges
+from dashboard.views.resources.services import with_models
 from deployments.models import Asset, HostingAccount, Image, Manifest, Operation, RegisteredModel, Service
 from deployments.models.operation import OPEN, State
 

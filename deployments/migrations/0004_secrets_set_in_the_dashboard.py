@@ -3,7 +3,7 @@
 import encrypted_fields.fields
 from django.db import migrations, models
 
-import deployments.places
+import deployments.models.validators
 
 
 class Migration(migrations.Migration):
@@ -89,7 +89,7 @@ class Migration(migrations.Migration):
             field=models.CharField(
                 help_text="Scheme, host and port of the server, without /api.",
                 max_length=400,
-                validators=[deployments.places.check_base_url],
+                validators=[deployments.models.validators.check_base_url],
             ),
         ),
     ]

@@ -7,7 +7,7 @@ from django.db import models
 from django.utils import timezone
 from encrypted_fields.fields import EncryptedTextField
 
-from deployments.places import check_base_url
+from deployments.models.validators import check_base_url
 
 
 class WithSecret(models.Model):

@@ -27,7 +27,7 @@ from django.http.request import split_domain_port, validate_host
 from pydantic_core import to_json
 
 from mms import tokens
-from mms.api import documents
+from mms.api.docs import documents
 from mms.api.errors import ApiError, bad_field
 from mms.api.http import API_VERSION, Request, Response, Route
 from mms.api.router import Place, match, place

@@ -3,15 +3,15 @@
 from collections.abc import Mapping
 from typing import Any
 
-from mms import plain_yaml
 from mms.engines.base import Refused
+from mms.system import safe_yaml
 
 
 def server(text: str) -> str:
     """The server of the current context (of the only cluster, where none is current). Raises Refused."""
     try:
-        config = plain_yaml.read(text)
-    except plain_yaml.NotPlain as reason:
+        config = safe_yaml.read(text)
+    except safe_yaml.NotPlain as reason:
         raise Refused(f"The kubeConfig {reason}.") from None
     if not isinstance(config, Mapping):
         raise Refused("The kubeConfig is empty or no mapping.")

@@ -1,0 +1,1 @@
+"""OCI image builder; no Django."""

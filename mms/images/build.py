@@ -17,18 +17,20 @@ from hashlib import sha256
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from mms import runtimes
-from mms.fetch import Fetched, FetchError, base_name, fetch, shown
-from mms.images import layers, packages, requirements
-from mms.images.check import Plan, check, driver, syntax
-from mms.images.config import image_config
-from mms.images.errors import BuildError, explain
-from mms.images.layout import APP, CONFIG, MANIFEST, META, RUNTIME, SITE, WHAT, Store, dump
+from mms.images import runtimes
+from mms.images.explain import BuildError, explain
 from mms.images.log import Log
-from mms.images.placement import Places, Source, asset_names, discard, model_folder, place
-from mms.images.registry import Registry
-from mms.images.spec import Asset, Model, Spec
-from mms.unpack import UnpackError, unpack
+from mms.images.packages import install
+from mms.images.plan import requirements
+from mms.images.plan.check import Plan, check, driver, syntax
+from mms.images.plan.placement import Places, Source, asset_names, discard, model_folder, place
+from mms.images.plan.spec import Asset, Model, Spec
+from mms.images.registry.client import Registry
+from mms.images.sources.fetch import Fetched, FetchError, base_name, fetch, shown
+from mms.images.sources.unpack import UnpackError, unpack
+from mms.images.store import layers
+from mms.images.store.config import image_config
+from mms.images.store.layout import APP, CONFIG, MANIFEST, META, RUNTIME, SITE, WHAT, Store, dump
 
 LOCAL = "oci://local"
 SCORING = Path(__file__).resolve().parent.parent / "scoring"
@@ -50,7 +52,7 @@ class Build:
         self.spec, self.log, self.tmp = spec, log, tmp
         self.store = Store(spec.store)
         self.store.prepare()
-        self.installer = packages.Installer(spec.store / "cache", tmp, log.detail)
+        self.installer = install.Installer(spec.store / "cache", tmp, log.detail)
         self.places = Places()
         self.parts: list[Part] = []
         self.fetched_models: list[dict[str, Any]] = []
@@ -119,13 +121,13 @@ class Build:
         key = _key("lock", lines, plan.target.python, plan.target.platform)
         try:
             lock = requirements.narrowed(self.installer.lock(lines, key, plan.target), plan.wanted)
-        except packages.Failed as error:
+        except install.Failed as error:
             raise BuildError("RequirementsFailed", str(error), "targetRuntime.properties") from error
         pins = [line.split()[0] for line in lock.splitlines() if "==" in line]
         self.log.detail(f"{len(pins)} packages: {', '.join(pins)}")
         return lock
 
-    def add_site(self, lock: str, target: packages.Target) -> None:
+    def add_site(self, lock: str, target: install.Target) -> None:
         if not lock:
             return
         key = _key("site", lock, target.python, target.platform, _compiler(target))
@@ -135,24 +137,24 @@ class Build:
 
         self._add("site", key, make)
 
-    def _install(self, lock: str, folder: Path, target: packages.Target) -> None:
+    def _install(self, lock: str, folder: Path, target: install.Target) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         try:
             self.installer.install(lock, folder, target)
-            packages.forget_machine(folder)
+            install.forget_machine(folder)
             self._compile(folder, target)
-        except packages.Failed as error:
+        except install.Failed as error:
             raise BuildError("PackagesFailed", str(error), "targetRuntime.properties") from error
 
-    def _compile(self, folder: Path, target: packages.Target) -> None:
+    def _compile(self, folder: Path, target: install.Target) -> None:
         if target.python == runtimes.HOST_PYTHON:
             before = self.log.seconds
-            packages.compile_tree(folder, "/" + SITE if folder.name == "site" else "/" + RUNTIME)
+            install.compile_tree(folder, "/" + SITE if folder.name == "site" else "/" + RUNTIME)
             self.log.detail(f"byte-compiled in {self.log.seconds - before:.2f} s")
 
     # --- layers ---------------------------------------------------------------------------------------------------
 
-    def add_runtime(self, target: packages.Target) -> None:
+    def add_runtime(self, target: install.Target) -> None:
         """The scoring program, with the packages that its own requirements.txt names."""
         files = sorted(path for path in SCORING.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
         contents = {str(path.relative_to(SCORING)): sha256(path.read_bytes()).hexdigest() for path in files}
@@ -301,7 +303,7 @@ def _key(*parts: Any) -> str:
     return sha256(json.dumps([layers.FORMAT, *parts], sort_keys=True).encode()).hexdigest()
 
 
-def _compiler(target: packages.Target) -> str:
+def _compiler(target: install.Target) -> str:
     """What byte-compiled files depend on; "" where none are made."""
     return importlib.util.MAGIC_NUMBER.hex() if target.python == runtimes.HOST_PYTHON else ""
 

@@ -6,8 +6,9 @@ from pathlib import Path
 
 from django.conf import settings
 
-from mms.engines import base, kubeconfig, sandbox
-from mms.engines.process import ProcessEngine
+from mms.engines import base, kubeconfig
+from mms.engines.process import sandbox
+from mms.engines.process.engine import ProcessEngine
 from mms.models import Revision, Service
 
 PROCESS_SERVER = "process://local"

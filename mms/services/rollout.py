@@ -11,9 +11,9 @@ from django.conf import settings
 from django.db import transaction
 from django.utils import timezone
 
-from mms import routes
 from mms.engines.base import Health, Observation, Refused, Unavailable
-from mms.engines.process import ProcessEngine
+from mms.engines.process.engine import ProcessEngine
+from mms.gateway import routes
 from mms.models import Operation, Revision, Service
 from mms.services import route
 from mms.services.engine import engine_for, process_engine, wanted

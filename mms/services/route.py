@@ -6,10 +6,10 @@ from pathlib import Path
 
 from django.conf import settings
 
-from mms import routes
-from mms.locks import locked
+from mms.gateway import routes
+from mms.gateway.route_cache import ROUTE_SECONDS
 from mms.models import Revision, Service
-from mms.route_table import ROUTE_SECONDS
+from mms.system.locks import locked
 
 # A gateway gives up this long after it asked: later than the service's own answer to a run() that takes too long.
 ANSWER_SECONDS = settings.MMS_RUN_TIMEOUT + 5.0

@@ -7,14 +7,14 @@ from django.conf import settings
 from django.db.models import Q
 from django.utils import timezone
 
-from mms.engines import sandbox
 from mms.engines.base import Health, Observation, Refused, Unavailable
-from mms.engines.process import ProcessEngine
-from mms.locks import locked
+from mms.engines.process import sandbox
+from mms.engines.process.engine import ProcessEngine
 from mms.models import OPEN, Revision, Service
 from mms.services import route
 from mms.services.engine import process_engine, wanted
 from mms.services.rollout import LIVE, stop_drained, take_down
+from mms.system.locks import locked
 
 log = logging.getLogger(__name__)
 

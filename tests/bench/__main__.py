@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
-from mms.images.layout import Store
+from mms.images.store.layout import Store
 from tests.bench import measures, peers
 from tests.bench.browser import ColdPage, chromium, cold_page
 from tests.bench.load import Result

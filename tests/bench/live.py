@@ -23,7 +23,7 @@ WATCH = """() => {
 # A worker's side of a state change: write it to Redis, as the pipeline does, forty times.
 FLIP = """
     import json, time
-    from deployments import live
+    from deployments.live import events as live
     from deployments.models import Operation
     operation = Operation.objects.get(pk="{pk}")
     kept = operation.state
@@ -41,7 +41,7 @@ FLIP = """
 # Twenty small builds of one manifest, one after the other through the pipeline; prints when the MMS had ended each.
 BUILD = """
     import json, time
-    from deployments import operations
+    from deployments.operations import submit as operations
     from deployments.models import HostingAccount, Image, Operation
     from mms.models import Operation as MmsOperation
     account = HostingAccount.objects.get(name="local")

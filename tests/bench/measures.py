@@ -19,7 +19,7 @@ MB = 1e6
 MODELS = "/accounts/local/models/"
 SEED = """
     import time
-    from deployments.mirror import request_refresh
+    from deployments.mirror.refresh import request_refresh
     from deployments.models import HostingAccount, RegisteredModel
     from mms.models import Account, Model
     there = Account.objects.get(name="local")

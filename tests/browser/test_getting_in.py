@@ -10,7 +10,7 @@ import pytest
 import requests
 from playwright.sync_api import Browser, Page, expect
 
-from dashboard.second_factor import STEP, code_of
+from dashboard.auth.two_factor import STEP, code_of
 from tests.conftest import chromium
 from tests.doubles.identity_provider import CLIENT, Provider, running
 from tests.site import Site

@@ -12,8 +12,8 @@ import redis
 from django.utils import timezone
 from playwright.sync_api import Browser, Page, expect
 
-from dashboard import stream
-from deployments import live
+from dashboard import live as stream
+from deployments.live import events
 from tests.asgi_server import Server
 
 # The stream gives its database connection back after each look at the rights, even though no right is read here.
@@ -46,7 +46,7 @@ class Site:
         path = scope["path"]
         if path == "/stream":
             return await self.stream(scope, receive, send)
-        kind, text = "text/html", PAGE.replace("{position}", live.position())
+        kind, text = "text/html", PAGE.replace("{position}", events.position())
         if path.endswith(".js"):
             kind, text = "text/javascript", (HTMX if path == "/htmx.js" else STATIC / "live.js").read_text()
         if path.startswith("/part/"):
@@ -74,7 +74,7 @@ def page(site: Site, browser: Browser) -> Iterator[Page]:
 def announce(link: redis.Redis, key: str = "service-1", label: str = "Healthy", refresh: Any = ("service-1",)) -> None:
     fields = {"account": "1", "key": key, "state": "healthy", "label": label, "reason": "", "stale_since": ""}
     fields |= {"since": timezone.now().isoformat(), "refresh": json.dumps(list(refresh)), "until": ""}
-    link.xadd(live.STREAM, fields)
+    link.xadd(events.STREAM, fields)
 
 
 def show(page: Page, visible: bool) -> None:
@@ -125,9 +125,9 @@ def test_trouble_of_the_account_is_fetched_when_it_begins_and_when_it_ends(
     page: Page, site: Site, live_redis: redis.Redis
 ) -> None:
     for times in (1, 2):
-        live.publish_account(1)
+        events.publish_account(1)
         expect(page.locator("#trouble")).to_have_text(f"fetched {times}")
-    live.publish_account(2)
+    events.publish_account(2)
     page.wait_for_timeout(600)
     assert site.fetched.count("trouble") == 2, "another account's trouble is none of this reader's business"
 

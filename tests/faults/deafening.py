@@ -7,7 +7,7 @@ from typing import Any
 from celery import shared_task
 from kombu.transport.redis import Channel
 
-from dashboard import watchdog
+from dashboard.ops.supervisor import watchdog
 
 SOONER = "WATCHDOG_TIMES_FASTER"  # a variable that only this module reads
 

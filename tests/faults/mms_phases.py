@@ -29,7 +29,7 @@ from tests.doubles.files import Files, running_files
 from tests.doubles.registry import RegistryDouble, running_registry
 from tests.journeys.api import HERE, KUBE_CONFIG, Api
 from tests.site import Site, wait_until
-from tests.unit.wheels import make_wheel
+from tests.support.wheels import make_wheel
 
 MB = 1 << 20
 DRIVER = """

@@ -430,7 +430,7 @@ def test_a_restore_onto_a_full_disk_changes_nothing(full_disk: Path, backup: Pat
 
 def test_a_killed_backup_leaves_nothing_that_looks_whole(small: Installation, elsewhere: Installation, tmp_path: Path):
     path, number = tmp_path / "backup.tar", 0
-    calls = "dashboard.backup_archive.Writer._write os.fsync pathlib.Path.rename"
+    calls = "dashboard.ops.backup.archive.Writer._write os.fsync pathlib.Path.rename"
     while small.killed_at(number, calls, "backup", str(path)):
         assert not path.exists()
         number += 5

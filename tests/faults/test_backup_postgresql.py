@@ -132,7 +132,7 @@ def test_nothing_stays_of_a_newer_release(postgresql: PostgreSQL, backup: Path, 
 def test_data_that_the_database_refuses_changes_nothing(postgresql: PostgreSQL, backup: Path, tmp_path: Path):
     place = elsewhere(postgresql, tmp_path, "fifth").ready()
     code = """
-        from dashboard import restore_database as database
+        from dashboard.ops.backup import restore_database as database
         true = database._go_on_counting
         def fail(cursor, tables):
             true(cursor, tables)
@@ -155,7 +155,10 @@ def test_data_that_the_database_refuses_changes_nothing(postgresql: PostgreSQL, 
 
 def test_a_restore_killed_at_some_moment_can_be_run_again(postgresql: PostgreSQL, backup: Path, tmp_path: Path):
     place, number = elsewhere(postgresql, tmp_path, "sixth"), 0
-    calls = "dashboard.migration.Executor.apply_migration dashboard.restore_database._fill pathlib.Path.rename os.sync"
+    calls = (
+        "dashboard.ops.startup.migrate.Executor.apply_migration dashboard.ops.backup.restore_database._fill "
+        "pathlib.Path.rename os.sync"
+    )
     while place.killed_at(number, calls, "restore", str(backup)):
         number += 11
     assert number > 30

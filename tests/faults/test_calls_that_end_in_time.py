@@ -10,8 +10,12 @@ from typing import Any
 
 import pytest
 
-from deployments import errors, exchange, logs, mirror, schedule, wire
-from deployments.client import MMSClient
+from deployments import timing
+from deployments.client import errors, wire
+from deployments.client import http as exchange
+from deployments.client.client import MMSClient
+from deployments.mirror import refresh
+from deployments.resources import logs
 
 REQUEST = wire.NewImage("m1", "", "registry.example", "puller", "secret" * 100_000)
 DEADLINE = 0.6
@@ -227,6 +231,6 @@ def test_a_list_that_runs_in_a_circle_is_left() -> None:
 
 def test_every_claim_outlives_the_calls_it_is_for() -> None:
     longest = exchange.DEADLINE + exchange.CONNECT_TIMEOUT
-    assert longest < schedule.seconds(schedule.LEASE) - 20, "with time to write the outcome down"
-    assert longest < mirror.CLAIM - 20, "a whole list, and writing it down"
-    assert schedule.TURN + longest < logs.CLAIM, "a turn, and the call that was under way at its end"
+    assert longest < timing.seconds(timing.LEASE) - 20, "with time to write the outcome down"
+    assert longest < refresh.CLAIM - 20, "a whole list, and writing it down"
+    assert timing.TURN + longest < logs.CLAIM, "a turn, and the call that was under way at its end"

@@ -16,14 +16,15 @@ import requests
 from django.conf import settings
 from django.db import connection
 
-from deployments import changes, dispatch
+from deployments.live import transitions
 from deployments.models import HostingAccount, Operation
 from deployments.models.operation import State
+from deployments.operations import dispatch
 from tests.doubles import mms as faults
 from tests.doubles.mms import MMS
 from tests.faults.browserless import Visitor
 from tests.site import Site, wait_until
-from tests.unit.lifecycle import account_at, image_of, manifest_of, register, registry_of
+from tests.support.lifecycle import account_at, image_of, manifest_of, register, registry_of
 
 MODELS = "/accounts/local/models/"
 
@@ -149,11 +150,11 @@ def out_of_reach() -> Iterator[None]:
 def test_a_mistake_of_ours_is_no_trouble_of_the_database() -> None:
     from django.db import OperationalError
 
-    from dashboard import database_trouble
+    from dashboard.http import db_errors
 
     with pytest.raises(OperationalError) as raised, connection.cursor() as cursor:
         cursor.execute("SELECT nothing FROM nowhere")
-    assert database_trouble.reason(raised.value) == ""
+    assert db_errors.reason(raised.value) == ""
 
 
 # --- workers
@@ -214,9 +215,9 @@ def test_nothing_is_sent_that_could_not_be_written_down_first(
 def test_where_the_lock_outlasts_all_patience_the_outcome_is_in_doubt_and_found_out(
     account: HostingAccount, mms: MMS, impatient: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tests.unit.lifecycle import later, turn
+    from tests.support.lifecycle import later, turn
 
-    monkeypatch.setattr(changes, "INSIST", 0.5)
+    monkeypatch.setattr(transitions, "INSIST", 0.5)
     operation = register(account)
     mms.plan("POST", "models", faults.effect_then_hang(0.5))
     future = turns(operation)
@@ -273,10 +274,10 @@ def ended(operation: Operation) -> bool:
 
 
 def operations_create_image(account: HostingAccount, manifest: Any = None) -> Operation:
-    from deployments import operations
+    from deployments.operations import submit
 
     registry = account.registries.first() or registry_of(account)
-    return operations.create_image(account, "ann", manifest=manifest or manifest_of(account), registry=registry)
+    return submit.create_image(account, "ann", manifest=manifest or manifest_of(account), registry=registry)
 
 
 @pytest.mark.django_db(transaction=True)

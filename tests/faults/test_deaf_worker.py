@@ -11,8 +11,8 @@ import redis
 from celery import current_app
 from django.conf import settings
 
-from dashboard import heartbeat, supervision
-from dashboard.watchdog import DEAF, HOPELESS, Watch
+from dashboard.ops.supervisor import heartbeat, programs
+from dashboard.ops.supervisor.watchdog import DEAF, HOPELESS, Watch
 from tests.faults.deafening import SOONER
 from tests.twins import twins
 
@@ -47,7 +47,7 @@ def times_faster(request: pytest.FixtureRequest) -> int:
 
 @pytest.fixture
 def worker(live_redis: redis.Redis, times_faster: int) -> "Iterator[subprocess.Popen[bytes]]":
-    program = next(program for program in supervision.programs() if program.name == "worker")
+    program = next(program for program in programs.programs() if program.name == "worker")
     command = [
         word.replace("deployments.tasks", "deployments.tasks,tests.faults.deafening") for word in program.command
     ]

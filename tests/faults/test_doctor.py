@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from dashboard.heartbeat import STALE
+from dashboard.ops.supervisor.heartbeat import STALE
 from tests.site import ROOT, Site, wait_until
 
 pytestmark = pytest.mark.slow

@@ -12,17 +12,18 @@ import psutil
 import pytest
 import requests
 
-from dashboard import files, uploads
+from dashboard.files import store as files
+from dashboard.files import upload
 from dashboard.models import Role
 from tests.asgi_server import Server
 from tests.builder import Builder
 from tests.doubles.files import Files, running_files
 from tests.faults.browserless import Visitor
 from tests.faults.disk import Disk, small_disk
+from tests.integration.dashboard.test_uploads import send, sign_in
 from tests.journeys.api import HERE, Api
 from tests.site import ROOT, Site, wait_until
 from tests.twins import twins
-from tests.unit.test_uploads import send, sign_in
 
 MB = 1024**2
 DRIVER = b"def init():\n    pass\n\n\ndef run(body):\n    return {'echo': body}\n"
@@ -69,9 +70,9 @@ def layers_of(result: dict[str, Any]) -> list[str]:
 def test_an_upload_meets_a_full_disk_and_the_next_one_is_kept_once_there_is_room(
     tmp_path: Path, settings: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(uploads, "SPARE_BYTES", 0)
+    monkeypatch.setattr(upload, "SPARE_BYTES", 0)
     content = os.urandom(6 * MB)
-    with small_disk(tmp_path / "disk", 24) as disk, Server(uploads.application) as server:
+    with small_disk(tmp_path / "disk", 24) as disk, Server(upload.application) as server:
         settings.TMP_DIR, settings.FILES_DIR = disk.folder / "tmp", disk.folder / "files"
         settings.TMP_DIR.mkdir()
         scientist = sign_in("ada", Role.SCIENTIST)
@@ -121,7 +122,7 @@ def test_a_program_goes_on_while_nothing_of_its_log_can_be_written(tmp_path: Pat
             f"pidfile={tmp_path}/pid\n[program:talk]\ncommand={sys.executable} {script}\nredirect_stderr=true\n"
             f"stdout_logfile={log}\nstdout_logfile_maxbytes=20KB\nstdout_logfile_backups=1\nstartsecs=0\n"
         )
-        command = [sys.executable, "-I", str(ROOT / "dashboard" / "supervisord.py"), "-c", str(config)]
+        command = [sys.executable, "-I", str(ROOT / "dashboard/ops/supervisor/supervisord.py"), "-c", str(config)]
         with (disk.folder / "stderr").open("wb") as stderr:
             supervisor = psutil.Popen(command, stdout=stderr, stderr=stderr)
         try:

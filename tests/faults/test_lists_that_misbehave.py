@@ -6,15 +6,16 @@ import time
 import pytest
 from django.test import Client
 
-from deployments import mirror, operations
-from deployments.badges import badge_of
+from deployments.live.badges import badge_of
+from deployments.mirror import refresh as mirror
 from deployments.models import HostingAccount, Image, Operation, RegisteredModel, Service
 from deployments.models.operation import State
+from deployments.operations import submit
 from tests.doubles import mms as faults
 from tests.doubles.mms import MMS, Json
 from tests.faults.verbs import VERBS, furnished
-from tests.unit.lifecycle import image_of, later, register, turn
-from tests.unit.workshop import sign_in_superuser
+from tests.support.lifecycle import image_of, later, register, turn
+from tests.support.workshop import sign_in_superuser
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -169,8 +170,8 @@ def test_a_service_that_was_made_anew_under_its_name_is_another_one(account: Hos
     old.refresh_from_db()
     assert old.vanished_at
     assert Service.objects.get(name="to update", vanished_at=None).mms_id == new["id"]
-    with pytest.raises(operations.Refused, match="no longer there"):
-        operations.update_service(account, "ann", service=old, image=Image.objects.get(mms_id="image-2"))
+    with pytest.raises(submit.Refused, match="no longer there"):
+        submit.update_service(account, "ann", service=old, image=Image.objects.get(mms_id="image-2"))
 
 
 def test_a_service_that_was_made_anew_while_its_deletion_was_in_doubt_stays(account: HostingAccount, mms: MMS) -> None:

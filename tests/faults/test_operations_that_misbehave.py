@@ -10,15 +10,17 @@ from django.test import Client
 from django.utils import timezone
 from django.utils.html import escape
 
-from deployments import dispatch, live, mirror, operations
-from deployments.badges import badge_of
+from deployments.live import events
+from deployments.live.badges import badge_of
+from deployments.mirror import refresh
 from deployments.models import HostingAccount, Image, Operation, Service
 from deployments.models.operation import State
+from deployments.operations import dispatch, submit
 from tests.doubles import mms as faults
 from tests.doubles.mms import MMS, PlainDialect, Reply
 from tests.faults.verbs import VERBS, furnished
-from tests.unit.lifecycle import account_at, later, register, turn
-from tests.unit.workshop import sign_in_superuser
+from tests.support.lifecycle import account_at, later, register, turn
+from tests.support.workshop import sign_in_superuser
 
 pytestmark = pytest.mark.django_db(transaction=True)
 ASYNCHRONOUS = [verb for verb in VERBS if verb.name in {"create_image", "create_service", "update_service"}]
@@ -79,7 +81,7 @@ def test_an_operation_that_was_given_up_says_so_and_can_be_resumed(
     assert not dispatch.tick(), "nobody asks any more"
     assert "Not over after 24 hours" in badge_of(operation).reason
     assert "Not over after 24 hours" in page_of(browser, operation)
-    told = [live.decode(fields).badge for _, fields in live_redis.xrange(live.STREAM)]
+    told = [events.decode(fields).badge for _, fields in live_redis.xrange(events.STREAM)]
     assert any(badge and "Not over after 24 hours" in badge.reason for badge in told), "an open page hears of it, too"
     browser.post(f"/accounts/{account.name}/operations/{operation.pk}/resume/")
     mms.end()
@@ -128,7 +130,7 @@ def test_an_operation_that_vanished_with_what_it_made_is_a_persons_to_decide(
         del mms.services[service["id"]]
     for _ in range(15):
         operation = turn(later(operation, 40))
-    assert operations.needs_decision(operation)
+    assert submit.needs_decision(operation)
     page = page_of(browser, operation)
     assert "Send again" in page
     assert "Don’t send again" in page
@@ -316,7 +318,7 @@ def test_a_clock_that_is_a_day_off_moves_no_deadline(
     mms.end()
     operation = turn(operation)
     assert operation.state == State.SUCCEEDED
-    mirror.refresh(account.pk, mirror.LISTS)
+    refresh.refresh(account.pk, refresh.LISTS)
     service = Service.objects.select_related("account").get(name="iris")
     assert badge_of(service).stale_since is None
     for path in ["", "models/", "images/", "services/", f"services/{service.pk}/"]:
@@ -355,7 +357,7 @@ def test_every_iso_date_is_read_and_what_is_none_is_left_out(
 ) -> None:
     for n, date in enumerate([*DATES, *NO_DATES]):
         mms.add_service(f"dated-{n:02}", createdAt=date, updatedAt=date)
-    mirror.refresh(account.pk, [Service])
+    refresh.refresh(account.pk, [Service])
     rows = Service.objects.filter(name__startswith="dated").order_by("name")
     read = [row.created_at and row.created_at.replace(tzinfo=None).isoformat() for row in rows]
     assert read == [*DATES.values(), *[None] * len(NO_DATES)]
@@ -371,7 +373,7 @@ def test_what_was_sent_once_is_never_said_not_to_have_been(live_redis: redis.Red
     """Its answer was lost, it is to be sent again, and now the server is out of reach for hours."""
     with MMS(extensions=True) as mms:
         account = account_at(mms.url)
-        mirror.refresh(account.pk, mirror.LISTS)
+        refresh.refresh(account.pk, refresh.LISTS)
         mms.plan("POST", "/models", faults.lose_answer)
         operation = turn(turn(register(account)))
         assert operation.state == State.QUEUED
@@ -380,7 +382,7 @@ def test_what_was_sent_once_is_never_said_not_to_have_been(live_redis: redis.Red
         HostingAccount.objects.update(error_at=operation.requested_at)
         dispatch.sweep()
         assert Operation.objects.get().state == State.QUEUED, "what became of it can still be found out"
-        operation = operations.cancel(Operation.objects.get(), "bob")
+        operation = submit.cancel(Operation.objects.get(), "bob")
         assert "Whether it took effect the first time is not known" in operation.error_message
 
 
@@ -391,7 +393,7 @@ def test_a_server_that_is_down_for_long_leaves_nothing_to_decide(account: Hostin
     for _ in range(20):
         operation = turn(later(operation, 60))
         assert operation.state == State.UNCERTAIN
-        assert not operations.needs_decision(operation)
+        assert not submit.needs_decision(operation)
     assert turn(operation).state == State.SUCCEEDED
     assert len(mms.calls("POST")) == 1
 
@@ -410,7 +412,7 @@ def test_what_was_sent_and_can_be_sent_no_more_is_not_said_to_have_done_nothing(
 
 def test_a_wish_to_cancel_outlives_a_server_that_is_busy(account: HostingAccount, mms: MMS) -> None:
     mms.extensions = True
-    operation = operations.cancel(ask(account), "bob")
+    operation = submit.cancel(ask(account), "bob")
     mms.plan("DELETE", "/operations", faults.status(429, None, Retry_After="60"))
     mms.requests.clear()
     operation = turn(operation)

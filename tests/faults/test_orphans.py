@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from dashboard import supervision
+from dashboard.ops.supervisor import programs as supervision
 from tests.site import wait_until
 from tests.twins import twins
 

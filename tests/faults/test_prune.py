@@ -21,20 +21,21 @@ import pytest
 from django.conf import settings
 from django.db import connection
 
-from dashboard import files
+from dashboard.files import store as files
 from deployments.models import RegisteredModel
-from mms import models, operations
+from mms import models
 from mms.engines.base import Health, Limits
 from mms.engines.base import Revision as Wanted
-from mms.engines.process import ProcessEngine
-from mms.images.garbage import BLOBS, TREES
-from mms.images.layout import Store
+from mms.engines.process.engine import ProcessEngine
+from mms.images.store.garbage import BLOBS, TREES
+from mms.images.store.layout import Store
 from mms.models import State
+from mms.operations import run
+from tests.integration.mms.test_engine_process import address, score
 from tests.site import ROOT, wait_until
 from tests.supervised import Site, make_image
-from tests.unit.mms_rows import file_server, image_operation
-from tests.unit.test_engine_process import address, score
-from tests.unit.workshop import make_account
+from tests.support.mms_rows import file_server, image_operation
+from tests.support.workshop import make_account
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.slow]
 SEED = 20_170_601
@@ -43,8 +44,8 @@ LONGEST_PRUNE = 3.0  # seconds, of these few files; what a form asked for is saf
 PRUNER = """
 import django
 django.setup()
-from dashboard import prune
-from mms import prune as mms_prune
+from dashboard.ops import prune
+from mms.operations import prune as mms_prune
 mms_prune.YOUNG = -60
 while True:
     for part in prune.free():
@@ -133,7 +134,7 @@ def build_some(url: str, seed: int, until: float) -> None:
             canceling = threading.Timer(chance.uniform(0.2, 1.5), _cancel, [operation.pk])
             if chance.random() < 0.3:
                 canceling.start()
-            operations.run(str(operation.pk))
+            run.run(str(operation.pk))
             if canceling.is_alive():
                 canceling.join()
             if chance.random() < 0.5:

@@ -16,7 +16,7 @@ from django.conf import settings
 from mms.models import Operation, State
 from tests.doubles.files import running_files
 from tests.site import wait_until
-from tests.unit.mms_rows import DRIVER, image_operation
+from tests.support.mms_rows import DRIVER, image_operation
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.slow]
 ROOT = Path(__file__).resolve().parents[2]

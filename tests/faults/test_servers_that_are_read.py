@@ -15,17 +15,21 @@ from django.test import Client
 from django.utils import timezone
 from django.utils.html import escape
 
-from deployments import dispatch, errors, follow, live, mirror, schedule, transport
-from deployments.accounts import client_for, note_trouble
-from deployments.badges import badge_of
+from deployments import timing
+from deployments.accounts.availability import client_for, note_trouble
+from deployments.client import errors, transport
+from deployments.live import events
+from deployments.live.badges import badge_of
+from deployments.mirror import follow_logs, refresh
 from deployments.models import HostingAccount, Operation, Service
 from deployments.models.operation import State
+from deployments.operations import dispatch
 from tests.doubles import mms as faults
 from tests.doubles.mms import MMS, Reply
 from tests.faults.verbs import VERBS, furnished
 from tests.site import wait_until
-from tests.unit.lifecycle import account_at, later, register, turn
-from tests.unit.workshop import sign_in_superuser
+from tests.support.lifecycle import account_at, later, register, turn
+from tests.support.workshop import sign_in_superuser
 
 pytestmark = pytest.mark.django_db(transaction=True)
 ELSEWHERE = MMS()
@@ -105,7 +109,7 @@ def build(account: HostingAccount) -> Operation:
 def age(account: HostingAccount) -> None:
     """As if all had been read a minute ago."""
     past = timezone.now() - timedelta(minutes=1)
-    for noun in mirror.LISTS:
+    for noun in refresh.LISTS:
         noun.objects.filter(account=account).update(seen_at=past)
     Operation.objects.update(checked_at=past)
 
@@ -125,16 +129,16 @@ def test_what_was_read_last_stays_with_its_age_and_the_cause(
 ) -> None:
     fault, cause = READ[name]
     operation = build(account)
-    before = {noun: set(noun.objects.values_list("mms_id", "vanished_at")) for noun in mirror.LISTS}
+    before = {noun: set(noun.objects.values_list("mms_id", "vanished_at")) for noun in refresh.LISTS}
     age(account)
     mms.plan("GET", "/", fault, times=100)
     operation = turn(operation)
-    mirror.refresh(account.pk, mirror.LISTS)
-    live.note_log_interest("operation", operation.pk)
-    follow.follow_logs()
+    refresh.refresh(account.pk, refresh.LISTS)
+    events.note_log_interest("operation", operation.pk)
+    follow_logs.follow_logs()
 
     assert operation.state == State.NOT_STARTED
-    assert {noun: set(noun.objects.values_list("mms_id", "vanished_at")) for noun in mirror.LISTS} == before
+    assert {noun: set(noun.objects.values_list("mms_id", "vanished_at")) for noun in refresh.LISTS} == before
     account.refresh_from_db()
     assert re.search(cause, account.error)
     assert account.error.endswith(".")
@@ -144,7 +148,7 @@ def test_what_was_read_last_stays_with_its_age_and_the_cause(
 
     mms.heal()
     account.replace_token(MMS.token)
-    mirror.refresh(account.pk, mirror.LISTS)
+    refresh.refresh(account.pk, refresh.LISTS)
     account.refresh_from_db()
     assert (account.error, badge_of(Service.objects.select_related("account").first()).stale_since) == ("", None)
     mms.end()
@@ -172,7 +176,7 @@ def test_another_accounts_operation_is_as_quick_as_ever(
         begun = time.monotonic()
         quick = later(register(second), 10)
         dispatch.tick()
-        mirror.refresh_due()
+        refresh.refresh_due()
         wait_until(lambda: Operation.objects.get(pk=quick.pk).state == State.SUCCEEDED, 2, "the other", every=0.01)
         wait_until(lambda: HostingAccount.objects.get(pk=second.pk).services_seen_at, 2, "its lists", every=0.01)
         print(f"{how}: the other account's operation and lists took {time.monotonic() - begun:.2f} s")
@@ -236,7 +240,7 @@ def test_a_pause_that_another_worker_was_asked_for_is_not_ended_by_an_older_call
 
     HostingAccount.objects.update(error="It was down.", error_at=timezone.now())
     mms.plan("GET", "/services", busy_meanwhile)
-    mirror.refresh(account.pk, [Service])
+    refresh.refresh(account.pk, [Service])
     account.refresh_from_db()
     assert account.error == "It is busy."
     assert account.not_before
@@ -244,9 +248,9 @@ def test_a_pause_that_another_worker_was_asked_for_is_not_ended_by_an_older_call
 
 def test_of_two_pauses_the_longer_one_holds(account: HostingAccount, mms: MMS) -> None:
     mms.plan("GET", "/", faults.status(429, None, Retry_After="600"))
-    mirror.refresh(account.pk, [Service])
+    refresh.refresh(account.pk, [Service])
     mms.plan("GET", "/", faults.drop)
-    mirror.refresh(account.pk, [Service])
+    refresh.refresh(account.pk, [Service])
     account.refresh_from_db()
     assert (account.not_before - timezone.now()).total_seconds() > 590
 
@@ -271,7 +275,7 @@ def test_retry_after_as_a_date_means_the_servers_own_clock(
     account: HostingAccount, mms: MMS, clock_ahead: float
 ) -> None:
     mms.plan("GET", "/", date_in(300, clock_ahead=clock_ahead))
-    mirror.refresh(account.pk, [Service])
+    refresh.refresh(account.pk, [Service])
     account.refresh_from_db()
     assert (account.not_before - timezone.now()).total_seconds() == pytest.approx(300, abs=10)
 
@@ -279,7 +283,7 @@ def test_retry_after_as_a_date_means_the_servers_own_clock(
 @pytest.mark.parametrize("header", ["²", "-5", "soon", "1e9", "Mon, 32 Foo 99999 99:99:99 +9999", "9" * 5000, ""])
 def test_a_retry_after_that_makes_no_sense_costs_a_usual_pause(account: HostingAccount, mms: MMS, header: str) -> None:
     mms.plan("GET", "/", faults.status(429, None, Retry_After=header))
-    mirror.refresh(account.pk, [Service])
+    refresh.refresh(account.pk, [Service])
     account.refresh_from_db()
     assert "busy" in account.error
     assert (account.not_before - timezone.now()).total_seconds() <= (3600 if header.isdecimal() else 1)
@@ -289,14 +293,14 @@ def test_a_refused_token_stops_all_calls_and_says_so_until_there_is_a_new_one(
     account: HostingAccount, mms: MMS, browser: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     operation = build(account)
-    live.note_log_interest("operation", operation.pk)
+    events.note_log_interest("operation", operation.pk)
     account.replace_token("worn-out")
     turn(operation)
     mms.requests.clear()
     HostingAccount.objects.update(services_seen_at=None)
     later(operation, 3600)
-    follow.follow_logs()
-    assert [*dispatch.tick(), *mirror.refresh_due()] == []
+    follow_logs.follow_logs()
+    assert [*dispatch.tick(), *refresh.refresh_due()] == []
     assert not mms.requests
     page = browser.get(f"/accounts/{account.name}/services/").content.decode()
     assert "The server rejected this account’s token" in page
@@ -304,7 +308,7 @@ def test_a_refused_token_stops_all_calls_and_says_so_until_there_is_a_new_one(
 
     monkeypatch.setattr("sys.stdin", StringIO(f"{MMS.token}\n"))
     call_command("replace_token", account.name, "--token-stdin", stdout=StringIO())
-    wait([*dispatch.tick(), *mirror.refresh_due()])
+    wait([*dispatch.tick(), *refresh.refresh_due()])
     account.refresh_from_db()
     assert not account.token_refused
     assert HostingAccount.objects.get().services_seen_at
@@ -317,7 +321,7 @@ def test_a_late_refusal_of_the_old_token_does_not_stop_the_new_one(account: Host
         connection.reply(Reply(401))
 
     mms.plan("GET", "/", replaced_meanwhile)
-    mirror.refresh(account.pk, [Service])
+    refresh.refresh(account.pk, [Service])
     assert not HostingAccount.objects.get().token_refused
 
 
@@ -334,7 +338,7 @@ def test_a_token_that_cannot_be_sent_is_refused_here_and_told_to_nobody(
 def test_one_list_that_cannot_be_read_keeps_nobody_from_the_others(account: HostingAccount, mms: MMS) -> None:
     mms.plan("GET", "/models", faults.html(500))
     mms.add_service("new")
-    mirror.refresh(account.pk, mirror.LISTS)
+    refresh.refresh(account.pk, refresh.LISTS)
     assert Service.objects.filter(name="new").exists()
     assert HostingAccount.objects.get().error.startswith("The list of models cannot be read. ")
 
@@ -344,9 +348,9 @@ def test_a_log_that_cannot_be_read_holds_up_nothing_else(account: HostingAccount
     mms.plan("GET", "/log", faults.status(500), times=100)
     mms.run()
     assert turn(operation).state == State.RUNNING
-    live.note_log_interest("operation", operation.pk)
+    events.note_log_interest("operation", operation.pk)
     for _ in range(3):
-        follow.follow_logs()
+        follow_logs.follow_logs()
         wait_until(free, 5, "the log")
     assert len(mms.calls("GET", "/log")) == 1, "it rests"
     assert not HostingAccount.objects.get().error
@@ -358,23 +362,23 @@ def test_logs_obey_retry_after_and_leave_threads_to_the_operations(
     services = [Service.objects.create(account=account, name=f"s-{n}", mms_id=f"s-{n}") for n in range(6)]
     mms.plan("GET", "/logs", faults.hang_for_good, times=100)
     for service in services:
-        live.note_log_interest("service", service.pk)
-    follow.follow_logs()
-    assert dispatch.CALLS.room(account.pk) == dispatch.PER_ACCOUNT - follow.MOST_LOGS
+        events.note_log_interest("service", service.pk)
+    follow_logs.follow_logs()
+    assert dispatch.CALLS.room(account.pk) == dispatch.PER_ACCOUNT - follow_logs.MOST_LOGS
     wait_until(free, 5, "the logs")
     mms.heal()
     mms.plan("GET", "/logs", faults.status(429, None, Retry_After="600"))
     for name, asked in (("busy", 1), ("next", 0)):
         another = Service.objects.create(account=account, name=name, mms_id=name)
-        live.note_log_interest("service", another.pk)
+        events.note_log_interest("service", another.pk)
         mms.requests.clear()
-        follow.follow_logs()
+        follow_logs.follow_logs()
         wait_until(free, 5, "the logs")
         assert len(mms.requests) == asked
 
 
 def test_a_wish_for_a_refresh_outlives_every_pause_of_our_own() -> None:
-    assert schedule.LONGEST_PAUSE < live.INTEREST_LIFE - 3
+    assert timing.LONGEST_PAUSE < events.INTEREST_LIFE - 3
 
 
 def test_the_page_says_when_a_wish_for_a_refresh_is_granted(account: HostingAccount, browser: Client) -> None:

@@ -12,19 +12,21 @@ from django.test import Client
 from django.utils import timezone
 from django.utils.html import escape
 
-from deployments import dispatch, mirror, operations, transport
-from deployments.accounts import client_for
-from deployments.changes import change
-from deployments.matching import request_of
+from deployments.accounts.availability import client_for
+from deployments.client import transport
+from deployments.live.transitions import change
+from deployments.mirror import refresh
 from deployments.models import HostingAccount, Operation
 from deployments.models.operation import Kind, State
-from deployments.schedule import LEASE
+from deployments.operations import dispatch, submit
+from deployments.operations.matching import request_of
+from deployments.timing import LEASE
 from tests.doubles import mms as faults
 from tests.doubles.mms import MMS, PlainDialect, Reply
 from tests.faults.verbs import VERBS, Verb, furnished, shows
 from tests.site import wait_until
-from tests.unit.lifecycle import account_at, later, turn
-from tests.unit.workshop import sign_in_superuser
+from tests.support.lifecycle import account_at, later, turn
+from tests.support.workshop import sign_in_superuser
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -197,22 +199,22 @@ def assert_it_waits(operation: Operation) -> None:
     account = HostingAccount.objects.get()
     assert 100 < (account.not_before - timezone.now()).total_seconds() < 121
     later(operation, 60)
-    mirror.request_refresh(account)
+    refresh.request_refresh(account)
     assert not dispatch.tick(), "no operation is tried"
-    assert not mirror.refresh_due(), "nor does a person's wish overrule the server"
+    assert not refresh.refresh_due(), "nor does a person's wish overrule the server"
 
 
 def settle(asked: Iterable[Operation], mms: MMS) -> None:
     """Half an hour of turns, in which the server is well and a refused token is replaced."""
     for n in range(45):
         rows = Operation.objects.in_bulk([operation.pk for operation in asked])
-        going_on = [row for row in rows.values() if row.is_open and not operations.needs_decision(row)]
+        going_on = [row for row in rows.values() if row.is_open and not submit.needs_decision(row)]
         if not going_on:
             return
         mms.end()
         HostingAccount.objects.get().replace_token(MMS.token)
         if n % 5 == 0:
-            mirror.refresh(going_on[0].account_id, mirror.LISTS)
+            refresh.refresh(going_on[0].account_id, refresh.LISTS)
         for operation in going_on:
             turn(later(operation, 40))
 
@@ -235,7 +237,7 @@ def assert_the_end_is_true(operation: Operation, case: Case, verb: Verb, mms: MM
         assert (operation.state, effects) == (State.SUCCEEDED, 1)
         assert shows(operation, mms)
     else:
-        assert operations.needs_decision(operation)
+        assert submit.needs_decision(operation)
         assert "Send it again (if it did" in operation.error_message
         assert "or call it failed (if it did" in operation.error_message
 

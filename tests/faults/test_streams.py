@@ -20,16 +20,16 @@ import redis
 from django.utils import timezone
 from playwright.sync_api import Browser, Page, expect
 
-from dashboard import stream
-from dashboard.supervision import redis_server as redis_binary
-from deployments import live
+from dashboard import live as stream
+from dashboard.ops.supervisor.programs import redis_server as redis_binary
+from deployments.live import events as live
 from tests.asgi_server import Server
 from tests.browser.test_live_script import Site as PageServer
 from tests.faults.browserless import Visitor
 from tests.faults.proxy import Proxy
+from tests.integration.dashboard.test_stream import Reader
 from tests.site import Site, wait_until
 from tests.twins import twins
-from tests.unit.test_stream import Reader
 
 ACCOUNT = "1"  # the account `local` of a new site
 PER_PERSON = 17  # streams

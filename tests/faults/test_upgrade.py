@@ -74,7 +74,7 @@ COUNT = """
             counts[table] = cursor.fetchone()[0]
     print(json.dumps(counts))
 """
-PREPARE = "from dashboard import preparation; preparation.prepare(serves_pages=False)"
+PREPARE = "from dashboard.ops.startup import prepare as preparation; preparation.prepare(serves_pages=False)"
 CHECK = """
     from django.core.management import call_command
     from django.db import connection
@@ -167,7 +167,7 @@ KILLED_AFTER_COMMIT = """
         if not left:
             os.kill(os.getpid(), signal.SIGKILL)
     BaseDatabaseWrapper._commit = committed
-    from dashboard import preparation
+    from dashboard.ops.startup import prepare as preparation
     preparation.prepare(serves_pages=False)
 """
 

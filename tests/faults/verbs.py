@@ -3,10 +3,11 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from deployments import mirror, operations
+from deployments.mirror import refresh
 from deployments.models import HostingAccount, Image, Manifest, Operation, RegisteredModel, Service
+from deployments.operations import submit
 from tests.doubles.mms import MMS
-from tests.unit.lifecycle import asset_of, cluster_of, register, registry_of
+from tests.support.lifecycle import asset_of, cluster_of, register, registry_of
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ def furnished(account: HostingAccount, mms: MMS) -> HostingAccount:
         mms._add(mms.images, {"manifestId": "manifest-1", "description": image}, image)
     for name in ("to update", "to delete"):
         mms.add_service(name, "image-1")
-    mirror.refresh(account.pk, mirror.LISTS)
+    refresh.refresh(account.pk, refresh.LISTS)
     Service.objects.filter(account=account).update(cluster=cluster_of(account))
     return account
 
@@ -38,28 +39,28 @@ def furnished(account: HostingAccount, mms: MMS) -> HostingAccount:
 def _create_manifest(account: HostingAccount) -> Operation:
     models = list(RegisteredModel.objects.filter(account=account, name="roses"))
     chosen = {"models": models, "assets": [], "driver": asset_of(account), "runtime_type": "ScikitPython"}
-    return operations.create_manifest(account, "ann", **chosen)
+    return submit.create_manifest(account, "ann", **chosen)
 
 
 def _create_image(account: HostingAccount) -> Operation:
     manifest = Manifest.objects.get(account=account, mms_id="manifest-1")
-    return operations.create_image(
+    return submit.create_image(
         account, "ann", manifest=manifest, registry=registry_of(account), description="the third"
     )
 
 
 def _create_service(account: HostingAccount) -> Operation:
     cluster = account.clusters.get()
-    return operations.create_service(account, "ann", name="iris", image=_image(account, "image-2"), cluster=cluster)
+    return submit.create_service(account, "ann", name="iris", image=_image(account, "image-2"), cluster=cluster)
 
 
 def _update_service(account: HostingAccount) -> Operation:
     service = Service.objects.get(account=account, name="to update")
-    return operations.update_service(account, "ann", service=service, image=_image(account, "image-2"))
+    return submit.update_service(account, "ann", service=service, image=_image(account, "image-2"))
 
 
 def _delete_service(account: HostingAccount) -> Operation:
-    return operations.delete_service(account, "ann", service=Service.objects.get(account=account, name="to delete"))
+    return submit.delete_service(account, "ann", service=Service.objects.get(account=account, name="to delete"))
 
 
 def _image(account: HostingAccount, mms_id: str) -> Image:

@@ -108,7 +108,7 @@ def _upload(session: requests.Session, site: Site, name: str, blocks: Iterator[b
     answer = session.post(f"{site.url}/uploads/?account=local", data=form(), headers=headers)
     assert answer.status_code == 201, answer.text
     found: dict[str, Any] = answer.json()
-    code = f"from dashboard.files import file_url; print(file_url({found['sha256']!r}, {name!r}))"
+    code = f"from dashboard.files.store import file_url; print(file_url({found['sha256']!r}, {name!r}))"
     return site.manage("shell", "--no-imports", "-c", code)
 
 

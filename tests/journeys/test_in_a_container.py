@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from mms.runtimes import HOST_PYTHON
+from mms.images.runtimes import HOST_PYTHON
 from tests.containers import PASSWORD, USER, Podman, missing, running_registry, write_base
 from tests.journeys.api import FLOWERS, Api, call
 from tests.site import Site, wait_until

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from dashboard import __version__
-from mms.images import pipconf
+from mms.images.packages import pipconf
 from tests.site import ROOT, Site
 
 pytestmark = pytest.mark.slow

@@ -13,8 +13,8 @@ import pytest
 import requests
 
 from dashboard.api.routes import described
-from dashboard.forms.asset import AddAssetForm
-from dashboard.forms.model import RegisterModelForm
+from dashboard.forms.resources.asset import AddAssetForm
+from dashboard.forms.resources.model import RegisterModelForm
 from tests.site import ROOT, Site
 
 PAGES = ("deploy/script-it.md", "reference/dashboard-api.md")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from dashboard.supervision import redis_server
+from dashboard.ops.supervisor.programs import redis_server
 from tests.ports import free_port
 from tests.site import ROOT, Site, wait_until
 

@@ -6,11 +6,11 @@ from django import forms
 
 from dashboard.api.openapi.declare import Body, Fields, Schema
 from dashboard.api.openapi.fields import ID, ID_OR_NAME
-from dashboard.forms.asset import AddAssetForm
-from dashboard.forms.image import CreateImageForm
-from dashboard.forms.manifest import NO_DRIVER, CreateManifestForm
-from dashboard.forms.model import RegisterModelForm
-from dashboard.forms.service import CreateServiceForm, UpdateServiceForm
+from dashboard.forms.resources.asset import AddAssetForm
+from dashboard.forms.resources.image import CreateImageForm
+from dashboard.forms.resources.manifest import NO_DRIVER, CreateManifestForm
+from dashboard.forms.resources.model import RegisterModelForm
+from dashboard.forms.resources.service import CreateServiceForm, UpdateServiceForm
 from deployments.models.operation import Kind
 
 SERVICE: Schema = {**ID_OR_NAME, "description": "The id or the name of the service."}

@@ -7,9 +7,9 @@ from typing import Any, TypeAlias, TypeVar
 
 from django import forms
 
-from dashboard.api.guard import ANY_TOKEN, NAME, View
-from dashboard.api.problems import PREFIX
-from dashboard.permissions import Permission, role_for
+from dashboard.access.permissions import Permission, role_for
+from dashboard.api.errors import PREFIX
+from dashboard.api.guards import ANY_TOKEN, NAME, View
 
 Schema: TypeAlias = dict[str, Any]
 Fields: TypeAlias = Mapping[str, forms.Field]

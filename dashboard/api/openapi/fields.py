@@ -5,10 +5,10 @@ from typing import Any
 
 from django import forms
 
-from dashboard.api.bodies import BY_NAME
 from dashboard.api.openapi.declare import Body, Fields, Schema
-from dashboard.forms.fields import TAG_MAX, TagsField
-from dashboard.forms.secret import SecretField, SettingsForm
+from dashboard.api.parsing import BY_NAME
+from dashboard.forms.fields.secret import SecretField, SettingsForm
+from dashboard.forms.fields.text import TAG_MAX, TagsField
 
 ID: Schema = {"type": "integer", "minimum": 1}
 ID_OR_NAME: Schema = {"anyOf": [ID, {"type": "string", "minLength": 1}]}

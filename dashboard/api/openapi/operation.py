@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from dashboard.api.once import HEADER, KEY_MAX
+from dashboard.api.idempotency import HEADER, KEY_MAX
 from dashboard.api.openapi.declare import Declaration, Endpoint, Schema
 
 PATH_SCHEMAS: dict[str, Schema] = {

@@ -8,7 +8,7 @@ from django.core.exceptions import ValidationError
 from django.core.management.base import BaseCommand, CommandError
 from django.db import transaction
 
-from dashboard import audit
+from dashboard.audit import record as audit
 from deployments.models import HostingAccount
 
 

@@ -12,7 +12,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError
 from django.template.defaultfilters import filesizeformat
 
-from dashboard.backup import WARNING, Failed, Held, back_up, for_the_owner_alone, in_words, whole_file
+from dashboard.ops.backup.create import WARNING, Failed, Held, back_up, for_the_owner_alone, in_words, whole_file
 
 HALVES = {"dashboard": "the dashboard's uploads", "mms": "images, builds and services of the bundled MMS"}
 

@@ -6,7 +6,9 @@ from typing import Any
 from django.core.management.base import BaseCommand
 from django.db import transaction
 
-from dashboard import person_by_name, sessions, sign_in_events, withdrawal
+from dashboard.access import revocation
+from dashboard.auth import events, sessions
+from dashboard.management import users
 
 
 class Command(BaseCommand):
@@ -17,12 +19,12 @@ class Command(BaseCommand):
         parser.add_argument("--undo", action="store_true", help="Let them in again.")
 
     def handle(self, *args: Any, name: str, undo: bool, **options: Any) -> None:
-        user = person_by_name.find(name)
+        user = users.find(name)
         before, user.is_active = user.is_active, undo
         with transaction.atomic():
             user.save(update_fields=["is_active"])
             sessions.end_all(user)
             change: dict[str, Any] = {"before": {"active": before}, "after": {"active": undo}}
-            sign_in_events.by_command("activate_user" if undo else "deactivate_user", user, **change)
-        withdrawal.withdraw()
+            events.by_command("activate_user" if undo else "deactivate_user", user, **change)
+        revocation.withdraw()
         self.stdout.write(f"{name} can sign in again." if undo else f"{name} is signed out and cannot sign in.")

@@ -6,10 +6,10 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
-from dashboard import announcement
-from dashboard.demo import Demo, Failed
+from dashboard.ops.demo import Demo, Failed
+from dashboard.ops.startup import banner
 from deployments.models import HostingAccount, Operation
-from deployments.operations import Refused
+from deployments.operations.submit import Refused
 
 
 class Command(BaseCommand):
@@ -34,7 +34,7 @@ class Command(BaseCommand):
         self.stdout.write(f"See it, and call it yourself: {settings.SITE_URL}/accounts/{account}/services/")
 
     def _account(self, name: str) -> HostingAccount:
-        broken = {part: state for part, state in announcement.health().items() if state != "works"}
+        broken = {part: state for part, state in banner.health().items() if state != "works"}
         if broken:
             reasons = ", ".join(f"{part} {state}" for part, state in broken.items())
             raise CommandError(

@@ -10,7 +10,7 @@ from django.conf import settings
 from django.core.management.base import CommandError
 
 from dashboard.management.commands import up
-from dashboard.seed import fill, people
+from dashboard.ops.seed import fill, people
 
 
 class Command(up.Command):

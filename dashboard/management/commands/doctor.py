@@ -12,8 +12,8 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand
 
-from dashboard import checks
-from dashboard.checks import Asked, Finding, State
+from dashboard.ops import doctor
+from dashboard.ops.doctor import Asked, Finding, State
 
 MARKS = {State.OK: "✓", State.WARNING: "!", State.FAILED: "✗", State.UNKNOWN: "?"}
 COLUMN = 16  # characters for what a line is about
@@ -31,12 +31,12 @@ class Command(BaseCommand):
         if verbosity < 2:
             logging.disable(logging.CRITICAL)  # whatever they would say is a finding
         started = time.monotonic()
-        findings = checks.examine(Asked(thorough=True))
+        findings = doctor.examine(Asked(thorough=True))
         if options["json"]:
             self.stdout.write(json.dumps(_as_json(findings), indent=2, ensure_ascii=False))
         else:
             self.stdout.write("\n".join(_table(findings)))
-            self.stdout.write(f"\n{checks.summary(findings)} ({time.monotonic() - started:.1f} s).")
+            self.stdout.write(f"\n{doctor.summary(findings)} ({time.monotonic() - started:.1f} s).")
         if any(finding.state == State.FAILED for finding in findings):
             raise SystemExit(1)
 
@@ -49,7 +49,7 @@ def _as_json(findings: Sequence[Finding]) -> dict[str, Any]:
 def _table(findings: Sequence[Finding]) -> Iterator[str]:
     """A line per finding, under what it is about; advice below what is not in order."""
     width = min(WIDEST, shutil.get_terminal_size((WIDEST, 24)).columns)
-    for named, about in checks.by_part(findings).items():
+    for named, about in doctor.by_part(findings).items():
         for finding in about:
             yield from _lines(f"{MARKS[finding.state]} {named:<{COLUMN}}", finding.says, width)
             if finding.advice:

@@ -10,9 +10,9 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db import DatabaseError
 from django.template.defaultfilters import filesizeformat
 
-from dashboard import prune
-from dashboard.backup import in_words
-from dashboard.prune import Part
+from dashboard.ops import prune
+from dashboard.ops.backup.create import in_words
+from dashboard.ops.prune import Part
 
 
 class Command(BaseCommand):

@@ -7,8 +7,8 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 from django.db import transaction
 
-from dashboard import audit
-from deployments import live
+from dashboard.audit import record as audit
+from deployments.live import events
 from deployments.models import HostingAccount
 
 
@@ -39,5 +39,5 @@ class Command(BaseCommand):
                 after={"token": "changed"},
                 via="command",
             )
-        live.publish_account(account.pk)
+        events.publish_account(account.pk)
         self.stdout.write(f"The account {name} uses the new token from now on.")

@@ -6,7 +6,8 @@ from typing import Any
 from django.core.management.base import BaseCommand
 from django.db import transaction
 
-from dashboard import person_by_name, second_factor, sessions, sign_in_events
+from dashboard.auth import events, sessions, two_factor
+from dashboard.management import users
 
 
 class Command(BaseCommand):
@@ -16,10 +17,10 @@ class Command(BaseCommand):
         parser.add_argument("name")
 
     def handle(self, *args: Any, name: str, **options: Any) -> None:
-        user = person_by_name.find(name)
+        user = users.find(name)
         with transaction.atomic():
-            had = second_factor.switch_off(user)
+            had = two_factor.switch_off(user)
             if had:
                 sessions.end_all(user)
-                sign_in_events.by_command("reset_second_factor", user)
+                events.by_command("reset_second_factor", user)
         self.stdout.write(f"{name} signs in with the password alone." if had else f"{name} has no second factor.")

@@ -12,9 +12,9 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 from django.db import DatabaseError
 
-from dashboard.backup import Failed, for_the_owner_alone, in_words
-from dashboard.backup_archive import Damaged
-from dashboard.restore import Done, restore
+from dashboard.ops.backup.archive import Damaged
+from dashboard.ops.backup.create import Failed, for_the_owner_alone, in_words
+from dashboard.ops.backup.restore import Done, restore
 
 
 class Command(BaseCommand):

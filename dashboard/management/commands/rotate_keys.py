@@ -7,8 +7,11 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError
 from django.db import DatabaseError
 
-from dashboard import audit, data_folder, files, key_rotation
-from dashboard.checks.finding import many
+from dashboard.audit import record as audit
+from dashboard.files import store as files
+from dashboard.ops import rotate_keys
+from dashboard.ops.doctor.finding import many
+from dashboard.ops.startup import data_dir
 
 
 class Command(BaseCommand):
@@ -16,10 +19,10 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         try:
-            data_folder.refuse_half_a_restore()
-            data_folder.refuse_another_database()
+            data_dir.refuse_half_a_restore()
+            data_dir.refuse_another_database()
             files.keep_former_keys()
-            done = key_rotation.rotate()
+            done = rotate_keys.rotate()
         except ImproperlyConfigured as error:
             raise CommandError(str(error)) from None
         except DatabaseError as error:

@@ -8,7 +8,8 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError
 from django.db import OperationalError, connections
 
-from dashboard import data_folder, preparation, supervision
+from dashboard.ops.startup import data_dir, prepare
+from dashboard.ops.supervisor import programs as supervision
 
 
 class Command(BaseCommand):
@@ -19,12 +20,12 @@ class Command(BaseCommand):
         parser.add_argument("name", help="web, worker, mms-worker or beat")
 
     def handle(self, *args: Any, name: str, **options: Any) -> None:
-        data_folder.close_to_others()
+        data_dir.close_to_others()
         programs = {program.name: program for program in supervision.programs()}
         if name not in programs:
             raise CommandError(f"{name} does not run here; with these settings there are: {', '.join(programs)}.")
         try:
-            preparation.prepare(serves_pages=name == "web")
+            prepare.prepare(serves_pages=name == "web")
         except ImproperlyConfigured as error:
             raise CommandError(str(error)) from None
         except OperationalError as error:

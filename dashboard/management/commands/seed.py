@@ -9,8 +9,8 @@ from django.contrib.auth.password_validation import validate_password
 from django.core.exceptions import ImproperlyConfigured, ValidationError
 from django.core.management.base import BaseCommand, CommandError
 
-from dashboard import preparation
-from dashboard.seed import fill, people
+from dashboard.ops.seed import fill, people
+from dashboard.ops.startup import prepare
 
 
 class Command(BaseCommand):
@@ -24,7 +24,7 @@ class Command(BaseCommand):
         password = password or secrets.token_urlsafe(9)
         try:
             validate_password(password)
-            preparation.prepare(serves_pages=False)
+            prepare.prepare(serves_pages=False)
             made = fill.fill(password, seed)
         except ValidationError as error:
             raise CommandError(" ".join(error.messages)) from None

@@ -6,7 +6,8 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 from django.db import transaction
 
-from dashboard import person_by_name, sessions, sign_in_events, typed_password
+from dashboard.auth import events, sessions
+from dashboard.management import prompts, users
 
 
 class Command(BaseCommand):
@@ -17,12 +18,12 @@ class Command(BaseCommand):
         parser.add_argument("--password-stdin", action="store_true", help="Read the password from standard input.")
 
     def handle(self, *args: Any, name: str, password_stdin: bool, **options: Any) -> None:
-        user = person_by_name.find(name)
+        user = users.find(name)
         if hasattr(user, "identity"):
             raise CommandError(f"{name} signs in with the identity provider, and has no password here.")
-        user.set_password(typed_password.read(user, password_stdin))
+        user.set_password(prompts.read(user, password_stdin))
         with transaction.atomic():
             user.save(update_fields=["password"])
             sessions.end_all(user)
-            sign_in_events.by_command("set_password", user, after={"password": "changed"})
+            events.by_command("set_password", user, after={"password": "changed"})
         self.stdout.write(f"{name} has another password, and is signed out everywhere.")

@@ -12,8 +12,10 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError
 from django.db import OperationalError, connections
 
-from dashboard import announcement, data_folder, first_sign_in, local_account, preparation, supervision
-from mms import builds
+from dashboard.auth import setup_link
+from dashboard.ops.startup import banner, bundled_account, data_dir, prepare
+from dashboard.ops.supervisor import programs
+from mms.operations import builds
 from mms.services.engine import process_engine
 
 
@@ -27,31 +29,31 @@ class Command(BaseCommand):
         )
 
     def handle(self, *args: Any, logs: bool, **options: Any) -> None:
-        data_folder.close_to_others()
+        data_dir.close_to_others()
         lock = _only_one_here()
         _port_is_free()
         try:
-            config = supervision.write_config(logs_to_terminal=logs)
-            preparation.clear_temporary_files()
-            preparation.prepare()
+            config = programs.write_config(logs_to_terminal=logs)
+            prepare.clear_temporary_files()
+            prepare.prepare()
         except ImproperlyConfigured as error:
             raise CommandError(str(error)) from None
         except OperationalError as error:
             raise CommandError(f"The database does not answer: {error}") from None
         if "mms" in settings.SERVE:
-            local_account.ensure()
+            bundled_account.ensure()
             builds.tidy()
             process_engine().drop_stale()
         invitation = self.invitation()
         connections.close_all()
-        announcement.start(invitation, "here" if logs else f"in {settings.LOG_DIR}", keep_open=lock)
-        command = supervision.command(config)
+        banner.start(invitation, "here" if logs else f"in {settings.LOG_DIR}", keep_open=lock)
+        command = programs.command(config)
         # This process becomes the supervisor: one less to keep in memory, and Ctrl-C goes straight to it.
-        os.execve(command[0], command, supervision.environment())  # noqa: S606 - no shell wanted
+        os.execve(command[0], command, programs.environment())  # noqa: S606 - no shell wanted
 
     def invitation(self) -> str:
         """Return what to print about signing in, once the site answers."""
-        return first_sign_in.invitation(on_terminal=sys.stdout.isatty())
+        return setup_link.invitation(on_terminal=sys.stdout.isatty())
 
 
 def _only_one_here() -> int:

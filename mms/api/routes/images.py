@@ -3,14 +3,16 @@ from uuid import UUID
 
 from django.db import transaction
 
-from mms import operations, runtimes
-from mms.api import answers, schemas
 from mms.api.accepted import accepted
 from mms.api.errors import bad_field, not_found
 from mms.api.http import Request, Response, Route
-from mms.api.once import identity, once
+from mms.api.idempotency import identity, once
 from mms.api.routes.manifests import find_manifest, using
+from mms.api.schemas import requests as schemas
+from mms.api.schemas import responses
+from mms.images import runtimes
 from mms.models import Image, Manifest, Operation
+from mms.operations import run
 
 
 def create_image(request: Request) -> Response:
@@ -22,7 +24,7 @@ def get_image(request: Request, id: UUID) -> Response:
     row = built(request).filter(id=id).first()
     if row is None:
         raise not_found("image", str(id))
-    return Response(body=answers.Image.of(row))
+    return Response(body=responses.Image.of(row))
 
 
 def list_images(request: Request) -> Response:
@@ -31,7 +33,7 @@ def list_images(request: Request) -> Response:
         rows = rows.filter(manifest_id=manifest_id)
     if model_id := request.id_filter("modelId"):
         rows = rows.filter(manifest_id__in=using(model_id).values("id"))
-    return Response(body=answers.many(answers.Image, rows))
+    return Response(body=responses.many(responses.Image, rows))
 
 
 def built(request: Request) -> Any:
@@ -60,7 +62,7 @@ def _create(request: Request, wanted: schemas.CreateImage) -> Operation:
             image=image,
             **identity(request),
         )
-        return operations.accept(operation)
+        return run.accept(operation)
 
 
 def _refuse_what_cannot_run(manifest: Manifest) -> None:
@@ -78,8 +80,8 @@ ROUTES = [
         "images",
         list_images,
         "List images",
-        list[answers.Image],
+        list[responses.Image],
         query={"manifestId": "only images of this manifest", "modelId": "only images with this model"},
     ),
-    Route("GET", "images/{id}", get_image, "Get one image", answers.Image),
+    Route("GET", "images/{id}", get_image, "Get one image", responses.Image),
 ]

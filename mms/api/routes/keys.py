@@ -3,13 +3,14 @@ from uuid import UUID
 from django.db import transaction
 from django.utils import timezone
 
-from mms.api import answers, schemas
 from mms.api.http import Request, Response, Route
-from mms.api.once import identity, once
+from mms.api.idempotency import identity, once
 from mms.api.routes.services import find, live
-from mms.keys import new_key
+from mms.api.schemas import requests as schemas
+from mms.api.schemas import responses
 from mms.models import Operation, Service, State
 from mms.services import publish_route
+from mms.services.scoring_keys import new_key
 
 
 def get_keys(request: Request, id: UUID) -> Response:
@@ -48,19 +49,19 @@ def _regenerate(request: Request, id: UUID, wanted: schemas.RegenerateKeys) -> O
 
 def _keys(service: Service) -> Response:
     return Response(
-        body=answers.Keys(primary_key=service.primary_key or "", secondary_key=service.secondary_key or ""),
+        body=responses.Keys(primary_key=service.primary_key or "", secondary_key=service.secondary_key or ""),
         headers={"cache-control": "no-store"},
     )
 
 
 ROUTES = [
-    Route("GET", "services/{id}/keys", get_keys, "Get the scoring keys", answers.Keys, extension=True, secret=True),
+    Route("GET", "services/{id}/keys", get_keys, "Get the scoring keys", responses.Keys, extension=True, secret=True),
     Route(
         "POST",
         "services/{id}/regenerateKeys",
         regenerate_keys,
         "Replace the scoring keys",
-        answers.Keys,
+        responses.Keys,
         body=schemas.RegenerateKeys,
         extension=True,
     ),

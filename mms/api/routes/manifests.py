@@ -3,24 +3,25 @@ from uuid import UUID
 from django.db.models import QuerySet, TextField
 from django.db.models.functions import Cast
 
-from mms.api import answers, schemas
 from mms.api.errors import bad_field, detail, invalid, not_found
 from mms.api.http import Request, Response, Route, as_id
-from mms.api.once import identity, once
+from mms.api.idempotency import identity, once
+from mms.api.schemas import requests as schemas
+from mms.api.schemas import responses
 from mms.models import Manifest, Model
 
 
 def create_manifest(request: Request) -> Response:
     wanted = request.read(schemas.CreateManifest)
     row = once(request, Manifest, lambda: _create(request, wanted))
-    return Response(body=answers.Manifest.of(row))
+    return Response(body=responses.Manifest.of(row))
 
 
 def get_manifest(request: Request, id: UUID) -> Response:
     row = Manifest.objects.filter(account_id=request.account_id, id=id).first()
     if row is None:
         raise not_found("manifest", str(id))
-    return Response(body=answers.Manifest.of(row))
+    return Response(body=responses.Manifest.of(row))
 
 
 def list_manifests(request: Request) -> Response:
@@ -29,7 +30,7 @@ def list_manifests(request: Request) -> Response:
         rows = rows.filter(id=manifest_id)
     if model_id := request.id_filter("modelId"):
         rows = rows.filter(id__in=using(model_id).values("id"))
-    return Response(body=answers.many(answers.Manifest, rows))
+    return Response(body=responses.many(responses.Manifest, rows))
 
 
 def find_manifest(request: Request, manifest_id: str) -> Manifest:
@@ -101,14 +102,14 @@ def _asset_problems(wanted: schemas.CreateManifest) -> list[dict[str, str]]:
 
 
 ROUTES = [
-    Route("POST", "manifests", create_manifest, "Create a manifest", answers.Manifest, 200, schemas.CreateManifest),
+    Route("POST", "manifests", create_manifest, "Create a manifest", responses.Manifest, 200, schemas.CreateManifest),
     Route(
         "GET",
         "manifests",
         list_manifests,
         "List manifests",
-        list[answers.Manifest],
+        list[responses.Manifest],
         query={"modelId": "only manifests made of this model", "manifestId": "only this manifest"},
     ),
-    Route("GET", "manifests/{id}", get_manifest, "Get one manifest", answers.Manifest),
+    Route("GET", "manifests/{id}", get_manifest, "Get one manifest", responses.Manifest),
 ]

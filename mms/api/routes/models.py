@@ -5,27 +5,28 @@ from django.db.models import Max, TextField
 from django.db.models.functions import Cast
 from pydantic import TypeAdapter
 
-from mms.api import answers, schemas
 from mms.api.errors import not_found
 from mms.api.http import Request, Response, Route
-from mms.api.once import identity, once
+from mms.api.idempotency import identity, once
+from mms.api.schemas import requests as schemas
+from mms.api.schemas import responses
 from mms.models import Account, Model
 
-MODELS = TypeAdapter(list[answers.Model])
+MODELS = TypeAdapter(list[responses.Model])
 
 
 def register_model(request: Request) -> Response:
     wanted = request.read(schemas.RegisterModel)
     row = once(request, Model, lambda: _register(request, wanted))
     # 2017's clients take 200 only; the reference says 201.
-    return Response(200 if request.from_2017 else 201, answers.Model.model_validate(row))
+    return Response(200 if request.from_2017 else 201, responses.Model.model_validate(row))
 
 
 def get_model(request: Request, id: UUID) -> Response:
     row = Model.objects.filter(account_id=request.account_id, id=id).first()
     if row is None:
         raise not_found("model", str(id))
-    return Response(body=answers.Model.model_validate(row))
+    return Response(body=responses.Model.model_validate(row))
 
 
 def list_models(request: Request) -> Response:
@@ -36,7 +37,7 @@ def list_models(request: Request) -> Response:
         # As text: SQLite's JSON has no "contains". Tags are letters and digits, so the quotes make it exact.
         rows = rows.annotate(tag_text=Cast("tags", TextField())).filter(tag_text__contains=f'"{tag}"')
     # Plain values, checked in one go: half the time of model instances where an account has 10 000 models.
-    return Response(body=MODELS.validate_python(list(rows.values(*answers.Model.model_fields))))
+    return Response(body=MODELS.validate_python(list(rows.values(*responses.Model.model_fields))))
 
 
 @transaction.atomic
@@ -57,14 +58,14 @@ def _lock(account_id: int) -> None:
 
 
 ROUTES = [
-    Route("POST", "models", register_model, "Register a model", answers.Model, 201, schemas.RegisterModel),
+    Route("POST", "models", register_model, "Register a model", responses.Model, 201, schemas.RegisterModel),
     Route(
         "GET",
         "models",
         list_models,
         "List models",
-        list[answers.Model],
+        list[responses.Model],
         query={"name": "only versions of the model of this name", "tag": "only models with this tag"},
     ),
-    Route("GET", "models/{id}", get_model, "Get one model", answers.Model),
+    Route("GET", "models/{id}", get_model, "Get one model", responses.Model),
 ]

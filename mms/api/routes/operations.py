@@ -1,25 +1,25 @@
 from pathlib import Path
 from uuid import UUID
 
-from mms import builds, operations
-from mms.api import answers
 from mms.api.accepted import accepted
 from mms.api.errors import ApiError, conflict, not_found
 from mms.api.http import Request, Response, Route
 from mms.api.routes.services import LOG_CHUNK, LOG_CHUNK_MOST, log_response
+from mms.api.schemas import responses
 from mms.models import TERMINAL, Operation
+from mms.operations import builds, run
 from mms.services import read_logs
 
 
 def get_operation(request: Request, id: UUID) -> Response:
-    return Response(body=answers.Operation.of(_find(request, id), request.account_url))
+    return Response(body=responses.Operation.of(_find(request, id), request.account_url))
 
 
 def cancel_operation(request: Request, id: UUID) -> Response:
     operation = _find(request, id)
     if operation.state in TERMINAL:
         raise conflict("OperationOver", f"This operation has {operation.state.lower()} already.")
-    if not operations.cancel(operation):
+    if not run.cancel(operation):
         raise conflict("CannotCancel", "Only an image build, or what has not begun yet, can be canceled.")
     return accepted(request, operation)
 
@@ -57,7 +57,7 @@ def _read(path: Path, after: int, limit: int) -> tuple[str, int]:
 
 
 ROUTES = [
-    Route("GET", "operations/{id}", get_operation, "Get the status of an operation", answers.Operation),
+    Route("GET", "operations/{id}", get_operation, "Get the status of an operation", responses.Operation),
     Route(
         "DELETE",
         "operations/{id}",

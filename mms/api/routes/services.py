@@ -5,18 +5,19 @@ from django.db import transaction
 from django.db.models import Prefetch, QuerySet
 from django.utils import timezone
 
-from mms import operations
-from mms.api import answers, schemas
 from mms.api.accepted import accepted
 from mms.api.errors import ApiError, bad_field, conflict, not_found
 from mms.api.http import Request, Response, Route, as_id
-from mms.api.once import identity, once
+from mms.api.idempotency import identity, once
 from mms.api.routes.images import built
 from mms.api.routes.manifests import find_manifest
+from mms.api.schemas import requests as schemas
+from mms.api.schemas import responses
 from mms.engines.base import Refused
-from mms.keys import new_key
 from mms.models import OPEN, Image, Operation, Revision, Service
+from mms.operations import run
 from mms.services import engine_for, publish_route, read_logs
+from mms.services.scoring_keys import new_key
 
 REVISIONS_SHOWN = 20
 LOG_CHUNK = 65536  # bytes
@@ -45,7 +46,7 @@ def delete_service(request: Request, id: UUID) -> Response:
 
 
 def get_service(request: Request, id: UUID) -> Response:
-    return Response(body=answers.Service.of(find(request, id, _with_revisions(request))))
+    return Response(body=responses.Service.of(find(request, id, _with_revisions(request))))
 
 
 def list_services(request: Request) -> Response:
@@ -56,7 +57,7 @@ def list_services(request: Request) -> Response:
         rows = rows.filter(image_id=image_id)
     if manifest_id := request.id_filter("manifestId"):
         rows = rows.filter(image__manifest_id=manifest_id)
-    return Response(body=answers.many(answers.Service, rows))
+    return Response(body=responses.many(responses.Service, rows))
 
 
 def get_service_logs(request: Request, id: UUID) -> Response:
@@ -138,7 +139,7 @@ def _delete(request: Request, id: UUID) -> Operation:
             **identity(request),
         )
         transaction.on_commit(partial(publish_route, service), robust=True)  # withdraws it, for it is deleted
-        return operations.accept(operation)
+        return run.accept(operation)
 
 
 def _accept(request: Request, verb: str, service: Service, image: Image) -> Operation:
@@ -153,7 +154,7 @@ def _accept(request: Request, verb: str, service: Service, image: Image) -> Oper
         revision=revision,
         **identity(request),
     )
-    return operations.accept(operation)
+    return run.accept(operation)
 
 
 def _image(request: Request, image_id: str) -> Image:
@@ -203,14 +204,14 @@ ROUTES = [
         "services",
         list_services,
         "List services",
-        list[answers.Service],
+        list[responses.Service],
         query={
             "name": "only the service of this name",
             "imageId": "only services of this image",
             "manifestId": "only services of images of this manifest",
         },
     ),
-    Route("GET", "services/{id}", get_service, "Get one service", answers.Service),
+    Route("GET", "services/{id}", get_service, "Get one service", responses.Service),
     Route("PUT", "services/{id}", update_service, "Update a service", None, 202, schemas.UpdateService),
     Route("DELETE", "services/{id}", delete_service, "Delete a service"),
     Route(

@@ -1,0 +1,1 @@
+"""Commands for tokens of the bundled server."""

@@ -1,0 +1,1 @@
+"""Authorization: roles, the permission table, view guards."""

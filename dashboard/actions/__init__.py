@@ -1,0 +1,1 @@
+"""Actions that a page and the API share."""

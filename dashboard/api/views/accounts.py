@@ -1,0 +1,77 @@
+"""The server of an account, and accounts as a whole: by the forms of the pages. A secret is written, and never read."""
+
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.urls import reverse
+
+from dashboard.access.permissions import Permission
+from dashboard.api import serializers
+from dashboard.api.errors import Problem, of_form
+from dashboard.api.guards import administrators, requires
+from dashboard.api.openapi import settings
+from dashboard.api.openapi.declare import LOCATION, Body, declare
+from dashboard.api.openapi.fields import new_row
+from dashboard.api.parsing import form_data, read_object
+from dashboard.api.views.settings import write
+from dashboard.forms.settings.server import AddAccountForm, ConfirmForm, ServerForm
+from dashboard.views.settings import server
+from deployments.models import HostingAccount
+
+NEW_ACCOUNT = {
+    "name": "local",
+    "base_url": "https://mms.example",
+    "subscription": "s",
+    "resource_group": "g",
+    "hosting_account": "h",
+    "token": "the-token-of-the-server",
+}
+
+
+@requires(Permission.CHANGE_SERVER)
+@declare(settings.Server)
+def get_server(request: HttpRequest, account: HostingAccount) -> HttpResponse:
+    """Return the account's server and how the dashboard signs in to it, without the secret."""
+    return JsonResponse(serializers.show_server(server.fresh(account)))
+
+
+@requires(Permission.CHANGE_SERVER, action="change_server")
+@declare(
+    settings.Server,
+    bodies=(Body("ChangeServer", lambda: ServerForm.base_fields, {"subscription": "another"}, partial=True),),
+    conflicts=True,
+)
+def change_server(request: HttpRequest, account: HostingAccount) -> HttpResponse:
+    """Change the server. Send only the fields that change; without a secret, the stored one stays in use."""
+    return JsonResponse(serializers.show_server(write(request, ServerForm, server.fresh(account))))
+
+
+@administrators(Permission.CHANGE_ACCOUNTS, action="add_account")
+@declare(
+    settings.AddedAccount,
+    status=201,
+    bodies=(Body("AddAccount", lambda: new_row(AddAccountForm), NEW_ACCOUNT),),
+    headers=LOCATION,
+    conflicts=True,
+)
+def add_account(request: HttpRequest) -> HttpResponse:
+    """Add a hosting account and its server."""
+    account = write(request, AddAccountForm, HostingAccount())
+    answer = JsonResponse({"name": account.name, **serializers.show_server(account)}, status=201)
+    answer.headers["Location"] = reverse("v1_get_account", args=[account.name])
+    return answer
+
+
+@requires(Permission.CHANGE_ACCOUNTS, action="delete_account")
+@declare(
+    None,
+    status=204,
+    bodies=(Body("DeleteAccount", lambda: ConfirmForm.base_fields, {"name": "local"}),),
+    conflicts=True,
+)
+def delete_account(request: HttpRequest, account: HostingAccount) -> HttpResponse:
+    """Delete the account and everything that the dashboard stores about it. Confirm with its name."""
+    form = ConfirmForm(account.name, form_data(ConfirmForm(account.name).fields, read_object(request)))
+    if not form.is_valid():
+        raise of_form(form)
+    if not server.delete(request, account):
+        raise Problem(409, "There are open operations: wait for them, or cancel them.")
+    return HttpResponse(status=204)

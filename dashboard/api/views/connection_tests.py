@@ -1,0 +1,49 @@
+"""Connection tests of what is stored, as the buttons of the settings do them."""
+
+from collections.abc import Callable
+from typing import Any
+
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.shortcuts import get_object_or_404
+
+from dashboard.access.permissions import Permission
+from dashboard.api.guards import View, requires
+from dashboard.api.openapi.declare import declare
+from dashboard.api.openapi.settings import ConnectionTest
+from dashboard.api.parsing import only, read_object
+from dashboard.api.views.settings import CLUSTER, REGISTRY, Place
+from dashboard.views.settings import clusters, registries, server
+from dashboard.views.settings.pages import record_trial
+from deployments.accounts.connection_tests import Trial, in_time
+from deployments.accounts.connection_tests.server import try_server
+from deployments.models import HostingAccount
+
+ATTEMPTS: dict[str, Callable[[Any], Trial]] = {
+    REGISTRY.name: registries.attempt,
+    CLUSTER.name: clusters.attempt,
+}
+
+
+@requires(Permission.CHANGE_SERVER, changes=False)
+@declare(ConnectionTest)
+def test_server(request: HttpRequest, account: HostingAccount) -> HttpResponse:
+    """Test the connection to the server with the stored settings."""
+    return _answer(request, "test_server", server.fresh(account), try_server)
+
+
+def test_of(place: Place) -> View:
+    @declare(ConnectionTest)
+    def test_row(request: HttpRequest, account: HostingAccount, pk: int) -> HttpResponse:
+        row = get_object_or_404(place.cls, account=account, pk=pk)
+        return _answer(request, f"test_{place.name}", row, ATTEMPTS[place.name])
+
+    test_row.__doc__ = f"Test the connection to the {place.name} with the stored settings."
+    return requires(place.permission, changes=False)(test_row)
+
+
+def _answer(request: HttpRequest, action: str, row: Any, attempt: Callable[[Any], Trial]) -> HttpResponse:
+    only(read_object(request), ())
+    trial = in_time(lambda: attempt(row))
+    record_trial(request, action, row, trial, via="api")
+    found: ConnectionTest = {"works": trial.works, "says": trial.says, "advice": trial.advice}
+    return JsonResponse(found)

@@ -1,0 +1,1 @@
+"""Authentication: sign-in, sessions, two-factor authentication, API tokens."""

@@ -1,0 +1,1 @@
+"""Lists, filters, lineage, detail pages and pickers."""

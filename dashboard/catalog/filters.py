@@ -1,0 +1,31 @@
+"""The states that lists filter by, as conditions the database answers."""
+
+from django.db.models import Exists, OuterRef, Q, Subquery
+from django.db.models.lookups import Exact
+
+from dashboard.catalog.listing import Choice
+from deployments.models import Operation
+from deployments.models.operation import OPEN, State
+
+GONE = Choice("Gone", Q(vanished_at__isnull=False))
+
+
+def in_flight(noun: str) -> Q:
+    """Rows with an open operation; `noun` is the name of Operation's field: "model", "manifest", "image", "service"."""
+    return Q(Exists(Operation.objects.filter(**{noun: OuterRef("pk")}, state__in=sorted(OPEN))))
+
+
+def last_operation_failed(noun: str) -> Q:
+    """Rows whose newest operation failed."""
+    newest = Operation.objects.filter(**{noun: OuterRef("pk")}).order_by("-requested_at").values("state")[:1]
+    return Q(Exact(Subquery(newest), State.FAILED))
+
+
+def of_mirrored(noun: str) -> dict[str, Choice]:
+    """States of models, manifests and images: made, being made, not made, no longer at the server."""
+    return {
+        "ready": Choice("Ready", Q(mms_id__isnull=False, vanished_at__isnull=True)),
+        "open": Choice("In flight", in_flight(noun)),
+        "failed": Choice("Failed", last_operation_failed(noun)),
+        "gone": GONE,
+    }

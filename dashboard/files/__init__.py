@@ -1,0 +1,1 @@
+"""Uploaded files, stored by SHA-256."""

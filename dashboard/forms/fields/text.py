@@ -1,0 +1,112 @@
+"""Fields and rules that several forms share. The limits are the reference's, the words are for people."""
+
+import re
+from typing import Any
+
+from django import forms
+from django.core.exceptions import ValidationError
+
+from deployments.client.addresses import web_address
+
+NAME_MAX = 32  # models and assets
+TAG_MAX = 29
+MIME_TYPE = re.compile(r"^[\w.+-]+/[\w.+-]+$", re.ASCII)
+DESCRIPTION_ROWS = 2
+
+
+def listed(characters: set[str]) -> str:
+    """The characters for a sentence: `“_”, “.” and a blank`."""
+    named = ["a blank" if character.isspace() else f"“{character}”" for character in sorted(characters)]
+    return " and ".join([", ".join(named[:-1]), named[-1]]) if len(named) > 1 else named[0]
+
+
+def check_name(value: str) -> None:
+    """Raise ValidationError unless `value` has only letters, digits and hyphens."""
+    if wrong := set(re.findall(r"[^A-Za-z0-9-]", value)):
+        raise ValidationError(f"Use letters, digits and hyphens only; take out {listed(wrong)}.")
+
+
+def check_service_name(value: str) -> None:
+    """Raise ValidationError unless `value` begins with a letter or digit and goes on with these, `-`, `_` and `.`."""
+    if wrong := set(re.findall(r"[^A-Za-z0-9._-]", value)):
+        raise ValidationError(f"Use letters, digits, hyphens, dots and underscores only; take out {listed(wrong)}.")
+    if not value[0].isalnum():
+        raise ValidationError("Begin with a letter or a digit.")
+
+
+def check_web_address(value: str) -> None:
+    """Raise ValidationError unless `value` is an http(s) URL with a host."""
+    if web_address(value) is None or re.search(r"\s", value):
+        raise ValidationError("Write the whole address, beginning with http:// or https://.")
+
+
+def check_mime_type(value: str) -> None:
+    """Raise ValidationError unless `value` looks like `type/subtype`."""
+    if not MIME_TYPE.match(value):
+        raise ValidationError("Write a type and a subtype, for example application/octet-stream, or leave this empty.")
+
+
+class NameField(forms.CharField):
+    """A name of at most 32 letters, digits and hyphens."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        kwargs.setdefault("max_length", NAME_MAX)
+        kwargs.setdefault("help_text", f"Letters, digits and hyphens, at most {kwargs['max_length']}.")
+        super().__init__(validators=[check_name], **kwargs)
+        self.widget.attrs.update(autocomplete="off", spellcheck="false", autocapitalize="none")
+
+
+class DescriptionField(forms.CharField):
+    """A short optional text in a small text area. Line ends become blanks: the text is one line on every page."""
+
+    def __init__(self, max_length: int) -> None:
+        super().__init__(
+            max_length=max_length,
+            required=False,
+            help_text=f"Optional, at most {max_length} characters.",
+            widget=forms.Textarea(attrs={"rows": DESCRIPTION_ROWS}),
+        )
+
+    def to_python(self, value: Any) -> str:
+        return " ".join((super().to_python(value) or "").split())
+
+
+class MimeTypeField(forms.CharField):
+    """An optional MIME type; the page offers the usual ones."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            label="MIME type",
+            max_length=200,
+            required=False,
+            validators=[check_mime_type],
+            help_text="Optional; guessed from the file's name.",
+        )
+        self.widget.attrs.update(list="mime-types", autocomplete="off", spellcheck="false")
+
+
+class TagsField(forms.CharField):
+    """Tags, separated by commas or blanks; the value is a list of str without repetitions."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            required=False,
+            help_text=f"Optional; letters and digits, at most {TAG_MAX} each, separated by commas.",
+        )
+        self.widget.attrs.update(autocomplete="off", spellcheck="false")
+
+    def prepare_value(self, value: Any) -> Any:
+        return ", ".join(map(str, value)) if isinstance(value, list) else value
+
+    def to_python(self, value: Any) -> list[str]:  # type: ignore[override]
+        return list(dict.fromkeys(part for part in re.split(r"[,\s]+", super().to_python(value) or "") if part))
+
+    def validate(self, value: Any) -> None:
+        for tag in value:
+            if wrong := set(re.findall(r"[^A-Za-z0-9]", tag)):
+                raise ValidationError(f"A tag has letters and digits only; take {listed(wrong)} out of “{tag}”.")
+            if len(tag) > TAG_MAX:
+                raise ValidationError(f"“{tag}” has {len(tag)} characters; a tag has at most {TAG_MAX}.")
+
+    def run_validators(self, value: Any) -> None:
+        """Done per tag by validate()."""

@@ -1,0 +1,1 @@
+"""Forms for models, assets, manifests, images, services and operations."""

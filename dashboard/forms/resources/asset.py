@@ -1,0 +1,23 @@
+"""Add an asset. It has no operation: the dashboard keeps it until a manifest carries it."""
+
+from dashboard.forms.fields.source import SourceForm
+from dashboard.forms.fields.text import NameField
+from deployments.models import Asset, HostingAccount
+
+
+class AddAssetForm(SourceForm):
+    name = NameField(
+        label="Asset id",
+        help_text="Letters, digits and hyphens, at most 32. The driver finds the file by it, with the ending it has.",
+    )
+
+    field_order = ["file", "url", "name", "mime_type", "unpack"]
+
+    def __init__(self, account: HostingAccount, *args: object, **kwargs: object) -> None:
+        self.account = account
+        super().__init__(*args, **kwargs)  # type: ignore[arg-type]
+
+    def save(self, by: str) -> Asset:
+        """Store the asset of a valid form."""
+        kept = {name: self.cleaned_data[name] for name in ("name", "url", "mime_type", "unpack")}
+        return Asset.objects.create(account=self.account, created_by=by, **kept)

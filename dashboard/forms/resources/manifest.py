@@ -1,0 +1,202 @@
+"""Create a manifest: pick models and assets, mark the driver, choose the runtime."""
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import yaml
+from django import forms
+from django.core.exceptions import ValidationError
+from django.db.models import Max, Q, QuerySet
+
+from dashboard.catalog.picker import Choice, Picker, make_picker, numbers
+from dashboard.forms.fields.text import DescriptionField
+from dashboard.forms.resources.operation import OperationForm
+from deployments.models import Asset, HostingAccount, RegisteredModel
+from deployments.operations import submit
+
+DESCRIPTION_MAX = 512
+TEXT_MAX = 100_000  # characters of requirements
+VERSION = re.compile(r"^v?(\d{1,9})$", re.IGNORECASE)
+NO_DRIVER = "none"
+GONE = ("invalid_choice", "invalid_pk_value")
+CODE = {"rows": 6, "class": "mono", "spellcheck": "false", "autocapitalize": "none"}
+
+
+def usable_models(account: HostingAccount) -> QuerySet[RegisteredModel]:
+    """The models of the account that the server knows, newest first."""
+    return RegisteredModel.objects.filter(account=account, mms_id__isnull=False, vanished_at=None)
+
+
+def search_models(rows: QuerySet[RegisteredModel], query: str) -> QuerySet[RegisteredModel]:
+    """Those with every word of `query` in name or description; `3` or `v3` also means that version. By name."""
+    for word in query.split():
+        found = Q(name__icontains=word) | Q(description__icontains=word)
+        if version := VERSION.match(word):
+            found |= Q(version=int(version[1]))
+        rows = rows.filter(found)
+    return rows.order_by("name", "-version")
+
+
+def describe_models(rows: Sequence[RegisteredModel]) -> list[Choice]:
+    """The choices for `rows`; the highest version of each name is marked."""
+    names = {row.name for row in rows}
+    of_account = RegisteredModel.objects.filter(account_id__in={row.account_id for row in rows}, vanished_at=None)
+    newest = dict(of_account.filter(name__in=names).order_by().values_list("name").annotate(Max("version")))
+    return [
+        Choice(
+            row.pk,
+            str(row),
+            " · ".join([*([", ".join(map(str, row.tags))] if row.tags else []), *filter(None, [row.description])]),
+            row.created_at or row.added_at,
+            "newest" if row.version and row.version == newest.get(row.name) else "",
+        )
+        for row in rows
+    ]
+
+
+def search_assets(rows: QuerySet[Asset], query: str) -> QuerySet[Asset]:
+    """Those with every word of `query` in id or address. By id."""
+    for word in query.split():
+        rows = rows.filter(Q(name__icontains=word) | Q(url__icontains=word))
+    return rows.order_by("name", "-added_at")
+
+
+def file_name(asset: Asset) -> str:
+    """The last part of the asset's address, without its query."""
+    return asset.url.partition("?")[0].rpartition("/")[2]
+
+
+def describe_assets(rows: Sequence[Asset]) -> list[Choice]:
+    return [Choice(row.pk, row.name, f"{file_name(row)} · {row.mime_type}", row.added_at) for row in rows]
+
+
+def is_script(asset: Asset) -> bool:
+    """Whether the asset can be a driver: a Python file."""
+    return file_name(asset).endswith(".py") or "python" in asset.mime_type
+
+
+class CreateManifestForm(OperationForm):
+    kind = "create_manifest"
+
+    models = forms.ModelMultipleChoiceField(
+        RegisteredModel.objects.none(),
+        error_messages={"required": "Pick at least one model."}
+        | dict.fromkeys(GONE, "A picked model is no longer there."),
+    )
+    assets = forms.ModelMultipleChoiceField(
+        Asset.objects.none(),
+        required=False,
+        error_messages=dict.fromkeys(GONE, "A picked asset is no longer there."),
+    )
+    driver = forms.CharField(required=False)
+    runtime_type = forms.ChoiceField(label="Runtime type", choices=submit.RUNTIME_TYPES)
+    pip_requirements = forms.CharField(
+        label="Requirements",
+        required=False,
+        max_length=TEXT_MAX,
+        strip=False,
+        widget=forms.Textarea(attrs={**CODE, "placeholder": "scikit-learn==1.5.2"}),
+        help_text="As in requirements.txt, one per line, or the address of such a file. Versions you write are kept.",
+    )
+    conda_env_file = forms.CharField(
+        label="Conda environment",
+        required=False,
+        max_length=TEXT_MAX,
+        strip=False,
+        widget=forms.Textarea(
+            attrs={**CODE, "placeholder": "dependencies:\n  - python=3.11\n  - pip:\n      - scikit-learn"}
+        ),
+        help_text="The text of an environment.yml, or its address.",
+    )
+    description = DescriptionField(DESCRIPTION_MAX)
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fields["models"].queryset = usable_models(self.account)  # type: ignore[attr-defined]
+        self.fields["assets"].queryset = Asset.objects.filter(account=self.account)  # type: ignore[attr-defined]
+
+    def make_pickers(self) -> dict[str, Picker]:
+        models = make_picker(
+            "models",
+            usable_models(self.account),
+            noun="model",
+            many=True,
+            value=self["models"].value(),
+            query=self.sought("models"),
+            search=search_models,
+            describe=describe_models,
+        )
+        assets = make_picker(
+            "assets",
+            Asset.objects.filter(account=self.account),
+            noun="asset",
+            many=True,
+            value=self["assets"].value(),
+            query=self.sought("assets"),
+            search=search_assets,
+            describe=describe_assets,
+        )
+        return {"models": models, "assets": assets}
+
+    @property
+    def marked_driver(self) -> str:
+        """The mark to show: the one that was set, else the only Python file among the picked assets."""
+        picked = numbers(self["assets"].value())
+        marked = str(self["driver"].value() or "")
+        if marked == NO_DRIVER or set(numbers(marked)) & set(picked):
+            return marked
+        scripts = [asset.pk for asset in Asset.objects.filter(account=self.account, pk__in=picked) if is_script(asset)]
+        return str(scripts[0]) if len(scripts) == 1 else ""
+
+    def clean_models(self) -> list[RegisteredModel]:
+        return self._in_picked_order("models")
+
+    def clean_assets(self) -> list[Asset]:
+        assets = self._in_picked_order("assets")
+        names = [asset.name for asset in assets]
+        if twice := {name for name in names if names.count(name) > 1}:
+            raise ValidationError(f"Two of the picked assets have the id “{min(twice)}”. Keep one of them.")
+        return assets
+
+    def clean_conda_env_file(self) -> str:
+        text = self.cleaned_data["conda_env_file"].strip()
+        if text and not text.startswith(("http://", "https://")):
+            check_conda(text)
+        return text
+
+    def clean_pip_requirements(self) -> str:
+        return self.cleaned_data["pip_requirements"].strip()
+
+    def clean(self) -> dict[str, Any]:
+        cleaned = super().clean() or self.cleaned_data
+        marked = cleaned.get("driver", "")
+        assets = {str(asset.pk): asset for asset in cleaned.get("assets", [])}
+        cleaned["driver"] = assets.get(marked)
+        if marked and marked != NO_DRIVER and marked not in assets and "assets" in cleaned:
+            self.add_error("driver", "The asset that was marked as driver is not picked. Mark another one.")
+        elif not marked and any(map(is_script, assets.values())):
+            self.add_error("driver", "Mark the asset with init() and run() as driver, or choose “no driver”.")
+        return cleaned
+
+    def notes(self) -> list[str]:
+        if self.cleaned_data["driver"]:
+            return []
+        return ["Without a driver, an image of this manifest has no program that answers requests."]
+
+    def _in_picked_order(self, name: str) -> list[Any]:
+        rows = {row.pk: row for row in self.cleaned_data[name]}
+        return [rows[pk] for pk in numbers(self[name].value()) if pk in rows]
+
+
+def check_conda(text: str) -> None:
+    """Raise ValidationError, with the line, unless `text` is YAML with a mapping in it."""
+    try:
+        content = yaml.safe_load(text)
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise ValidationError(f"Line {line} is not YAML: {error.problem}.") from None
+    except yaml.YAMLError:
+        raise ValidationError("This is not YAML.") from None
+    if not isinstance(content, dict):
+        raise ValidationError("An environment file has keys such as “dependencies:”.")

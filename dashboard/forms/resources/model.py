@@ -1,0 +1,37 @@
+"""Register a model."""
+
+from typing import Any
+
+from dashboard.forms.fields.source import SourceForm, is_archive
+from dashboard.forms.fields.text import DescriptionField, NameField, TagsField
+from dashboard.forms.resources.operation import OperationForm
+from deployments.models import RegisteredModel
+
+DESCRIPTION_MAX = 200
+
+
+class RegisterModelForm(SourceForm, OperationForm):
+    kind = "register_model"
+
+    name = NameField()
+    tags = TagsField()
+    description = DescriptionField(DESCRIPTION_MAX)
+
+    field_order = ["file", "url", "name", "tags", "description", "mime_type", "unpack"]
+
+    def notes(self) -> list[str]:
+        return [note for note in (self._version_note(), self._archive_note()) if note]
+
+    def arguments(self) -> dict[str, Any]:
+        return {key: value for key, value in self.cleaned_data.items() if key != "file"}
+
+    def _version_note(self) -> str:
+        name = self.cleaned_data["name"]
+        same = RegisteredModel.objects.filter(account=self.account, name=name, version__isnull=False)
+        newest = same.order_by("-version").values_list("version", flat=True).first()
+        return f"“{name}” is there already, up to version {newest}. This becomes its next version." if newest else ""
+
+    def _archive_note(self) -> str:
+        if is_archive(self.file_name) and not self.cleaned_data["unpack"]:
+            return f"“{self.file_name}” looks like an archive, and it will not be unpacked."
+        return ""

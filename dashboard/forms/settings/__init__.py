@@ -1,0 +1,1 @@
+"""Forms for the settings of a hosting account."""

@@ -1,0 +1,1 @@
+"""Forms for users, tokens and the audit log."""

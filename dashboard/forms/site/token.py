@@ -1,0 +1,51 @@
+"""Make a token for the JSON API."""
+
+from typing import Any
+
+from django import forms
+from django.contrib.auth import get_user_model
+
+from dashboard.access.guards import visible_accounts
+from dashboard.auth import tokens
+from dashboard.models import ApiToken
+
+EVERY_ACCOUNT = "Every account"
+
+
+class CreateTokenForm(forms.Form):
+    """`user` asks. Administrators may choose a machine as its owner; anybody else makes tokens for themselves."""
+
+    name = forms.CharField(
+        max_length=100,
+        help_text="What it is for: “nightly build”, “notebook on my laptop”.",
+        error_messages={"required": "Say what it is for."},
+        widget=forms.TextInput(attrs={"autocomplete": "off"}),
+    )
+    owner = forms.ChoiceField(required=False, help_text="The token may do what its owner may, and nothing more.")
+    scope = forms.ChoiceField(choices=ApiToken.Scope.choices, help_text="One that only reads changes nothing.")
+    account = forms.ChoiceField(required=False)
+    days = forms.TypedChoiceField(
+        label="Expires after", coerce=int, choices=[(days, f"{days} days") for days in tokens.DAYS], initial=90
+    )
+
+    def __init__(self, user: Any, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.user = user
+        accounts = [(str(account.pk), account.name) for account in visible_accounts(user)]
+        self.fields["account"].choices = [("", EVERY_ACCOUNT), *accounts]  # type: ignore[attr-defined]
+        machines = get_user_model().objects.filter(machine__isnull=False, is_active=True) if user.is_superuser else []
+        self.machines = {str(machine.pk): machine for machine in machines}
+        if self.machines:
+            choices = [("", f"{user} (you)"), *((pk, f"{machine} (machine)") for pk, machine in self.machines.items())]
+            self.fields["owner"].choices = choices  # type: ignore[attr-defined]
+        else:
+            del self.fields["owner"]
+
+    def clean_account(self) -> int | None:
+        return int(self.cleaned_data["account"]) if self.cleaned_data["account"] else None
+
+    def save(self) -> tuple[ApiToken, str]:
+        """Store the token of a valid form; its text is kept nowhere else."""
+        said = self.cleaned_data
+        owner = self.machines.get(said.get("owner", ""), self.user)
+        return tokens.create(owner, said["name"], said["scope"], said["account"], said["days"])

@@ -1,0 +1,1 @@
+"""Request plumbing in front of Django."""

@@ -1,0 +1,1 @@
+"""Running an installation; the only package that may import mms."""

@@ -1,0 +1,1 @@
+"""One module per part of the installation that the doctor checks."""

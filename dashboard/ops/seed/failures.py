@@ -1,0 +1,139 @@
+"""Reasons for failures, as the bundled server, its builder and the dashboard word them."""
+
+from dataclasses import dataclass
+
+from dashboard.ops.seed.catalog import DOMAIN
+from deployments.models.operation import Kind
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why an operation failed. `log`: the last lines of the build or of the service, without time stamps."""
+
+    code: str
+    message: str
+    log: tuple[str, ...] = ()
+    seconds: float = 0  # until it failed, where that is a time limit
+    target: str = ""  # of a detail that repeats the message for one part of the request
+
+    def details(self) -> list[dict[str, str]]:
+        """Return the details as the server sends them."""
+        found = [{"code": self.code, "message": self.message, "target": self.target}] if self.target else []
+        if self.log and self.code.startswith("Service"):
+            return [*found, *({"code": "Log", "message": line, "target": "service log"} for line in self.log)]
+        text = "\n".join(f"{number * 1.37 + 0.02:8.2f} s  {line}" for number, line in enumerate(self.log))
+        return [*found, {"code": "Log", "message": text, "target": "log"}] if self.log else found
+
+
+CHECKED = (
+    "Step 1/6 check: ScikitPython; models: 1, assets: 2",
+    "Step 1/6 check: done in 0.04 s",
+    "Step 2/6 fetch: models and assets",
+)
+FETCHED = (
+    *CHECKED,
+    "Step 2/6 fetch: done in 1.12 s",
+    "Step 3/6 requirements: for Python 3.11 on x86_64-unknown-linux-gnu",
+)
+UNSATISFIABLE = (
+    "No solution found when resolving dependencies:\nBecause there is no version of pandas==2.9.1 and you require "
+    "pandas==2.9.1, we can conclude that your requirements are unsatisfiable."
+)
+REGISTRY_SAYS = f"registry.{DOMAIN} gave user 'ci-push' no token: 401 authentication required."
+MISSING_FILE = f"https://models.{DOMAIN}/releases/model.pkl: the server answered 404 Not Found."
+
+BUILDS = (
+    Failure(
+        "RequirementsFailed",
+        f"Step requirements: {UNSATISFIABLE}",
+        (
+            *FETCHED,
+            *(f"  {line}" for line in UNSATISFIABLE.splitlines()),
+            "The build failed in step requirements: No solution found when resolving dependencies",
+        ),
+        target="targetRuntime.properties",
+    ),
+    Failure(
+        "FetchFailed",
+        f"Step fetch: model.pkl: {MISSING_FILE}",
+        (*CHECKED, f"The build failed in step fetch: model.pkl: {MISSING_FILE}"),
+        target="model.pkl",
+    ),
+    Failure(
+        "DriverUnreadable",
+        "Step fetch: The driver 'score' is not valid Python in line 27: expected ':'",
+        (*CHECKED, "The build failed in step fetch: The driver 'score' is not valid Python in line 27: expected ':'"),
+        target="score",
+    ),
+    Failure(
+        "RegistryFailed",
+        f"Step image: {REGISTRY_SAYS}",
+        (
+            *FETCHED,
+            "Step 3/6 requirements: done in 0.83 s",
+            "Step 4/6 packages: what the lock names",
+            "Step 4/6 packages: done in 11.20 s",
+            "Step 5/6 layers: scoring runtime, models, driver and assets",
+            "Step 5/6 layers: done in 2.71 s",
+            f"The build failed in step image: {REGISTRY_SAYS}",
+        ),
+        target="registryInfo",
+    ),
+    Failure(
+        "NoSpace",
+        "Step packages: No space left on device: the disk of /srv/mms/store is full (without this build 212 MB are "
+        "free). Make room there, then try again.",
+        (
+            *FETCHED,
+            "Step 3/6 requirements: done in 0.91 s",
+            "Step 4/6 packages: what the lock names",
+            "The build failed in step packages: No space left on device",
+        ),
+    ),
+    Failure("BuildTimeout", "The build took longer than 1800 s (MMS_BUILD_TIMEOUT).", seconds=1801),
+)
+INIT_TRACE = (
+    "Traceback (most recent call last):",
+    '  File "/app/driver/score.py", line 14, in init',
+    '    model = joblib.load(os.path.join(MODELS, "model.pkl"))',
+    "FileNotFoundError: [Errno 2] No such file or directory: '/app/models/model.pkl'",
+    "init() failed: FileNotFoundError: [Errno 2] No such file or directory: '/app/models/model.pkl'",
+)
+VERSION_TRACE = (
+    "InconsistentVersionWarning: Trying to unpickle estimator SVC from version 1.7.2 when using version 1.9.1.",
+    "Traceback (most recent call last):",
+    '  File "/app/driver/score.py", line 9, in init',
+    "    model = joblib.load(path)",
+    "ValueError: node array from the pickle has an incompatible dtype",
+    "init() failed: ValueError: node array from the pickle has an incompatible dtype",
+)
+ROLLOUTS = (
+    Failure("ServiceCrashed", f"Revision {{number}} does not stay up. {INIT_TRACE[-1]}", INIT_TRACE),
+    Failure("ServiceCrashed", f"Revision {{number}} does not stay up. {VERSION_TRACE[-1]}", VERSION_TRACE),
+    Failure(
+        "ServiceNotReady",
+        "Revision {number} was not ready after 120 s. It is starting.",
+        ("Loading weights of 4.1 GB ...", "Loaded 3 of 8 shards."),
+        126,
+    ),
+    Failure("EngineUnavailable", "The supervisor does not answer at /srv/mms/run/supervisor.sock: timed out"),
+)
+REASONS: dict[str, tuple[Failure, ...]] = {
+    Kind.REGISTER_MODEL: (
+        Failure("Forbidden", "This token is not for this hosting account."),
+        Failure("InvalidRequest", "url: must be a full http or https URL without blanks."),
+    ),
+    Kind.CREATE_MANIFEST: (
+        Failure("NotFound", "There is no model '5f0c1c1d9a5e4a3f8e55b2f0a1c9d7e4' in this hosting account."),
+        Failure(
+            "InvalidRequest", "targetRuntime.properties.condaEnvFile: must be a full http or https URL without blanks."
+        ),
+    ),
+    Kind.CREATE_IMAGE: BUILDS,
+    Kind.CREATE_SERVICE: ROLLOUTS,
+    Kind.UPDATE_SERVICE: ROLLOUTS,
+    Kind.DELETE_SERVICE: (
+        Failure("OperationInProgress", "The service has an operation that has not ended."),
+        Failure("EngineUnavailable", "The supervisor does not answer at /srv/mms/run/supervisor.sock: timed out"),
+    ),
+}

@@ -1,0 +1,93 @@
+"""The rows of one account while they are made, and how they are written."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import datetime
+from itertools import groupby
+from typing import Any, TypeAlias
+from uuid import UUID
+
+from django.db.models import Model
+
+from dashboard.ops.seed.world import World
+from deployments.models import (
+    Asset,
+    Cluster,
+    HostingAccount,
+    Image,
+    Manifest,
+    Operation,
+    RegisteredModel,
+    RegistryInfo,
+    Service,
+)
+from deployments.operations.requests import body_of
+
+Resource: TypeAlias = RegisteredModel | Manifest | Image | Service
+BATCH = 400  # rows in one statement
+
+
+@dataclass
+class Story:
+    """One account: its team, its rows in order of creation, and times that the database would set itself."""
+
+    world: World
+    account: HostingAccount
+    scientists: list[str]  # who register, build and deploy
+    operator: str  # who deploys to production
+    registries: list[RegistryInfo]
+    clusters: dict[bool, Cluster]  # by whether it is for production
+    reports_health: bool = True  # the server reports health, revisions and digests, as the bundled one does
+    models: list[RegisteredModel] = field(default_factory=list)
+    assets: list[Asset] = field(default_factory=list)
+    manifests: list[Manifest] = field(default_factory=list)
+    images: list[Image] = field(default_factory=list)
+    services: list[Service] = field(default_factory=list)
+    operations: list[Operation] = field(default_factory=list)
+    chosen: dict[UUID, dict[str, Any]] = field(default_factory=dict)  # by operation: what was asked for, as rows
+    used: dict[int, tuple[list[RegisteredModel], list[Asset]]] = field(default_factory=dict)  # by id() of a manifest
+    _times: list[tuple[Model, dict[str, datetime]]] = field(default_factory=list)
+
+    def at(self, row: Model, **times: datetime) -> None:
+        """Note the times of a row in columns that are filled with the current time when it is inserted."""
+        self._times.append((row, times))
+
+    def scientist(self) -> str:
+        return self.world.random.choice(self.scientists)
+
+    def seen(self, row: Resource, created_at: datetime) -> None:
+        """The server has the row's resource since then, and listed it when it was last read."""
+        row.mms_id, row.created_at = str(self.world.uuid()), created_at
+        row.seen_at = self.account.services_seen_at
+
+    def save(self) -> None:
+        """Write everything: rows before those that refer to them."""
+        for rows in (self.models, self.assets, self.manifests, self.images, self.services):
+            _insert(rows)
+        self._link_manifests()
+        for operation in self.operations:
+            operation.body = body_of(self.chosen[operation.pk])
+        _insert(self.operations)
+        self._set_times()
+
+    def _link_manifests(self) -> None:
+        with_models, with_assets = Manifest.models.through, Manifest.assets.through
+        links = [(manifest, *self.used[id(manifest)]) for manifest in self.manifests]
+        _insert(with_models(manifest_id=m.pk, registeredmodel_id=model.pk) for m, used, _ in links for model in used)
+        _insert(with_assets(manifest_id=m.pk, asset_id=asset.pk) for m, _, used in links for asset in used)
+
+    def _set_times(self) -> None:
+        for kind, noted in groupby(
+            sorted(self._times, key=lambda item: str(type(item[0]))), lambda item: type(item[0])
+        ):
+            rows = []
+            for row, times in noted:
+                for name, value in times.items():
+                    setattr(row, name, value)
+                rows.append(row)
+            kind._default_manager.bulk_update(rows, list(times), batch_size=BATCH)
+
+
+def _insert(rows: Iterable[Any]) -> None:
+    if made := list(rows):
+        type(made[0])._default_manager.bulk_create(made, batch_size=BATCH)

@@ -1,0 +1,1 @@
+"""What happens before the site accepts requests: data folder, migrations, bundled account."""

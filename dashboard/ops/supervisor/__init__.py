@@ -1,0 +1,1 @@
+"""The supervised programs, their heartbeats and the watchdog."""

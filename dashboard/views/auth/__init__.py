@@ -1,0 +1,1 @@
+"""Sign-in pages and the pages of your account."""

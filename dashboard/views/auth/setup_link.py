@@ -1,0 +1,50 @@
+"""The page behind the one-time link: the first administrator chooses a name and a password."""
+
+from typing import Any
+
+from django.contrib.auth import get_user_model
+from django.contrib.auth.forms import BaseUserCreationForm
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render, resolve_url
+from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_http_methods
+
+from dashboard.auth import events, login, setup_link
+
+
+class FirstAdministratorForm(BaseUserCreationForm):
+    class Meta:
+        model = get_user_model()
+        fields = ("username",)
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fields["username"].label = "Name"
+        self.fields["username"].help_text = "Letters, digits and @ . + - _"
+        self.fields[
+            "password1"
+        ].help_text = "At least 10 characters; no common password, not digits alone, not the name."
+        self.fields["password2"].label = "Password again"
+        self.fields["password2"].help_text = ""
+
+    def save(self, commit: bool = True) -> Any:
+        self.instance.is_superuser = True
+        return super().save(commit)
+
+
+@never_cache
+@require_http_methods(["GET", "HEAD", "POST"])
+def set_up(request: HttpRequest, token: str) -> HttpResponse:
+    """Make the first administrator and sign them in. 404 unless the link is the one printed at this start."""
+    if not setup_link.is_valid(token):
+        return _void(request)
+    form = FirstAdministratorForm(request.POST or None)
+    if not form.is_valid():
+        return render(request, "people/set_up.html", {"form": form}, status=422 if form.is_bound else 200)
+    if not setup_link.withdraw():
+        return _void(request)
+    return login.after_password(request, form.save(), resolve_url("home"), events.LINK)
+
+
+def _void(request: HttpRequest) -> HttpResponse:
+    return render(request, "people/void_link.html", status=404)

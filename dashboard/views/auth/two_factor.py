@@ -1,0 +1,146 @@
+"""The second factor: asked for on the way in, switched on and off on the page “You”."""
+
+from typing import Any
+
+from django.conf import settings
+from django.contrib import messages
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import redirect, render
+from django.views.decorators.cache import never_cache
+from django.views.decorators.debug import sensitive_post_parameters
+from django.views.decorators.http import require_http_methods, require_POST
+
+from dashboard.access.guards import anyone, signed_in
+from dashboard.auth import events, login, throttle, two_factor
+from dashboard.auth.throttle import CODE, PASSWORD, Refusal
+from dashboard.forms.auth import CodeForm, ProofForm, SwitchOnForm
+from dashboard.views.auth.sign_in import too_often
+from dashboard.views.forms.submit import INVALID
+
+WRONG_CODE = "This is not the code that the app shows now. Wait for the next one, and check the clock of the phone."
+pages = require_http_methods(["GET", "HEAD", "POST"])
+
+
+@anyone
+@never_cache
+@pages
+def give_code(request: HttpRequest) -> HttpResponse:
+    """After the right password: the code of the app, or a recovery code."""
+    found = login.half_in(request)
+    if found is None:
+        return redirect("sign_in")
+    user, to = found
+    form = CodeForm(request.POST or None)
+    if request.method == "POST" and form.is_valid():
+        attempt = throttle.begin(request, user.get_username(), CODE)
+        if isinstance(attempt, Refusal):
+            return too_often(request, attempt)
+        if two_factor.takes_either(user, form.cleaned_data["code"]):
+            throttle.succeeded(attempt)
+            return login.enter(request, user, to, events.CODE)
+        events.failed(request, user.get_username(), events.CODE)
+        form.add_error("code", WRONG_CODE)
+    return render(request, "people/give_code.html", {"form": form}, status=INVALID if form.is_bound else 200)
+
+
+@anyone
+@never_cache
+@pages
+def require_second_factor(request: HttpRequest) -> HttpResponse:
+    """Where REQUIRE_SECOND_FACTOR is set: after the right password, and before anything else, switch one on."""
+    found = login.half_in(request)
+    if found is None or two_factor.is_on(found[0]):
+        return redirect("sign_in")
+    user, to = found
+    factor, form = two_factor.offered(user, anew=request.method != "POST"), CodeForm(request.POST or None)
+    if request.method == "POST" and form.is_valid():
+        if answer := _too_many_codes(request, user):
+            return answer
+        if codes := two_factor.switch_on(factor, form.cleaned_data["code"]):
+            entered = login.enter(request, user, to, events.PASSWORD)
+            answer = _switched_on(request, user, codes, entered.headers["Location"])
+            answer.cookies.update(entered.cookies)
+            return answer
+        form.add_error("code", WRONG_CODE)
+    page = {"form": form, "factor": factor, "picture": two_factor.picture(factor), "required": True}
+    return render(request, "people/switch_on.html", page, status=INVALID if form.is_bound else 200)
+
+
+@pages
+@signed_in
+@sensitive_post_parameters("password")
+def switch_on_second_factor(request: HttpRequest) -> HttpResponse:
+    """Show what the app reads; POST with its first code and the password switches the second factor on."""
+    user: Any = request.user
+    if not user.has_usable_password():
+        raise Http404("Whoever signs in with the identity provider has their second factor there.")
+    if two_factor.is_on(user):
+        return redirect("you")
+    factor, form = two_factor.offered(user, anew=request.method != "POST"), SwitchOnForm(request.POST or None)
+    if request.method == "POST" and form.is_valid():
+        attempt = throttle.begin(request, user.get_username(), PASSWORD)
+        if isinstance(attempt, Refusal):
+            return too_often(request, attempt)
+        if not user.check_password(form.cleaned_data["password"]):
+            form.add_error("password", "This is not your password.")
+        elif codes := two_factor.switch_on(factor, form.cleaned_data["code"]):
+            throttle.succeeded(attempt)
+            return _switched_on(request, user, codes, "you")
+        else:
+            form.add_error("code", WRONG_CODE)
+    page = {"form": form, "factor": factor, "picture": two_factor.picture(factor)}
+    return render(request, "people/switch_on.html", page, status=INVALID if form.is_bound else 200)
+
+
+@require_POST
+@signed_in
+@sensitive_post_parameters("proof")
+def switch_off_second_factor(request: HttpRequest) -> HttpResponse:
+    if settings.REQUIRE_SECOND_FACTOR:
+        messages.error(request, "Nothing was changed: here everybody with a password has a second factor.")
+        return redirect("you")
+    if answer := _not_proven(request):
+        return answer
+    two_factor.switch_off(request.user)
+    events.changed("second_factor_off", request, request.user)
+    messages.success(request, "Your second factor is off: the password alone lets you in.")
+    return redirect("you")
+
+
+@require_POST
+@signed_in
+@sensitive_post_parameters("proof")
+def new_recovery_codes(request: HttpRequest) -> HttpResponse:
+    if answer := _not_proven(request):
+        return answer
+    codes = two_factor.new_recovery_codes(request.user)
+    events.changed("new_recovery_codes", request, request.user)
+    return render(request, "people/recovery_codes.html", {"codes": codes, "to": "you"})
+
+
+def _switched_on(request: HttpRequest, user: Any, codes: list[str], to: str) -> HttpResponse:
+    events.changed("second_factor_on", request, user)
+    return render(request, "people/recovery_codes.html", {"codes": codes, "to": to, "new": True})
+
+
+def _not_proven(request: HttpRequest) -> HttpResponse | None:
+    """What to answer to somebody who has not shown once more who they are; None when they have."""
+    user: Any = request.user
+    if not two_factor.is_on(user):
+        return redirect("you")
+    form = ProofForm(request.POST)
+    attempt = throttle.begin(request, user.get_username(), CODE)
+    if isinstance(attempt, Refusal):
+        return too_often(request, attempt)
+    if form.is_valid():
+        proof = form.cleaned_data["proof"]
+        if two_factor.takes_either(user, proof) or user.check_password(proof):
+            throttle.succeeded(attempt)
+            return None
+        form.add_error("proof", "This is neither your password nor a code that can be used now.")
+    return render(request, "people/prove.html", {"form": form, "action": request.path}, status=INVALID)
+
+
+def _too_many_codes(request: HttpRequest, user: Any) -> HttpResponse | None:
+    attempt = throttle.begin(request, user.get_username(), CODE)
+    return too_often(request, attempt) if isinstance(attempt, Refusal) else None

@@ -1,0 +1,100 @@
+"""The page “You”: who the site takes the reader for, where they are signed in, and how they get in."""
+
+from typing import Any
+
+from django.contrib import messages
+from django.contrib.auth import update_session_auth_hash
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import redirect, render
+from django.views.decorators.debug import sensitive_post_parameters
+from django.views.decorators.http import require_http_methods, require_POST, require_safe
+
+from dashboard.access import guards as access
+from dashboard.access.guards import signed_in
+from dashboard.access.permissions import ADMINISTRATOR
+from dashboard.auth import events, sessions, throttle, two_factor
+from dashboard.auth.throttle import Refusal
+from dashboard.forms.auth import NewPasswordForm, ProofForm
+from dashboard.models import Membership, RecoveryCode
+from dashboard.views.auth.sign_in import too_often
+from dashboard.views.forms.submit import INVALID
+
+
+@require_safe
+@signed_in
+def you(request: HttpRequest) -> HttpResponse:
+    user: Any = request.user
+    page = {
+        "roles": _roles(user),
+        "sessions": [
+            {"row": row, "id": sessions.public_id(row), "this": row.session_key == request.session.session_key}
+            for row in sessions.of(user)
+        ],
+        "has_password": user.has_usable_password(),
+        "identity": getattr(user, "identity", None),
+        "second_factor": two_factor.is_on(user),
+        "codes_left": RecoveryCode.objects.filter(user=user).count(),
+        "proof": ProofForm(),
+    }
+    return render(request, "people/you.html", page)
+
+
+@require_POST
+@signed_in
+def end_session(request: HttpRequest, session: str) -> HttpResponse:
+    """End one of the reader's own sessions; its open streams end within half a minute."""
+    found = next((row for row in sessions.of(request.user) if sessions.public_id(row) == session), None)
+    if found is None:
+        raise Http404("This session has ended already.")
+    if found.session_key == request.session.session_key:
+        raise Http404("To end this very session, sign out.")
+    found.delete()
+    events.changed("end_session", request, request.user, before={"from": found.address})
+    messages.success(request, f"The session from {found.address or 'an unknown address'} has ended.")
+    return redirect("you")
+
+
+@require_POST
+@signed_in
+def end_other_sessions(request: HttpRequest) -> HttpResponse:
+    count = sessions.end_all(request.user, but=request.session.session_key)
+    events.changed("end_other_sessions", request, request.user, before={"sessions": count})
+    messages.success(request, "You are signed in only here now.")
+    return redirect("you")
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+@signed_in
+@sensitive_post_parameters("old_password", "new_password1", "new_password2")
+def change_password(request: HttpRequest) -> HttpResponse:
+    """Choose another password, which ends all other sessions."""
+    user: Any = request.user
+    if not user.has_usable_password():
+        raise Http404("Whoever signs in with the identity provider has their password there.")
+    form = NewPasswordForm(user, request.POST or None)
+    if request.method == "POST":
+        attempt = throttle.begin(request, user.get_username())
+        if isinstance(attempt, Refusal):
+            return too_often(request, attempt)
+        if "old_password" not in form.errors:
+            throttle.succeeded(attempt)
+        if form.is_valid():
+            form.save()
+            update_session_auth_hash(request, user)
+            sessions.end_all(user, but=request.session.session_key)
+            events.changed("change_password", request, user, after={"password": "changed"})
+            messages.success(request, "Your password is changed, and all your other sessions have ended.")
+            return redirect("you")
+    return render(request, "people/change_password.html", {"form": form}, status=INVALID if form.is_bound else 200)
+
+
+def _roles(user: Any) -> list[dict[str, Any]]:
+    """The accounts the reader sees, with the role in each and whether a group of the provider gave it."""
+    members = {member.account_id: member for member in Membership.objects.filter(user=user)}
+    found = []
+    for account in access.visible_accounts(user):
+        member = members.get(account.pk)
+        role = ADMINISTRATOR if user.is_superuser else member.get_role_display() if member else ""
+        source = member.get_source_display() if member and not user.is_superuser else ""
+        found.append({"account": account, "role": role, "source": source})
+    return found

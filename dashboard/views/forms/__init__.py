@@ -1,0 +1,1 @@
+"""Pages that submit operations: register, build, deploy, update, delete, test."""

@@ -1,0 +1,1 @@
+"""List and detail pages of the model lifecycle."""

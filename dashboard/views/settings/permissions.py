@@ -1,0 +1,45 @@
+"""What may I do here, and who can grant me more."""
+
+from typing import Any
+
+from django.contrib.auth import get_user_model
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
+from django.views.decorators.http import require_safe
+
+from dashboard.access.guards import requires
+from dashboard.access.permissions import ADMIN, ADMINISTRATOR, RANK, Permission, needed
+from dashboard.models import Membership, Role
+from deployments.models import HostingAccount
+
+MOST_NAMES = 12  # of people who can grant more; nobody asks them all
+
+
+@require_safe
+@requires(Permission.SEE)
+def see_roles(request: HttpRequest, account: HostingAccount) -> HttpResponse:
+    """The table of permissions with the reader's own role marked, and who can give them another."""
+    have = request.rank  # type: ignore[attr-defined]
+    roles = [(role.label, RANK[role]) for role in Role] + [(ADMINISTRATOR, ADMIN)]
+    page = {
+        "roles": [(label, rank == have) for label, rank in roles],
+        "rows": [_row(permission, have, [rank for _, rank in roles]) for permission in Permission],
+        **_who_can_grant(account),
+    }
+    return render(request, "roles/see_roles.html", page)
+
+
+def _row(permission: Permission, have: int, ranks: list[int]) -> dict[str, Any]:
+    least = needed(permission)
+    return {"words": permission.label, "mine": have >= least, "by": [rank >= least for rank in ranks]}
+
+
+def _who_can_grant(account: HostingAccount) -> dict[str, list[str]]:
+    """The names of those who may change members here: the account's operators, then administrators."""
+    active = get_user_model().objects.filter(is_active=True).order_by("username")
+    operators = Membership.objects.filter(account_id=account.pk, role=Role.OPERATOR).values("user_id")
+    found = {
+        "operators": active.filter(pk__in=operators, is_superuser=False),
+        "administrators": active.filter(is_superuser=True),
+    }
+    return {name: [user.get_username() for user in users[:MOST_NAMES]] for name, users in found.items()}

@@ -1,0 +1,1 @@
+"""Hosting accounts, registries and clusters."""

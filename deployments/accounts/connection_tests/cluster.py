@@ -1,0 +1,139 @@
+"""Try a cluster: ask it for its version with what the kubeconfig holds inline. Nothing in it is executed."""
+
+import contextlib
+import os
+import ssl
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from requests.utils import DEFAULT_CA_BUNDLE_PATH
+
+from deployments.accounts.connection_tests import CALL, Trial, openly, slowly, unreached
+from deployments.accounts.kubeconfig import BUNDLED, Access
+from deployments.client import errors, wire
+from deployments.client.deadlines import TimedAdapter
+from deployments.client.http import Authorization, basic, exchange, host_of, new_session
+
+MAX_ANSWER = 256 * 1024  # bytes
+
+
+class TrustAdapter(TimedAdapter):
+    """Connections that trust what a TLS context says, and no other authority."""
+
+    def __init__(self, context: ssl.SSLContext, name: str):
+        """name: that of the certificate, where it is another than the host's."""
+        self.context = context
+        self.name = {"server_hostname": name, "assert_hostname": name} if name else {}
+        super().__init__()
+
+    def init_poolmanager(self, *args: Any, **more: Any) -> None:
+        super().init_poolmanager(*args, **more, ssl_context=self.context)
+
+    def cert_verify(self, *args: Any) -> None:
+        """The context has it all."""
+
+    def build_connection_pool_key_attributes(self, request: Any, verify: Any, cert: Any = None) -> Any:
+        host, _ = super().build_connection_pool_key_attributes(request, verify=True, cert=None)
+        return host, {"ssl_context": self.context, **self.name}
+
+
+def try_cluster(access: Access) -> Trial:
+    if access.server == BUNDLED:
+        return Trial(True, "Services run on the machine of the bundled server.")
+    host, started = host_of(access.server), time.monotonic()
+    try:
+        context = tls_context(access)
+    except (ssl.SSLError, ValueError, OSError):
+        return Trial(
+            False, "The certificates in the kubeconfig cannot be used.", "Do certificate and key belong together?"
+        )
+    try:
+        with new_session(TrustAdapter(context, access.tls_name)) as session:
+            session.auth = Authorization(_authorization(access))
+            limits = {"seconds": CALL, "read_timeout": CALL}
+            answer = exchange(
+                session,
+                "GET",
+                f"{access.server}/version",
+                **limits,
+                most=MAX_ANSWER,
+                named="the server in the kubeconfig",
+            )
+    except errors.MMSError as error:
+        return unreached(error, "Kubeconfig")
+    if answer.status == 401:
+        return Trial(
+            False,
+            f"{host} does not take these credentials (status 401).",
+            "The token or certificate is wrong, or no longer valid.",
+        )
+    if answer.status == 403:
+        return Trial(
+            False,
+            f"{host} knows these credentials, and allows them nothing (status 403).",
+            "Whoever runs the cluster can give them a role.",
+        )
+    if 300 <= answer.status < 400:
+        return Trial(
+            False, f"{host} sends its callers elsewhere.", "Write the address that it leads to into the kubeconfig."
+        )
+    version = _version(answer)
+    if answer.status != 200 or not version:
+        return Trial(
+            False,
+            f"Something answers at {host} (status {answer.status}), but it is no Kubernetes.",
+            "Check the server in the kubeconfig.",
+        )
+    advice = (
+        "Its certificate is not checked (insecure-skip-tls-verify): anybody on the way can pass for it."
+        if access.unchecked
+        else openly(access.server)
+    )
+    return Trial(True, f"{host} answers: Kubernetes {version}." + slowly(time.monotonic() - started), advice)
+
+
+def tls_context(access: Access) -> ssl.SSLContext:
+    """What the kubeconfig trusts and shows. Raises ssl.SSLError, ValueError, OSError."""
+    context = ssl.create_default_context(cadata=access.authority.decode("ascii") if access.authority else None)
+    if not access.authority:
+        _trust_the_host(context)
+    if access.unchecked:
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    if access.certificate:
+        with _in_memory(access.certificate + b"\n" + access.key) as path:
+            context.load_cert_chain(path, password="")
+    return context
+
+
+def _trust_the_host(context: ssl.SSLContext) -> None:
+    """The authorities that all other calls of this site trust."""
+    found = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or DEFAULT_CA_BUNDLE_PATH
+    context.load_verify_locations(**{"capath" if os.path.isdir(found) else "cafile": found})
+
+
+@contextlib.contextmanager
+def _in_memory(data: bytes) -> Iterator[str]:
+    """The path of a file that has these bytes and lies on no disk: Python's TLS takes certificates from files only."""
+    descriptor = os.memfd_create("certificate")
+    try:
+        os.write(descriptor, data)
+        yield f"/proc/self/fd/{descriptor}"
+    finally:
+        os.close(descriptor)
+
+
+def _authorization(access: Access) -> str:
+    if access.token:
+        return f"Bearer {access.token}"
+    if access.user:
+        return basic(access.user, access.password)
+    return ""
+
+
+def _version(answer: Any) -> str:
+    try:
+        said = answer.json()
+    except wire.Garbled:
+        return ""
+    return wire.text(said.get("gitVersion") or "", 80) if isinstance(said, dict) else ""

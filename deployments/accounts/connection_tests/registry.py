@@ -1,0 +1,112 @@
+"""Try a registry: ask for /v2/ with user and password, as the distribution protocol wants it.
+
+https://distribution.github.io/distribution/spec/auth/token/ is the token flow of Azure's, GitHub's and Docker's
+registries. No image is read or written, so whether the user may push is not known afterwards.
+"""
+
+import re
+import time
+from urllib.parse import urlsplit
+
+import requests
+
+from deployments.accounts.connection_tests import CALL, Trial, openly, slowly, unreached
+from deployments.client import errors, wire
+from deployments.client.http import Answer, Authorization, basic, exchange, host_of, new_session
+from deployments.models.validators import STORE, registry_url
+
+MAX_ANSWER = 256 * 1024  # bytes
+_CHALLENGE = re.compile(r'(\w+)="([^"]*)"')
+_WRONG = "Check user and password."
+
+
+class _Refused(Exception):
+    def __init__(self, says: str, advice: str):
+        super().__init__(says)
+        self.trial = Trial(False, says, advice)
+
+
+def try_registry(location: str, user: str, password: str) -> Trial:
+    """location: one that places.check_location takes."""
+    if location == STORE:
+        return Trial(True, "Images stay in the store of the bundled server; nothing is pushed anywhere.")
+    parts = urlsplit(registry_url(location))
+    base, started = f"{parts.scheme}://{parts.netloc}", time.monotonic()
+    try:
+        with new_session() as session:
+            says = _signed_in(session, base, user, password)
+    except _Refused as refused:
+        return refused.trial
+    except errors.MMSError as error:
+        return unreached(error, "Location")
+    note = "Whether this user may push shows with the first image."
+    return Trial(True, says + slowly(time.monotonic() - started), f"{openly(base)} {note}".strip())
+
+
+def _signed_in(session: requests.Session, base: str, user: str, password: str) -> str:
+    """What to say of a registry that lets us in. Raises _Refused, MMSError."""
+    host, url = host_of(base), f"{base}/v2/"
+    answer = _ask(session, url, "")
+    if answer.status == 401:
+        answer = _ask(session, url, _authorization(session, host, base, answer, user, password))
+        says = f"{host} lets {f'the user “{user}”' if user else 'anybody'} in."
+    else:
+        says = f"{host} lets everybody in without a password."
+    if answer.status == 200:
+        return says
+    if answer.status == 401:
+        raise _Refused(f"{host} does not take this user and password (status 401).", _WRONG)
+    if answer.status == 403:
+        raise _Refused(f"{host} forbids this user to come in (status 403).", "Whoever runs the registry can allow it.")
+    if 300 <= answer.status < 400:
+        raise _Refused(f"{host} sends its callers elsewhere.", "Write the location that it leads to.")
+    if answer.status == 404:
+        raise _Refused(f"{host} has no /v2/ (status 404).", "Something answers there, but it is no registry.")
+    raise _Refused(f"{host} answered with status {answer.status}.", "Is it a registry, and in order?")
+
+
+def _authorization(session: requests.Session, host: str, base: str, answer: Answer, user: str, password: str) -> str:
+    kind, _, rest = str(answer.headers.get("WWW-Authenticate", "")).partition(" ")
+    if kind.lower() == "bearer":
+        return f"Bearer {_token(session, host, base, dict(_CHALLENGE.findall(rest)), user, password)}"
+    if kind.lower() != "basic":
+        raise _Refused(f"{host} asks for a kind of sign-in that is not known here.", "Is it a registry?")
+    if not user:
+        raise _Refused(f"{host} wants a user and password.", "Enter them.")
+    return basic(user, password)
+
+
+def _token(session: requests.Session, host: str, base: str, challenge: dict[str, str], user: str, password: str) -> str:
+    realm = challenge.get("realm", "")
+    try:
+        parts = urlsplit(realm)
+        safe = parts.scheme in {"https", urlsplit(base).scheme} and bool(parts.hostname)
+    except ValueError:
+        safe = False
+    if not safe:
+        raise _Refused(
+            f"{host} sends its users to sign in at a place that is not protected.",
+            "The registry is set up wrongly: no password was sent there.",
+        )
+    query = {"service": challenge.get("service", "")} | (
+        {"scope": challenge["scope"]} if challenge.get("scope") else {}
+    )
+    answer = _ask(session, realm, basic(user, password) if user else "", query)
+    try:
+        said = answer.json()
+        token = said.get("token") or said.get("access_token") if isinstance(said, dict) else None
+    except wire.Garbled:
+        token = None
+    if answer.status in {401, 403}:
+        where = "" if host_of(realm) == host else f" at {host_of(realm)}"
+        wrong = "does not take this user and password" if user else "wants a user and password"
+        raise _Refused(f"{host} {wrong}{where} (status {answer.status}).", _WRONG if user else "Enter them.")
+    if answer.status != 200 or not isinstance(token, str) or not re.fullmatch(r"[!-~]+", token):
+        raise _Refused(f"{host_of(realm)} gave no token (status {answer.status}).", "Is the registry in order?")
+    return token
+
+
+def _ask(session: requests.Session, url: str, authorization: str, query: dict[str, str] | None = None) -> Answer:
+    session.auth = Authorization(authorization)
+    limits = {"seconds": CALL, "read_timeout": CALL}
+    return exchange(session, "GET", url, **limits, most=MAX_ANSWER, named="the registry's location", params=query)

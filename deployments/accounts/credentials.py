@@ -1,0 +1,181 @@
+"""What a hosting account shows to its server: the token that somebody put in, or one that Entra ID gives for it.
+
+Tokens of Entra ID (https://learn.microsoft.com/entra/identity-platform/v2-oauth2-client-creds-grant-flow) live in the
+memory of this process and nowhere else: not in the database, and so in no backup; not in Redis. A process that starts
+fetches its own.
+"""
+
+import re
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import quote
+
+from deployments.client import errors, wire
+from deployments.client.http import Answer, exchange, host_of, new_session, retry_after
+from deployments.client.transport import BearerToken, Credential
+from deployments.models import HostingAccount
+
+SECONDS = 15.0  # for fetching a token
+MAX_ANSWER = 256 * 1024  # bytes
+SPARE = 300.0  # seconds before its end at which a token is renewed; half of its life, if that is less
+TROUBLE_HOLDS = 2.0  # seconds for which threads that waited for the same token share the error of who asked
+
+
+@dataclass(frozen=True)
+class EntraClient:
+    """An application registered with Entra ID, and what it asks for. `authority` is a base URL."""
+
+    authority: str
+    tenant: str
+    client_id: str
+    secret: str = field(repr=False)
+    scope: str
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """A token; times are of time.monotonic()."""
+
+    token: str = field(repr=False)
+    renew_at: float
+    ends_at: float
+
+
+@dataclass
+class _Place:
+    """Where the token of one client is kept; one thread at a time fetches it."""
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    kept: Fetched | None = None
+    trouble: errors.MMSError | None = None
+    troubled_at: float = 0.0
+
+
+_PLACES: dict[EntraClient, _Place] = {}
+
+
+def of(account: HostingAccount) -> Credential:
+    """The credential of the account. Asks nobody yet."""
+    if account.sign_in == HostingAccount.SignIn.ENTRA:
+        return EntraCredential(entra_client(account))
+    return BearerToken(account.token or "")
+
+
+def entra_client(account: HostingAccount) -> EntraClient:
+    return EntraClient(account.authority, account.tenant, account.client_id, account.client_secret or "", account.scope)
+
+
+class EntraCredential:
+    """Tokens of one client, fetched when they are needed and kept for all threads of this process."""
+
+    def __init__(self, client: EntraClient):
+        self.client = client
+        self._place = _PLACES.setdefault(client, _Place())
+
+    def token(self, until: float) -> str:
+        """A token that is good for a while. Raises NoToken (safe to try again) or TokenRefused (a person is needed)."""
+        with self._place.lock:
+            kept = self._place.kept
+            if kept is not None and time.monotonic() < kept.renew_at:
+                return kept.token
+            try:
+                return self._fetch(until)
+            except errors.NoToken:
+                if kept is not None and time.monotonic() < kept.ends_at:
+                    return kept.token
+                raise
+
+    def renewed(self, refused: str, until: float) -> str:
+        with self._place.lock:
+            kept = self._place.kept
+            if kept is not None and kept.token != refused:
+                return kept.token  # another thread was faster
+            self._place.kept = None
+            return self._fetch(until)
+
+    def _fetch(self, until: float) -> str:
+        place = self._place
+        if place.trouble is not None and time.monotonic() < place.troubled_at + TROUBLE_HOLDS:
+            raise place.trouble
+        try:
+            place.kept, place.trouble = fetch(self.client, until), None
+        except errors.MMSError as error:
+            place.trouble, place.troubled_at = error, time.monotonic()
+            raise
+        return place.kept.token
+
+
+def fetch(client: EntraClient, until: float | None = None) -> Fetched:
+    """Ask Entra ID for a token. Raises NoToken, TokenRefused; no error text has the secret or a token in it."""
+    if not client.secret:
+        raise errors.TokenRefused("This account has no client secret: an operator has to enter it.")
+    url = f"{client.authority.rstrip('/')}/{quote(client.tenant, safe='')}/oauth2/v2.0/token"
+    form = {
+        "grant_type": "client_credentials",
+        "client_id": client.client_id,
+        "client_secret": client.secret,
+        "scope": client.scope,
+    }
+    try:
+        with new_session() as session:
+            answer = exchange(
+                session,
+                "POST",
+                url,
+                seconds=SECONDS,
+                read_timeout=SECONDS,
+                until=until,
+                most=MAX_ANSWER,
+                named="the account's authority",
+                data=form,
+                headers={"Accept": "application/json"},
+            )
+    except errors.MMSError as error:
+        raise errors.NoToken(f"No token for this account: {error}") from None
+    return _read(client, answer)
+
+
+def _read(client: EntraClient, answer: Answer) -> Fetched:
+    host = host_of(client.authority)
+    try:
+        said = answer.json()
+    except wire.Garbled:
+        said = {}
+    said = said if isinstance(said, dict) else {}
+    if answer.status == 200:
+        return _fetched(host, said)
+    words = _words(client, said)
+    if answer.status in {400, 401, 403} and said.get("error") not in {"temporarily_unavailable", "slow_down"}:
+        raise errors.TokenRefused(f"{host} gives this account no token (status {answer.status}){words}")
+    if 300 <= answer.status < 400:
+        words = ". It sends its callers elsewhere, where the secret must not go: correct the account's authority."
+    elif answer.status == 404:
+        words = words if said else ". There is no such place: check the account's authority and tenant."
+    raise errors.NoToken(
+        f"No token for this account: {host} answered with status {answer.status}{words}",
+        retry_after=retry_after(answer),
+    )
+
+
+def _fetched(host: str, said: dict[str, Any]) -> Fetched:
+    token, kind, lasts = said.get("access_token"), said.get("token_type", "Bearer"), said.get("expires_in", 3600)
+    if not isinstance(token, str) or not re.fullmatch(r"[!-~]+", token) or str(kind).lower() != "bearer":
+        raise errors.NoToken(f"No token for this account: what {host} answers has no bearer token in it.")
+    try:
+        life = max(0.0, min(float(lasts), 86400.0))
+    except (TypeError, ValueError):
+        life = 3600.0
+    now = time.monotonic()
+    return Fetched(token, now + life - min(SPARE, life / 2), now + life)
+
+
+def _words(client: EntraClient, said: dict[str, Any]) -> str:
+    """What the authority says of its refusal, on one line, without its traces and without the secret."""
+    text = wire.text(said.get("error_description") or said.get("error") or "", 2000)
+    text = re.split(r"\s*(?:Trace ID|Correlation ID|Timestamp):", text)[0]
+    for secret in {client.secret, quote(client.secret, safe="")}:
+        text = text.replace(secret, "…")
+    text = " ".join(text.split())[:300].rstrip(". ")
+    return f": {text}." if text else "."

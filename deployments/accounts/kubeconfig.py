@@ -1,0 +1,184 @@
+"""Kubeconfigs, read and never executed: what is in them besides an address and inline credentials is refused.
+
+A kubeconfig can name programs to run and files to read
+(https://kubernetes.io/docs/reference/config-api/kubeconfig.v1/); whoever follows such a one does what its author wants,
+with the rights of whoever reads it. So all its users and clusters are looked at, not only the current ones: the whole
+text goes to the server.
+"""
+
+import base64
+import binascii
+from dataclasses import dataclass, field
+from typing import Any
+
+import yaml
+
+from deployments.client.addresses import is_forbidden, web_address
+from deployments.models.validators import NEVER_CALLED
+
+MAX_SIZE = 256 * 1024  # bytes
+BUNDLED = "process://local"  # the engine of the bundled server: services are processes of that machine
+PROGRAMS = {"exec": "a program to run", "auth-provider": "a plug-in to run"}
+FILES = ("certificate-authority", "client-certificate", "client-key", "tokenFile")
+
+
+class Unusable(Exception):
+    """This is no kubeconfig that is taken. The text says why, and holds nothing of what may be secret in it."""
+
+
+@dataclass(frozen=True)
+class Access:
+    """How the current context of a kubeconfig reaches its cluster. Certificates and keys are PEM."""
+
+    server: str
+    authority: bytes = b""
+    token: str = field(default="", repr=False)
+    user: str = ""
+    password: str = field(default="", repr=False)
+    certificate: bytes = field(default=b"", repr=False)
+    key: bytes = field(default=b"", repr=False)
+    unchecked: bool = False  # insecure-skip-tls-verify
+    tls_name: str = ""
+
+
+class _Loader(yaml.SafeLoader):
+    """Without aliases: a few of them make a small text a huge document."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("alias")
+        return super().compose_node(parent, index)
+
+
+def read(text: str) -> Access:
+    """The access that the kubeconfig gives. Raises Unusable."""
+    document = _load(text)
+    users, clusters = _named(document, "users", "user"), _named(document, "clusters", "cluster")
+    for name, part in [*users, *clusters]:
+        _refuse_programs_and_files(name, part)
+    contexts = _named(document, "contexts", "context")
+    context = _current(document, contexts)
+    cluster = _find(clusters, context.get("cluster"), "cluster") if context else _only(clusters, "cluster")
+    user = _find(users, context.get("user"), "user") if context.get("user") else _only(users, "user", {})
+    for _, other in clusters:
+        _check_server(other)
+    return _access(cluster, user)
+
+
+def _load(text: str) -> dict[str, Any]:
+    if len(text.encode(errors="surrogatepass")) > MAX_SIZE:
+        raise Unusable(f"This is larger than a kubeconfig needs to be ({MAX_SIZE // 1024} kB).")
+    try:
+        document = yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader
+    except yaml.MarkedYAMLError as error:
+        at = f": line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise Unusable(f"This is no YAML that can be read{at}.") from None
+    except yaml.YAMLError:
+        raise Unusable("This is no YAML that can be read, or it has aliases (*name): write them out.") from None
+    except (ValueError, RecursionError):
+        raise Unusable("This is no YAML that can be read.") from None
+    if not isinstance(document, dict) or "clusters" not in document:
+        raise Unusable("This is no kubeconfig: it has no “clusters”. Paste the whole file.")
+    return document
+
+
+def _named(document: dict[str, Any], many: str, one: str) -> list[tuple[str, dict[str, Any]]]:
+    """The named entries of a list in the document. Raises Unusable where it is no such list."""
+    entries = document.get(many) or []
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise Unusable(f"“{many}” must be a list of entries with a name each.")
+    found = []
+    for entry in entries:
+        part = entry.get(one) or {}
+        if not isinstance(part, dict):
+            raise Unusable(f"The “{one}” of an entry of “{many}” must be a mapping.")
+        found.append((str(entry.get("name", ""))[:80], part))
+    return found
+
+
+def _refuse_programs_and_files(name: str, part: dict[str, Any]) -> None:
+    for key, what in PROGRAMS.items():
+        if key in part:
+            raise Unusable(
+                f"“{name}” names {what} (“{key}”), which is never done here. "
+                "Make a service account in the cluster, and put its token inline."
+            )
+    for key in FILES:
+        if key in part:
+            inline = "token" if key == "tokenFile" else f"{key}-data"
+            raise Unusable(
+                f"“{name}” names a file (“{key}”), which nobody can read here: put its content inline as “{inline}”. "
+                "“kubectl config view --flatten --minify --raw” does that."
+            )
+    if "proxy-url" in part:
+        raise Unusable(f"“{name}” names a proxy (“proxy-url”), which is not used here: take it out.")
+
+
+def _current(document: dict[str, Any], contexts: list[tuple[str, dict[str, Any]]]) -> dict[str, Any]:
+    name = document.get("current-context")
+    if not name:
+        if len(contexts) > 1:
+            raise Unusable("It has several contexts and no “current-context”: say which one is meant.")
+        return contexts[0][1] if contexts else {}
+    return _find(contexts, name, "context")
+
+
+def _find(entries: list[tuple[str, dict[str, Any]]], name: Any, noun: str) -> dict[str, Any]:
+    for known, part in entries:
+        if known == str(name)[:80]:
+            return part
+    raise Unusable(f"It has no {noun} called “{str(name)[:80]}”.")
+
+
+def _only(
+    entries: list[tuple[str, dict[str, Any]]], noun: str, otherwise: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    if len(entries) == 1:
+        return entries[0][1]
+    if not entries and otherwise is not None:
+        return otherwise
+    raise Unusable(f"It has {len(entries)} entries for a {noun} and no context that says which one is meant.")
+
+
+def _check_server(cluster: dict[str, Any]) -> None:
+    server = cluster.get("server")
+    if server == BUNDLED:
+        return
+    parts = web_address(server if isinstance(server, str) else "")
+    if parts is None or "@" in parts.netloc or not str(server).isprintable() or " " in str(server):
+        raise Unusable("The “server” of a cluster must be an address that begins with https://.")
+    if is_forbidden(parts.hostname or ""):
+        raise Unusable(f"The “server” of a cluster: {NEVER_CALLED}")
+
+
+def _access(cluster: dict[str, Any], user: dict[str, Any]) -> Access:
+    return Access(
+        server=str(cluster["server"]).rstrip("/"),
+        authority=_pem(cluster, "certificate-authority-data"),
+        token=_text(user, "token"),
+        user=_text(user, "username"),
+        password=_text(user, "password"),
+        certificate=_pem(user, "client-certificate-data"),
+        key=_pem(user, "client-key-data"),
+        unchecked=cluster.get("insecure-skip-tls-verify") is True,
+        tls_name=_text(cluster, "tls-server-name"),
+    )
+
+
+def _text(part: dict[str, Any], key: str) -> str:
+    value = part.get(key) or ""
+    if not isinstance(value, str):
+        raise Unusable(f"“{key}” must be a text: put it between quotes.")
+    return value.strip()
+
+
+def _pem(part: dict[str, Any], key: str) -> bytes:
+    """Certificates or a key, which stand there in base64."""
+    value = _text(part, key)
+    try:
+        data = base64.b64decode("".join(value.split()), validate=True)
+    except (binascii.Error, ValueError):
+        raise Unusable(f"“{key}” is not base64.") from None
+    if data and not data.lstrip().startswith(b"-----BEGIN "):
+        raise Unusable(f"“{key}” holds no PEM (a text that begins with -----BEGIN).")
+    return data

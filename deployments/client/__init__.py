@@ -1,0 +1,1 @@
+"""The MMS over HTTP; no Django."""

@@ -1,0 +1,199 @@
+"""One HTTP exchange: limits of time and size, no redirects; an answer of any status, or an MMSError."""
+
+import http.client
+import json
+import ssl
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any
+from urllib.parse import urlsplit
+
+import requests
+import urllib3
+from requests.auth import AuthBase
+
+from deployments.client import errors, wire
+from deployments.client.addresses import Forbidden
+from deployments.client.deadlines import CALL, Call, TimedAdapter
+
+CONNECT_TIMEOUT = 5.0  # seconds, for each address of the host
+READ_TIMEOUT = 20.0  # seconds between two bytes of an answer
+DEADLINE = 60.0  # seconds for a whole call; less than a worker's claim (schedule.LEASE)
+MAX_ANSWER = 4 * 1024**2  # bytes
+
+
+@dataclass(frozen=True)
+class Answer:
+    status: int
+    headers: Any  # case-insensitive mapping
+    body: bytes
+
+    def json(self) -> Any:
+        """The body as JSON. Raises Garbled."""
+        try:
+            return json.loads(self.body)
+        except (ValueError, RecursionError):
+            raise wire.Garbled("The body is no JSON.") from None
+
+
+class Authorization(AuthBase):
+    """Given as `auth`, for requests would else prefer an entry for the host in somebody's .netrc."""
+
+    def __init__(self, header: str = ""):
+        self.header = header
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        if self.header:
+            request.headers["Authorization"] = self.header
+        return request
+
+
+def basic(user: str, password: str) -> str:
+    """The Authorization header of a user with a password."""
+    return str(requests.auth._basic_auth_str(user.encode(), password.encode()))
+
+
+def new_session(adapter: TimedAdapter | None = None) -> requests.Session:
+    """A session whose calls end in time and reach only what may be called. To be closed."""
+    session = requests.Session()
+    session.auth = Authorization()
+    for scheme in ("http://", "https://"):
+        session.mount(scheme, adapter or TimedAdapter())
+    return session
+
+
+def exchange(
+    session: requests.Session,
+    method: str,
+    url: str,
+    *,
+    seconds: float = DEADLINE,
+    read_timeout: float = READ_TIMEOUT,
+    until: float | None = None,
+    most: int = MAX_ANSWER,
+    named: str = "the account's base URL",
+    **content: Any,
+) -> Answer:
+    """Send one request (`content` as for requests) and return its answer, whatever the status.
+
+    most: bytes. until: of time.monotonic(), for what has to end before its own `seconds` are over. named: what people
+    call this URL. Raises Unreachable where nothing of the request has left, else NoAnswer or TooLarge.
+    """
+    ends = time.monotonic() + seconds
+    call = Call(ends if until is None else min(ends, until))
+    mine = CALL.set(call)
+    try:
+        with session.request(
+            method,
+            url,
+            timeout=(CONNECT_TIMEOUT, read_timeout),
+            allow_redirects=False,
+            stream=True,
+            **content,
+        ) as response:
+            return Answer(response.status_code, response.headers, _body(response, most))
+    except _BROKEN as error:
+        raise _failed(host_of(url) or url, error, call, seconds, named) from error
+    finally:
+        CALL.reset(mine)
+
+
+def _failed(host: str, error: Exception, call: Call, seconds: float, named: str) -> errors.MMSError:
+    """No answer at all. What matters is whether the server can have got the request."""
+    reasons = list(_chain(error))
+
+    def because(*kinds: type[BaseException]) -> bool:
+        return any(isinstance(reason, kinds) for reason in reasons)
+
+    if because(*_NO_ADDRESS):
+        return errors.Unreachable(f"“{host}” is no address that can be called: check {named}.")
+    if forbidden := next((reason for reason in reasons if isinstance(reason, Forbidden)), None):
+        return errors.Unreachable(f"{host} is not called: {forbidden.strerror}. Check {named}.")
+    if because(ssl.SSLCertVerificationError):
+        return errors.Unreachable(f"The certificate of {host} cannot be trusted: {_plain(reasons)}.")
+    if not call.sent:
+        return errors.Unreachable(f"{host} cannot be reached: {_plain(reasons)}. Is the server running?")
+    if because(_TooLarge):
+        return errors.TooLarge(f"{host} gave no usable answer: {_plain(reasons)}.")
+    if call.over:
+        return errors.NoAnswer(f"The answer of {host} was not complete after {seconds:.0f} s.")
+    return errors.NoAnswer(f"{host} gave no usable answer: {_plain(reasons)}.")
+
+
+# A ValueError is what http.client and its friends raise for what makes no sense to them.
+_BROKEN = (requests.RequestException, urllib3.exceptions.HTTPError, http.client.HTTPException, ValueError, OSError)
+_NO_ADDRESS = (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema, requests.exceptions.MissingSchema)
+
+
+class _TooLarge(urllib3.exceptions.HTTPError):
+    pass
+
+
+def _body(response: requests.Response, most: int) -> bytes:
+    """The body, up to its limit of size."""
+    parts, size = [], 0
+    for part in _parts(response.raw):
+        size += len(part)
+        if size > most:
+            raise _TooLarge(
+                f"the answer is larger than {f'{most // 1024**2} MB' if most >= 1024**2 else f'{most // 1024} kB'}"
+            )
+        parts.append(part)
+    return b"".join(parts)
+
+
+def host_of(url: str) -> str:
+    """Host and port of a URL, without what may stand before them; "" where there is none."""
+    try:
+        return urlsplit(url).netloc.rpartition("@")[2]
+    except ValueError:
+        return ""
+
+
+def _parts(raw: urllib3.HTTPResponse) -> Iterator[bytes]:
+    """What arrives, as it arrives: a server that sends ten bytes a second is seen to do so."""
+    while part := raw.read1(65536, decode_content=True):
+        yield part
+
+
+def _chain(error: Any) -> Iterator[Any]:
+    """The error and what led to it, outermost first."""
+    seen: list[Any] = []
+    while isinstance(error, BaseException) and error not in seen:
+        seen.append(error)
+        yield error
+        inner = getattr(error, "reason", None) or (error.args[0] if error.args else None)
+        error = inner if isinstance(inner, BaseException) else error.__cause__ or error.__context__
+
+
+def _plain(reasons: list[Any]) -> str:
+    """The innermost reason in words: an error number's text, else the exception's own."""
+    for reason in reversed(reasons):
+        if isinstance(reason, OSError) and reason.strerror:
+            return reason.strerror.lower()
+        if isinstance(reason, TimeoutError | urllib3.exceptions.TimeoutError | requests.Timeout):
+            return "it took too long"
+    return wire.text(reasons[-1], 300)
+
+
+def retry_after(answer: Answer) -> float | None:
+    """A Retry-After in seconds or as a date, in seconds from now; None where there is none.
+
+    A date is compared with the answer's own: a server whose clock is a day off means minutes all the same.
+    """
+    said = answer.headers.get("Retry-After", "").strip()
+    if said.isascii() and said.isdigit():
+        return float(said[:9])
+    then, now = _date(said), _date(answer.headers.get("Date", ""))
+    return max(0.0, (then - (now or datetime.now(UTC))).total_seconds()) if then else None
+
+
+def _date(header: str) -> datetime | None:
+    try:
+        found = parsedate_to_datetime(header)
+        return found.replace(tzinfo=found.tzinfo or UTC).astimezone(UTC)
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return None

@@ -1,0 +1,143 @@
+"""Calls to an MMS with its account's credentials: every outcome as an answer or an MMSError."""
+
+import re
+import time
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+from deployments.client import errors, wire
+from deployments.client.http import (
+    DEADLINE,
+    MAX_ANSWER,
+    READ_TIMEOUT,
+    Answer,
+    Authorization,
+    exchange,
+    host_of,
+    new_session,
+    retry_after,
+)
+
+MAX_LIST = 64 * 1024**2  # bytes; a list of 10 000 models has about 4 MB, as has a long log
+EXTENSIONS = "x-mms-extensions"
+
+
+class Credential(Protocol):
+    """What a call shows to the server."""
+
+    def token(self, until: float) -> str:
+        """A bearer token, "" for none; before `until` of time.monotonic(). Raises NotSent or TokenRefused."""
+
+    def renewed(self, refused: str, until: float) -> str:
+        """Another token after the server answered 401 to `refused`; "" where there is no other. Raises the same."""
+
+
+class BearerToken:
+    """The one token that somebody put into the account."""
+
+    def __init__(self, token: str):
+        self._token = token
+
+    def token(self, until: float) -> str:
+        return self._token
+
+    def renewed(self, refused: str, until: float) -> str:
+        return ""
+
+
+class Transport:
+    """Calls to one server as one account. `extensions` is what the server's last answer said that it offers."""
+
+    def __init__(self, credential: Credential, read_timeout: float | None = None, deadline: float | None = None):
+        self.session = new_session()
+        self.credential = credential
+        self.read_timeout, self.deadline = read_timeout or READ_TIMEOUT, deadline or DEADLINE
+        self.extensions: set[str] = set()
+        self.called_at = datetime.now(UTC)  # when the last call began
+
+    def close(self) -> None:
+        self.session.close()
+
+    def call(
+        self,
+        method: str,
+        url: str,
+        params: dict[str, Any],
+        body: dict[str, Any] | None = None,
+        request_id: str = "",
+        secrets: list[str] | None = None,
+        most: int = MAX_ANSWER,
+        until: float | None = None,
+    ) -> Answer:
+        """The answer, if its status is 2xx. Raises MMSError; no error text has one of the `secrets` or the token.
+
+        most: bytes. until: of time.monotonic(), for calls that have to end before their own deadline.
+        """
+        headers = {"Accept": "application/json"} | ({"x-ms-client-request-id": request_id} if request_id else {})
+        self.called_at = datetime.now(UTC)
+        ends = time.monotonic() + self.deadline
+        ends = ends if until is None else min(ends, until)
+        content: dict[str, Any] = {"params": params, "json": body, "headers": headers, "most": most}
+        token = self.credential.token(ends)
+        answer = self._send(method, url, token, ends, content)
+        # Who refuses a token has done nothing of what was asked: it may be asked again.
+        if answer.status == 401 and (renewed := self.credential.renewed(token, ends)):
+            token = renewed
+            answer = self._send(method, url, token, ends, content)
+        self.extensions = {name.strip() for name in answer.headers.get(EXTENSIONS, "").split(",")} - {""}
+        if 200 <= answer.status < 300:
+            return answer
+        raise _refusal(host_of(url), answer, [token, *(secrets or [])])
+
+    def _send(self, method: str, url: str, token: str, ends: float, content: dict[str, Any]) -> Answer:
+        if token and not re.fullmatch(r"[!-~]+", token):
+            raise errors.TokenRefused("This account's token cannot be sent: it has letters that no token has.")
+        self.session.auth = Authorization(f"Bearer {token}" if token else "")
+        return exchange(
+            self.session,
+            method,
+            url,
+            seconds=self.deadline,
+            read_timeout=self.read_timeout,
+            until=ends,
+            **content,
+        )
+
+
+def _refusal(host: str, answer: Answer, secrets: list[str]) -> errors.MMSError:
+    """The error for a status that is no success, with the server's own words where it has some."""
+    failure = _failure(answer).redacted(secrets)
+    wait = retry_after(answer)
+    said = f": {failure.message}" if failure.message else "."
+    status = answer.status
+    if status == 429 or (status == 503 and wait is not None):
+        return errors.Busy(f"{host} is busy (status {status}){said}", failure, wait)
+    if status < 400:
+        return _elsewhere(host, answer)
+    if status == 401:
+        return errors.TokenRefused(f"{host} refuses this account's token (status 401): an operator has to renew it.")
+    if status in errors.REJECTED or status < 500:
+        kind = errors.REJECTED.get(status, errors.Rejected)
+        return kind(failure.message or f"{host} refused the request (status {status}).", failure, wait)
+    return errors.ServerFault(f"{host} failed (status {status}){said}", failure, wait)
+
+
+def _elsewhere(host: str, answer: Answer) -> errors.MMSError:
+    """A redirect, or another status below 400 that has no meaning here."""
+    if answer.status not in {301, 302, 303, 307, 308}:
+        return errors.Unintelligible(f"{host} answered with status {answer.status}, which means nothing here.")
+    goal = wire.text(host_of(answer.headers.get("Location", "")), 200)
+    # 303 may be said of something that was done.
+    kind = errors.Unintelligible if answer.status == 303 else errors.Redirected
+    return kind(
+        f"{host} sends its callers elsewhere{f' (to {goal})' if goal else ''}, where the token must not go: "
+        "correct the account's base URL."
+    )
+
+
+def _failure(answer: Answer) -> wire.Failure:
+    """The error object of an answer; a page of HTML says nothing."""
+    try:
+        return wire.Failure.from_wire(answer.json())
+    except (wire.Garbled, RecursionError):
+        return wire.Failure()

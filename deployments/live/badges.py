@@ -1,0 +1,173 @@
+"""What a badge says of a row: its state, since when, why, and how old the news is. Reads the database only."""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, TypeAlias
+
+from django.db.models import OuterRef, Subquery
+from django.utils import timezone
+
+from deployments.client.wire import phase
+from deployments.models import HostingAccount, Image, Manifest, Operation, RegisteredModel, Service
+from deployments.models.operation import State
+from deployments.timing import LEASE
+
+Resource: TypeAlias = RegisteredModel | Manifest | Image | Service
+Row: TypeAlias = Operation | Resource
+
+NOUN = {RegisteredModel: "model", Manifest: "manifest", Image: "image", Service: "service"}
+AVAILABLE = {"model": "Registered", "manifest": "Created", "image": "Built"}
+# Twice the slowest schedule by which each is asked about (mirror.py, schedule.py): older news is called stale.
+OUTDATED = {
+    "service": timedelta(seconds=150),
+    State.SENDING: LEASE + timedelta(seconds=30),
+    State.NOT_STARTED: timedelta(seconds=60),
+    State.RUNNING: timedelta(seconds=60),
+    State.UNCERTAIN: timedelta(seconds=150),
+}
+OUTDATED_LIST = timedelta(minutes=12)
+TROUBLED = timedelta(seconds=15)  # while the server is known to be out of reach
+UNTAKEN = timedelta(seconds=18)  # a queued operation that no worker has taken
+AGAIN = timedelta(seconds=30)  # what is stale may be known again, and nothing says so when nothing has changed
+
+
+@dataclass(frozen=True)
+class Badge:
+    """`state` is the key for shape and colour, `label` the word, `reason` a sentence or "".
+
+    It may be believed `until` then; who shows it without having heard anything newer asks again. None: it stays true.
+    """
+
+    key: str
+    state: str
+    label: str
+    since: datetime
+    reason: str = ""
+    stale_since: datetime | None = None
+    until: datetime | None = None
+
+    @property
+    def holds(self) -> int | None:
+        """For how many seconds it may still be believed. No time of day: the reader's clock may be wrong."""
+        return None if self.until is None else max(1, math.ceil((self.until - timezone.now()).total_seconds()))
+
+
+def badge_of(row: Row) -> Badge:
+    """The badge of one row; asks the database for the row's newest operation."""
+    return badges_of([row])[0]
+
+
+def badges_of(rows: Sequence[Row]) -> list[Badge]:
+    """The badges of rows of one class, in the same order, with one query in all (operations: none).
+
+    `row.account` should be loaded. A row with an open operation, or without an id at the server, shows its newest
+    operation; any other shows what the server last said of it.
+    """
+    resources = [row for row in rows if not isinstance(row, Operation)]
+    newest = newest_operations(resources)
+    return [_badge(row, newest.get(row.pk)) for row in rows]
+
+
+def newest_operations(rows: Sequence[Resource]) -> dict[Any, Operation]:
+    """By primary key of the row: the operation that was asked for last. One query."""
+    if not rows:
+        return {}
+    noun = NOUN[type(rows[0])]
+    latest = Operation.objects.filter(**{noun: OuterRef("pk")}).order_by("-requested_at").values("pk")[:1]
+    newest = type(rows[0])._default_manager.filter(pk__in=[row.pk for row in rows]).values_list(Subquery(latest))
+    accounts = {row.account_id: row.account for row in rows}
+    found = {}
+    for operation in Operation.objects.filter(pk__in=newest).defer("body", "error_details"):
+        operation.account = accounts[operation.account_id]
+        found[getattr(operation, f"{noun}_id")] = operation
+    return found
+
+
+def key_of(row: Row) -> str:
+    """The name of a row in events and in `data-refresh`: "operation-<uuid>", "service-<pk>", …"""
+    return f"operation-{row.pk}" if isinstance(row, Operation) else f"{NOUN[type(row)]}-{row.pk}"
+
+
+def keys_of(rows: Iterable[Row | None]) -> list[str]:
+    return [key_of(row) for row in rows if row is not None]
+
+
+def _badge(row: Row, operation: Operation | None) -> Badge:
+    if isinstance(row, Operation):
+        return _operation_badge(row)
+    if operation is not None and (operation.is_open or not row.mms_id):
+        return _operation_badge(operation)
+    return _resource_badge(row, operation)
+
+
+def _operation_badge(operation: Operation) -> Badge:
+    state = State(operation.state)
+    if state == State.QUEUED:
+        return _queued_badge(operation)
+    stale_since, until = None, None
+    if state in OUTDATED:
+        stale_since, until = _news(_heard_of(operation), OUTDATED[state])
+    since, reason = operation.state_since, operation.error_message
+    return Badge(key_of(operation), state.value, state.label, since, reason, stale_since, until)
+
+
+def _heard_of(operation: Operation) -> datetime | None:
+    """When the server was last asked about an operation that is on its way."""
+    return max(filter(None, [operation.checked_at, operation.accepted_at, operation.sent_at]), default=None)
+
+
+def _queued_badge(operation: Operation) -> Badge:
+    """A queued operation waits for its server, or for a worker; when it is long overdue there is none."""
+    label, reason, now = State.QUEUED.label, operation.error_message, timezone.now()
+    until = (operation.next_poll_at or now) + UNTAKEN
+    overdue = until <= now
+    if trouble := operation.account.error:
+        reason = reason or f"Waits: {trouble}"
+    elif overdue and _reached_lately(operation.account, now):
+        reason = reason or "Waits for its turn: there is much to do at this server."
+    elif overdue:
+        label, reason = f"{label}, no worker", "No worker has taken this up. Are the workers running?"
+    again = now + AGAIN if overdue else until
+    return Badge(key_of(operation), State.QUEUED, label, operation.state_since, reason, None, again)
+
+
+def _reached_lately(account: HostingAccount, now: datetime) -> bool:
+    """Whether a worker has had an answer of the account's server lately: then there is one."""
+    return account.reached_at is not None and now - account.reached_at < UNTAKEN
+
+
+def _resource_badge(row: Resource, operation: Operation | None) -> Badge:
+    noun = NOUN[type(row)]
+    since = row.created_at or row.added_at
+    if row.vanished_at:
+        return Badge(key_of(row), "gone", "Gone", row.vanished_at, "The server no longer lists it.")
+    stale_since, until = _news(row.seen_at, outdated(row.account, noun))
+    if not isinstance(row, Service):
+        return Badge(key_of(row), "available", AVAILABLE[noun], since, "", stale_since, until)
+    state, label = _service_state(row)
+    failed = operation is not None and operation.state == State.FAILED
+    last = f"{operation.get_kind_display()} failed: {operation.error_message}" if operation and failed else ""
+    return Badge(key_of(row), state, label, row.updated_at or since, row.health_detail or last, stale_since, until)
+
+
+def outdated(account: HostingAccount, noun: str) -> timedelta:
+    """How old the last news of the account's rows of this noun may be; older news is called stale."""
+    return TROUBLED if account.troubled else OUTDATED.get(noun, OUTDATED_LIST)
+
+
+def _service_state(service: Service) -> tuple[str, str]:
+    """The health where the server reports it, else the server's word for the service's state."""
+    if service.health:
+        return service.health.lower(), service.health.capitalize()
+    known = phase(service.state)
+    return (known.value, State(known.value).label) if known else ("unknown", service.state or "Not reported")
+
+
+def _news(heard: datetime | None, lasting: timedelta) -> tuple[datetime | None, datetime | None]:
+    """Since when the news is stale (None: it is not), and until when that is so."""
+    if heard is None:
+        return None, None
+    now = timezone.now()
+    return (heard, now + AGAIN) if now - heard > lasting else (None, heard + lasting)

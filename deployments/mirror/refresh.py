@@ -1,0 +1,199 @@
+"""The mirror: what the server has, in our tables, so that pages never wait for it.
+
+Each list is read in whole, as often as somebody has use for it. Rows appear, change and vanish as the lists say; no
+row appears for what an operation of ours is just making (its own row gets that id). All in bulk: the number of queries
+does not grow with the rows.
+"""
+
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.db.models import Max, Q
+from django.utils import timezone
+
+from deployments.accounts.availability import (
+    callable_now,
+    client_for,
+    note_answer,
+    note_reached,
+    note_trouble,
+    tell_ages,
+)
+from deployments.client import errors
+from deployments.client.client import Listing, MMSClient
+from deployments.live import events
+from deployments.live import redis as volatile
+from deployments.live.badges import NOUN, outdated
+from deployments.live.events import INTEREST_LIFE, MOST_BADGES
+from deployments.mirror import upsert
+from deployments.models import HostingAccount, Image, Manifest, Operation, RegisteredModel, Service
+from deployments.models.operation import OPEN
+from deployments.operations import queue
+from deployments.operations.dispatch import CALLS, most_calls
+from deployments.resources import links, scoring_keys
+from deployments.timing import TURN, seconds
+
+MOST_KEYS = 20  # fetched in one refresh
+CLAIM = 90  # seconds; longer than reading a list and writing it down take
+
+# In this order, for each links to rows of those before it.
+LISTS: dict[type[Any], Callable[[MMSClient], Listing[Any]]] = {
+    RegisteredModel: MMSClient.list_models,
+    Manifest: MMSClient.list_manifests,
+    Image: MMSClient.list_images,
+    Service: MMSClient.list_services,
+}
+WATCHED = {Service: timedelta(seconds=4)}  # while somebody looks or something is in flight
+WATCHED_LIST = timedelta(seconds=29)
+UNWATCHED = {Service: timedelta(seconds=60)}
+UNWATCHED_LIST = timedelta(minutes=5)
+
+
+# --- for pages ----------------------------------------------------------------------------------------------------
+
+
+def note_interest(account_id: int) -> None:
+    """Somebody looks at the account's pages. Never fails, never calls the server."""
+    events.note_interest(f"account:{account_id}")
+
+
+def request_refresh(account: HostingAccount) -> None:
+    """Have everything of the account read anew by a worker, soon: where its server wants a pause, right after that."""
+    pause = seconds(account.not_before - timezone.now()) if account.not_before else 0.0
+    events.note_interest(f"account:{account.pk}")
+    events.note_interest(f"refresh:{account.pk}", life=INTEREST_LIFE + max(0.0, pause))
+    queue.hint_refresh()
+
+
+# --- for workers --------------------------------------------------------------------------------------------------
+
+
+def refresh_due() -> "list[Future[None]]":
+    """Start reading every list that is due, each account in a thread of its own. Returns at once with what started."""
+    watched = {int(pk) for pk in events.interested("account:")} | _in_flight()
+    forced = {int(pk) for pk in events.interested("refresh:")}
+    ready = callable_now() | callable_now(refused_too=True) & Q(pk__in=forced)
+    started = []
+    for account in HostingAccount.objects.filter(ready).annotate(ended=Max("operations__finished_at")):
+        nouns = list(LISTS) if account.pk in forced else _due_lists(account, account.pk in watched)
+        if nouns and (future := CALLS.submit(account.pk, refresh, nouns, most=most_calls(account))):
+            events.forget_interest(f"refresh:{account.pk}")
+            started.append(future)
+    return started
+
+
+def _in_flight() -> set[int]:
+    return set(Operation.objects.filter(state__in=OPEN).values_list("account_id", flat=True))
+
+
+def refresh(account_id: int, nouns: Iterable[type[Any]]) -> None:
+    """Read these lists of the account now, each unless another worker does. What cannot be read stays, with its age.
+
+    One list that cannot be read keeps nobody from reading the others; a server that cannot be reached does. Only when
+    all could be read is trouble over: else one that never can would make it begin anew each time.
+    """
+    account = HostingAccount.objects.get(pk=account_id)
+    with client_for(account) as client:
+        stale = _services_are_stale(account)
+        read, failed = _read_lists(account, nouns, client)
+        if failed:
+            note_trouble(account, failed)
+        elif read:
+            note_answer(account, client)
+        if Service in read:
+            if stale:
+                tell_ages(account)
+            _fetch_keys(account, client)
+
+
+def _services_are_stale(account: HostingAccount) -> bool:
+    """Whether pages show the account's services as old news."""
+    seen = account.services_seen_at
+    return seen is not None and timezone.now() - seen > outdated(account, NOUN[Service])
+
+
+def _read_lists(
+    account: HostingAccount, nouns: Iterable[type[Any]], client: MMSClient
+) -> tuple[set[type[Any]], errors.MMSError | None]:
+    """Read what can be read. Returns which lists were, and the first error."""
+    read: set[type[Any]] = set()
+    failed: errors.MMSError | None = None
+    for noun in nouns:
+        try:
+            if _claim_and_refresh(account, noun, client):
+                read.add(noun)
+        except errors.MMSError as error:
+            failed = failed or type(error)(
+                f"The list of {NOUN[noun]}s cannot be read. {error}", error.failure, error.retry_after
+            )
+            if isinstance(error, errors.NotSent | errors.NoAnswer | errors.TokenRefused | errors.Redirected):
+                break
+    return read, failed
+
+
+def _claim_and_refresh(account: HostingAccount, noun: type[Any], client: MMSClient) -> bool:
+    name = f"mirror:{account.pk}:{NOUN[noun]}"
+    claim = volatile.claim(name, seconds=CLAIM, fallback=True)
+    if not claim:
+        return False
+    try:
+        _refresh_list(account, noun, client)
+    finally:
+        volatile.release(name, claim)
+    return True
+
+
+def _due_lists(account: Any, watched: bool) -> list[type[Any]]:
+    """The lists whose age is beyond their schedule, or that were last read before an operation ended."""
+    due, now = [], timezone.now()
+    for noun in LISTS:
+        every = WATCHED.get(noun, WATCHED_LIST) if watched else UNWATCHED.get(noun, UNWATCHED_LIST)
+        seen: datetime | None = getattr(account, _seen_at(noun))
+        if seen is None or now - seen > every or (account.ended and account.ended > seen):
+            due.append(noun)
+    return due
+
+
+def _seen_at(noun: type[Any]) -> str:
+    return f"{NOUN[noun]}s_seen_at"
+
+
+def _refresh_list(account: HostingAccount, noun: type[Any], client: MMSClient) -> None:
+    started = timezone.now()
+    try:
+        listing = LISTS[noun](client)
+    except (errors.NotFound, errors.NotOffered):
+        if noun is not Image:  # the reference's URL for images has no list; its text has
+            raise
+        listing = Listing([], whole=False)
+    note_reached(account, client)
+    news = upsert.store(account, noun, listing, started)
+    HostingAccount.objects.filter(pk=account.pk).update(**{_seen_at(noun): started})
+    if noun is Manifest:
+        links.link_models(account)
+    _publish(account, noun, news)
+
+
+def _fetch_keys(account: HostingAccount, client: MMSClient) -> None:
+    """The keys of services that have none yet; a server without keys is asked once in a while only."""
+    lacking = Service.objects.filter(account=account, scoring_key=None, vanished_at=None).exclude(scoring_uri="")
+    name = f"no-keys:{account.pk}"
+    if not lacking.exists() or not (claim := volatile.claim(name, seconds=300, fallback=True)):
+        return
+    until = time.monotonic() + TURN
+    for service in lacking[:MOST_KEYS]:
+        if not scoring_keys.fetch(service, client):
+            return
+        if time.monotonic() > until:
+            break  # the others come with the next refresh
+    volatile.release(name, claim)
+
+
+def _publish(account: HostingAccount, noun: type[Any], news: upsert.News) -> None:
+    """Tell the pages: each row's badge, or of many just one with the word that the list has changed."""
+    found = noun.objects.filter(account=account, mms_id__in=news.changed[:MOST_BADGES]).select_related("account")
+    badges = found if len(news.changed) <= MOST_BADGES else found[:1]
+    events.publish(list(badges), *([f"{NOUN[noun]}s"] if news.moved else []))

@@ -1,0 +1,148 @@
+"""From a list of the server to our rows, in bulk: what is new, what changed, what is gone."""
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from typing import Any
+
+from django.db import transaction
+
+from deployments.client import wire
+from deployments.client.client import Listing
+from deployments.models import HostingAccount, Image, Manifest, RegisteredModel, Service
+from deployments.models.operation import State
+from deployments.operations import matching
+from deployments.resources import links, rows
+from deployments.resources.rows import Item
+
+CHUNK = 500  # rows written in one transaction: other writers get their turn between
+MADE: dict[type[Any], type[Item]] = {
+    RegisteredModel: wire.Model,
+    Manifest: wire.Manifest,
+    Image: wire.Image,
+    Service: wire.Service,
+}
+COLUMNS: dict[type[Any], list[str]] = {
+    noun: [rows.RENAMED.get(f.name, f.name) for f in dataclasses.fields(of) if f.name != "id"]
+    for noun, of in MADE.items()
+}
+Known = dict[str, dict[str, Any]]  # by id at the server: the row's columns
+
+
+@dataclasses.dataclass(frozen=True)
+class News:
+    changed: list[str] = dataclasses.field(default_factory=list)  # ids at the server
+    moved: bool = False  # something appeared or vanished
+
+
+def store(account: HostingAccount, noun: type[Any], listing: Listing[Any], started: datetime) -> News:
+    """Make the rows what the list, asked for at `started`, says. Rows written since then are newer, and left alone."""
+    known = _known(account, noun)
+    listed = {item.id: item for item in listing.items}
+    _respell(noun, known, listed)
+    new = _not_ours(account, noun, [item for item in listed.values() if item.id not in known])
+    old = [item for item in listed.values() if item.id in known and not _newer(known[item.id], started)]
+    rows_of = _Rows(account, noun, known)
+    values = {item.id: rows_of.values(item) for item in [*new, *old]}
+    changed = [mms_id for mms_id in values if mms_id not in known or _differs(known[mms_id], values[mms_id])]
+    _write(account, noun, {mms_id: values[mms_id] for mms_id in changed}, started)
+    vanished = _vanish(noun, known, listed, started) if listing.whole else []
+    _seen(account, noun, started, None if listing.whole else [known[i]["pk"] for i in listed if i in known])
+    return News(changed + vanished, moved=bool(new or vanished))
+
+
+def _known(account: HostingAccount, noun: type[Any]) -> Known:
+    found = noun.objects.filter(account=account).exclude(mms_id=None)
+    return {row["mms_id"]: row for row in found.values("pk", "mms_id", "seen_at", "vanished_at", *COLUMNS[noun])}
+
+
+def _respell(noun: type[Any], known: Known, listed: dict[str, Any]) -> None:
+    """Some servers change the case of an id: it is the same thing, so its row gets the id as it is spelled now.
+
+    Not where a server has two ids that differ in nothing else.
+    """
+    new = {mms_id.casefold(): mms_id for mms_id in listed if mms_id not in known}
+    missing = [mms_id for mms_id in known if mms_id not in listed] if new else []
+    spelled = {mms_id: new.pop(mms_id.casefold()) for mms_id in missing if mms_id.casefold() in new}
+    for part in _chunks(list(spelled.items())):
+        with transaction.atomic():
+            for old, mms_id in part:
+                known[mms_id] = known.pop(old)
+                noun.objects.filter(pk=known[mms_id]["pk"]).update(mms_id=mms_id)
+
+
+def _newer(row: dict[str, Any], started: datetime) -> bool:
+    return row["seen_at"] is not None and row["seen_at"] > started
+
+
+def _differs(row: dict[str, Any], values: dict[str, Any]) -> bool:
+    return row["vanished_at"] is not None or any(row[name] != value for name, value in values.items())
+
+
+def _not_ours(account: HostingAccount, noun: type[Any], new: list[Any]) -> list[Any]:
+    """The items that no operation of ours has made or may be making just now; what a finished one made is its row's."""
+    if not new:
+        return []
+    for operation, request in matching.unclaimed(account, MADE[noun]):
+        made = [item for item in new if matching.could_have_made(request, item)]
+        row = operation.resource
+        if operation.state == State.SUCCEEDED and made and row is not None:
+            rows.fill_in(row, made[0])
+            made = made[:1]
+        new = [item for item in new if item not in made]
+    return new
+
+
+class _Rows:
+    """Turns items into columns: what the server does not report keeps its value, or has the model's default."""
+
+    def __init__(self, account: HostingAccount, noun: type[Any], known: Known):
+        self.known, self.names = known, COLUMNS[noun]
+        self.blank = {name: noun._meta.get_field(name).get_default() for name in self.names}
+        self.linked = links.primary_keys(account, rows.LINKED[noun]) if noun in rows.LINKED else {}
+
+    def values(self, item: Item) -> dict[str, Any]:
+        said = rows.columns(item)
+        if link := rows.link_of(item):
+            column, _, mms_id = link
+            if pk := self.linked.get(mms_id):
+                said[f"{column}_id"] = pk
+        kept = self.known.get(item.id, self.blank)
+        return {name: said.get(name, kept[name]) for name in self.names}
+
+
+def _write(account: HostingAccount, noun: type[Any], values: dict[str, dict[str, Any]], started: datetime) -> None:
+    """Insert and update by (account, id at the server), oldest first so that the newest has the highest number."""
+    made = [noun(account=account, mms_id=mms_id, seen_at=started, **columns) for mms_id, columns in values.items()]
+    made.sort(key=lambda row: (row.created_at or started, getattr(row, "version", None) or 0))
+    for part in _chunks(made):
+        with transaction.atomic():
+            noun.objects.bulk_create(
+                part,
+                update_conflicts=True,
+                unique_fields=["account", "mms_id"],
+                update_fields=[*COLUMNS[noun], "seen_at", "vanished_at"],
+            )
+
+
+def _vanish(noun: type[Any], known: Known, listed: dict[str, Any], started: datetime) -> list[str]:
+    """Mark what is no longer listed. Returns the ids at the server of what was marked."""
+    gone = [
+        row
+        for mms_id, row in known.items()
+        if mms_id not in listed and row["vanished_at"] is None and not _newer(row, started)
+    ]
+    for part in _chunks(gone):
+        noun.objects.filter(pk__in=[row["pk"] for row in part]).update(vanished_at=started)
+    return [row["mms_id"] for row in gone]
+
+
+def _seen(account: HostingAccount, noun: type[Any], started: datetime, only: list[int] | None) -> None:
+    """What is still there was seen just now: all of it, or only these primary keys."""
+    there = noun.objects.filter(account=account, vanished_at=None, seen_at__lt=started)
+    for part in [None] if only is None else _chunks(only):
+        (there if part is None else there.filter(pk__in=part)).update(seen_at=started)
+
+
+def _chunks(whole: Sequence[Any]) -> Iterator[Sequence[Any]]:
+    return (whole[at : at + CHUNK] for at in range(0, len(whole), CHUNK))

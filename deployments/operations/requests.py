@@ -1,0 +1,198 @@
+"""What a person chose, judged and turned into the request that the MMS gets.
+
+One function per verb; its keyword arguments are those of `deployments.operations.submit`. Each returns the
+request or raises `Refused` naming the field. The limits are the reference's; where it says nothing, the server decides.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+from deployments.client import wire
+from deployments.models import Asset, Cluster, HostingAccount, Image, Manifest, RegisteredModel, RegistryInfo, Service
+from deployments.models.mirrored import Mirrored
+from deployments.models.operation import Kind
+
+RUNTIME_TYPES = [
+    ("ScikitPython", "Python with scikit-learn"),
+    ("Python", "Python"),
+    ("SparkPython", "Python with Spark"),
+    ("CNTKPython", "Python with CNTK"),
+    ("TLC", "TLC"),
+]
+
+
+class Refused(Exception):
+    """What was asked for cannot be done as it stands; nothing was stored. `field` is the keyword's name, "" for all."""
+
+    def __init__(self, field: str, message: str):
+        super().__init__(message)
+        self.field, self.message = field, message
+
+
+def register_model(
+    *, name: str, url: str, tags: Iterable[str] = (), description: str = "", mime_type: str = "", unpack: bool = False
+) -> wire.NewModel:
+    if not re.fullmatch(r"[A-Za-z0-9-]{1,32}", name):
+        raise Refused("name", "A model's name has 1 to 32 letters, digits and hyphens.")
+    for tag in (tags := list(tags)):
+        if not re.fullmatch(r"[A-Za-z0-9]{1,29}", tag):
+            raise Refused("tags", f"The tag “{tag}” has to be 1 to 29 letters and digits.")
+    check_length("description", description, 200)
+    check_length("mime_type", mime_type, 200)
+    check_url("url", url)
+    return wire.NewModel(name, url, tags, description, mime_type, unpack)
+
+
+def create_manifest(
+    *,
+    models: Sequence[RegisteredModel],
+    assets: Sequence[Asset],
+    driver: Asset | None,
+    runtime_type: str,
+    pip_requirements: str = "",
+    conda_env_file: str = "",
+    description: str = "",
+) -> wire.NewManifest:
+    if not models:
+        raise Refused("models", "Choose at least one model.")
+    if runtime_type not in dict(RUNTIME_TYPES):
+        raise Refused("runtime_type", f"There is no runtime called “{runtime_type}”.")
+    check_length("description", description, 512)
+    return wire.NewManifest(
+        model_ids=[known("models", model) for model in models],
+        assets=_asset_refs(assets_with_driver(assets, driver)),
+        driver_program=driver.name if driver else "",
+        runtime_type=runtime_type,
+        properties={"pip_requirements": pip_requirements, "conda_env_file": conda_env_file},
+        description=description,
+    )
+
+
+def create_image(*, manifest: Manifest, registry: RegistryInfo, description: str = "") -> wire.NewImage:
+    check_length("description", description, 512)
+    return wire.NewImage(
+        known("manifest", manifest), description, registry.location, registry.user, registry.password or ""
+    )
+
+
+def create_service(*, name: str, image: Image, cluster: Cluster) -> wire.NewService:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}", name):
+        raise Refused("name", "A service's name has letters, digits, hyphens, dots; it begins with a letter or digit.")
+    return wire.NewService(name, known("image", image), cluster.pull_secret, cluster.kube_config or "")
+
+
+def update_service(*, service: Service, image: Image, cluster: Cluster | None = None) -> wire.ServiceUpdate:
+    cluster = cluster or service.cluster or only_cluster(service.account)
+    if cluster is None:
+        raise Refused("service", f"“{service}” was made outside the dashboard: nobody here knows its pull secret.")
+    manifest_id = image.manifest.mms_id if image.manifest else None
+    return wire.ServiceUpdate(known("service", service), known("image", image), manifest_id or "", cluster.pull_secret)
+
+
+def delete_service(*, service: Service) -> wire.ServiceDeletion:
+    return wire.ServiceDeletion(known("service", service))
+
+
+REQUEST: dict[str, Callable[..., wire.Request]] = {
+    Kind.REGISTER_MODEL: register_model,
+    Kind.CREATE_MANIFEST: create_manifest,
+    Kind.CREATE_IMAGE: create_image,
+    Kind.CREATE_SERVICE: create_service,
+    Kind.UPDATE_SERVICE: update_service,
+    Kind.DELETE_SERVICE: delete_service,
+}
+# Keywords that are rows: a stored operation names these by primary key.
+ROWS: dict[str, Any] = {
+    "models": RegisteredModel,
+    "assets": Asset,
+    "driver": Asset,
+    "manifest": Manifest,
+    "registry": RegistryInfo,
+    "image": Image,
+    "cluster": Cluster,
+    "service": Service,
+}
+
+
+def body_of(chosen: dict[str, Any]) -> dict[str, Any]:
+    """The keyword arguments as JSON can hold them: rows as primary keys, so without any secret."""
+
+    def stored(value: Any) -> Any:
+        if isinstance(value, list | tuple):
+            return [stored(item) for item in value]
+        return getattr(value, "pk", value)
+
+    return {name: stored(value) for name, value in chosen.items()}
+
+
+def chosen_in(account: HostingAccount, body: dict[str, Any]) -> dict[str, Any]:
+    """The keyword arguments that `body_of` stored. Raises Refused where a row is gone."""
+    return {name: _load(account, name, value) if name in ROWS else value for name, value in body.items()}
+
+
+def _load(account: HostingAccount, name: str, value: Any) -> Any:
+    if value is None:
+        return None
+    wanted = value if isinstance(value, list) else [value]
+    rows = ROWS[name].objects.filter(account=account).in_bulk(wanted)
+    if gone := [pk for pk in wanted if pk not in rows]:
+        raise Refused(name, f"What was chosen as “{name}” is gone (number {gone[0]}).")
+    return [rows[pk] for pk in wanted] if isinstance(value, list) else rows[value]
+
+
+def check_account(account: HostingAccount, chosen: dict[str, Any]) -> None:
+    """Refuse rows of another account: for who asks, those do not exist."""
+    for name in chosen.keys() & ROWS.keys():
+        value = chosen[name]
+        for row in value if isinstance(value, list | tuple) else [value]:
+            if row is not None and row.account_id != account.pk:
+                raise Refused(name, "There is no such thing in this account.")
+
+
+def check_there(chosen: dict[str, Any]) -> None:
+    """Refuse what the server no longer has. Asked when somebody submits, not when their operation is sent."""
+    for name, value in chosen.items():
+        for row in value if isinstance(value, list | tuple) else [value]:
+            if isinstance(row, Mirrored) and row.vanished_at:
+                raise Refused(name, f"“{row}” is no longer there at the server.")
+
+
+def check_url(field: str, url: str) -> None:
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        raise Refused(field, "This is no URL.") from None
+    if parts.scheme not in {"http", "https"} or not parts.hostname or re.search(r"\s", url):
+        raise Refused(field, "Give a URL that begins with http:// or https:// and names a host.")
+
+
+def check_length(field: str, value: str, limit: int) -> None:
+    if len(value) > limit:
+        raise Refused(field, f"At most {limit} characters; these are {len(value)}.")
+
+
+def known(field: str, row: Mirrored) -> str:
+    """The row's id at the server. Raises Refused where it has none yet."""
+    if not row.mms_id:
+        raise Refused(field, f"“{row}” is not ready: wait for the operation that makes it.")
+    return row.mms_id
+
+
+def only_cluster(account: HostingAccount) -> Cluster | None:
+    """The account's cluster, where it has just one."""
+    clusters = list(account.clusters.all()[:2])
+    return clusters[0] if len(clusters) == 1 else None
+
+
+def assets_with_driver(assets: Sequence[Asset], driver: Asset | None) -> list[Asset]:
+    """The driver is one of a manifest's assets, whether it was picked as such or not."""
+    return [*assets] if driver is None or driver in assets else [driver, *assets]
+
+
+def _asset_refs(assets: Sequence[Asset]) -> list[wire.AssetRef]:
+    names = [asset.name for asset in assets]
+    if twice := next((name for name in names if names.count(name) > 1), ""):
+        raise Refused("assets", f"Two of the assets are called “{twice}”; a manifest names them apart by that.")
+    return [wire.AssetRef(asset.name, asset.url, asset.mime_type, asset.unpack) for asset in assets]

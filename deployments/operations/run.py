@@ -1,0 +1,253 @@
+"""What workers do for an operation: send it, ask how it goes, write down how it ended.
+
+`step` does the next thing, whatever the state; it is safe to call at any time, by several workers at once: each thing
+is claimed in the database first. Nothing sleeps: what is to be done later is due later (`next_poll_at`).
+"""
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from django.db import transaction
+from django.db.models import QuerySet
+from django.utils import timezone
+
+from deployments.accounts.availability import note_answer, note_trouble
+from deployments.client import errors, wire
+from deployments.client.client import Accepted, MMSClient
+from deployments.live import events
+from deployments.live.transitions import change, insist, write
+from deployments.models import Operation
+from deployments.models.operation import OPEN, Kind, State
+from deployments.operations.matching import request_of, secrets_of
+from deployments.operations.requests import Refused
+from deployments.resources import logs, rows, scoring_keys
+from deployments.timing import LEASE, STOP_POLLING, look_interval, poll_interval, seconds
+
+log = logging.getLogger(__name__)
+FORGOTTEN = 30.0  # seconds after which an operation that the server does not know is no mere delay
+UNKNOWN = "Whether it took effect when it was sent is not known."
+NOTES = {"UnknownState", "NotTold"}  # error codes of what is said about an operation that goes on
+STOPPED = (
+    f"Not over after {seconds(STOP_POLLING) / 3600:.0f} hours: the server is asked no more until somebody resumes it."
+)
+FETCHED: dict[str, Callable[[MMSClient, str], rows.Item]] = {
+    Kind.CREATE_IMAGE: MMSClient.get_image,
+    Kind.CREATE_SERVICE: MMSClient.get_service,
+    Kind.UPDATE_SERVICE: MMSClient.get_service,
+}
+
+
+def send(operation: Operation, client: MMSClient) -> None:
+    """Send a queued operation, unless another worker does. An outcome that is not known is looked into later."""
+    now = timezone.now()
+    claim = {"attempts": operation.attempts + 1, "sent_at": now, "claimed_until": now + LEASE}
+    if not change(operation, State.SENDING, expected={State.QUEUED}, error_code="", error_message="", **claim):
+        return
+    try:
+        made = getattr(client, operation.kind)(request_of(operation), str(operation.pk))
+    except Refused as error:
+        reason = f"{error.message} {UNKNOWN}" if operation.attempts > 1 else error.message
+        change(operation, State.FAILED, error_code="Refused", error_message=reason)
+    except errors.MMSError as error:
+        insist(_not_accepted, operation, error)
+    else:
+        insist(_accepted, operation, made, client)
+        note_answer(operation.account, client)
+
+
+def _accepted(operation: Operation, made: Accepted | rows.Item, client: MMSClient) -> None:
+    now = timezone.now()
+    if not isinstance(made, Accepted):
+        succeed(operation, made)
+    elif made.operation_id:
+        known: dict[str, Any] = {"mms_operation_id": made.operation_id, "accepted_at": now, "next_poll_at": now}
+        # Without what was said of it while it was in doubt, should it have been called so meanwhile.
+        change(operation, State.NOT_STARTED, error_code="", error_message="", **known)
+    elif made.waits:
+        doubt(operation, "The server accepted this and named no operation to ask about.", accepted_at=now)
+    elif operation.kind == Kind.DELETE_SERVICE:
+        succeed(operation)
+    else:
+        doubt(operation, "The server's answer does not say what became of this.", accepted_at=now)
+
+
+def _not_accepted(operation: Operation, error: errors.MMSError) -> None:
+    """Nothing was sent: later. It may have happened: look. The server said no: failed."""
+    unclear = isinstance(error, errors.Conflict) and operation.attempts > 1
+    unclear |= isinstance(error, errors.NotFound) and operation.kind == Kind.DELETE_SERVICE
+    if isinstance(error, errors.NotSent | errors.TokenRefused):
+        note_trouble(operation.account, error)
+        due = operation.account.not_before or timezone.now()
+        later: dict[str, Any] = {"next_poll_at": due, "attempts": operation.attempts - 1}
+        change(operation, State.QUEUED, error_message=str(error), **later)
+    elif isinstance(error, errors.OutcomeUnknown) or unclear:
+        if isinstance(error, errors.NoAnswer | errors.ServerFault):
+            note_trouble(operation.account, error)
+        doubt(operation, str(error))
+    else:
+        fail(operation, error.failure, str(error))
+
+
+def doubt(operation: Operation, reason: str, **fields: Any) -> None:
+    """Whether it took effect is not known: it is looked into before anything else.
+
+    Of one that is in doubt already, only that it was accepted is news: then it is not to be sent again.
+    """
+    expected = OPEN if "accepted_at" in fields else OPEN - {State.UNCERTAIN}
+    fields |= {"error_message": reason, "next_poll_at": timezone.now() + look_interval(0)}
+    change(operation, State.UNCERTAIN, expected=expected, **fields)
+
+
+def fail(operation: Operation, failure: wire.Failure, otherwise: str) -> None:
+    change(
+        operation,
+        State.FAILED,
+        error_code=failure.code,
+        error_message=failure.message or otherwise,
+        error_details=failure.details,
+    )
+
+
+def poll(operation: Operation, client: MMSClient) -> None:
+    """Ask how an accepted operation goes, unless another worker does just now."""
+    now = timezone.now()
+    age = seconds(now - (operation.accepted_at or operation.requested_at))
+    mine = _still(operation).filter(next_poll_at=operation.next_poll_at)
+    if not mine.update(next_poll_at=now + LEASE, checked_at=now):
+        return
+    try:
+        status = _ask(operation, client)
+    except errors.NotFound as error:
+        if age > FORGOTTEN:
+            doubt(operation, f"The server no longer knows this operation: {error}")
+    except errors.OF_THE_SERVER as error:
+        note_trouble(operation.account, error)
+    except errors.Rejected as error:
+        _note(operation, "NotTold", f"The server does not tell how this goes: {error}")
+    else:
+        note_answer(operation.account, client)
+        _advance(operation, status, client)
+        _read_along(operation, client)
+    _next_poll(operation, age)
+
+
+def _ask(operation: Operation, client: MMSClient) -> wire.OperationStatus:
+    """The operation's status; of one that was found again without its id, that of its service."""
+    if operation.cancel_requested:
+        _cancel(operation, client)
+    if operation.mms_operation_id:
+        return client.get_operation(operation.mms_operation_id)
+    service = client.get_service((operation.service and operation.service.mms_id) or "")
+    return wire.OperationStatus("", service.phase, service.state, service.id, wire.Failure())
+
+
+def _advance(operation: Operation, status: wire.OperationStatus, client: MMSClient) -> None:
+    if status.phase is None:
+        said = f"The server calls its state “{status.state}”, which means nothing to this dashboard."
+        _note(operation, "UnknownState", said if status.state else "The server tells no state of it.")
+        return
+    if operation.error_code in NOTES:
+        _note(operation, "", "")
+    match status.phase:
+        case wire.Phase.RUNNING:
+            change(operation, State.RUNNING, expected={State.NOT_STARTED})
+        case wire.Phase.SUCCEEDED:
+            _finish(operation, status.resource_id, client)
+        case wire.Phase.FAILED:
+            _note_remains(operation, status.resource_id, client)
+            fail(operation, status.failure.redacted(secrets_of(operation)), "The server gave no reason.")
+        case wire.Phase.CANCELED:
+            _note_remains(operation, status.resource_id, client)
+            said = status.failure.redacted(secrets_of(operation)).message
+            change(operation, State.CANCELED, error_message=said or operation.error_message)
+
+
+def _note(operation: Operation, code: str, message: str) -> None:
+    """Tell people something about an operation that goes on (one of NOTES), or, with "", that it is over."""
+    if (operation.error_code, operation.error_message) == (code, message):
+        return
+    if write(operation, _still(operation), error_code=code, error_message=message):
+        events.publish_operation(operation)
+
+
+def _note_remains(operation: Operation, resource_id: str, client: MMSClient) -> None:
+    """A service that could not be created is there all the same, and holds its name: it is the row's, not a second one.
+
+    With its id the row can be updated or deleted. A server that kept nothing does not know the id.
+    """
+    if operation.kind != Kind.CREATE_SERVICE or not resource_id or operation.service is None:
+        return
+    try:
+        rows.fill_in(operation.service, client.get_service(resource_id))
+    except errors.MMSError as error:
+        log.info("Operation %s failed, and left nothing that can be read: %s", operation.pk, error)
+
+
+def _read_along(operation: Operation, client: MMSClient) -> None:
+    """What a reader wants besides the state: new lines of the log, and once it has ended the key of its service."""
+    if operation.mms_operation_id:
+        logs.fetch_operation_log(operation, client, secrets_of(operation), last=not operation.is_open)
+    if not operation.is_open and operation.service is not None and operation.kind != Kind.DELETE_SERVICE:
+        scoring_keys.fetch(operation.service, client)
+
+
+def _next_poll(operation: Operation, age: float) -> None:
+    """When to ask again; never for what has ended meanwhile, or has not ended within the stated limit."""
+    still = Operation.objects.filter(pk=operation.pk, state__in=[State.NOT_STARTED, State.RUNNING])
+    if age <= seconds(STOP_POLLING):
+        still.update(next_poll_at=timezone.now() + poll_interval(age))
+    elif still.update(next_poll_at=None, error_code="", error_message=STOPPED):
+        operation.refresh_from_db()
+        events.publish_operation(operation)
+
+
+def _finish(operation: Operation, resource_id: str, client: MMSClient) -> None:
+    """The server says it is done: read what it made. That it is done stays true where reading fails."""
+    row = operation.resource
+    resource_id = resource_id or (row.mms_id if row is not None and row.mms_id else "")
+    item = None
+    if resource_id and operation.kind in FETCHED:
+        try:
+            item = FETCHED[operation.kind](client, resource_id)
+        except errors.MMSError as error:
+            log.warning("Operation %s is done, reading %s failed: %s", operation.pk, resource_id, error)
+    succeed(operation, item, resource_id)
+
+
+def succeed(operation: Operation, item: rows.Item | None = None, resource_id: str = "") -> None:
+    """The operation did what was asked: its row has the resource's id, and what is known of it."""
+    with transaction.atomic():
+        if not change(operation, State.SUCCEEDED, error_code="", error_message=""):
+            return
+        row = operation.resource
+        if row is None:
+            return
+        if operation.kind == Kind.DELETE_SERVICE:
+            rows.gone(row)
+        elif item is not None:
+            rows.fill_in(row, item)
+        elif resource_id:
+            rows.give(row, resource_id)
+
+
+def _cancel(operation: Operation, client: MMSClient) -> None:
+    """Pass on a wish to cancel; it is kept until that was answered, lest it dies with this process.
+
+    Raises MMSError where the server cannot be asked anything now.
+    """
+    answered: dict[str, Any] = {"cancel_requested": False}
+    try:
+        client.cancel_operation(operation.mms_operation_id)
+    except errors.OutcomeUnknown:
+        return
+    except errors.OF_THE_SERVER:
+        raise
+    except errors.Rejected:
+        answered["error_message"] = "The server does not cancel this operation; it goes on."
+    write(operation, _still(operation), **answered)
+
+
+def _still(operation: Operation) -> QuerySet[Operation]:
+    """The operation, while it is in the state that this worker has seen."""
+    return Operation.objects.filter(pk=operation.pk, state=operation.state)

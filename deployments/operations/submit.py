@@ -1,0 +1,297 @@
+"""What people ask for: one function per verb. Each stores an Operation and the row it is about, and returns at once.
+
+`by` is the name of who asks. All raise `Refused` (nothing was stored). What happens next is `pipeline.py`'s; a queue
+message only hurries it, so an unreachable Redis fails nobody's request.
+"""
+
+import dataclasses
+import re
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from django.db import IntegrityError, transaction
+from django.utils import timezone
+
+from deployments.client import wire
+from deployments.live import events
+from deployments.live.badges import NOUN, Resource
+from deployments.live.transitions import change
+from deployments.models import (
+    Asset,
+    Cluster,
+    HostingAccount,
+    Image,
+    Manifest,
+    Operation,
+    RegisteredModel,
+    RegistryInfo,
+    Service,
+)
+from deployments.models.operation import NEEDS_DECISION, OPEN, Kind, State
+from deployments.operations import queue
+from deployments.operations import requests as wanted
+from deployments.operations.requests import RUNTIME_TYPES, Refused
+from deployments.timing import GRACE
+
+__all__ = [
+    "RUNTIME_TYPES",
+    "Refused",
+    "cancel",
+    "create_image",
+    "create_manifest",
+    "create_service",
+    "delete_service",
+    "manifest_as_json",
+    "needs_decision",
+    "preview",
+    "register_model",
+    "resume",
+    "retry",
+    "settle",
+    "update_service",
+    "without_keys",
+]
+
+
+def register_model(
+    account: HostingAccount,
+    by: str,
+    *,
+    name: str,
+    url: str,
+    tags: Iterable[str] = (),
+    description: str = "",
+    mime_type: str = "",
+    unpack: bool = False,
+) -> Operation:
+    chosen: dict[str, Any] = {"name": name, "url": url, "tags": list(tags), "description": description}
+    chosen |= {"mime_type": mime_type, "unpack": unpack}
+    _check(account, Kind.REGISTER_MODEL, chosen)
+    return _submit(account, by, Kind.REGISTER_MODEL, chosen, lambda: RegisteredModel(**chosen))
+
+
+def create_manifest(
+    account: HostingAccount,
+    by: str,
+    *,
+    models: Sequence[RegisteredModel],
+    assets: Sequence[Asset],
+    driver: Asset | None,
+    runtime_type: str,
+    pip_requirements: str = "",
+    conda_env_file: str = "",
+    description: str = "",
+) -> Operation:
+    chosen: dict[str, Any] = {"models": list(models), "assets": list(assets), "driver": driver}
+    chosen |= {"runtime_type": runtime_type, "pip_requirements": pip_requirements}
+    chosen |= {"conda_env_file": conda_env_file, "description": description}
+    _check(account, Kind.CREATE_MANIFEST, chosen)
+    request = wanted.create_manifest(**chosen)
+
+    def make() -> Manifest:
+        return Manifest(
+            driver_program=request.driver_program,
+            model_ids=request.model_ids,
+            asset_list=[dataclasses.asdict(asset) for asset in request.assets],
+            runtime_type=request.runtime_type,
+            properties=request.properties,
+            description=description,
+        )
+
+    def link(manifest: Any) -> None:
+        manifest.models.set(models)
+        manifest.assets.set(wanted.assets_with_driver(assets, driver))
+
+    return _submit(account, by, Kind.CREATE_MANIFEST, chosen, make, link)
+
+
+def create_image(
+    account: HostingAccount, by: str, *, manifest: Manifest, registry: RegistryInfo, description: str = ""
+) -> Operation:
+    chosen = {"manifest": manifest, "registry": registry, "description": description}
+    _check(account, Kind.CREATE_IMAGE, chosen)
+    place = {"registry_location": registry.location, "registry_user": registry.user}
+    return _submit(account, by, Kind.CREATE_IMAGE, chosen, lambda: Image(**chosen, **place))
+
+
+def create_service(account: HostingAccount, by: str, *, name: str, image: Image, cluster: Cluster) -> Operation:
+    chosen = {"name": name, "image": image, "cluster": cluster}
+    _check(account, Kind.CREATE_SERVICE, chosen)
+    namesakes = Service.objects.filter(account=account, name=name, vanished_at=None)
+    if namesakes.exclude(mms_id=None).exists() or namesakes.filter(operations__state__in=OPEN).exists():
+        raise Refused("name", f"There is a service called “{name}” already.")
+    return _submit(account, by, Kind.CREATE_SERVICE, chosen, lambda: Service(**chosen))
+
+
+def update_service(
+    account: HostingAccount, by: str, *, service: Service, image: Image, cluster: Cluster | None = None
+) -> Operation:
+    chosen = {"service": service, "image": image} | ({"cluster": cluster} if cluster else {})
+    _check(account, Kind.UPDATE_SERVICE, chosen)
+    return _submit(account, by, Kind.UPDATE_SERVICE, chosen, lambda: service)
+
+
+def delete_service(account: HostingAccount, by: str, *, service: Service) -> Operation:
+    chosen = {"service": service}
+    _check(account, Kind.DELETE_SERVICE, chosen)
+    return _submit(account, by, Kind.DELETE_SERVICE, chosen, lambda: service)
+
+
+def retry(operation: Operation, by: str) -> Operation:
+    """Ask for the same again, for the same row: a new operation that names the old one.
+
+    A service that could not be created is there at the server, with nothing that serves: it is updated to the image.
+    """
+    row, kind = operation.resource, operation.kind
+    if row is None or operation.state not in {State.FAILED, State.CANCELED}:
+        raise Refused("", "Only what failed or was canceled can be tried again.")
+    remains = isinstance(row, Service) and kind == Kind.CREATE_SERVICE and _never_served(row)
+    if row.mms_id and not remains and kind not in {Kind.UPDATE_SERVICE, Kind.DELETE_SERVICE}:
+        raise Refused("", f"“{row}” has been made meanwhile.")
+    _refuse_open(row)
+    chosen = wanted.chosen_in(operation.account, operation.body)
+    if remains:
+        kind, chosen = Kind.UPDATE_SERVICE, {"service": row, "image": chosen["image"], "cluster": chosen["cluster"]}
+    _check(operation.account, kind, chosen)
+    return _submit(operation.account, by, kind, chosen, lambda: row, retry_of=operation)
+
+
+def _never_served(service: Service) -> bool:
+    """Whether the server has the service, but its creation did not succeed."""
+    return bool(service.mms_id) and wire.phase(service.state) in {wire.Phase.FAILED, wire.Phase.CANCELED}
+
+
+def cancel(operation: Operation, by: str) -> Operation:
+    """Stop the operation: at once while nothing was sent, else by asking the server (which may not offer that)."""
+    when = "before it was sent" if not operation.attempts else "before it was sent again"
+    unknown = "" if not operation.attempts else " Whether it took effect the first time is not known."
+    if change(operation, State.CANCELED, expected={State.QUEUED}, error_message=f"Canceled by {by} {when}.{unknown}"):
+        return operation
+    # In one statement: it may end at any moment, and how it ended is not to be overwritten.
+    going = Operation.objects.filter(pk=operation.pk, state__in=[State.NOT_STARTED, State.RUNNING])
+    asked = going.exclude(mms_operation_id="").update(
+        cancel_requested=True, next_poll_at=timezone.now(), error_message=f"{by} asked to cancel this."
+    )
+    operation.refresh_from_db()
+    if not asked:
+        raise Refused("", f"This cannot be canceled now: it is {operation.get_state_display().lower()}.")
+    queue.hint(operation)
+    return operation
+
+
+def needs_decision(operation: Operation) -> bool:
+    """Whether nobody but a person can say how an uncertain operation goes on (see `settle`)."""
+    return operation.state == State.UNCERTAIN and operation.error_code == NEEDS_DECISION
+
+
+def settle(operation: Operation, by: str, *, send_again: bool) -> Operation:
+    """End the doubt about an operation whose outcome cannot be found out: send it again, or call it failed."""
+    if send_again:
+        fresh: dict[str, Any] = {"next_poll_at": timezone.now(), "accepted_at": None, "mms_operation_id": ""}
+        fresh |= {"error_code": "", "error_message": ""}
+        done = change(operation, State.QUEUED, expected={State.UNCERTAIN}, **fresh)
+    else:
+        reason = f"{by} decided not to send it again; whether it took effect is not known."
+        done = change(
+            operation, State.FAILED, expected={State.UNCERTAIN}, error_code="OutcomeUnknown", error_message=reason
+        )
+    if not done:
+        raise Refused("", "This is settled already.")
+    queue.hint(operation)
+    return operation
+
+
+def resume(operation: Operation, by: str) -> Operation:
+    """Ask the server again about an operation that had not ended within the stated limit."""
+    waiting = Operation.objects.filter(pk=operation.pk, state__in=OPEN, next_poll_at=None, claimed_until=None)
+    if not waiting.update(next_poll_at=timezone.now(), accepted_at=timezone.now(), error_message=""):
+        raise Refused("", "The server is being asked already.")
+    operation.refresh_from_db()
+    queue.hint(operation)
+    return operation
+
+
+def preview(kind: str, **chosen: Any) -> dict[str, Any]:
+    """The JSON that will be sent, secrets as "…". Takes the verb's keyword arguments; raises Refused as it does."""
+    return without_keys(wire.masked(wanted.REQUEST[kind](**chosen)).to_wire())
+
+
+def manifest_as_json(manifest: Manifest) -> dict[str, Any]:
+    """The JSON of a manifest as the server has it, access keys in its URLs as "…"."""
+    said = wire.NewManifest(
+        model_ids=manifest.model_ids,
+        assets=[wire.AssetRef(**asset) for asset in manifest.asset_list],
+        driver_program=manifest.driver_program,
+        runtime_type=manifest.runtime_type,
+        properties=manifest.properties,
+        description=manifest.description,
+    )
+    return without_keys({"id": manifest.mms_id, **said.to_wire()})
+
+
+def _check(account: HostingAccount, kind: str, chosen: dict[str, Any]) -> None:
+    wanted.check_account(account, chosen)
+    wanted.check_there(chosen)
+    wanted.REQUEST[kind](**chosen)
+
+
+def _submit(
+    account: HostingAccount,
+    by: str,
+    kind: str,
+    chosen: dict[str, Any],
+    make: Callable[[], Resource],
+    link: Callable[[Any], None] | None = None,
+    retry_of: Operation | None = None,
+) -> Operation:
+    """Store the operation and its row together; the queue and the pages hear of it once both are there."""
+    row = make()
+    try:
+        with transaction.atomic():
+            if row.pk is None:
+                row.account, row.created_by = account, by
+                row.save()
+                if link:
+                    link(row)
+            operation = Operation(account=account, kind=kind, requested_by=by, retry_of=retry_of)
+            operation.body = wanted.body_of(chosen)
+            operation.next_poll_at = timezone.now() + GRACE
+            setattr(operation, NOUN[type(row)], row)
+            operation.save(force_insert=True)
+            transaction.on_commit(lambda: _announce(operation, row), robust=True)  # it is stored, told or not
+    except IntegrityError:
+        _refuse_open(row)
+        raise
+    return operation
+
+
+def _announce(operation: Operation, row: Resource) -> None:
+    # In this order: a worker may be quicker than we are, and its news must not be followed by ours.
+    events.publish_operation(operation, "operations", f"{NOUN[type(row)]}s")
+    queue.hint(operation)
+
+
+def _refuse_open(row: Resource) -> None:
+    """Raise Refused naming the open operation of the row, if it has one."""
+    first = Operation.objects.filter(**{NOUN[type(row)]: row}, state__in=OPEN).order_by("requested_at").first()
+    if first:
+        raise Refused(
+            "",
+            f"“{row}” has an open operation: {first.get_kind_display().lower()}, asked for by {first.requested_by} "
+            f"({first.pk}). Wait until it has ended, or cancel it.",
+        )
+
+
+# The value of a parameter that opens something, or a name and password in front of the host.
+_KEY_IN_URL = re.compile(
+    r"(?<=[?&]key=)[^&\s]+|(?<=[?&]sig=)[^&\s]+|(?<=[?&]token=)[^&\s]+|(?<=://)[^/@\s]+(?=@)", re.IGNORECASE
+)
+
+
+def without_keys(value: Any) -> Any:
+    """`value` (JSON) with the access keys in its URLs (of uploads, or of a cloud store) as "…": they show nowhere."""
+    if isinstance(value, dict):
+        return {name: without_keys(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [without_keys(item) for item in value]
+    return _KEY_IN_URL.sub(wire.MASK, value) if isinstance(value, str) else value

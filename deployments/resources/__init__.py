@@ -1,0 +1,1 @@
+"""Rows that mirror resources of a server."""

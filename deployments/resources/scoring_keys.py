@@ -1,0 +1,22 @@
+"""The key of a service's scoring URL, where the server tells it (an extension). Kept encrypted, in the row only."""
+
+import logging
+
+from deployments.client import errors
+from deployments.client.client import MMSClient
+from deployments.models import Service
+
+log = logging.getLogger(__name__)
+
+
+def fetch(service: Service, client: MMSClient) -> bool:
+    """Read the service's key into its row. False: this server has none to tell, or not now."""
+    if not service.mms_id or not service.scoring_uri:
+        return False
+    try:
+        service.scoring_key = client.get_service_key(service.mms_id) or None
+    except errors.MMSError as error:
+        log.info("The key of %s cannot be read: %s", service, error)
+        return False
+    service.save(update_fields=["scoring_key"])
+    return True

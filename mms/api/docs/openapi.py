@@ -1,0 +1,122 @@
+"""The OpenAPI document, made from the routes and the schemas, so that it cannot say anything else than they do."""
+
+from functools import lru_cache
+from typing import Any, get_args
+
+from pydantic import BaseModel
+from pydantic.json_schema import JsonSchemaMode, models_json_schema
+
+from mms.api.http import API_VERSION, Route
+from mms.api.routes import ROUTES
+from mms.api.schemas import responses
+
+PREFIX = "/api/subscriptions/{subscriptionId}/resourceGroups/{resourceGroup}/hostingAccounts/{hostingAccount}"
+REFERENCE = "#/components/schemas/{model}"
+HEADERS = {
+    "x-ms-request-id": {
+        "description": "The id of this request; on 202, the id of the operation.",
+        "schema": {"type": "string", "format": "uuid"},
+    }
+}
+LOCATION = {
+    "Operation-Location": {
+        "description": "Where to ask for the status of the operation.",
+        "schema": {"type": "string", "format": "uri"},
+    }
+}
+Schemas = dict[Any, dict[str, Any]]  # by class
+
+
+@lru_cache(1)
+def document() -> dict[str, Any]:
+    """The whole document (OpenAPI 3.1)."""
+    schemas, components = _schemas()
+    paths: dict[str, dict[str, Any]] = {}
+    for route in ROUTES:
+        paths.setdefault(f"{PREFIX}/{route.path}", {})[route.method.lower()] = _operation(route, schemas)
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Model Management Service",
+            "version": API_VERSION,
+            "description": "Register models, compose manifests, build images, run services: docs/reference/mms-api.md",
+        },
+        "security": [{"token": []}],
+        "paths": paths,
+        "components": {
+            "schemas": components,
+            "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
+        },
+    }
+
+
+def _schemas() -> tuple[Schemas, dict[str, Any]]:
+    """Where the schema of each class is, and all schemas by name."""
+    wanted: dict[tuple[type[BaseModel], JsonSchemaMode], None] = {(responses.ErrorBody, "serialization"): None}
+    for route in ROUTES:
+        if route.body:
+            wanted[route.body, "validation"] = None
+        if kind := _model(route.answer):
+            wanted[kind, "serialization"] = None
+    places, whole = models_json_schema(list(wanted), ref_template=REFERENCE)
+    return {kind: place for (kind, _), place in places.items()}, whole["$defs"]
+
+
+def _model(answer: Any) -> type[BaseModel] | None:
+    kind = get_args(answer)[0] if get_args(answer) else answer
+    return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
+
+
+def _operation(route: Route, schemas: Schemas) -> dict[str, Any]:
+    operation = {
+        "operationId": route.name,
+        "summary": route.summary,
+        "description": (route.view.__doc__ or route.summary).strip(),
+        "tags": [route.path.split("/")[0]],
+        "x-extension": route.extension,
+        "parameters": _parameters(route),
+        "responses": {
+            str(route.status): _good(route, schemas),
+            "default": {
+                "description": "What was wrong, field by field.",
+                "headers": HEADERS,
+                "content": {"application/json": {"schema": schemas[responses.ErrorBody]}},
+            },
+        },
+    }
+    if route.body:
+        operation["requestBody"] = {
+            "required": not route.extension,
+            "content": {"application/json": {"schema": schemas[route.body]}},
+        }
+    return operation
+
+
+def _parameters(route: Route) -> list[dict[str, Any]]:
+    names = ["subscriptionId", "resourceGroup", "hostingAccount"] + (["id"] if "{id}" in route.path else [])
+    text = {"type": "string"}
+    in_path: list[dict[str, Any]] = [{"name": name, "in": "path", "required": True, "schema": text} for name in names]
+    version = {"name": "api-version", "in": "query", "required": True, "schema": {"const": API_VERSION}}
+    in_query = [
+        {"name": name, "in": "query", "description": meaning, "schema": text} for name, meaning in route.query.items()
+    ]
+    once = {
+        "name": "x-ms-client-request-id",
+        "in": "header",
+        "description": "The same request sent again with the same id has its effect once.",
+        "schema": {"type": "string", "maxLength": 100},
+    }
+    return [*in_path, version, *in_query] + ([] if route.method == "GET" else [once])
+
+
+def _good(route: Route, schemas: Schemas) -> dict[str, Any]:
+    if route.status == 202:
+        return {"description": "Accepted; empty. Ask for the operation.", "headers": HEADERS | LOCATION}
+    if route.answer is None:
+        return {"description": "Done; empty.", "headers": HEADERS}
+    if route.answer is str:
+        return {"description": "Text.", "headers": HEADERS, "content": {"text/plain": {"schema": {"type": "string"}}}}
+    schema: dict[str, Any] = schemas[_model(route.answer)]
+    if get_args(route.answer):
+        schema = {"type": "array", "items": schema}
+    return {"description": "Done.", "headers": HEADERS, "content": {"application/json": {"schema": schema}}}

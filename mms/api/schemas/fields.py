@@ -1,0 +1,107 @@
+"""The kinds of values that requests carry, with the limits of the reference and a sentence for each mistake."""
+
+import re
+from typing import Annotated
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, Field
+from pydantic_core import PydanticCustomError
+
+from mms.images import runtimes
+
+
+def problem(sentence: str) -> PydanticCustomError:
+    """A mistake in a field, in our words (pydantic would format braces, so they are doubled)."""
+    return PydanticCustomError("refused", sentence.replace("{", "{{").replace("}", "}}"))
+
+
+def matching(pattern: str, sentence: str) -> AfterValidator:
+    """A validator for texts that must match `pattern` as a whole; else `sentence` is the mistake."""
+    compiled = re.compile(pattern)
+
+    def check(text: str) -> str:
+        if not compiled.fullmatch(text):
+            raise problem(sentence)
+        return text
+
+    return AfterValidator(check)
+
+
+def _without_nul(text: str) -> str:
+    if "\0" in text:  # PostgreSQL cannot store it
+        raise problem("must not contain a NUL character.")
+    return text
+
+
+def _http_url(text: str) -> str:
+    """An absolute http(s) URL: anything else could not be fetched by the image builder."""
+    try:
+        parts = urlsplit(text)
+        usable = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable or re.search(r"[\s\x00-\x1f\x7f]", text):
+        raise problem("must be a full http or https URL without blanks.")
+    return text
+
+
+def _registry_location(text: str) -> str:
+    """A registry: `https://host[:port][/path]`, `host[:port][/path]`, or `oci://local` for this machine's store."""
+    scheme, _, rest = text.rpartition("://")
+    if scheme == "oci" and rest != "local":
+        raise problem("oci:// takes one place only: oci://local, this machine's store.")
+    if scheme not in {"", "http", "https", "oci"} or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.:-]*(/[\w./-]*)?", rest):
+        raise problem("must be the address of a registry, such as https://registry.example, or oci://local.")
+    return text
+
+
+def _canonical_runtime(text: str) -> str:
+    try:
+        return runtimes.canonical(text)
+    except runtimes.UnknownRuntime as unknown:
+        raise problem(str(unknown)) from None
+
+
+def _only(word: str) -> AfterValidator:
+    """A text that must be `word`, in any case."""
+
+    def check(text: str) -> str:
+        if text.lower() != word.lower():
+            raise problem(f"must be {word}.")
+        return word
+
+    return AfterValidator(check)
+
+
+Plain = Annotated[str, AfterValidator(_without_nul)]
+Url = Annotated[str, Field(max_length=4096), AfterValidator(_http_url)]
+MimeType = Annotated[str, Field(max_length=200), matching(r"[\x20-\x7e]*", "must be a MIME type.")]
+ModelName = Annotated[
+    str, Field(max_length=32), matching(r"[A-Za-z0-9-]+", "may contain letters, digits and hyphens only.")
+]
+Tag = Annotated[str, Field(max_length=29), matching(r"[A-Za-z0-9]+", "may contain letters and digits only.")]
+# The reference names letters, digits and hyphens. The clients of its days send file names, and an asset's id is its
+# file name in the image, so dots and underscores pass too.
+AssetId = Annotated[
+    str,
+    Field(max_length=32),
+    matching(r"[A-Za-z0-9_-][A-Za-z0-9._-]*", "may contain letters, digits, hyphens, dots and underscores only."),
+]
+ServiceName = Annotated[
+    str,
+    Field(max_length=63),
+    matching(
+        r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?",
+        "may contain letters, digits, hyphens, dots and underscores, and begins and ends with a letter or digit.",
+    ),
+]
+ModelReference = Annotated[Plain, Field(min_length=1, max_length=36)]
+Requirements = Annotated[Plain, Field(max_length=65536)]
+RegistryLocation = Annotated[str, Field(max_length=400), AfterValidator(_registry_location)]
+Runtime = Annotated[str, Field(max_length=64), AfterValidator(_canonical_runtime)]
+Registered = Annotated[str, _only("Registered")]
+Docker = Annotated[str, _only("Docker")]
+# Reading YAML takes 40 ms per kB of it at worst, and the fast reader crashes on deep nesting.
+KubeConfig = Annotated[Plain, Field(min_length=1, max_length=64 * 1024)]
+PullSecret = Annotated[Plain, Field(min_length=1, max_length=200)]
+Id = Annotated[Plain, Field(min_length=1, max_length=64)]

@@ -1,0 +1,1 @@
+"""The scoring gateway, a program of its own; no Django."""

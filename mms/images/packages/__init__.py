@@ -1,0 +1,1 @@
+"""Python packages, installed with uv."""

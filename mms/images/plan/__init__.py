@@ -1,0 +1,1 @@
+"""What a manifest requires of its image, checked before the build."""

@@ -1,0 +1,41 @@
+"""The config of an image: how it is run, and what its layers are."""
+
+from typing import Any
+
+from mms.images.packages.install import Target
+from mms.images.registry.base_image import Base
+from mms.images.store.layout import APP, META, RUNTIME, SITE
+
+EPOCH = "1970-01-01T00:00:00Z"
+# What the scoring program is told where it runs in a container; the process engine sets its own.
+ENVIRONMENT = {
+    "PYTHONPATH": f"/{RUNTIME}:/{SITE}",
+    "PYTHONUNBUFFERED": "1",
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "MMS_APP": f"/{META}",
+    "MMS_LISTEN": "tcp:0.0.0.0:8080",
+}
+
+
+def image_config(start: Base, target: Target, runtime: str, layers: list[tuple[str, str]]) -> dict[str, Any]:
+    """The config of an image that puts `layers`, each (what it holds, its diff id), on top of `start`.
+
+    Nothing of this one build is in it: equal parts give an equal image.
+    """
+    environment = {"PATH": "/usr/local/bin:/usr/bin:/bin", **start.environment, **ENVIRONMENT}
+    return {
+        "architecture": target.platform.partition("/")[2],
+        "os": "linux",
+        "created": EPOCH,
+        "config": {
+            "User": "65534:65534",
+            "WorkingDir": f"/{APP}",
+            "Entrypoint": ["python3", "-P", "-m", "scoring"],  # -P: no asset stands in for a module of Python
+            "ExposedPorts": {"8080/tcp": {}},
+            "Env": [f"{name}={value}" for name, value in environment.items()],
+            "Labels": {"mms.python": target.python, "mms.runtime": runtime},
+        },
+        "rootfs": {"type": "layers", "diff_ids": start.diff_ids + [diff_id for _, diff_id in layers]},
+        "history": start.history + [{"created": EPOCH, "created_by": f"mms {what}"} for what, _ in layers],
+    }

@@ -1,0 +1,1 @@
+"""Asynchronous operations, builds, leases and retention."""

@@ -1,0 +1,98 @@
+"""What the bundled MMS holds on its disk and nothing uses: the rows say what is used, the store finds the rest.
+
+Images are used while their row is there; unpacked layers while a revision runs, comes up, or has a program yet.
+"""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from uuid import UUID
+
+from django.conf import settings
+from django.db.models import Q
+
+from mms.engines.process.program import Program
+from mms.images import runtimes
+from mms.images.packages import install
+from mms.images.store import garbage
+from mms.images.store.garbage import Keep, Space, Unused
+from mms.images.store.layout import Missing, Store
+from mms.models import OPEN, Image, Revision
+from mms.services.rollout import LIVE
+
+YOUNG = 24 * 3600  # seconds: what is newer stays
+
+
+class Busy(Exception):
+    """Nothing is taken away now. The text says why."""
+
+
+@contextmanager
+def looked() -> Iterator[Unused]:
+    """What could go now, by kind. Raises Busy."""
+    store = Store(settings.MMS_DIR)
+    with _alone(store):
+        unused = garbage.find(store, _keep())
+    yield unused
+
+
+@contextmanager
+def taken() -> Iterator[Unused]:
+    """The same, taken out of the store; deleted when the context ends. Raises Busy."""
+    store = Store(settings.MMS_DIR)
+    with _trash(store) as trash:
+        with _alone(store):
+            keep = _keep()
+            unused = garbage.take(store, garbage.find(store, keep), keep, trash)
+        yield unused
+
+
+def trim_packages() -> None:
+    """Keep the cache of downloaded packages within its bound: what layers hold as well counts for nothing."""
+    store = Store(settings.MMS_DIR)
+    cache = store.root / "cache"
+    with suppress(Busy), _trash(store) as trash:
+        with _alone(store):
+            install.tidy(cache)
+        if Space().of(cache / "uv") > settings.MMS_CACHE_MAX_BYTES:
+            with _alone(store):
+                (cache / "uv").rename(trash / "uv")
+
+
+def _keep() -> Keep:
+    """Asked of the database by who is alone in the store: what is built or rolled out later begins later."""
+    images = Image.objects.filter(~Q(digest="") | Q(operations__state__in=OPEN))
+    live = Revision.objects.filter(Q(state__in=LIVE) | Q(operations__state__in=OPEN))
+    running = set(live.values_list("image__digest", flat=True))
+    with_plan = (program for program in Program.noted(settings.RUN_DIR) if program.plan.exists())
+    for program in with_plan:  # it is deleted only when the process has ended, whatever the rows say
+        of_program = Revision.objects.filter(service=UUID(program.service_id), number=program.number)
+        running |= set(of_program.values_list("image__digest", flat=True))
+    bases = {settings.MMS_BASE_IMAGE, *(runtime.base for runtime in runtimes.RUNTIMES.values())}
+    return Keep(
+        images={str(pk) for pk in images.values_list("pk", flat=True)},
+        digests=set(images.exclude(digest="").values_list("digest", flat=True)),
+        running=running - {""},
+        bases={(text, runtimes.HOST_PLATFORM) for text in bases if text},
+        before=time.time() - YOUNG,
+    )
+
+
+@contextmanager
+def _alone(store: Store) -> Iterator[None]:
+    with store.alone() as alone:
+        if not alone:
+            raise Busy("an image is being built or unpacked")
+        try:
+            yield
+        except Missing as error:
+            raise Busy(f"a used image is damaged, so what it needs is not known; build it again. {error}") from None
+
+
+@contextmanager
+def _trash(store: Store) -> Iterator[Path]:
+    """A folder in the store for what is taken out of it. Should this process be killed, the next build clears it."""
+    store.prepare()
+    with store.scratch() as trash:
+        yield trash

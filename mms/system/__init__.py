@@ -1,0 +1,1 @@
+"""File locks, disk, processes that end with their parent, safe YAML; no Django."""

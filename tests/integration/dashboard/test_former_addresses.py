@@ -1,0 +1,107 @@
+"""An upload stays registered under the FILES_URL of its day; it is found after that has changed."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.conf import settings as django_settings
+from django.db import connection
+
+from dashboard.files import store as files
+from dashboard.files import upload
+from dashboard.ops.startup import prepare
+from dashboard.templatetags.page import source
+from mms.models import Model, State
+from mms.operations import builds, run
+from tests.asgi_server import Server
+from tests.support.mms_rows import DRIVER, image_operation
+
+DIGEST = "ab" * 32
+FORMER = "http://127.0.0.1:8000"
+
+
+def former_files_urls(data: Path, **environment: str) -> list[str]:
+    """What a process that starts with this data folder takes for former ones."""
+    code = "from dashboard.settings import *; print(*FORMER_FILES_URLS, sep='\\n')"
+    values = {**os.environ, "DATA_DIR": str(data), **environment}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=django_settings.BASE_DIR, env=values, capture_output=True, text=True, check=True)
+    return done.stdout.split()
+
+
+def test_every_start_notes_its_address_once(settings: Any, tmp_path: Path) -> None:
+    settings.FILES_URLS_PATH = tmp_path / "files_urls"
+    for url in (FORMER, FORMER, "http://127.0.0.1:9000", FORMER):
+        settings.FILES_URL = url
+        prepare.note_files_url()
+    assert settings.FILES_URLS_PATH.read_text().splitlines() == [FORMER, "http://127.0.0.1:9000"]
+
+
+def test_the_noted_and_the_named_addresses_but_not_the_present_one_are_former(tmp_path: Path) -> None:
+    (tmp_path / "files_urls").write_text(f"{FORMER}\nhttp://127.0.0.1:9000\n")
+    named = "http://old.example/, http://older.example"
+    found = former_files_urls(tmp_path, FILES_URL="http://127.0.0.1:9000", FORMER_FILES_URLS=named)
+    assert found == ["http://old.example", "http://older.example", FORMER]
+
+
+def test_a_new_installation_has_no_former_address(tmp_path: Path) -> None:
+    assert former_files_urls(tmp_path) == []
+
+
+def test_an_upload_of_a_former_address_is_fetched_from_the_present_one(settings: Any) -> None:
+    settings.FORMER_FILES_URLS = [FORMER]
+    settings.FILES_URL = "https://models.example"
+    url = f"{FORMER}/files/{DIGEST}/iris.pkl?key=12"
+    assert builds.fetched_from(url) == f"https://models.example/files/{DIGEST}/iris.pkl?key=12"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"{FORMER}0/files/{DIGEST}/iris.pkl",  # port 80000: the beginning of an address is not the address
+        f"{FORMER}/files/iris.pkl",
+        f"{FORMER}/else/files/{DIGEST}/iris.pkl",
+        f"http://elsewhere.example/files/{DIGEST}/iris.pkl",
+        "scikit-learn==1.7.2",
+        "",
+    ],
+)
+def test_nothing_else_is_redirected(settings: Any, text: str) -> None:
+    settings.FORMER_FILES_URLS = [FORMER]
+    assert builds.fetched_from(text) == text
+
+
+def test_pages_know_an_upload_of_a_former_address_and_hide_its_key(settings: Any) -> None:
+    url = f"{FORMER}/files/{DIGEST}/iris.pkl?key=12"
+    settings.FORMER_FILES_URLS = []
+    settings.FILES_URL = "https://models.example"
+    assert "Uploaded" not in source(url)
+    settings.FORMER_FILES_URLS = [FORMER]
+    assert source(url).startswith("Uploaded: iris.pkl ")
+    assert "key" not in source(url)
+
+
+def uploaded(content: bytes, name: str) -> str:
+    """The address under which an upload is registered today."""
+    incoming = files.Incoming()
+    incoming.write([content])
+    return incoming.keep(name).url
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_model_uploaded_before_the_move_goes_into_a_new_image(settings: Any) -> None:
+    settings.FILES_URL = FORMER
+    operation = image_operation()
+    manifest = operation.image.manifest
+    manifest.assets[0]["url"] = uploaded(DRIVER.encode(), "score.py")
+    manifest.save()
+    Model.objects.filter(id=manifest.resolved_model_ids[0]).update(url=uploaded(b"a model", "model.bin"))
+    with Server(upload.application) as server:
+        settings.FILES_URL, settings.FORMER_FILES_URLS = server.url, [FORMER]
+        run.run(str(operation.id))
+        connection.close()
+    operation.refresh_from_db()
+    assert operation.state == State.SUCCEEDED, operation.error

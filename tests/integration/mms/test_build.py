@@ -1,0 +1,495 @@
+"""Real builds in real processes: what the images hold, what is reused, and how a build says why it failed."""
+
+import hashlib
+import io
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+import zipfile
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+
+import pytest
+
+from mms.images.runtimes import HOST_PLATFORM, HOST_PYTHON
+from mms.images.store.layers import Layer
+from mms.images.store.layout import WHAT
+from tests.builder import DRIVER, Builder
+from tests.doubles.files import running_files
+from tests.support.wheels import make_wheel
+
+IRIS = Path(__file__).parent.parents[2] / "examples/iris"
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Builder]:
+    """One store for tests that do not care what else is in it: the scoring runtime is made once."""
+    with running_files() as files:
+        yield Builder(tmp_path_factory.mktemp("builder"), files)
+
+
+@pytest.fixture
+def builder(shared: Builder) -> Builder:
+    shared.files.pages.clear()
+    shared.files.asked.clear()
+    return Builder(shared.folder, shared.files)
+
+
+def in_app(builder: Builder, digest: str) -> dict[str, bytes]:
+    app = builder.store.assemble(digest).app
+    return {str(path.relative_to(app)): path.read_bytes() for path in app.rglob("*") if path.is_file()}
+
+
+def inspect(builder: Builder, image_id: str) -> dict:
+    command = ["skopeo", "inspect", f"oci:{builder.store.oci}:{image_id}"]
+    return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+
+needs_skopeo = pytest.mark.skipif(not shutil.which("skopeo"), reason="skopeo is not installed")
+
+
+# --- what an image holds ------------------------------------------------------------------------------------------
+
+
+def test_models_assets_and_driver_lie_where_the_driver_contract_says(builder: Builder) -> None:
+    builder.files.put("/words.txt", b"words")
+    built = builder.build(assets=[builder.asset(), builder.asset("vocabulary", "/words.txt")])
+    assert in_app(builder, built.digest) == {
+        "model.pkl": b"the model",
+        "models/iris/1/model.pkl": b"the model",
+        "score.py": DRIVER,
+        "vocabulary.txt": b"words",
+        "words.txt": b"words",
+    }
+
+
+def test_archives_are_unpacked_where_asked(builder: Builder) -> None:
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as archive:
+        info = tarfile.TarInfo("net/weights.bin")
+        info.size = 7
+        archive.addfile(info, io.BytesIO(b"weights"))
+    builder.files.put("/net.tar.gz", packed.getvalue())
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr("lib/clean.py", "x = 1")
+    builder.files.put("/lib.zip", packed.getvalue())
+    built = builder.build(
+        models=[builder.model("net", 3, "/net.tar.gz", unpack=True)],
+        assets=[builder.asset(), builder.asset("lib", "/lib.zip", unpack=True)],
+    )
+    assert in_app(builder, built.digest) == {
+        "net/weights.bin": b"weights",
+        "models/net/3/net/weights.bin": b"weights",
+        "lib/clean.py": b"x = 1",
+        "score.py": DRIVER,
+    }
+
+
+def test_the_scoring_program_is_told_what_is_where(builder: Builder) -> None:
+    builder.files.put("/s.json", b'{"input": {"data": {"type": "array"}}}')
+    built = builder.build(assets=[builder.asset("drive"), builder.asset("schema", "/s.json")], driver="drive")
+    image = builder.store.assemble(built.digest)
+    assert image.meta == json.loads(image.app_json.read_bytes())
+    assert image.meta == {
+        "driver": "drive.py",
+        "schema": "schema.json",
+        "models": [{"name": "iris", "version": 1, "path": "models/iris/1"}],
+        "runtime_type": "Python",
+    }
+    assert (image.python, image.platform, image.site) == (HOST_PYTHON, HOST_PLATFORM, None)
+    assert (image.runtime / "scoring/__main__.py").exists()
+
+
+@pytest.mark.parametrize("content", [b"[]", b"not json", b'{"input": 7}', b"\xff"])
+def test_an_asset_that_only_happens_to_be_called_schema_is_no_schema(builder: Builder, content: bytes) -> None:
+    builder.files.put("/schema.json", content)
+    built = builder.build(assets=[builder.asset(), builder.asset("schema", "/schema.json")])
+    assert builder.store.assemble(built.digest).meta["schema"] is None
+    assert "schema.json has no object 'input'" in built.log
+
+
+def test_the_image_config_says_how_to_run_it_and_nothing_of_this_build(builder: Builder) -> None:
+    built = builder.build(description="a secret plan")
+    config = builder.store.config(built.digest)
+    assert config["config"]["Entrypoint"] == ["python3", "-P", "-m", "scoring"]
+    assert config["config"]["User"] == "65534:65534"
+    assert config["config"]["WorkingDir"] == "/app"
+    assert "PYTHONPATH=/opt/mms/runtime:/opt/mms/site" in config["config"]["Env"]
+    assert "secret" not in json.dumps(config)
+    assert len(config["rootfs"]["diff_ids"]) == len(config["history"]) == 3
+
+
+# --- reuse and reproducibility ------------------------------------------------------------------------------------
+
+
+def test_the_same_parts_give_the_same_image_and_no_layer_is_made_twice(builder: Builder) -> None:
+    first, second = builder.build(), builder.build()
+    assert first.digest == second.digest
+    assert all(layer["reused"] for layer in second.result["layers"])
+
+
+def test_another_store_comes_to_the_same_digest(builder: Builder, tmp_path: Path) -> None:
+    make_wheel(tmp_path, "onething", "1.0", scripts=("onething",))
+    builder.files.put("/score.py", DRIVER + b"# for two stores\n")
+    pip = {"PIP_FIND_LINKS": str(tmp_path)}
+    first = builder.build(pip, pip_requirements="onething")
+    (tmp_path / "a much longer name for a folder").mkdir()
+    os.utime(tmp_path / "onething-1.0-py3-none-any.whl", (1, 1))
+    again = Builder(tmp_path / "a much longer name for a folder", builder.files)
+    builder.files.put("/score.py", DRIVER + b"# for two stores\n")
+    second = again.build(pip, pip_requirements="onething")
+    assert not any(layer["reused"] for layer in second.result["layers"])
+    assert second.digest == first.digest
+
+
+def test_a_driver_that_python_cannot_read_fails_the_build_and_names_the_line(builder: Builder) -> None:
+    builder.files.put("/score.py", b"def init():\n    pass\n\ndef run(body)\n    return body\n")
+    error = builder.build().error
+    assert error["code"] == "DriverUnreadable"
+    assert "'score' is not valid Python in line 4: expected ':'" in error["message"]
+    assert error["details"][0]["target"] == "driverProgram"
+
+
+def test_a_changed_driver_changes_one_layer(builder: Builder) -> None:
+    builder.build()
+    builder.files.put("/score.py", DRIVER + b"# changed\n")
+    built = builder.build()
+    assert [layer["what"] for layer in built.result["layers"] if not layer["reused"]] == ["app"]
+
+
+def test_a_model_is_the_same_layer_in_another_image(builder: Builder) -> None:
+    builder.files.put("/other.pkl", b"another model")
+    first = builder.build()
+    second = builder.build(models=[builder.model("other", 1, "/other.pkl"), builder.model()])
+    shared = {layer["digest"] for layer in first.result["layers"]} & {
+        layer["digest"] for layer in second.result["layers"]
+    }
+    assert {layer["what"] for layer in second.result["layers"] if layer["digest"] in shared} == {
+        "runtime",
+        "model iris 1",
+    }
+
+
+def test_a_lost_layer_is_made_again(builder: Builder) -> None:
+    first = builder.build()
+    lost = next(layer for layer in first.result["layers"] if layer["what"] == "model iris 1")
+    builder.store.blob(lost["digest"]).unlink()
+    shutil.rmtree(builder.store.layer(Layer(lost["digest"], lost["diff_id"], lost["size"])))
+    assert builder.build().digest == first.digest
+    assert builder.store.blob(lost["digest"]).exists()
+
+
+def test_the_result_reports_what_was_used(builder: Builder) -> None:
+    built = builder.build()
+    digest = hashlib.sha256(b"the model").hexdigest()
+    assert built.result["models"] == [{"name": "iris", "version": 1, "sha256": digest, "size": 9}]
+    assert built.result["reference"] == f"oci://local/local/iris@{built.digest}"
+    manifest = builder.store.manifest(built.digest)
+    assert [layer["annotations"][WHAT] for layer in manifest["layers"]] == [
+        layer["what"] for layer in built.result["layers"]
+    ]
+
+
+@needs_skopeo
+def test_skopeo_agrees_on_the_digest(builder: Builder) -> None:
+    spec_ids = []
+    for _ in range(2):
+        spec = builder.spec()
+        process = builder.start(spec)
+        assert process.wait() == 0
+        spec_ids.append((spec["image_id"], json.loads(Path(spec["result"]).read_bytes())["digest"]))
+    for image_id, digest in spec_ids:
+        seen = inspect(builder, image_id)
+        assert seen["Digest"] == digest
+        assert seen["Architecture"] == HOST_PLATFORM.partition("/")[2]
+
+
+# --- requirements -------------------------------------------------------------------------------------------------
+
+
+def test_requirements_are_locked_with_hashes_and_installed(builder: Builder, tmp_path: Path) -> None:
+    make_wheel(tmp_path, "onething", "1.0", requires="otherthing>=1")
+    make_wheel(tmp_path, "otherthing", "2.0")
+    built = builder.build({"PIP_FIND_LINKS": str(tmp_path)}, pip_requirements="onething==1.0\n")
+    assert [line.split()[0] for line in built.result["lock"].splitlines() if "==" in line] == [
+        "onething==1.0",
+        "otherthing==2.0",
+    ]
+    assert built.result["lock"].count("--hash=sha256:") == 2
+    assert str(tmp_path) not in built.result["lock"]
+    image = builder.store.assemble(built.digest)
+    assert image.site
+    assert {"onething.py", "otherthing.py", "__pycache__"} <= {path.name for path in image.site.iterdir()}
+
+
+def test_packages_know_nothing_of_this_machine(builder: Builder, tmp_path: Path) -> None:
+    make_wheel(tmp_path, "scripted", "1.0", scripts=("scripted",))
+    built = builder.build({"PIP_FIND_LINKS": str(tmp_path)}, pip_requirements="scripted")
+    site = builder.store.assemble(built.digest).site
+    assert site
+    assert (site / "bin/scripted").read_text().startswith("#!/usr/bin/env python3\n")
+    for path in site.rglob("*"):
+        if path.is_file():
+            data = path.read_bytes()
+            assert str(tmp_path).encode() not in data, path
+            assert str(builder.folder).encode() not in data, path
+            assert sys.prefix.encode() not in data, path
+    run = subprocess.run(
+        [site / "bin/scripted"],
+        env={"PYTHONPATH": str(site), "PATH": str(Path(sys.executable).parent)},
+        capture_output=True,
+        text=True,
+    )
+    assert run.stdout == "1.0\n"
+
+
+def test_a_lock_is_used_again_without_asking_the_index(builder: Builder, tmp_path: Path) -> None:
+    make_wheel(tmp_path, "steady", "1.0")
+    pip = {"PIP_FIND_LINKS": str(tmp_path)}
+    first = builder.build(pip, pip_requirements="steady")
+    shutil.rmtree(tmp_path)
+    second = builder.build({"PIP_INDEX_URL": "http://127.0.0.1:1/simple"}, pip_requirements="# again\nsteady\n")
+    assert second.digest == first.digest
+
+
+def test_a_package_whose_hash_differs_from_the_lock_is_not_installed(builder: Builder, tmp_path: Path) -> None:
+    make_wheel(tmp_path, "swapped", "1.0")
+    pip = {"PIP_FIND_LINKS": str(tmp_path)}
+    first = builder.build(pip, pip_requirements="swapped")
+    site = next(layer for layer in first.result["layers"] if layer["what"] == "site")
+    builder.store.blob(site["digest"]).unlink()
+    shutil.rmtree(builder.store.root / "cache/uv")
+    make_wheel(tmp_path, "swapped", "1.0", scripts=("evil",))
+    error = builder.build(pip, pip_requirements="swapped").error
+    assert (error["code"], error["step"]) == ("PackagesFailed", "packages")
+    assert "hash" in error["message"].lower()
+
+
+def test_a_source_distribution_is_not_built(builder: Builder, tmp_path: Path) -> None:
+    folder, marker = tmp_path / "evil_source_only-1.0", tmp_path / "ran"
+    folder.mkdir()
+    (folder / "setup.py").write_text(
+        f"open({str(marker)!r}, 'w'); from setuptools import setup; setup(name='evil_source_only')"
+    )
+    (folder / "PKG-INFO").write_text("Metadata-Version: 2.1\nName: evil_source_only\nVersion: 1.0\n")
+    with tarfile.open(tmp_path / "evil_source_only-1.0.tar.gz", "w:gz") as archive:
+        archive.add(folder, "evil_source_only-1.0")
+    error = builder.build({"PIP_FIND_LINKS": str(tmp_path)}, pip_requirements="evil-source-only").error
+    assert error["code"] == "RequirementsFailed"
+    assert not marker.exists()
+
+
+def test_an_unknown_package_is_told_in_the_words_of_uv(builder: Builder, tmp_path: Path) -> None:
+    error = builder.build(
+        {"PIP_FIND_LINKS": str(tmp_path), "PIP_NO_INDEX": "1"}, pip_requirements="no-such-package-here"
+    ).error
+    assert (error["code"], error["step"]) == ("RequirementsFailed", "requirements")
+    said = (
+        "Step requirements: No solution found when resolving dependencies: Because no-such-package-here was not found"
+    )
+    assert error["message"].startswith(said)
+    assert error["details"][-1]["target"] == "log"
+    assert "Step 3/6 requirements" in error["details"][-1]["message"]
+
+
+def test_a_password_in_the_index_shows_nowhere(builder: Builder) -> None:
+    index = {"PIP_INDEX_URL": "http://user:pl4nted@127.0.0.1:1/simple", "UV_HTTP_RETRIES": "0"}
+    built = builder.build(index, pip_requirements="anything")
+    assert built.error["code"] == "RequirementsFailed"
+    assert "pl4nted" not in built.log + json.dumps(built.result)
+
+
+def test_requirements_and_conda_files_come_from_urls_too(builder: Builder, tmp_path: Path) -> None:
+    make_wheel(tmp_path, "onething", "1.0")
+    make_wheel(tmp_path, "otherthing", "2.0")
+    url = builder.files.put("/requirements.txt", b"\xef\xbb\xbfonething\n")
+    conda = builder.files.put(
+        "/conda.yml",
+        f"dependencies: [python={HOST_PYTHON}, pip: [otherthing]]".replace(
+            "pip: [otherthing]", "{pip: [otherthing]}"
+        ).encode(),
+    )
+    built = builder.build({"PIP_FIND_LINKS": str(tmp_path)}, pip_requirements=f"{url}?key=hmac", conda_env_file=conda)
+    assert "onething==1.0, otherthing==2.0" in built.log
+    assert "hmac" not in built.log
+
+
+def test_the_scikit_runtime_brings_what_nobody_named(builder: Builder, tmp_path: Path) -> None:
+    make_wheel(tmp_path, "numpy", "0.0.1")
+    make_wheel(tmp_path, "scikit_learn", "0.0.1")
+    pip = {"PIP_FIND_LINKS": str(tmp_path), "PIP_NO_INDEX": "1"}
+    built = builder.build(pip, runtime_type="ScikitPython", pip_requirements="Scikit_Learn==0.0.1")
+    assert "ScikitPython brings along numpy: the requirements do not name them" in built.log
+    assert "numpy==0.0.1, scikit-learn==0.0.1" in built.log
+
+
+# --- what is refused ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "code", "step", "says"),
+    [
+        ({"runtime_type": "SparkPython"}, "RuntimeUnavailable", "check", "Java"),
+        ({"driver": ""}, "NoDriver", "check", "driverProgram"),
+        ({"driver": "other"}, "NoDriver", "check", "'other'"),
+        ({"pip_requirements": "--index-url http://evil.example"}, "BadRequirements", "check", "Requirement 1"),
+        ({"pip_requirements": "http://10.0.0.1/requirements.txt"}, "FetchFailed", "check", "private"),
+        ({"conda_env_file": "dependencies: [python=2.7]"}, "PythonUnavailable", "check", "Python 2.7"),
+        ({"conda_env_file": "dependencies: [numpy]"}, "BadRequirements", "check", "numpy"),
+        ({"registry": {"location": "ftp://x"}}, "RegistryFailed", "image", "no location"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_built_is_refused_with_step_and_reason(
+    builder: Builder, changes: dict, code: str, step: str, says: str
+) -> None:
+    built = builder.build(**changes)
+    assert (built.error["code"], built.error["step"]) == (code, step)
+    assert says in built.error["message"]
+    assert "Traceback" not in built.log
+    assert f"The build failed in step {step}: " in built.log.splitlines()[-1]
+
+
+def test_a_refused_runtime_costs_no_download(builder: Builder) -> None:
+    builder.build(runtime_type="CNTKPython")
+    assert builder.files.asked == []
+
+
+def test_a_model_that_is_not_there_is_named(builder: Builder) -> None:
+    error = builder.build(models=[builder.model("flowers", 7, "/gone.pkl")]).error
+    assert (
+        error["message"]
+        == f"Step fetch: model flowers 7: {builder.files.url}/gone.pkl: the server answered 404 Not Found."
+    )
+    assert error["details"][0]["target"] == "model flowers 7"
+
+
+def test_an_evil_archive_is_named_and_refused(builder: Builder) -> None:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr("../evil", "x")
+    builder.files.put("/evil.zip", packed.getvalue())
+    error = builder.build(models=[builder.model("evil", 1, "/evil.zip", unpack=True)]).error
+    assert error["code"] == "UnpackFailed"
+    assert error["message"].startswith("Step fetch: model evil 1: '../evil' leads out")
+
+
+@pytest.mark.parametrize(
+    ("models", "assets", "path"),
+    [
+        ([("iris", 1), ("iris", 2)], [], "/app/model.pkl: model iris 1 and model iris 2"),
+        ([("iris", 1)], ["model.pkl"], "/app/model.pkl: model iris 1 and asset model.pkl"),
+        ([("iris", 1)], ["models"], "/app/models: model iris 1 and asset models"),
+        ([("iris", 1)], ["score.py"], "/app/score.py: asset score and asset score.py"),
+    ],
+)
+def test_a_clash_fails_the_build_by_name(builder: Builder, models: list, assets: list[str], path: str) -> None:
+    builder.files.put("/data", b"x")
+    error = builder.build(
+        models=[builder.model(name, version) for name, version in models],
+        assets=[builder.asset(), *(builder.asset(id, "/data") for id in assets)],
+    ).error
+    assert error["code"] == "NameClash"
+    assert path in error["message"]
+
+
+def test_a_failed_build_names_no_image(builder: Builder) -> None:
+    before = (builder.store.oci / "index.json").read_bytes()
+    assert builder.build(models=[builder.model(path="/gone")]).code == 1
+    assert builder.build(registry={"location": "127.0.0.1:1", "user": "", "password": ""}).code == 1
+    assert (builder.store.oci / "index.json").read_bytes() == before
+
+
+def test_a_terminated_build_leaves_nothing(builder: Builder) -> None:
+    def endless(request: BaseHTTPRequestHandler) -> None:
+        request.send_response(200)
+        request.end_headers()
+        while True:
+            request.wfile.write(bytes(1000))
+            time.sleep(0.01)
+
+    builder.files.serve("/endless", endless)
+    spec = builder.spec(models=[builder.model(path="/endless")])
+    process = builder.start(spec)
+    deadline = time.monotonic() + 10
+    while not list(builder.tmp.glob("build-*/model-0")):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(10) == 128 + signal.SIGTERM
+    assert list(builder.tmp.iterdir()) == []
+    assert not Path(spec["result"]).exists()
+
+
+def test_the_log_counts_the_steps_with_times(builder: Builder) -> None:
+    lines = builder.build().log.splitlines()
+    begun = [line[12:].rpartition(":")[0] for line in lines if "done in" in line]
+    assert begun == [
+        f"Step {number}/6 {name}"
+        for number, name in enumerate(["check", "fetch", "requirements", "packages", "layers", "image"], 1)
+    ]
+    assert all(line[:10].strip().removesuffix("s").strip().replace(".", "").isdigit() for line in lines)
+
+
+# --- the example, and a large model -------------------------------------------------------------------------------
+
+
+@needs_skopeo
+@pytest.mark.slow
+@pytest.mark.serial
+def test_the_iris_example_builds_warm_in_two_seconds_and_skopeo_agrees(builder: Builder) -> None:
+    for path in IRIS.iterdir():
+        builder.files.put(f"/{path.name}", path.read_bytes())
+    changes = {
+        "assets": [builder.asset(), builder.asset("schema", "/schema.json")],
+        "runtime_type": "ScikitPython",
+        "pip_requirements": f"{builder.files.url}/requirements.txt",
+    }
+    cold = builder.build(**changes)
+    started = time.monotonic()
+    warm = builder.build(**changes, image_id="iris", tag="iris")
+    assert time.monotonic() - started < 2
+    assert warm.digest == cold.digest == inspect(builder, "iris")["Digest"]
+
+
+@pytest.mark.slow
+def test_two_gigabytes_build_in_little_memory(tmp_path: Path) -> None:
+    size = 2 << 30
+
+    def sparse(request: BaseHTTPRequestHandler) -> None:
+        request.send_response(200)
+        request.send_header("Content-Length", str(size))
+        request.end_headers()
+        block = bytes(1 << 20)
+        for _ in range(size >> 20):
+            request.wfile.write(block)
+
+    with running_files() as files:
+        builder = Builder(tmp_path, files)
+        files.serve("/big.bin", sparse)
+        spec = builder.spec(models=[builder.model("big", 1, "/big.bin")])
+        process, peak = builder.start(spec), 0
+        while process.poll() is None:
+            peak = max(peak, memory(process.pid))
+            time.sleep(0.02)
+    assert process.returncode == 0
+    assert 20 < peak >> 10 < 300, f"{peak >> 10} MB"
+    image = builder.store.assemble(json.loads(Path(spec["result"]).read_bytes())["digest"])
+    assert (image.app / "big.bin").samefile(image.app / "models/big/1/big.bin")
+    assert (image.app / "big.bin").stat().st_size == size
+    shutil.rmtree(tmp_path)
+
+
+def memory(pid: int) -> int:
+    """Peak resident memory in kB; 0 once the process is gone."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) for line in lines if line.startswith("VmHWM")), 0)

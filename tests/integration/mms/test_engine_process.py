@@ -1,0 +1,458 @@
+"""The process engine with a real supervisord, real bubblewrap where it is installed, and the real scoring program."""
+
+import itertools
+import json
+import os
+import signal
+import socket
+import tempfile
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mms.engines.base import Health, Limits, Refused, Revision, Unavailable
+from mms.engines.probe import connect
+from mms.engines.process import sandbox
+from mms.engines.process.engine import INIT_FAILED, ProcessEngine
+from mms.engines.process.program import Program
+from mms.scoring import worker
+from tests.supervised import ECHO, Site, make_image, wait_until
+
+needs_bubblewrap = pytest.mark.skipif(sandbox.bubblewrap() is None, reason="bubblewrap is not installed")
+SLEEPER = "import time\ndef init(): pass\ndef run(body):\n    time.sleep(float(body))\n    return 'slept'\n"
+
+
+@pytest.fixture(scope="module")
+def site() -> Iterator[Site]:
+    # Not in pytest's folder, which is closed to other users: without a sandbox, root's services run as others.
+    with tempfile.TemporaryDirectory(prefix="e") as folder, Site(Path(folder)) as site:
+        yield site
+
+
+@pytest.fixture
+def engine(site: Site) -> Iterator[ProcessEngine]:
+    """The engine, with nothing running before and after."""
+    engine = ProcessEngine(site.mms, site.run, site.socket, hidden=site.data)
+    yield engine
+    for service_id, number in engine.running():
+        engine.remove(service_id, number)
+
+
+@pytest.fixture(params=[pytest.param("bubblewrap", marks=needs_bubblewrap), "plain"])
+def either(
+    request: pytest.FixtureRequest, engine: ProcessEngine, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[ProcessEngine]:
+    """The engine, once with bubblewrap and once as on a machine without it."""
+    if request.param == "plain":
+        monkeypatch.setenv("PATH", "/nowhere")
+    sandbox.trial.cache_clear()
+    assert bool(sandbox.why_not(engine.hidden)) == (request.param == "plain")
+    yield engine
+    sandbox.trial.cache_clear()
+
+
+def started(engine: ProcessEngine, driver: str = ECHO, limits: Limits | None = None, number: int = 1) -> Revision:
+    """A revision with this driver, healthy."""
+    revision = applied(engine, driver, limits, number)
+    wait_until(lambda: engine.observe(revision.service_id, number).health == Health.HEALTHY)
+    return revision
+
+
+def applied(engine: ProcessEngine, driver: str, limits: Limits | None = None, number: int = 1) -> Revision:
+    image = make_image(engine.store, driver)
+    revision = Revision(str(uuid.uuid4()), number, image, limits or Limits())
+    engine.apply(revision)
+    return revision
+
+
+def address(engine: ProcessEngine, revision: Revision) -> str:
+    return Program.of(engine.run, revision.service_id, revision.number).address
+
+
+def score(where: str, body: str, timeout: float = 10) -> object:
+    connection = connect(where, timeout)
+    connection.request("POST", "/score", body, {"Content-Type": "application/json"})
+    response = connection.getresponse()
+    data = response.read()
+    connection.close()
+    assert response.status == 200, data
+    return json.loads(data)
+
+
+def health(engine: ProcessEngine, revision: Revision) -> Health:
+    return engine.observe(revision.service_id, revision.number).health
+
+
+def process_id(engine: ProcessEngine, revision: Revision) -> int:
+    """The process id of the scoring program itself, below the sandbox if there is one."""
+    info = engine.supervisor.info(Program.of(engine.run, revision.service_id, revision.number).name)
+    assert info
+    pid = info["pid"]
+    while children := Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+        pid = int(children[0])
+    return pid
+
+
+def test_a_revision_starts_and_answers_on_its_socket(either: ProcessEngine) -> None:
+    revision = started(either)
+    assert score(address(either, revision), "[1]") == {"echo": "[1]"}
+    assert either.running() == {(revision.service_id, 1)}
+
+
+def test_applying_again_leaves_the_running_process_alone(engine: ProcessEngine) -> None:
+    revision = started(engine)
+    before = process_id(engine, revision)
+    assert engine.apply(revision) == address(engine, revision)
+    assert process_id(engine, revision) == before
+
+
+def test_removing_leaves_the_log_and_nothing_else(either: ProcessEngine, site: Site) -> None:
+    revision = started(either)
+    assert site.children()
+    either.remove(revision.service_id, 1)
+    assert site.children() == []
+    assert [path.name for path in (site.run / "services").iterdir()] == [".lock"]
+    assert list((site.run / "s").iterdir()) == []
+    assert either.running() == set()
+    assert health(either, revision) == Health.ABSENT
+    assert "init() has returned" in either.logs(revision.service_id, 1)[0]
+
+
+def test_removing_what_is_not_there_is_no_error(engine: ProcessEngine) -> None:
+    engine.remove(str(uuid.uuid4()), 1)
+
+
+def test_a_request_being_answered_is_finished_before_the_process_ends(either: ProcessEngine) -> None:
+    revision = started(either, SLEEPER)
+    answers: list[object] = []
+    asking = threading.Thread(target=lambda: answers.append(score(address(either, revision), "1.5")))
+    asking.start()
+    wait_until(lambda: either.observe(revision.service_id, 1).in_flight == 1)
+    either.remove(revision.service_id, 1)
+    asking.join()
+    assert answers == ["slept"]
+
+
+def test_a_driver_sees_nothing_of_the_site_the_network_or_the_supervisor(site: Site, engine: ProcessEngine) -> None:
+    if sandbox.why_not(site.data):
+        pytest.skip(sandbox.why_not(site.data))
+    site.stop()
+    site.start(**os.environ, PLANTED_SECRET="planted-secret")
+    secret = site.data / "secret_key"
+    secret.write_text("planted-secret")
+    spy = f"""
+import json, os, resource, socket
+def init(): pass
+def attempt(what):
+    try:
+        return repr(what())
+    except OSError as error:
+        return type(error).__name__
+def run(body):
+    return {{
+        "secret": attempt(lambda: open({str(secret)!r}).read()),
+        "supervisor": attempt(lambda: socket.socket(socket.AF_UNIX).connect({str(site.socket)!r})),
+        "environment": dict(os.environ),
+        "network": attempt(lambda: socket.create_connection(("127.0.0.1", {os.getpid() % 1000 + 1024}), 1)),
+        "interfaces": [name for _, name in socket.if_nameindex()],
+        "write": {{path: attempt(lambda: open(path + "/x", "w")) for path in ("/", "/app", "/opt/mms", "/usr")}},
+        "tmp": os.listdir("/tmp"),
+        "processes": len([name for name in os.listdir("/proc") if name.isdigit()]),
+        "capabilities": [line for line in open("/proc/self/status") if line.startswith("CapEff")][0].split()[1],
+        "core": resource.getrlimit(resource.RLIMIT_CORE)[1],
+        "files": resource.getrlimit(resource.RLIMIT_NOFILE)[1],
+        "terminal": attempt(lambda: open("/dev/tty")),
+        "directory": os.getcwd(),
+    }}
+"""
+    seen = score(address(engine, started(engine, spy)), "")
+    assert isinstance(seen, dict)
+    assert seen["secret"] == seen["supervisor"] == "FileNotFoundError"
+    assert "planted-secret" not in json.dumps(seen)
+    assert seen["network"] in {"ConnectionRefusedError", "OSError"}
+    assert seen["interfaces"] == ["lo"]
+    assert set(seen["write"].values()) == {"OSError"}  # read-only file system
+    assert seen["tmp"] == []
+    assert seen["processes"] == 2  # the sandbox's own and the program
+    assert int(seen["capabilities"], 16) == 0
+    assert (seen["core"], seen["files"]) == (0, 4096)
+    assert seen["terminal"] == "OSError"
+    assert seen["directory"] == "/app"
+
+
+def test_without_a_sandbox_the_environment_of_the_supervisor_stays_outside(either: ProcessEngine, site: Site) -> None:
+    site.stop()
+    site.start(**os.environ, PLANTED_SECRET="planted-secret")
+    revision = started(either, "import os\ndef init(): pass\ndef run(body): return dict(os.environ)\n")
+    seen = score(address(either, revision), "")
+    assert "planted-secret" not in str(seen)
+
+
+def test_the_ops_page_says_what_a_driver_can_reach(either: ProcessEngine) -> None:
+    text = sandbox.exposure(either.hidden, network=False)
+    if sandbox.why_not(either.hidden):
+        assert "secret key" in text
+        assert "bwrap" in text
+    else:
+        assert "no network" in text
+
+
+def test_a_killed_process_comes_back_and_says_how_often(either: ProcessEngine) -> None:
+    revision = started(either)
+    os.kill(process_id(either, revision), signal.SIGKILL)
+    seen = wait_until(lambda: (now := either.observe(revision.service_id, 1)).health == Health.CRASHED and now)
+    assert seen.detail.startswith("It ended with SIGKILL (somebody killed it, or the machine ran out of memory);")
+    assert not seen.hopeless
+    wait_until(lambda: health(either, revision) == Health.HEALTHY)
+    assert either.observe(revision.service_id, 1).restarts == 1
+    assert either.observe(revision.service_id, 1).detail == "Restarted 1 time."
+
+
+def test_an_init_that_fails_is_hopeless_and_its_trace_is_in_the_log(engine: ProcessEngine) -> None:
+    revision = applied(engine, "def init(): raise ValueError('no such weights')\ndef run(body): pass\n")
+    seen = wait_until(lambda: (now := engine.observe(revision.service_id, 1)).health == Health.CRASHED and now)
+    assert seen.hopeless
+    assert "exit status 3" in seen.detail
+    assert any("no such weights" in line for line in engine.last_lines(revision.service_id, 1, 20))
+    assert f"exit status {worker.INIT_FAILED}" == INIT_FAILED
+
+
+def test_services_may_use_the_network_where_that_is_set(site: Site, engine: ProcessEngine) -> None:
+    open_engine = ProcessEngine(site.mms, site.run, site.socket, hidden=site.data, network=True)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        host, port = server.getsockname()
+        driver = f"import socket\ndef init(): pass\ndef run(body): socket.create_connection(({host!r}, {port}), 2)\n"
+        assert score(address(engine, started(open_engine, driver)), "") is None
+
+
+def test_a_limit_of_memory_fails_the_request_and_not_the_machine(site: Site, engine: ProcessEngine) -> None:
+    small = ProcessEngine(site.mms, site.run, site.socket, hidden=site.data, memory=512 * 1024**2)
+    driver = (
+        "def init(): pass\ndef run(body):\n    try: return len(bytearray(1024**3))\n"
+        "    except MemoryError: return 'no memory'\n"
+    )
+    assert score(address(engine, started(small, driver)), "") == "no memory"
+
+
+def test_several_processes_share_the_socket_of_a_revision(engine: ProcessEngine) -> None:
+    driver = "import os, sys\ndef init(): pass\ndef run(body): return [os.getpid(), sys.flags.no_site]\n"
+    revision = started(engine, driver, Limits(processes=2))
+    seen: set[int] = set()
+    wait_until(lambda: seen.add(score(address(engine, revision), "")[0]) or len(seen) == 2)  # type: ignore[index]
+    assert score(address(engine, revision), "")[1] == 1  # type: ignore[index]
+
+
+@pytest.mark.slow
+def test_quick_crashes_are_followed_by_growing_pauses(engine: ProcessEngine, site: Site) -> None:
+    revision = applied(engine, "import os\ndef init(): os._exit(1)\ndef run(body): pass\n")
+    wait_until(lambda: engine.observe(revision.service_id, 1).restarts == 3, 20)
+    name = Program.of(site.run, revision.service_id, 1).name
+    spawned = [line for line in site.log.read_text().splitlines() if f"spawned: '{name}'" in line]
+    times = [time.mktime(time.strptime(line[:19], "%Y-%m-%d %H:%M:%S")) + int(line[20:23]) / 1000 for line in spawned]
+    pauses = [later - earlier for earlier, later in itertools.pairwise(times)]
+    assert pauses == sorted(pauses)
+    assert pauses[0] >= 1
+    assert pauses[2] >= 3
+
+
+@pytest.mark.slow
+def test_a_process_that_runs_and_does_not_answer_is_unhealthy_not_crashed(engine: ProcessEngine) -> None:
+    revision = started(engine, limits=Limits(init_timeout=1))
+    pid = process_id(engine, revision)
+    time.sleep(1.5)
+    os.kill(pid, signal.SIGSTOP)
+    seen = engine.observe(revision.service_id, 1)
+    assert seen.health == Health.UNHEALTHY
+    assert seen.detail == "It runs, but it has not answered within 2 s."
+    os.kill(pid, signal.SIGCONT)
+    assert health(engine, revision) == Health.HEALTHY
+
+
+def test_a_run_that_never_ends_makes_the_service_unhealthy_at_once(engine: ProcessEngine) -> None:
+    revision = started(engine, SLEEPER, Limits(run_timeout=0.2))
+    connection = connect(address(engine, revision), 5)
+    connection.request("POST", "/score", "30")
+    connection.getresponse().read()
+    seen = wait_until(lambda: (now := engine.observe(revision.service_id, 1)).health == Health.UNHEALTHY and now)
+    assert "run() takes longer than it may" in seen.detail
+
+
+def test_while_init_runs_the_service_is_starting(engine: ProcessEngine) -> None:
+    revision = applied(engine, "import time\ndef init(): time.sleep(1)\ndef run(body): pass\n")
+    assert health(engine, revision) == Health.STARTING
+    wait_until(lambda: health(engine, revision) == Health.HEALTHY)
+
+
+def test_what_somebody_stopped_is_started_by_applying_it_again(engine: ProcessEngine) -> None:
+    revision = started(engine)
+    name = Program.of(engine.run, revision.service_id, 1).name
+    engine.supervisor._call("stopProcess", name)
+    assert health(engine, revision) == Health.CRASHED
+    engine.apply(revision)
+    wait_until(lambda: health(engine, revision) == Health.HEALTHY)
+
+
+def test_services_come_back_with_the_supervisor_without_us(either: ProcessEngine, site: Site) -> None:
+    revision = started(either)
+    site.stop()
+    assert site.children() == []
+    site.start()
+    wait_until(lambda: health(either, revision) == Health.HEALTHY)
+    assert either.observe(revision.service_id, 1).restarts == 0
+
+
+def test_a_killed_supervisor_takes_its_services_along(either: ProcessEngine, site: Site) -> None:
+    revision = started(either)
+    site.kill()
+    wait_until(lambda: site.children() == [])
+    with pytest.raises(Unavailable, match="does not answer"):
+        either.observe(revision.service_id, 1)
+    site.start()
+    wait_until(lambda: health(either, revision) == Health.HEALTHY)
+
+
+@pytest.mark.slow
+def test_many_workers_may_start_and_remove_at_once(engine: ProcessEngine, site: Site) -> None:
+    image = make_image(engine.store)
+    revisions = [Revision(str(uuid.uuid4()), 1, image) for _ in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(engine.apply, revisions))
+        assert len(engine.running()) == 8
+        wait_until(lambda: all(health(engine, revision) == Health.HEALTHY for revision in revisions), 40)
+        list(pool.map(lambda revision: engine.remove(revision.service_id, 1), revisions))
+    assert engine.running() == set()
+    assert site.children() == []
+
+
+@pytest.mark.parametrize("hostile", ["../../etc/passwd", "x\n[program:evil]\ncommand=sh", "", "a;b", "%(here)s", "\0"])
+def test_an_id_that_is_no_guid_never_becomes_a_name(engine: ProcessEngine, hostile: str) -> None:
+    for act in (engine.remove, engine.observe, engine.logs):
+        with pytest.raises(Refused, match="is no service id"):
+            act(hostile, 1)
+    with pytest.raises(Refused, match="is no revision number"):
+        engine.observe(str(uuid.uuid4()), -1)
+
+
+@pytest.mark.parametrize(
+    ("image", "reason"),
+    [
+        ({"python": "3.6"}, "made for Python 3.6"),
+        ({"architecture": "s390x"}, "made for linux/s390x"),
+    ],
+)
+def test_an_image_for_another_machine_is_refused_before_anything_starts(
+    engine: ProcessEngine, image: dict[str, str], reason: str
+) -> None:
+    revision = Revision(str(uuid.uuid4()), 1, make_image(engine.store, **image))
+    with pytest.raises(Refused, match=reason):
+        engine.apply(revision)
+    assert engine.running() == set()
+
+
+def test_an_image_that_is_gone_is_refused(engine: ProcessEngine) -> None:
+    engine.store.prepare()
+    with pytest.raises(Refused, match="Build the image again"):
+        engine.check(f"sha256:{'0' * 64}")
+
+
+def test_programs_of_another_folder_or_damaged_ones_do_not_keep_the_supervisor_from_starting(
+    engine: ProcessEngine, site: Site
+) -> None:
+    good, moved = started(engine), started(engine)
+    site.stop()
+    conf = Program.of(site.run, moved.service_id, 1).conf
+    conf.write_text(conf.read_text().replace(str(site.mms), "/elsewhere/mms"))
+    (site.run / "services" / "mms-nonsense.conf").write_text("[program:")
+    engine.drop_stale()
+    site.start()
+    wait_until(lambda: health(engine, good) == Health.HEALTHY)
+    assert engine.running() == {(good.service_id, 1)}
+
+
+def test_files_and_sockets_that_belong_to_no_program_go_with_the_next_start(engine: ProcessEngine, site: Site) -> None:
+    good, gone = started(engine), started(engine)
+    left = Program.of(site.run, gone.service_id, 1)
+    site.stop()
+    left.conf.unlink()  # as by a worker that was killed while it removed the service
+    (site.run / "s" / "nobody-1").mkdir()
+    assert left.plan.exists()
+    engine.drop_stale()
+    kept = Program.of(site.run, good.service_id, 1)
+    assert {path.stem for path in (site.run / "services").glob("mms-*")} == {kept.name}
+    assert list((site.run / "s").iterdir()) == [kept.socket.parent]
+    site.start()
+    wait_until(lambda: health(engine, good) == Health.HEALTHY)
+
+
+def test_what_is_left_of_a_removed_revision_counts_as_running_until_it_is_removed_too(
+    engine: ProcessEngine, site: Site
+) -> None:
+    revision = started(engine)
+    program = Program.of(site.run, revision.service_id, 1)
+    program.conf.unlink()
+    engine.supervisor.remove(program.name, 15)
+    assert engine.running() == {(revision.service_id, 1)}
+    engine.remove(revision.service_id, 1)
+    assert engine.running() == set()
+    assert not program.socket.parent.exists()
+
+
+def test_a_program_whose_image_must_be_unpacked_again_waits_for_the_watch(engine: ProcessEngine, site: Site) -> None:
+    revision = started(engine)
+    site.stop()
+    engine.store.drop_recent()
+    engine.drop_stale()
+    site.start()
+    assert engine.running() == set()
+    engine.apply(revision)
+    wait_until(lambda: health(engine, revision) == Health.HEALTHY)
+
+
+@pytest.mark.parametrize("changed", [{"network": True}, {"memory": 2**33}])
+def test_a_program_planned_for_other_settings_does_not_come_back_with_a_start(
+    engine: ProcessEngine, site: Site, changed: dict[str, Any]
+) -> None:
+    revision = started(engine)
+    engine.drop_stale()
+    assert Program.of(engine.run, revision.service_id, 1).conf.exists()
+    ProcessEngine(site.mms, site.run, site.socket, hidden=site.data, **changed).drop_stale()
+    assert not Program.of(engine.run, revision.service_id, 1).conf.exists()
+
+
+@needs_bubblewrap
+def test_a_program_planned_without_a_sandbox_does_not_come_back_where_there_is_one(
+    engine: ProcessEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sandbox.trial.cache_clear()
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setenv("PATH", "/nowhere")
+        revision = started(engine)
+    sandbox.trial.cache_clear()
+    engine.drop_stale()
+    assert not Program.of(engine.run, revision.service_id, 1).conf.exists()
+
+
+def test_a_data_folder_with_signs_that_supervisord_reads_otherwise_works(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    with Site(tmp_path_factory.mktemp("a b%c'd#")) as site:
+        engine = ProcessEngine(site.mms, site.run, site.socket, hidden=site.data)
+        revision = started(engine)
+        assert score(address(engine, revision), "1") == {"echo": "1"}
+        assert "init() has returned" in engine.logs(revision.service_id, 1)[0]
+
+
+def test_a_data_folder_that_supervisord_has_no_way_to_name_is_refused() -> None:
+    with pytest.raises(Refused, match="Choose another DATA_DIR"):
+        Program.of(Path("/data ;x"), str(uuid.uuid4()), 1).section(Path("/log"))
+
+
+def test_a_data_folder_too_deep_for_a_socket_is_refused() -> None:
+    with pytest.raises(Refused, match="too deep"):
+        _ = Program.of(Path("/" + "d" * 100), str(uuid.uuid4()), 1).address

@@ -1,0 +1,349 @@
+"""A driver in a real service tries to reach the machine, with and without bubblewrap, also where the site is root."""
+
+import errno
+import json
+import os
+import shutil
+import socket
+import stat
+import subprocess
+import sys
+import tempfile
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mms.engines.base import Health, Refused, Revision
+from mms.engines.probe import connect
+from mms.engines.process import attempts, confine, launch, sandbox
+from mms.engines.process.engine import ProcessEngine
+from mms.engines.process.program import Program
+from tests.supervised import Site, make_image, wait_until
+
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="what changes for root")
+needs_bubblewrap = pytest.mark.skipif(sandbox.bubblewrap() is None, reason="bubblewrap is not installed")
+NOBODY_HERE = 12345
+CAPABILITIES = ("CapInh", "CapPrm", "CapEff", "CapAmb")
+
+# Tries everything in init(), as an attacker would, and answers with the results.
+HOSTILE = """
+import ctypes, errno, multiprocessing, os, tempfile
+found = {}
+FIELDS = ("CapInh", "CapPrm", "CapEff", "CapAmb", "CapBnd", "NoNewPrivs", "Seccomp")
+
+def attempt(name, what):
+    try:
+        found[name] = what()
+    except OSError as error:
+        found[name] = errno.errorcode[error.errno]
+
+def write(path):
+    def act():
+        with open(path, "r+b", buffering=0) as file:
+            return file.write(file.read())
+    return act
+
+def call(number, *arguments):
+    libc = ctypes.CDLL(None, use_errno=True)
+    result = libc.syscall(number, *arguments)
+    return errno.errorcode[ctypes.get_errno()] if result < 0 else result
+
+def status(field):
+    return next((line.split()[1] for line in open("/proc/self/status") if line.startswith(field + ":")), "")
+
+def init():
+    for path in ("vm/swappiness", "kernel/core_pattern", "kernel/modprobe", "fs/file-max", "net/ipv4/ip_forward"):
+        attempt(path, write("/proc/sys/" + path))
+    for path in ("/proc/sysrq-trigger", "/proc/mtrr", "/proc/irq/default_smp_affinity"):
+        attempt(path, lambda: os.open(path, os.O_WRONLY))
+    for path in ("/proc/kcore", "/proc/keys", "/proc/timer_list"):
+        attempt(path, lambda: os.open(path, os.O_RDONLY))
+    attempt("setuid", lambda: os.setuid(0))
+    attempt("shared memory", lambda: multiprocessing.Lock() and "works")
+    attempt("temporary file", lambda: tempfile.TemporaryFile().write(b"works"))
+    attempt("output", lambda: open("/dev/stdout", "w").write("written to the output again\\n"))
+    if os.uname().machine == "x86_64":
+        found["calls"] = {
+            "unshare": call(272, 0x10000000), "clone": call(56, 0x10000000 | 17, 0), "clone3": call(435, 0, 0),
+            "mount": call(165, b"/tmp", b"/tmp", 0, 4096, 0), "keyctl": call(250, 0, -3, 1), "bpf": call(321, 0, 0, 0),
+        }
+
+def run(body):
+    return {
+        "found": found, "uids": os.getresuid(), "gids": os.getresgid(), "groups": os.getgroups(),
+        "read only": [line.split()[4] for line in open("/proc/self/mountinfo") if line.split()[5].startswith("ro")],
+        "status": {field: status(field) for field in FIELDS},
+    }
+"""
+
+
+@pytest.fixture(scope="module")
+def site() -> Iterator[Site]:
+    # Not in pytest's folder, which is closed to other users: without a sandbox, root's services run as others.
+    with tempfile.TemporaryDirectory(prefix="i") as folder, Site(Path(folder)) as site:
+        yield site
+
+
+@pytest.fixture(params=[pytest.param("bubblewrap", marks=needs_bubblewrap), "plain"])
+def engine(request: pytest.FixtureRequest, site: Site, monkeypatch: pytest.MonkeyPatch) -> Iterator[ProcessEngine]:
+    """The engine, once with bubblewrap and once as on a machine without it; nothing runs afterwards."""
+    if request.param == "plain":
+        monkeypatch.setenv("PATH", "/nowhere")
+    sandbox.trial.cache_clear()
+    engine = ProcessEngine(site.mms, site.run, site.socket, hidden=site.data)
+    assert bool(sandbox.why_not(engine.hidden)) == (request.param == "plain")
+    yield engine
+    for service_id, number in engine.running():
+        engine.remove(service_id, number)
+    sandbox.trial.cache_clear()
+
+
+def applied(engine: ProcessEngine, driver: str) -> Revision:
+    revision = Revision(str(uuid.uuid4()), 1, make_image(engine.store, driver))
+    engine.apply(revision)
+    wait_until(lambda: healthy(engine, revision))
+    return revision
+
+
+def healthy(engine: ProcessEngine, revision: Revision) -> bool:
+    return engine.observe(revision.service_id, revision.number).health == Health.HEALTHY
+
+
+def score(engine: ProcessEngine, revision: Revision) -> Any:
+    connection = connect(engine.address(revision.service_id, revision.number), 10)
+    connection.request("POST", "/score", "1")
+    response = connection.getresponse()
+    data = response.read()
+    connection.close()
+    assert response.status == 200, data
+    return json.loads(data)
+
+
+def test_a_driver_can_neither_write_kernel_settings_nor_gain_privileges(engine: ProcessEngine) -> None:
+    before = {path: Path(path).read_text() for path in ("/proc/sys/vm/swappiness", "/proc/sys/kernel/core_pattern")}
+    revision = applied(engine, HOSTILE)
+    said = score(engine, revision)
+    found, boxed = said["found"], not sandbox.why_not(engine.hidden)
+    denied = {"EACCES", "EROFS"}  # the owner is asked for before the mount
+    for path in ("vm/swappiness", "kernel/core_pattern", "fs/file-max", "net/ipv4/ip_forward"):
+        assert found[path] in denied, path
+    assert found["kernel/modprobe"] in {*denied, "ENOENT"}
+    for path in ("/proc/sysrq-trigger", "/proc/mtrr", "/proc/irq/default_smp_affinity"):
+        assert found[path] in {*denied, "ENOENT"}, path
+    if boxed:
+        covered = {path for name in sandbox.PROC_READ_ONLY if os.path.exists(path := f"/proc/{name}")}
+        assert {"/proc/sys", *covered} <= set(said["read only"])
+        assert {found[path] for path in attempts.SECRETIVE} <= {"EACCES", "ENOENT"}
+    assert found["setuid"] == "EPERM"
+    assert said["uids"] == [said["uids"][0]] * 3
+    assert 0 not in said["uids"]
+    assert {int(said["status"][name], 16) for name in CAPABILITIES} == {0}
+    assert (said["status"]["NoNewPrivs"], said["status"]["Seccomp"]) == ("1", "2")
+    if "calls" in found:
+        assert found["calls"].pop("clone3") == "ENOSYS"
+        assert set(found["calls"].values()) == {"EPERM"}
+    assert (found["shared memory"], found["temporary file"]) == ("works", 5)
+    assert "written to the output again" in engine.logs(revision.service_id, 1)[0]
+    assert {path: Path(path).read_text() for path in before} == before
+
+
+@as_root
+def test_each_service_of_root_is_a_user_of_its_own(engine: ProcessEngine) -> None:
+    said = score(engine, first := applied(engine, HOSTILE))
+    other = score(engine, applied(engine, HOSTILE))
+    assert said["uids"][0] in sandbox.SERVICE_UIDS
+    assert said["uids"][0] != other["uids"][0]
+    assert said["gids"] == [sandbox.SERVICE_GID] * 3
+    assert said["groups"] == []
+    assert int(said["status"]["CapBnd"], 16) == 0
+    folder = Program.of(engine.run, first.service_id, 1).socket.parent.stat()
+    assert (folder.st_uid, stat.S_IMODE(folder.st_mode)) == (said["uids"][0], 0o700)
+
+
+@as_root
+def test_without_a_sandbox_root_s_services_still_cannot_read_the_site_or_each_other(
+    engine: ProcessEngine, site: Site
+) -> None:
+    if not sandbox.why_not(engine.hidden):
+        pytest.skip("with a sandbox they don't even see it")
+    secret = site.data / "secret_key"
+    secret.touch(mode=0o600)
+    site.run.chmod(0o700)  # as `up` makes it
+    other = Program.of(engine.run, applied(engine, HOSTILE).service_id, 1)
+    paths = [str(path) for path in (secret, site.socket, other.socket, other.plan)]
+    spy = f"""
+import os, socket
+def init(): pass
+def attempt(act):
+    try:
+        return repr(act())
+    except OSError as error:
+        return type(error).__name__
+def run(body):
+    paths = {paths!r}
+    return [
+        *(attempt(lambda: open(path).read()) for path in paths),
+        *(attempt(lambda: socket.socket(socket.AF_UNIX).connect(path)) for path in paths),
+        *(attempt(lambda: os.listdir(path)) for path in {[str(site.data), str(site.run), str(other.socket.parent)]!r}),
+    ]
+"""
+    assert set(score(engine, applied(engine, spy))) == {"PermissionError"}
+
+
+@as_root
+def test_what_an_earlier_release_left_as_root_does_not_keep_a_service_from_running(
+    engine: ProcessEngine, site: Site
+) -> None:
+    revision = applied(engine, HOSTILE)
+    site.stop()
+    program = Program.of(engine.run, revision.service_id, 1)
+    os.chown(program.socket.parent, 0, 0)
+    program.socket.unlink(missing_ok=True)
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(program.socket))
+    for folder, _, _ in os.walk(site.mms):
+        os.chmod(folder, 0o700)
+    plan = json.loads(program.plan.read_text())
+    plan["surroundings"] = {"sandbox": True, "network": False, "memory": 0}
+    program.plan.write_text(json.dumps(plan))
+    engine.drop_stale()  # its plan has it run as root
+    assert not program.conf.exists()
+    site.start()
+    engine.apply(revision)
+    wait_until(lambda: healthy(engine, revision))
+    assert 0 not in score(engine, revision)["uids"]
+
+
+def test_the_trial_finds_no_hole(engine: ProcessEngine) -> None:
+    assert sandbox.holes(engine.hidden) == []
+    found = sandbox.trial(engine.hidden).found
+    assert found["uid"] != 0
+    assert not found["user_namespace"]
+
+
+@as_root
+def test_the_attempts_find_what_root_can_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are run without anything around them; what they write is the value that is there."""
+    (tmp_path / "db.sqlite3").touch()
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-", str(tmp_path)],
+        input=Path(attempts.__file__).read_bytes(),
+        check=True,
+        capture_output=True,
+    )
+    found = json.loads(done.stdout)
+    assert found["uid"] == 0
+    assert found["capabilities"]
+    assert found["new_privileges"]
+    assert found["own"] == [str(tmp_path)]
+    assert "/usr" in found["outside"]
+    monkeypatch.setattr(sandbox, "trial", lambda data: sandbox.Trial(("--unshare-all",), "", found))
+    text = sandbox.exposure(tmp_path, network=False)
+    assert "Tried: a driver can act as root, " in text
+    assert "create files in /" in text
+    if os.access("/proc/sys/vm/swappiness", os.W_OK):
+        assert "/proc/sys/vm/swappiness" in found["settings"]
+        assert "write kernel settings of this machine (/proc/sys/" in text
+
+
+@as_root
+@needs_bubblewrap
+@pytest.mark.parametrize("covered", [True, False])
+def test_even_root_finds_the_kernel_s_settings_read_only(
+    covered: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Root in a user namespace, as services once were: without the covers over /proc, the attempts find the hole."""
+    if not os.access("/proc/sys/vm/swappiness", os.W_OK):
+        pytest.skip("read-only on this machine already")
+    if not covered:
+        monkeypatch.setattr(sandbox, "PROC_READ_ONLY", ())
+    run_as_root = [sandbox.python(), "-c", "import os, sys; os.execv(sys.argv[1], sys.argv[1:])"]
+    monkeypatch.setattr(sandbox, "confined", lambda *_: run_as_root)
+    view = sandbox.View({"/app": tmp_path}, tmp_path, "/app", tmp_path)
+    command = [*sandbox._command(view, {}, None, ("--unshare-all",)), sandbox.python()]
+    found, failure = sandbox._attempt(command, tmp_path)
+    assert (found["uid"], failure) == (0, "")
+    assert ("/proc/sys/vm/swappiness" in found["settings"]) == (not covered)
+    if covered:
+        assert found["settings"] == []
+
+
+def test_a_site_that_is_not_root_has_the_same_sandbox(tmp_path: Path) -> None:
+    """By a process that gives up root; it needs a Python and our modules where other users can read them."""
+    python = sandbox.python_for(sandbox.User(NOBODY_HERE, NOBODY_HERE))
+    if os.geteuid() == 0 and sandbox.closed_above(Path(python)):
+        pytest.skip("no Python that other users can run")
+    with tempfile.TemporaryDirectory() as folder:
+        code, data = Path(folder, "code"), Path(folder, "data")
+        package = code / "mms"
+        shutil.copytree(Path(confine.__file__).parent, package / "engines" / "process")
+        for made in (package / "__init__.py", package / "engines" / "__init__.py", data / "db.sqlite3"):
+            made.parent.mkdir(exist_ok=True)
+            made.touch()
+        for path in (Path(folder), *Path(folder).rglob("*")):
+            path.chmod(0o755 if path.is_dir() else 0o644)
+        script = (
+            "import json, pathlib, sys; sys.path.insert(0, sys.argv[1]); from mms.engines.process import sandbox\n"
+            "data = pathlib.Path(sys.argv[2]); tried = sandbox.trial(data)\n"
+            "print(json.dumps([tried.reason, tried.found, sandbox.holes(data), sandbox.refusal(data)]))"
+        )
+        user: dict[str, Any] = {}
+        if os.geteuid() == 0:
+            user = {"user": NOBODY_HERE, "group": NOBODY_HERE, "extra_groups": []}
+        done = subprocess.run(
+            [python, "-I", "-S", "-c", script, str(code), str(data)], cwd="/", check=True, capture_output=True, **user
+        )
+    reason, found, holes, refusal = json.loads(done.stdout)
+    if reason:
+        pytest.skip(reason)
+    assert (holes, refusal) == ([], "")
+    assert found["uid"] == (NOBODY_HERE if os.geteuid() == 0 else os.geteuid())
+    assert not any(found[name] for name in ("settings", "outside", "own", "user_namespace"))
+
+
+@as_root
+def test_nothing_runs_as_root_even_if_the_plan_says_so() -> None:
+    command = [sys.executable, "-I", "-S", confine.__file__, "-", sys.executable, "-c", "print('ran')"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (confine.REFUSED, "")
+    assert "A service never runs as root." in done.stderr
+
+
+@as_root
+def test_where_the_service_s_user_cannot_get_to_the_data_deploying_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o700)
+    monkeypatch.setenv("PATH", "/nowhere")
+    sandbox.trial.cache_clear()
+    with Site(closed / "data") as site:
+        engine = ProcessEngine(site.mms, site.run, site.socket, hidden=site.data)
+        with pytest.raises(Refused, match=r"Services never run as root, and user .* Install bubblewrap"):
+            engine.apply(Revision(str(uuid.uuid4()), 1, make_image(engine.store)))
+    sandbox.trial.cache_clear()
+
+
+@as_root
+def test_the_launcher_opens_a_passage_for_one_group_and_no_more(tmp_path: Path) -> None:
+    target = tmp_path / "mms" / "rootfs" / "app"
+    target.mkdir(parents=True)
+    for folder in (tmp_path, tmp_path / "mms", tmp_path / "mms" / "rootfs"):
+        folder.chmod(0o700)
+    launch.open_passage(str(tmp_path), [str(target)], sandbox.SERVICE_GID)
+    for folder in (tmp_path, tmp_path / "mms", tmp_path / "mms" / "rootfs"):
+        found = folder.stat()
+        assert (stat.S_IMODE(found.st_mode), found.st_uid, found.st_gid) == (0o710, 0, sandbox.SERVICE_GID)
+    assert stat.S_IMODE(tmp_path.parent.stat().st_mode) & 0o077 == 0
+
+
+@pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
+def test_the_filter_is_a_program_the_kernel_accepts(machine: str) -> None:
+    program = confine.seccomp_filter(machine)
+    assert len(program) % 8 == 0
+    assert len(program) // 8 < 4096
+    assert errno.EPERM == confine.EPERM
+    assert confine.seccomp_filter("riscv64") == b""

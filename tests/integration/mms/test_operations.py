@@ -1,0 +1,331 @@
+"""Operations of the bundled MMS: done once, taken over from the dead, stopped when asked, never open for ever."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from pathlib import Path
+
+import psutil
+import pytest
+import redis
+from django.conf import settings as django_settings
+from django.db import connection, transaction
+from django.utils import timezone
+
+from mms.models import Operation, Revision, Service, State
+from mms.operations import builds, leases
+from mms.operations import run as operations
+from tests.support.mms_rows import file_server, image_operation
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture(autouse=True)
+def _loopback_is_allowed(settings: object) -> None:
+    settings.MMS_FETCH_ALLOW_PRIVATE = True  # type: ignore[attr-defined]
+
+
+@pytest.fixture
+def files() -> Iterator[str]:
+    with file_server() as url:
+        yield url
+
+
+def run(operation: Operation) -> None:
+    """What a worker does, with the database connection of its thread closed afterwards."""
+    try:
+        operations.run(str(operation.id))
+    finally:
+        connection.close()
+
+
+def wait_until_running(operation: Operation) -> None:
+    until = time.monotonic() + 20
+    log = builds.log_path(operation.image_id)
+    while not (log.exists() and log.read_text() and builders_of(operation)):
+        assert time.monotonic() < until, "the build did not begin"
+        time.sleep(0.05)
+
+
+def builders_of(operation: Operation) -> list[int]:
+    """Processes that work in the temporary folder of this build."""
+    found = []
+    for process in psutil.process_iter(["pid", "environ"]):
+        if f"build-{operation.image_id}-" in ((process.info["environ"] or {}).get("TMPDIR") or ""):
+            found.append(process.info["pid"])
+    return found
+
+
+def service_operation(**fields: object) -> Operation:
+    image = image_operation(state=State.SUCCEEDED).image
+    assert image
+    service = Service.objects.create(account=image.account, name="s", image=image, pull_secret="local")
+    revision = Revision.objects.create(service=service, number=1, image=image)
+    return Operation.objects.create(
+        account=image.account,
+        operation_type="Service",
+        verb="create_service",
+        service=service,
+        revision=revision,
+        **fields,
+    )
+
+
+def test_a_build_ends_with_the_image_and_forgets_the_password(files: str) -> None:
+    operation = image_operation(files)
+    run(operation)
+    operation.refresh_from_db()
+    assert operation.state == State.SUCCEEDED, operation.error
+    assert operation.ended_at
+    assert operation.claimed_until is None
+    assert operation.image
+    assert operation.image.digest.startswith("sha256:")
+    assert operation.image.registry_password is None
+    assert builds.log_path(operation.image_id).read_text()
+    assert not list(Path(django_settings.TMP_DIR).glob("build-*"))
+
+
+def test_it_is_done_once_however_often_it_is_delivered(files: str) -> None:
+    operation = image_operation(files)
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(run, [operation] * 4))
+    operation.refresh_from_db()
+    assert (operation.state, operation.attempts) == (State.SUCCEEDED, 1)
+    run(operation)
+    operation.refresh_from_db()
+    assert operation.attempts == 1
+
+
+def test_what_a_living_worker_holds_is_left_alone(files: str) -> None:
+    held_until = timezone.now() + timedelta(seconds=5)
+    operation = image_operation(files, state=State.RUNNING, claimed_until=held_until, attempts=1)
+    run(operation)
+    operation.refresh_from_db()
+    assert (operation.state, operation.claimed_until) == (State.RUNNING, held_until)
+
+
+def test_what_a_dead_worker_held_is_taken_over(files: str) -> None:
+    long_ago = timezone.now() - timedelta(seconds=1)
+    operation = image_operation(files, state=State.RUNNING, claimed_until=long_ago, attempts=1)
+    run(operation)
+    operation.refresh_from_db()
+    assert (operation.state, operation.attempts) == (State.SUCCEEDED, 2)
+
+
+def test_workers_that_keep_dying_fail_the_operation_in_the_end() -> None:
+    operation = image_operation(state=State.RUNNING, attempts=operations.ATTEMPTS)
+    run(operation)
+    operation.refresh_from_db()
+    assert operation.state == State.FAILED
+    assert operation.error
+    assert operation.error["code"] == "WorkerLost"
+
+
+def test_a_worker_that_lost_its_lease_writes_nothing() -> None:
+    operation = image_operation()
+    late = leases.take(str(operation.id))
+    assert late
+    Operation.objects.filter(pk=operation.pk).update(claimed_until=timezone.now() - timedelta(seconds=1))
+    other = leases.take(str(operation.id))
+    assert other
+    assert not late.release(state=State.FAILED)
+    late.renew()
+    assert late.lost.is_set()
+    assert other.release(state=State.SUCCEEDED)
+
+
+def test_a_lease_is_renewed_while_the_work_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(leases, "TICK", 0.05)
+    monkeypatch.setattr(leases, "LEASE", timedelta(seconds=0.4))
+    operation = image_operation()
+    claim = leases.take(str(operation.id))
+    assert claim
+    with claim.kept():
+        time.sleep(1)
+        assert leases.take(str(operation.id)) is None
+    assert not claim.lost.is_set()
+
+
+def test_what_a_living_worker_of_this_machine_holds_is_not_freed() -> None:
+    operation = image_operation()
+    claim = leases.take(str(operation.id))
+    assert claim
+    with claim.marked():
+        leases.free_the_dead()
+        operation.refresh_from_db()
+        assert operation.claimed_until == claim.until
+    assert not list((django_settings.MMS_DIR / "claims").iterdir())
+
+
+def test_the_mark_of_a_dead_worker_does_not_free_what_the_next_one_holds() -> None:
+    operation = image_operation()
+    first = leases.take(str(operation.id))
+    assert first
+    dead = django_settings.MMS_DIR / "claims" / f"{operation.id}.{first.attempt}"
+    dead.parent.mkdir(exist_ok=True)
+    dead.touch()
+    Operation.objects.filter(pk=operation.pk).update(claimed_until=timezone.now())
+    second = leases.take(str(operation.id))
+    assert second
+    leases.free_the_dead()
+    operation.refresh_from_db()
+    assert operation.claimed_until == second.until
+    assert not dead.exists()
+
+
+def test_a_lease_does_without_a_mark_where_none_can_be_written(settings: object, tmp_path: Path) -> None:
+    operation = image_operation()
+    claim = leases.take(str(operation.id))
+    settings.MMS_DIR = tmp_path / "missing"  # type: ignore[attr-defined]
+    assert claim
+    with claim.marked():
+        assert claim.release(state=State.SUCCEEDED)
+
+
+def test_no_more_builds_run_at_once_than_the_setting_says(settings: object) -> None:
+    settings.MMS_BUILDS = 1  # type: ignore[attr-defined]
+    first, second = image_operation(), image_operation()
+    claim = leases.take(str(first.id))
+    assert claim
+    assert leases.take(str(second.id)) is None
+    claim.release(state=State.SUCCEEDED)
+    assert leases.take(str(second.id))
+
+
+def test_the_sweep_hands_out_what_nobody_works_on(live_redis: redis.Redis, settings: object) -> None:
+    settings.MMS_BUILDS = 2  # type: ignore[attr-defined]
+    image_operation(state=State.RUNNING, claimed_until=timezone.now() + timedelta(seconds=9))
+    image_operation(state=State.SUCCEEDED)
+    waiting = [image_operation() for _ in range(3)]
+    abandoned = service_operation(state=State.RUNNING, claimed_until=timezone.now() - timedelta(seconds=1))
+    operations.sweep()
+    messages = b"".join(live_redis.lrange("mms", 0, -1)).decode()
+    handed_out = {str(operation.id) for operation in [*waiting, abandoned] if str(operation.id) in messages}
+    assert handed_out == {str(waiting[0].id), str(abandoned.id)}, "one build is free, services do not wait for builds"
+
+
+def test_accepting_does_not_wait_for_a_queue_that_is_away() -> None:
+    operation = image_operation()
+    twin = Operation(account=operation.account, operation_type="Image", verb="create_image", image=operation.image)
+    started = time.monotonic()
+    with transaction.atomic():
+        operations.accept(twin)
+    assert time.monotonic() - started < 1
+    assert Operation.objects.filter(pk=twin.pk, state=State.NOT_STARTED).exists()
+
+
+def test_what_nobody_has_begun_is_canceled_at_once() -> None:
+    for operation in (image_operation(), service_operation()):
+        assert operations.cancel(operation)
+        operation.refresh_from_db()
+        assert operation.state == State.CANCELED
+        assert operation.ended_at
+        run(operation)
+        operation.refresh_from_db()
+        assert operation.state == State.CANCELED
+
+
+def test_a_service_operation_that_runs_is_not_canceled() -> None:
+    operation = service_operation(state=State.RUNNING, claimed_until=timezone.now() + timedelta(seconds=9))
+    assert not operations.cancel(operation)
+
+
+@pytest.mark.slow
+def test_a_running_build_is_stopped_with_all_its_processes(files: str) -> None:
+    operation = image_operation(files, "slow")
+    worker = threading.Thread(target=run, args=[operation])
+    worker.start()
+    wait_until_running(operation)
+    assert builders_of(operation)
+    assert operations.cancel(operation)
+    worker.join(15)
+    operation.refresh_from_db()
+    assert operation.state == State.CANCELED
+    assert not builders_of(operation)
+
+
+@pytest.mark.slow
+def test_a_build_has_a_time_limit(files: str, settings: object) -> None:
+    settings.MMS_BUILD_TIMEOUT = 1  # type: ignore[attr-defined]
+    operation = image_operation(files, "slow")
+    run(operation)
+    operation.refresh_from_db()
+    assert operation.state == State.FAILED
+    assert operation.error
+    assert operation.error["code"] == "BuildTimeout"
+    assert not builders_of(operation)
+
+
+WORKER = """
+import os, sys
+os.environ["DJANGO_SETTINGS_MODULE"] = "dashboard.settings"
+import django; django.setup()
+from mms.operations import run as operations
+operations.run(sys.argv[1])
+"""
+
+
+@pytest.mark.slow
+def test_a_killed_worker_takes_its_build_with_it_and_another_one_finishes(files: str) -> None:
+    operation = image_operation(files, "slow")
+    environment = {
+        **os.environ,
+        "DATABASE_URL": f"sqlite:///{connection.settings_dict['NAME']}",
+        "MMS_FETCH_ALLOW_PRIVATE": "true",
+    }
+    worker = subprocess.Popen([sys.executable, "-c", WORKER, str(operation.id)], env=environment)
+    wait_until_running(operation)
+    worker.send_signal(signal.SIGKILL)
+    worker.wait()
+    until = time.monotonic() + 5
+    while builders_of(operation):
+        assert time.monotonic() < until, "the build outlived its worker"
+        time.sleep(0.05)
+    operation.refresh_from_db()
+    assert operation.state == State.RUNNING
+    assert operation.claimed_until
+    assert operation.claimed_until < timezone.now() + leases.LEASE, "and that ends"
+    manifest = operation.image.manifest  # type: ignore[union-attr]
+    builds.Model.objects.filter(id__in=manifest.resolved_model_ids).update(url=f"{files}/quick")
+    leases.free_the_dead()
+    assert not list((django_settings.MMS_DIR / "claims").iterdir())
+    run(operation)
+    operation.refresh_from_db()
+    assert operation.state == State.SUCCEEDED
+    assert not list(Path(django_settings.TMP_DIR).glob(f"build-{operation.image_id}-*"))
+
+
+def test_the_build_sees_no_secret_of_the_site(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("SECRET_KEY", "DATABASE_URL", "REDIS_URL", "SOME_TOKEN", "X_PASSWORD"):
+        monkeypatch.setenv(name, "unique-value")
+    monkeypatch.setenv("UV_INDEX_OURS_PASSWORD", "for uv")
+    monkeypatch.setenv("https_proxy", "http://proxy.example")
+    environment = builds.environment(tmp_path)
+    assert "unique-value" not in environment.values()
+    assert environment["UV_INDEX_OURS_PASSWORD"] == "for uv"
+    assert environment["https_proxy"] == "http://proxy.example"
+
+
+def test_a_reason_that_no_database_could_store_ends_the_operation_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """PostgreSQL refuses NUL and half a pair of surrogates: the operation would have begun anew until it gave up."""
+
+    def fail(*_: object) -> None:
+        raise builds.BuildFailed(
+            "Log", "it said \0", [{"code": "Log", "message": "\0 \ud800 \\u0000", "target": "log"}]
+        )
+
+    monkeypatch.setattr(builds, "build", fail)
+    operation = image_operation()
+    run(operation)
+    operation.refresh_from_db()
+    assert operation.error == {
+        "code": "Log",
+        "message": "it said ?",
+        "details": [{"code": "Log", "message": "? ? \\u0000", "target": "log"}],
+    }

@@ -1,0 +1,93 @@
+"""A setting that cannot be used stops every command with one sentence that names it."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.conf import settings
+
+from dashboard.ops.supervisor import programs
+
+
+def manage(**environment: str) -> subprocess.CompletedProcess[str]:
+    """The outcome of `manage.py up`, in an environment where it ends before it starts anything."""
+    values = {**os.environ, **environment}
+    command = [sys.executable, "manage.py", "up"]
+    return subprocess.run(command, cwd=settings.BASE_DIR, env=values, capture_output=True, text=True, timeout=60)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "sentence"),
+    [
+        ("PORT", "http", "PORT must be a whole number, not 'http'."),
+        ("PORT", "65536", "PORT must be between 1 and 65535, not 65536."),
+        ("SERVE", "pages", "SERVE takes a comma separated list of: dashboard, mms."),
+        ("KEEP_OPERATIONS_DAYS", "3", "KEEP_OPERATIONS_DAYS must be a number of days between 7 and 36500, not 3."),
+        ("DEBUG", "maybe", "DEBUG must be true or false, not 'maybe'."),
+        ("LOG_LEVEL", "loud", "LOG_LEVEL must be DEBUG, INFO, WARNING or ERROR, not 'LOUD'."),
+        ("REDIS_URL", ":hidden@host:6379/0", "REDIS_URL cannot be read: write it as redis://"),
+        ("TRUSTED_PROXIES", "proxy.example", "TRUSTED_PROXIES takes addresses and networks such as"),
+        ("SESSION_HOURS", "0", "SESSION_HOURS must be at least 1, not 0."),
+        ("OIDC_ROLES", "ml-team=lab:boss", "OIDC_ROLES: write 'ml-team=lab:boss' as group=account:role or group=admin"),
+        ("OIDC_ISSUER", "https://id.example", "OIDC_ISSUER needs OIDC_CLIENT_ID and OIDC_CLIENT_SECRET beside it."),
+        ("PASSWORD_SIGN_IN", "false", "PASSWORD_SIGN_IN=false needs OIDC_ISSUER: nobody could sign in."),
+        ("DATABASE_URL", "psql://me:hidden@x/y", "DATABASE_URL cannot be read: write it as postgres://"),
+        ("DATABASE_URL", "postgres://me:hidden@x:port/y", "DATABASE_URL cannot be read: write it as postgres://"),
+    ],
+)
+def test_a_wrong_value_is_named_in_one_sentence(name: str, value: str, sentence: str, tmp_path: Path) -> None:
+    done = manage(DATA_DIR=str(tmp_path / "data"), **{name: value})
+    assert done.returncode == 1
+    assert done.stderr.startswith(sentence)
+    assert done.stderr.count("\n") == 1
+    assert "hidden" not in done.stderr
+
+
+def test_a_data_folder_that_cannot_be_made_is_named_in_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    done = manage(DATA_DIR=str(tmp_path / "file" / "data"))
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"DATA_DIR cannot be used, for {tmp_path}/file/data: Not a directory.")
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_data_folder_of_somebody_else_is_named_in_one_sentence(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    done = manage(DATA_DIR=str(tmp_path))
+    assert done.stderr.startswith("DATA_DIR cannot be used, for ")
+    assert done.stderr.count("\n") == 1
+
+
+UNDER_TLS = """
+import os, pytest  # with which static files need no preparation
+os.environ["DJANGO_SETTINGS_MODULE"] = "dashboard.settings"
+import django
+django.setup()
+from django.test import Client
+answer = Client(headers={"Host": "models.example.com"}).get("/sign-in/", secure=True)
+print(answer.status_code, answer.headers["Strict-Transport-Security"], answer.cookies.output())
+from django.conf import settings
+print(settings.SESSION_COOKIE_NAME, settings.SESSION_COOKIE_SECURE, settings.KNOWN_BROWSER_COOKIE_NAME)
+"""
+
+
+def test_under_tls_cookies_are_of_this_host_alone_and_browsers_stay_with_tls(tmp_path: Path) -> None:
+    values = {**os.environ, "DATA_DIR": str(tmp_path / "data"), "SITE_URL": "https://models.example.com"}
+    command = [sys.executable, "-c", UNDER_TLS]
+    done = subprocess.run(command, cwd=settings.BASE_DIR, env=values, capture_output=True, text=True, timeout=60)
+    assert "200 max-age=31536000 Set-Cookie: __Host-csrftoken=" in done.stdout, done.stderr
+    assert "HttpOnly; Max-Age" in done.stdout
+    assert "Path=/; SameSite=Lax; Secure" in done.stdout
+    assert "Domain" not in done.stdout
+    assert "__Host-sessionid True __Host-known-browser" in done.stdout
+
+
+def test_without_trusted_proxies_nobody_is_believed_to_be_one(settings: Any) -> None:
+    assert "--no-proxy-headers" in programs._web().command
+    settings.TRUSTED_PROXIES = ["10.0.0.7", "10.1.0.0/16"]
+    command = programs._web().command
+    assert command[command.index("--forwarded-allow-ips") + 1] == "10.0.0.7,10.1.0.0/16"

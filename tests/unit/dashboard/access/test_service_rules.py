@@ -1,0 +1,102 @@
+"""Production is for operators: who may deploy there, and change what runs there."""
+
+from typing import Any
+
+import pytest
+from django.test import Client
+
+from dashboard.access.revocation import withdraw
+from dashboard.models import Membership, Role
+from deployments.models import Cluster, Operation, Service
+from deployments.models.operation import Kind, State
+from tests.support.people import Cast, Lab, make_cast, make_lab, make_operation
+from tests.support.workshop import make_image
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def lab(live_redis: Any) -> Lab:
+    """Its one service is sam's own, and runs in production."""
+    lab = make_lab()
+    Cluster.objects.filter(pk=lab.cluster.pk).update(production=True)
+    Service.objects.filter(pk=lab.service.pk).update(cluster=lab.cluster, created_by="sam")
+    return lab
+
+
+@pytest.fixture
+def cast(lab: Lab) -> Cast:
+    return make_cast(lab.account)
+
+
+def deploy(client: Client, lab: Lab, cluster: Cluster) -> Any:
+    form = {"name": "fresh", "image": lab.image.pk, "cluster": cluster.pk}
+    return client.post(f"{lab.url}services/new/", form)
+
+
+def test_only_operators_deploy_to_production(lab: Lab, cast: Cast):
+    answer = deploy(cast.scientist, lab, lab.cluster)
+    assert answer.status_code == 422
+    assert not Operation.objects.filter(service__name="fresh").exists()
+    assert deploy(cast.operator, lab, lab.cluster).status_code == 302
+
+
+def test_a_data_scientist_deploys_where_it_is_allowed_and_is_told_where_not(lab: Lab, cast: Cast):
+    playground = Cluster.objects.create(account=lab.account, name="playground", pull_secret="p")
+    page = cast.scientist.get(f"{lab.url}services/new/").text
+    assert f"Only operators can deploy to production clusters: {lab.cluster.name}." in page
+    assert f'<option value="{lab.cluster.pk}"' not in page
+    assert deploy(cast.scientist, lab, playground).status_code == 302
+
+
+def test_where_everything_is_production_the_form_says_so(lab: Lab, cast: Cast):
+    assert "this account has only production clusters" in cast.scientist.get(f"{lab.url}services/new/").text
+
+
+@pytest.mark.parametrize("act", ["update", "delete"])
+def test_what_runs_in_production_is_changed_by_operators_alone(act: str, lab: Lab, cast: Cast):
+    url = f"{lab.url}services/{lab.service.pk}/{act}/"
+    form = {"image": make_image(lab.manifest).pk}
+    refused = cast.scientist.post(url, form)
+    assert refused.status_code == 403
+    assert "runs in production" in refused.text
+    assert cast.operator.post(url, form).status_code == 302
+
+
+@pytest.mark.parametrize("act", ["retry", "cancel", "settle", "resume"])
+def test_an_operation_in_production_is_steered_by_operators_alone(act: str, lab: Lab, cast: Cast):
+    url = f"{lab.url}operations/{lab.operation.pk}/{act}/"
+    assert cast.scientist.post(url).status_code == 403
+    assert cast.operator.post(url).status_code == 302
+
+
+def test_buttons_are_greyed_and_say_which_role_they_need(lab: Lab, cast: Cast):
+    page = cast.scientist.get(f"{lab.url}services/{lab.service.pk}/").text
+    assert page.count("runs in production, where changing it needs the role “Operator”.") == 2
+    assert f"{lab.url}services/{lab.service.pk}/update/" not in page
+    assert (
+        f"{lab.url}services/{lab.service.pk}/update/" in cast.operator.get(f"{lab.url}services/{lab.service.pk}/").text
+    )
+
+
+def test_a_service_of_unknown_place_counts_as_production_where_there_is_one(lab: Lab, cast: Cast):
+    Service.objects.filter(pk=lab.service.pk).update(cluster=None)
+    url = f"{lab.url}services/{lab.service.pk}/update/"
+    assert cast.scientist.get(url).status_code == 403
+    Cluster.objects.update(production=False)
+    assert cast.scientist.get(url).status_code == 200
+
+
+def test_what_an_operator_queued_for_production_is_withdrawn_with_the_role(lab: Lab, cast: Cast):
+    waiting = make_operation(lab.service, Kind.UPDATE_SERVICE, State.QUEUED, requested_by="otto")
+    assert withdraw() == 0
+    Membership.objects.filter(user__username="otto").update(role=Role.SCIENTIST)
+    assert withdraw() == 1
+    waiting.refresh_from_db()
+    assert waiting.state == State.CANCELED
+
+
+def test_a_viewer_sees_what_could_be_done_and_by_whom(lab: Lab, cast: Cast):
+    for noun, label in [("models", "Register model"), ("images", "Build image"), ("services", "Deploy service")]:
+        page = cast.viewer.get(f"{lab.url}{noun}/").text
+        assert f'disabled title="This needs the role “Data scientist”.">{label}</button>' in page

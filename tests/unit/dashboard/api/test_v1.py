@@ -1,0 +1,216 @@
+"""The JSON API: what the pages show and do, for programs."""
+
+import json
+from datetime import timedelta
+from typing import Any
+
+import pytest
+import requests
+from django.db import OperationalError
+from django.utils import timezone
+
+from dashboard.api import idempotency
+from dashboard.http.body_limits import Bounded
+from dashboard.models import AuditEntry, Role, SentOnce
+from deployments.live import events
+from deployments.models import Image, Operation, RegisteredModel
+from deployments.models.operation import NEEDS_DECISION, State
+from tests.asgi_server import Server
+from tests.support.people import Lab, make_lab, make_operation
+from tests.support.programs import Program, person, token_of
+from tests.support.workshop import make_model
+
+pytestmark = pytest.mark.django_db(transaction=True)
+HERE = "/v1/accounts/lab/"
+
+
+@pytest.fixture
+def lab(live_redis: Any) -> Lab:
+    return make_lab()
+
+
+@pytest.fixture
+def program(lab: Lab) -> Program:
+    return Program(token_of(person("sam", lab.account, Role.SCIENTIST)))
+
+
+def wish(lab: Lab, **more: Any) -> dict[str, Any]:
+    return {"kind": "create_image", "manifest": lab.manifest.pk, "registry": "our registry", **more}
+
+
+def test_it_describes_itself(program: Program):
+    routes = {(route["method"], route["path"]): route for route in program.get("/v1/").json()["routes"]}
+    asking = routes["POST", "/v1/accounts/{account}/operations/"]
+    assert asking["needs"] == "Data scientist, scope write"
+    assert routes["GET", "/v1/accounts/{account}/models/"]["needs"] == "Viewer"
+    assert all(route["does"] for route in routes.values())
+
+
+def test_a_list_is_read_page_by_page(lab: Lab, program: Program):
+    for number in range(2, 62):
+        make_model(lab.account, version=number)
+    path, seen = f"{HERE}models/?sort=version", []
+    while path:
+        page = program.get(path).json()
+        seen += [row["version"] for row in page["models"]]
+        path = page["next"]
+    assert seen == list(range(1, 62))
+    assert (page["found"], page["pages"], page["page"]) == (61, 3, 3)
+
+
+def test_a_list_is_searched_and_filtered_as_on_its_page(lab: Lab, program: Program):
+    make_operation(lab.image, state=State.FAILED)
+    found = program.get(f"{HERE}operations/?state=failed&kind=create_image").json()
+    assert [row["kind"] for row in found["operations"]] == ["create_image"]
+    assert program.get(f"{HERE}models/?q=nothing-like-it").json()["models"] == []
+    assert program.get(f"{HERE}images/?model={lab.model.pk}").json()["found"] == 1
+
+
+def test_what_a_list_does_not_know_is_refused_by_name(lab: Lab, program: Program):
+    for query in ("state=broken", "sort=size", "page=0", "page=x", "newest=yes", "color=red", "model=x"):
+        answer = program.get(f"{HERE}models/?{query}")
+        assert answer.status_code == 422, query
+        assert list(answer.json()["error"]["fields"]) == [query.partition("=")[0]]
+
+
+def test_the_whole_job_is_asked_for(lab: Lab, program: Program):
+    body = {"kind": "register_model", "name": "rose", "url": "https://a.example/x?sig=secret-part", "tags": ["red"]}
+    answer = program.post(f"{HERE}operations/", body)
+    assert answer.status_code == 202
+    operation = Operation.objects.get(pk=answer.json()["id"])
+    assert (operation.requested_by, operation.state) == ("sam", "queued")
+    assert RegisteredModel.objects.get(name="rose").tags == ["red"]
+    assert answer.headers["Location"] == f"{HERE}operations/{operation.pk}/"
+    shown = program.get(answer.headers["Location"])
+    assert shown.json()["asked"]["url"] == "https://a.example/x?…"
+    assert "secret-part" not in shown.text
+    assert program.get(f"{HERE}models/{operation.model_id}/").json()["state"] == "queued"
+
+
+def test_what_was_asked_stands_in_the_audit_as_done_by_the_api(lab: Lab, program: Program):
+    program.post(f"{HERE}operations/", wish(lab))
+    program.post(f"{HERE}services/{lab.service.pk}/key/")
+    program.post(f"{HERE}refresh/")
+    program.get(f"{HERE}models/")
+    program.post(f"{HERE}operations/", {"kind": "create_image"})
+    entries = [(entry.actor, entry.action, entry.via, entry.result) for entry in AuditEntry.objects.order_by("pk")]
+    assert entries == [("sam", "create_image", "api", "done"), ("sam", "show_key", "api", "done")]
+
+
+def test_a_registry_and_a_cluster_are_given_by_name_and_unknown_ones_refused(lab: Lab, program: Program):
+    answer = program.post(f"{HERE}operations/", wish(lab, registry="theirs"))
+    assert answer.status_code == 422
+    assert "our registry" in answer.json()["error"]["fields"]["registry"][0]
+    assert program.post(f"{HERE}operations/", wish(lab, registry=lab.registry.pk)).status_code == 202
+
+
+def test_a_field_that_there_is_not_is_named(lab: Lab, program: Program):
+    answer = program.post(f"{HERE}operations/", wish(lab, manifets=1))
+    assert list(answer.json()["error"]["fields"]) == ["manifets"]
+    assert not Image.objects.exclude(pk=lab.image.pk).exists()
+
+
+def test_the_same_key_makes_one_operation(lab: Lab, program: Program):
+    first = program.post(f"{HERE}operations/", wish(lab), Idempotency_Key="build 7")
+    again = program.post(f"{HERE}operations/", json.dumps(wish(lab), indent=4), Idempotency_Key="build 7")
+    assert (first.status_code, again.status_code) == (202, 200)
+    assert first.json()["id"] == again.json()["id"]
+    other = program.post(f"{HERE}operations/", wish(lab, description="other"), Idempotency_Key="build 7")
+    assert other.status_code == 409
+    assert Operation.objects.filter(kind="create_image").count() == 1
+    theirs = Program(token_of(person("otto", lab.account, Role.OPERATOR)))
+    assert theirs.post(f"{HERE}operations/", wish(lab), Idempotency_Key="build 7").status_code == 202
+
+
+def test_a_refused_request_may_be_mended_and_sent_with_its_key(lab: Lab, program: Program):
+    assert program.post(f"{HERE}operations/", wish(lab, manifest=0), Idempotency_Key="k").status_code == 422
+    assert not SentOnce.objects.exists()
+    assert program.post(f"{HERE}operations/", wish(lab), Idempotency_Key="k").status_code == 202
+
+
+def test_keys_are_forgotten_after_a_week(lab: Lab, program: Program):
+    program.post(f"{HERE}operations/", wish(lab), Idempotency_Key="k")
+    assert idempotency.prune() == 0
+    SentOnce.objects.update(sent_at=timezone.now() - timedelta(days=8))
+    assert idempotency.prune() == 1
+
+
+def test_what_is_not_possible_now_is_a_conflict(lab: Lab, program: Program):
+    operator = Program(token_of(person("otto", lab.account, Role.OPERATOR)))
+    deletion = {"kind": "delete_service", "service": "iris-live"}
+    assert operator.post(f"{HERE}operations/", deletion).status_code == 202
+    answer = operator.post(f"{HERE}operations/", deletion)
+    assert answer.status_code == 409
+    assert "open operation" in answer.json()["error"]["message"]
+
+
+def test_operations_are_steered(lab: Lab, program: Program):
+    body = {"manifest": lab.manifest.pk, "registry": lab.registry.pk, "description": ""}
+    failed = make_operation(lab.image, state=State.FAILED, body=body)
+    Image.objects.filter(pk=lab.image.pk).update(mms_id=None)
+    retried = program.post(f"{HERE}operations/{failed.pk}/retry/")
+    assert retried.status_code == 202
+    assert retried.json()["retry_of"] == str(failed.pk)
+    canceled = program.post(f"{HERE}operations/{retried.json()['id']}/cancel/")
+    assert canceled.json()["state"] == "canceled"
+    doubt = make_operation(lab.model, state=State.UNCERTAIN, error_code=NEEDS_DECISION)
+    assert list(program.post(f"{HERE}operations/{doubt.pk}/settle/").json()["error"]["fields"]) == ["send_again"]
+    settled = program.post(f"{HERE}operations/{doubt.pk}/settle/", {"send_again": False})
+    assert settled.json()["state"] == "failed"
+    again = program.post(f"{HERE}operations/{doubt.pk}/settle/", {"send_again": False})
+    assert again.status_code == 409
+
+
+def test_a_program_that_calls_too_fast_is_told_when_to_go_on(lab: Lab, program: Program, settings: Any):
+    settings.API_CALLS_PER_MINUTE = 3
+    statuses = [program.get("/v1/").status_code for _ in range(8)]
+    assert set(statuses) == {200, 429}  # two minutes at most
+    refused = next(answer for answer in (program.get("/v1/") for _ in range(9)) if answer.status_code == 429)
+    assert 0 < int(refused.headers["Retry-After"]) <= 60
+    assert refused.json()["error"]["code"] == "TooManyRequests"
+    another = Program(token_of(person("otto", lab.account, Role.OPERATOR)))
+    assert another.get("/v1/").status_code == 200
+
+
+def test_logs_are_read_on_from_where_one_was(lab: Lab, program: Program):
+    events.append_log(events.operation_log_key(lab.operation), ["one", "two"], 0)
+    first = program.get(f"{HERE}operations/{lab.operation.pk}/log/")
+    assert first.text == "one\ntwo\n"
+    assert first.headers["Content-Type"].startswith("text/plain")
+    events.append_log(events.operation_log_key(lab.operation), ["three"], 2)
+    rest = program.get(f"{HERE}operations/{lab.operation.pk}/log/?after={first.headers['X-Log-Position']}")
+    assert rest.text == "three\n"
+
+
+def test_a_service_that_does_not_answer_is_told_apart_from_the_api(lab: Lab, program: Program):
+    answer = program.post(f"{HERE}services/{lab.service.pk}/test/", {"data": [1]})
+    assert answer.status_code == 200
+    assert answer.json()["status"] == 0
+    assert "Nothing answers" in answer.json()["problem"]
+    assert program.post(f"{HERE}services/{lab.service.pk}/test/", "{").status_code == 422
+
+
+def test_what_breaks_on_our_side_is_said_in_json_too(lab: Lab, program: Program, monkeypatch: pytest.MonkeyPatch):
+    program.client.raise_request_exception = False
+    for error, status in ((OperationalError("database is locked"), 503), (ZeroDivisionError("secret detail"), 500)):
+
+        def broken(*_: Any, error: Exception = error, **__: Any) -> None:
+            raise error
+
+        monkeypatch.setattr("deployments.operations.submit.create_image", broken)
+        answer = program.post(f"{HERE}operations/", wish(lab))
+        assert answer.status_code == status
+        assert answer.json()["error"]["code"] in {"NotNow", "Broken"}
+        assert "secret detail" not in answer.text
+
+
+def test_a_body_that_is_too_long_is_refused_in_json_before_it_is_read_whole(lab: Lab):
+    with Server(Bounded(nobody)) as server:
+        answer = requests.post(f"{server.url}/v1/accounts/lab/assets/", b"x" * 3_000_000, timeout=20)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (413, "TooLarge")
+        page = requests.post(f"{server.url}/accounts/lab/assets/new/", b"x" * 3_000_000, timeout=20)
+        assert page.headers["Content-Type"].startswith("text/html")
+
+
+async def nobody(*_: Any) -> None:
+    raise AssertionError("not to be reached")

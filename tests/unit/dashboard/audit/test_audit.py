@@ -1,0 +1,175 @@
+"""Every change leaves an entry about who did it, written with the change or not at all, and changed by nobody."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.conf import settings
+from django.db import DatabaseError, connection, transaction
+from django.test.utils import CaptureQueriesContext
+
+from dashboard.access.permissions import Permission, needed, role_for
+from dashboard.audit import record as audit
+from dashboard.models import AuditEntry
+from deployments.models import Asset, Operation
+from deployments.models.operation import State
+from tests.support.people import Cast, Lab, make_cast, make_lab, make_operation
+from tests.support.workshop import make_image
+
+pytestmark = pytest.mark.django_db(transaction=True)
+MODEL = {"name": "fresh", "url": "https://files.example/m.bin?sig=not-to-be-seen"}
+
+
+@pytest.fixture
+def lab(live_redis: Any) -> Lab:
+    return make_lab()
+
+
+@pytest.fixture
+def cast(lab: Lab) -> Cast:
+    return make_cast(lab.account)
+
+
+def entries() -> list[tuple[str, str, str]]:
+    return [(entry.actor, entry.action, entry.result) for entry in AuditEntry.objects.order_by("pk")]
+
+
+def test_a_change_says_who_did_what_on_what_from_where(lab: Lab, cast: Cast):
+    cast.scientist.post(f"{lab.url}models/new/", MODEL, REMOTE_ADDR="203.0.113.7")
+    entry = AuditEntry.objects.get()
+    assert (entry.actor, entry.action, entry.result, entry.via) == ("sam", "register_model", "done", "page")
+    assert (entry.account_id, entry.account_name) == (lab.account.pk, "lab")
+    assert (entry.target, entry.address) == ("fresh", "203.0.113.7")
+    assert entry.after["name"] == "fresh"
+    assert entry.after["operation"] == str(Operation.objects.get(model__name="fresh").pk)
+    assert "not-to-be-seen" not in str(entry.after)
+
+
+def test_an_update_says_what_was_there_before(lab: Lab, cast: Cast):
+    newer = make_image(lab.manifest)
+    cast.scientist.post(f"{lab.url}services/{lab.service.pk}/update/", {"image": newer.pk})
+    entry = AuditEntry.objects.get()
+    assert entry.action == "update_service"
+    assert entry.before == {"image": lab.image.pk, "cluster": lab.service.cluster_id}
+
+
+def test_what_a_role_does_not_allow_is_recorded_as_refused(lab: Lab, cast: Cast):
+    cast.viewer.post(f"{lab.url}models/new/", MODEL)
+    cast.scientist.post(f"{lab.url}services/{lab.service.pk}/delete/")
+    done = make_operation(lab.model, state=State.SUCCEEDED)
+    cast.scientist.post(f"{lab.url}operations/{done.pk}/retry/")
+    assert entries() == [
+        ("vera", "register_model", "refused"),
+        ("sam", "delete_service", "refused"),
+        ("sam", "retry_operation", "refused"),
+    ]
+
+
+def test_to_see_a_scoring_key_is_recorded_and_to_look_around_is_not(lab: Lab, cast: Cast):
+    cast.scientist.get(lab.url)
+    cast.scientist.post(f"{lab.url}refresh/")
+    cast.scientist.post(f"{lab.url}models/new/", {"name": "not a name"})
+    cast.scientist.post(f"{lab.url}models/new/", MODEL | {"do": "preview"})
+    assert entries() == []
+    cast.scientist.post(f"{lab.url}services/{lab.service.pk}/key/")
+    assert entries() == [("sam", "show_key", "done")]
+
+
+def test_a_preview_waits_for_nobody_who_writes(lab: Lab, cast: Cast):
+    def begun(fields: dict[str, str], path: str = "models/new/") -> int:
+        with CaptureQueriesContext(connection) as queries:
+            cast.scientist.post(f"{lab.url}{path}", fields)
+        return sum(query["sql"].startswith("BEGIN") for query in queries)
+
+    assert begun(MODEL | {"do": "preview"}) == 0
+    assert begun({"name": "file", "url": "https://files.example/a.py", "do": "preview"}, "assets/new/") == 0
+    assert begun(MODEL) > 0
+
+
+def test_who_may_not_see_the_account_leaves_no_word_about_it(lab: Lab, cast: Cast):
+    cast.stranger.post(f"{lab.url}models/new/", MODEL)
+    cast.anonymous.post(f"{lab.url}models/new/", MODEL)
+    assert entries() == []
+
+
+def test_where_no_entry_can_be_written_nothing_is_changed(lab: Lab, cast: Cast):
+    cast.scientist.raise_request_exception = False
+    before = Operation.objects.count()
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "CREATE TRIGGER full BEFORE INSERT ON dashboard_auditentry BEGIN SELECT RAISE(ABORT, 'no room'); END"
+        )
+    try:
+        assert cast.scientist.post(f"{lab.url}models/new/", MODEL).status_code == 500
+        asset = {"name": "file", "url": "https://files.example/a.py"}
+        assert cast.scientist.post(f"{lab.url}assets/new/", asset).status_code == 500
+    finally:
+        with connection.cursor() as cursor:
+            cursor.execute("DROP TRIGGER full")
+    assert Operation.objects.count() == before
+    assert not Asset.objects.filter(name="file").exists()
+
+
+def test_what_breaks_on_our_side_is_recorded_as_failed(lab: Lab, cast: Cast, monkeypatch: pytest.MonkeyPatch):
+    def broken(*_: Any, **__: Any) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("deployments.operations.submit.delete_service", broken)
+    cast.operator.raise_request_exception = False
+    assert cast.operator.post(f"{lab.url}services/{lab.service.pk}/delete/").status_code == 500
+    assert entries() == [("otto", "delete_service", "failed")]
+
+
+def test_an_entry_is_changed_by_nobody(db: None):
+    audit.record("sign_in", actor="ann")
+    entry = AuditEntry.objects.get()
+    entry.actor = "bob"
+    for attempt in (
+        entry.save,
+        entry.delete,
+        AuditEntry.objects.all().delete,
+        lambda: AuditEntry.objects.update(actor=""),
+    ):
+        with pytest.raises(NotImplementedError):
+            attempt()
+    with pytest.raises(DatabaseError, match="never changed"), transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute("UPDATE dashboard_auditentry SET actor = 'bob'")
+    assert AuditEntry.objects.get().actor == "ann"
+
+
+def test_texts_of_any_length_and_kind_can_be_recorded(db: None):
+    audit.record(
+        "x" * 500, actor="é" * 500, target="line\nline\x00\u202e" * 100, after={"pip": "y" * 100_000, "n": [1, None]}
+    )
+    entry = AuditEntry.objects.get()
+    assert "\n" not in entry.target
+    assert "\u202e" not in entry.target
+    assert len(entry.after["pip"]) < 600
+    assert entry.after["n"] == [1, None]
+
+
+def test_templates_ask_for_permissions_that_there_are():
+    asked = {
+        name
+        for path in (Path(settings.BASE_DIR) / "templates").rglob("*.html")
+        for name in re.findall(r"\bmay\.(\w+)", path.read_text())
+    }
+    assert len(asked) > 8
+    assert asked <= set(Permission.values)
+
+
+def test_every_permission_is_somebodys():
+    assert {needed(permission) for permission in Permission} == {1, 2, 3, 4}
+    assert role_for(Permission.CREATE_IMAGE) == "Data scientist"
+    assert role_for(Permission.CHANGE_PEOPLE) == "Administrator"
+
+
+def test_no_change_escapes_by_being_called_a_preview(lab: Lab, cast: Cast):
+    preview = {"do": "preview"}
+    cast.operator.post(f"{lab.url}members/{lab.member.pk}/", {"role": "scientist", **preview})
+    cast.operator.post(f"{lab.url}services/{lab.service.pk}/key/", preview)
+    cast.operator.post(f"{lab.url}services/{lab.service.pk}/delete/", preview)
+    cast.operator.post(f"{lab.url}assets/new/", {"name": "file", "url": "https://files.example/a.py", **preview})
+    assert [action for _, action, _ in entries()] == ["change_member", "show_key", "delete_service"]
+    assert not Asset.objects.filter(name="file").exists()

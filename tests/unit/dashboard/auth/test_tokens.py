@@ -1,0 +1,151 @@
+"""The page of API tokens: made, shown once, revoked; whose they are, and how long they live."""
+
+import re
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.contrib.auth import authenticate, get_user_model
+from django.core.management import call_command
+from django.test import Client
+from django.utils import timezone
+
+from dashboard.models import ApiToken, AuditEntry, Machine, SentOnce
+from tests.support.people import Cast, Lab, make_cast, make_lab
+from tests.support.programs import Program, person, token_of
+from tests.support.workshop import make_account
+
+pytestmark = pytest.mark.django_db
+WANTED = {"name": "weekly report", "scope": "write", "account": "", "days": "30"}
+
+
+@pytest.fixture
+def lab(live_redis: Any) -> Lab:
+    found = make_lab()
+    found.token.delete()  # here every token counts
+    return found
+
+
+@pytest.fixture
+def cast(lab: Lab) -> Cast:
+    return make_cast(lab.account)
+
+
+def make(browser: Client, **more: str) -> str:
+    """The text of a new token, as the page shows it."""
+    page = browser.post("/tokens/new/", {**WANTED, **more})
+    assert page.status_code == 200
+    return re.search(r'id="made-token"[^>]*>(dash_[\w-]{43})<', page.text)[1]
+
+
+def test_a_token_is_shown_once_and_kept_as_a_digest(lab: Lab, cast: Cast):
+    page = cast.scientist.post("/tokens/new/", WANTED)
+    text = re.search(r"dash_[\w-]{43}", page.text)[0]
+    assert "no-store" in page.headers["Cache-Control"]
+    again = cast.scientist.get("/tokens/")
+    assert "weekly report" in again.text
+    assert text not in again.text
+    row = ApiToken.objects.get()
+    assert text not in str(vars(row))
+    assert len(row.digest) == 64
+    assert row.expires_at - timezone.now() < timedelta(days=30)
+    assert Program(text).get("/v1/accounts/lab/").status_code == 200
+
+
+def test_what_was_made_and_revoked_is_in_the_audit_without_the_token(lab: Lab, cast: Cast):
+    text = make(cast.scientist)
+    cast.scientist.post(f"/tokens/{ApiToken.objects.get().pk}/revoke/")
+    made, revoked = AuditEntry.objects.order_by("pk")
+    assert (made.actor, made.action, made.target) == ("sam", "create_token", "weekly report of sam")
+    assert (revoked.actor, revoked.action, revoked.result) == ("sam", "revoke_token", "done")
+    assert made.after["scope"] == "write"
+    assert text not in str(vars(made))
+
+
+def test_a_revoked_token_opens_nothing_and_says_why(lab: Lab, cast: Cast):
+    program = Program(make(cast.scientist))
+    assert program.get("/v1/").status_code == 200
+    assert cast.scientist.post(f"/tokens/{ApiToken.objects.get().pk}/revoke/").headers["Location"] == "/tokens/"
+    refused = program.get("/v1/")
+    assert refused.status_code == 401
+    assert "was revoked on" in refused.json()["error"]["message"]
+    assert "Revoked" in cast.scientist.get("/tokens/").text
+
+
+def test_an_expired_token_is_called_so(lab: Lab, cast: Cast):
+    program = Program(make(cast.scientist))
+    ApiToken.objects.update(expires_at=timezone.now())
+    assert "expired on" in program.get("/v1/").json()["error"]["message"]
+    assert "Expired" in cast.scientist.get("/tokens/").text
+
+
+def test_people_see_and_revoke_their_own_and_administrators_everybodys(lab: Lab, cast: Cast):
+    make(cast.scientist)
+    token = ApiToken.objects.get()
+    assert "weekly report" not in cast.operator.get("/tokens/").text
+    assert cast.operator.post(f"/tokens/{token.pk}/revoke/").status_code == 404
+    assert "weekly report" in cast.admin.get("/tokens/").text
+    cast.admin.post(f"/tokens/{token.pk}/revoke/")
+    token.refresh_from_db()
+    assert token.revoked_at
+
+
+def test_a_token_can_be_for_one_account_that_its_owner_may_see(lab: Lab, cast: Cast):
+    hidden = make_account("not-for-sam")
+    page = cast.scientist.get("/tokens/")
+    assert "not-for-sam" not in page.text
+    refused = cast.scientist.post("/tokens/new/", {**WANTED, "account": hidden.pk})
+    assert refused.status_code == 422
+    assert not ApiToken.objects.exists()
+    assert Program(make(cast.scientist, account=str(lab.account.pk))).get("/v1/accounts/lab/").status_code == 200
+
+
+@pytest.mark.parametrize("wrong", [{"days": "366"}, {"days": ""}, {"scope": "all"}, {"name": ""}, {"name": "x" * 101}])
+def test_no_token_lives_longer_than_a_year_or_without_a_name(wrong: dict[str, str], lab: Lab, cast: Cast):
+    refused = cast.scientist.post("/tokens/new/", {**WANTED, **wrong})
+    assert refused.status_code == 422
+    assert f'id="field-{next(iter(wrong))}"' in refused.text
+    assert not ApiToken.objects.exists()
+
+
+def test_the_last_use_is_noted_once_a_minute(lab: Lab):
+    program = Program(token_of(person("sam")))
+    program.get("/v1/")
+    first = ApiToken.objects.get()
+    assert first.last_used_from == "127.0.0.1"
+    program.get("/v1/")
+    assert ApiToken.objects.get().last_used_at == first.last_used_at
+    ApiToken.objects.update(last_used_at=timezone.now() - timedelta(minutes=2))
+    program.get("/v1/")
+    assert ApiToken.objects.get().last_used_at >= first.last_used_at
+
+
+def test_a_machine_has_no_password_and_gets_its_tokens_from_an_administrator(lab: Lab, cast: Cast):
+    call_command("create_user", "robot", "--role", "scientist", "--account", "lab", "--machine")
+    robot = get_user_model().objects.get(username="robot")
+    assert Machine.objects.get().user == robot
+    assert not robot.has_usable_password()
+    assert authenticate(username="robot", password="") is None
+    assert "<small>service account</small>" in cast.admin.get("/people/").text
+    assert cast.admin.post(f"/people/{robot.pk}/invite/").status_code == 404
+    assert "machine" not in cast.operator.get("/tokens/").text
+    cast.operator.post("/tokens/new/", {**WANTED, "owner": robot.pk})
+    assert not ApiToken.objects.filter(owner=robot).exists()
+    text = make(cast.admin, owner=str(robot.pk))
+    assert ApiToken.objects.get(owner=robot).name == "weekly report"
+    assert Program(text).get("/v1/accounts/").json()["accounts"][0]["role"] == "Data scientist"
+
+
+def test_an_administrator_makes_no_token_for_another_person(lab: Lab, cast: Cast):
+    sam = get_user_model().objects.get(username="sam")
+    call_command("create_user", "robot", "--role", "viewer", "--account", "lab", "--machine")
+    assert cast.admin.post("/tokens/new/", {**WANTED, "owner": sam.pk}).status_code == 422
+    assert not ApiToken.objects.exists()
+
+
+def test_the_tokens_of_somebody_who_goes_go_along(lab: Lab):
+    sam = person("sam", lab.account)
+    token_of(sam)
+    sam.delete()
+    assert not ApiToken.objects.exists()
+    assert not SentOnce.objects.exists()

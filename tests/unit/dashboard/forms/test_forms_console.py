@@ -1,0 +1,207 @@
+"""The test console against a real HTTP server that stands for the gateway, and who gets to see a key."""
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+from django.test import Client
+
+from dashboard.models import Role
+from deployments.models import HostingAccount, Service
+from tests.support.workshop import (
+    SCORING_KEY,
+    make_account,
+    make_image,
+    make_manifest,
+    make_model,
+    make_service,
+    sign_in,
+)
+
+pytestmark = pytest.mark.django_db
+SWAGGER = {"definitions": {"ServiceInput": {"example": {"data": [[5.1, 3.5]]}}}}
+
+
+class Scoring(BaseHTTPRequestHandler):
+    """Answers with the body it got; /broken, /elsewhere and /long stand for services in trouble."""
+
+    protocol_version = "HTTP/1.1"
+    seen: list[dict[str, Any]]
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.seen.append({"path": self.path, "body": body, "key": self.headers.get("Authorization")})
+        if self.path == "/broken/score":
+            self._answer(500, b'{"error": {"message": "run() raised ValueError"}}')
+        elif self.path == "/elsewhere/score":
+            self._answer(302, b"", location="/iris/score")
+        elif self.path == "/long/score":
+            self._answer(200, b"x" * 300_000)
+        else:
+            self._answer(200, json.dumps({"got": json.loads(body)}).encode())
+
+    def do_GET(self) -> None:
+        self._answer(200, json.dumps(SWAGGER if self.path == "/iris/swagger.json" else {}).encode())
+
+    def _answer(self, status: int, body: bytes, **headers: str) -> None:
+        self.send_response(status)
+        for name, value in {"Content-Length": str(len(body)), **headers}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *args: Any) -> None:
+        """Quiet."""
+
+
+@pytest.fixture
+def gateway() -> Iterator[ThreadingHTTPServer]:
+    Scoring.seen = []
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Scoring)
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+    thread.start()
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.fixture
+def account() -> HostingAccount:
+    return make_account()
+
+
+@pytest.fixture
+def service(account: HostingAccount, gateway: ThreadingHTTPServer) -> Service:
+    uri = f"http://127.0.0.1:{gateway.server_port}/iris/score"
+    return make_service(make_image(make_manifest(account, make_model(account))), scoring_uri=uri)
+
+
+@pytest.fixture
+def scientist(account: HostingAccount) -> Client:
+    return sign_in("sam", account, Role.SCIENTIST)
+
+
+def lead(service: Service, path: str) -> None:
+    """Let the service's scoring URL be another one of the same server."""
+    service.scoring_uri = service.scoring_uri.replace("/iris/", f"/{path}/")
+    service.save()
+
+
+def url(service: Service, page: str = "test") -> str:
+    return f"/accounts/lab/services/{service.pk}/{page}/"
+
+
+def test_the_console_sends_the_body_with_the_key_and_shows_answer_and_time(scientist: Client, service: Service) -> None:
+    answer = scientist.post(url(service), {"body": '{"data": [1, 2]}'})
+    assert answer.status_code == 200
+    assert "200 OK" in answer.text
+    assert "{&quot;got&quot;: {&quot;data&quot;: [1, 2]}}" in answer.text
+    assert " ms<" in answer.text
+    assert Scoring.seen == [{"path": "/iris/score", "body": b'{"data": [1, 2]}', "key": f"Bearer {SCORING_KEY}"}]
+    assert SCORING_KEY not in answer.text
+
+
+def test_the_example_of_the_service_is_filled_in(scientist: Client, service: Service) -> None:
+    assert "5.1" in scientist.get(url(service)).text
+    lead(service, "plain")
+    assert "The service provides no example" in scientist.get(url(service)).text
+
+
+def test_htmx_gets_the_console_alone(scientist: Client, service: Service) -> None:
+    answer = scientist.post(url(service), {"body": "{}"}, headers={"HX-Request": "true"})
+    assert answer.text.lstrip().startswith('<section class="panel console" id="console"')
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ("", "Write a request body"),
+        ('{"a": 1,}', "line 1, column"),
+        ("{\n  nope", "line 2, column 3"),
+        ("[" * 99_999, "JSON"),
+    ],
+)
+def test_what_is_no_json_is_not_sent(scientist: Client, service: Service, body: str, words: str) -> None:
+    answer = scientist.post(url(service), {"body": body})
+    assert answer.status_code == 422
+    assert words in answer.text
+    assert not Scoring.seen
+
+
+@pytest.mark.parametrize("host", ["169.254.169.254", "[::ffff:169.254.169.254]"])
+def test_a_server_cannot_have_the_console_call_what_machines_keep_for_themselves(
+    host: str, scientist: Client, service: Service
+) -> None:
+    service.scoring_uri = f"http://{host}/latest/meta-data/score"
+    service.save()
+    assert "machines keep services of their own; it is not called" in scientist.post(url(service), {"body": "{}"}).text
+    assert "The service provides no example" in scientist.get(url(service)).text
+
+
+def test_a_driver_that_raises_is_explained(scientist: Client, service: Service) -> None:
+    lead(service, "broken")
+    answer = scientist.post(url(service), {"body": "{}"})
+    assert "500 Internal Server Error" in answer.text
+    assert "run() raised ValueError" in answer.text
+    assert "The driver raised an error" in answer.text
+
+
+def test_a_redirect_is_not_followed_for_the_key_would_go_along(scientist: Client, service: Service) -> None:
+    lead(service, "elsewhere")
+    answer = scientist.post(url(service), {"body": "{}"})
+    assert "does not follow" in answer.text
+    assert [request["path"] for request in Scoring.seen] == ["/elsewhere/score"]
+
+
+def test_a_long_answer_is_cut(scientist: Client, service: Service) -> None:
+    lead(service, "long")
+    answer = scientist.post(url(service), {"body": "{}"})
+    assert "Only its beginning is shown" in answer.text
+    assert len(answer.content) < 130_000
+
+
+def test_an_address_where_nothing_answers_is_said_so(scientist: Client, service: Service) -> None:
+    for uri, words in (
+        ("http://127.0.0.1:9/score", "Nothing answers at the scoring address"),
+        ("file:///etc/passwd", "no web address"),
+    ):
+        Service.objects.update(scoring_uri=uri)
+        answer = scientist.post(url(service), {"body": "{}"})
+        assert answer.status_code == 200
+        assert words in answer.text
+
+
+def test_a_service_without_scoring_address_has_no_console(scientist: Client, service: Service) -> None:
+    Service.objects.update(scoring_uri="")
+    assert scientist.post(url(service), {"body": "{}"}).status_code == 404
+
+
+def test_the_key_is_shown_to_scientists_who_ask_and_kept_by_no_cache(
+    scientist: Client, account: HostingAccount, service: Service
+) -> None:
+    assert SCORING_KEY not in scientist.get(url(service)).text
+    assert scientist.get(url(service, "key")).status_code == 405
+    shown = scientist.post(url(service, "key"))
+    assert "the-service&#x27;s-key" in shown.text
+    assert "no-store" in shown.headers["Cache-Control"]
+    assert sign_in("vera", account, Role.VIEWER).post(url(service, "key")).status_code == 403
+
+
+def test_a_viewer_sends_nothing(account: HostingAccount, service: Service) -> None:
+    assert sign_in("vera", account, Role.VIEWER).post(url(service), {"body": "{}"}).status_code == 403
+    assert not Scoring.seen
+
+
+def test_the_snippets_call_with_the_body_of_the_console(scientist: Client, service: Service) -> None:
+    page = scientist.post(url(service), {"body": '{"text": "it\'s", "fast": true}'})
+    assert (
+        "&#x27;{&quot;text&quot;: &quot;it&#x27;&quot;&#x27;&quot;&#x27;s&quot;, &quot;fast&quot;: true}&#x27;"
+        in page.text
+    )
+    assert "&#x27;fast&#x27;: True}" in page.text
+    part = scientist.post(url(service), {"body": "[1]"}, headers={"HX-Request": "true"})
+    assert '<span id="python-body" hx-swap-oob="true">[1]</span>' in part.text

@@ -1,0 +1,183 @@
+"""Composing a manifest: finding one of ten thousand models, marking the driver, and what comes of it."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from django.test import Client
+
+from dashboard.models import Role
+from deployments.models import HostingAccount, Manifest, Operation, RegisteredModel
+from tests.support.workshop import make_account, make_asset, make_model, sign_in
+
+pytestmark = pytest.mark.django_db
+NEW = "/accounts/lab/manifests/new/"
+
+
+@pytest.fixture
+def account() -> HostingAccount:
+    return make_account()
+
+
+@pytest.fixture
+def scientist(account: HostingAccount) -> Client:
+    return sign_in("sam", account, Role.SCIENTIST)
+
+
+def form(**more: Any) -> dict[str, Any]:
+    return {"runtime_type": "ScikitPython", **more}
+
+
+def test_what_was_picked_becomes_a_manifest_in_the_picked_order(scientist: Client, account: HostingAccount) -> None:
+    second, first = make_model(account, "scaler"), make_model(account, "iris", 3)
+    driver, schema = make_asset(account), make_asset(account, "schema", "schema.json")
+    picked = {"models": [first.pk, second.pk], "assets": [schema.pk, driver.pk], "driver": driver.pk}
+    answer = scientist.post(NEW, form(**picked, pip_requirements="\nscikit-learn==1.5.2\n"))
+    manifest = Manifest.objects.get()
+    assert answer.headers["Location"] == f"/accounts/lab/manifests/{manifest.pk}/"
+    assert manifest.model_ids == ["iris-3", "scaler-1"]
+    assert [asset["id"] for asset in manifest.asset_list] == ["schema", "score"]
+    assert manifest.driver_program == "score"
+    assert manifest.properties["pip_requirements"] == "scikit-learn==1.5.2"
+
+
+def test_one_of_ten_thousand_models_is_found_by_name_and_version(
+    scientist: Client, account: HostingAccount, django_assert_max_num_queries: Callable[[int], Any]
+) -> None:
+    rows = [{"name": f"model-{number // 4}", "version": number % 4 + 1} for number in range(10_000)]
+    RegisteredModel.objects.bulk_create(
+        RegisteredModel(account=account, mms_id=f"m{number}", url="https://m.example/", **row)
+        for number, row in enumerate(rows)
+    )
+    picked = RegisteredModel.objects.get(name="model-7", version=2)
+    with django_assert_max_num_queries(12):
+        answer = scientist.get(NEW, {"part": "models", "models": [picked.pk], "models-q": "model-1234 v3"})
+    found = RegisteredModel.objects.get(name="model-1234", version=3)
+    assert f'id="models-{found.pk}"' in answer.text
+    assert f'value="{picked.pk}" id="models-{picked.pk}" checked' in answer.text
+    assert answer.text.count('name="models"') == 2
+    assert len(scientist.get(NEW).content) < 100_000
+
+
+def test_the_newest_version_of_a_name_is_marked(scientist: Client, account: HostingAccount) -> None:
+    make_model(account, version=1)
+    make_model(account, version=2)
+    text = scientist.get(NEW, {"part": "models"}).text
+    assert text.count(">newest<") == 1
+    assert text.index("iris v2") < text.index(">newest<") < text.index("iris v1")
+
+
+def test_models_that_cannot_be_used_are_not_offered(scientist: Client, account: HostingAccount) -> None:
+    make_model(account, "waiting", mms_id=None)
+    make_model(make_account("elsewhere"), "foreign")
+    text = scientist.get(NEW).text
+    assert "waiting" not in text
+    assert "foreign" not in text
+
+
+def test_a_model_of_another_account_cannot_be_slipped_in(scientist: Client) -> None:
+    foreign = make_model(make_account("elsewhere"), "foreign")
+    answer = scientist.post(NEW, form(models=[foreign.pk]))
+    assert answer.status_code == 422
+    assert "A picked model is no longer there" in answer.text
+    assert not Operation.objects.exists()
+
+
+def test_without_javascript_a_search_keeps_what_was_typed_and_picked(
+    scientist: Client, account: HostingAccount
+) -> None:
+    model, other = make_model(account, "iris"), make_model(account, "tulip")
+    typed = form(models=[model.pk], pip_requirements="numpy", **{"models-q": "tul", "do": "preview"})
+    answer = scientist.post(NEW, typed)
+    assert answer.status_code == 200
+    assert f'id="models-{model.pk}" checked' in answer.text
+    assert f'id="models-{other.pk}"' in answer.text
+    assert ">\nnumpy</textarea>" in answer.text
+    assert "Nothing was sent" not in answer.text
+
+
+def test_the_only_script_among_the_assets_is_suggested_as_driver(scientist: Client, account: HostingAccount) -> None:
+    score, schema = make_asset(account), make_asset(account, "schema", "schema.json")
+    text = scientist.get(NEW, {"part": "assets", "assets": [schema.pk, score.pk]}).text
+    assert f'id="driver-{score.pk}" checked' in text
+    assert f'id="driver-{schema.pk}">' in text
+
+
+def test_a_script_without_a_mark_is_asked_about(scientist: Client, account: HostingAccount) -> None:
+    model, score = make_model(account), make_asset(account)
+    answer = scientist.post(NEW, form(models=[model.pk], assets=[score.pk]))
+    assert answer.status_code == 422
+    assert "choose “no driver”" in answer.text
+    scientist.post(NEW, form(models=[model.pk], assets=[score.pk], driver="none"))
+    assert Manifest.objects.get().driver_program == ""
+
+
+def test_a_driver_that_is_not_picked_is_refused(scientist: Client, account: HostingAccount) -> None:
+    model, score, other = make_model(account), make_asset(account), make_asset(account, "other", "other.py")
+    answer = scientist.post(NEW, form(models=[model.pk], assets=[score.pk], driver=other.pk))
+    assert answer.status_code == 422
+    assert "is not picked" in answer.text
+
+
+def test_two_assets_with_one_id_are_refused(scientist: Client, account: HostingAccount) -> None:
+    model, one, two = make_model(account), make_asset(account), make_asset(account, "score", "newer.py")
+    answer = scientist.post(NEW, form(models=[model.pk], assets=[one.pk, two.pk], driver=one.pk))
+    assert answer.status_code == 422
+    assert "Two of the picked assets have the id “score”" in answer.text
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"models": []}, "Pick at least one model"),
+        ({"models": ["nonsense"]}, "no longer there"),
+        ({"runtime_type": "Fortran"}, "Fortran is not one of the available choices"),
+        ({"conda_env_file": "dependencies:\n  - pip: [\n"}, "Line 2 is not YAML"),
+        ({"conda_env_file": "just words"}, "An environment file has keys"),
+        ({"description": "d" * 513}, "at most 512 characters"),
+    ],
+)
+def test_what_is_wrong_is_said_and_nothing_is_stored(
+    scientist: Client, account: HostingAccount, wrong: dict[str, Any], words: str
+) -> None:
+    answer = scientist.post(NEW, {**form(models=[make_model(account).pk]), **wrong})
+    assert answer.status_code == 422
+    assert words in answer.text
+    assert not Operation.objects.exists()
+
+
+def test_a_conda_file_may_be_an_address(scientist: Client, account: HostingAccount) -> None:
+    where = "https://files.example/environment.yml"
+    scientist.post(NEW, form(models=[make_model(account).pk], conda_env_file=where))
+    assert Manifest.objects.get().properties["conda_env_file"] == where
+
+
+def test_a_clone_has_the_same_models_driver_and_requirements(scientist: Client, account: HostingAccount) -> None:
+    model, score = make_model(account), make_asset(account)
+    scientist.post(NEW, form(models=[model.pk], assets=[score.pk], driver=score.pk, pip_requirements="numpy"))
+    text = scientist.get(NEW, {"clone": str(Operation.objects.get().pk)}).text
+    assert f'id="models-{model.pk}" checked' in text
+    assert f'id="driver-{score.pk}" checked' in text
+    assert ">\nnumpy</textarea>" in text
+
+
+def test_a_link_from_a_model_has_it_picked(scientist: Client, account: HostingAccount) -> None:
+    model = make_model(account)
+    assert f'id="models-{model.pk}" checked' in scientist.get(NEW, {"model": model.pk}).text
+    assert scientist.get(NEW, {"model": "x"}).status_code == 200
+    assert scientist.get(NEW, {"part": "nothing"}).status_code == 404
+
+
+def test_a_manifest_is_cloned_from_its_own_page_too(scientist: Client, account: HostingAccount) -> None:
+    scientist.post(NEW, form(models=[make_model(account).pk], pip_requirements="scikit-lern"))
+    made = Manifest.objects.get()
+    assert f"{NEW}?manifest={made.pk}" in scientist.get(f"/accounts/lab/manifests/{made.pk}/").text
+    assert "scikit-lern" in scientist.get(NEW, {"manifest": made.pk}).text
+    for unknown in ("", "x", made.pk + 1, "9" * 30):
+        assert scientist.get(NEW, {"manifest": unknown}).status_code == 200
+
+
+def test_a_form_that_is_too_long_is_told_so(scientist: Client) -> None:
+    answer = scientist.post(NEW, form(pip_requirements="x" * 3_000_000))
+    assert answer.status_code == 413
+    assert "This request is too large" in answer.text

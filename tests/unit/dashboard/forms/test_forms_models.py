@@ -1,0 +1,158 @@
+"""Registering models and adding assets: by address, by upload, and what is refused with which words."""
+
+import json
+from html import unescape
+
+import pytest
+from django.conf import settings
+from django.test import Client
+
+from dashboard.files.store import Incoming, StoredFile
+from dashboard.models import Role
+from deployments.models import Asset, HostingAccount, Operation, RegisteredModel
+from tests.support.workshop import make_account, make_model, sign_in
+
+pytestmark = pytest.mark.django_db
+NEW = "/accounts/lab/models/new/"
+
+
+@pytest.fixture
+def account() -> HostingAccount:
+    return make_account()
+
+
+@pytest.fixture
+def scientist(account: HostingAccount) -> Client:
+    return sign_in("sam", account, Role.SCIENTIST)
+
+
+def keep(content: bytes = b"a model", name: str = "iris.pkl") -> StoredFile:
+    incoming = Incoming()
+    incoming.write([content])
+    return incoming.keep(name)
+
+
+def form(**more: str) -> dict[str, str]:
+    return {"name": "iris", "url": "https://models.example/iris.pkl", **more}
+
+
+def test_an_address_becomes_a_model_and_an_operation_and_its_page_follows(scientist: Client) -> None:
+    answer = scientist.post(NEW, form(tags="flowers, small", description="Logistic\r\nregression"))
+    model = RegisteredModel.objects.get()
+    assert answer.headers["Location"] == f"/accounts/lab/models/{model.pk}/"
+    assert (model.tags, model.description) == (["flowers", "small"], "Logistic regression")
+    operation = Operation.objects.get()
+    assert (operation.kind, operation.requested_by, operation.model) == ("register_model", "sam", model)
+
+
+def test_an_uploaded_file_is_registered_by_an_address_that_no_page_shows(scientist: Client) -> None:
+    stored = keep()
+    key = stored.url.partition("key=")[2]
+    page = scientist.get(NEW, {"file": stored.token})
+    assert "iris.pkl" in page.text
+    preview = scientist.post(
+        NEW, {"name": "iris", "file": stored.token, "do": "preview"}, headers={"HX-Request": "true"}
+    )
+    assert stored.sha256 in preview.text
+    assert key not in page.text + preview.text
+    scientist.post(NEW, {"name": "iris", "file": stored.token})
+    model = RegisteredModel.objects.get()
+    assert model.url == stored.url
+    assert model.url.startswith(f"{settings.FILES_URL}/files/{stored.sha256}/iris.pkl?key=")
+
+
+def test_a_forged_or_vanished_upload_is_refused(scientist: Client) -> None:
+    answer = scientist.post(NEW, {"name": "iris", "file": "forged"})
+    assert answer.status_code == 422
+    assert "no longer there" in answer.text
+    assert not RegisteredModel.objects.exists()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"name": "my_model v2"}, "take out a blank and “_”"),
+        ({"name": ""}, "This field is required"),
+        ({"name": "x" * 33}, "at most 32 characters"),
+        ({"url": ""}, "Upload a file, or write the address"),
+        ({"url": "s3://bucket/iris.pkl"}, "beginning with http:// or https://"),
+        ({"url": "https://"}, "beginning with http:// or https://"),
+        ({"url": "http://[::1/x"}, "beginning with http:// or https://"),
+        ({"tags": "fine, not-fine"}, "take “-” out of “not-fine”"),
+        ({"tags": "y" * 30}, "a tag has at most 29"),
+        ({"description": "z" * 201}, "at most 200 characters"),
+        ({"mime_type": "pickle"}, "application/octet-stream"),
+    ],
+)
+def test_what_is_wrong_is_said_beside_its_field_and_nothing_is_stored(
+    scientist: Client, wrong: dict[str, str], words: str
+) -> None:
+    answer = scientist.post(NEW, form(**wrong))
+    assert answer.status_code == 422
+    assert words in answer.text
+    assert f'id="id_{next(iter(wrong))}_error"' in answer.text
+    assert not Operation.objects.exists()
+
+
+def test_file_and_address_together_are_refused(scientist: Client) -> None:
+    answer = scientist.post(NEW, form(file=keep().token))
+    assert answer.status_code == 422
+    assert "There is an uploaded file already" in answer.text
+
+
+def test_the_preview_shows_the_json_and_sends_nothing(scientist: Client, account: HostingAccount) -> None:
+    make_model(account, version=4)
+    answer = scientist.post(NEW, form(do="preview"))
+    assert answer.status_code == 200
+    assert "&quot;mimeType&quot;: &quot;application/octet-stream&quot;" in answer.text
+    assert "up to version 4" in answer.text
+    assert 'value="https://models.example/iris.pkl"' in answer.text
+    assert not Operation.objects.exists()
+
+
+def test_an_incomplete_form_is_previewed_without_reproach(scientist: Client) -> None:
+    answer = scientist.post(NEW, {"name": "iris", "do": "preview"})
+    assert answer.status_code == 200
+    assert "Complete these fields first" in answer.text
+    assert "Nothing was sent" not in answer.text
+
+
+def test_a_clone_starts_with_what_was_asked_for_before(scientist: Client) -> None:
+    scientist.post(NEW, form(tags="flowers"))
+    answer = scientist.get(NEW, {"clone": str(Operation.objects.get().pk)})
+    assert 'value="iris"' in answer.text
+    assert 'value="flowers"' in answer.text
+    assert scientist.get(NEW, {"clone": "not-a-uuid"}).status_code == 404
+
+
+def test_a_failed_upload_without_javascript_says_why(scientist: Client) -> None:
+    assert "larger than this site takes" in scientist.get(NEW, {"upload_error": "too_large"}).text
+    assert "could not be stored" in scientist.get(NEW, {"upload_error": "<b>"}).text
+
+
+def test_who_may_not_is_told_which_role_is_needed(account: HostingAccount) -> None:
+    viewer = sign_in("vera", account, Role.VIEWER)
+    assert viewer.get(NEW).status_code == 403
+    assert viewer.post(NEW, form()).status_code == 403
+    assert sign_in("stranger").post(NEW, form()).status_code == 404
+    assert Client().post(NEW, form()).status_code == 302
+    assert not Operation.objects.exists()
+
+
+def test_an_asset_is_kept_and_its_type_guessed(scientist: Client) -> None:
+    answer = scientist.post(
+        "/accounts/lab/assets/new/", {"name": "score", "file": keep(b"def init(): ...", "score.py").token}
+    )
+    asset = Asset.objects.get()
+    assert answer.headers["Location"] == f"/accounts/lab/assets/{asset.pk}/"
+    assert (asset.name, asset.mime_type, asset.created_by) == ("score", "text/x-python", "sam")
+    wrong = scientist.post("/accounts/lab/assets/new/", {"name": "score.py", "url": "https://a.example/score.py"})
+    assert wrong.status_code == 422
+    assert "take out “.”" in wrong.text
+
+
+def test_the_json_of_the_preview_is_json(scientist: Client) -> None:
+    answer = scientist.post(NEW, form(do="preview", description='say "hi" <b>'), headers={"HX-Request": "true"})
+    text = answer.text.partition("<pre")[2].partition(">")[2].partition("</pre>")[0]
+    assert "<b>" not in text
+    assert json.loads(unescape(text))["description"] == 'say "hi" <b>'

@@ -1,0 +1,168 @@
+"""Every form shows the call of the API that does the same: nothing secret in it, and nothing that a shell would run."""
+
+import ast
+import json
+import re
+import shlex
+from html import unescape
+from typing import Any
+
+import pytest
+from django.test import Client
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from dashboard.files.store import Incoming
+from dashboard.forms import snippets
+from dashboard.models import Role
+from deployments.models import Asset, Operation
+from tests.support.people import Cast, Lab, make_cast, make_lab
+from tests.support.programs import Program, person, token_of
+from tests.support.workshop import make_image
+from tests.twins import examples
+
+pytestmark = pytest.mark.django_db
+NASTY = "it's \"quoted\" $HOME `id` $(id) !! \\ \u202e € 'x'"
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=80) | st.sampled_from(["'", "'\"'", "\n", NASTY])
+
+
+@pytest.fixture
+def lab(live_redis: Any) -> Lab:
+    return make_lab()
+
+
+@pytest.fixture
+def cast(lab: Lab) -> Cast:
+    return make_cast(lab.account)
+
+
+def shown(page: str, what: str) -> str:
+    """The text of the command on a page: `curl`, `python` or `upload`."""
+    return unescape(re.search(f'id="command-{what}"[^>]*>(.*?)</pre>', page, re.DOTALL)[1])
+
+
+def in_shell(curl: str) -> dict[str, Any]:
+    """What a shell makes of the line: the body that curl sends."""
+    words = shlex.split(curl.replace("\\\n", ""))
+    assert words[0] == "curl"
+    assert "Authorization: Bearer $DASHBOARD_TOKEN" in words
+    return json.loads(words[words.index("--data") + 1])
+
+
+def in_python(text: str) -> dict[str, Any]:
+    """What Python makes of it: the body that requests sends."""
+    calls = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Call)]
+    return next(ast.literal_eval(word.value) for call in calls for word in call.keywords if word.arg == "json")
+
+
+def preview(browser: Client, url: str, form: dict[str, Any]) -> str:
+    return browser.post(url, {**form, "do": "preview"}, headers={"HX-Request": "true"}).text
+
+
+def forms(lab: Lab) -> dict[str, tuple[str, dict[str, Any]]]:
+    """A form of each kind, filled in: the address of its page, and the fields."""
+    newer = make_image(lab.manifest)
+    return {
+        "register_model": ("models/new/", {"name": "rose", "url": "https://a.example/x?v=3", "description": NASTY}),
+        "create_manifest": (
+            "manifests/new/",
+            {"models": [lab.model.pk], "assets": [lab.asset.pk], "driver": lab.asset.pk, "runtime_type": "Python"},
+        ),
+        "create_image": ("images/new/", {"manifest": lab.manifest.pk, "registry": lab.registry.pk}),
+        "create_service": ("services/new/", {"name": "new", "image": newer.pk, "cluster": lab.cluster.pk}),
+        "update_service": (f"services/{lab.service.pk}/update/", {"image": newer.pk}),
+    }
+
+
+@pytest.mark.parametrize(
+    "kind", ["register_model", "create_manifest", "create_image", "create_service", "update_service"]
+)
+def test_what_a_form_shows_does_what_the_form_does(kind: str, lab: Lab, cast: Cast):
+    address, form = forms(lab)[kind]
+    page = preview(cast.scientist, f"{lab.url}{address}", form)
+    body = in_shell(shown(page, "curl"))
+    assert body == in_python(shown(page, "python"))
+    assert body["kind"] == kind
+    cast.scientist.post(f"{lab.url}{address}", form)
+    by_page = Operation.objects.get(kind=kind, body__isnull=False, requested_by="sam", state="queued")
+    Operation.objects.filter(pk=by_page.pk).update(state="failed")
+    if kind == "create_service":
+        body["name"] = "another"
+    answer = Program(token_of(person("sam"))).post("/v1/accounts/lab/operations/", body)
+    assert answer.status_code == 202, answer.content
+    by_api = Operation.objects.get(pk=answer.json()["id"])
+    assert {**by_api.body, "name": ""} == {**by_page.body, "name": ""}
+
+
+def test_the_page_of_an_operation_shows_what_was_asked(lab: Lab, cast: Cast):
+    address, form = forms(lab)["register_model"]
+    cast.scientist.post(f"{lab.url}{address}", form)
+    operation = Operation.objects.get(kind="register_model")
+    page = cast.viewer.get(f"{lab.url}operations/{operation.pk}/").text
+    body = in_shell(shown(page, "curl"))
+    assert (body["kind"], body["name"], body["description"]) == ("register_model", "rose", NASTY)
+
+
+def test_the_page_that_deletes_shows_the_command(lab: Lab, cast: Cast):
+    page = cast.operator.get(f"{lab.url}services/{lab.service.pk}/delete/").text
+    body = in_shell(shown(page, "curl"))
+    assert body == {"kind": "delete_service", "service": lab.service.pk}
+    assert Program(token_of(person("otto"))).post("/v1/accounts/lab/operations/", body).status_code == 202
+
+
+def test_an_asset_has_a_command_too_and_a_preview_stores_nothing(lab: Lab, cast: Cast):
+    form = {"name": "labels", "url": "https://a.example/labels.txt"}
+    page = preview(cast.scientist, f"{lab.url}assets/new/", form)
+    assert cast.scientist.post(f"{lab.url}assets/new/", {**form, "do": "preview"}).status_code == 200
+    assert not Asset.objects.filter(name="labels").exists()
+    assert "/v1/accounts/lab/assets/" in shown(page, "curl")
+    answer = Program(token_of(person("sam"))).post("/v1/accounts/lab/assets/", in_shell(shown(page, "curl")))
+    assert answer.status_code == 201
+    assert Asset.objects.get(name="labels").url == form["url"]
+
+
+def test_the_key_of_an_upload_is_in_no_command(lab: Lab, cast: Cast):
+    incoming = Incoming()
+    incoming.write([b"a model"])
+    stored = incoming.keep("rose.pkl")
+    key = stored.url.partition("key=")[2]
+    form = {"name": "rose", "file": stored.token}
+    page = preview(cast.scientist, f"{lab.url}models/new/", form)
+    assert key not in page
+    assert in_shell(shown(page, "curl"))["file"] == stored.token
+    cast.scientist.post(f"{lab.url}models/new/", form)
+    operation = Operation.objects.get(kind="register_model")
+    told = cast.viewer.get(f"{lab.url}operations/{operation.pk}/").text
+    assert key not in told
+    assert stored.token not in told  # whoever may only see could take the file into another account with it
+    assert in_shell(shown(told, "curl"))["file"] == "…"
+    assert "-F file=@" in shown(told, "upload")
+
+
+@pytest.mark.parametrize("url", ["https://me:s3cret-word@a.example/x", "https://a.example/x?sig=s3cret-word"])
+def test_what_an_address_opens_with_is_in_no_command(url: str, lab: Lab, cast: Cast):
+    cast.scientist.post(f"{lab.url}models/new/", {"name": "rose", "url": url})
+    operation = Operation.objects.get(kind="register_model")
+    command = snippets.of_operation(operation)
+    assert "s3cret-word" not in f"{command}"
+
+
+@settings(
+    max_examples=examples(50, 200),
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(fields=st.dictionaries(st.sampled_from(["name", "description", "pip_requirements"]), TEXT, min_size=1))
+def test_a_shell_and_python_read_back_what_was_written(fields: dict[str, str], lab: Lab, record: Any):
+    record["texts"] = record.get("texts", 0) + 1
+    command = snippets.of_operation(Operation(account=lab.account, kind="register_model", body=fields))
+    expected = {"kind": "register_model", **{name: text for name, text in fields.items() if text}}
+    assert in_shell(command.curl) == expected
+    assert in_python(command.python) == expected
+    assert "\u202e" not in command.curl + command.python
+
+
+def test_a_viewer_sees_no_form_and_so_no_command(lab: Lab, cast: Cast):
+    person("vera", lab.account, Role.VIEWER)
+    assert cast.viewer.get(f"{lab.url}models/new/").status_code == 403

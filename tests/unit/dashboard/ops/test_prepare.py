@@ -1,0 +1,122 @@
+"""A second start looks, finds nothing to do, and does nothing."""
+
+import pytest
+from django.core.exceptions import ImproperlyConfigured
+from django.db import connection, connections
+from django.db.migrations.recorder import MigrationRecorder
+
+from dashboard.ops.startup import bundled_account, data_dir, prepare
+from deployments.models import Cluster, HostingAccount, RegistryInfo
+from mms.models import Token
+from mms.system.locks import locked
+
+pytestmark = pytest.mark.django_db
+
+
+def test_a_migration_that_was_not_run_is_noticed():
+    assert prepare.is_migrated()
+    MigrationRecorder(connection).record_unapplied("mms", "0001_initial")
+    assert not prepare.is_migrated()
+
+
+def test_static_files_are_collected_again_only_when_one_changed(settings, tmp_path):
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "page.css").write_text("one")
+    settings.STATICFILES_DIRS = [source]
+    settings.STATIC_ROOT = tmp_path / "collected"
+    prepare.collect_static()
+    (settings.STATIC_ROOT / "mark").touch()
+    prepare.collect_static()
+    assert (settings.STATIC_ROOT / "mark").exists()
+    (source / "page.css").write_text("two, and longer")
+    prepare.collect_static()
+    assert not (settings.STATIC_ROOT / "mark").exists()
+    assert (settings.STATIC_ROOT / "page.css").read_text() == "two, and longer"
+
+
+def test_only_a_program_that_serves_pages_collects_their_files(monkeypatch):
+    collected = []
+    monkeypatch.setattr(prepare, "collect_static", lambda: collected.append(True))
+    prepare.prepare(serves_pages=False)
+    assert not collected
+    prepare.prepare()
+    assert collected
+
+
+def test_what_killed_processes_left_behind_is_removed(settings, tmp_path):
+    settings.TMP_DIR = tmp_path
+    (tmp_path / "upload-1").write_text("half a file")
+    (tmp_path / "build" / "layer").mkdir(parents=True)
+    prepare.clear_temporary_files()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_snapshot_of_a_backup_that_runs_stays(settings, tmp_path):
+    settings.TMP_DIR = tmp_path
+    for name in ("backup-1.sqlite3", "upload-1"):
+        (tmp_path / name).touch()
+    with locked(settings.RUN_DIR / "backup.lock"):
+        prepare.clear_temporary_files()
+    assert [path.name for path in tmp_path.iterdir()] == ["backup-1.sqlite3"]
+    prepare.clear_temporary_files()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_start_notes_its_database_and_others_are_refused_from_then_on(settings, tmp_path, monkeypatch):
+    settings.DATA_DIR, settings.FILES_URLS_PATH = tmp_path, tmp_path / "files_urls"
+    data_dir.refuse_another_database()  # nothing is noted yet
+    prepare.prepare(serves_pages=False)
+    assert (tmp_path / "database").stat().st_mode & 0o777 == 0o600
+    data_dir.refuse_another_database()
+    about = {"HOST": "db.example", "PORT": "", "NAME": "models", "USER": "ann", "PASSWORD": "hidden"}
+    for name, value in about.items():
+        monkeypatch.setitem(connection.settings_dict, name, value)
+    monkeypatch.setattr(connections["default"], "vendor", "postgresql")
+    with pytest.raises(ImproperlyConfigured, match=r"works with SQLite .* would ask PostgreSQL db.example:5432/models"):
+        data_dir.refuse_another_database()
+    data_dir.note_database()
+    assert (tmp_path / "database").read_text() == "PostgreSQL db.example:5432/models\n"
+
+
+def test_a_database_in_the_data_folder_moves_with_it(settings, tmp_path, monkeypatch):
+    for place in (tmp_path / "here", tmp_path / "there"):
+        settings.DATA_DIR = place
+        monkeypatch.setitem(connection.settings_dict, "NAME", str(place / "db.sqlite3"))
+        assert data_dir._database() == "SQLite db.sqlite3"
+
+
+def test_the_account_local_is_complete():
+    bundled_account.ensure()
+    account = HostingAccount.objects.get()
+    assert {account.name, account.subscription, account.resource_group, account.hosting_account} == {"local"}
+    assert RegistryInfo.objects.get(account=account).location == "oci://local"
+    assert "process://local" in Cluster.objects.get(account=account).kube_config
+    assert Cluster.objects.get().pull_secret == "local"
+
+
+def test_the_account_local_follows_the_address_and_keeps_its_token(settings):
+    bundled_account.ensure()
+    token = HostingAccount.objects.get().token
+    settings.MMS_URL = "http://127.0.0.1:9999"
+    bundled_account.ensure()
+    account = HostingAccount.objects.get()
+    assert account.base_url == "http://127.0.0.1:9999"
+    assert account.token == token
+    assert Token.objects.count() == 1
+
+
+def test_a_token_that_the_mms_no_longer_knows_is_replaced():
+    bundled_account.ensure()
+    lost = HostingAccount.objects.get().token
+    Token.objects.all().delete()
+    bundled_account.ensure()
+    assert HostingAccount.objects.get().token != lost
+    assert Token.objects.count() == 1
+
+
+def test_what_people_changed_in_the_registry_stays():
+    bundled_account.ensure()
+    RegistryInfo.objects.update(location="https://registry.example")
+    bundled_account.ensure()
+    assert RegistryInfo.objects.get().location == "https://registry.example"

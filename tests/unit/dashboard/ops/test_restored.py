@@ -1,0 +1,80 @@
+"""After a restore: what waited to be sent at the time of the backup may have been sent since."""
+
+from datetime import timedelta
+
+import pytest
+from django.utils import timezone
+
+from deployments import restored
+from deployments.live.badges import badge_of
+from deployments.mirror import refresh
+from deployments.models import Operation, RegisteredModel, Service
+from deployments.models.operation import State
+from tests.support.lifecycle import register, turn
+
+pytestmark = pytest.mark.django_db(transaction=True)
+BACKUP = timezone.now() - timedelta(hours=3)
+
+
+def as_backed_up(operation: Operation, state: State = State.QUEUED) -> Operation:
+    """The row as a backup of three hours ago has it."""
+    fields = {"state": state, "requested_at": BACKUP, "state_since": BACKUP, "sent_at": None, "attempts": 0}
+    if state == State.SENDING:
+        fields |= {"sent_at": BACKUP, "attempts": 1, "claimed_until": BACKUP + timedelta(seconds=90)}
+    RegisteredModel.objects.update(mms_id=None, seen_at=None)
+    Operation.objects.filter(pk=operation.pk).update(**fields)
+    return Operation.objects.get(pk=operation.pk)
+
+
+@pytest.mark.parametrize("state", [State.QUEUED, State.SENDING])
+def test_what_was_sent_after_the_backup_is_found_and_not_sent_again(account, mms, state):
+    operation = register(account)
+    assert turn(operation).state == State.SUCCEEDED  # at the site that went on after the backup
+    as_backed_up(operation, state)
+    assert restored.doubt_what_waited(BACKUP) == 1
+    doubted = Operation.objects.get(pk=operation.pk)
+    assert doubted.state == State.UNCERTAIN
+    assert f"{BACKUP:%Y-%m-%d %H:%M} UTC" in doubted.error_message
+    settled = turn(doubted)
+    assert settled.state == State.SUCCEEDED
+    assert settled.model.mms_id in mms.models
+    assert mms.effects["models"] == 1
+
+
+def test_the_mirror_does_not_take_its_effect_for_somebody_elses(account, mms):
+    operation = register(account)
+    turn(operation)
+    as_backed_up(operation)
+    restored.doubt_what_waited(BACKUP)
+    refresh.refresh(account.pk, [RegisteredModel])
+    assert RegisteredModel.objects.count() == 1
+    assert turn(Operation.objects.get(pk=operation.pk)).state == State.SUCCEEDED
+    assert RegisteredModel.objects.get().mms_id in mms.models
+
+
+def test_what_was_never_sent_is_sent_once_a_look_found_nothing(account, mms):
+    operation = as_backed_up(register(account))
+    restored.doubt_what_waited(BACKUP)
+    assert turn(operation).state == State.UNCERTAIN, "it may have been sent a moment ago"
+    earlier = timezone.now() - timedelta(seconds=70)
+    Operation.objects.update(sent_at=earlier, state_since=earlier, next_poll_at=timezone.now())
+    assert turn(operation).state == State.QUEUED
+    assert turn(operation).state == State.SUCCEEDED
+    assert mms.effects["models"] == 1
+
+
+def test_what_is_over_or_accepted_stays_as_it_is(account):
+    operation = register(account)
+    for state in set(State) - {State.QUEUED, State.SENDING}:
+        Operation.objects.update(state=state)
+        assert restored.doubt_what_waited(BACKUP) == 0
+        assert Operation.objects.get(pk=operation.pk).state == state
+
+
+def test_what_was_seen_before_the_backup_counts_as_stale_until_it_is_read_again(account, mms):
+    made = mms.add_service("iris")
+    service = Service.objects.create(account=account, mms_id=made["id"], name="iris", state="Succeeded", seen_at=BACKUP)
+    assert badge_of(service).stale_since == BACKUP
+    refresh.refresh(account.pk, [Service])
+    service.refresh_from_db()
+    assert badge_of(service).stale_since is None

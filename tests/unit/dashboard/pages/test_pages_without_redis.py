@@ -1,0 +1,34 @@
+"""Redis may be away: every page still answers from the database, at once."""
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from deployments.live import redis as volatile
+from tests.support.people import make_cast, make_lab
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def no_redis(settings: Any, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    settings.REDIS_URL = f"unix://{tmp_path}/nobody.sock"
+    volatile.connection.cache_clear()
+    monkeypatch.setattr(volatile, "_down_until", 0.0)
+    yield
+    volatile.connection.cache_clear()
+
+
+def test_every_page_answers_while_redis_is_away(no_redis: None) -> None:
+    lab = make_lab()
+    viewer = make_cast(lab.account).viewer
+    started = time.monotonic()
+    for noun in ("model", "asset", "manifest", "image", "service", "operation"):
+        for url in (f"{lab.url}{noun}s/", f"{lab.url}{noun}s/{getattr(lab, noun).pk}/"):
+            page = viewer.get(url)
+            assert page.status_code == 200
+            assert 'data-position="0"' in page.text
+    assert viewer.get(lab.url).status_code == 200
+    assert time.monotonic() - started < 5

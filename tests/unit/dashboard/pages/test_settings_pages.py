@@ -1,0 +1,398 @@
+"""The settings of an account: who may change them, what is kept where a secret is left empty, and that none shows."""
+
+import logging
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from django.http import HttpResponse
+from django.test import Client
+
+from dashboard.models import AuditEntry, Membership
+from deployments.models import Cluster, HostingAccount, Image, Operation, RegistryInfo, Service
+from deployments.models.operation import Kind, State
+from tests.doubles.authority import CLIENT_ID, SCOPE, SECRET, TENANT, Authority
+from tests.doubles.kubernetes import Kubernetes
+from tests.doubles.kubernetes import kubeconfig as written
+from tests.doubles.mms import MMS
+from tests.doubles.registry import PASSWORD, USER, running_registry
+from tests.support.people import Cast, Lab, make_cast, make_lab, make_operation
+from tests.support.workshop import KUBE_CONFIG, REGISTRY_PASSWORD, SCORING_KEY
+
+pytestmark = pytest.mark.django_db(transaction=True)
+PLANTED = "planted-secret-8472"
+CONFIG = written({"server": "https://10.0.0.9:6443"}, {"token": PLANTED})
+HTMX = {"HX-Request": "true", "HX-Target": "trial"}
+
+
+@pytest.fixture
+def lab(live_redis: Any) -> Lab:
+    return make_lab()
+
+
+@pytest.fixture
+def cast(lab: Lab) -> Cast:
+    return make_cast(lab.account)
+
+
+@pytest.fixture(autouse=True)
+def nothing_secret_is_logged(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    caplog.set_level(logging.DEBUG)
+    yield
+    for secret in (PLANTED, REGISTRY_PASSWORD, KUBE_CONFIG, PASSWORD, SECRET):
+        assert secret not in caplog.text
+        assert secret not in str(list(AuditEntry.objects.values()))
+
+
+def server(lab: Lab, **more: Any) -> dict[str, Any]:
+    """The form as the page shows it."""
+    kept = HostingAccount.objects.get(pk=lab.account.pk)
+    names = "base_url subscription resource_group hosting_account api_version sign_in tenant client_id scope authority"
+    return {**{name: getattr(kept, name) for name in names.split()}, "token": "", "client_secret": "", **more}
+
+
+def registry(**more: Any) -> dict[str, Any]:
+    return {"name": "our registry", "location": "registry.example", "user": "robot", "password": "", **more}
+
+
+def cluster(**more: Any) -> dict[str, Any]:
+    return {"name": "prod", "kube_config": CONFIG, "pull_secret": "acr", **more}
+
+
+def errors_of(page: HttpResponse) -> str:
+    assert page.status_code == 422, page.status_code
+    found = re.findall(r'<ul class="errorlist".*?</ul>', page.text, re.DOTALL)
+    return " ".join(re.sub(r"<[^>]+>", " ", part) for part in found)
+
+
+# --- the server ---------------------------------------------------------------------------------------------------
+
+
+def test_an_operator_changes_the_token_and_its_account_is_called_again(lab: Lab, cast: Cast):
+    HostingAccount.objects.filter(pk=lab.account.pk).update(token_refused=True, error="refused")
+    answer = cast.operator.post(f"{lab.url}settings/", server(lab, token=PLANTED))
+    assert answer.status_code == 302
+    kept = HostingAccount.objects.get(pk=lab.account.pk)
+    assert (kept.token, kept.secret_set_by, kept.token_refused, kept.error) == (PLANTED, "otto", False, "")
+    page = cast.operator.get(f"{lab.url}settings/").text
+    assert "Saved <time" in page
+    assert "by otto" in page
+    assert PLANTED not in page
+
+
+def test_an_empty_token_keeps_the_one_that_is_there(lab: Lab, cast: Cast):
+    assert cast.operator.post(f"{lab.url}settings/", server(lab, api_version="2")).status_code == 302
+    kept = HostingAccount.objects.get(pk=lab.account.pk)
+    assert (kept.api_version, kept.token, kept.secret_set_by) == ("2", "t", "")
+    entry = AuditEntry.objects.get()
+    assert (entry.action, entry.target) == ("change_server", "lab")
+    assert (entry.before["api_version"], entry.after) == ("2017-06-01-privatepreview", {"api_version": "2"})
+
+
+def test_the_audit_says_that_a_secret_changed_and_not_to_what(lab: Lab, cast: Cast):
+    cast.operator.post(f"{lab.url}settings/", server(lab, token=PLANTED))
+    assert AuditEntry.objects.get().after == {"token": "changed"}
+
+
+@pytest.mark.parametrize("page", ["settings/", "settings/test/"])
+def test_a_kept_token_goes_to_no_other_server(page: str, lab: Lab, cast: Cast, mms: MMS):
+    """Else who may change the address could have it sent to a server of theirs."""
+    answer = cast.operator.post(f"{lab.url}{page}", server(lab, base_url=mms.url))
+    assert "Enter the bearer token again" in errors_of(answer)
+    assert not mms.requests
+    assert HostingAccount.objects.get(pk=lab.account.pk).base_url == "http://127.0.0.1:9"
+
+
+def test_another_path_or_capital_letters_are_the_same_server(lab: Lab, cast: Cast):
+    answer = cast.operator.post(f"{lab.url}settings/", server(lab, base_url="http://127.0.0.1:9/behind/"))
+    assert answer.status_code == 302
+    assert HostingAccount.objects.get(pk=lab.account.pk).base_url == "http://127.0.0.1:9/behind"
+
+
+def test_an_account_changes_to_entra_id_and_forgets_its_token(lab: Lab, cast: Cast):
+    entra = {"sign_in": "entra", "tenant": TENANT, "client_id": CLIENT_ID, "scope": SCOPE}
+    incomplete = cast.operator.post(f"{lab.url}settings/", server(lab, sign_in="entra"))
+    assert "Entra ID needs this." in errors_of(incomplete)
+    without = cast.operator.post(f"{lab.url}settings/", server(lab, **entra))
+    assert "Enter the client secret." in errors_of(without)
+    cast.operator.post(f"{lab.url}settings/", server(lab, **entra, client_secret=PLANTED))
+    kept = HostingAccount.objects.get(pk=lab.account.pk)
+    assert (kept.sign_in, kept.token, kept.client_secret) == ("entra", None, PLANTED)
+    assert PLANTED not in cast.operator.get(f"{lab.url}settings/").text
+    elsewhere = cast.operator.post(f"{lab.url}settings/", server(lab, authority="https://evil.example"))
+    assert "Enter the client secret again" in errors_of(elsewhere)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("base_url", "mms.example", "Write the whole address"),
+        ("base_url", "http://169.254.169.254", "never called"),
+        ("base_url", "http://mms.example/api", "Leave out /api"),
+        ("base_url", "", "required"),
+        ("token", "two words", "copied whole"),
+        ("token", "tokén", "copied whole"),
+        ("authority", "http://login.example", "Begin with https"),
+        ("tenant", "../../x", "directory"),
+        ("sign_in", "none", "valid choice"),
+        ("subscription", "", "required"),
+    ],
+)
+def test_what_makes_no_sense_is_said_at_its_field_and_nothing_is_stored(
+    name: str, value: str, words: str, lab: Lab, cast: Cast
+):
+    before = HostingAccount.objects.filter(pk=lab.account.pk).values().get()
+    assert words in errors_of(cast.operator.post(f"{lab.url}settings/", server(lab, **{name: value})))
+    assert HostingAccount.objects.filter(pk=lab.account.pk).values().get() == before
+
+
+def test_a_form_that_comes_back_shows_no_secret_that_was_typed(lab: Lab, cast: Cast):
+    page = cast.operator.post(f"{lab.url}settings/", server(lab, base_url="x", token=PLANTED))
+    assert page.status_code == 422
+    assert PLANTED not in page.text
+    page = cast.operator.post(f"{lab.url}settings/clusters/new/", cluster(name=""))
+    assert page.status_code == 422
+    assert PLANTED not in page.text
+
+
+def test_the_connection_is_tried_with_what_is_typed_and_nothing_is_stored(lab: Lab, cast: Cast, mms: MMS):
+    place = {"base_url": mms.url, "hosting_account": "a"}
+    page = cast.operator.post(f"{lab.url}settings/test/", server(lab, **place, token=MMS.token))
+    assert "Connection works." in page.text
+    assert mms.url in page.text
+    wrong = cast.operator.post(f"{lab.url}settings/test/", server(lab, **place, token=PLANTED), headers=HTMX)
+    assert "get another one from whoever runs the server" in wrong.text
+    assert wrong.text.startswith("<section")
+    assert PLANTED not in page.text + wrong.text
+    assert HostingAccount.objects.get(pk=lab.account.pk).base_url == "http://127.0.0.1:9"
+    assert [(entry.action, entry.after["works"]) for entry in AuditEntry.objects.order_by("pk")] == [
+        ("test_server", True),
+        ("test_server", False),
+    ]
+
+
+def test_entra_id_is_tried_in_one_go(lab: Lab, cast: Cast, mms: MMS):
+    with Authority() as authority:
+        authority.given_to = lambda token: setattr(mms, "token", token)
+        entra = {"sign_in": "entra", "tenant": TENANT, "client_id": CLIENT_ID, "scope": SCOPE}
+        place = {"base_url": mms.url, "hosting_account": "a", "authority": authority.url}
+        page = cast.operator.post(f"{lab.url}settings/test/", server(lab, **entra, **place, client_secret=SECRET))
+    assert "Connection works." in page.text
+    assert SECRET not in page.text
+
+
+# --- accounts -----------------------------------------------------------------------------------------------------
+
+
+def new_account(lab: Lab, **more: Any) -> dict[str, Any]:
+    return {**server(lab), "name": "far", "base_url": "https://mms.example", "token": PLANTED, **more}
+
+
+def test_an_administrator_adds_an_account(lab: Lab, cast: Cast):
+    page = cast.admin.get("/add-account/").text
+    assert 'value="https://login.microsoftonline.com"' in page
+    assert 'value="2017-06-01-privatepreview"' in page
+    assert cast.admin.post("/add-account/", new_account(lab)).headers["Location"] == "/accounts/far/settings/"
+    added = HostingAccount.objects.get(name="far")
+    assert (added.base_url, added.token, added.secret_set_by) == ("https://mms.example", PLANTED, "ada")
+    entry = AuditEntry.objects.get()
+    assert (entry.action, entry.target, entry.after["token"]) == ("add_account", "far", "changed")
+    assert "There is an account of this name" in errors_of(cast.admin.post("/add-account/", new_account(lab)))
+    assert "Enter the bearer token." in errors_of(
+        cast.admin.post("/add-account/", new_account(lab, name="x", token=""))
+    )
+
+
+@pytest.mark.parametrize("person", ["operator", "scientist", "viewer", "stranger"])
+def test_nobody_else_adds_or_deletes_one(person: str, lab: Lab, cast: Cast):
+    client: Client = cast.everybody()[person]
+    assert client.post("/add-account/", new_account(lab)).status_code == 403
+    assert client.post(f"{lab.url}settings/delete/", {"name": "lab"}).status_code in {403, 404}
+    assert HostingAccount.objects.count() == 2
+
+
+def test_an_account_is_deleted_by_who_types_its_name_having_seen_what_goes_with_it(lab: Lab, cast: Cast):
+    url = f"{lab.url}settings/delete/"
+    page = cast.admin.get(url).text
+    assert "services: 1," in page
+    assert "4 lose" in page
+    assert "Type lab to delete it." in errors_of(cast.admin.post(url, {"name": "Lab"}))
+    make_operation(lab.model, state=State.RUNNING)
+    assert "can’t be deleted while operations are open" in cast.admin.post(url, {"name": "lab"}).text
+    Operation.objects.update(state=State.SUCCEEDED)
+    assert cast.admin.post(url, {"name": "lab"}).status_code == 302
+    assert not HostingAccount.objects.filter(name="lab").exists()
+    assert not Service.objects.filter(name="iris-live").exists()
+    assert not Membership.objects.filter(account_id=lab.account.pk).exists()
+    entry = AuditEntry.objects.latest("pk")
+    assert (entry.action, entry.account_name, entry.before["services"]) == ("delete_account", "lab", 1)
+
+
+# --- registries ---------------------------------------------------------------------------------------------------
+
+
+def test_a_registry_is_added_changed_and_deleted(lab: Lab, cast: Cast):
+    url = f"{lab.url}settings/registries/"
+    assert cast.operator.post(f"{url}new/", registry(name="acr", password=PLANTED)).status_code == 302
+    added = RegistryInfo.objects.get(name="acr")
+    assert (added.account_id, added.password, added.secret_set_by) == (lab.account.pk, PLANTED, "otto")
+    assert cast.operator.post(f"{url}{added.pk}/", registry(name="acr-2")).status_code == 302
+    added.refresh_from_db()
+    assert (added.name, added.password) == ("acr-2", PLANTED)
+    listed = cast.operator.get(url).text
+    assert "acr-2" in listed
+    assert "by otto" in listed
+    assert PLANTED not in listed + cast.operator.get(f"{url}{added.pk}/").text
+    assert cast.operator.post(f"{url}{added.pk}/delete/").status_code == 302
+    assert not RegistryInfo.objects.filter(name="acr-2").exists()
+
+
+def test_a_kept_password_goes_to_no_other_registry_and_to_no_other_user(lab: Lab, cast: Cast):
+    url = f"{lab.url}settings/registries/{lab.registry.pk}/"
+    for change in ({"location": "evil.example"}, {"user": "somebody"}, {"location": "http://registry.example"}):
+        assert "Enter the password again" in errors_of(cast.operator.post(url, registry(**change)))
+        assert "Enter the password again" in errors_of(cast.operator.post(f"{url}test/", registry(**change)))
+    assert cast.operator.post(url, registry(location="registry.example/team")).status_code == 302
+
+
+def test_a_password_is_forgotten_by_choice_and_with_its_user(lab: Lab, cast: Cast):
+    url = f"{lab.url}settings/registries/{lab.registry.pk}/"
+    assert "not both" in errors_of(cast.operator.post(url, registry(password=PLANTED, forget="on")))
+    cast.operator.post(url, registry(forget="on"))
+    lab.registry.refresh_from_db()
+    assert (lab.registry.password, lab.registry.secret_set_by) == (None, "otto")
+    assert AuditEntry.objects.latest("pk").after == {"password": "forgotten"}
+    cast.operator.post(url, registry(password=PLANTED))
+    cast.operator.post(url, registry(user=""))
+    lab.registry.refresh_from_db()
+    assert (lab.registry.user, lab.registry.password) == ("", None)
+
+
+def test_a_registry_is_tried_before_it_is_stored(lab: Lab, cast: Cast):
+    with running_registry("bearer") as double:
+        typed = registry(name="acr", location=double.location, user=USER, password=PASSWORD)
+        page = cast.operator.post(f"{lab.url}settings/registries/new/test/", typed)
+    assert "Connection works." in page.text
+    assert PASSWORD not in page.text
+    assert not RegistryInfo.objects.filter(name="acr").exists()
+
+
+def test_a_registry_that_an_operation_needs_stays(lab: Lab, cast: Cast):
+    body = {"registry": lab.registry.pk}
+    running = make_operation(lab.image, Kind.CREATE_IMAGE, State.RUNNING, body=body)
+    url = f"{lab.url}settings/registries/{lab.registry.pk}/delete/"
+    refused = cast.operator.post(url)
+    assert refused.status_code == 422
+    assert f"/operations/{running.pk}/" in refused.text
+    assert "first image" in cast.operator.get(url).text
+    Operation.objects.update(state=State.SUCCEEDED)
+    assert cast.operator.post(url).status_code == 302
+    lab.image.refresh_from_db()
+    assert lab.image.registry is None
+
+
+def test_two_registries_of_an_account_have_two_names(lab: Lab, cast: Cast):
+    answer = cast.operator.post(f"{lab.url}settings/registries/new/", registry())
+    assert "There is a registry of this name already." in errors_of(answer)
+
+
+# --- clusters -----------------------------------------------------------------------------------------------------
+
+
+def test_a_cluster_is_added_for_production(lab: Lab, cast: Cast):
+    url = f"{lab.url}settings/clusters/"
+    assert cast.operator.post(f"{url}new/", cluster(production="on")).status_code == 302
+    added = Cluster.objects.get(name="prod")
+    assert (added.production, added.kube_config, added.secret_set_by) == (True, CONFIG, "otto")
+    page = cast.operator.get(url).text
+    assert ">production<" in page
+    assert PLANTED not in page + cast.operator.get(f"{url}{added.pk}/").text
+    cast.operator.post(f"{url}{added.pk}/", cluster(kube_config="", production=""))
+    added.refresh_from_db()
+    assert (added.production, added.kube_config) == (False, CONFIG)
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        ("", "Paste the kubeconfig."),
+        ("nonsense", "no kubeconfig"),
+        (written({"server": "https://k8s.example"}, {"exec": {"command": "sh"}}), "a program to run"),
+        (written({"server": "https://k8s.example"}, {"tokenFile": "/etc/shadow"}), "names a file"),
+        (written({"server": "http://169.254.169.254"}, {"token": PLANTED}), "never called"),
+    ],
+)
+def test_a_kubeconfig_that_is_not_taken_is_said_at_its_field(config: str, words: str, lab: Lab, cast: Cast):
+    answer = cast.operator.post(f"{lab.url}settings/clusters/new/", cluster(kube_config=config))
+    assert words in errors_of(answer)
+    assert not Cluster.objects.filter(name="prod").exists()
+
+
+def test_a_cluster_is_tried_with_what_is_typed_and_with_what_is_kept(lab: Lab, cast: Cast):
+    with Kubernetes() as double:
+        typed = cluster(kube_config=double.kubeconfig())
+        assert "Kubernetes v1.31.2" in cast.operator.post(f"{lab.url}settings/clusters/new/test/", typed).text
+        cast.operator.post(f"{lab.url}settings/clusters/new/", typed)
+        url = f"{lab.url}settings/clusters/{Cluster.objects.get(name='prod').pk}/test/"
+        assert "Kubernetes v1.31.2" in cast.operator.post(url, cluster(kube_config=""), headers=HTMX).text
+    old = f"{lab.url}settings/clusters/{lab.cluster.pk}/test/"  # of before kubeconfigs were read
+    answer = cast.operator.post(old, cluster(name="old", kube_config=""))
+    assert "The kubeconfig that is kept is not taken" in answer.text
+
+
+def test_a_cluster_that_an_operation_needs_stays(lab: Lab, cast: Cast):
+    make_operation(lab.service, Kind.UPDATE_SERVICE, State.RUNNING)
+    url = f"{lab.url}settings/clusters/{lab.cluster.pk}/delete/"
+    assert cast.operator.post(url).status_code == 422
+    assert "iris-live" in cast.operator.get(url).text
+    Operation.objects.update(state=State.SUCCEEDED)
+    assert cast.operator.post(url).status_code == 302
+    lab.service.refresh_from_db()
+    assert lab.service.cluster is None
+
+
+# --- who sees what ------------------------------------------------------------------------------------------------
+
+
+def test_data_scientists_choose_by_name_and_see_nothing_of_what_is_inside(lab: Lab, cast: Cast):
+    RegistryInfo.objects.update(location="place-55.example", user="robot-user-55", password=PLANTED)
+    Image.objects.update(registry_location="place-55.example")
+    Cluster.objects.update(kube_config=CONFIG, pull_secret="pull-55")
+    HostingAccount.objects.filter(pk=lab.account.pk).update(client_id="client-55", tenant="tenant-55")
+    image = {"manifest": lab.manifest.pk, "registry": lab.registry.pk, "description": "second"}
+    service = {"name": "two", "image": lab.image.pk, "cluster": lab.cluster.pk}
+    pages = [
+        cast.scientist.get(f"{lab.url}images/new/"),
+        cast.scientist.get(f"{lab.url}services/new/"),
+        cast.scientist.post(f"{lab.url}images/new/", {**image, "do": "preview"}),
+        cast.scientist.post(f"{lab.url}services/new/", {**service, "do": "preview"}),
+        cast.scientist.post(f"{lab.url}images/new/", {**image, "manifest": ""}),
+        cast.scientist.post(f"{lab.url}images/new/", image, follow=True),
+        cast.scientist.post(f"{lab.url}services/new/", service, follow=True),
+    ]
+    nouns = ("models", "assets", "manifests", "images", "services", "operations")
+    pages += [cast.scientist.get(f"{lab.url}{noun}/") for noun in nouns]
+    for operation in Operation.objects.all():
+        pages.append(cast.scientist.get(f"{lab.url}operations/{operation.pk}/"))
+    pages += [cast.scientist.get(f"{lab.url}images/{lab.image.pk}/"), cast.scientist.get(lab.url)]
+    assert {page.status_code for page in pages} <= {200, 422}
+    assert "our registry" in pages[0].text
+    assert "this machine" in pages[1].text
+    inside = (PLANTED, "10.0.0.9", "place-55", "pull-55", "robot-user-55", "client-55", "tenant-55", SCORING_KEY)
+    assert not [(at, secret) for at, page in enumerate(pages) for secret in inside if secret in page.text]
+
+
+@pytest.mark.parametrize("page", ["settings/", "settings/registries/", "settings/clusters/"])
+def test_settings_are_for_operators_and_their_link_too(page: str, lab: Lab, cast: Cast):
+    for person in ("viewer", "scientist"):
+        client = cast.everybody()[person]
+        assert client.get(f"{lab.url}{page}").status_code == 403
+        assert "/settings/" not in client.get(lab.url).text
+    assert f"{lab.url}settings/" in cast.operator.get(lab.url).text
+
+
+def test_rows_of_another_account_are_not_found(lab: Lab, cast: Cast):
+    for path in (f"registries/{lab.registry.pk}/", f"clusters/{lab.cluster.pk}/", f"clusters/{lab.cluster.pk}/delete/"):
+        assert cast.stranger.get(f"/accounts/elsewhere/settings/{path}").status_code == 404
+        assert cast.stranger.post(f"/accounts/elsewhere/settings/{path}").status_code == 404

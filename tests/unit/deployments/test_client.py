@@ -1,0 +1,187 @@
+"""One call to a server that does whatever servers do: every outcome is an answer or an error that says whose fault."""
+
+import os
+import time
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deployments.client import client as client_module
+from deployments.client import errors, wire
+from deployments.client.client import MMSClient
+from tests.doubles import mms as faults
+from tests.doubles.mms import MMS, OldDialect, Reply
+
+REQUEST = wire.NewModel("iris", "http://files.example/iris.pkl", [], "", "", False)
+
+
+def client_of(url: str, token: str = MMS.token, **limits: float) -> MMSClient:
+    return MMSClient(url, "s", "g", "a", token=token, api_version="2017-06-01-privatepreview", **limits)
+
+
+def register(mms: MMS, **limits: float) -> wire.Model:
+    with client_of(mms.url, **limits) as client:
+        return client.register_model(REQUEST, "request-1")
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind"),
+    [
+        (faults.status(400), errors.Rejected),
+        (faults.status(401), errors.TokenRefused),
+        (faults.status(403), errors.Forbidden),
+        (faults.status(404), errors.NotFound),
+        (faults.status(405), errors.NotOffered),
+        (faults.status(409), errors.Conflict),
+        (faults.status(429), errors.Busy),
+        (faults.status(500), errors.ServerFault),
+        (faults.html(502), errors.ServerFault),
+        (faults.status(503), errors.ServerFault),
+        (faults.status(503, None, Retry_After="1"), errors.Busy),
+        (faults.status(302, None, Location="http://elsewhere.example/"), errors.Redirected),
+        (faults.status(303, None, Location="http://elsewhere.example/"), errors.OutcomeUnknown),
+        (faults.status(304), errors.Unintelligible),
+        (faults.drop, errors.NoAnswer),
+        (faults.lose_answer, errors.NoAnswer),
+        (faults.truncate, errors.OutcomeUnknown),
+        (faults.garbage, errors.Unintelligible),
+        (faults.status(201, []), errors.Unintelligible),
+        (faults.status(201, {"name": "no id"}), errors.Unintelligible),
+        (faults.status(200, None), errors.Unintelligible),
+    ],
+)
+def test_every_outcome_has_its_error(mms: MMS, fault: faults.Fault, kind: type[errors.MMSError]) -> None:
+    mms.plan("POST", "models", fault)
+    with pytest.raises(errors.MMSError) as error:
+        register(mms)
+    assert isinstance(error.value, kind)
+    assert str(error.value)
+
+
+@pytest.mark.parametrize(
+    "url", ["http://127.0.0.1:1", "http://no-such-host.invalid", "nonsense", "ftp://x", "http://["]
+)
+def test_what_never_left_is_safe_to_send_again(url: str) -> None:
+    with client_of(url) as client, pytest.raises(errors.NotSent):
+        client.register_model(REQUEST, "request-1")
+
+
+def test_a_certificate_that_cannot_be_trusted_names_itself(mms: MMS) -> None:
+    with client_of(mms.url.replace("http", "https")) as client, pytest.raises(errors.MMSError):
+        client.list_models()
+
+
+def test_a_server_that_hangs_costs_the_read_timeout(mms: MMS) -> None:
+    mms.plan("POST", "models", faults.hang(3))
+    started = time.perf_counter()
+    with pytest.raises(errors.NoAnswer, match="too long"):
+        register(mms, read_timeout=0.2)
+    assert time.perf_counter() - started < 1
+
+
+def test_ten_bytes_a_second_end_at_the_deadline(mms: MMS) -> None:
+    mms.plan("POST", "models", faults.drip)
+    started = time.perf_counter()
+    with pytest.raises(errors.NoAnswer, match="not complete"):
+        register(mms, deadline=0.5)
+    assert time.perf_counter() - started < 2
+
+
+def test_an_answer_without_end_is_cut_off(mms: MMS) -> None:
+    mms.plan("POST", "models", faults.status(201, "x" * 4 * 1024**2))
+    with pytest.raises(errors.NoAnswer, match="larger than 4 MB"):
+        register(mms)
+
+
+def test_a_list_that_is_too_long_is_called_so_and_not_its_last_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client_module, "MAX_LIST", 2 * 1024**2)
+    with MMS(dialect=OldDialect()) as mms, client_of(mms.url) as client:
+        for n in range(4):
+            mms.add_model(f"iris-{n}", description="x" * 600_000)
+        with pytest.raises(errors.NoAnswer, match=r"^The list of models is larger than 2 MB"):
+            client.list_models()
+
+
+def test_a_list_that_is_too_slow_is_called_so_and_not_out_of_reach(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The time is over before the next page is asked for, on a connection that would have to be made first."""
+    page = wire.page
+
+    def slow(data: Any) -> Any:
+        time.sleep(0.5)
+        return page(data)
+
+    monkeypatch.setattr(wire, "page", slow)
+    with MMS(dialect=OldDialect()) as mms, client_of(mms.url, deadline=0.4) as client:
+        for n in range(4):
+            mms.add_model(f"iris-{n}")
+        closed = faults.answer(lambda reply: Reply(200, reply.body, {"Connection": "close"}))
+        mms.plan("GET", "models", closed)
+        with pytest.raises(errors.NoAnswer, match=r"^The list of models was not complete after"):
+            client.list_models()
+
+
+def busy(mms: MMS, retry_after: str) -> float | None:
+    mms.plan("POST", "models", faults.status(429, None, Retry_After=retry_after))
+    with pytest.raises(errors.Busy) as error:
+        register(mms)
+    return error.value.retry_after
+
+
+@pytest.mark.parametrize(("header", "seconds"), [("7", 7), ("0", 0), ("soon", None), ("-5", None)])
+def test_retry_after_may_be_seconds(mms: MMS, header: str, seconds: float | None) -> None:
+    assert busy(mms, header) == seconds
+
+
+@pytest.mark.parametrize(("ahead", "seconds"), [(60, 60), (-86400, 0)])
+def test_retry_after_may_be_a_date(mms: MMS, ahead: int, seconds: float) -> None:
+    date = format_datetime(datetime.now(UTC) + timedelta(seconds=ahead), usegmt=True)
+    assert busy(mms, date) == pytest.approx(seconds, abs=10)
+
+
+def test_a_redirect_is_not_followed_with_the_token(mms: MMS) -> None:
+    with MMS() as other:
+        reply = Reply(308, headers={"Location": f"{other.url}/steal"})
+        mms.plan("GET", "models", lambda connection, effect: connection.reply(reply))
+        with client_of(mms.url) as client, pytest.raises(errors.Redirected):
+            client.list_models()
+        assert not other.requests
+
+
+def test_somebodys_netrc_does_not_replace_the_token(mms: MMS, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine 127.0.0.1 login somebody password else\n")
+    monkeypatch.setitem(os.environ, "NETRC", str(netrc))
+    register(mms)
+    assert mms.requests[0].headers["authorization"] == f"Bearer {mms.token}"
+
+
+def test_an_error_never_repeats_a_secret(mms: MMS) -> None:
+    request = wire.NewImage("m1", "", "registry.example", "puller", "registry-password-7351")
+    said = {"error": {"message": f"login with registry-password-7351 by {mms.token}", "details": [mms.token]}}
+    mms.plan("POST", "images", faults.status(400, said))
+    with client_of(mms.url) as client, pytest.raises(errors.Rejected) as error:
+        client.create_image(request, "request-1")
+    told = str(error.value) + repr(error.value.failure)
+    assert "login with … by …" in told
+    assert "7351" not in told
+    assert mms.token not in told
+    assert "7351" not in repr(request)
+
+
+def test_ids_cannot_leave_their_place_in_a_path(mms: MMS) -> None:
+    with client_of(mms.url) as client, pytest.raises(errors.NotFound):
+        client.get_service("../models?x=#")
+    assert mms.requests[0].path.startswith("/services/..%2Fmodels%3Fx%3D%23")
+
+
+@pytest.mark.parametrize("operation_id", ["", "a/b", "x" * 999, "two words"])
+def test_an_operation_without_usable_id_is_no_operation(mms: MMS, operation_id: str) -> None:
+    mms.plan("POST", "images", faults.status(202, None, x_ms_request_id=operation_id))
+    request = wire.NewImage("m1", "", "registry.example", "puller", "secret")
+    with client_of(mms.url) as client:
+        accepted = client.create_image(request, "request-1")
+    assert accepted.waits
+    assert accepted.operation_id == ""

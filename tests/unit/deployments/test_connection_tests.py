@@ -1,0 +1,242 @@
+"""Connection tests: each thing that can be wrong is told in words that say what to do."""
+
+import base64
+import re
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from deployments.accounts import connection_tests, kubeconfig
+from deployments.accounts.connection_tests import Trial, in_time
+from deployments.accounts.connection_tests.cluster import try_cluster
+from deployments.accounts.connection_tests.registry import try_registry
+from deployments.accounts.connection_tests.server import try_server
+from deployments.models import HostingAccount
+from tests.doubles import mms as faults
+from tests.doubles.authority import CLIENT_ID, SCOPE, SECRET, TENANT, Authority
+from tests.doubles.kubernetes import Issuer, Kubernetes
+from tests.doubles.mms import MMS
+from tests.doubles.registry import PASSWORD, USER, RegistryDouble, running_registry
+
+
+def account(url: str, **more: Any) -> HostingAccount:
+    place = {"subscription": "s", "resource_group": "g", "hosting_account": "a", "token": MMS.token}
+    return HostingAccount(name="team", base_url=url, **{**place, **more})
+
+
+def told(trial: Trial) -> str:
+    return f"{trial.says} {trial.advice}"
+
+
+# --- servers ------------------------------------------------------------------------------------------------------
+
+
+def test_a_server_that_works_says_what_it_has(mms: MMS):
+    mms.add_service("iris")
+    trial = try_server(account(mms.url))
+    assert trial.works
+    assert "lists 1 service." in trial.says
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        (faults.status(401), "get another one from whoever runs the server"),
+        (faults.status(403), "may not read this hosting account"),
+        (faults.status(404), "subscription, resource group, hosting account"),
+        (faults.status(302, None, Location="http://elsewhere.example/"), "elsewhere.example.*Write the address"),
+        (faults.html(200), "no MMS"),
+        (faults.html(502), "broken"),
+        (faults.garbage, "no MMS"),
+        (faults.drop, "firewall|right, and does it run"),
+        (faults.status(429), "try once more later"),
+        (faults.status(400), "API version"),
+    ],
+)
+def test_what_is_wrong_with_a_server_is_told(mms: MMS, fault: Any, words: str):
+    mms.plan("GET", "services", fault)
+    trial = try_server(account(mms.url))
+    assert not trial.works
+    assert re.search(words, told(trial), re.DOTALL), told(trial)
+    assert MMS.token not in told(trial)
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("http://no-such-host.invalid", "not known: look for a slip in “Base URL”"),
+        ("http://127.0.0.1:1", "Nobody listens there"),
+        ("http://169.254.169.254", "never called"),
+    ],
+)
+def test_a_server_that_cannot_be_reached_is_told(url: str, words: str):
+    trial = try_server(account(url))
+    assert not trial.works
+    assert words in told(trial)
+
+
+def test_a_server_without_tls_called_with_https_is_told(mms: MMS):
+    assert "should the address begin with http://?" in told(try_server(account(mms.url.replace("http", "https"))))
+
+
+def test_a_certificate_nobody_trusts_is_told():
+    with Kubernetes() as other:
+        trial = try_server(account(other.url))
+    assert "not one that this site trusts" in told(trial)
+
+
+def test_a_server_that_hangs_costs_seconds(mms: MMS, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("deployments.accounts.connection_tests.server.CALL", 0.3)
+    mms.plan("GET", "services", faults.hang(3))
+    trial = try_server(account(mms.url))
+    assert "overloaded" in told(trial)
+
+
+def test_an_account_of_entra_id_is_tried_with_a_token_of_its_own(mms: MMS):
+    entra = {"sign_in": "entra", "tenant": TENANT, "client_id": CLIENT_ID, "scope": SCOPE}
+    with Authority() as authority:
+        authority.given_to = lambda token: setattr(mms, "token", token)
+        known = {**entra, "authority": authority.url}
+        assert try_server(account(mms.url, **known, client_secret=SECRET)).works
+        wrong = try_server(account(mms.url, **known, client_secret="wrong-one"))
+        mms.plan("GET", "services", faults.status(401))
+        elsewhere = try_server(account(mms.url, **known, client_secret=SECRET))
+    assert "Check tenant, client id, client secret" in told(wrong)
+    assert "wrong-one" not in told(wrong)
+    assert "is the scope the server's own?" in told(elsewhere)
+    away = try_server(account(mms.url, **entra, authority="http://127.0.0.1:1", client_secret=SECRET))
+    assert "Nobody listens there" in told(away)
+
+
+# --- registries ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=["basic", "bearer"])
+def registry(request: pytest.FixtureRequest) -> Iterator[RegistryDouble]:
+    with running_registry(request.param) as running:
+        yield running
+
+
+def test_a_registry_lets_its_user_in(registry: RegistryDouble):
+    trial = try_registry(registry.location, USER, PASSWORD)
+    assert trial.works
+    assert f"lets the user “{USER}” in" in trial.says
+    assert not trial.says.count(PASSWORD)
+
+
+def test_a_wrong_password_and_none_are_told_apart(registry: RegistryDouble):
+    wrong, none = try_registry(registry.location, USER, "wrong"), try_registry(registry.location, "", "")
+    assert "does not take this user and password" in told(wrong)
+    assert "wants a user and password" in told(none)
+
+
+def test_a_password_goes_to_no_place_that_is_not_protected(registry: RegistryDouble):
+    if registry.scheme == "bearer":
+        registry.realm = "ftp://127.0.0.1/token"
+        assert "not protected" in told(try_registry(registry.location, USER, PASSWORD))
+
+
+def test_a_registry_does_not_lead_to_what_is_never_called(registry: RegistryDouble):
+    if registry.scheme == "bearer":
+        registry.realm = "http://169.254.169.254/token"
+        assert "never called" in told(try_registry(registry.location, USER, PASSWORD))
+
+
+def test_what_is_no_registry_is_told(mms: MMS):
+    assert "Is it a registry?" in told(try_registry(mms.url, USER, PASSWORD))
+    assert try_registry("oci://local", "", "").works
+    assert "slip in “Location”" in told(try_registry("no-such-host.invalid", "", ""))
+
+
+# --- clusters -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def cluster() -> Iterator[Kubernetes]:
+    with Kubernetes() as running:
+        yield running
+
+
+def test_a_cluster_is_asked_for_its_version_with_the_token_and_the_authority_inline(cluster: Kubernetes):
+    trial = try_cluster(kubeconfig.read(cluster.kubeconfig()))
+    assert trial.works, told(trial)
+    assert "Kubernetes v1.31.2" in trial.says
+    assert cluster.asked == [("/version", "Bearer token-of-the-cluster", False)]
+
+
+def test_a_cluster_takes_a_client_certificate(cluster: Kubernetes):
+    certificate, key = (base64.b64encode(part).decode() for part in cluster.issuer.issue("robot"))
+    user = {"client-certificate-data": certificate, "client-key-data": key}
+    assert try_cluster(kubeconfig.read(cluster.kubeconfig(user))).works
+    assert cluster.asked[0][2]
+
+
+def test_only_the_authority_in_the_kubeconfig_is_trusted(cluster: Kubernetes):
+    other = base64.b64encode(Issuer().certificate).decode()
+    trial = try_cluster(kubeconfig.read(cluster.kubeconfig(**{"certificate-authority-data": other})))
+    assert "certificate" in told(trial).lower()
+    assert not cluster.asked, "no token was sent"
+
+
+def test_an_unchecked_certificate_is_warned_of(cluster: Kubernetes):
+    text = cluster.kubeconfig(**{"certificate-authority-data": "", "insecure-skip-tls-verify": True})
+    trial = try_cluster(kubeconfig.read(text))
+    assert trial.works
+    assert "not checked" in trial.advice
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"status": 403}, "allows them nothing"),
+        ({"status": 302, "headers": {"Location": "https://elsewhere.example"}}, "elsewhere"),
+        ({"body": b"<h1>hello"}, "no Kubernetes"),
+        ({"body": b"[]"}, "no Kubernetes"),
+        ({"status": 500}, "no Kubernetes"),
+    ],
+)
+def test_what_is_wrong_with_a_cluster_is_told(cluster: Kubernetes, change: dict[str, Any], words: str):
+    vars(cluster).update(change)
+    trial = try_cluster(kubeconfig.read(cluster.kubeconfig()))
+    assert not trial.works
+    assert words in told(trial)
+
+
+def test_a_wrong_token_of_a_cluster_is_told(cluster: Kubernetes):
+    trial = try_cluster(kubeconfig.read(cluster.kubeconfig({"token": "wrong-and-secret"})))
+    assert "does not take these credentials" in trial.says
+    assert "wrong-and-secret" not in told(trial)
+
+
+def test_certificate_and_key_that_do_not_belong_together_are_told(cluster: Kubernetes):
+    certificate, key = cluster.issuer.issue("robot")[0], cluster.issuer.issue("other")[1]
+    user = {
+        "client-certificate-data": base64.b64encode(certificate).decode(),
+        "client-key-data": base64.b64encode(key).decode(),
+    }
+    assert "belong together" in told(try_cluster(kubeconfig.read(cluster.kubeconfig(user))))
+
+
+def test_the_bundled_engine_needs_no_call():
+    assert try_cluster(kubeconfig.Access(kubeconfig.BUNDLED)).works
+
+
+# --- all of them --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.serial
+def test_a_name_server_that_is_silent_holds_up_no_page(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(connection_tests, "SECONDS", 0.2)
+    started = time.monotonic()
+    trial = in_time(lambda: time.sleep(1) or Trial(True, "late"))  # type: ignore[func-returns-value]
+    assert time.monotonic() - started < 0.8
+    assert "no answer within" in trial.says
+
+
+def test_a_test_that_breaks_says_so_and_nothing_more():
+    def breaks() -> Trial:
+        raise OSError("secret-in-an-error")
+
+    assert in_time(breaks) == Trial(False, "The test itself failed; the log of the site says more.")

@@ -1,0 +1,191 @@
+"""Accounts that sign in by Entra ID: a token is fetched, kept in memory, renewed in time and after a 401."""
+
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from deployments.accounts import credentials
+from deployments.accounts.availability import client_for
+from deployments.accounts.credentials import EntraClient, EntraCredential
+from deployments.client import errors
+from deployments.mirror import refresh
+from deployments.models import HostingAccount, RegisteredModel
+from deployments.models.operation import State
+from tests.doubles import mms as faults
+from tests.doubles.authority import CLIENT_ID, SCOPE, SECRET, TENANT, Authority, said
+from tests.doubles.mms import MMS
+from tests.support.lifecycle import account_at, register, turn
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture
+def authority() -> Iterator[Authority]:
+    with Authority() as running:
+        yield running
+
+
+@pytest.fixture
+def account(mms: MMS, authority: Authority, live_redis: Any) -> HostingAccount:
+    """An account whose server takes the newest token of the authority, and no other."""
+    authority.given_to = lambda token: setattr(mms, "token", token)
+    account = account_at(mms.url)
+    entra = {"authority": authority.url, "tenant": TENANT, "client_id": CLIENT_ID, "scope": SCOPE}
+    for name, value in entra.items():
+        setattr(account, name, value)
+    account.sign_in, account.token, account.client_secret = HostingAccount.SignIn.ENTRA, None, SECRET
+    account.save()
+    return account
+
+
+def forever() -> float:
+    return time.monotonic() + 60
+
+
+def read_models(account: HostingAccount) -> HostingAccount:
+    refresh.refresh(account.pk, [RegisteredModel])
+    account.refresh_from_db()
+    return account
+
+
+def test_a_token_is_fetched_once_and_used_for_every_call(account: HostingAccount, mms: MMS, authority: Authority):
+    for _ in range(2):
+        with client_for(account) as client:
+            client.list_models()
+            client.list_images()
+    assert authority.given == ["token-1"]
+    assert {request.headers["authorization"] for request in mms.requests} == {"Bearer token-1"}
+
+
+def test_threads_that_need_a_token_at_once_fetch_it_once(account: HostingAccount, authority: Authority):
+    authority.slow = 0.2
+    client = credentials.entra_client(account)
+    threads = [threading.Thread(target=lambda: EntraCredential(client).token(forever())) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert authority.given == ["token-1"]
+
+
+def test_a_token_is_renewed_before_it_ends(account: HostingAccount, authority: Authority):
+    authority.lasts = 0.6
+    credential = credentials.of(account)
+    assert credential.token(forever()) == "token-1"
+    assert credential.token(forever()) == "token-1"
+    time.sleep(0.35)  # more than half of its life
+    assert credential.token(forever()) == "token-2"
+
+
+def test_while_the_authority_is_away_a_token_that_is_still_good_is_used(account: HostingAccount, authority: Authority):
+    authority.lasts = 4
+    credential = credentials.of(account)
+    credential.token(forever())
+    authority.fault = lambda: (503, {}, b"")
+    time.sleep(2.1)
+    assert credential.token(forever()) == "token-1"
+
+
+def test_after_a_401_the_token_is_renewed_once_and_the_call_goes_out_again(
+    account: HostingAccount, mms: MMS, authority: Authority
+):
+    with client_for(account) as client:
+        client.list_models()
+        mms.token = "revoked"
+        client.list_models()
+    assert authority.given == ["token-1", "token-2"]
+
+
+def test_a_server_that_takes_no_token_is_asked_twice_and_no_more(
+    account: HostingAccount, mms: MMS, authority: Authority
+):
+    mms.plan("GET", "models", faults.status(401), times=5)
+    with client_for(account) as client, pytest.raises(errors.TokenRefused):
+        client.list_models()
+    assert len(mms.calls("GET", "models")) == 2
+
+
+def test_an_operation_waits_where_no_token_can_be_had_and_the_trouble_says_why(
+    account: HostingAccount, mms: MMS, authority: Authority
+):
+    authority.fault = lambda: (503, {"Retry-After": "7"}, b"")
+    operation = turn(register(account))
+    account.refresh_from_db()
+    assert (operation.state, operation.attempts) == (State.QUEUED, 0)
+    assert not mms.requests, "the server was never called"
+    assert "No token for this account" in account.error
+    assert "503" in account.error
+    assert account.not_before is not None
+    assert not account.token_refused
+
+
+def test_a_wrong_client_secret_is_trouble_in_words_that_keeps_callers_away(
+    account: HostingAccount, authority: Authority, caplog: Any
+):
+    caplog.set_level(logging.DEBUG)
+    account.client_secret = "wrong-and-not-to-be-seen"
+    account.save()
+    read_models(account)
+    assert account.token_refused
+    assert "gives this account no token (status 401): AADSTS7000215: Invalid client secret" in account.error
+    assert "Trace ID" not in account.error
+    assert "not-to-be-seen" not in account.error + caplog.text
+
+
+def test_the_right_secret_later_lets_calls_out_again(account: HostingAccount, authority: Authority):
+    account.client_secret = "wrong"
+    account.save()
+    assert read_models(account).token_refused
+    account.client_secret = SECRET
+    account.forget_trouble()
+    account.save()
+    assert not read_models(account).troubled
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind", "words"),
+    [
+        (lambda: (302, {"Location": "https://elsewhere.example/"}, b""), errors.NoToken, "correct the account's auth"),
+        (lambda: (404, {}, b"<h1>"), errors.NoToken, "check the account's authority and tenant"),
+        (lambda: (200, {}, b"no json"), errors.NoToken, "no bearer token"),
+        (lambda: (200, {}, b'{"access_token": "a b"}'), errors.NoToken, "no bearer token"),
+        (lambda: (200, {}, b'{"access_token": "a", "token_type": "pop"}'), errors.NoToken, "no bearer token"),
+        (lambda: (200, {}, b"[" * 100_000), errors.NoToken, "no bearer token"),
+        (lambda: (200, {}, b"x" * 300_000), errors.NoToken, "larger than"),
+        (lambda: said(400, "invalid_scope", "AADSTS70011: scope"), errors.TokenRefused, "AADSTS70011: scope"),
+        (lambda: said(400, "temporarily_unavailable", "later"), errors.NoToken, "later"),
+    ],
+)
+def test_every_answer_of_the_authority_has_its_words(
+    account: HostingAccount, authority: Authority, fault: Any, kind: type[errors.MMSError], words: str
+):
+    authority.fault = fault
+    with pytest.raises(kind, match=words) as error:
+        credentials.of(account).token(forever())
+    assert SECRET not in str(error.value)
+    assert isinstance(error.value, errors.NotSent | errors.TokenRefused), "the server has seen nothing"
+
+
+def test_an_authority_that_is_out_of_reach_is_named(account: HostingAccount):
+    client = EntraClient("http://127.0.0.1:1", TENANT, CLIENT_ID, SECRET, SCOPE)
+    with pytest.raises(errors.NoToken, match=r"127\.0\.0\.1:1 cannot be reached: connection refused"):
+        credentials.fetch(client)
+
+
+def test_neither_secret_nor_token_shows_in_what_is_printed(account: HostingAccount):
+    client = credentials.entra_client(account)
+    fetched = credentials.fetch(client)
+    assert SECRET not in repr(client)
+    assert fetched.token not in repr(fetched)
+
+
+def test_tokens_are_in_no_database_and_not_in_redis(account: HostingAccount, live_redis: Any):
+    read_models(account)
+    with_token = [key for key in live_redis.keys("*") if b"token-1" in (live_redis.dump(key) or b"")]
+    assert not with_token
+    row = HostingAccount.objects.filter(pk=account.pk).values().get()
+    assert "token-1" not in str(row)

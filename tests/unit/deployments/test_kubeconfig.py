@@ -1,0 +1,101 @@
+"""A kubeconfig is read and never executed: programs and files in it are refused by name, in every user."""
+
+import base64
+from typing import Any
+
+import pytest
+
+from dashboard.ops.startup.bundled_account import KUBE_CONFIG
+from deployments.accounts import kubeconfig
+from deployments.accounts.kubeconfig import Unusable, read
+from tests.doubles.kubernetes import kubeconfig as written
+
+SERVER = {"server": "https://k8s.example:6443"}
+PEM = b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
+INLINE = base64.b64encode(PEM).decode()
+
+
+def test_what_is_inline_is_read():
+    user = {"token": "t", "client-certificate-data": INLINE, "client-key-data": INLINE}
+    access = read(written({**SERVER, "certificate-authority-data": INLINE}, user))
+    assert (access.server, access.token, access.authority) == ("https://k8s.example:6443", "t", PEM)
+    assert (access.certificate, access.key, access.unchecked) == (PEM, PEM, False)
+    assert "token" not in repr(access)
+
+
+def test_the_bundled_engine_is_a_cluster_like_any_other():
+    assert read(KUBE_CONFIG).server == kubeconfig.BUNDLED
+
+
+@pytest.mark.parametrize(
+    ("cluster", "user", "words"),
+    [
+        ({}, {"exec": {"command": "sh", "args": ["-c", "id"]}}, "a program to run"),
+        ({}, {"exec": None}, "a program to run"),
+        ({}, {"auth-provider": {"name": "gcp", "config": {"cmd-path": "sh"}}}, "a plug-in to run"),
+        ({}, {"tokenFile": "/etc/shadow"}, "“tokenFile”"),
+        ({}, {"client-certificate": "c.pem"}, "“client-certificate”"),
+        ({}, {"client-key": "/root/.ssh/id_rsa"}, "“client-key”"),
+        ({"certificate-authority": "/etc/passwd"}, {}, "“certificate-authority”"),
+        ({"proxy-url": "socks5://evil.example"}, {}, "“proxy-url”"),
+        ({"server": "file:///etc/passwd"}, {}, "begins with https"),
+        ({"server": "https://user:pw@k8s.example"}, {}, "begins with https"),
+        ({"server": "process://elsewhere"}, {}, "begins with https"),
+        ({"server": ["https://k8s.example"]}, {}, "begins with https"),
+        ({"server": "http://169.254.169.254"}, {}, "never called"),
+        ({"server": "https://[::ffff:169.254.169.254]"}, {}, "never called"),
+        ({"certificate-authority-data": "???"}, {}, "not base64"),
+        ({"certificate-authority-data": "AAAA"}, {}, "no PEM"),
+        ({}, {"token": 12345678901234567890}, "must be a text"),
+        ({}, {"token": ["t"]}, "must be a text"),
+    ],
+)
+def test_what_it_would_run_read_or_reach_is_refused(cluster: dict[str, Any], user: dict[str, Any], words: str):
+    with pytest.raises(Unusable, match=words):
+        read(written({**SERVER, **cluster}, user))
+
+
+def test_users_and_clusters_that_are_not_the_current_ones_are_looked_at_too():
+    sly = [{"name": "u", "user": {"token": "t"}}, {"name": "sly", "user": {"exec": {"command": "sh"}}}]
+    with pytest.raises(Unusable, match="“sly” names a program"):
+        read(written(SERVER, {}, users=sly))
+    two = [{"name": "c", "cluster": SERVER}, {"name": "d", "cluster": {"server": "http://169.254.169.254"}}]
+    with pytest.raises(Unusable, match="never called"):
+        read(written(SERVER, {}, clusters=two))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "a: [",
+        "- 1\n- 2",
+        "just words",
+        "clusters: 5",
+        "clusters: [5]",
+        "clusters: [{name: c, cluster: 5}]",
+        "clusters: []",
+        "!!python/object/apply:os.system [id]",
+        "clusters: !!python/name:os.system ''",
+        "a: &a [x]\nclusters: [*a, *a]",
+        "clusters: []\n---\nclusters: []",
+        "[" * 50_000,
+        "clusters: [{name: c, cluster: {server: 'https://k8s.example'}}]\ncurrent-context: nowhere",
+        "clusters: \x00",
+        "a" * (kubeconfig.MAX_SIZE + 1),
+        "clusters: \ud800",
+        "2001-13-45: x\nclusters: []",
+    ],
+)
+def test_what_is_no_kubeconfig_gets_a_sentence(text: str):
+    with pytest.raises(Unusable) as error:
+        read(text)
+    assert str(error.value).endswith(".")
+
+
+def test_no_refusal_repeats_what_may_be_secret():
+    for user in ({"token": ["not-to-be-seen"]}, {"client-key-data": "not-to-be-seen!"}, {"exec": "not-to-be-seen"}):
+        with pytest.raises(Unusable) as error:
+            read(written(SERVER, user))
+        assert "not-to-be-seen" not in str(error.value)
+        assert error.value.__cause__ is None

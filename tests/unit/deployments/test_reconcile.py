@@ -1,0 +1,297 @@
+"""An answer was lost: what happened is found out before anything is sent again."""
+
+import pytest
+import redis
+from django.utils import timezone
+
+from deployments.accounts.availability import client_for
+from deployments.mirror import refresh
+from deployments.models import HostingAccount, Operation, RegisteredModel, Service
+from deployments.models.operation import State
+from deployments.operations import dispatch, run, submit
+from tests.doubles import mms as faults
+from tests.doubles.mms import MMS, PlainDialect
+from tests.support.lifecycle import (
+    account_at,
+    asset_of,
+    cluster_of,
+    image_of,
+    later,
+    manifest_of,
+    register,
+    registry_of,
+)
+from tests.support.lifecycle import turn as once
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+def turn(operation: Operation) -> Operation:
+    """A worker's turn, whatever pause the server was given."""
+    HostingAccount.objects.update(not_before=None)
+    return once(operation)
+
+
+LOST = [faults.lose_answer, faults.garbage, faults.truncate]
+
+
+@pytest.mark.parametrize("fault", LOST)
+def test_a_lost_answer_to_register_model_is_found_not_sent_again(
+    account: HostingAccount, mms: MMS, fault: faults.Fault
+) -> None:
+    refresh.refresh(account.pk, [RegisteredModel])
+    mms.plan("POST", "models", fault)
+    operation = turn(register(account))
+    assert operation.state == State.UNCERTAIN
+    operation = turn(operation)
+    assert operation.state == State.SUCCEEDED
+    assert operation.model.mms_id in mms.models
+    assert len(mms.calls("POST")) == 1
+
+
+def test_a_request_that_never_arrived_is_sent_again_after_a_fair_time(account: HostingAccount, mms: MMS) -> None:
+    mms.plan("POST", "models", faults.drop)
+    operation = turn(turn(register(account)))
+    assert operation.state == State.UNCERTAIN, "its effect might still show"
+    operation = turn(later(operation, 70))
+    assert operation.state == State.QUEUED
+    assert turn(operation).state == State.SUCCEEDED
+    assert mms.effects["models"] == 1
+
+
+@pytest.mark.parametrize("fault", [faults.html(502), faults.status(500), faults.status(503)])
+def test_an_error_of_the_server_is_looked_into(account: HostingAccount, mms: MMS, fault: faults.Fault) -> None:
+    mms.plan("POST", "models", fault)
+    operation = turn(register(account))
+    assert operation.state == State.UNCERTAIN
+    assert "failed (status 50" in operation.error_message
+
+
+def test_a_server_that_fails_every_time_is_given_up(account: HostingAccount, mms: MMS) -> None:
+    mms.plan("POST", "models", faults.html(500), times=9)
+    operation = register(account)
+    for _ in range(20):
+        operation = turn(later(operation, 70))
+    assert operation.state == State.FAILED
+    assert "Tried 5 times" in operation.error_message
+
+
+def test_an_equal_model_of_somebody_else_is_not_taken_for_ours(account: HostingAccount, mms: MMS) -> None:
+    mms.add_model("iris", url="http://files.example/iris.pkl")
+    refresh.refresh(account.pk, [RegisteredModel])
+    mms.plan("POST", "models", faults.drop)
+    operation = turn(turn(register(account)))
+    assert operation.state == State.UNCERTAIN
+    assert RegisteredModel.objects.count() == 2
+
+
+def test_two_equal_requests_with_lost_answers_find_one_model_each(account: HostingAccount, mms: MMS) -> None:
+    mms.plan("POST", "models", faults.lose_answer, times=2)
+    both = [turn(register(account)) for _ in range(2)]
+    both = [turn(operation) for operation in both]
+    assert [operation.state for operation in both] == [State.SUCCEEDED] * 2
+    assert {operation.model.mms_id for operation in both} == set(mms.models)
+    assert mms.effects["models"] == 2
+
+
+def test_a_lost_answer_to_create_manifest_is_found(account: HostingAccount, mms: MMS) -> None:
+    model = turn(register(account)).model
+    mms.plan("POST", "manifests", faults.lose_answer)
+    chosen = {"models": [model], "assets": [], "driver": asset_of(account), "runtime_type": "ScikitPython"}
+    operation = turn(turn(submit.create_manifest(account, "ann", **chosen)))
+    assert operation.state == State.SUCCEEDED
+    assert operation.manifest.mms_id in mms.manifests
+    assert mms.effects["manifests"] == 1
+
+
+def test_a_lost_answer_to_create_image_is_found_once_the_image_is_built(account: HostingAccount, mms: MMS) -> None:
+    mms.plan("POST", "images", faults.lose_answer)
+    asked = submit.create_image(account, "ann", manifest=manifest_of(account), registry=registry_of(account))
+    operation = turn(later(turn(asked), 100))
+    assert operation.state == State.UNCERTAIN
+    mms.end()
+    operation = turn(operation)
+    assert operation.state == State.SUCCEEDED
+    assert operation.image.mms_id in mms.images
+    assert mms.effects["images"] == 1
+
+
+@pytest.mark.parametrize("send_again", [True, False])
+def test_where_the_server_tells_too_little_a_person_decides(live_redis: redis.Redis, send_again: bool) -> None:
+    with MMS(dialect=PlainDialect()) as mms:
+        account = account_at(mms.url)
+        mms.plan("POST", "images", faults.lose_answer)
+        asked = submit.create_image(account, "ann", manifest=manifest_of(account), registry=registry_of(account))
+        operation = turn(later(turn(asked), 400))
+        assert submit.needs_decision(operation)
+        assert "Send it again" in operation.error_message
+        assert len(mms.calls("POST")) == 1
+        operation = submit.settle(operation, "ann", send_again=send_again)
+        if send_again:
+            assert turn(operation).state == State.NOT_STARTED
+        else:
+            assert operation.state == State.FAILED
+        with pytest.raises(submit.Refused):
+            submit.settle(operation, "ann", send_again=True)
+
+
+@pytest.mark.parametrize("fault", [faults.lose_answer, faults.anonymous])
+def test_a_service_whose_answer_was_lost_is_found_by_name_and_followed(
+    account: HostingAccount, mms: MMS, fault: faults.Fault
+) -> None:
+    mms.plan("POST", "services", fault)
+    asked = submit.create_service(account, "ann", name="iris", image=image_of(account), cluster=cluster_of(account))
+    operation = turn(turn(asked))
+    assert operation.state == State.NOT_STARTED
+    assert operation.service.mms_id in mms.services
+    mms.end()
+    assert turn(operation).state == State.SUCCEEDED
+    assert mms.effects["services"] == 1
+
+
+def service_of(account: HostingAccount, mms: MMS) -> Service:
+    image = image_of(account)
+    mms.add_service("iris", image.mms_id or "")
+    refresh.refresh(account.pk, [Service])
+    service = Service.objects.get()
+    service.cluster = cluster_of(account)
+    service.save()
+    return service
+
+
+def test_a_lost_answer_to_update_service_is_seen_in_the_services_image(account: HostingAccount, mms: MMS) -> None:
+    service = service_of(account, mms)
+    mms.plan("PUT", "services", faults.lose_answer)
+    image = image_of(account, "image-2")
+    operation = turn(submit.update_service(account, "ann", service=service, image=image))
+    assert operation.state == State.UNCERTAIN
+    mms.end()
+    operation = turn(turn(operation))
+    assert operation.state == State.SUCCEEDED
+    assert operation.service.image == image
+    assert len(mms.calls("PUT")) == 1
+
+
+def test_a_lost_answer_to_delete_service_is_seen_in_the_list(account: HostingAccount, mms: MMS) -> None:
+    service = service_of(account, mms)
+    mms.plan("DELETE", "services", faults.lose_answer)
+    operation = turn(turn(submit.delete_service(account, "ann", service=service)))
+    assert operation.state == State.SUCCEEDED
+    assert operation.service.vanished_at
+    assert len(mms.calls("DELETE")) == 1
+
+
+def test_deleting_what_is_gone_already_succeeds(account: HostingAccount, mms: MMS) -> None:
+    service = service_of(account, mms)
+    mms.services.clear()
+    operation = turn(turn(submit.delete_service(account, "ann", service=service)))
+    assert operation.state == State.SUCCEEDED
+
+
+def test_a_server_that_honours_request_ids_gets_the_same_request_again(account: HostingAccount, mms: MMS) -> None:
+    mms.extensions = True
+    refresh.refresh(account.pk, [RegisteredModel])
+    mms.plan("POST", "images", faults.lose_answer)
+    asked = submit.create_image(account, "ann", manifest=manifest_of(account), registry=registry_of(account))
+    operation = turn(turn(turn(asked)))
+    assert operation.state == State.NOT_STARTED
+    assert len(mms.calls("POST", "images")) == 2
+    assert mms.effects["images"] == 1
+    mms.end()
+    assert turn(operation).state == State.SUCCEEDED
+
+
+@pytest.mark.parametrize("extensions", [False, True])
+def test_an_operation_the_server_forgot_is_not_sent_again(account: HostingAccount, mms: MMS, extensions: bool) -> None:
+    mms.extensions = extensions
+    asked = submit.create_image(account, "ann", manifest=manifest_of(account), registry=registry_of(account))
+    operation = turn(asked)
+    mms.operations.clear()
+    assert turn(operation).state == State.NOT_STARTED, "it may only be late"
+    operation = turn(later(operation, 60))
+    assert operation.state == State.UNCERTAIN
+    for _ in range(3):
+        operation = turn(later(operation, 200))
+    assert submit.needs_decision(operation)
+    assert len(mms.calls("POST")) == 1
+
+
+def test_a_name_taken_by_our_own_lost_request_is_no_failure(account: HostingAccount, mms: MMS) -> None:
+    asked = submit.create_service(account, "ann", name="iris", image=image_of(account), cluster=cluster_of(account))
+    Operation.objects.filter(pk=asked.pk).update(attempts=1, sent_at=timezone.now())
+    mms.add_service("iris")
+    mms.plan("POST", "services", faults.status(409, {"error": {"message": "taken"}}))
+    operation = turn(asked)
+    assert operation.state == State.UNCERTAIN
+    assert turn(operation).state == State.NOT_STARTED
+
+
+def test_a_late_answer_is_still_worth_having(account: HostingAccount, mms: MMS) -> None:
+    """A worker was slow, its operation is called uncertain by the sweeper, and then the answer comes."""
+    assert late(register(account), mms).state == State.SUCCEEDED
+
+
+def late(operation: Operation, mms: MMS, status: int | None = None) -> Operation:
+    """Sent by a worker that is taken for dead before the answer comes: the true one, or one of this status alone."""
+
+    def sweep_meanwhile(connection: faults.Connection, effect: object) -> None:
+        Operation.objects.update(claimed_until=timezone.now())
+        dispatch.sweep()
+        reply = effect()  # type: ignore[operator]
+        connection.reply(reply if status is None else faults.Reply(status))
+
+    mms.plan("POST", "", sweep_meanwhile)
+    operation = Operation.objects.select_related("account", "model", "image").get(pk=operation.pk)
+    with client_for(operation.account) as client:
+        run.send(operation, client)
+    return Operation.objects.get(pk=operation.pk)
+
+
+def build(account: HostingAccount) -> Operation:
+    return submit.create_image(account, "ann", manifest=manifest_of(account), registry=registry_of(account))
+
+
+def test_an_acceptance_that_is_heard_of_late_is_not_forgotten(account: HostingAccount, mms: MMS) -> None:
+    """It names no operation: all there is to know is that it must not be sent again."""
+    mms.extensions = True
+    refresh.refresh(account.pk, [RegisteredModel])
+    operation = late(build(account), mms, 202)
+    assert operation.state == State.UNCERTAIN
+    assert operation.accepted_at
+    assert "named no operation" in operation.error_message
+    assert turn(operation).state == State.UNCERTAIN
+    assert len(mms.calls("POST")) == 1
+
+
+def test_an_operation_that_goes_on_does_not_say_that_its_worker_died(account: HostingAccount, mms: MMS) -> None:
+    operation = late(build(account), mms)
+    assert (operation.state, operation.error_message) == (State.NOT_STARTED, "")
+    mms.run()
+    operation = turn(operation)
+    assert (operation.state, operation.error_message) == (State.RUNNING, "")
+
+
+def test_where_every_look_fails_a_person_is_asked(account: HostingAccount, mms: MMS) -> None:
+    """One list alone is broken, for ever: nothing will be known of what was to be in it."""
+    mms.plan("POST", "models", faults.lose_answer)
+    operation = turn(register(account))
+    mms.plan("GET", "models", faults.html(500), times=3)
+    operation = turn(later(operation, 100))
+    assert not submit.needs_decision(operation), "it may be over soon"
+    for _ in range(2):
+        operation = turn(later(operation, 250))
+    assert submit.needs_decision(operation)
+    assert "Send it again" in operation.error_message
+    assert HostingAccount.objects.get().error
+    assert turn(operation).state == State.SUCCEEDED, "it is looked for all the same"
+    assert len(mms.calls("POST")) == 1
+
+
+def test_a_model_whose_id_is_spelled_anew_is_not_taken_for_ours(account: HostingAccount, mms: MMS) -> None:
+    earlier = mms.add_model("iris", url="http://files.example/iris.pkl")
+    refresh.refresh(account.pk, [RegisteredModel])
+    earlier["id"] = earlier["id"].upper()
+    mms.plan("POST", "models", faults.drop)
+    operation = turn(turn(register(account)))
+    assert operation.state == State.UNCERTAIN
+    assert RegisteredModel.objects.count() == 2

@@ -1,0 +1,190 @@
+"""Tokens of the bundled MMS: shown once, kept as a hash, closed within a second."""
+
+import time
+from datetime import timedelta
+from io import StringIO
+
+import pytest
+from django.core.management import CommandError, call_command
+from django.utils import timezone
+
+from dashboard.ops.startup import bundled_account
+from deployments.models import HostingAccount
+from mms import tokens
+from mms.models import Account, Token
+
+pytestmark = pytest.mark.django_db
+
+
+def create(*arguments: str) -> str:
+    return run("create_token", *arguments)
+
+
+def run(*command: str, errors: StringIO | None = None) -> str:
+    output = StringIO()
+    call_command(*command, stdout=output, stderr=errors or StringIO())
+    return output.getvalue()
+
+
+def test_the_command_prints_the_token_and_nothing_else() -> None:
+    tokens.create_account("local", "local", "local")
+    printed = create("--account", "local")
+    assert printed == printed.strip() + "\n"
+    grant = tokens.check(printed.strip())
+    assert grant
+    assert (grant.subscription, grant.resource_group, grant.account) == ("local", "local", "local")
+
+
+def test_the_token_itself_is_nowhere_in_the_database() -> None:
+    token = tokens.create_token(tokens.create_account("s", "g", "a"), "for a test")
+    row = Token.objects.get()
+    assert token not in str(vars(row))
+    assert row.name == "for a test"
+
+
+def test_a_revoked_token_is_closed_within_a_second() -> None:
+    token = tokens.create_token(tokens.create_account("s", "g", "a"), "x")
+    assert tokens.check(token)
+    assert tokens.remembered(token)
+    tokens.revoke_token(Token.objects.get())
+    assert tokens.check(token) is None
+    time.sleep(tokens.CACHED_FOR)
+    assert tokens.remembered(token) is None
+
+
+def test_a_token_says_in_words_what_it_may_do_and_for_how_long() -> None:
+    tokens.create_account("local", "local", "local")
+    said = StringIO()
+    run("create_token", "--account", "local", errors=said)
+    assert "may read and write and never expires" in said.getvalue()
+    run("create_token", "--account", "local", "--scope", "read", "--days", "30", errors=said)
+    assert "may only read and expires on" in said.getvalue()
+    until = timezone.now() + timedelta(days=30)
+    newest = Token.objects.latest("pk")
+    assert newest.expires_at
+    assert abs(newest.expires_at - until) < timedelta(minutes=1)
+    assert newest.scope == "read"
+
+
+@pytest.mark.parametrize("days", ["0", "-1", "3651", "100000000000"])
+def test_days_that_make_no_sense_are_refused(days: str) -> None:
+    tokens.create_account("local", "local", "local")
+    with pytest.raises(CommandError, match="--days must be from 1 to 3650"):
+        create("--account", "local", f"--days={days}")
+    assert not Token.objects.exists()
+
+
+def test_an_expired_token_opens_nothing() -> None:
+    account = tokens.create_account("s", "g", "a")
+    assert tokens.check(tokens.create_token(account, "x", expires_at=timezone.now() + timedelta(seconds=60)))
+    assert tokens.check(tokens.create_token(account, "x", expires_at=timezone.now() - timedelta(seconds=1))) is None
+
+
+def test_a_grant_knows_whether_it_may_write() -> None:
+    account = tokens.create_account("s", "g", "a")
+    reader, writer = (tokens.check(tokens.create_token(account, "x", scope)) for scope in ("read", "write"))
+    assert reader
+    assert writer
+    assert (reader.may_write, writer.may_write) == (False, True)
+
+
+def test_the_use_of_a_token_is_noted_once_a_minute() -> None:
+    grant = tokens.check(tokens.create_token(tokens.create_account("s", "g", "a"), "x"))
+    assert grant
+    assert [tokens.use_is_due(grant) for _ in range(3)] == [True, False, False]
+    tokens.note_use(grant.token_id)
+    first = Token.objects.get().last_used_at
+    tokens.note_use(grant.token_id)  # as another process would, a moment later
+    assert Token.objects.get().last_used_at == first
+    Token.objects.update(last_used_at=timezone.now() - timedelta(seconds=61))
+    tokens.note_use(grant.token_id)
+    assert first
+    assert (Token.objects.get().last_used_at or first) > first
+
+
+def test_the_list_shows_what_each_token_is_for_and_never_the_token() -> None:
+    account = tokens.create_account("s", "g", "a")
+    now = timezone.now()
+    made = [
+        tokens.create_token(account, "for the nightly job", "read"),
+        tokens.create_token(account, "old", expires_at=now - timedelta(days=1)),
+        tokens.create_token(account, "lost\x1b[2Jlaptop", expires_at=now + timedelta(days=1)),
+    ]
+    Token.objects.filter(name="old").update(last_used_at=now)
+    tokens.create_token(tokens.create_account("s", "g", "other"), "of another account")
+    run("revoke_token", str(Token.objects.get(name__startswith="lost").pk))
+    listed = run("list_tokens", "--account", "a")
+    lines = listed.splitlines()
+    assert len(lines) == 4
+    assert "for the nightly job  read" in lines[1]
+    assert lines[1].split()[-4:] == ["never", "open,", "never", "expires"]
+    assert "expired" in lines[2]
+    assert f"{now:%Y-%m-%d %H:%M}" in lines[2]
+    assert "lost?[2Jlaptop" in lines[3]
+    assert "revoked" in lines[3]
+    assert not any(token in listed or token[4:12] in listed for token in made)
+    assert "of another account" in run("list_tokens")
+
+
+def test_a_token_is_revoked_by_its_number_and_only_once() -> None:
+    token = tokens.create_token(tokens.create_account("s", "g", "a"), "x")
+    number = str(Token.objects.get().pk)
+    assert "is revoked" in run("revoke_token", number)
+    at = Token.objects.get().revoked_at
+    assert "before" in run("revoke_token", number)
+    assert Token.objects.get().revoked_at == at
+    assert tokens.check(token) is None
+
+
+def test_with_one_wrong_number_nothing_is_revoked() -> None:
+    token = tokens.create_token(tokens.create_account("s", "g", "a"), "x")
+    with pytest.raises(CommandError, match="no token 999999"):
+        run("revoke_token", str(Token.objects.get().pk), "999999")
+    assert tokens.check(token)
+
+
+@pytest.mark.parametrize("token", ["", "wrong", "mms_", "\udcff", "x" * 100_000])
+def test_what_is_no_token_opens_nothing(token: str) -> None:
+    assert tokens.remembered(token) is None
+    assert tokens.check(token) is None
+
+
+def test_an_unknown_account_is_named_with_those_there_are() -> None:
+    tokens.create_account("s", "g", "present")
+    with pytest.raises(CommandError, match=r"absent.*present.*--create"):
+        create("--account", "absent")
+    assert not Token.objects.exists()
+
+
+def test_a_missing_account_is_made_when_asked_for() -> None:
+    token = create("--account", "new", "--create").strip()
+    assert tokens.check(token)
+    assert Account.objects.get().subscription == "new"
+
+
+def test_two_accounts_of_one_name_are_told_apart() -> None:
+    for subscription in ("one", "two"):
+        tokens.create_account(subscription, "g", "same")
+    with pytest.raises(CommandError, match="--subscription"):
+        create("--account", "same")
+    grant = tokens.check(create("--account", "same", "--subscription", "two").strip())
+    assert grant
+    assert grant.subscription == "two"
+
+
+def test_making_an_account_twice_is_making_it_once() -> None:
+    assert tokens.create_account("s", "g", "a") == tokens.create_account("s", "g", "a")
+
+
+def test_the_account_local_gets_another_token_when_its_own_no_longer_opens_everything() -> None:
+    bundled_account.ensure()
+    first = HostingAccount.objects.get(name="local").token
+    bundled_account.ensure()
+    assert HostingAccount.objects.get(name="local").token == first
+    Token.objects.update(expires_at=timezone.now())
+    bundled_account.ensure()
+    second = HostingAccount.objects.get(name="local").token
+    assert second != first
+    Token.objects.update(scope="read")
+    bundled_account.ensure()
+    assert HostingAccount.objects.get(name="local").token not in {first, second}

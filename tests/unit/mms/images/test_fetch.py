@@ -1,0 +1,326 @@
+"""Downloads from real servers: what arrives, what is refused, and that nothing is left of what failed."""
+
+import hashlib
+import socket
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+
+import pytest
+
+from mms.images.sources.fetch import Fetched, FetchError, Policy, base_name, fetch, is_no_host_service, is_public, shown
+from tests.doubles.files import Files, running_files
+
+MEBIBYTE = 1 << 20
+
+
+@pytest.fixture
+def files() -> Iterator[Files]:
+    with running_files() as server:
+        yield server
+
+
+@pytest.fixture
+def elsewhere() -> Iterator[Files]:
+    with running_files() as server:
+        yield server
+
+
+def exempt(files: Files, **changes: object) -> Policy:
+    return Policy(**{"max_bytes": 16 * MEBIBYTE, "allow_below": (f"{files.url}/",), "seconds": 20.0, **changes})  # type: ignore[arg-type]
+
+
+def refused(url: str, target: Path, policy: Policy) -> str:
+    """Why `url` is not fetched; nothing may be left."""
+    with pytest.raises(FetchError) as caught:
+        fetch(url, target, policy)
+    assert list(target.parent.iterdir()) == []
+    return str(caught.value)
+
+
+def test_a_file_arrives_with_its_digest_size_and_type(files: Files, tmp_path: Path) -> None:
+    data = bytes(range(256)) * 10_000
+    url = files.put("/model.pkl", data, "application/x-pickle; charset=binary")
+    fetched = fetch(url, tmp_path / "it", exempt(files))
+    assert fetched == Fetched(hashlib.sha256(data).hexdigest(), len(data), "application/x-pickle")
+    assert (tmp_path / "it").read_bytes() == data
+
+
+@pytest.mark.parametrize("data", [b"", b"x"])
+def test_the_smallest_files_arrive(files: Files, tmp_path: Path, data: bytes) -> None:
+    fetch(files.put("/it", data), tmp_path / "it", exempt(files))
+    assert (tmp_path / "it").read_bytes() == data
+
+
+def test_a_query_and_unusual_characters_reach_the_server(files: Files, tmp_path: Path) -> None:
+    files.put("/m%C3%B6del%20v%2B1.pkl", b"x")
+    fetch(f"{files.url}/mödel%20v%2B1.pkl?key=a%2Fb&c=d", tmp_path / "it", exempt(files))
+    assert files.asked == ["/m%C3%B6del%20v%2B1.pkl?key=a%2Fb&c=d"]
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "file:///etc/passwd",
+        "ftp://example.org/model",
+        "gopher://127.0.0.1:6379/_FLUSHALL",
+        "data:text/plain,hello",
+        "unix:///run/redis.sock",
+        "HTTP:/example.org",
+        "//example.org/model",
+        "model.pkl",
+        "",
+        "http://",
+        "http://[::1",
+        "http://example.org:99999/",
+        "http://example.org/a b",
+        "http://example.org/\r\nX-Injected: 1",
+        "http://user:secret@example.org/model",
+    ],
+)
+def test_what_is_no_plain_http_url_is_refused(tmp_path: Path, url: str) -> None:
+    message = refused(url, tmp_path / "it", Policy(MEBIBYTE, allow_private=True))
+    assert "secret" not in message
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "127.0.0.1",
+        "localhost",
+        "2130706433",
+        "0x7f000001",
+        "0x7f.1",
+        "017700000001",
+        "127.1",
+        "0.0.0.0",
+        "[::1]",
+        "[::]",
+        "[::ffff:127.0.0.1]",
+        "[::ffff:7f00:1]",
+    ],
+)
+def test_loopback_is_not_fetched_from_however_it_is_spelt(files: Files, tmp_path: Path, host: str) -> None:
+    port = files.url.rpartition(":")[2]
+    message = refused(f"http://{host}:{port}/it", tmp_path / "it", Policy(MEBIBYTE))
+    assert "private or reserved network" in message
+    assert files.connections == 0
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "10.0.0.1",
+        "172.16.0.1",
+        "192.168.1.1",
+        "100.64.0.1",
+        "169.254.169.254",
+        "168.63.129.16",
+        "192.0.0.192",
+        "192.0.2.1",
+        "198.18.0.1",
+        "224.0.0.1",
+        "240.0.0.1",
+        "255.255.255.255",
+        "0.0.0.0",
+        "::",
+        "::1",
+        "::127.0.0.1",
+        "::ffff:10.0.0.1",
+        "64:ff9b::10.0.0.1",
+        "64:ff9b:1::1",
+        "2002:7f00:1::",
+        "2001:0:7f00:1::",
+        "2001:db8::1",
+        "fc00::1",
+        "fd00:ec2::254",
+        "fe80::1",
+        "fe80::1%eth0",
+        "fec0::1",
+        "ff02::1",
+    ],
+)
+def test_addresses_that_are_not_public(address: str) -> None:
+    assert not is_public(address)
+
+
+@pytest.mark.parametrize("address", ["8.8.8.8", "151.101.1.63", "2606:4700::1111", "::ffff:8.8.8.8"])
+def test_addresses_that_are_public(address: str) -> None:
+    assert is_public(address)
+
+
+@pytest.mark.parametrize("address", ["10.0.0.1", "127.0.0.1", "::1", "fd12::1", "8.8.8.8"])
+def test_a_registry_may_be_in_a_private_network(address: str) -> None:
+    assert is_no_host_service(address)
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["169.254.169.254", "::ffff:169.254.169.254", "64:ff9b::a9fe:a9fe", "168.63.129.16", "fe80::1", "0.0.0.0"],
+)
+def test_a_registry_may_not_be_the_metadata_service(address: str) -> None:
+    assert not is_no_host_service(address)
+
+
+def test_the_exemption_is_for_one_exact_origin(files: Files, elsewhere: Files, tmp_path: Path) -> None:
+    policy = exempt(files)
+    refused(elsewhere.put("/it", b"x"), tmp_path / "it", policy)
+    refused(files.url.replace("127.0.0.1", "localhost") + "/it", tmp_path / "it", policy)
+    refused(files.url.replace("127.0.0.1", "127.0.0.2") + "/it", tmp_path / "it", policy)
+    refused(files.url + "@" + elsewhere.url.removeprefix("http://") + "/it", tmp_path / "it", policy)
+    assert files.connections == elsewhere.connections == 0
+
+
+def test_private_networks_can_be_allowed(files: Files, tmp_path: Path) -> None:
+    fetch(files.put("/it", b"x"), tmp_path / "it", Policy(MEBIBYTE, allow_private=True))
+
+
+def test_a_redirect_into_the_private_network_is_refused(files: Files, elsewhere: Files, tmp_path: Path) -> None:
+    url = files.redirect("/it", elsewhere.put("/secret", b"x"))
+    assert "private or reserved" in refused(url, tmp_path / "it", exempt(files))
+    assert elsewhere.connections == 0
+
+
+def test_a_redirect_within_what_is_allowed_is_followed(files: Files, tmp_path: Path) -> None:
+    files.put("/there/model", b"x")
+    files.redirect("/second", "there/model", 307)
+    fetch(files.redirect("/first", "/second", 301), tmp_path / "it", exempt(files))
+    assert files.asked == ["/first", "/second", "/there/model"]
+
+
+@pytest.mark.parametrize("target", ["file:///etc/passwd", "", "http://", "/again", "http://[::1"])
+def test_a_redirect_to_nothing_usable_is_refused(files: Files, tmp_path: Path, target: str) -> None:
+    refused(files.redirect("/again", target), tmp_path / "it", exempt(files))
+
+
+def test_a_name_is_resolved_once_and_that_address_is_used(files: Files, tmp_path: Path, monkeypatch) -> None:
+    """DNS rebinding: the name is public when it is looked at, and loopback when it would be looked at again."""
+    port = int(files.url.rpartition(":")[2])
+    answers = ["192.0.2.1", "127.0.0.1"]
+
+    def resolve(host: str, service: int, **_: object) -> list:
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (answers.pop(0), port))]
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    monkeypatch.setattr("mms.images.sources.fetch.is_public", lambda address: address == "192.0.2.1")
+    refused(f"http://rebinding.example:{port}/it", tmp_path / "it", Policy(MEBIBYTE, seconds=0.5))
+    assert answers == ["127.0.0.1"]
+    assert files.connections == 0
+
+
+def test_a_file_with_a_stated_size_beyond_the_limit_is_not_begun(files: Files, tmp_path: Path) -> None:
+    message = refused(files.put("/it", bytes(1001)), tmp_path / "it", exempt(files, max_bytes=1000))
+    assert "1000 bytes" in message
+
+
+def test_a_file_without_a_stated_size_is_cut_at_the_limit(files: Files, tmp_path: Path) -> None:
+    sent = 0
+
+    def endless(request: BaseHTTPRequestHandler) -> None:
+        nonlocal sent
+        request.send_response(200)
+        request.end_headers()
+        while True:
+            request.wfile.write(bytes(65536))
+            sent += 65536
+
+    refused(files.serve("/it", endless), tmp_path / "it", exempt(files, max_bytes=MEBIBYTE))
+    assert sent < 16 * MEBIBYTE
+
+
+def test_a_chunked_file_is_read_to_its_end(files: Files, tmp_path: Path) -> None:
+    def chunked(request: BaseHTTPRequestHandler) -> None:
+        request.protocol_version = "HTTP/1.1"
+        request.send_response(200)
+        request.send_header("Transfer-Encoding", "chunked")
+        request.end_headers()
+        request.wfile.write(b"5\r\nhello\r\n6\r\n world\r\n0\r\n\r\n")
+
+    fetch(files.serve("/it", chunked), tmp_path / "it", exempt(files))
+    assert (tmp_path / "it").read_bytes() == b"hello world"
+
+
+def test_a_broken_connection_is_no_short_file(files: Files, tmp_path: Path) -> None:
+    def broken(request: BaseHTTPRequestHandler) -> None:
+        request.send_response(200)
+        request.send_header("Content-Length", "1000")
+        request.end_headers()
+        request.wfile.write(bytes(600))
+
+    assert "400 are missing" in refused(files.serve("/it", broken), tmp_path / "it", exempt(files))
+
+
+def test_a_broken_chunk_is_no_short_file(files: Files, tmp_path: Path) -> None:
+    def broken(request: BaseHTTPRequestHandler) -> None:
+        request.protocol_version = "HTTP/1.1"
+        request.send_response(200)
+        request.send_header("Transfer-Encoding", "chunked")
+        request.end_headers()
+        request.wfile.write(b"5\r\nhello\r\nffff\r\n wor")
+
+    refused(files.serve("/it", broken), tmp_path / "it", exempt(files))
+
+
+@pytest.mark.parametrize("in_header", [True, False])
+def test_a_drip_of_bytes_is_stopped_at_the_time_limit(files: Files, tmp_path: Path, in_header: bool) -> None:
+    def drip(request: BaseHTTPRequestHandler) -> None:
+        request.wfile.write(b"HTTP/1.1 200 OK\r\nX-Slow: " if in_header else b"HTTP/1.1 200 OK\r\n\r\n")
+        while True:
+            request.wfile.write(b"x")
+            time.sleep(0.05)
+
+    started = time.monotonic()
+    message = refused(files.serve("/it", drip), tmp_path / "it", exempt(files, seconds=0.6))
+    assert "took too long" in message
+    assert time.monotonic() - started < 3
+
+
+def test_an_error_of_the_server_is_told_without_the_key(files: Files, tmp_path: Path) -> None:
+    message = refused(f"{files.url}/gone?key=hmac-secret", tmp_path / "it", exempt(files))
+    assert message.startswith(f"{files.url}/gone: the server answered 404")
+    assert "secret" not in message
+
+
+@pytest.mark.parametrize(
+    "garbage", [b"", b"SSH-2.0-OpenSSH\r\n", b"HTTP/1.1 2xx\r\n\r\n", b"HTTP/1.1 200 OK\r\n" + b"A: b\r\n" * 500]
+)
+def test_what_is_no_http_is_told_in_words(files: Files, tmp_path: Path, garbage: bytes) -> None:
+    url = files.serve("/it", lambda request: request.wfile.write(garbage))
+    message = refused(url, tmp_path / "it", exempt(files))
+    assert message.startswith(f"{url}: ")
+
+
+def test_unknown_names_and_closed_ports_are_told_in_words(tmp_path: Path) -> None:
+    policy = Policy(MEBIBYTE, allow_private=True)
+    assert "host name is not known" in refused("http://no-such-host.invalid/it", tmp_path / "it", policy)
+    assert "refused" in refused("http://127.0.0.1:1/it", tmp_path / "it", policy)
+
+
+def test_a_file_that_is_there_is_not_overwritten(files: Files, tmp_path: Path) -> None:
+    (tmp_path / "it").write_text("mine")
+    with pytest.raises(FileExistsError):
+        fetch(files.put("/it", b"x"), tmp_path / "it", exempt(files))
+    assert (tmp_path / "it").read_text() == "mine"
+
+
+def test_urls_are_shown_without_what_may_be_secret() -> None:
+    assert shown("https://u:p@Example.org:8443/a/b?sig=x#y") == "https://example.org:8443/a/b"
+    assert shown("http://[::1]:80/a") == "http://[::1]:80/a"
+
+
+@pytest.mark.parametrize(
+    ("url", "name"),
+    [
+        ("http://h/a/model.pkl?x=/y", "model.pkl"),
+        ("http://h/a%20b.pkl", "a b.pkl"),
+        ("http://h/", ""),
+        ("http://h/a/..", ""),
+        ("http://h/%2e%2e", ""),
+        ("http://h/..%2f..%2fetc%2fpasswd", "passwd"),
+        ("http://h/a%00b", ""),
+        ("http://h/" + "a" * 300, ""),
+    ],
+)
+def test_base_names_are_single_safe_names(url: str, name: str) -> None:
+    assert base_name(url) == name

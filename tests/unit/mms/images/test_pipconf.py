@@ -1,0 +1,88 @@
+"""pip's settings of the host, in uv's words."""
+
+from pathlib import Path
+
+import pytest
+
+from mms.images.packages.pipconf import arguments, for_uv, without_passwords
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> dict[str, str]:
+    """An environment whose every place for pip's files is a folder of the test."""
+    (tmp_path / "pip.conf").write_text("")
+    return {
+        "HOME": str(tmp_path),
+        "XDG_CONFIG_DIRS": str(tmp_path / "xdg"),
+        "PIP_CONFIG_FILE": str(tmp_path / "pip.conf"),
+    }
+
+
+def write(environment: dict[str, str], text: str) -> None:
+    Path(environment["PIP_CONFIG_FILE"]).write_text(text)
+
+
+def test_the_files_of_pip_are_read(home: dict[str, str]) -> None:
+    write(
+        home,
+        """[global]
+index-url = https://user:pass@index.example/simple
+extra-index-url =
+    https://one.example/simple
+    https://two.example/simple
+find-links = /wheels /more
+trusted-host = index.example one.example
+cert = /etc/ca.pem
+proxy = http://proxy.example:3128
+timeout = 60
+[install]
+no-index = no
+""",
+    )
+    found = for_uv(home)
+    assert found["UV_DEFAULT_INDEX"] == "https://user:pass@index.example/simple"
+    assert found["UV_INDEX"] == "https://one.example/simple https://two.example/simple"
+    assert found["UV_INDEX_STRATEGY"] == "unsafe-best-match"
+    assert found["UV_FIND_LINKS"] == "/wheels,/more"
+    assert found["UV_INSECURE_HOST"] == "index.example one.example"
+    assert found["SSL_CERT_FILE"] == "/etc/ca.pem"
+    assert found["ALL_PROXY"] == "http://proxy.example:3128"
+    assert found["UV_HTTP_TIMEOUT"] == "60"
+
+
+def test_a_variable_of_pip_is_stronger_than_its_files(home: dict[str, str]) -> None:
+    write(home, "[global]\nindex-url = https://file.example/simple\n")
+    found = for_uv(home | {"PIP_INDEX_URL": "https://variable.example/simple"})
+    assert found["UV_DEFAULT_INDEX"] == "https://variable.example/simple"
+
+
+@pytest.mark.parametrize("name", ["UV_DEFAULT_INDEX", "UV_INDEX_URL"])
+def test_what_is_set_for_uv_itself_wins(home: dict[str, str], name: str) -> None:
+    write(home, "[global]\nindex-url = https://file.example/simple\n")
+    found = for_uv(home | {name: "https://uv.example/simple"})
+    assert [value for key, value in found.items() if "INDEX" in key] == ["https://uv.example/simple"]
+
+
+def test_one_index_keeps_the_strategy_of_uv(home: dict[str, str]) -> None:
+    write(home, "[global]\nindex-url = https://file.example/simple\n")
+    assert "UV_INDEX_STRATEGY" not in for_uv(home)
+
+
+@pytest.mark.parametrize("broken", ["[global\nindex-url", "index-url = x", "\xff\xfe"])
+def test_a_broken_file_of_pip_stops_no_build(home: dict[str, str], broken: str) -> None:
+    Path(home["PIP_CONFIG_FILE"]).write_bytes(broken.encode("latin-1"))
+    assert "UV_DEFAULT_INDEX" not in for_uv(home)
+
+
+def test_no_index_becomes_an_option(home: dict[str, str]) -> None:
+    write(home, "[install]\nno_index = true\n")
+    assert arguments(home) == ["--no-index"]
+    assert arguments(home | {"PIP_NO_INDEX": "0"}) == []
+
+
+def test_passwords_in_urls_are_hidden() -> None:
+    line = "failed to fetch https://user:secret@index.example/simple and http://token@x/ but a@b.example stays"
+    assert (
+        without_passwords(line)
+        == "failed to fetch https://****@index.example/simple and http://****@x/ but a@b.example stays"
+    )

@@ -1,0 +1,55 @@
+"""Where models and assets lie in /app."""
+
+from pathlib import Path, PurePosixPath
+
+import pytest
+
+from mms.images.plan.placement import Clash, Places, Source, asset_names, discard, model_folder, place
+
+
+@pytest.mark.parametrize(
+    ("asset_id", "url", "names"),
+    [
+        ("score", "http://h/x/score.py?key=1", ["score.py"]),
+        ("driver", "http://h/score.py", ["driver.py", "score.py"]),
+        ("score.py", "http://h/abc123", ["score.py", "abc123"]),
+        ("words", "http://h/vocabulary.tar.gz", ["words.tar.gz", "vocabulary.tar.gz"]),
+        ("words", "http://h/vocabulary", ["words", "vocabulary"]),
+        ("words", "http://h/", ["words"]),
+        ("v1.2", "http://h/a.bin", ["v1.2", "a.bin"]),
+    ],
+)
+def test_an_asset_lies_at_its_id_and_its_base_name(asset_id: str, url: str, names: list[str]) -> None:
+    assert [str(name) for name in asset_names(asset_id, url)] == names
+
+
+def test_a_folder_of_files_is_placed_twice_and_stored_once(tmp_path: Path) -> None:
+    (tmp_path / "got/deep/empty").mkdir(parents=True)
+    (tmp_path / "got/deep/weights").write_text("w")
+    source = Source("model m 1", tmp_path / "got")
+    place(source, [PurePosixPath("."), model_folder("m", 1)], tmp_path / "app", Places())
+    discard(source)
+    assert (tmp_path / "app/deep/weights").samefile(tmp_path / "app/models/m/1/deep/weights")
+    assert (tmp_path / "app/models/m/1/deep/empty").is_dir()
+    assert not (tmp_path / "got").exists()
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "where"),
+    [
+        ("model.pkl", "model.pkl", "/app/model.pkl"),
+        ("data", "data/words.txt", "/app/data"),
+        ("data/words.txt", "data", "/app/data"),
+    ],
+)
+def test_a_clash_names_the_place_and_both_who_want_it(first: str, second: str, where: str) -> None:
+    places = Places()
+    places.take(PurePosixPath(first), "model iris 1")
+    with pytest.raises(Clash, match=rf"{where}: model iris 1 and asset words\."):
+        places.take(PurePosixPath(second), "asset words")
+
+
+def test_two_things_may_share_a_folder() -> None:
+    places = Places()
+    places.take(PurePosixPath("data/a"), "one")
+    places.take(PurePosixPath("data/b"), "two")

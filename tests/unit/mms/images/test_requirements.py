@@ -1,0 +1,194 @@
+"""Requirement files and conda files can name packages and versions, and do nothing else."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from packaging.requirements import Requirement
+
+from mms.images.plan.requirements import Refused, combine, narrowed, parse, parse_conda
+
+
+def lines(text: str) -> list[str]:
+    return [wanted.line for wanted in parse(text)]
+
+
+def test_ordinary_files_are_read() -> None:
+    text = """# what the model needs
+    scikit-learn==1.7.2
+    Numpy >= 2 , < 3   # a comment
+    uvicorn[standard] ; python_version < "4"
+
+    pandas==2.3.3 \\
+        --hash=sha256:aaaa \\
+        --hash=sha256:BBBB
+    """
+    assert lines(text) == [
+        "scikit-learn==1.7.2",
+        "numpy<3,>=2",
+        'uvicorn[standard]; python_version < "4"',
+        "pandas==2.3.3 --hash=sha256:aaaa --hash=sha256:BBBB",
+    ]
+
+
+def test_windows_line_ends_are_read() -> None:
+    assert lines("numpy\r\nscipy\r\n") == ["numpy", "scipy"]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "--index-url https://evil.example/simple",
+        "-i https://evil.example/simple",
+        "--extra-index-url=https://evil.example/simple",
+        "--find-links /etc",
+        "-f .",
+        "--trusted-host evil.example",
+        "--no-binary :all:",
+        "-r /etc/passwd",
+        "-c constraints.txt",
+        "-e git+https://evil.example/x#egg=x",
+        "numpy @ https://evil.example/numpy.whl",
+        "numpy @ file:///etc/passwd",
+        "git+https://evil.example/x",
+        "https://evil.example/x.whl",
+        "./local",
+        "/etc/passwd",
+        "../up",
+        "~/x",
+        "C:\\x",
+        "${HOME}",
+        "numpy==${SECRET_KEY}",
+        "numpy --config-settings=x",
+        "numpy --global-option=x",
+        "numpy --hash=md5:aaaa",
+        "numpy --hash=sha256:aaaa --index-url=https://evil.example",
+        "numpy; os_name == '${HOME}' --index-url x",
+        "numpy\\\n--index-url https://evil.example/simple",
+        "num\x00py",
+        "numpy\x0b--index-url x",
+        "=1",
+    ],
+)
+def test_everything_but_names_and_versions_is_refused(line: str) -> None:
+    with pytest.raises(Refused, match="Requirement 2 "):
+        parse(f"scipy\n{line}")
+
+
+@pytest.mark.parametrize("name", ["evil.whl", "x.tar.gz", "requirements.txt", "pyproject.toml", "setup.py"])
+def test_a_name_can_never_be_taken_for_a_file(name: str) -> None:
+    assert "." not in lines(name)[0]
+
+
+@pytest.mark.parametrize("name", ["0_", "numpy_", "numpy-", "a._-"])
+def test_what_is_no_whole_name_is_refused(name: str) -> None:
+    with pytest.raises(Refused, match="Requirement 1 is not the name"):
+        parse(name)
+
+
+def test_a_file_beyond_the_limit_is_refused() -> None:
+    with pytest.raises(Refused, match="longer than"):
+        parse("#" * 300_000)
+
+
+@given(st.text(max_size=200))
+def test_whatever_is_sent_uv_reads_only_requirements_of_the_index(text: str) -> None:
+    try:
+        wanted = parse(text)
+    except Refused:
+        return
+    for item in wanted:
+        assert "\n" not in item.line
+        assert not item.line.startswith("-")
+        assert Requirement(item.line.partition(" --hash=")[0]).url is None
+
+
+def test_a_runtime_brings_along_only_what_nobody_named() -> None:
+    combined, added = combine(parse("scikit_learn==1.5.0\njoblib"), ("numpy", "scikit-learn"))
+    assert combined == ["joblib", "numpy", "scikit-learn==1.5.0"]
+    assert added == ["numpy"]
+
+
+def test_the_order_and_repetition_of_lines_make_no_difference() -> None:
+    assert combine(parse("a\nb\na"), ()) == combine(parse("b\na"), ())
+
+
+LOCK = """numpy==2.2.6 \\
+    --hash=sha256:aa \\
+    --hash=sha256:bb
+scipy==1.0 \\
+    --hash=sha256:cc
+"""
+
+
+def test_hashes_in_the_requirements_narrow_the_lock() -> None:
+    assert narrowed(LOCK, parse("numpy==2.2.6 --hash=sha256:BB\nscipy")) == LOCK.replace(
+        "    --hash=sha256:aa \\\n", ""
+    )
+    assert narrowed(LOCK, parse("numpy\nscipy")) == LOCK
+
+
+def test_a_lock_without_a_file_of_the_named_hashes_is_refused() -> None:
+    with pytest.raises(Refused, match=r"No file of scipy==1\.0"):
+        narrowed(LOCK, parse("scipy --hash=sha256:dd"))
+
+
+CONDA = """
+name: project
+channels: [defaults]
+dependencies:
+  - python={python}
+  - pip=24
+  - pip:
+    - scikit-learn==1.7.2
+    - numpy  # any
+"""
+
+
+@pytest.mark.parametrize("python", ["3.11", "3.11.5", "=3.11", "3.11.*", "3.11.5=h955ad1f_0"])
+def test_the_pip_part_and_the_python_of_a_conda_file_are_read(python: str) -> None:
+    environment = parse_conda(CONDA.format(python=python), "3.12")
+    assert environment.python == "3.11"
+    assert [wanted.line for wanted in environment.wanted] == ["scikit-learn==1.7.2", "numpy"]
+
+
+@pytest.mark.parametrize("item", ["python", "python>=3.9", "python >=3.9,<3.13", "python !=3.10.*", "python~=3.11"])
+def test_a_range_that_allows_the_python_of_this_server_means_it(item: str) -> None:
+    assert parse_conda(f"dependencies: ['{item}']", "3.11").python in {"3.11", ""}
+
+
+@pytest.mark.parametrize("item", ["python>=3.12", "python <3", "python=three", "python=3"])
+def test_a_python_that_is_not_here_is_refused_by_name(item: str) -> None:
+    with pytest.raises(Refused, match=r"asks for python.*3\.11"):
+        parse_conda(f"dependencies: ['{item}']", "3.11")
+
+
+def test_packages_of_conda_are_refused_by_name() -> None:
+    with pytest.raises(Refused, match=r"numpy=1\.26, conda-forge::scipy.*'pip:' part"):
+        parse_conda("dependencies: [python=3.11, numpy=1.26, 'conda-forge::scipy', pip]", "3.11")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "just a text",
+        "[a, b]",
+        "dependencies: numpy",
+        "dependencies: [{pip: numpy}]",
+        "dependencies: [{pip: [[numpy]]}]",
+        "dependencies: [{pip: [numpy], npm: [left-pad]}]",
+        "dependencies: [7]",
+        "dependencies: [null]",
+        "a: [",
+        "a: !!python/object/apply:os.system ['true']",
+        "{" * 5000,
+        "dependencies: [{pip: ['--index-url https://evil.example']}]",
+    ],
+)
+def test_what_is_no_conda_file_is_refused_in_words(text: str) -> None:
+    with pytest.raises(Refused):
+        parse_conda(text, "3.11")
+
+
+def test_no_conda_file_asks_for_nothing() -> None:
+    environment = parse_conda("", "3.11")
+    assert (environment.python, environment.wanted) == ("", [])

@@ -1,0 +1,47 @@
+import pytest
+
+from mms.images.runtimes import RUNTIMES, UnknownRuntime, canonical, why_not_here
+
+
+@pytest.mark.parametrize(
+    ("sent", "name"),
+    [
+        ("ScikitPython", "ScikitPython"),
+        ("scikitpython", "ScikitPython"),
+        ("SparkPython", "SparkPython"),
+        ("parkPython", "SparkPython"),
+        ("CNTKPython", "CNTKPython"),
+        ("TLC", "TLC"),
+        ("Tlc37", "TLC"),
+        ("Python", "Python"),
+    ],
+)
+def test_every_spelling_means_one_runtime(sent: str, name: str) -> None:
+    assert canonical(sent) == name
+
+
+def test_an_unknown_runtime_is_answered_with_those_that_exist() -> None:
+    with pytest.raises(UnknownRuntime, match=r"'Fortran'.*ScikitPython"):
+        canonical("Fortran")
+
+
+@pytest.mark.parametrize("name", ["Python", "ScikitPython"])
+def test_plain_python_runs_here(name: str) -> None:
+    assert why_not_here(name) == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "missing"), [("parkPython", "Spark"), ("CNTKPython", "Python 3.6"), ("Tlc37", ".NET")]
+)
+def test_what_cannot_run_here_says_what_is_missing(name: str, missing: str) -> None:
+    assert missing in why_not_here(name)
+
+
+def test_an_engine_that_can_run_it_makes_the_difference() -> None:
+    assert why_not_here("SparkPython", frozenset({"process", "docker"})) == ""
+
+
+def test_every_runtime_runs_somewhere_or_says_why_not() -> None:
+    for runtime in RUNTIMES.values():
+        assert runtime.engines
+        assert bool(runtime.missing) == ("process" not in runtime.engines)
