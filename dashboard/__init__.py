@@ -2,7 +2,4 @@
 
 from dashboard.celery import app as celery_app
 
-__all__ = ["__version__", "celery_app"]
-
-# The only place that states the version. The build reads it from this line.
-__version__ = "0.1.0"
+__all__ = ["celery_app"]

@@ -10,7 +10,6 @@ from django.shortcuts import render
 from django.urls import path, re_path
 from django.views.decorators.http import condition, require_safe
 
-from dashboard import __version__
 from dashboard.access.guards import anyone
 from dashboard.api.guards import JSON, NAME, View, any_token, by_token
 from dashboard.api.openapi.declare import Endpoint, Schema, declare
@@ -19,6 +18,7 @@ from dashboard.api.openapi.operation import ERRORS
 from dashboard.api.openapi.page import groups_of, objects_of
 from dashboard.api.openapi.resources import RouteList
 from dashboard.api.views import accounts, connection_tests, members, operations, people, resources, services, settings
+from dashboard.version import __version__
 
 OF = "accounts/<slug:account>/"
 OPERATION = f"{OF}operations/<uuid:pk>/"

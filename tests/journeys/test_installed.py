@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from dashboard import __version__
+from dashboard.version import __version__
 from mms.images.packages import pipconf
 from tests.site import ROOT, Site
 

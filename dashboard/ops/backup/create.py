@@ -20,10 +20,10 @@ from django.conf import settings
 from django.db import DatabaseError
 from django.utils import timezone
 
-from dashboard import __version__
 from dashboard.ops.backup.archive import NAME, Writer
 from dashboard.ops.backup.database import Snapshot, is_empty, snapshot
 from dashboard.ops.startup.data_dir import refuse_another_database, refuse_half_a_restore
+from dashboard.version import __version__
 from mms.system.locks import locked
 
 ABOUT, KEY, FALLBACKS, URLS = "about.json", "secret_key", "secret_key_fallbacks", "files_urls"

@@ -9,8 +9,8 @@ from urllib.parse import urlsplit
 from django.conf import settings
 from django.http.request import validate_host
 
-from dashboard import __version__
 from dashboard.ops.doctor.finding import Asked, Finding, failed, ok, warning
+from dashboard.version import __version__
 from deployments.client.addresses import LOOPBACK
 
 PYTHONS = ((3, 11), (3, 13))

@@ -15,7 +15,6 @@ from django.test import Client
 from django.urls import reverse
 from openapi_spec_validator import validate
 
-from dashboard import __version__
 from dashboard.access.permissions import Permission
 from dashboard.api import serializers
 from dashboard.api.errors import CODES
@@ -29,6 +28,7 @@ from dashboard.forms.resources.manifest import CreateManifestForm
 from dashboard.forms.resources.model import RegisterModelForm
 from dashboard.forms.resources.service import CreateServiceForm, UpdateServiceForm
 from dashboard.forms.settings.member import AddMemberForm
+from dashboard.version import __version__
 from deployments.models import Cluster, Image, Operation, Service
 from deployments.models.operation import NEEDS_DECISION, State
 from tests.support.people import Lab, make_lab, make_operation
