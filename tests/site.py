@@ -38,6 +38,7 @@ class Site:
     """One installation: its data folder, its port, and its processes while it runs."""
 
     command_line: tuple[str, ...] = (sys.executable, "manage.py")
+    command = "up"  # that runs it
     folder = ROOT  # where commands are run
 
     def __init__(self, data: Path, **environment: str) -> None:
@@ -59,7 +60,7 @@ class Site:
         with_parent = [sys.executable, "-IS", str(die_with_parent.__file__)]
         with self.log.open("wb") as output:
             self.process = subprocess.Popen(
-                [*with_parent, *self.command_line, "up"],
+                [*with_parent, *self.command_line, self.command],
                 cwd=self.folder,
                 env=self.environment,
                 stdout=output,
@@ -71,7 +72,7 @@ class Site:
 
     def works(self) -> bool:
         assert self.process
-        assert self.process.poll() is None, f"manage.py up ended: {self.log.read_text()}"
+        assert self.process.poll() is None, f"manage.py {self.command} ended: {self.log.read_text()}"
         return self.health()[0] == 200
 
     def health(self) -> tuple[int, dict[str, str]]:

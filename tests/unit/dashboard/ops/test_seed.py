@@ -144,7 +144,8 @@ def test_the_audit_log_is_in_the_order_of_time_and_names_every_operation(made: f
 
 
 def test_what_was_asked_for_can_be_asked_for_again(made: fill.Made) -> None:
-    for operation in Operation.objects.select_related("account"):
+    operations = {(found.kind, found.state): found for found in Operation.objects.select_related("account")}
+    for operation in operations.values():
         assert wanted.chosen_in(operation.account, operation.body)
 
 
@@ -166,12 +167,15 @@ def test_the_healthy_account_stays_fresh_and_has_logs(made: fill.Made, admin: Cl
     assert "Synced" in page
 
 
-def test_every_list_answers(admin: Client) -> None:
-    for account in HostingAccount.objects.all():
-        for name in ["", *(f"{name}/" for name in LISTS + SETTINGS)]:
-            assert admin.get(f"/accounts/{account.name}/{name}").status_code == 200, name
-    for name in ("audit", "people", "tokens", "doctor", "you"):
-        assert admin.get(f"/{name}/").status_code == 200, name
+@pytest.mark.parametrize("account", ["commerce", "credit-risk", "plant-sensors"])
+def test_every_list_answers(admin: Client, account: str) -> None:
+    for name in ["", *(f"{name}/" for name in LISTS + SETTINGS)]:
+        assert admin.get(f"/accounts/{account}/{name}").status_code == 200, name
+
+
+@pytest.mark.parametrize("name", ["audit", "people", "tokens", "doctor", "you"])
+def test_every_page_of_the_site_answers(admin: Client, name: str) -> None:
+    assert admin.get(f"/{name}/").status_code == 200
 
 
 @pytest.mark.slow

@@ -19,6 +19,7 @@ pytestmark = pytest.mark.django_db
 PASSWORD = "correct horse 42"
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_rows() -> None:
     def names(seed: int) -> list[Any]:
         with transaction.atomic():
