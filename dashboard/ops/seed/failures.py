@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from dashboard.ops.seed.catalog import DOMAIN
 from deployments.models.operation import Kind
 
+SECONDS_PER_LINE = 1.37
+
 
 @dataclass(frozen=True)
 class Failure:
@@ -13,15 +15,20 @@ class Failure:
     code: str
     message: str
     log: tuple[str, ...] = ()
-    seconds: float = 0  # until it failed, where that is a time limit
+    limit: float = 0  # seconds after which it failed, if that is the reason
     target: str = ""  # of a detail that repeats the message for one part of the request
+
+    @property
+    def seconds(self) -> float:
+        """How long it took until this failure; 0 if any time fits."""
+        return self.limit or (len(self.log) * SECONDS_PER_LINE + 1.5 if self.log else 0)
 
     def details(self) -> list[dict[str, str]]:
         """Return the details as the server sends them."""
         found = [{"code": self.code, "message": self.message, "target": self.target}] if self.target else []
         if self.log and self.code.startswith("Service"):
             return [*found, *({"code": "Log", "message": line, "target": "service log"} for line in self.log)]
-        text = "\n".join(f"{number * 1.37 + 0.02:8.2f} s  {line}" for number, line in enumerate(self.log))
+        text = "\n".join(f"{number * SECONDS_PER_LINE + 0.02:8.2f} s  {line}" for number, line in enumerate(self.log))
         return [*found, {"code": "Log", "message": text, "target": "log"}] if self.log else found
 
 
@@ -90,7 +97,7 @@ BUILDS = (
             "The build failed in step packages: No space left on device",
         ),
     ),
-    Failure("BuildTimeout", "The build took longer than 1800 s (MMS_BUILD_TIMEOUT).", seconds=1801),
+    Failure("BuildTimeout", "The build took longer than 1800 s (MMS_BUILD_TIMEOUT).", limit=1801),
 )
 INIT_TRACE = (
     "Traceback (most recent call last):",
