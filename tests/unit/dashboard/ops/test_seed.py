@@ -17,7 +17,8 @@ from dashboard.audit.record import Result
 from dashboard.models import ApiToken, AuditEntry, Identity, Machine, Membership, Role, Source
 from dashboard.ops.seed import fill, live
 from dashboard.ops.seed.accounts import HEALTHY
-from deployments.client import wire
+from deployments.accounts.availability import client_for
+from deployments.client import errors, wire
 from deployments.live.badges import badges_of
 from deployments.models import Asset, HostingAccount, Image, Manifest, Operation, RegisteredModel, Service
 from deployments.models.operation import TERMINAL, Kind, State
@@ -108,6 +109,13 @@ def test_one_server_is_healthy_one_is_unreachable_and_one_refuses_the_credential
     assert unreachable.error
     assert not unreachable.token_refused
     assert refused.token_refused
+
+
+def test_the_unreachable_server_is_described_as_workers_describe_it(made: fill.Made) -> None:
+    account = HostingAccount.objects.get(name="credit-risk")
+    with client_for(account) as client, pytest.raises(errors.Unreachable) as raised:
+        client.list_services()
+    assert account.error == str(raised.value)
 
 
 def test_two_hundred_models_are_registered(made: fill.Made) -> None:
