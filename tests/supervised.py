@@ -49,6 +49,7 @@ class Site:
         )
         config.write_text(text.replace("%", "%%"))
         command = [sys.executable, "-m", "supervisor.supervisord", "-c", str(config)]
+        self.socket.unlink(missing_ok=True)  # of one that was stopped
         self._process = subprocess.Popen(command, env=environment or None, stdout=subprocess.DEVNULL)
         wait_until(self.socket.exists)
 

@@ -85,6 +85,7 @@ def test_a_writing_request_of_a_reader_has_no_byte_of_its_body_read(reader: Serv
     connection.close()
 
 
+@pytest.mark.slow
 def test_unknown_expired_and_revoked_tokens_get_one_answer(server: Server, site: Site) -> None:
     revoked = site.manage("create_token", "--account", "local", "--name", "soon revoked")
     assert with_token(server, revoked).send("GET", "models").status_code == 200
@@ -124,6 +125,7 @@ def test_a_token_sent_anywhere_but_in_the_header_opens_nothing(server: Server) -
         assert server.token not in answer.text
 
 
+@pytest.mark.slow
 def test_the_last_use_of_a_token_is_shown(server: Server, site: Site) -> None:
     token = site.manage("create_token", "--account", "local", "--name", "to be used")
 

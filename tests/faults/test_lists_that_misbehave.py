@@ -48,6 +48,7 @@ def present() -> set[str]:
     return set(RegisteredModel.objects.filter(vanished_at=None).values_list("name", flat=True))
 
 
+@pytest.mark.slow
 def test_ten_thousand_models_cost_seconds_and_little_memory(account: HostingAccount, mms: MMS, browser: Client) -> None:
     for n in range(10_000):
         mms.add_model(f"model-{n % 500}", n // 500 + 1, tags=["a", "b"], description="one of many " * 10)

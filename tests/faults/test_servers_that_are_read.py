@@ -159,6 +159,7 @@ def test_what_was_read_last_stays_with_its_age_and_the_cause(
 HANGS = {"hangs": faults.hang_for_good, "drips": faults.drip, "drips headers": faults.drip_headers}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", HANGS)
 def test_another_accounts_operation_is_as_quick_as_ever(
     how: str, account: HostingAccount, mms: MMS, monkeypatch: pytest.MonkeyPatch

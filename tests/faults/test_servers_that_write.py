@@ -133,7 +133,9 @@ def elsewhere() -> Iterator[MMS]:
 
 
 @pytest.mark.parametrize("server", SERVERS)
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if case.slow else []) for name, case in CASES.items()]
+)
 def test_nothing_is_lost_and_nothing_happens_twice(
     name: str, server: str, live_redis: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -103,6 +103,7 @@ def write_lock(file: Path) -> Iterator[sqlite3.Connection]:
         holder.close()
 
 
+@pytest.mark.slow
 def test_a_locked_database_is_named_within_three_seconds_with_who_holds_it(file: Path) -> None:
     with write_lock(file):
         started = time.monotonic()
@@ -220,6 +221,7 @@ def test_a_redis_that_is_gone_is_named_with_its_place(settings: Any, tmp_path: P
     assert finding.advice
 
 
+@pytest.mark.slow
 def test_a_redis_that_hangs_is_named_within_three_seconds(start_redis: Any) -> None:
     process, started = start_redis(), time.monotonic()
     process.send_signal(signal.SIGSTOP)
@@ -419,6 +421,7 @@ def test_a_call_of_our_own_says_what_came_back(account: HostingAccount, mms: MMS
     assert MMS.token not in f"{finding}"
 
 
+@pytest.mark.slow
 def test_a_server_that_hangs_costs_no_more_than_a_few_seconds(account: HostingAccount, mms: MMS) -> None:
     mms.plan("GET", "services", faults.hang(20))
     started = time.monotonic()

@@ -243,6 +243,7 @@ def other_model(builder: Builder) -> dict[str, Any]:
     return {"models": [builder.model("other", path="/other.pkl")]}
 
 
+@pytest.mark.slow
 def test_the_blobs_of_an_image_stay_and_those_of_a_build_without_a_row_go(builder: Builder) -> None:
     _, kept = built_for_a_row(builder)
     lost = builder.build(**other_model(builder))
@@ -368,6 +369,7 @@ def test_a_start_waits_for_who_is_alone_in_the_store_or_leaves_that_to_the_next(
     assert (store.root / "boot").exists()
 
 
+@pytest.mark.slow
 def test_a_build_holds_the_store_for_its_whole_life(builder: Builder) -> None:
     def slowly(request: Any) -> None:
         time.sleep(3)
@@ -383,6 +385,7 @@ def test_a_build_holds_the_store_for_its_whole_life(builder: Builder) -> None:
         assert alone
 
 
+@pytest.mark.slow
 def test_the_cache_of_packages_has_a_bound(builder: Builder, settings: Any, tmp_path: Path) -> None:
     make_wheel(tmp_path, "onething", "1.0")
     pip = {"PIP_FIND_LINKS": str(tmp_path)}
@@ -489,6 +492,7 @@ def test_what_cannot_be_deleted_is_told_in_a_sentence(settings: Any) -> None:
     assert is_there(file)
 
 
+@pytest.mark.slow
 def test_it_asks_on_a_terminal_and_does_nothing_without_one(tmp_path: Path) -> None:
     kept = tmp_path / "site" / "files" / "ab" / f"ab{uuid.uuid4().hex}"
     kept.parent.mkdir(parents=True)

@@ -163,6 +163,7 @@ def test_everything_is_looked_at_once_an_hour_however_often_beat_asks(live_redis
     assert Operation.objects.count() == 1
 
 
+@pytest.mark.slow
 def test_what_was_not_done_in_its_time_goes_on_a_minute_later(
     live_redis: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -178,6 +179,7 @@ def test_what_was_not_done_in_its_time_goes_on_a_minute_later(
     assert Operation.objects.count() == 1
 
 
+@pytest.mark.slow
 def test_a_crowd_of_operations_goes_without_holding_up_who_writes(live_redis: redis.Redis) -> None:
     """5 000 operations of one row; 100 000 take a minute."""
     account = make_account()

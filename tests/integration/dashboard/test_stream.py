@@ -367,6 +367,7 @@ def test_one_reader_of_redis_feeds_all_pages(
         reader.__exit__()
 
 
+@pytest.mark.slow
 def test_a_stop_signal_does_not_wait_for_open_streams(live_redis: redis.Redis, team: HostingAccount) -> None:
     script = (
         "import django, sys; django.setup()\n"

@@ -43,6 +43,8 @@ def server() -> Iterator[Server]:
 @pytest.fixture(autouse=True)
 def no_files() -> Iterator[None]:
     """Every test begins and ends without kept and without half-read files."""
+    for path in settings.FILES_DIR.glob("*/*"):
+        path.unlink()  # left by a test of another module
     yield
     for path in settings.FILES_DIR.glob("*/*"):
         path.unlink()

@@ -298,6 +298,7 @@ def test_what_somebody_stopped_is_started_by_applying_it_again(engine: ProcessEn
     wait_until(lambda: health(engine, revision) == Health.HEALTHY)
 
 
+@pytest.mark.slow
 def test_services_come_back_with_the_supervisor_without_us(either: ProcessEngine, site: Site) -> None:
     revision = started(either)
     site.stop()
@@ -361,6 +362,7 @@ def test_an_image_that_is_gone_is_refused(engine: ProcessEngine) -> None:
         engine.check(f"sha256:{'0' * 64}")
 
 
+@pytest.mark.slow
 def test_programs_of_another_folder_or_damaged_ones_do_not_keep_the_supervisor_from_starting(
     engine: ProcessEngine, site: Site
 ) -> None:
@@ -375,6 +377,7 @@ def test_programs_of_another_folder_or_damaged_ones_do_not_keep_the_supervisor_f
     assert engine.running() == {(good.service_id, 1)}
 
 
+@pytest.mark.slow
 def test_files_and_sockets_that_belong_to_no_program_go_with_the_next_start(engine: ProcessEngine, site: Site) -> None:
     good, gone = started(engine), started(engine)
     left = Program.of(site.run, gone.service_id, 1)
@@ -438,6 +441,7 @@ def test_a_program_planned_without_a_sandbox_does_not_come_back_where_there_is_o
     assert not Program.of(engine.run, revision.service_id, 1).conf.exists()
 
 
+@pytest.mark.slow
 def test_a_data_folder_with_signs_that_supervisord_reads_otherwise_works(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.scoring_program import Program, exchange
+from tests.site import wait_until
 
 ECHO = """
 import json, os, sys, time
@@ -366,18 +367,20 @@ def test_an_asset_named_like_a_module_of_the_program_does_not_replace_it(tmp_pat
         assert program.score(b"") == (200, "mine")
 
 
+def processes(program: Program) -> set[int]:
+    """Return the ids of the processes that answer."""
+    return {program.score(b"pid")[1] for _ in range(40)}
+
+
 def test_several_processes_share_the_socket_and_a_dead_one_is_replaced(tmp_path: Path) -> None:
     with Program(tmp_path, ECHO, processes=2) as program:
         program.wait_until_ready()
-        time.sleep(0.5)
-        found = {program.score(b"pid")[1] for _ in range(40)}
-        assert len(found) == 2
+        found = wait_until(lambda: len(pids := processes(program)) == 2 and pids, 15, "two processes")
         assert program.process.pid not in found
         with pytest.raises((ConnectionError, OSError)):
             program.score(b"crash")
         assert program.score(b"x")[0] == 200  # the other goes on
-        time.sleep(2)
-        assert len({program.score(b"pid")[1] for _ in range(40)} - found) == 1
+        wait_until(lambda: len(processes(program) - found) == 1, 15, "another process")
         assert program.stop() == 0
 
 

@@ -29,9 +29,9 @@ from mms.services.engine import process_engine, wanted
 from mms.services.rollout import stop_drained
 from mms.services.route import directory
 from mms.system.locks import locked
+from tests.ports import free_port
 from tests.supervised import ECHO, Site, make_image, wait_until
 
-PORT = 18_410
 LOCAL = json.dumps({"clusters": [{"name": "x", "cluster": {"server": "process://local"}}]})
 SLEEPER = "import time\ndef init(): pass\ndef run(body):\n    time.sleep(float(body))\n    return 'slept'\n"
 BROKEN = "def init(): raise ValueError('no such weights')\ndef run(body): pass\n"
@@ -123,6 +123,7 @@ def test_a_first_roll_out_ends_with_a_healthy_service_and_its_route(account: Acc
     assert len(route.key_digests) == 2
 
 
+@pytest.mark.slow
 def test_an_update_stops_the_old_revision_after_the_switch(account: Account) -> None:
     service = make_service(account)
     roll_out(service)
@@ -134,6 +135,7 @@ def test_an_update_stops_the_old_revision_after_the_switch(account: Account) -> 
     assert running(service) == {2}
 
 
+@pytest.mark.slow
 def test_a_driver_that_fails_leaves_the_old_revision_serving_and_the_reason_in_the_error(account: Account) -> None:
     service = make_service(account)
     first = roll_out(service)
@@ -192,6 +194,7 @@ def test_a_worker_killed_after_the_start_is_taken_over(account: Account) -> None
     assert process_engine().supervisor.info(name_of(service, 1))["pid"] == pid, "what ran was left alone"
 
 
+@pytest.mark.slow
 def test_a_worker_killed_between_the_switch_and_the_route_is_taken_over(account: Account) -> None:
     service = make_service(account)
     roll_out(service)
@@ -208,6 +211,7 @@ def test_a_worker_killed_between_the_switch_and_the_route_is_taken_over(account:
     assert running(service) == {2}
 
 
+@pytest.mark.slow
 def test_a_supervisor_that_is_being_restarted_delays_a_roll_out_and_does_not_fail_it(
     account: Account, site: Site
 ) -> None:
@@ -399,6 +403,7 @@ def test_the_watch_leaves_a_roll_out_in_progress_alone_and_ends_an_abandoned_one
     assert (states(service), running(service)) == (["failed"], set())
 
 
+@pytest.mark.slow
 def test_the_watch_finishes_the_draining_of_a_killed_worker(account: Account) -> None:
     service = make_service(account)
     roll_out(service)
@@ -410,6 +415,7 @@ def test_the_watch_finishes_the_draining_of_a_killed_worker(account: Account) ->
     assert states(service) == ["stopped", "active"]
 
 
+@pytest.mark.slow
 def test_the_watch_mends_the_route_of_a_killed_switch_before_it_stops_what_the_route_led_to(account: Account) -> None:
     service = make_service(account)
     roll_out(service)
@@ -435,6 +441,7 @@ def test_the_watch_takes_down_deleted_services(account: Account) -> None:
     assert states(service) == ["stopped"]
 
 
+@pytest.mark.slow
 def test_the_watch_survives_a_supervisor_that_is_away_and_changes_nothing(account: Account, site: Site) -> None:
     service = make_service(account)
     roll_out(service)
@@ -454,6 +461,7 @@ def test_two_watches_at_once_do_the_work_once(account: Account) -> None:
         assert time.monotonic() - began < 0.5
 
 
+@pytest.mark.slow
 def test_an_old_revision_is_not_stopped_while_gateways_may_still_know_it(account: Account) -> None:
     service = make_service(account)
     roll_out(service)
@@ -470,7 +478,8 @@ class Gateway:
     """The real gateway, as a process of its own."""
 
     def __enter__(self) -> "Gateway":
-        environment = {**os.environ, "PORT": str(PORT), "HOST": "127.0.0.1", "MMS_ROUTES": str(directory())}
+        self.port = free_port()
+        environment = {**os.environ, "PORT": str(self.port), "HOST": "127.0.0.1", "MMS_ROUTES": str(directory())}
         self.process = subprocess.Popen(
             [sys.executable, "-m", "mms.gateway"], env=environment, stderr=subprocess.DEVNULL, cwd=settings.BASE_DIR
         )
@@ -483,13 +492,13 @@ class Gateway:
 
     def _answers(self) -> bool:
         try:
-            HTTPConnection("127.0.0.1", PORT, timeout=1).connect()
+            HTTPConnection("127.0.0.1", self.port, timeout=1).connect()
         except OSError:
             return False
         return True
 
     def score(self, service: Service, body: str, timeout: float = 10) -> tuple[int, object]:
-        client = HTTPConnection("127.0.0.1", PORT, timeout=timeout)
+        client = HTTPConnection("127.0.0.1", self.port, timeout=timeout)
         headers = {"Authorization": "Bearer one", "Content-Type": "application/json"}
         client.request("POST", f"/scoring/{service.pk}/score", body, headers)
         response = client.getresponse()

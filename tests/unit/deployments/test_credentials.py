@@ -81,6 +81,7 @@ def test_a_token_is_renewed_before_it_ends(account: HostingAccount, authority: A
     assert credential.token(forever()) == "token-2"
 
 
+@pytest.mark.slow
 def test_while_the_authority_is_away_a_token_that_is_still_good_is_used(account: HostingAccount, authority: Authority):
     authority.lasts = 4
     credential = credentials.of(account)

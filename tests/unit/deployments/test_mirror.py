@@ -92,6 +92,7 @@ def test_rows_are_linked_whatever_the_order_and_the_spelling(live_redis: redis.R
     assert "echoed" not in str(list(Image.objects.values()))
 
 
+@pytest.mark.slow
 def test_ten_thousand_models_are_mirrored_in_bulk(account: HostingAccount, mms: MMS) -> None:
     for n in range(10_000):
         mms.add_model(f"model-{n % 500}", n // 500 + 1, tags=["a", "b"], description="one of many")

@@ -323,6 +323,7 @@ def test_polling_slows_stops_after_a_day_and_can_be_resumed(account: HostingAcco
     assert turn(operation).state == State.SUCCEEDED
 
 
+@pytest.mark.slow
 def test_a_server_that_hangs_holds_up_nobody_else(account: HostingAccount, mms: MMS) -> None:
     with MMS() as other:
         second = account_at(other.url, "other")

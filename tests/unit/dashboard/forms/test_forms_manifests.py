@@ -41,6 +41,7 @@ def test_what_was_picked_becomes_a_manifest_in_the_picked_order(scientist: Clien
     assert manifest.properties["pip_requirements"] == "scikit-learn==1.5.2"
 
 
+@pytest.mark.slow
 def test_one_of_ten_thousand_models_is_found_by_name_and_version(
     scientist: Client, account: HostingAccount, django_assert_max_num_queries: Callable[[int], Any]
 ) -> None:

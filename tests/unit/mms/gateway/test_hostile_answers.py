@@ -149,6 +149,7 @@ def problem(front: Server, path: str, method: str) -> str:
     return ""
 
 
+@pytest.mark.slow
 def test_no_answer_of_a_driver_acts_on_our_origin(
     front: Server, directory: Path, tmp_path: Path, record: dict[str, object]
 ) -> None:
