@@ -85,7 +85,7 @@ def kill_builder(site: Site) -> bool:
     """Kill an image builder that runs just now."""
     for process in site.processes():
         with suppress(psutil.Error):
-            if "mms.images.build" in process.cmdline() and "leash" not in " ".join(process.cmdline()):
+            if "mms.images.build" in process.cmdline() and "die_with_parent" not in " ".join(process.cmdline()):
                 process.kill()
                 return True
     return False
