@@ -1,7 +1,7 @@
 # Everything a developer or operator types. `make up` needs only Python 3.11 to 3.13 with venv; the rest follows.
 
 .DEFAULT_GOAL := help
-.PHONY: help up docs docs-serve check test test-fast test-nightly setup-browser audit fmt lock build bench bench-peers
+.PHONY: help up dev docs docs-serve check test test-fast test-nightly setup-browser audit fmt lock build bench bench-peers
 # Without compiled files every start would compile every module anew.
 unexport PYTHONDONTWRITEBYTECODE
 
@@ -17,6 +17,9 @@ help: ## list the targets
 
 up: $(VENV)/.base ## run the whole site until Ctrl-C; HOST, PORT, DATA_DIR and others as in docs/reference/settings.md
 	@exec $(BIN)/python manage.py up
+
+dev: $(VENV)/.dev ## run the site with sample data and reload; its data folder is var/dev
+	@DATA_DIR="$${DATA_DIR:-var/dev}" RELOAD=true exec $(BIN)/python manage.py dev
 
 # Most tests wait for something, so more of them run at a time than there are cores.
 WORKERS ?= $(if $(T)$(K),0,4)

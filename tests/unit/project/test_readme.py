@@ -31,7 +31,7 @@ def every_command() -> set[str]:
 
 def test_every_target_and_command_it_names_exists():
     makefile = (settings.BASE_DIR / "Makefile").read_text()
-    for target in set(re.findall(r"`make ([a-z-]+)`", README)):
+    for target in set(re.findall(r"(?:`|^)make ([a-z-]+)", README, re.MULTILINE)):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
     assert set(re.findall(r"manage\.py ([a-z_]+)", README)) <= every_command()
 
