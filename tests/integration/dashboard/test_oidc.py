@@ -17,6 +17,7 @@ from dashboard.models import AuditEntry, Identity, Membership, OpenSession, Role
 from dashboard.ops.doctor.checks import addresses
 from deployments.models import HostingAccount
 from tests.doubles.identity_provider import CLIENT, Provider, running
+from tests.support.html import compact
 from tests.support.workshop import make_account, sign_in_superuser
 
 pytestmark = pytest.mark.django_db
@@ -236,7 +237,7 @@ def test_without_a_provider_there_is_no_button_and_no_way(settings: Any) -> None
 def test_the_button_takes_along_where_one_wanted_to_go(provider: Provider) -> None:
     page = Client().get("/sign-in/?next=/accounts/lab/models/%3Fq%3Da%26b").text
     assert 'href="/sign-in/provider/?next=%2Faccounts%2Flab%2Fmodels%2F%3Fq%3Da%26b"' in page
-    assert "Sign in with The Company" in page
+    assert "Sign in with The Company" in compact(page)
 
 
 def test_the_session_before_the_sign_in_is_not_the_one_after_it(provider: Provider) -> None:
@@ -273,7 +274,7 @@ def test_a_role_that_an_operator_changed_is_the_sites_from_then_on(
     sign_in(Client(), "s-1")
     member = Membership.objects.get()
     admin = sign_in_superuser()
-    assert "from a group" in admin.get("/accounts/lab/members/").text
+    assert "from a group" in compact(admin.get("/accounts/lab/members/").text)
     admin.post(f"/accounts/lab/members/{member.pk}/", {"role": Role.VIEWER})
     provider.person("s-1", groups=["ops"])
     sign_in(Client(), "s-1")
