@@ -26,12 +26,13 @@ WORKERS ?= $(if $(T)$(K),0,4)
 RUN_TESTS = $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadgroup --no-loadscope-reorder \
 	$(if $(K),-k "$(K)") $(PYTEST) $(T)
 
-check: $(VENV)/.dev ## check format, style, types, imports, links in the docs and migrations
+check: $(VENV)/.dev ## check format, style, types, imports, links in the docs, templates and migrations
 	$(BIN)/ruff check --quiet
 	$(BIN)/ruff format --quiet --check
 	$(BIN)/mypy .
 	$(BIN)/lint-imports
 	$(BIN)/python -m tests.docs_links
+	$(BIN)/python -m tests.template_format
 	DATA_DIR=$$(mktemp -d) $(BIN)/python manage.py makemigrations --check --dry-run
 
 test: $(if $(T)$(K),,check) $(VENV)/.dev ## check, then run every test; T=path K=word runs a part of them
