@@ -99,7 +99,7 @@ def test_a_failed_build_says_why_first_and_is_cloned_and_retried(sign_in: Callab
     page.get_by_role("button", name="Retry").first.click()
     expect(page).to_have_url(re.compile("/operations/"))
     expect(page.locator(".page-head .badge").first).to_have_text(re.compile("Failed"), timeout=60 * SECONDS)
-    page.get_by_role("link", name="Log", exact=True).first.click()
+    page.get_by_role("link", name="View log", exact=True).first.click()
     expect(page.locator("#log")).to_contain_text("this is not a requirement", timeout=30 * SECONDS)
     page.go_back()
     page.get_by_role("link", name="Clone and edit").first.click()

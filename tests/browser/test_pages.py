@@ -60,7 +60,7 @@ def test_lists_filter_sort_and_page_without_any_script(sign_in: SignIn) -> None:
     page = sign_in("nora", "viewer", java_script_enabled=False)
     page.goto(MODELS)
     page.get_by_role("searchbox").fill("plain-two")
-    page.get_by_role("button", name="Apply").click()
+    page.get_by_role("button", name="Apply filters").click()
     expect(page.locator("#list tbody tr")).to_have_count(1)
     page.get_by_role("link", name="Name", exact=True).click()
     expect(page).to_have_url(re.compile(r"q=plain-two&sort=name"))
@@ -78,9 +78,9 @@ def test_the_colours_follow_the_system_until_somebody_chooses(sign_in: SignIn) -
     page = sign_in("fay", "scientist", color_scheme="dark")
     ground = "getComputedStyle(document.body).backgroundColor"
     dark = page.evaluate(ground)
-    page.get_by_role("button", name="Colours: system").click()
+    page.get_by_role("button", name="Theme: system").click()
     page.get_by_role("button", name="Light").click()
-    expect(page.get_by_role("button", name="Colours: light")).to_be_visible()
+    expect(page.get_by_role("button", name="Theme: light")).to_be_visible()
     assert page.evaluate(ground) != dark
 
 

@@ -107,11 +107,11 @@ def score(page: Page) -> None:
     body = page.get_by_label("Request body (JSON)")
     expect(body).to_have_value(re.compile("5.1"))
     assert json.loads(body.input_value()) == {"data": [[5.1, 3.5, 1.4, 0.2], [6.3, 2.9, 5.6, 1.8]]}
-    page.get_by_role("button", name="Send").press("Enter")
+    page.get_by_role("button", name="Send request").press("Enter")
     expect(page.locator(".answer-head")).to_contain_text("200 OK")
     expect(page.locator("#answer-text")).to_contain_text("setosa")
     body.fill('{"data": 1}')
-    page.get_by_role("button", name="Send").click()
+    page.get_by_role("button", name="Send request").click()
     expect(page.locator(".answer-head")).not_to_contain_text("200")
     page.get_by_role("link", name="Insert example").click()
     expect(body).to_have_value(re.compile("5.1"))
@@ -128,7 +128,7 @@ def update_service(page: Page) -> None:
     expect_state(page, "Built", BUILD)
     go_to(page, "Services")
     page.get_by_role("link", name="iris-live").first.click()
-    page.get_by_role("link", name="Update", exact=True).click()
+    page.get_by_role("link", name="Update service", exact=True).click()
     pick(page, "second iris image")
     expect(page.locator("#changes")).to_contain_text("second iris image")
     page.get_by_role("button", name="Update service").click()
@@ -138,7 +138,7 @@ def update_service(page: Page) -> None:
 
 
 def delete_service(page: Page) -> None:
-    page.get_by_role("link", name="Delete", exact=True).click()
+    page.get_by_role("link", name="Delete service", exact=True).click()
     expect(page.locator(".facts")).to_contain_text("iris v1")
     page.get_by_role("button", name="Delete service").click()
     stay(page)
