@@ -2,7 +2,7 @@
 
     python -m tests.template_format
 
-Prints each line that breaks a rule, and fails if there is one. Rules: STYLE.md of the project's house rules, 7.
+Prints each line that breaks a rule, and fails if there is one. Rules: CONTRIBUTING.md.
 """
 
 import re

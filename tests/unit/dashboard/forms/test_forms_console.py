@@ -11,8 +11,8 @@ from django.test import Client
 
 from dashboard.models import Role
 from deployments.models import HostingAccount, Service
-from tests.support.workshop import (
 from tests.support.html import compact
+from tests.support.workshop import (
     SCORING_KEY,
     make_account,
     make_image,

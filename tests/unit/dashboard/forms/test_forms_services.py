@@ -5,8 +5,8 @@ from django.test import Client
 
 from dashboard.models import Role
 from deployments.models import HostingAccount, Image, Manifest, Operation, Service
-from tests.support.workshop import (
 from tests.support.html import compact
+from tests.support.workshop import (
     KUBE_CONFIG,
     REGISTRY_PASSWORD,
     SCORING_KEY,

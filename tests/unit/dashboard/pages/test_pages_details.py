@@ -9,9 +9,9 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from deployments.models.operation import Kind, State
+from tests.support.html import compact
 from tests.support.people import Cast, Lab, make_cast, make_lab, make_operation
 from tests.support.workshop import (
-from tests.support.html import compact
     KUBE_CONFIG,
     REGISTRY_PASSWORD,
     SCORING_KEY,
