@@ -46,6 +46,12 @@ def test_a_wrong_value_is_named_in_one_sentence(name: str, value: str, sentence:
     assert "hidden" not in done.stderr
 
 
+def test_a_site_that_reloads_serves_this_machine_only(tmp_path: Path) -> None:
+    done = manage(DATA_DIR=str(tmp_path / "data"), RELOAD="true", HOST="0.0.0.0")
+    assert done.returncode == 1
+    assert done.stderr == "RELOAD=true works on this machine only: HOST must be 127.0.0.1, not '0.0.0.0'.\n"
+
+
 def test_a_data_folder_that_cannot_be_made_is_named_in_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     done = manage(DATA_DIR=str(tmp_path / "file" / "data"))

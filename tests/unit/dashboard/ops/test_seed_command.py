@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from django.contrib.auth import get_user_model
 from django.core.management import call_command
+from django.core.management.base import CommandError
 from django.db import transaction
 from django.test import Client
 
@@ -67,3 +68,9 @@ def test_the_account_of_the_bundled_server_may_be_there_and_stays_empty() -> Non
     fill.fill(PASSWORD)
     assert not Operation.objects.filter(account=account).exists()
     assert Membership.objects.filter(account_id=account.pk, role=Role.SCIENTIST).exists()
+
+
+def test_sample_data_never_goes_into_the_usual_data_folder_with_dev() -> None:
+    with pytest.raises(CommandError, match="Start it with `make dev`"):
+        call_command("dev")
+    assert not HostingAccount.objects.exists()
