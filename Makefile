@@ -47,8 +47,8 @@ test-nightly: check ## check, then run every test, with the long variants
 setup-browser: ## install Chromium for the browser tests, if this user may
 	@sh tests/browser/install
 
-audit: $(VENV)/.dev ## look up known vulnerabilities of everything in requirements/base.txt and dev.txt
-	@$(BIN)/python -m tests.audit requirements/base.txt requirements/dev.txt
+audit: $(VENV)/.dev ## look up known vulnerabilities of everything in requirements/base.txt, dev.txt and docs.txt
+	@$(BIN)/python -m tests.audit requirements/base.txt requirements/dev.txt requirements/docs.txt
 
 bench: $(VENV)/.dev ## measure speed and size of this project
 	$(BIN)/python -m tests.bench
