@@ -1,4 +1,4 @@
-"""Check the documentation without building it: links, anchors, navigation and line length.
+"""Check the documentation without building it: links, anchors, file names, navigation and line length.
 
     python -m tests.docs_links
 
@@ -19,6 +19,7 @@ FENCE = re.compile(r"^\s*(```|~~~)")
 INLINE_CODE = re.compile(r"`[^`\n]+`")
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 HEADING = re.compile(r"^#{1,6} +(.+?)\s*$")
+FILE_NAME = re.compile(r"(?<![\w./-])(?:docs|examples|static|templates|tests)/[\w./-]*\w")
 EXTERNAL = re.compile(r"^([a-z]+:|//)")
 
 
@@ -77,6 +78,10 @@ def problems() -> Iterator[str]:
         for match in LINK.finditer(INLINE_CODE.sub(lambda code: re.sub(r"[^\n]", ".", code[0]), text)):
             if problem := link_problem(page, match[1]):
                 yield f"{name}:{text.count(chr(10), 0, match.start(1)) + 1}: {match[1]}: {problem}"
+        for match in INLINE_CODE.finditer(text):
+            for file_name in FILE_NAME.findall(match[0]):
+                if not (ROOT / file_name).exists() and not (ROOT / f"{file_name}.py").exists():
+                    yield f"{name}:{text.count(chr(10), 0, match.start()) + 1}: {file_name}: not found"
         for number, line in enumerate(text.split("\n"), 1):
             if len(line) > MAX_COLUMNS and not line.lstrip().startswith(("|", "![", "[")):
                 yield f"{name}:{number}: longer than {MAX_COLUMNS} columns"

@@ -23,6 +23,8 @@ def test_the_docs_have_no_problems():
         ("```\n[a](gone.md)\n```", ""),
         ("`[a](gone.md)`", ""),
         ("[`a`](gone.md)", "gone.md: not found"),
+        ("`make test T=tests/gone.py`", "tests/gone.py: not found"),
+        ("`tests/there`", ""),
         ("[two\nlines](gone.md)", "gone.md: not found"),
     ],
 )
@@ -30,6 +32,8 @@ def test_a_problem_is_found(text: str, problem: str, tmp_path: Path, monkeypatch
     page = tmp_path / "page.md"
     page.write_text(text)
     (tmp_path / "other.md").write_text("# A heading\n")
+    (tmp_path / "tests").mkdir()
+    (tmp_path / "tests" / "there.py").touch()
     (tmp_path / "mkdocs.yml").write_text("nav: []\n")
     monkeypatch.setattr(docs_links, "ROOT", tmp_path)
     monkeypatch.setattr(docs_links, "pages", lambda: [page])
