@@ -11,7 +11,7 @@ pytestmark = [pytest.mark.browser, pytest.mark.slow]
 SETTINGS = "/accounts/local/settings/"
 
 
-def test_the_server_is_tried_in_place_with_the_token_that_is_kept(sign_in: Callable[..., Page]):
+def test_the_server_is_tried_in_place_with_the_token_that_is_kept(sign_in: Callable[..., Page]) -> None:
     page = sign_in("otto", "operator")
     page.get_by_role("link", name="Settings").click()
     page.get_by_label("Resource group").fill("elsewhere")
@@ -23,7 +23,7 @@ def test_the_server_is_tried_in_place_with_the_token_that_is_kept(sign_in: Calla
     assert page.url.endswith(SETTINGS), "the page was not left"
 
 
-def test_only_the_fields_of_the_chosen_sign_in_are_there(sign_in: Callable[..., Page]):
+def test_only_the_fields_of_the_chosen_sign_in_are_there(sign_in: Callable[..., Page]) -> None:
     page = sign_in("otto", "operator")
     page.goto(SETTINGS)
     expect(page.get_by_label("Client secret")).to_be_hidden()
@@ -32,7 +32,7 @@ def test_only_the_fields_of_the_chosen_sign_in_are_there(sign_in: Callable[..., 
     expect(page.get_by_label("Bearer token")).to_be_hidden()
 
 
-def test_a_cluster_is_tried_and_stored_and_its_kubeconfig_does_not_come_back(sign_in: Callable[..., Page]):
+def test_a_cluster_is_tried_and_stored_and_its_kubeconfig_does_not_come_back(sign_in: Callable[..., Page]) -> None:
     page = sign_in("otto", "operator", viewport={"width": 390, "height": 800})
     with Kubernetes() as cluster:
         page.goto(f"{SETTINGS}clusters/new/")

@@ -90,7 +90,7 @@ class MMS:
 
     def __init__(
         self, *, auto: bool = False, extensions: bool = False, dialect: "Dialect | None" = None, slow: float = 0.0
-    ):
+    ) -> None:
         """`slow`: seconds between what a write does and its answer."""
         self.auto, self.extensions, self.dialect, self.slow = auto, extensions, dialect or Dialect(), slow
         self.models: dict[str, Json] = {}

@@ -164,12 +164,12 @@ def restored(taken: Taken, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         site.stop()
 
 
-def test_nobody_waited_for_the_backup(taken: Taken):
+def test_nobody_waited_for_the_backup(taken: Taken) -> None:
     assert taken.during > 20
     assert taken.slowest < 3, f"{taken.slowest:.1f} s for one model"
 
 
-def test_a_backup_says_that_it_is_secret_and_is_for_its_owner_alone(taken: Taken):
+def test_a_backup_says_that_it_is_secret_and_is_for_its_owner_alone(taken: Taken) -> None:
     assert "holds the secret key" in taken.said
     secret = (taken.site.data / "secret_key").read_text()
     assert secret not in taken.said
@@ -182,26 +182,26 @@ def test_a_backup_says_that_it_is_secret_and_is_for_its_owner_alone(taken: Taken
     assert secret not in about
 
 
-def test_people_sign_in_and_stay_signed_in(taken: Taken, restored: Restored):
+def test_people_sign_in_and_stay_signed_in(taken: Taken, restored: Restored) -> None:
     assert signed_in(restored.site, sign_in(restored.site, "ann"))
     assert signed_in(restored.site, taken.session)  # cookies do not know ports
     assert not signed_in(restored.site, requests.Session())
 
 
-def test_operations_and_tokens_are_there(taken: Taken, restored: Restored):
+def test_operations_and_tokens_are_there(taken: Taken, restored: Restored) -> None:
     page = taken.session.get(f"{restored.site.url}/accounts/local/operations/").text
     assert len(taken.operations) >= 4
     assert taken.operations <= set(re.findall(r"operation-([0-9a-f-]{36})", page))
     assert restored.api.ask("GET", "models")[0] == 200
 
 
-def test_what_was_acknowledged_before_the_backup_is_there(taken: Taken, restored: Restored):
+def test_what_was_acknowledged_before_the_backup_is_there(taken: Taken, restored: Restored) -> None:
     there = {model["id"] for model in restored.api.ask("GET", "models")[1]}
     assert len(taken.before) > 20
     assert set(taken.before) <= there
 
 
-def test_the_service_scores_with_the_same_key(taken: Taken, restored: Restored):
+def test_the_service_scores_with_the_same_key(taken: Taken, restored: Restored) -> None:
     uri = f"{restored.site.url}/scoring/"
 
     def answer() -> Any:
@@ -214,11 +214,11 @@ def test_the_service_scores_with_the_same_key(taken: Taken, restored: Restored):
     assert scores["species"] == ["setosa", "virginica"]
 
 
-def test_a_build_that_ran_meanwhile_ends_well(taken: Taken, restored: Restored):
+def test_a_build_that_ran_meanwhile_ends_well(taken: Taken, restored: Restored) -> None:
     restored.api.wait({"x-ms-request-id": taken.build})
 
 
-def test_an_image_can_be_built_again_from_files_uploaded_to_the_old_address(taken: Taken, restored: Restored):
+def test_an_image_can_be_built_again_from_files_uploaded_to_the_old_address(taken: Taken, restored: Restored) -> None:
     digest = {path.name for path in (restored.site.data / "files").glob("*/*")}
     assert taken.upload["sha256"] in digest
     image = restored.api.create_image(taken.image)
@@ -260,13 +260,13 @@ def refused(place: Installation, *words: str, **more: Any) -> str:
     return done.stderr
 
 
-def test_a_restored_installation_has_everything(elsewhere: Installation, backup: Path):
+def test_a_restored_installation_has_everything(elsewhere: Installation, backup: Path) -> None:
     elsewhere.manage("restore", str(backup))
     elsewhere.has_everything()
     assert not list(elsewhere.data.glob("replaced-*"))
 
 
-def test_it_goes_through_a_pipe(small: Installation, elsewhere: Installation, tmp_path: Path):
+def test_it_goes_through_a_pipe(small: Installation, elsewhere: Installation, tmp_path: Path) -> None:
     path = tmp_path / "piped"
     with path.open("wb") as target:
         command = [sys.executable, "manage.py", "backup", "-"]
@@ -279,13 +279,13 @@ def test_it_goes_through_a_pipe(small: Installation, elsewhere: Installation, tm
     elsewhere.has_everything()
 
 
-def test_a_backup_of_nothing_is_refused(elsewhere: Installation, tmp_path: Path):
+def test_a_backup_of_nothing_is_refused(elsewhere: Installation, tmp_path: Path) -> None:
     assert "nothing to back up yet" in refused(elsewhere, "backup", str(tmp_path / "backup.tar"))
     assert not (tmp_path / "backup.tar").exists()
 
 
 @pytest.mark.parametrize("where", [0.0, 0.5, 0.9999])
-def test_a_damaged_backup_changes_nothing(elsewhere: Installation, backup: Path, tmp_path: Path, where: float):
+def test_a_damaged_backup_changes_nothing(elsewhere: Installation, backup: Path, tmp_path: Path, where: float) -> None:
     data = bytearray(backup.read_bytes())
     data[int(where * (len(data) - 1100))] ^= 1
     (tmp_path / "damaged.tar").write_bytes(data)
@@ -293,13 +293,15 @@ def test_a_damaged_backup_changes_nothing(elsewhere: Installation, backup: Path,
 
 
 @pytest.mark.parametrize("part", [0.0, 0.5, 0.99])
-def test_a_backup_that_was_cut_off_changes_nothing(elsewhere: Installation, backup: Path, tmp_path: Path, part: float):
+def test_a_backup_that_was_cut_off_changes_nothing(
+    elsewhere: Installation, backup: Path, tmp_path: Path, part: float
+) -> None:
     data = backup.read_bytes()
     (tmp_path / "short.tar").write_bytes(data[: int(part * len(data))])
     assert "cut off" in refused(elsewhere, "restore", str(tmp_path / "short.tar"))
 
 
-def test_a_hostile_archive_changes_nothing(elsewhere: Installation, backup: Path, tmp_path: Path):
+def test_a_hostile_archive_changes_nothing(elsewhere: Installation, backup: Path, tmp_path: Path) -> None:
     data, hostile = backup.read_bytes(), tmp_path / "hostile.tar"
     link = tarfile.TarInfo("files/00/link")
     link.type, link.linkname = tarfile.SYMTYPE, "/etc"
@@ -308,7 +310,7 @@ def test_a_hostile_archive_changes_nothing(elsewhere: Installation, backup: Path
     assert "nothing that a backup has" in refused(elsewhere, "restore", str(hostile))
 
 
-def test_a_file_that_is_there_is_replaced_only_when_asked(small: Installation, tmp_path: Path):
+def test_a_file_that_is_there_is_replaced_only_when_asked(small: Installation, tmp_path: Path) -> None:
     path = tmp_path / "backup.tar"
     path.write_text("mine")
     assert "is there already" in refused(small, "backup", str(path))
@@ -317,7 +319,7 @@ def test_a_file_that_is_there_is_replaced_only_when_asked(small: Installation, t
     assert path.stat().st_size > 5_000_000
 
 
-def test_data_that_is_there_is_moved_aside_only_when_asked(elsewhere: Installation, backup: Path):
+def test_data_that_is_there_is_moved_aside_only_when_asked(elsewhere: Installation, backup: Path) -> None:
     elsewhere.ready()
     old = {path.name for path in (elsewhere.data / "files").glob("*/*")}
     assert "--replace" in refused(elsewhere, "restore", str(backup))
@@ -330,7 +332,7 @@ def test_data_that_is_there_is_moved_aside_only_when_asked(elsewhere: Installati
     assert {"db.sqlite3", "secret_key"} <= {path.name for path in aside.iterdir()}
 
 
-def test_a_database_that_is_in_use_is_not_replaced(elsewhere: Installation, backup: Path):
+def test_a_database_that_is_in_use_is_not_replaced(elsewhere: Installation, backup: Path) -> None:
     elsewhere.ready()
     user = elsewhere.start_code(
         "from django.db import connection as c; c.ensure_connection(); print('open', flush=True); input()"
@@ -345,7 +347,9 @@ def test_a_database_that_is_in_use_is_not_replaced(elsewhere: Installation, back
     assert not list(elsewhere.data.glob("replaced-*"))
 
 
-def test_a_backup_of_a_newer_release_is_refused_by_name(small: Installation, elsewhere: Installation, tmp_path: Path):
+def test_a_backup_of_a_newer_release_is_refused_by_name(
+    small: Installation, elsewhere: Installation, tmp_path: Path
+) -> None:
     newer = Installation(tmp_path / "newer").ready()
     newer.run(
         "from django.db import connection; from django.db.migrations.recorder import MigrationRecorder as R\n"
@@ -357,7 +361,7 @@ def test_a_backup_of_a_newer_release_is_refused_by_name(small: Installation, els
     assert "newer release" in said
 
 
-def test_another_secret_key_is_refused_and_what_to_do_about_it_works(elsewhere: Installation, backup: Path):
+def test_another_secret_key_is_refused_and_what_to_do_about_it_works(elsewhere: Installation, backup: Path) -> None:
     elsewhere.environment["SECRET_KEY"] = "another one"
     said = refused(elsewhere, "restore", str(backup))
     advice = re.search(r"export (SECRET_KEY_FALLBACKS=.*)", said)
@@ -372,7 +376,9 @@ def test_another_secret_key_is_refused_and_what_to_do_about_it_works(elsewhere: 
     elsewhere.has_everything()
 
 
-def test_one_half_of_a_site_is_put_in_place_without_a_database(small: Installation, elsewhere: Installation, tmp_path):
+def test_one_half_of_a_site_is_put_in_place_without_a_database(
+    small: Installation, elsewhere: Installation, tmp_path: Path
+) -> None:
     file = tmp_path / "files.tar"
     done = small.attempt("backup", "--files-only", str(file), SERVE="dashboard")
     assert "does not hold images" in done.stderr
@@ -382,7 +388,7 @@ def test_one_half_of_a_site_is_put_in_place_without_a_database(small: Installati
     assert not (elsewhere.data / "db.sqlite3").exists()
 
 
-def test_what_waited_to_be_sent_is_in_doubt_after_a_restore(elsewhere: Installation, tmp_path: Path):
+def test_what_waited_to_be_sent_is_in_doubt_after_a_restore(elsewhere: Installation, tmp_path: Path) -> None:
     waiting = Installation(tmp_path / "waiting").ready()
     waiting.run(
         "from deployments.models import HostingAccount, Operation\n"
@@ -409,12 +415,12 @@ def full_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
-def test_a_full_disk_leaves_no_half_backup(small: Installation, full_disk: Path):
+def test_a_full_disk_leaves_no_half_backup(small: Installation, full_disk: Path) -> None:
     assert "The disk is full" in refused(small, "backup", str(full_disk / "backup.tar"))
     assert list(full_disk.iterdir()) == []
 
 
-def test_a_restore_onto_a_full_disk_changes_nothing(full_disk: Path, backup: Path):
+def test_a_restore_onto_a_full_disk_changes_nothing(full_disk: Path, backup: Path) -> None:
     place = Installation(full_disk / "d")
     assert "make room there first" in refused(place, "restore", str(backup))
     with backup.open("rb") as file:  # nobody knows how much will come
@@ -428,7 +434,9 @@ def test_a_restore_onto_a_full_disk_changes_nothing(full_disk: Path, backup: Pat
 # --- killed -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_killed_backup_leaves_nothing_that_looks_whole(small: Installation, elsewhere: Installation, tmp_path: Path):
+def test_a_killed_backup_leaves_nothing_that_looks_whole(
+    small: Installation, elsewhere: Installation, tmp_path: Path
+) -> None:
     path, number = tmp_path / "backup.tar", 0
     calls = "dashboard.ops.backup.archive.Writer._write os.fsync pathlib.Path.rename"
     while small.killed_at(number, calls, "backup", str(path)):
@@ -441,7 +449,9 @@ def test_a_killed_backup_leaves_nothing_that_looks_whole(small: Installation, el
     elsewhere.has_everything()
 
 
-def test_a_restore_killed_at_some_moment_can_be_run_again(elsewhere: Installation, backup: Path, tmp_path: Path):
+def test_a_restore_killed_at_some_moment_can_be_run_again(
+    elsewhere: Installation, backup: Path, tmp_path: Path
+) -> None:
     began = time.monotonic()
     Installation(tmp_path / "undisturbed").manage("restore", str(backup))
     whole, tried = time.monotonic() - began, 0
@@ -451,7 +461,7 @@ def test_a_restore_killed_at_some_moment_can_be_run_again(elsewhere: Installatio
     elsewhere.has_everything()
 
 
-def test_a_restore_killed_while_it_puts_things_in_place_can_be_run_again(elsewhere: Installation, backup: Path):
+def test_a_restore_killed_while_it_puts_things_in_place_can_be_run_again(elsewhere: Installation, backup: Path) -> None:
     elsewhere.ready()
     old = {path.name for path in (elsewhere.data / "files").glob("*/*")}
     calls = "os.rename pathlib.Path.rename pathlib.Path.replace pathlib.Path.write_text pathlib.Path.unlink"

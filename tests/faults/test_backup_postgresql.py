@@ -52,7 +52,7 @@ def elsewhere(postgresql: PostgreSQL, folder: Path, name: str) -> Installation:
     return Installation(folder / "b", DATABASE_URL=postgresql.create(name))
 
 
-def test_the_database_is_back_as_of_one_moment(postgresql: PostgreSQL, backup: Path, tmp_path: Path):
+def test_the_database_is_back_as_of_one_moment(postgresql: PostgreSQL, backup: Path, tmp_path: Path) -> None:
     place = elsewhere(postgresql, tmp_path, "second")
     place.manage("restore", str(backup))
     place.has_everything()
@@ -65,7 +65,7 @@ def test_the_database_is_back_as_of_one_moment(postgresql: PostgreSQL, backup: P
     assert tokens["rows"] == 2 * len(pairs)
 
 
-def test_the_restored_site_starts_and_goes_on_counting(postgresql: PostgreSQL, backup: Path, tmp_path: Path):
+def test_the_restored_site_starts_and_goes_on_counting(postgresql: PostgreSQL, backup: Path, tmp_path: Path) -> None:
     place = elsewhere(postgresql, tmp_path, "third")
     place.manage("restore", str(backup))
     place.start()
@@ -79,7 +79,7 @@ def test_the_restored_site_starts_and_goes_on_counting(postgresql: PostgreSQL, b
     place.has_everything()
 
 
-def test_a_database_that_others_use_is_not_replaced(postgresql: PostgreSQL, first: Installation, backup: Path):
+def test_a_database_that_others_use_is_not_replaced(postgresql: PostgreSQL, first: Installation, backup: Path) -> None:
     user = first.start_code("from django.db import connection as c; c.cursor(); print('open', flush=True); input()")
     try:
         assert user.stdout.readline() == "open\n"
@@ -91,7 +91,7 @@ def test_a_database_that_others_use_is_not_replaced(postgresql: PostgreSQL, firs
     first.has_everything()
 
 
-def test_who_is_just_leaving_is_waited_for(postgresql: PostgreSQL, backup: Path, tmp_path: Path):
+def test_who_is_just_leaving_is_waited_for(postgresql: PostgreSQL, backup: Path, tmp_path: Path) -> None:
     """As the server's side of a restore that was killed a moment ago."""
     place = elsewhere(postgresql, tmp_path, "leaving")
     code = "from django.db import connection as c; c.cursor(); print('open', flush=True); import time; time.sleep(1.5)"
@@ -103,7 +103,7 @@ def test_who_is_just_leaving_is_waited_for(postgresql: PostgreSQL, backup: Path,
     other.communicate()
 
 
-def test_what_was_in_the_database_is_kept_aside(postgresql: PostgreSQL, backup: Path, tmp_path: Path):
+def test_what_was_in_the_database_is_kept_aside(postgresql: PostgreSQL, backup: Path, tmp_path: Path) -> None:
     place = elsewhere(postgresql, tmp_path, "fourth").ready()
     place.manage("create_user", "old", "--role", "viewer", "--password-stdin", stdin="four other words\n")
     assert "--replace" in place.attempt("restore", str(backup)).stderr
@@ -116,7 +116,7 @@ def test_what_was_in_the_database_is_kept_aside(postgresql: PostgreSQL, backup: 
     assert before.ask("get_user_model().objects.filter(username='old').exists()")
 
 
-def test_nothing_stays_of_a_newer_release(postgresql: PostgreSQL, backup: Path, tmp_path: Path):
+def test_nothing_stays_of_a_newer_release(postgresql: PostgreSQL, backup: Path, tmp_path: Path) -> None:
     place = elsewhere(postgresql, tmp_path, "newer").ready()
     place.run(
         "from django.db import connection as c\n"
@@ -129,7 +129,7 @@ def test_nothing_stays_of_a_newer_release(postgresql: PostgreSQL, backup: Path, 
     assert "of_somebody_else" in tables
 
 
-def test_data_that_the_database_refuses_changes_nothing(postgresql: PostgreSQL, backup: Path, tmp_path: Path):
+def test_data_that_the_database_refuses_changes_nothing(postgresql: PostgreSQL, backup: Path, tmp_path: Path) -> None:
     place = elsewhere(postgresql, tmp_path, "fifth").ready()
     code = """
         from dashboard.ops.backup import restore_database as database
@@ -153,7 +153,7 @@ def test_data_that_the_database_refuses_changes_nothing(postgresql: PostgreSQL, 
     assert not (place.data / "restore_unfinished").exists()
 
 
-def test_a_restore_killed_at_some_moment_can_be_run_again(postgresql: PostgreSQL, backup: Path, tmp_path: Path):
+def test_a_restore_killed_at_some_moment_can_be_run_again(postgresql: PostgreSQL, backup: Path, tmp_path: Path) -> None:
     place, number = elsewhere(postgresql, tmp_path, "sixth"), 0
     calls = (
         "dashboard.ops.startup.migrate.Executor.apply_migration dashboard.ops.backup.restore_database._fill "
@@ -165,6 +165,6 @@ def test_a_restore_killed_at_some_moment_can_be_run_again(postgresql: PostgreSQL
     place.has_everything()
 
 
-def test_the_kind_of_database_must_be_the_same(backup: Path, tmp_path: Path):
+def test_the_kind_of_database_must_be_the_same(backup: Path, tmp_path: Path) -> None:
     said = Installation(tmp_path / "c").attempt("restore", str(backup)).stderr
     assert "holds a PostgreSQL database, and DATABASE_URL here names a SQLite one" in said

@@ -114,7 +114,7 @@ def is_upgraded(place: Installation, before: dict[str, int]) -> None:
     assert all(before[name] for name in ours)
 
 
-def test_data_of_the_first_release_is_there_after_an_upgrade_and_the_site_works(copy: Installation, old: Any):
+def test_data_of_the_first_release_is_there_after_an_upgrade_and_the_site_works(copy: Installation, old: Any) -> None:
     copy.start()
     try:
         assert copy.health()[0] == 200
@@ -125,7 +125,9 @@ def test_data_of_the_first_release_is_there_after_an_upgrade_and_the_site_works(
 
 
 @twins("steps", 7, 20)
-def test_an_upgrade_killed_again_and_again_is_done_in_the_end(copy: Installation, old: Any, tmp_path: Path, steps: int):
+def test_an_upgrade_killed_again_and_again_is_done_in_the_end(
+    copy: Installation, old: Any, tmp_path: Path, steps: int
+) -> None:
     shutil.copytree(copy.data, tmp_path / "other")
     begun = begin_upgrade(Installation(tmp_path / "other"))
     began = time.monotonic()
@@ -186,27 +188,27 @@ def killed_after_commits(place: Installation, every: int) -> int:
     raise AssertionError("it does not come to an end")
 
 
-def test_an_upgrade_killed_right_after_any_commit_goes_on(copy: Installation, old: Any):
+def test_an_upgrade_killed_right_after_any_commit_goes_on(copy: Installation, old: Any) -> None:
     assert killed_after_commits(copy, 1) >= 3
     is_upgraded(copy, old[1])
 
 
 @twins("every", 5, 1)
-def test_a_first_start_killed_right_after_any_commit_goes_on(tmp_path: Path, every: int):
+def test_a_first_start_killed_right_after_any_commit_goes_on(tmp_path: Path, every: int) -> None:
     place = Installation(tmp_path / "data")
     assert killed_after_commits(place, every) > 20
     place.ready().has_everything()
 
 
 @twins("every", 2, 1)
-def test_the_same_with_postgresql(postgresql: PostgreSQL, tmp_path: Path, every: int):
+def test_the_same_with_postgresql(postgresql: PostgreSQL, tmp_path: Path, every: int) -> None:
     place = Installation(tmp_path / "data", DATABASE_URL=postgresql.create(f"upgraded_{every}"))
     before = counts(place.run(FIRST_RELEASE.replace("MANY", "100") + COUNT))
     assert killed_after_commits(place, every) >= 3
     is_upgraded(place, before)
 
 
-def test_two_that_start_at_once_upgrade_once(copy: Installation, old: Any):
+def test_two_that_start_at_once_upgrade_once(copy: Installation, old: Any) -> None:
     both = [copy.start_code(PREPARE) for _ in range(2)]
     for process in both:
         _, errors = process.communicate(timeout=120)
@@ -214,7 +216,7 @@ def test_two_that_start_at_once_upgrade_once(copy: Installation, old: Any):
     is_upgraded(copy, old[1])
 
 
-def test_an_older_release_does_not_start_on_newer_tables(tmp_path: Path):
+def test_an_older_release_does_not_start_on_newer_tables(tmp_path: Path) -> None:
     place = Installation(tmp_path / "data").ready()
     with sqlite3.connect(place.data / "db.sqlite3") as database:
         database.execute(

@@ -69,7 +69,7 @@ class Watch:
 
 
 @twins("megabytes", 128, 512)
-def test_a_big_model_passes_in_small_pieces(running: Site, api: Api, megabytes: int):
+def test_a_big_model_passes_in_small_pieces(running: Site, api: Api, megabytes: int) -> None:
     session = _signed_in(running, f"porter-{megabytes}")
     block = os.urandom(1 << 20)
     with Watch(running) as watch:

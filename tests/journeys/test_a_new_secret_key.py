@@ -25,7 +25,7 @@ def column(data: Path, query: str) -> list[str]:
         return [row[0] for row in link.execute(query)]
 
 
-def test_a_site_goes_on_with_a_new_key(own_site: Site):
+def test_a_site_goes_on_with_a_new_key(own_site: Site) -> None:
     site = own_site.start()
     site.manage("demo")
     upload = column(site.data, "SELECT url FROM deployments_registeredmodel")[0]

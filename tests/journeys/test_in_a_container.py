@@ -77,7 +77,7 @@ def reference(pushed: dict[str, str], podman: Podman, registry: str) -> str:
     return reference
 
 
-def test_a_hardened_container_scores(podman: Podman, reference: str):
+def test_a_hardened_container_scores(podman: Podman, reference: str) -> None:
     container = podman("run", "--detach", *HARDENED, "--publish=127.0.0.1::8080", reference)
     url = f"http://{podman('port', container, '8080/tcp')}"
     wait_until(lambda: _is_ready(podman, container, url), 60, "the container")
@@ -89,13 +89,13 @@ def test_a_hardened_container_scores(podman: Podman, reference: str):
     assert podman("inspect", "--format", "{{.State.ExitCode}}", container) == "0", "SIGTERM ends it well"
 
 
-def test_the_same_image_runs_as_a_process_of_the_server(api_of_based: Api, pushed: dict[str, str]):
+def test_the_same_image_runs_as_a_process_of_the_server(api_of_based: Api, pushed: dict[str, str]) -> None:
     status, answer = api_of_based.score(api_of_based.create_service("as-a-process", pushed["id"]))
     assert (status, answer["species"]) == (200, ["setosa", "virginica"])
 
 
 @pytest.mark.skipif(not shutil.which("skopeo"), reason="skopeo is not installed")
-def test_skopeo_reads_the_layout_and_the_registry_alike(based: Site, pushed: dict[str, str], registry: str):
+def test_skopeo_reads_the_layout_and_the_registry_alike(based: Site, pushed: dict[str, str], registry: str) -> None:
     layout = _inspect(f"oci:{based.data}/mms/oci:{pushed['id']}")
     remote = f"docker://{registry}/local/iris@{pushed['digest']}"
     there = _inspect("--tls-verify=false", f"--creds={USER}:{PASSWORD}", remote)

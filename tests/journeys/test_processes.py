@@ -3,6 +3,7 @@
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import psutil
 import pytest
@@ -18,7 +19,9 @@ def service(api: Api, image: str) -> str:
     return api.create_service("lives-on", image)
 
 
-def test_ctrl_c_leaves_no_process_and_the_next_start_brings_the_service_back(running: Site, api: Api, service: str):
+def test_ctrl_c_leaves_no_process_and_the_next_start_brings_the_service_back(
+    running: Site, api: Api, service: str
+) -> None:
     assert api.score(service)[0] == 200
     assert len(running.processes()) > 6
     running.stop(signal.SIGINT)
@@ -27,13 +30,15 @@ def test_ctrl_c_leaves_no_process_and_the_next_start_brings_the_service_back(run
     wait_until(lambda: api.score(service)[0] == 200, 30, "the service after a restart")
 
 
-def test_a_closed_terminal_ends_the_site_too(running: Site):
+def test_a_closed_terminal_ends_the_site_too(running: Site) -> None:
     running.stop(signal.SIGHUP)
     assert running.processes() == []
     running.start()
 
 
-def test_a_killed_supervisor_leaves_no_orphan_that_would_hinder_the_next_start(running: Site, api: Api, service: str):
+def test_a_killed_supervisor_leaves_no_orphan_that_would_hinder_the_next_start(
+    running: Site, api: Api, service: str
+) -> None:
     running.stop(signal.SIGKILL)
     wait_until(lambda: running.processes() == [], 30, f"the end of {running.processes()}")
     running.start()
@@ -41,7 +46,7 @@ def test_a_killed_supervisor_leaves_no_orphan_that_would_hinder_the_next_start(r
 
 
 @pytest.mark.parametrize("name", ["site:web", "site:worker", "site:mms-worker", "site:beat", "redis"])
-def test_a_killed_program_is_started_again(running: Site, name: str):
+def test_a_killed_program_is_started_again(running: Site, name: str) -> None:
     before = running.program(name)
     before.kill()
     after = wait_until(lambda: _other_process(running, name, before.pid), 20, f"{name} to start again")
@@ -49,7 +54,7 @@ def test_a_killed_program_is_started_again(running: Site, name: str):
     wait_until(lambda: running.health()[0] == 200, 60, f"health after {name} was killed: {running.health()}")
 
 
-def test_a_stopped_beat_is_named_by_healthz(running: Site):
+def test_a_stopped_beat_is_named_by_healthz(running: Site) -> None:
     beat = running.program("site:beat")
     beat.suspend()
     try:
@@ -61,7 +66,7 @@ def test_a_stopped_beat_is_named_by_healthz(running: Site):
     wait_until(lambda: running.health()[0] == 200, 30, "health after beat went on")
 
 
-def test_services_live_on_while_web_and_workers_restart(running: Site, api: Api, service: str):
+def test_services_live_on_while_web_and_workers_restart(running: Site, api: Api, service: str) -> None:
     before = _service_processes(running)
     assert before
     running.supervisorctl("restart", "site:*")
@@ -70,21 +75,21 @@ def test_services_live_on_while_web_and_workers_restart(running: Site, api: Api,
     assert api.score(service)[0] == 200
 
 
-def test_two_sites_on_one_data_folder_are_refused_in_one_sentence(running: Site):
+def test_two_sites_on_one_data_folder_are_refused_in_one_sentence(running: Site) -> None:
     done = _up(running.environment)
     assert done.returncode != 0
     assert "already runs with the data in" in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_a_port_that_is_taken_is_refused_in_one_sentence(running: Site, tmp_path):
+def test_a_port_that_is_taken_is_refused_in_one_sentence(running: Site, tmp_path: Path) -> None:
     done = _up({**running.environment, "DATA_DIR": str(tmp_path / "data")})
     assert done.returncode != 0
     assert f"PORT={running.port} cannot be used" in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_no_secret_stands_in_a_command_line(running: Site, api: Api):
+def test_no_secret_stands_in_a_command_line(running: Site, api: Api) -> None:
     secret = (running.data / "secret_key").read_text()
     lines = [" ".join(process.cmdline()) for process in running.processes()]
     assert lines

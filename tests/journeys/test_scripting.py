@@ -66,7 +66,7 @@ def operations(site: Site, environment: dict[str, str]) -> list[dict[str, Any]]:
 
 
 @pytest.mark.slow
-def test_every_example_of_the_page_runs(site: Site, environment: dict[str, str]):
+def test_every_example_of_the_page_runs(site: Site, environment: dict[str, str]) -> None:
     examples = re.findall(r"```(sh|python)\n(.*?)```", PAGE, re.DOTALL)
     assert len(examples) >= 5
     for language, text in examples:
@@ -81,7 +81,7 @@ def test_every_example_of_the_page_runs(site: Site, environment: dict[str, str])
 @pytest.mark.parametrize("language", ["curl", "python"])
 def test_a_command_that_a_form_shows_does_it(
     language: str, site: Site, browser: Browser, environment: dict[str, str], tmp_path: Path
-):
+) -> None:
     name = f"by-{language}"
     form = {"name": name, "url": f"{site.url}/static/style.css", "description": NASTY, "do": "preview"}
     page = browser.send("/accounts/local/models/new/", **form)
@@ -96,7 +96,7 @@ def test_a_command_that_a_form_shows_does_it(
 
 
 @pytest.mark.slow
-def test_each_door_has_its_own_tokens(site: Site, environment: dict[str, str]):
+def test_each_door_has_its_own_tokens(site: Site, environment: dict[str, str]) -> None:
     of_the_mms = {"Authorization": f"Bearer {site.manage('create_token', '--account', 'local')}"}
     ours = {"Authorization": f"Bearer {environment['DASHBOARD_TOKEN']}"}
     models = f"{site.url}/api/subscriptions/local/resourceGroups/local/hostingAccounts/local/models"
@@ -108,13 +108,13 @@ def test_each_door_has_its_own_tokens(site: Site, environment: dict[str, str]):
     assert "token of the MMS" in refused.json()["error"]["message"]
 
 
-def test_the_page_names_every_field_of_every_kind():
+def test_the_page_names_every_field_of_every_kind() -> None:
     for form in (RegisterModelForm, AddAssetForm):
         for field in form.base_fields:
             assert f"`{field}`" in PAGE, field
 
 
-def test_the_page_names_every_route():
+def test_the_page_names_every_route() -> None:
     for route in described()["routes"]:
         last = route["path"].rstrip("/").rpartition("/")[2]
         known = last in {"v1", "accounts", "{account}", "{pk}"}
@@ -141,7 +141,7 @@ print([(model.name, model.tags, model.badge.since.year) for model in found.model
 
 
 @pytest.mark.slow
-def test_a_client_generated_from_the_document_works(site: Site, environment: dict[str, str], tmp_path: Path):
+def test_a_client_generated_from_the_document_works(site: Site, environment: dict[str, str], tmp_path: Path) -> None:
     generator = [sys.executable, "-m", "openapi_python_client", "generate", "--meta", "none", "--fail-on-warning"]
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"  # it formats what it writes with ruff
     document = f"{site.url}/v1/openapi.json"
@@ -150,7 +150,7 @@ def test_a_client_generated_from_the_document_works(site: Site, environment: dic
 
 
 @pytest.mark.slow
-def test_the_same_request_many_times_at_once_makes_one_operation(site: Site, environment: dict[str, str]):
+def test_the_same_request_many_times_at_once_makes_one_operation(site: Site, environment: dict[str, str]) -> None:
     headers = {"Authorization": f"Bearer {environment['DASHBOARD_TOKEN']}", "Idempotency-Key": "all at once"}
     body = {"kind": "register_model", "name": "at-once", "url": f"{site.url}/static/style.css"}
 

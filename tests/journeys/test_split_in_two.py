@@ -63,7 +63,7 @@ def program(site: Site, name: str) -> Iterator[None]:
             running.wait(20)
 
 
-def test_the_two_halves_meet_over_http_only(dashboard: Site):
+def test_the_two_halves_meet_over_http_only(dashboard: Site) -> None:
     assert set(dashboard.health()[1]) == {"web", "database", "redis", "beat", "worker of queue celery"}
     printed = dashboard.manage("demo")
     assert '"species": ["setosa", "virginica"]' in printed

@@ -1,6 +1,7 @@
 """manage.py demo: the same job through the dashboard's pipeline, against the running site."""
 
 import re
+from pathlib import Path
 
 import pytest
 
@@ -9,7 +10,7 @@ from tests.site import Site
 pytestmark = pytest.mark.slow
 
 
-def test_the_demo_deploys_the_example_and_a_second_one_updates_it(running: Site):
+def test_the_demo_deploys_the_example_and_a_second_one_updates_it(running: Site) -> None:
     first = running.manage("demo")
     assert "create service" in first
     assert '"species": ["setosa", "virginica"]' in first
@@ -19,7 +20,7 @@ def test_the_demo_deploys_the_example_and_a_second_one_updates_it(running: Site)
     assert '"species": ["setosa", "virginica"]' in second
 
 
-def test_the_demo_says_that_the_site_does_not_run(data, tmp_path):
+def test_the_demo_says_that_the_site_does_not_run(data, tmp_path: Path) -> None:
     nowhere = Site(tmp_path / "data")
     with pytest.raises(AssertionError, match="start it with `make up`"):
         nowhere.manage("demo")

@@ -39,7 +39,7 @@ class Load:
             thread.join()
 
 
-def test_from_a_model_file_to_answers_and_back_to_nothing(api: Api, image: str):
+def test_from_a_model_file_to_answers_and_back_to_nothing(api: Api, image: str) -> None:
     service = api.create_service("whole-job", image)
     status, answer = api.score(service)
     assert status == 200
@@ -62,7 +62,7 @@ def test_from_a_model_file_to_answers_and_back_to_nothing(api: Api, image: str):
     wait_until(lambda: call("POST", url, FLOWERS, key)[0] == 404, 5, "the gateway to forget the service")
 
 
-def test_who_has_no_key_gets_no_answer(api: Api, image: str):
+def test_who_has_no_key_gets_no_answer(api: Api, image: str) -> None:
     service = api.create_service("locked", image)
     url = api.service(service)["scoringUri"]
     assert call("POST", url, FLOWERS)[0] == 401
@@ -70,7 +70,7 @@ def test_who_has_no_key_gets_no_answer(api: Api, image: str):
     assert call("POST", url, FLOWERS, api.token)[0] == 401
 
 
-def test_a_driver_that_does_not_start_fails_the_operation_and_says_why(api: Api):
+def test_a_driver_that_does_not_start_fails_the_operation_and_says_why(api: Api) -> None:
     manifest = api.create_manifest(api.register_model(), driver="train.py")
     image = api.create_image(manifest)
     with pytest.raises(AssertionError, match=r"train\.py|score\.py|init"):

@@ -14,7 +14,9 @@ pytestmark = pytest.mark.slow
 OPEN_INSIDE = {"static", "mms/oci", "mms/layers", "mms/rootfs", "mms/cache", "mms/known", "mms/boot"}
 
 
-def test_nothing_in_the_data_folder_is_open_to_others(running: Site, api: Api, image: str, data: Path, tmp_path: Path):
+def test_nothing_in_the_data_folder_is_open_to_others(
+    running: Site, api: Api, image: str, data: Path, tmp_path: Path
+) -> None:
     service = api.create_service("closed", image)
     running.manage("backup", str(data / "backup.tar"))
     running.manage("create_user", "walker", "--role", "admin", "--password-stdin", stdin="a phrase for tests")

@@ -78,7 +78,7 @@ def rotate() -> str:
     return said.getvalue()
 
 
-def test_afterwards_all_is_read_without_the_old_key_and_nothing_with_it(monkeypatch: pytest.MonkeyPatch):
+def test_afterwards_all_is_read_without_the_old_key_and_nothing_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
     use_keys(monkeypatch, OLD)
     fill()
     use_keys(monkeypatch, NEW, OLD)
@@ -96,7 +96,7 @@ def test_afterwards_all_is_read_without_the_old_key_and_nothing_with_it(monkeypa
         assert opened_by(NEW, column) == len(list(sealed_values(column)))
 
 
-def test_every_encrypted_field_of_every_app_is_walked():
+def test_every_encrypted_field_of_every_app_is_walked() -> None:
     found = {f"{column.model._meta.label}.{column.name}" for column in encrypted_columns()}
     assert found >= {
         "deployments.HostingAccount.token",
@@ -118,7 +118,7 @@ def test_every_encrypted_field_of_every_app_is_walked():
     assert len(found) == written
 
 
-def test_a_second_run_finds_nothing_to_do(monkeypatch: pytest.MonkeyPatch):
+def test_a_second_run_finds_nothing_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     use_keys(monkeypatch, OLD)
     fill()
     use_keys(monkeypatch, NEW, OLD)
@@ -128,7 +128,7 @@ def test_a_second_run_finds_nothing_to_do(monkeypatch: pytest.MonkeyPatch):
     assert {column: list(sealed_values(column)) for column in encrypted_columns()} == before
 
 
-def test_a_value_that_somebody_writes_meanwhile_is_not_put_back(monkeypatch: pytest.MonkeyPatch):
+def test_a_value_that_somebody_writes_meanwhile_is_not_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
     use_keys(monkeypatch, OLD)
     fill()
     use_keys(monkeypatch, NEW, OLD)
@@ -144,7 +144,7 @@ def test_a_value_that_somebody_writes_meanwhile_is_not_put_back(monkeypatch: pyt
     assert HostingAccount.objects.get().token == "another token"
 
 
-def test_what_no_key_opens_is_named_and_left_alone(monkeypatch: pytest.MonkeyPatch):
+def test_what_no_key_opens_is_named_and_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     use_keys(monkeypatch, "a key that is lost")
     fill()
     sealed = list(sealed_values(HostingAccount._meta.get_field("token")))
@@ -158,7 +158,7 @@ def test_what_no_key_opens_is_named_and_left_alone(monkeypatch: pytest.MonkeyPat
     assert list(sealed_values(HostingAccount._meta.get_field("token"))) == sealed
 
 
-def test_uploads_that_were_registered_with_the_old_key_are_still_given_out(monkeypatch: pytest.MonkeyPatch):
+def test_uploads_that_were_registered_with_the_old_key_are_still_given_out(monkeypatch: pytest.MonkeyPatch) -> None:
     digest = "0" * 64
     use_keys(monkeypatch, OLD)
     key = files.file_url(digest, "m.bin").partition("?key=")[2]
@@ -173,7 +173,7 @@ def test_uploads_that_were_registered_with_the_old_key_are_still_given_out(monke
 
 
 @pytest.mark.slow
-def test_a_rotation_that_is_killed_is_run_again(tmp_path: Path):
+def test_a_rotation_that_is_killed_is_run_again(tmp_path: Path) -> None:
     environment = {**os.environ, "DATA_DIR": str(tmp_path), "SECRET_KEY": OLD}
     root = Path(settings.BASE_DIR)
 

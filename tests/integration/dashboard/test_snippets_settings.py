@@ -83,7 +83,7 @@ def sent(program: Program, page: str, **more: Any) -> HttpResponse:
     return program.send(method, path, filled(body, **more))
 
 
-def test_a_registry_is_added_and_changed(lab: Lab, cast: Cast, program: Program):
+def test_a_registry_is_added_and_changed(lab: Lab, cast: Cast, program: Program) -> None:
     settings = f"{lab.url}settings/registries"
     page = cast.operator.get(f"{settings}/new/").text
     assert by_python(page)[1]["password"] == SECRET
@@ -99,7 +99,7 @@ def test_a_registry_is_added_and_changed(lab: Lab, cast: Cast, program: Program)
     assert RegistryInfo.objects.get(pk=lab.registry.pk).password == REGISTRY_PASSWORD
 
 
-def test_a_cluster_is_added_and_shows_no_kubeconfig(lab: Lab, cast: Cast, program: Program):
+def test_a_cluster_is_added_and_shows_no_kubeconfig(lab: Lab, cast: Cast, program: Program) -> None:
     page = cast.operator.get(f"{lab.url}settings/clusters/new/").text
     config = json.dumps(
         {
@@ -116,7 +116,7 @@ def test_a_cluster_is_added_and_shows_no_kubeconfig(lab: Lab, cast: Cast, progra
     assert "kube_config" not in by_shell(page)[2]
 
 
-def test_a_server_is_changed_and_an_account_added(lab: Lab, cast: Cast, program: Program):
+def test_a_server_is_changed_and_an_account_added(lab: Lab, cast: Cast, program: Program) -> None:
     page = cast.operator.get(f"{lab.url}settings/").text
     method, path, body = by_shell(page)
     assert program.send(method, path, body).status_code == 200
@@ -128,7 +128,7 @@ def test_a_server_is_changed_and_an_account_added(lab: Lab, cast: Cast, program:
     assert HostingAccount.objects.get(name="far").token == "t0ken"
 
 
-def test_a_member_and_a_person_are_added(lab: Lab, cast: Cast, program: Program):
+def test_a_member_and_a_person_are_added(lab: Lab, cast: Cast, program: Program) -> None:
     page = cast.admin.get("/people/").text
     assert sent(program, page, name="nina").status_code == 201
     page = cast.operator.get(f"{lab.url}members/").text
@@ -136,7 +136,7 @@ def test_a_member_and_a_person_are_added(lab: Lab, cast: Cast, program: Program)
     assert Membership.objects.filter(user__username="nina", account_id=lab.account.pk).exists()
 
 
-def test_what_was_typed_stays_text_for_the_shell(lab: Lab, cast: Cast):
+def test_what_was_typed_stays_text_for_the_shell(lab: Lab, cast: Cast) -> None:
     nasty = 'it\'s $(id) `id` "q" \\ END'
     form = {"name": nasty, "location": "registry.example/\nEND\nid", "user": "", "password": SECRET}
     page = cast.operator.post(f"{lab.url}settings/registries/new/", form).text

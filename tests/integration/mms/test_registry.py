@@ -119,7 +119,9 @@ def test_credentials_are_not_sent_where_uploads_and_downloads_lead(tmp_path: Pat
         assert basic() in {header for _, _, header in double.requests}
 
 
-def test_passwords_of_the_hosts_netrc_are_not_sent(registry: RegistryDouble, tmp_path: Path, monkeypatch) -> None:
+def test_passwords_of_the_hosts_netrc_are_not_sent(
+    registry: RegistryDouble, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "netrc").write_text("machine 127.0.0.1 login host password of-the-host\n")
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     with pytest.raises(RegistryError):

@@ -2,10 +2,12 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import yaml
 from django.conf import settings
+from pytest_django.fixtures import SettingsWrapper
 
 from dashboard.management.commands import run
 
@@ -17,62 +19,62 @@ def services() -> dict:
     return yaml.safe_load(COMPOSE.read_text())["services"]
 
 
-def test_the_compose_file_follows_the_compose_specification():
+def test_the_compose_file_follows_the_compose_specification() -> None:
     command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec", str(COMPOSE)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
 
 
-def test_a_broken_compose_file_would_be_noticed(tmp_path):
+def test_a_broken_compose_file_would_be_noticed(tmp_path: Path) -> None:
     broken = tmp_path / "compose.yml"
     broken.write_text("services: {web: {image: x, ports: {wrong: true}}}")
     command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec", str(broken)]
     assert subprocess.run(command, capture_output=True).returncode == 1
 
 
-def test_every_part_has_its_container(services):
+def test_every_part_has_its_container(services) -> None:
     assert set(services) == {"web", "worker", "beat", "mms", "redis", "postgres"}
 
 
 @pytest.mark.parametrize("name", ["web", "worker", "beat"])
-def test_a_container_runs_a_program_that_exists(services, settings, name):
+def test_a_container_runs_a_program_that_exists(services, settings: SettingsWrapper, name) -> None:
     settings.SERVE = {services[name]["environment"]["SERVE"]}
     assert services[name]["command"] == ["python", "manage.py", "run", name]
     assert name in [program.name for program in run.supervision.programs()]
 
 
-def test_the_mms_keeps_its_data_to_itself(services):
+def test_the_mms_keeps_its_data_to_itself(services) -> None:
     assert services["mms"]["environment"]["SERVE"] == "mms"
     volumes = [volume for name, service in services.items() if name != "mms" for volume in service.get("volumes", [])]
     assert not {volume.split(":")[0] for volume in services["mms"]["volumes"]} & {v.split(":")[0] for v in volumes}
 
 
-def test_neither_database_nor_redis_is_reachable_from_outside(services):
+def test_neither_database_nor_redis_is_reachable_from_outside(services) -> None:
     assert "ports" not in services["redis"]
     assert "ports" not in services["postgres"]
 
 
-def test_no_secret_has_a_default():
+def test_no_secret_has_a_default() -> None:
     for name in ("SECRET_KEY", "POSTGRES_PASSWORD", "REDIS_PASSWORD"):
         assert f"${{{name}:?" in COMPOSE.read_text()
 
 
-def test_no_command_line_shows_a_secret(services):
+def test_no_command_line_shows_a_secret(services) -> None:
     for service in services.values():
         assert "_PASSWORD}" not in str(service.get("command"))
 
 
-def test_the_image_is_built_once(services):
+def test_the_image_is_built_once(services) -> None:
     """Several builds of one name at the same time end with `already exists`."""
     assert [name for name, service in services.items() if "build" in service] == ["web"]
 
 
-def test_no_container_leaves_a_nameless_volume_behind():
+def test_no_container_leaves_a_nameless_volume_behind() -> None:
     dockerfile = (settings.BASE_DIR / "Dockerfile").read_text()
     assert not [line for line in dockerfile.splitlines() if line.startswith("VOLUME")]
 
 
 @pytest.mark.parametrize("name", ["web", "worker", "beat", "mms"])
-def test_a_container_of_ours_has_no_privileges(services, name):
+def test_a_container_of_ours_has_no_privileges(services, name) -> None:
     assert services[name]["cap_drop"] == ["ALL"]
     assert "no-new-privileges:true" in services[name]["security_opt"]

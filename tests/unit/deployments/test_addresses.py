@@ -31,16 +31,16 @@ NEVER = [
 
 
 @pytest.mark.parametrize("address", NEVER)
-def test_what_machines_keep_for_themselves_is_never_called(address: str):
+def test_what_machines_keep_for_themselves_is_never_called(address: str) -> None:
     assert not may_be_called(address)
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "::1", "10.1.2.3", "192.168.0.9", "fd12:3456::1", "93.184.216.34"])
-def test_private_networks_are_where_servers_are(address: str):
+def test_private_networks_are_where_servers_are(address: str) -> None:
     assert may_be_called(address)
 
 
-def test_a_name_is_judged_by_the_address_that_it_leads_to(monkeypatch: pytest.MonkeyPatch):
+def test_a_name_is_judged_by_the_address_that_it_leads_to(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where it leads elsewhere each time: what is judged is what is connected to."""
     answers = iter(["169.254.169.254", "127.0.0.1"])
 
@@ -53,19 +53,19 @@ def test_a_name_is_judged_by_the_address_that_it_leads_to(monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize("host", ["169.254.169.254", "2852039166", "0xa9fea9fe", "0251.0376.0251.0376", "[fe80::1]"])
-def test_a_call_to_such_an_address_says_so_and_sends_nothing(host: str):
+def test_a_call_to_such_an_address_says_so_and_sends_nothing(host: str) -> None:
     with new_session() as session, pytest.raises(errors.Unreachable) as error:
         exchange(session, "GET", f"http://{host}/latest/meta-data/", seconds=3)
     assert "never called" in str(error.value)
 
 
-def test_the_client_of_an_account_obeys_the_same_rule():
+def test_the_client_of_an_account_obeys_the_same_rule() -> None:
     client = MMSClient("http://169.254.169.254", "s", "g", "a", token="t", api_version="1")
     with client, pytest.raises(errors.Unreachable, match="never called"):
         client.list_models()
 
 
-def test_a_server_on_this_machine_is_called(mms: MMS):
+def test_a_server_on_this_machine_is_called(mms: MMS) -> None:
     with MMSClient(mms.url, "s", "g", "a", token=MMS.token, api_version="1") as client:
         assert client.list_models().items == []
 
@@ -90,30 +90,30 @@ def test_a_server_on_this_machine_is_called(mms: MMS):
         "http://[::ffff:169.254.169.254]",
     ],
 )
-def test_what_is_no_address_of_a_server_is_refused_when_it_is_typed(url: str):
+def test_what_is_no_address_of_a_server_is_refused_when_it_is_typed(url: str) -> None:
     with pytest.raises(ValidationError):
         check_base_url(url)
 
 
 @pytest.mark.parametrize("url", ["http://mms:8000", "https://10.0.0.5", "https://mms.example/behind/a/proxy"])
-def test_addresses_of_servers(url: str):
+def test_addresses_of_servers(url: str) -> None:
     check_base_url(url)
 
 
 @pytest.mark.parametrize(
     "location", ["oci://local", "example.azurecr.io", "localhost:5000/team", "http://10.0.0.5:5000"]
 )
-def test_locations_of_registries(location: str):
+def test_locations_of_registries(location: str) -> None:
     check_location(location)
 
 
 @pytest.mark.parametrize("location", ["oci://elsewhere", "file:///etc", "a b", "169.254.169.254", "u:p@r.example", ""])
-def test_what_is_no_location_of_a_registry(location: str):
+def test_what_is_no_location_of_a_registry(location: str) -> None:
     with pytest.raises(ValidationError):
         check_location(location)
 
 
-def test_a_client_secret_goes_over_https_or_stays_on_this_machine():
+def test_a_client_secret_goes_over_https_or_stays_on_this_machine() -> None:
     check_authority("https://login.example")
     check_authority("http://127.0.0.1:5000")
     with pytest.raises(ValidationError, match="https"):

@@ -33,7 +33,7 @@ def told(trial: Trial) -> str:
 # --- servers ------------------------------------------------------------------------------------------------------
 
 
-def test_a_server_that_works_says_what_it_has(mms: MMS):
+def test_a_server_that_works_says_what_it_has(mms: MMS) -> None:
     mms.add_service("iris")
     trial = try_server(account(mms.url))
     assert trial.works
@@ -55,7 +55,7 @@ def test_a_server_that_works_says_what_it_has(mms: MMS):
         (faults.status(400), "API version"),
     ],
 )
-def test_what_is_wrong_with_a_server_is_told(mms: MMS, fault: Any, words: str):
+def test_what_is_wrong_with_a_server_is_told(mms: MMS, fault: Any, words: str) -> None:
     mms.plan("GET", "services", fault)
     trial = try_server(account(mms.url))
     assert not trial.works
@@ -71,30 +71,30 @@ def test_what_is_wrong_with_a_server_is_told(mms: MMS, fault: Any, words: str):
         ("http://169.254.169.254", "never called"),
     ],
 )
-def test_a_server_that_cannot_be_reached_is_told(url: str, words: str):
+def test_a_server_that_cannot_be_reached_is_told(url: str, words: str) -> None:
     trial = try_server(account(url))
     assert not trial.works
     assert words in told(trial)
 
 
-def test_a_server_without_tls_called_with_https_is_told(mms: MMS):
+def test_a_server_without_tls_called_with_https_is_told(mms: MMS) -> None:
     assert "should the address begin with http://?" in told(try_server(account(mms.url.replace("http", "https"))))
 
 
-def test_a_certificate_nobody_trusts_is_told():
+def test_a_certificate_nobody_trusts_is_told() -> None:
     with Kubernetes() as other:
         trial = try_server(account(other.url))
     assert "not one that this site trusts" in told(trial)
 
 
-def test_a_server_that_hangs_costs_seconds(mms: MMS, monkeypatch: pytest.MonkeyPatch):
+def test_a_server_that_hangs_costs_seconds(mms: MMS, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("deployments.accounts.connection_tests.server.CALL", 0.3)
     mms.plan("GET", "services", faults.hang(3))
     trial = try_server(account(mms.url))
     assert "overloaded" in told(trial)
 
 
-def test_an_account_of_entra_id_is_tried_with_a_token_of_its_own(mms: MMS):
+def test_an_account_of_entra_id_is_tried_with_a_token_of_its_own(mms: MMS) -> None:
     entra = {"sign_in": "entra", "tenant": TENANT, "client_id": CLIENT_ID, "scope": SCOPE}
     with Authority() as authority:
         authority.given_to = lambda token: setattr(mms, "token", token)
@@ -119,32 +119,32 @@ def registry(request: pytest.FixtureRequest) -> Iterator[RegistryDouble]:
         yield running
 
 
-def test_a_registry_lets_its_user_in(registry: RegistryDouble):
+def test_a_registry_lets_its_user_in(registry: RegistryDouble) -> None:
     trial = try_registry(registry.location, USER, PASSWORD)
     assert trial.works
     assert f"lets the user “{USER}” in" in trial.says
     assert not trial.says.count(PASSWORD)
 
 
-def test_a_wrong_password_and_none_are_told_apart(registry: RegistryDouble):
+def test_a_wrong_password_and_none_are_told_apart(registry: RegistryDouble) -> None:
     wrong, none = try_registry(registry.location, USER, "wrong"), try_registry(registry.location, "", "")
     assert "does not take this user and password" in told(wrong)
     assert "wants a user and password" in told(none)
 
 
-def test_a_password_goes_to_no_place_that_is_not_protected(registry: RegistryDouble):
+def test_a_password_goes_to_no_place_that_is_not_protected(registry: RegistryDouble) -> None:
     if registry.scheme == "bearer":
         registry.realm = "ftp://127.0.0.1/token"
         assert "not protected" in told(try_registry(registry.location, USER, PASSWORD))
 
 
-def test_a_registry_does_not_lead_to_what_is_never_called(registry: RegistryDouble):
+def test_a_registry_does_not_lead_to_what_is_never_called(registry: RegistryDouble) -> None:
     if registry.scheme == "bearer":
         registry.realm = "http://169.254.169.254/token"
         assert "never called" in told(try_registry(registry.location, USER, PASSWORD))
 
 
-def test_what_is_no_registry_is_told(mms: MMS):
+def test_what_is_no_registry_is_told(mms: MMS) -> None:
     assert "Is it a registry?" in told(try_registry(mms.url, USER, PASSWORD))
     assert try_registry("oci://local", "", "").works
     assert "slip in “Location”" in told(try_registry("no-such-host.invalid", "", ""))
@@ -159,28 +159,28 @@ def cluster() -> Iterator[Kubernetes]:
         yield running
 
 
-def test_a_cluster_is_asked_for_its_version_with_the_token_and_the_authority_inline(cluster: Kubernetes):
+def test_a_cluster_is_asked_for_its_version_with_the_token_and_the_authority_inline(cluster: Kubernetes) -> None:
     trial = try_cluster(kubeconfig.read(cluster.kubeconfig()))
     assert trial.works, told(trial)
     assert "Kubernetes v1.31.2" in trial.says
     assert cluster.asked == [("/version", "Bearer token-of-the-cluster", False)]
 
 
-def test_a_cluster_takes_a_client_certificate(cluster: Kubernetes):
+def test_a_cluster_takes_a_client_certificate(cluster: Kubernetes) -> None:
     certificate, key = (base64.b64encode(part).decode() for part in cluster.issuer.issue("robot"))
     user = {"client-certificate-data": certificate, "client-key-data": key}
     assert try_cluster(kubeconfig.read(cluster.kubeconfig(user))).works
     assert cluster.asked[0][2]
 
 
-def test_only_the_authority_in_the_kubeconfig_is_trusted(cluster: Kubernetes):
+def test_only_the_authority_in_the_kubeconfig_is_trusted(cluster: Kubernetes) -> None:
     other = base64.b64encode(Issuer().certificate).decode()
     trial = try_cluster(kubeconfig.read(cluster.kubeconfig(**{"certificate-authority-data": other})))
     assert "certificate" in told(trial).lower()
     assert not cluster.asked, "no token was sent"
 
 
-def test_an_unchecked_certificate_is_warned_of(cluster: Kubernetes):
+def test_an_unchecked_certificate_is_warned_of(cluster: Kubernetes) -> None:
     text = cluster.kubeconfig(**{"certificate-authority-data": "", "insecure-skip-tls-verify": True})
     trial = try_cluster(kubeconfig.read(text))
     assert trial.works
@@ -197,20 +197,20 @@ def test_an_unchecked_certificate_is_warned_of(cluster: Kubernetes):
         ({"status": 500}, "no Kubernetes"),
     ],
 )
-def test_what_is_wrong_with_a_cluster_is_told(cluster: Kubernetes, change: dict[str, Any], words: str):
+def test_what_is_wrong_with_a_cluster_is_told(cluster: Kubernetes, change: dict[str, Any], words: str) -> None:
     vars(cluster).update(change)
     trial = try_cluster(kubeconfig.read(cluster.kubeconfig()))
     assert not trial.works
     assert words in told(trial)
 
 
-def test_a_wrong_token_of_a_cluster_is_told(cluster: Kubernetes):
+def test_a_wrong_token_of_a_cluster_is_told(cluster: Kubernetes) -> None:
     trial = try_cluster(kubeconfig.read(cluster.kubeconfig({"token": "wrong-and-secret"})))
     assert "does not take these credentials" in trial.says
     assert "wrong-and-secret" not in told(trial)
 
 
-def test_certificate_and_key_that_do_not_belong_together_are_told(cluster: Kubernetes):
+def test_certificate_and_key_that_do_not_belong_together_are_told(cluster: Kubernetes) -> None:
     certificate, key = cluster.issuer.issue("robot")[0], cluster.issuer.issue("other")[1]
     user = {
         "client-certificate-data": base64.b64encode(certificate).decode(),
@@ -219,7 +219,7 @@ def test_certificate_and_key_that_do_not_belong_together_are_told(cluster: Kuber
     assert "belong together" in told(try_cluster(kubeconfig.read(cluster.kubeconfig(user))))
 
 
-def test_the_bundled_engine_needs_no_call():
+def test_the_bundled_engine_needs_no_call() -> None:
     assert try_cluster(kubeconfig.Access(kubeconfig.BUNDLED)).works
 
 
@@ -227,7 +227,7 @@ def test_the_bundled_engine_needs_no_call():
 
 
 @pytest.mark.serial
-def test_a_name_server_that_is_silent_holds_up_no_page(monkeypatch: pytest.MonkeyPatch):
+def test_a_name_server_that_is_silent_holds_up_no_page(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection_tests, "SECONDS", 0.2)
     started = time.monotonic()
     trial = in_time(lambda: time.sleep(1) or Trial(True, "late"))  # type: ignore[func-returns-value]
@@ -235,7 +235,7 @@ def test_a_name_server_that_is_silent_holds_up_no_page(monkeypatch: pytest.Monke
     assert "no answer within" in trial.says
 
 
-def test_a_test_that_breaks_says_so_and_nothing_more():
+def test_a_test_that_breaks_says_so_and_nothing_more() -> None:
     def breaks() -> Trial:
         raise OSError("secret-in-an-error")
 

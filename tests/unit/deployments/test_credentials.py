@@ -52,7 +52,9 @@ def read_models(account: HostingAccount) -> HostingAccount:
     return account
 
 
-def test_a_token_is_fetched_once_and_used_for_every_call(account: HostingAccount, mms: MMS, authority: Authority):
+def test_a_token_is_fetched_once_and_used_for_every_call(
+    account: HostingAccount, mms: MMS, authority: Authority
+) -> None:
     for _ in range(2):
         with client_for(account) as client:
             client.list_models()
@@ -61,7 +63,7 @@ def test_a_token_is_fetched_once_and_used_for_every_call(account: HostingAccount
     assert {request.headers["authorization"] for request in mms.requests} == {"Bearer token-1"}
 
 
-def test_threads_that_need_a_token_at_once_fetch_it_once(account: HostingAccount, authority: Authority):
+def test_threads_that_need_a_token_at_once_fetch_it_once(account: HostingAccount, authority: Authority) -> None:
     authority.slow = 0.2
     client = credentials.entra_client(account)
     threads = [threading.Thread(target=lambda: EntraCredential(client).token(forever())) for _ in range(8)]
@@ -72,7 +74,7 @@ def test_threads_that_need_a_token_at_once_fetch_it_once(account: HostingAccount
     assert authority.given == ["token-1"]
 
 
-def test_a_token_is_renewed_before_it_ends(account: HostingAccount, authority: Authority):
+def test_a_token_is_renewed_before_it_ends(account: HostingAccount, authority: Authority) -> None:
     authority.lasts = 0.6
     credential = credentials.of(account)
     assert credential.token(forever()) == "token-1"
@@ -82,7 +84,9 @@ def test_a_token_is_renewed_before_it_ends(account: HostingAccount, authority: A
 
 
 @pytest.mark.slow
-def test_while_the_authority_is_away_a_token_that_is_still_good_is_used(account: HostingAccount, authority: Authority):
+def test_while_the_authority_is_away_a_token_that_is_still_good_is_used(
+    account: HostingAccount, authority: Authority
+) -> None:
     authority.lasts = 4
     credential = credentials.of(account)
     credential.token(forever())
@@ -93,7 +97,7 @@ def test_while_the_authority_is_away_a_token_that_is_still_good_is_used(account:
 
 def test_after_a_401_the_token_is_renewed_once_and_the_call_goes_out_again(
     account: HostingAccount, mms: MMS, authority: Authority
-):
+) -> None:
     with client_for(account) as client:
         client.list_models()
         mms.token = "revoked"
@@ -103,7 +107,7 @@ def test_after_a_401_the_token_is_renewed_once_and_the_call_goes_out_again(
 
 def test_a_server_that_takes_no_token_is_asked_twice_and_no_more(
     account: HostingAccount, mms: MMS, authority: Authority
-):
+) -> None:
     mms.plan("GET", "models", faults.status(401), times=5)
     with client_for(account) as client, pytest.raises(errors.TokenRefused):
         client.list_models()
@@ -112,7 +116,7 @@ def test_a_server_that_takes_no_token_is_asked_twice_and_no_more(
 
 def test_an_operation_waits_where_no_token_can_be_had_and_the_trouble_says_why(
     account: HostingAccount, mms: MMS, authority: Authority
-):
+) -> None:
     authority.fault = lambda: (503, {"Retry-After": "7"}, b"")
     operation = turn(register(account))
     account.refresh_from_db()
@@ -126,7 +130,7 @@ def test_an_operation_waits_where_no_token_can_be_had_and_the_trouble_says_why(
 
 def test_a_wrong_client_secret_is_trouble_in_words_that_keeps_callers_away(
     account: HostingAccount, authority: Authority, caplog: Any
-):
+) -> None:
     caplog.set_level(logging.DEBUG)
     account.client_secret = "wrong-and-not-to-be-seen"
     account.save()
@@ -137,7 +141,7 @@ def test_a_wrong_client_secret_is_trouble_in_words_that_keeps_callers_away(
     assert "not-to-be-seen" not in account.error + caplog.text
 
 
-def test_the_right_secret_later_lets_calls_out_again(account: HostingAccount, authority: Authority):
+def test_the_right_secret_later_lets_calls_out_again(account: HostingAccount, authority: Authority) -> None:
     account.client_secret = "wrong"
     account.save()
     assert read_models(account).token_refused
@@ -163,7 +167,7 @@ def test_the_right_secret_later_lets_calls_out_again(account: HostingAccount, au
 )
 def test_every_answer_of_the_authority_has_its_words(
     account: HostingAccount, authority: Authority, fault: Any, kind: type[errors.MMSError], words: str
-):
+) -> None:
     authority.fault = fault
     with pytest.raises(kind, match=words) as error:
         credentials.of(account).token(forever())
@@ -171,20 +175,20 @@ def test_every_answer_of_the_authority_has_its_words(
     assert isinstance(error.value, errors.NotSent | errors.TokenRefused), "the server has seen nothing"
 
 
-def test_an_authority_that_is_out_of_reach_is_named(account: HostingAccount):
+def test_an_authority_that_is_out_of_reach_is_named(account: HostingAccount) -> None:
     client = EntraClient("http://127.0.0.1:1", TENANT, CLIENT_ID, SECRET, SCOPE)
     with pytest.raises(errors.NoToken, match=r"127\.0\.0\.1:1 cannot be reached: connection refused"):
         credentials.fetch(client)
 
 
-def test_neither_secret_nor_token_shows_in_what_is_printed(account: HostingAccount):
+def test_neither_secret_nor_token_shows_in_what_is_printed(account: HostingAccount) -> None:
     client = credentials.entra_client(account)
     fetched = credentials.fetch(client)
     assert SECRET not in repr(client)
     assert fetched.token not in repr(fetched)
 
 
-def test_tokens_are_in_no_database_and_not_in_redis(account: HostingAccount, live_redis: Any):
+def test_tokens_are_in_no_database_and_not_in_redis(account: HostingAccount, live_redis: Any) -> None:
     read_models(account)
     with_token = [key for key in live_redis.keys("*") if b"token-1" in (live_redis.dump(key) or b"")]
     assert not with_token

@@ -15,7 +15,7 @@ PEM = b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
 INLINE = base64.b64encode(PEM).decode()
 
 
-def test_what_is_inline_is_read():
+def test_what_is_inline_is_read() -> None:
     user = {"token": "t", "client-certificate-data": INLINE, "client-key-data": INLINE}
     access = read(written({**SERVER, "certificate-authority-data": INLINE}, user))
     assert (access.server, access.token, access.authority) == ("https://k8s.example:6443", "t", PEM)
@@ -23,7 +23,7 @@ def test_what_is_inline_is_read():
     assert "token" not in repr(access)
 
 
-def test_the_bundled_engine_is_a_cluster_like_any_other():
+def test_the_bundled_engine_is_a_cluster_like_any_other() -> None:
     assert read(KUBE_CONFIG).server == kubeconfig.BUNDLED
 
 
@@ -50,12 +50,12 @@ def test_the_bundled_engine_is_a_cluster_like_any_other():
         ({}, {"token": ["t"]}, "must be a text"),
     ],
 )
-def test_what_it_would_run_read_or_reach_is_refused(cluster: dict[str, Any], user: dict[str, Any], words: str):
+def test_what_it_would_run_read_or_reach_is_refused(cluster: dict[str, Any], user: dict[str, Any], words: str) -> None:
     with pytest.raises(Unusable, match=words):
         read(written({**SERVER, **cluster}, user))
 
 
-def test_users_and_clusters_that_are_not_the_current_ones_are_looked_at_too():
+def test_users_and_clusters_that_are_not_the_current_ones_are_looked_at_too() -> None:
     sly = [{"name": "u", "user": {"token": "t"}}, {"name": "sly", "user": {"exec": {"command": "sh"}}}]
     with pytest.raises(Unusable, match="“sly” names a program"):
         read(written(SERVER, {}, users=sly))
@@ -87,13 +87,13 @@ def test_users_and_clusters_that_are_not_the_current_ones_are_looked_at_too():
         "2001-13-45: x\nclusters: []",
     ],
 )
-def test_what_is_no_kubeconfig_gets_a_sentence(text: str):
+def test_what_is_no_kubeconfig_gets_a_sentence(text: str) -> None:
     with pytest.raises(Unusable) as error:
         read(text)
     assert str(error.value).endswith(".")
 
 
-def test_no_refusal_repeats_what_may_be_secret():
+def test_no_refusal_repeats_what_may_be_secret() -> None:
     for user in ({"token": ["not-to-be-seen"]}, {"client-key-data": "not-to-be-seen!"}, {"exec": "not-to-be-seen"}):
         with pytest.raises(Unusable) as error:
             read(written(SERVER, user))

@@ -302,7 +302,7 @@ def test_images_are_not_lost_when_a_submit_fails_half_way(account: HostingAccoun
     assert not Image.objects.exists()
 
 
-def test_no_key_in_a_url_is_shown():
+def test_no_key_in_a_url_is_shown() -> None:
     urls = [
         "https://x.example/m?key=s3cret",
         "https://x.example/m?a=1&SIG=s3cret&b=2",

@@ -7,7 +7,7 @@ import pytest
 from tests import docs_links
 
 
-def test_the_docs_have_no_problems():
+def test_the_docs_have_no_problems() -> None:
     assert list(docs_links.problems()) == []
 
 
@@ -28,7 +28,7 @@ def test_the_docs_have_no_problems():
         ("[two\nlines](gone.md)", "gone.md: not found"),
     ],
 )
-def test_a_problem_is_found(text: str, problem: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_problem_is_found(text: str, problem: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     page = tmp_path / "page.md"
     page.write_text(text)
     (tmp_path / "other.md").write_text("# A heading\n")

@@ -10,13 +10,13 @@ REFERENCE = settings.BASE_DIR / "docs" / "reference"
 SETTINGS = (settings.BASE_DIR / "dashboard" / "settings.py").read_text()
 
 
-def test_the_table_names_every_setting_and_no_other():
+def test_the_table_names_every_setting_and_no_other() -> None:
     read = set(re.findall(r'(?:env_[a-z]+|environ\.get)\(\s*"([A-Z_]+)"', SETTINGS))
     listed = re.findall(r"^\| `([A-Z_]+)` \|", (REFERENCE / "settings.md").read_text(), re.MULTILINE)
     assert sorted(read) == sorted(listed)
 
 
-def test_every_link_leads_somewhere():
+def test_every_link_leads_somewhere() -> None:
     links = re.findall(r"\]\(([^)#:]+)\)", README)
     assert links
     assert [link for link in links if not (settings.BASE_DIR / link).exists()] == []
@@ -29,19 +29,19 @@ def every_command() -> set[str]:
     }
 
 
-def test_every_target_and_command_it_names_exists():
+def test_every_target_and_command_it_names_exists() -> None:
     makefile = (settings.BASE_DIR / "Makefile").read_text()
     for target in set(re.findall(r"(?:`|^)make ([a-z-]+)", README, re.MULTILINE)):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
     assert set(re.findall(r"manage\.py ([a-z_]+)", README)) <= every_command()
 
 
-def test_the_reference_lists_every_command_and_no_other():
+def test_the_reference_lists_every_command_and_no_other() -> None:
     listed = re.findall(r"^\| `([a-z_]+)` \|", (REFERENCE / "commands.md").read_text(), re.MULTILINE)
     assert sorted(listed) == sorted(every_command())
 
 
-def test_the_map_names_every_folder():
+def test_the_map_names_every_folder() -> None:
     listed = subprocess.run(["git", "ls-files"], cwd=settings.BASE_DIR, capture_output=True, text=True, check=True)
     folders = {line.split("/")[0] for line in listed.stdout.splitlines() if "/" in line and not line.startswith(".")}
     assert [name for name in sorted(folders) if f"{name}/" not in README.split("## Where things are")[1]] == []

@@ -58,7 +58,9 @@ def counts() -> dict[str, int]:
 
 @pytest.mark.parametrize("part", range(PARTS))
 @pytest.mark.parametrize("person", RANKS)
-def test_whoever_comes_to_whatever_door_by_whatever_way(person: str, part: int, lab: Lab, cast: Cast, record: Any):
+def test_whoever_comes_to_whatever_door_by_whatever_way(
+    person: str, part: int, lab: Lab, cast: Cast, record: Any
+) -> None:
     client: Client = cast.everybody()[person]
     tried = 0
     names = sorted(VIEWS)[part::PARTS]

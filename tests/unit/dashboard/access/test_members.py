@@ -31,7 +31,7 @@ def role_of(name: str, lab: Lab) -> str:
     return found.role if found else ""
 
 
-def test_an_operator_gives_changes_and_takes_a_role_and_it_is_written_down(lab: Lab, cast: Cast):
+def test_an_operator_gives_changes_and_takes_a_role_and_it_is_written_down(lab: Lab, cast: Cast) -> None:
     members = f"{lab.url}members/"
     assert cast.operator.post(members, {"name": "stella", "role": "viewer"}).status_code == 302
     assert role_of("stella", lab) == "viewer"
@@ -61,7 +61,7 @@ def test_an_operator_gives_changes_and_takes_a_role_and_it_is_written_down(lab: 
         ("stella", "", "This field is required"),
     ],
 )
-def test_who_cannot_be_added_is_said_at_the_field(name: str, role: str, says: str, lab: Lab, cast: Cast):
+def test_who_cannot_be_added_is_said_at_the_field(name: str, role: str, says: str, lab: Lab, cast: Cast) -> None:
     before = Membership.objects.count()
     answer = cast.operator.post(f"{lab.url}members/", {"name": name, "role": role})
     assert answer.status_code == 422
@@ -69,19 +69,19 @@ def test_who_cannot_be_added_is_said_at_the_field(name: str, role: str, says: st
     assert Membership.objects.count() == before
 
 
-def test_a_role_that_is_none_changes_nothing(lab: Lab, cast: Cast):
+def test_a_role_that_is_none_changes_nothing(lab: Lab, cast: Cast) -> None:
     answer = cast.operator.post(f"{lab.url}members/{lab.member.pk}/", {"role": "king"}, follow=True)
     assert "Nothing was changed" in answer.text
     assert role_of("mia-lab", lab) == "viewer"
 
 
-def test_a_member_of_another_account_is_not_there(lab: Lab, cast: Cast):
+def test_a_member_of_another_account_is_not_there(lab: Lab, cast: Cast) -> None:
     other = Membership.objects.get(user__username="stella")
     assert cast.operator.post(f"{lab.url}members/{other.pk}/remove/").status_code == 404
     assert Membership.objects.filter(pk=other.pk).exists()
 
 
-def test_who_takes_their_own_role_is_led_away(lab: Lab, cast: Cast):
+def test_who_takes_their_own_role_is_led_away(lab: Lab, cast: Cast) -> None:
     own = Membership.objects.get(user__username="otto")
     assert cast.operator.post(f"{lab.url}members/{own.pk}/remove/").headers["Location"] == "/"
 
@@ -90,7 +90,7 @@ def test_who_takes_their_own_role_is_led_away(lab: Lab, cast: Cast):
     ("person", "role"),
     [("viewer", "Viewer"), ("scientist", "Data scientist"), ("operator", "Operator"), ("admin", "Administrator")],
 )
-def test_the_page_says_what_one_may_do_and_who_can_give_more(person: str, role: str, lab: Lab, cast: Cast):
+def test_the_page_says_what_one_may_do_and_who_can_give_more(person: str, role: str, lab: Lab, cast: Cast) -> None:
     page = cast.everybody()[person].get(f"{lab.url}roles/").text
     assert f"Your role here: <strong>{role}</strong>" in page
     assert f'<th scope="col" aria-current="true">{role}</th>' in page
@@ -98,7 +98,7 @@ def test_the_page_says_what_one_may_do_and_who_can_give_more(person: str, role: 
     assert "Build images" in page
 
 
-def test_who_is_refused_is_led_to_that_page(lab: Lab, cast: Cast):
+def test_who_is_refused_is_led_to_that_page(lab: Lab, cast: Cast) -> None:
     assert f"{lab.url}roles/" in cast.viewer.get(f"{lab.url}models/new/").text
 
 
@@ -110,7 +110,7 @@ def queued(lab: Lab, by: str, **more: Any) -> Operation:
     return make_operation(row, Kind.REGISTER_MODEL, State.QUEUED, requested_by=by, **more)
 
 
-def test_what_waits_is_canceled_with_the_right_to_ask_for_it(lab: Lab, cast: Cast):
+def test_what_waits_is_canceled_with_the_right_to_ask_for_it(lab: Lab, cast: Cast) -> None:
     waiting = queued(lab, "sam")
     pk = Membership.objects.get(user__username="sam").pk
     cast.operator.post(f"{lab.url}members/{pk}/", {"role": "viewer"})
@@ -122,7 +122,7 @@ def test_what_waits_is_canceled_with_the_right_to_ask_for_it(lab: Lab, cast: Cas
 
 
 @pytest.mark.parametrize("how", ["removed", "deactivated"])
-def test_however_the_right_went(how: str, lab: Lab, cast: Cast):
+def test_however_the_right_went(how: str, lab: Lab, cast: Cast) -> None:
     waiting = queued(lab, "sam")
     if how == "removed":
         Membership.objects.filter(user__username="sam").delete()
@@ -133,7 +133,7 @@ def test_however_the_right_went(how: str, lab: Lab, cast: Cast):
     assert waiting.state == State.CANCELED
 
 
-def test_what_is_allowed_or_was_sent_or_comes_from_a_command_goes_on(lab: Lab, cast: Cast):
+def test_what_is_allowed_or_was_sent_or_comes_from_a_command_goes_on(lab: Lab, cast: Cast) -> None:
     kept = [queued(lab, "sam"), queued(lab, "demo"), queued(lab, "ada"), queued(lab, "vera", attempts=1)]
     assert withdraw() == 0
     assert {Operation.objects.get(pk=operation.pk).state for operation in kept} == {State.QUEUED}
@@ -162,14 +162,14 @@ def found(client: Client, **query: str) -> set[str]:
     return {name for name in ("sam", "otto", "ann", "stella") if f"of {name}" in page}
 
 
-def test_operators_see_their_accounts_and_administrators_see_everything(story: None, cast: Cast):
+def test_operators_see_their_accounts_and_administrators_see_everything(story: None, cast: Cast) -> None:
     assert found(cast.operator) == {"sam", "otto"}
     assert found(cast.admin) == {"sam", "otto", "ann", "stella"}
     assert cast.scientist.get("/audit/").status_code == 403
     assert "far" not in cast.operator.get("/audit/").text.replace("far/", "")
 
 
-def test_every_filter_narrows_what_is_shown(story: None, cast: Cast):
+def test_every_filter_narrows_what_is_shown(story: None, cast: Cast) -> None:
     for query, names in [
         ({"actor": "sam"}, {"sam"}),
         ({"action": "sign_in"}, {"ann"}),
@@ -185,7 +185,7 @@ def test_every_filter_narrows_what_is_shown(story: None, cast: Cast):
         assert found(cast.admin, **query) == names, query
 
 
-def test_the_file_has_the_same_rows_and_no_cell_is_a_formula(story: None, lab: Lab, cast: Cast):
+def test_the_file_has_the_same_rows_and_no_cell_is_a_formula(story: None, lab: Lab, cast: Cast) -> None:
     entry("=cmd|' /C calc'!A0", lab.account, target='+1,"2"')
     answer = cast.operator.get("/audit/", {"format": "csv", "account": "lab"})
     assert answer.headers["Content-Type"].startswith("text/csv")
@@ -198,7 +198,7 @@ def test_the_file_has_the_same_rows_and_no_cell_is_a_formula(story: None, lab: L
     assert ",stella," not in answer.text
 
 
-def test_nobody_can_change_it_in_the_site(story: None, cast: Cast):
+def test_nobody_can_change_it_in_the_site(story: None, cast: Cast) -> None:
     for method in ("post", "put", "patch", "delete"):
         assert getattr(cast.admin, method)("/audit/").status_code == 405
     assert AuditEntry.objects.count() == 4

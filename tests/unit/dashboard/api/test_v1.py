@@ -38,7 +38,7 @@ def wish(lab: Lab, **more: Any) -> dict[str, Any]:
     return {"kind": "create_image", "manifest": lab.manifest.pk, "registry": "our registry", **more}
 
 
-def test_it_describes_itself(program: Program):
+def test_it_describes_itself(program: Program) -> None:
     routes = {(route["method"], route["path"]): route for route in program.get("/v1/").json()["routes"]}
     asking = routes["POST", "/v1/accounts/{account}/operations/"]
     assert asking["needs"] == "Data scientist, scope write"
@@ -46,7 +46,7 @@ def test_it_describes_itself(program: Program):
     assert all(route["does"] for route in routes.values())
 
 
-def test_a_list_is_read_page_by_page(lab: Lab, program: Program):
+def test_a_list_is_read_page_by_page(lab: Lab, program: Program) -> None:
     for number in range(2, 62):
         make_model(lab.account, version=number)
     path, seen = f"{HERE}models/?sort=version", []
@@ -58,7 +58,7 @@ def test_a_list_is_read_page_by_page(lab: Lab, program: Program):
     assert (page["found"], page["pages"], page["page"]) == (61, 3, 3)
 
 
-def test_a_list_is_searched_and_filtered_as_on_its_page(lab: Lab, program: Program):
+def test_a_list_is_searched_and_filtered_as_on_its_page(lab: Lab, program: Program) -> None:
     make_operation(lab.image, state=State.FAILED)
     found = program.get(f"{HERE}operations/?state=failed&kind=create_image").json()
     assert [row["kind"] for row in found["operations"]] == ["create_image"]
@@ -66,14 +66,14 @@ def test_a_list_is_searched_and_filtered_as_on_its_page(lab: Lab, program: Progr
     assert program.get(f"{HERE}images/?model={lab.model.pk}").json()["found"] == 1
 
 
-def test_what_a_list_does_not_know_is_refused_by_name(lab: Lab, program: Program):
+def test_what_a_list_does_not_know_is_refused_by_name(lab: Lab, program: Program) -> None:
     for query in ("state=broken", "sort=size", "page=0", "page=x", "newest=yes", "color=red", "model=x"):
         answer = program.get(f"{HERE}models/?{query}")
         assert answer.status_code == 422, query
         assert list(answer.json()["error"]["fields"]) == [query.partition("=")[0]]
 
 
-def test_the_whole_job_is_asked_for(lab: Lab, program: Program):
+def test_the_whole_job_is_asked_for(lab: Lab, program: Program) -> None:
     body = {"kind": "register_model", "name": "rose", "url": "https://a.example/x?sig=secret-part", "tags": ["red"]}
     answer = program.post(f"{HERE}operations/", body)
     assert answer.status_code == 202
@@ -87,7 +87,7 @@ def test_the_whole_job_is_asked_for(lab: Lab, program: Program):
     assert program.get(f"{HERE}models/{operation.model_id}/").json()["state"] == "queued"
 
 
-def test_what_was_asked_stands_in_the_audit_as_done_by_the_api(lab: Lab, program: Program):
+def test_what_was_asked_stands_in_the_audit_as_done_by_the_api(lab: Lab, program: Program) -> None:
     program.post(f"{HERE}operations/", wish(lab))
     program.post(f"{HERE}services/{lab.service.pk}/key/")
     program.post(f"{HERE}refresh/")
@@ -97,20 +97,20 @@ def test_what_was_asked_stands_in_the_audit_as_done_by_the_api(lab: Lab, program
     assert entries == [("sam", "create_image", "api", "done"), ("sam", "show_key", "api", "done")]
 
 
-def test_a_registry_and_a_cluster_are_given_by_name_and_unknown_ones_refused(lab: Lab, program: Program):
+def test_a_registry_and_a_cluster_are_given_by_name_and_unknown_ones_refused(lab: Lab, program: Program) -> None:
     answer = program.post(f"{HERE}operations/", wish(lab, registry="theirs"))
     assert answer.status_code == 422
     assert "our registry" in answer.json()["error"]["fields"]["registry"][0]
     assert program.post(f"{HERE}operations/", wish(lab, registry=lab.registry.pk)).status_code == 202
 
 
-def test_a_field_that_there_is_not_is_named(lab: Lab, program: Program):
+def test_a_field_that_there_is_not_is_named(lab: Lab, program: Program) -> None:
     answer = program.post(f"{HERE}operations/", wish(lab, manifets=1))
     assert list(answer.json()["error"]["fields"]) == ["manifets"]
     assert not Image.objects.exclude(pk=lab.image.pk).exists()
 
 
-def test_the_same_key_makes_one_operation(lab: Lab, program: Program):
+def test_the_same_key_makes_one_operation(lab: Lab, program: Program) -> None:
     first = program.post(f"{HERE}operations/", wish(lab), Idempotency_Key="build 7")
     again = program.post(f"{HERE}operations/", json.dumps(wish(lab), indent=4), Idempotency_Key="build 7")
     assert (first.status_code, again.status_code) == (202, 200)
@@ -122,20 +122,20 @@ def test_the_same_key_makes_one_operation(lab: Lab, program: Program):
     assert theirs.post(f"{HERE}operations/", wish(lab), Idempotency_Key="build 7").status_code == 202
 
 
-def test_a_refused_request_may_be_mended_and_sent_with_its_key(lab: Lab, program: Program):
+def test_a_refused_request_may_be_mended_and_sent_with_its_key(lab: Lab, program: Program) -> None:
     assert program.post(f"{HERE}operations/", wish(lab, manifest=0), Idempotency_Key="k").status_code == 422
     assert not SentOnce.objects.exists()
     assert program.post(f"{HERE}operations/", wish(lab), Idempotency_Key="k").status_code == 202
 
 
-def test_keys_are_forgotten_after_a_week(lab: Lab, program: Program):
+def test_keys_are_forgotten_after_a_week(lab: Lab, program: Program) -> None:
     program.post(f"{HERE}operations/", wish(lab), Idempotency_Key="k")
     assert idempotency.prune() == 0
     SentOnce.objects.update(sent_at=timezone.now() - timedelta(days=8))
     assert idempotency.prune() == 1
 
 
-def test_what_is_not_possible_now_is_a_conflict(lab: Lab, program: Program):
+def test_what_is_not_possible_now_is_a_conflict(lab: Lab, program: Program) -> None:
     operator = Program(token_of(person("otto", lab.account, Role.OPERATOR)))
     deletion = {"kind": "delete_service", "service": "iris-live"}
     assert operator.post(f"{HERE}operations/", deletion).status_code == 202
@@ -144,7 +144,7 @@ def test_what_is_not_possible_now_is_a_conflict(lab: Lab, program: Program):
     assert "open operation" in answer.json()["error"]["message"]
 
 
-def test_operations_are_steered(lab: Lab, program: Program):
+def test_operations_are_steered(lab: Lab, program: Program) -> None:
     body = {"manifest": lab.manifest.pk, "registry": lab.registry.pk, "description": ""}
     failed = make_operation(lab.image, state=State.FAILED, body=body)
     Image.objects.filter(pk=lab.image.pk).update(mms_id=None)
@@ -161,7 +161,7 @@ def test_operations_are_steered(lab: Lab, program: Program):
     assert again.status_code == 409
 
 
-def test_a_program_that_calls_too_fast_is_told_when_to_go_on(lab: Lab, program: Program, settings: Any):
+def test_a_program_that_calls_too_fast_is_told_when_to_go_on(lab: Lab, program: Program, settings: Any) -> None:
     settings.API_CALLS_PER_MINUTE = 3
     statuses = [program.get("/v1/").status_code for _ in range(8)]
     assert set(statuses) == {200, 429}  # two minutes at most
@@ -172,7 +172,7 @@ def test_a_program_that_calls_too_fast_is_told_when_to_go_on(lab: Lab, program: 
     assert another.get("/v1/").status_code == 200
 
 
-def test_logs_are_read_on_from_where_one_was(lab: Lab, program: Program):
+def test_logs_are_read_on_from_where_one_was(lab: Lab, program: Program) -> None:
     events.append_log(events.operation_log_key(lab.operation), ["one", "two"], 0)
     first = program.get(f"{HERE}operations/{lab.operation.pk}/log/")
     assert first.text == "one\ntwo\n"
@@ -182,7 +182,7 @@ def test_logs_are_read_on_from_where_one_was(lab: Lab, program: Program):
     assert rest.text == "three\n"
 
 
-def test_a_service_that_does_not_answer_is_told_apart_from_the_api(lab: Lab, program: Program):
+def test_a_service_that_does_not_answer_is_told_apart_from_the_api(lab: Lab, program: Program) -> None:
     answer = program.post(f"{HERE}services/{lab.service.pk}/test/", {"data": [1]})
     assert answer.status_code == 200
     assert answer.json()["status"] == 0
@@ -190,7 +190,9 @@ def test_a_service_that_does_not_answer_is_told_apart_from_the_api(lab: Lab, pro
     assert program.post(f"{HERE}services/{lab.service.pk}/test/", "{").status_code == 422
 
 
-def test_what_breaks_on_our_side_is_said_in_json_too(lab: Lab, program: Program, monkeypatch: pytest.MonkeyPatch):
+def test_what_breaks_on_our_side_is_said_in_json_too(
+    lab: Lab, program: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
     program.client.raise_request_exception = False
     for error, status in ((OperationalError("database is locked"), 503), (ZeroDivisionError("secret detail"), 500)):
 
@@ -204,7 +206,7 @@ def test_what_breaks_on_our_side_is_said_in_json_too(lab: Lab, program: Program,
         assert "secret detail" not in answer.text
 
 
-def test_a_body_that_is_too_long_is_refused_in_json_before_it_is_read_whole(lab: Lab):
+def test_a_body_that_is_too_long_is_refused_in_json_before_it_is_read_whole(lab: Lab) -> None:
     with Server(Bounded(nobody)) as server:
         answer = requests.post(f"{server.url}/v1/accounts/lab/assets/", b"x" * 3_000_000, timeout=20)
         assert (answer.status_code, answer.json()["error"]["code"]) == (413, "TooLarge")

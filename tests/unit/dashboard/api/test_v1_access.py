@@ -102,7 +102,7 @@ def said(answer: HttpResponse) -> Any:
     return body["error"]
 
 
-def test_every_method_of_every_route_names_a_permission():
+def test_every_method_of_every_route_names_a_permission() -> None:
     for route, methods in ROUTES.items():
         for method, view in methods.items():
             permission = view.permission  # type: ignore[attr-defined]
@@ -113,7 +113,7 @@ def test_every_method_of_every_route_names_a_permission():
 
 def test_the_whole_site_is_for_administrators_with_a_token_for_all_of_it(
     lab: Lab, programs: dict[str, Program], record: Any
-):
+) -> None:
     ada = get_user_model().objects.get(username="ada")
     narrow = {"for one account": token_of(ada, account=lab.account), "reading": token_of(ada, ApiToken.Scope.READ)}
     everybody = {**programs, **{name: Program(token) for name, token in narrow.items()}}
@@ -131,7 +131,7 @@ def test_the_whole_site_is_for_administrators_with_a_token_for_all_of_it(
 @pytest.mark.parametrize("who", DEAD)
 def test_without_a_good_token_every_route_and_method_is_shut(
     who: str, lab: Lab, programs: dict[str, Program], record: Any
-):
+) -> None:
     query = f"?token={token_of(person('otto'))}&access_token=x" if who == "cookie and address" else ""
     for route, method in [*WALK, ("no/such/", "GET"), ("accounts", "POST")]:
         answer = programs[who].send(method, f"{address(route, lab)}{query}")
@@ -145,7 +145,9 @@ def test_without_a_good_token_every_route_and_method_is_shut(
     assert not AuditEntry.objects.exists()
 
 
-def test_other_methods_are_refused_with_the_ones_that_there_are(lab: Lab, programs: dict[str, Program], record: Any):
+def test_other_methods_are_refused_with_the_ones_that_there_are(
+    lab: Lab, programs: dict[str, Program], record: Any
+) -> None:
     for route, method in WALK:
         if method not in ROUTES[route]:
             answer = programs["admin"].send(method, address(route, lab))
@@ -158,7 +160,7 @@ def test_other_methods_are_refused_with_the_ones_that_there_are(lab: Lab, progra
 @pytest.mark.parametrize("who", ["stranger", "elsewhere"])
 def test_an_account_that_a_token_does_not_open_is_no_account(
     who: str, lab: Lab, programs: dict[str, Program], record: Any
-):
+) -> None:
     for route, method in OF_AN_ACCOUNT:
         body = body_for(ROUTES[route][method], lab)
         there = programs[who].send(method, address(route, lab), body)
@@ -175,7 +177,7 @@ def test_an_account_that_a_token_does_not_open_is_no_account(
 @pytest.mark.parametrize("who", [*RANKS, "reader"])
 def test_a_token_may_do_what_its_owner_may_within_its_scope(
     who: str, lab: Lab, programs: dict[str, Program], record: Any
-):
+) -> None:
     rank, reads = RANKS.get(who, 3), who == "reader"
     for route, method in OF_AN_ACCOUNT:
         view = ROUTES[route][method]
@@ -194,13 +196,13 @@ def test_a_token_may_do_what_its_owner_may_within_its_scope(
         assert "no-store" in answer.headers["Cache-Control"]
 
 
-def test_the_audit_is_for_operators_of_any_account(lab: Lab, programs: dict[str, Program]):
+def test_the_audit_is_for_operators_of_any_account(lab: Lab, programs: dict[str, Program]) -> None:
     for who in (*RANKS, *READERS, "stranger"):
         answer = programs[who].get("/v1/audit/")
         assert answer.status_code == (403 if who in {"viewer", "scientist"} else 200), who
 
 
-def test_a_right_that_is_taken_is_gone_at_once(lab: Lab, programs: dict[str, Program]):
+def test_a_right_that_is_taken_is_gone_at_once(lab: Lab, programs: dict[str, Program]) -> None:
     path = f"/v1/accounts/lab/assets/{lab.asset.pk}/"
     assert programs["scientist"].get(path).status_code == 200
     person("sam").memberships.all().delete()
@@ -209,7 +211,7 @@ def test_a_right_that_is_taken_is_gone_at_once(lab: Lab, programs: dict[str, Pro
     assert programs["operator"].post("/v1/accounts/lab/operations/", {"kind": "create_image"}).status_code == 403
 
 
-def test_nothing_of_another_account_is_reached_through_ones_own(lab: Lab, programs: dict[str, Program]):
+def test_nothing_of_another_account_is_reached_through_ones_own(lab: Lab, programs: dict[str, Program]) -> None:
     for noun in ("model", "asset", "manifest", "image", "service", "operation"):
         pk = getattr(lab, noun).pk
         assert programs["stranger"].get(f"/v1/accounts/elsewhere/{noun}s/{pk}/").status_code == 404
@@ -221,12 +223,12 @@ def test_nothing_of_another_account_is_reached_through_ones_own(lab: Lab, progra
     assert set(said(programs["stranger"].post("/v1/accounts/elsewhere/operations/", wish))["fields"]) == {"service"}
 
 
-def test_a_cookie_beside_a_token_adds_nothing(lab: Lab, programs: dict[str, Program]):
+def test_a_cookie_beside_a_token_adds_nothing(lab: Lab, programs: dict[str, Program]) -> None:
     both = Program(programs["stranger"].token, programs["cookie"].client)
     assert both.get("/v1/accounts/lab/").status_code == 404
 
 
-def test_a_data_scientist_deletes_no_service_of_somebody_else(lab: Lab, programs: dict[str, Program]):
+def test_a_data_scientist_deletes_no_service_of_somebody_else(lab: Lab, programs: dict[str, Program]) -> None:
     wish = {"kind": "delete_service", "service": "iris-live"}
     refused = programs["scientist"].post("/v1/accounts/lab/operations/", wish)
     assert refused.status_code == 403
@@ -235,7 +237,7 @@ def test_a_data_scientist_deletes_no_service_of_somebody_else(lab: Lab, programs
 
 
 @pytest.mark.parametrize("secret", ["registry", "kube", "scoring", "server"])
-def test_what_is_secret_is_in_no_answer(secret: str, lab: Lab, programs: dict[str, Program]):
+def test_what_is_secret_is_in_no_answer(secret: str, lab: Lab, programs: dict[str, Program]) -> None:
     HostingAccount.objects.filter(pk=lab.account.pk).update(token="the-server-token")
     texts: dict[str, Callable[[], str]] = {
         "registry": lambda: str(lab.registry.password),
@@ -249,7 +251,7 @@ def test_what_is_secret_is_in_no_answer(secret: str, lab: Lab, programs: dict[st
             assert texts[secret]() not in answer.content.decode(), route
 
 
-def test_in_production_only_operators_act(lab: Lab, programs: dict[str, Program]):
+def test_in_production_only_operators_act(lab: Lab, programs: dict[str, Program]) -> None:
     lab.cluster.production = True
     lab.cluster.save()
     newer = make_image(lab.manifest)

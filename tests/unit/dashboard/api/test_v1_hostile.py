@@ -137,7 +137,7 @@ def send(program: Program, method: str, url: str, body: Any, record: Any, **head
 @pytest.mark.parametrize(
     "kind", ["register_model", "create_manifest", "create_image", "create_service", "update_service", "delete_service"]
 )
-def test_any_value_in_any_field_of_any_kind(kind: str, lab: Lab, other: Lab, program: Program, record: Any):
+def test_any_value_in_any_field_of_any_kind(kind: str, lab: Lab, other: Lab, program: Program, record: Any) -> None:
     base, foreign = good(kind, lab), good(kind, other)
     ids = {name: st.just(value) for name, value in foreign.items() if name not in {"kind", "name"}}
 
@@ -163,7 +163,7 @@ def test_any_value_in_any_field_of_any_kind(kind: str, lab: Lab, other: Lab, pro
 
 
 @pytest.mark.parametrize("name", ADMINISTERING)
-def test_any_value_in_any_field_of_what_is_administered(name: str, lab: Lab, admin: Program, record: Any):
+def test_any_value_in_any_field_of_what_is_administered(name: str, lab: Lab, admin: Program, record: Any) -> None:
     method, url, base, done = ADMINISTERING[name]
     noun = name.partition(" ")[2]
     url = url.replace("PK", str(row_of(lab, "people" if noun == "person" else noun).pk) if "PK" in url else "")
@@ -185,7 +185,7 @@ def test_any_value_in_any_field_of_what_is_administered(name: str, lab: Lab, adm
 
 
 @pytest.mark.parametrize("route", POSTS)
-def test_any_body(route: str, lab: Lab, admin: Program, record: Any):
+def test_any_body(route: str, lab: Lab, admin: Program, record: Any) -> None:
     program, url = admin, address(route, lab)
 
     @tried(60)
@@ -206,7 +206,7 @@ def test_any_body(route: str, lab: Lab, admin: Program, record: Any):
     assert send(program, "POST", url, b'{"a": "' + b"x" * 3_000_000 + b'"}', record).status_code == 413
 
 
-def test_any_content_type(lab: Lab, program: Program, record: Any):
+def test_any_content_type(lab: Lab, program: Program, record: Any) -> None:
     @tried(60)
     @given(
         kind=st.sampled_from(
@@ -237,7 +237,7 @@ def test_any_content_type(lab: Lab, program: Program, record: Any):
 
 
 @pytest.mark.parametrize("route", LISTS)
-def test_any_query(route: str, lab: Lab, admin: Program, record: Any):
+def test_any_query(route: str, lab: Lab, admin: Program, record: Any) -> None:
     names = st.sampled_from(
         [
             "q",
@@ -274,7 +274,7 @@ def test_any_query(route: str, lab: Lab, admin: Program, record: Any):
 
 
 @pytest.mark.parametrize(("route", "method"), CHANGES)
-def test_any_body_of_a_change(route: str, method: str, lab: Lab, admin: Program, record: Any):
+def test_any_body_of_a_change(route: str, method: str, lab: Lab, admin: Program, record: Any) -> None:
     program, url = admin, address(route, lab)
 
     @tried(60)
@@ -286,7 +286,7 @@ def test_any_body_of_a_change(route: str, method: str, lab: Lab, admin: Program,
 
 
 @pytest.mark.parametrize(("route", "method"), PATHS)
-def test_any_id_in_any_path(route: str, method: str, lab: Lab, other: Lab, admin: Program, record: Any):
+def test_any_id_in_any_path(route: str, method: str, lab: Lab, other: Lab, admin: Program, record: Any) -> None:
     noun = re.search(r"(\w+)/<\w+:pk>", route)[1]
     ids = [
         row_of(other, noun).pk if noun != "people" else 10**6,
@@ -308,7 +308,7 @@ def test_any_id_in_any_path(route: str, method: str, lab: Lab, other: Lab, admin
         assert send(admin, method, url, {"do": "activate"} if noun == "people" else None, record).status_code == 404, pk
 
 
-def test_any_authorization_header(lab: Lab, record: Any):
+def test_any_authorization_header(lab: Lab, record: Any) -> None:
     @tried(120)
     @given(
         text=st.sampled_from(
@@ -324,7 +324,7 @@ def test_any_authorization_header(lab: Lab, record: Any):
     hostile()
 
 
-def test_any_idempotency_key(lab: Lab, program: Program, record: Any):
+def test_any_idempotency_key(lab: Lab, program: Program, record: Any) -> None:
     body = good("create_image", lab)
 
     @tried(80)
@@ -336,7 +336,7 @@ def test_any_idempotency_key(lab: Lab, program: Program, record: Any):
     hostile()
 
 
-def test_any_path_and_method(lab: Lab, program: Program, record: Any):
+def test_any_path_and_method(lab: Lab, program: Program, record: Any) -> None:
     @tried(120)
     @given(path=TEXTS, method=st.sampled_from([*METHODS, "TRACE", "FOO"]))
     def hostile(path: str, method: str) -> None:

@@ -66,12 +66,12 @@ def examples_of(operation: dict[str, Any]) -> list[Any]:
     )
 
 
-def test_it_is_valid_and_has_the_version_of_the_project():
+def test_it_is_valid_and_has_the_version_of_the_project() -> None:
     validate(document())
     assert document()["info"]["version"] == __version__
 
 
-def test_it_has_every_route_and_no_other():
+def test_it_has_every_route_and_no_other() -> None:
     there = {(method, path) for method, path, _ in OPERATIONS_BY_ID.values()}
     assert there == {
         (method.lower(), "/v1/" + re.sub(r"<\w+:(\w+)>", r"{\1}", route))
@@ -81,7 +81,7 @@ def test_it_has_every_route_and_no_other():
     assert len(OPERATIONS_BY_ID) == len(endpoints()), "two operations have one name"
 
 
-def test_operations_are_named_as_pages_and_audit_entries_are():
+def test_operations_are_named_as_pages_and_audit_entries_are() -> None:
     assert {"list_models", "get_model", "create_operation", "add_asset", "retry_operation"} <= set(OPERATIONS_BY_ID)
     for endpoint in endpoints():
         if action := getattr(endpoint.view, "action", ""):
@@ -90,7 +90,7 @@ def test_operations_are_named_as_pages_and_audit_entries_are():
             assert f"v1_{endpoint.operation_id}" == endpoint.url_name
 
 
-def test_every_operation_names_the_permission_that_guards_it():
+def test_every_operation_names_the_permission_that_guards_it() -> None:
     for endpoint in endpoints():
         operation = OPERATIONS_BY_ID[endpoint.operation_id][2]
         guarded = endpoint.view.permission  # type: ignore[attr-defined]
@@ -100,12 +100,12 @@ def test_every_operation_names_the_permission_that_guards_it():
         assert f"Needs: {endpoint.needs}." in operation["description"]
 
 
-def test_every_error_code_is_in_it():
+def test_every_error_code_is_in_it() -> None:
     assert set(SCHEMAS["ErrorDetail"]["properties"]["code"]["enum"]) == set(CODES.values())
 
 
 @pytest.mark.parametrize("name", OPERATIONS_BY_ID)
-def test_its_examples_are_valid(name: str):
+def test_its_examples_are_valid(name: str) -> None:
     operation = OPERATIONS_BY_ID[name][2]
     for example in examples_of(operation):
         validator(operation["requestBody"]["content"]["application/json"]["schema"]).validate(example)
@@ -115,7 +115,7 @@ def test_its_examples_are_valid(name: str):
                 validator(content["schema"]).validate(content["example"])
 
 
-def test_request_bodies_have_the_fields_of_the_forms_that_parse_them(lab: Lab):
+def test_request_bodies_have_the_fields_of_the_forms_that_parse_them(lab: Lab) -> None:
     Cluster.objects.create(account=lab.account, name="second", pull_secret="p")
     lab.service.cluster = None
     forms = {
@@ -133,7 +133,7 @@ def test_request_bodies_have_the_fields_of_the_forms_that_parse_them(lab: Lab):
     assert len(OPERATIONS) == 6
 
 
-def test_what_its_parameters_allow_is_accepted_and_nothing_else(lab: Lab, admin: Program):
+def test_what_its_parameters_allow_is_accepted_and_nothing_else(lab: Lab, admin: Program) -> None:
     for method, path, operation in OPERATIONS_BY_ID.values():
         url = path.replace("{account}", "lab")
         if "{pk}" in url:
@@ -203,7 +203,7 @@ def prepare(name: str, lab: Lab) -> None:
 @pytest.mark.parametrize("endpoint", endpoints(), ids=lambda found: found.operation_id)
 def test_every_operation_succeeds_with_its_examples_and_responds_as_documented(
     endpoint: Endpoint, lab: Lab, admin: Program
-):
+) -> None:
     name, job = endpoint.operation_id, Job(lab, admin)
     operation = OPERATIONS_BY_ID[name][2]
     Service.objects.update(scoring_uri="http://127.0.0.1:9/")
@@ -217,7 +217,7 @@ def test_every_operation_succeeds_with_its_examples_and_responds_as_documented(
 
 def test_a_serializer_that_responds_with_something_else_is_noticed(
     lab: Lab, admin: Program, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     path = f"/v1/accounts/lab/registries/{lab.registry.pk}/"
     admin.get(path)
     for wrong in ({"name": 7}, {"surplus": ""}):
@@ -230,14 +230,14 @@ def things_of(row: Any) -> dict[str, Any]:
     return {"secret_set_at": None, "secret_set_by": row.secret_set_by}
 
 
-def test_a_view_without_a_declaration_is_noticed():
+def test_a_view_without_a_declaration_is_noticed() -> None:
     undeclared = copy.copy(endpoints()[0])
     object.__setattr__(undeclared, "view", lambda request: None)
     with pytest.raises(AttributeError):
         make_document([undeclared], "1")
 
 
-def test_anyone_may_read_it_and_caches_may_keep_it():
+def test_anyone_may_read_it_and_caches_may_keep_it() -> None:
     answer = Client().get("/v1/openapi.json")
     assert answer.json() == document()
     assert answer.headers["Content-Type"] == "application/json"
@@ -247,7 +247,7 @@ def test_anyone_may_read_it_and_caches_may_keep_it():
 
 
 @pytest.mark.parametrize("path", ["/v1/docs", "/v1/docs/"])
-def test_the_page_names_every_operation_and_loads_nothing_from_elsewhere(path: str):
+def test_the_page_names_every_operation_and_loads_nothing_from_elsewhere(path: str) -> None:
     answer = Client().get(path)
     assert answer.status_code == 200
     page = answer.content.decode()

@@ -37,7 +37,7 @@ def kubeconfig_with(token: str) -> str:
     )
 
 
-def test_who_only_chooses_gets_names_alone(lab: Lab, operator: Program):
+def test_who_only_chooses_gets_names_alone(lab: Lab, operator: Program) -> None:
     scientist = Program(token_of(person("sam", lab.account, Role.SCIENTIST)))
     assert scientist.get(REGISTRIES).json() == {"registries": [{"name": "our registry"}]}
     assert scientist.get(CLUSTERS).json() == {"clusters": [{"name": "this machine"}]}
@@ -48,7 +48,7 @@ def test_who_only_chooses_gets_names_alone(lab: Lab, operator: Program):
     assert (row["pull_secret"], row["production"], row["kube_config"]) == ("local", False, "set")
 
 
-def test_a_registry_is_added_changed_and_deleted_and_its_password_is_nowhere(lab: Lab, operator: Program):
+def test_a_registry_is_added_changed_and_deleted_and_its_password_is_nowhere(lab: Lab, operator: Program) -> None:
     wish = {"name": "second", "location": "two.example/team", "user": "robot", "password": PLANTED}
     made = operator.post(REGISTRIES, wish)
     assert made.status_code == 201
@@ -71,7 +71,7 @@ def test_a_registry_is_added_changed_and_deleted_and_its_password_is_nowhere(lab
     assert PLANTED not in "".join([made.text, changed.text, *(f"{entry.before}{entry.after}" for entry in entries)])
 
 
-def test_a_password_that_is_kept_goes_to_no_other_place(lab: Lab, operator: Program):
+def test_a_password_that_is_kept_goes_to_no_other_place(lab: Lab, operator: Program) -> None:
     url = f"{REGISTRIES}{lab.registry.pk}/"
     for body in ({"location": "thief.example"}, {"user": "thief"}, {"location": "thief.example", "password": None}):
         answer = operator.send("PATCH", url, body)
@@ -82,7 +82,7 @@ def test_a_password_that_is_kept_goes_to_no_other_place(lab: Lab, operator: Prog
     assert operator.send("PATCH", url, {"location": "new.example", "password": "another"}).status_code == 200
 
 
-def test_what_a_form_refuses_is_named_and_no_secret_comes_back(lab: Lab, operator: Program):
+def test_what_a_form_refuses_is_named_and_no_secret_comes_back(lab: Lab, operator: Program) -> None:
     wishes: list[tuple[str, dict[str, Any], set[str]]] = [
         (REGISTRIES, {}, {"name", "location"}),
         (REGISTRIES, {"name": "our registry", "location": "a.example"}, {"name"}),
@@ -103,7 +103,7 @@ def test_what_a_form_refuses_is_named_and_no_secret_comes_back(lab: Lab, operato
     assert not AuditEntry.objects.exists()
 
 
-def test_a_cluster_is_added_and_marked_as_production(lab: Lab, operator: Program):
+def test_a_cluster_is_added_and_marked_as_production(lab: Lab, operator: Program) -> None:
     wish = {"name": "west", "kube_config": kubeconfig_with(PLANTED), "pull_secret": "pull"}
     made = operator.post(CLUSTERS, wish)
     assert made.status_code == 201, made.text
@@ -115,7 +115,7 @@ def test_a_cluster_is_added_and_marked_as_production(lab: Lab, operator: Program
     assert PLANTED not in made.text + changed.text + str(list(AuditEntry.objects.values()))
 
 
-def test_what_an_open_operation_uses_is_not_deleted(lab: Lab, operator: Program):
+def test_what_an_open_operation_uses_is_not_deleted(lab: Lab, operator: Program) -> None:
     make_operation(lab.image, state=State.QUEUED, body={"registry": lab.registry.pk})
     make_operation(lab.service, Kind.UPDATE_SERVICE, state=State.QUEUED, body={"cluster": lab.cluster.pk})
     for url in (f"{REGISTRIES}{lab.registry.pk}/", f"{CLUSTERS}{lab.cluster.pk}/"):
@@ -123,7 +123,7 @@ def test_what_an_open_operation_uses_is_not_deleted(lab: Lab, operator: Program)
         assert operator.get(url).status_code == 200
 
 
-def test_those_of_another_account_are_not_reached(lab: Lab, operator: Program):
+def test_those_of_another_account_are_not_reached(lab: Lab, operator: Program) -> None:
     other = make_lab("other")
     for url in (f"{REGISTRIES}{other.registry.pk}/", f"{CLUSTERS}{other.cluster.pk}/"):
         for method, body in (("GET", None), ("PATCH", {"name": "mine"}), ("DELETE", None)):

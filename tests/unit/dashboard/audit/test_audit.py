@@ -35,7 +35,7 @@ def entries() -> list[tuple[str, str, str]]:
     return [(entry.actor, entry.action, entry.result) for entry in AuditEntry.objects.order_by("pk")]
 
 
-def test_a_change_says_who_did_what_on_what_from_where(lab: Lab, cast: Cast):
+def test_a_change_says_who_did_what_on_what_from_where(lab: Lab, cast: Cast) -> None:
     cast.scientist.post(f"{lab.url}models/new/", MODEL, REMOTE_ADDR="203.0.113.7")
     entry = AuditEntry.objects.get()
     assert (entry.actor, entry.action, entry.result, entry.via) == ("sam", "register_model", "done", "page")
@@ -46,7 +46,7 @@ def test_a_change_says_who_did_what_on_what_from_where(lab: Lab, cast: Cast):
     assert "not-to-be-seen" not in str(entry.after)
 
 
-def test_an_update_says_what_was_there_before(lab: Lab, cast: Cast):
+def test_an_update_says_what_was_there_before(lab: Lab, cast: Cast) -> None:
     newer = make_image(lab.manifest)
     cast.scientist.post(f"{lab.url}services/{lab.service.pk}/update/", {"image": newer.pk})
     entry = AuditEntry.objects.get()
@@ -54,7 +54,7 @@ def test_an_update_says_what_was_there_before(lab: Lab, cast: Cast):
     assert entry.before == {"image": lab.image.pk, "cluster": lab.service.cluster_id}
 
 
-def test_what_a_role_does_not_allow_is_recorded_as_refused(lab: Lab, cast: Cast):
+def test_what_a_role_does_not_allow_is_recorded_as_refused(lab: Lab, cast: Cast) -> None:
     cast.viewer.post(f"{lab.url}models/new/", MODEL)
     cast.scientist.post(f"{lab.url}services/{lab.service.pk}/delete/")
     done = make_operation(lab.model, state=State.SUCCEEDED)
@@ -66,7 +66,7 @@ def test_what_a_role_does_not_allow_is_recorded_as_refused(lab: Lab, cast: Cast)
     ]
 
 
-def test_to_see_a_scoring_key_is_recorded_and_to_look_around_is_not(lab: Lab, cast: Cast):
+def test_to_see_a_scoring_key_is_recorded_and_to_look_around_is_not(lab: Lab, cast: Cast) -> None:
     cast.scientist.get(lab.url)
     cast.scientist.post(f"{lab.url}refresh/")
     cast.scientist.post(f"{lab.url}models/new/", {"name": "not a name"})
@@ -76,7 +76,7 @@ def test_to_see_a_scoring_key_is_recorded_and_to_look_around_is_not(lab: Lab, ca
     assert entries() == [("sam", "show_key", "done")]
 
 
-def test_a_preview_waits_for_nobody_who_writes(lab: Lab, cast: Cast):
+def test_a_preview_waits_for_nobody_who_writes(lab: Lab, cast: Cast) -> None:
     def begun(fields: dict[str, str], path: str = "models/new/") -> int:
         with CaptureQueriesContext(connection) as queries:
             cast.scientist.post(f"{lab.url}{path}", fields)
@@ -87,13 +87,13 @@ def test_a_preview_waits_for_nobody_who_writes(lab: Lab, cast: Cast):
     assert begun(MODEL) > 0
 
 
-def test_who_may_not_see_the_account_leaves_no_word_about_it(lab: Lab, cast: Cast):
+def test_who_may_not_see_the_account_leaves_no_word_about_it(lab: Lab, cast: Cast) -> None:
     cast.stranger.post(f"{lab.url}models/new/", MODEL)
     cast.anonymous.post(f"{lab.url}models/new/", MODEL)
     assert entries() == []
 
 
-def test_where_no_entry_can_be_written_nothing_is_changed(lab: Lab, cast: Cast):
+def test_where_no_entry_can_be_written_nothing_is_changed(lab: Lab, cast: Cast) -> None:
     cast.scientist.raise_request_exception = False
     before = Operation.objects.count()
     with connection.cursor() as cursor:
@@ -111,7 +111,7 @@ def test_where_no_entry_can_be_written_nothing_is_changed(lab: Lab, cast: Cast):
     assert not Asset.objects.filter(name="file").exists()
 
 
-def test_what_breaks_on_our_side_is_recorded_as_failed(lab: Lab, cast: Cast, monkeypatch: pytest.MonkeyPatch):
+def test_what_breaks_on_our_side_is_recorded_as_failed(lab: Lab, cast: Cast, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: Any, **__: Any) -> None:
         raise ZeroDivisionError
 
@@ -121,7 +121,7 @@ def test_what_breaks_on_our_side_is_recorded_as_failed(lab: Lab, cast: Cast, mon
     assert entries() == [("otto", "delete_service", "failed")]
 
 
-def test_an_entry_is_changed_by_nobody(db: None):
+def test_an_entry_is_changed_by_nobody(db: None) -> None:
     audit.record("sign_in", actor="ann")
     entry = AuditEntry.objects.get()
     entry.actor = "bob"
@@ -138,7 +138,7 @@ def test_an_entry_is_changed_by_nobody(db: None):
     assert AuditEntry.objects.get().actor == "ann"
 
 
-def test_texts_of_any_length_and_kind_can_be_recorded(db: None):
+def test_texts_of_any_length_and_kind_can_be_recorded(db: None) -> None:
     audit.record(
         "x" * 500, actor="é" * 500, target="line\nline\x00\u202e" * 100, after={"pip": "y" * 100_000, "n": [1, None]}
     )
@@ -149,7 +149,7 @@ def test_texts_of_any_length_and_kind_can_be_recorded(db: None):
     assert entry.after["n"] == [1, None]
 
 
-def test_templates_ask_for_permissions_that_there_are():
+def test_templates_ask_for_permissions_that_there_are() -> None:
     asked = {
         name
         for path in (Path(settings.BASE_DIR) / "templates").rglob("*.html")
@@ -159,13 +159,13 @@ def test_templates_ask_for_permissions_that_there_are():
     assert asked <= set(Permission.values)
 
 
-def test_every_permission_is_somebodys():
+def test_every_permission_is_somebodys() -> None:
     assert {needed(permission) for permission in Permission} == {1, 2, 3, 4}
     assert role_for(Permission.CREATE_IMAGE) == "Data scientist"
     assert role_for(Permission.CHANGE_PEOPLE) == "Administrator"
 
 
-def test_no_change_escapes_by_being_called_a_preview(lab: Lab, cast: Cast):
+def test_no_change_escapes_by_being_called_a_preview(lab: Lab, cast: Cast) -> None:
     preview = {"do": "preview"}
     cast.operator.post(f"{lab.url}members/{lab.member.pk}/", {"role": "scientist", **preview})
     cast.operator.post(f"{lab.url}services/{lab.service.pk}/key/", preview)

@@ -46,7 +46,7 @@ def can_sign_in(name: str, password: str = PASSWORD) -> bool:
     return Client().post("/sign-in/", {"username": name, "password": password}).status_code == 302
 
 
-def test_a_new_person_chooses_a_password_behind_a_link_that_works_once(lab: Lab, cast: Cast):
+def test_a_new_person_chooses_a_password_behind_a_link_that_works_once(lab: Lab, cast: Cast) -> None:
     answer = cast.admin.post("/people/", {"username": "nina"})
     assert not person("nina").has_usable_password()
     link = link_in(answer.text)
@@ -62,12 +62,12 @@ def test_a_new_person_chooses_a_password_behind_a_link_that_works_once(lab: Lab,
     assert link.split("/")[3] not in str(list(AuditEntry.objects.values()))
 
 
-def test_the_next_page_does_not_show_the_link_again(lab: Lab, cast: Cast):
+def test_the_next_page_does_not_show_the_link_again(lab: Lab, cast: Cast) -> None:
     cast.admin.post("/people/", {"username": "nina"})
     assert "/choose-password/" not in cast.admin.get("/people/").text
 
 
-def test_a_weak_password_is_refused_behind_the_link(lab: Lab, cast: Cast):
+def test_a_weak_password_is_refused_behind_the_link(lab: Lab, cast: Cast) -> None:
     link = link_in(cast.admin.post("/people/", {"username": "nina"}).text)
     answer = choose(link, "12345")
     assert "too short" in answer.text
@@ -77,7 +77,7 @@ def test_a_weak_password_is_refused_behind_the_link(lab: Lab, cast: Cast):
 @pytest.mark.parametrize(
     ("name", "says"), [("", "required"), ("SAM", "has this name already"), ("a b", "valid username")]
 )
-def test_a_name_that_cannot_be_is_refused_at_the_field(name: str, says: str, lab: Lab, cast: Cast):
+def test_a_name_that_cannot_be_is_refused_at_the_field(name: str, says: str, lab: Lab, cast: Cast) -> None:
     before = get_user_model().objects.count()
     answer = cast.admin.post("/people/", {"username": name})
     assert answer.status_code == 422
@@ -85,7 +85,7 @@ def test_a_name_that_cannot_be_is_refused_at_the_field(name: str, says: str, lab
     assert get_user_model().objects.count() == before
 
 
-def test_who_is_deactivated_is_out_at_once_and_comes_back_with_the_same_roles(lab: Lab, cast: Cast):
+def test_who_is_deactivated_is_out_at_once_and_comes_back_with_the_same_roles(lab: Lab, cast: Cast) -> None:
     cast.admin.post(f"/people/{person('sam').pk}/", {"do": "deactivate"})
     assert cast.scientist.get(lab.url).status_code == 302
     cast.admin.post(f"/people/{person('sam').pk}/", {"do": "activate"})
@@ -96,7 +96,7 @@ def test_who_is_deactivated_is_out_at_once_and_comes_back_with_the_same_roles(la
     assert (entry.target, entry.before, entry.after) == ("sam", {"is_active": True}, {"is_active": False})
 
 
-def test_an_administrator_is_made_and_unmade(lab: Lab, cast: Cast):
+def test_an_administrator_is_made_and_unmade(lab: Lab, cast: Cast) -> None:
     cast.admin.post(f"/people/{person('stella').pk}/", {"do": "make_administrator"})
     assert cast.stranger.get(lab.url).status_code == 200
     cast.admin.post(f"/people/{person('stella').pk}/", {"do": "make_member"})
@@ -104,7 +104,7 @@ def test_an_administrator_is_made_and_unmade(lab: Lab, cast: Cast):
 
 
 @pytest.mark.parametrize("asked", ["deactivate", "make_member"])
-def test_nobody_takes_the_last_administrator_away(asked: str, lab: Lab, cast: Cast):
+def test_nobody_takes_the_last_administrator_away(asked: str, lab: Lab, cast: Cast) -> None:
     answer = cast.admin.post(f"/people/{person('ada').pk}/", {"do": asked}, follow=True)
     assert "from themselves" in answer.text
     assert person("ada").is_superuser
@@ -112,7 +112,7 @@ def test_nobody_takes_the_last_administrator_away(asked: str, lab: Lab, cast: Ca
     assert AuditEntry.objects.get().result == "refused"
 
 
-def test_what_cannot_be_done_changes_nothing(lab: Lab, cast: Cast):
+def test_what_cannot_be_done_changes_nothing(lab: Lab, cast: Cast) -> None:
     before = list(get_user_model().objects.values())
     assert "choose what to do" in cast.admin.post(f"/people/{person('sam').pk}/", {"do": "rule"}, follow=True).text
     assert cast.admin.post("/people/99999/", {"do": "deactivate"}).status_code == 404
@@ -121,7 +121,7 @@ def test_what_cannot_be_done_changes_nothing(lab: Lab, cast: Cast):
     ]
 
 
-def test_people_are_found_by_name_and_shown_with_their_roles(lab: Lab, cast: Cast):
+def test_people_are_found_by_name_and_shown_with_their_roles(lab: Lab, cast: Cast) -> None:
     page = cast.admin.get("/people/", {"q": "SAM"}).text
     assert "lab: Data scientist" in page
     assert "otto" not in page

@@ -39,7 +39,7 @@ def make(browser: Client, **more: str) -> str:
     return re.search(r'id="made-token"[^>]*>(dash_[\w-]{43})<', page.text)[1]
 
 
-def test_a_token_is_shown_once_and_kept_as_a_digest(lab: Lab, cast: Cast):
+def test_a_token_is_shown_once_and_kept_as_a_digest(lab: Lab, cast: Cast) -> None:
     page = cast.scientist.post("/tokens/new/", WANTED)
     text = re.search(r"dash_[\w-]{43}", page.text)[0]
     assert "no-store" in page.headers["Cache-Control"]
@@ -53,7 +53,7 @@ def test_a_token_is_shown_once_and_kept_as_a_digest(lab: Lab, cast: Cast):
     assert Program(text).get("/v1/accounts/lab/").status_code == 200
 
 
-def test_what_was_made_and_revoked_is_in_the_audit_without_the_token(lab: Lab, cast: Cast):
+def test_what_was_made_and_revoked_is_in_the_audit_without_the_token(lab: Lab, cast: Cast) -> None:
     text = make(cast.scientist)
     cast.scientist.post(f"/tokens/{ApiToken.objects.get().pk}/revoke/")
     made, revoked = AuditEntry.objects.order_by("pk")
@@ -63,7 +63,7 @@ def test_what_was_made_and_revoked_is_in_the_audit_without_the_token(lab: Lab, c
     assert text not in str(vars(made))
 
 
-def test_a_revoked_token_opens_nothing_and_says_why(lab: Lab, cast: Cast):
+def test_a_revoked_token_opens_nothing_and_says_why(lab: Lab, cast: Cast) -> None:
     program = Program(make(cast.scientist))
     assert program.get("/v1/").status_code == 200
     assert cast.scientist.post(f"/tokens/{ApiToken.objects.get().pk}/revoke/").headers["Location"] == "/tokens/"
@@ -73,14 +73,14 @@ def test_a_revoked_token_opens_nothing_and_says_why(lab: Lab, cast: Cast):
     assert "Revoked" in cast.scientist.get("/tokens/").text
 
 
-def test_an_expired_token_is_called_so(lab: Lab, cast: Cast):
+def test_an_expired_token_is_called_so(lab: Lab, cast: Cast) -> None:
     program = Program(make(cast.scientist))
     ApiToken.objects.update(expires_at=timezone.now())
     assert "expired on" in program.get("/v1/").json()["error"]["message"]
     assert "Expired" in cast.scientist.get("/tokens/").text
 
 
-def test_people_see_and_revoke_their_own_and_administrators_everybodys(lab: Lab, cast: Cast):
+def test_people_see_and_revoke_their_own_and_administrators_everybodys(lab: Lab, cast: Cast) -> None:
     make(cast.scientist)
     token = ApiToken.objects.get()
     assert "weekly report" not in cast.operator.get("/tokens/").text
@@ -91,7 +91,7 @@ def test_people_see_and_revoke_their_own_and_administrators_everybodys(lab: Lab,
     assert token.revoked_at
 
 
-def test_a_token_can_be_for_one_account_that_its_owner_may_see(lab: Lab, cast: Cast):
+def test_a_token_can_be_for_one_account_that_its_owner_may_see(lab: Lab, cast: Cast) -> None:
     hidden = make_account("not-for-sam")
     page = cast.scientist.get("/tokens/")
     assert "not-for-sam" not in page.text
@@ -102,14 +102,14 @@ def test_a_token_can_be_for_one_account_that_its_owner_may_see(lab: Lab, cast: C
 
 
 @pytest.mark.parametrize("wrong", [{"days": "366"}, {"days": ""}, {"scope": "all"}, {"name": ""}, {"name": "x" * 101}])
-def test_no_token_lives_longer_than_a_year_or_without_a_name(wrong: dict[str, str], lab: Lab, cast: Cast):
+def test_no_token_lives_longer_than_a_year_or_without_a_name(wrong: dict[str, str], lab: Lab, cast: Cast) -> None:
     refused = cast.scientist.post("/tokens/new/", {**WANTED, **wrong})
     assert refused.status_code == 422
     assert f'id="field-{next(iter(wrong))}"' in refused.text
     assert not ApiToken.objects.exists()
 
 
-def test_the_last_use_is_noted_once_a_minute(lab: Lab):
+def test_the_last_use_is_noted_once_a_minute(lab: Lab) -> None:
     program = Program(token_of(person("sam")))
     program.get("/v1/")
     first = ApiToken.objects.get()
@@ -121,7 +121,7 @@ def test_the_last_use_is_noted_once_a_minute(lab: Lab):
     assert ApiToken.objects.get().last_used_at >= first.last_used_at
 
 
-def test_a_machine_has_no_password_and_gets_its_tokens_from_an_administrator(lab: Lab, cast: Cast):
+def test_a_machine_has_no_password_and_gets_its_tokens_from_an_administrator(lab: Lab, cast: Cast) -> None:
     call_command("create_user", "robot", "--role", "scientist", "--account", "lab", "--machine")
     robot = get_user_model().objects.get(username="robot")
     assert Machine.objects.get().user == robot
@@ -137,14 +137,14 @@ def test_a_machine_has_no_password_and_gets_its_tokens_from_an_administrator(lab
     assert Program(text).get("/v1/accounts/").json()["accounts"][0]["role"] == "Data scientist"
 
 
-def test_an_administrator_makes_no_token_for_another_person(lab: Lab, cast: Cast):
+def test_an_administrator_makes_no_token_for_another_person(lab: Lab, cast: Cast) -> None:
     sam = get_user_model().objects.get(username="sam")
     call_command("create_user", "robot", "--role", "viewer", "--account", "lab", "--machine")
     assert cast.admin.post("/tokens/new/", {**WANTED, "owner": sam.pk}).status_code == 422
     assert not ApiToken.objects.exists()
 
 
-def test_the_tokens_of_somebody_who_goes_go_along(lab: Lab):
+def test_the_tokens_of_somebody_who_goes_go_along(lab: Lab) -> None:
     sam = person("sam", lab.account)
     token_of(sam)
     sam.delete()

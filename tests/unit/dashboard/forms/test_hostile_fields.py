@@ -114,7 +114,7 @@ def post(client: Client, url: str, fields: dict[str, Any], record: Any) -> Any:
 
 
 @pytest.mark.parametrize("name", sorted(set(VIEWS) - APART))
-def test_any_value_in_any_field_of_any_form(name: str, lab: Lab, other: Lab, admin: Client, record: Any):
+def test_any_value_in_any_field_of_any_form(name: str, lab: Lab, other: Lab, admin: Client, record: Any) -> None:
     url, base = address(name, lab), good(name, lab)
     page = admin.get(url)
     if page.status_code == 405 and name not in FIELDS:
@@ -142,7 +142,7 @@ def test_any_value_in_any_field_of_any_form(name: str, lab: Lab, other: Lab, adm
 
 
 @pytest.mark.parametrize("name", sorted(set(VIEWS) - APART))
-def test_any_query_of_any_page(name: str, lab: Lab, admin: Client, record: Any):
+def test_any_query_of_any_page(name: str, lab: Lab, admin: Client, record: Any) -> None:
     url = address(name, lab)
     numbers = [f"{key}={quote(word)}" for key in NUMBERS for word in ("²", "9" * 5000)]
     all_at_once = ["&".join(f"{key}={quote(word)}" for key in QUERIES) for word in ("", "é", "-1", "1", "http://[::1")]

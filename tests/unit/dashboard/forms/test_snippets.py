@@ -77,7 +77,7 @@ def forms(lab: Lab) -> dict[str, tuple[str, dict[str, Any]]]:
 @pytest.mark.parametrize(
     "kind", ["register_model", "create_manifest", "create_image", "create_service", "update_service"]
 )
-def test_what_a_form_shows_does_what_the_form_does(kind: str, lab: Lab, cast: Cast):
+def test_what_a_form_shows_does_what_the_form_does(kind: str, lab: Lab, cast: Cast) -> None:
     address, form = forms(lab)[kind]
     page = preview(cast.scientist, f"{lab.url}{address}", form)
     body = in_shell(shown(page, "curl"))
@@ -94,7 +94,7 @@ def test_what_a_form_shows_does_what_the_form_does(kind: str, lab: Lab, cast: Ca
     assert {**by_api.body, "name": ""} == {**by_page.body, "name": ""}
 
 
-def test_the_page_of_an_operation_shows_what_was_asked(lab: Lab, cast: Cast):
+def test_the_page_of_an_operation_shows_what_was_asked(lab: Lab, cast: Cast) -> None:
     address, form = forms(lab)["register_model"]
     cast.scientist.post(f"{lab.url}{address}", form)
     operation = Operation.objects.get(kind="register_model")
@@ -103,14 +103,14 @@ def test_the_page_of_an_operation_shows_what_was_asked(lab: Lab, cast: Cast):
     assert (body["kind"], body["name"], body["description"]) == ("register_model", "rose", NASTY)
 
 
-def test_the_page_that_deletes_shows_the_command(lab: Lab, cast: Cast):
+def test_the_page_that_deletes_shows_the_command(lab: Lab, cast: Cast) -> None:
     page = cast.operator.get(f"{lab.url}services/{lab.service.pk}/delete/").text
     body = in_shell(shown(page, "curl"))
     assert body == {"kind": "delete_service", "service": lab.service.pk}
     assert Program(token_of(person("otto"))).post("/v1/accounts/lab/operations/", body).status_code == 202
 
 
-def test_an_asset_has_a_command_too_and_a_preview_stores_nothing(lab: Lab, cast: Cast):
+def test_an_asset_has_a_command_too_and_a_preview_stores_nothing(lab: Lab, cast: Cast) -> None:
     form = {"name": "labels", "url": "https://a.example/labels.txt"}
     page = preview(cast.scientist, f"{lab.url}assets/new/", form)
     assert cast.scientist.post(f"{lab.url}assets/new/", {**form, "do": "preview"}).status_code == 200
@@ -121,7 +121,7 @@ def test_an_asset_has_a_command_too_and_a_preview_stores_nothing(lab: Lab, cast:
     assert Asset.objects.get(name="labels").url == form["url"]
 
 
-def test_the_key_of_an_upload_is_in_no_command(lab: Lab, cast: Cast):
+def test_the_key_of_an_upload_is_in_no_command(lab: Lab, cast: Cast) -> None:
     incoming = Incoming()
     incoming.write([b"a model"])
     stored = incoming.keep("rose.pkl")
@@ -140,7 +140,7 @@ def test_the_key_of_an_upload_is_in_no_command(lab: Lab, cast: Cast):
 
 
 @pytest.mark.parametrize("url", ["https://me:s3cret-word@a.example/x", "https://a.example/x?sig=s3cret-word"])
-def test_what_an_address_opens_with_is_in_no_command(url: str, lab: Lab, cast: Cast):
+def test_what_an_address_opens_with_is_in_no_command(url: str, lab: Lab, cast: Cast) -> None:
     cast.scientist.post(f"{lab.url}models/new/", {"name": "rose", "url": url})
     operation = Operation.objects.get(kind="register_model")
     command = snippets.of_operation(operation)
@@ -154,7 +154,7 @@ def test_what_an_address_opens_with_is_in_no_command(url: str, lab: Lab, cast: C
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(fields=st.dictionaries(st.sampled_from(["name", "description", "pip_requirements"]), TEXT, min_size=1))
-def test_a_shell_and_python_read_back_what_was_written(fields: dict[str, str], lab: Lab, record: Any):
+def test_a_shell_and_python_read_back_what_was_written(fields: dict[str, str], lab: Lab, record: Any) -> None:
     record["texts"] = record.get("texts", 0) + 1
     command = snippets.of_operation(Operation(account=lab.account, kind="register_model", body=fields))
     expected = {"kind": "register_model", **{name: text for name, text in fields.items() if text}}
@@ -163,6 +163,6 @@ def test_a_shell_and_python_read_back_what_was_written(fields: dict[str, str], l
     assert "\u202e" not in command.curl + command.python
 
 
-def test_a_viewer_sees_no_form_and_so_no_command(lab: Lab, cast: Cast):
+def test_a_viewer_sees_no_form_and_so_no_command(lab: Lab, cast: Cast) -> None:
     person("vera", lab.account, Role.VIEWER)
     assert cast.viewer.get(f"{lab.url}models/new/").status_code == 403

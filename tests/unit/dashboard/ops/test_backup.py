@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from django.core.management import CommandError, call_command
+from pytest_django.fixtures import SettingsWrapper
 
 from dashboard.ops.backup import create as backup
 from dashboard.ops.backup import restore, restore_database
@@ -18,7 +19,7 @@ from dashboard.ops.backup.archive import Damaged, Reader, Writer
 
 
 @pytest.fixture
-def mms(settings, tmp_path: Path) -> Path:
+def mms(settings: SettingsWrapper, tmp_path: Path) -> Path:
     settings.MMS_DIR, settings.FILES_DIR = tmp_path / "mms", tmp_path / "files"
     for folder in ("oci/blobs/sha256", "known", "layers/x", "rootfs/x", "routes", "cache", "builds", "services/one"):
         (settings.MMS_DIR / folder).mkdir(parents=True)
@@ -36,7 +37,7 @@ def part_of(what: str) -> backup.Part:
     return next(part for part in backup.parts() if part.what == what)
 
 
-def test_an_index_is_read_before_the_blobs_it_names(mms: Path):
+def test_an_index_is_read_before_the_blobs_it_names(mms: Path) -> None:
     (mms / "oci/index.json").write_text("{}")
     blob(mms, b"old")
     files = backup._files(part_of("images"))
@@ -45,7 +46,7 @@ def test_an_index_is_read_before_the_blobs_it_names(mms: Path):
     assert late in list(files), "so what an index names is there, whenever it was written"
 
 
-def test_a_file_that_is_deleted_meanwhile_is_left_out_and_counted(mms: Path, monkeypatch):
+def test_a_file_that_is_deleted_meanwhile_is_left_out_and_counted(mms: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     kept, pruned = blob(mms, b"kept"), blob(mms, b"pruned")
     target = io.BytesIO()
     writer = Writer(target)
@@ -61,14 +62,14 @@ def test_a_file_that_is_deleted_meanwhile_is_left_out_and_counted(mms: Path, mon
     assert (mms.parent / "out/mms/oci/blobs/sha256" / kept.name).read_bytes() == b"kept"
 
 
-def test_a_file_that_is_not_what_its_name_says_is_told(mms: Path):
+def test_a_file_that_is_not_what_its_name_says_is_told(mms: Path) -> None:
     blob(mms, b"good")
     blob(mms, b"bad").write_bytes(b"rotten")
     held = backup._add_part(Writer(io.BytesIO()), part_of("images"))
     assert (held.count, held.damaged) == (2, 1)
 
 
-def test_what_can_be_made_again_is_left_out(mms: Path, settings):
+def test_what_can_be_made_again_is_left_out(mms: Path, settings: SettingsWrapper) -> None:
     for name in ("layers/x/a", "rootfs/x/a", "routes/a.json", "cache/a", "store.lock", "oci/blobs/sha256/.new-a"):
         (mms / name).write_text("x")
     for name in ("builds/a.log", "services/one/1.log", "services/one/1.log.1"):
@@ -78,12 +79,12 @@ def test_what_can_be_made_again_is_left_out(mms: Path, settings):
     assert names == {"builds/a.log", "services/one/1.log", "services/one/1.log.1"}
 
 
-def test_two_backups_at_once_are_refused(settings):
+def test_two_backups_at_once_are_refused(settings: SettingsWrapper) -> None:
     with backup.locked(settings.RUN_DIR / "backup.lock"), pytest.raises(backup.Failed, match="Another backup"):
         backup.back_up(io.BytesIO(), lambda held: None, with_database=False)
 
 
-def test_a_file_takes_its_name_only_when_it_is_whole(tmp_path: Path):
+def test_a_file_takes_its_name_only_when_it_is_whole(tmp_path: Path) -> None:
     path = tmp_path / "backup.tar"
     with suppress(RuntimeError), backup.whole_file(path, force=False) as file:
         file.write(b"half")
@@ -97,7 +98,9 @@ def test_a_file_takes_its_name_only_when_it_is_whole(tmp_path: Path):
     assert path.read_bytes() == b"whole"
 
 
-def test_a_backup_that_was_finished_in_between_is_not_written_over(tmp_path: Path, monkeypatch):
+def test_a_backup_that_was_finished_in_between_is_not_written_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path, true = tmp_path / "backup.tar", fcntl.flock
 
     def too_late(descriptor: int, kind: int) -> None:
@@ -112,7 +115,7 @@ def test_a_backup_that_was_finished_in_between_is_not_written_over(tmp_path: Pat
     assert path.read_bytes() == b"whole"
 
 
-def test_a_name_that_was_taken_in_between_is_left_alone(tmp_path: Path, monkeypatch):
+def test_a_name_that_was_taken_in_between_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, true = tmp_path / "backup.tar", fcntl.flock
 
     def meanwhile(descriptor: int, kind: int) -> None:
@@ -130,7 +133,7 @@ def test_a_name_that_was_taken_in_between_is_left_alone(tmp_path: Path, monkeypa
 
 
 @pytest.mark.parametrize("more", [{}, {"files_only": True}])
-def test_half_a_restore_is_not_backed_up(settings, tmp_path: Path, more: dict[str, bool]):
+def test_half_a_restore_is_not_backed_up(settings: SettingsWrapper, tmp_path: Path, more: dict[str, bool]) -> None:
     settings.DATA_DIR = tmp_path
     (tmp_path / "restore_unfinished").write_text("manage.py restore my.tar")
     with pytest.raises(CommandError, match=r"is not finished.*restore my\.tar"):
@@ -138,7 +141,7 @@ def test_half_a_restore_is_not_backed_up(settings, tmp_path: Path, more: dict[st
     assert not (tmp_path / "backup.tar").exists()
 
 
-def test_another_database_than_that_of_the_site_is_not_backed_up(settings, tmp_path: Path):
+def test_another_database_than_that_of_the_site_is_not_backed_up(settings: SettingsWrapper, tmp_path: Path) -> None:
     settings.DATA_DIR = tmp_path
     (tmp_path / "database").write_text("PostgreSQL db.example:5432/models\n")
     with pytest.raises(CommandError, match=r"db\.example:5432/models.*DATABASE_URL"):
@@ -147,7 +150,7 @@ def test_another_database_than_that_of_the_site_is_not_backed_up(settings, tmp_p
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_database_that_sqlite_cannot_read_is_told_in_a_sentence(settings, tmp_path: Path):
+def test_a_database_that_sqlite_cannot_read_is_told_in_a_sentence(settings: SettingsWrapper, tmp_path: Path) -> None:
     settings.DATA_DIR = tmp_path
     path = tmp_path / "db.sqlite3"
     with restore_database._connected_to(path):
@@ -199,23 +202,25 @@ STRANGE = [
 
 
 @pytest.mark.parametrize("about", STRANGE, ids=json.dumps)
-def test_what_says_strange_things_of_itself_is_damaged(about: Any):
+def test_what_says_strange_things_of_itself_is_damaged(about: Any) -> None:
     with pytest.raises(Damaged, match=r"about\.json cannot be read"):
         restore.restore(archive(about), "backup.tar", replace=True)
 
 
 @pytest.mark.parametrize("part", ["key", "urls"])
-def test_keys_and_addresses_that_are_no_text_are_damaged(part: str):
+def test_keys_and_addresses_that_are_no_text_are_damaged(part: str) -> None:
     with pytest.raises(Damaged, match="is no text"):
         restore.restore(archive(**{part: b"\xff"}), "backup.tar", replace=True)
 
 
-def test_nothing_is_put_in_place_while_files_are_read_or_pruned():
+def test_nothing_is_put_in_place_while_files_are_read_or_pruned() -> None:
     with backup.files_stay(), pytest.raises(backup.Failed, match="being pruned"):
         restore.restore(archive(), "backup.tar", replace=True)
 
 
-def test_a_restore_that_fails_leaves_the_mark_of_an_earlier_one_that_was_killed(settings, tmp_path: Path):
+def test_a_restore_that_fails_leaves_the_mark_of_an_earlier_one_that_was_killed(
+    settings: SettingsWrapper, tmp_path: Path
+) -> None:
     settings.DATA_DIR = tmp_path
     mark = tmp_path / "restore_unfinished"
 
@@ -231,7 +236,7 @@ def test_a_restore_that_fails_leaves_the_mark_of_an_earlier_one_that_was_killed(
     assert mark.read_text() == "manage.py restore first.tar\n"
 
 
-def test_a_place_without_uploads_is_free_whatever_locks_lie_there(mms: Path, settings):
+def test_a_place_without_uploads_is_free_whatever_locks_lie_there(mms: Path, settings: SettingsWrapper) -> None:
     about = restore.About("1", restore.timezone.now(), None)
     (mms / "oci").rename(mms / "elsewhere")
     (settings.FILES_DIR / ".lock").touch()

@@ -51,19 +51,19 @@ def member(name: str, kind: bytes = tarfile.REGTYPE, link: str = "") -> tarfile.
     return made
 
 
-def test_what_was_written_is_read_again(tmp_path):
+def test_what_was_written_is_read_again(tmp_path: Path) -> None:
     unpacked(written(tmp_path), tmp_path / "out")
     for name, content in CONTENT.items():
         assert (tmp_path / "out" / name).read_bytes() == content
 
 
-def test_ordinary_tools_read_it_and_check_its_sums(tmp_path):
+def test_ordinary_tools_read_it_and_check_its_sums(tmp_path: Path) -> None:
     (tmp_path / "backup.tar").write_bytes(written(tmp_path))
     subprocess.run(["tar", "xf", "backup.tar"], cwd=tmp_path, check=True)
     subprocess.run(["sha256sum", "--check", "--quiet", SUMS], cwd=tmp_path, check=True)
 
 
-def test_a_byte_flipped_anywhere_is_noticed(tmp_path):
+def test_a_byte_flipped_anywhere_is_noticed(tmp_path: Path) -> None:
     data = written(tmp_path)
     tried = unnoticed = 0
     for position in [*range(0, 2048, 3), *range(2048, len(data) - 1024, 997)]:
@@ -82,7 +82,7 @@ def test_a_byte_flipped_anywhere_is_noticed(tmp_path):
     assert unnoticed < tried / 2
 
 
-def test_an_archive_that_ends_early_is_refused(tmp_path):
+def test_an_archive_that_ends_early_is_refused(tmp_path: Path) -> None:
     data = written(tmp_path)
     for length in range(0, len(data) - 1024, 509):
         with pytest.raises(Damaged):
@@ -110,14 +110,14 @@ HOSTILE = [
 
 
 @pytest.mark.parametrize("evil", HOSTILE, ids=lambda one: f"{one.name[:20]!r} type {one.type!r}")
-def test_what_no_backup_has_is_refused(tmp_path, evil):
+def test_what_no_backup_has_is_refused(tmp_path: Path, evil) -> None:
     out = tmp_path / "data" / "out"
     with pytest.raises(Damaged):
         unpacked(with_members(evil), out)
     assert [path for path in tmp_path.rglob("*") if path.is_file() or path.is_symlink()] == []
 
 
-def test_a_link_set_beforehand_is_not_followed(tmp_path):
+def test_a_link_set_beforehand_is_not_followed(tmp_path: Path) -> None:
     out = tmp_path / "out"
     (out / "mms").mkdir(parents=True)
     (out / "mms/empty").symlink_to(tmp_path / "target")
@@ -126,7 +126,7 @@ def test_a_link_set_beforehand_is_not_followed(tmp_path):
     assert not (tmp_path / "target").exists()
 
 
-def test_a_size_below_zero_is_refused(tmp_path):
+def test_a_size_below_zero_is_refused(tmp_path: Path) -> None:
     data = bytearray(with_members(member("files/x")))
     header = tarfile.TarInfo("files/x")
     header.size = -1
@@ -143,7 +143,7 @@ class Shrunk(io.BytesIO):
         self.fileno = before.fileno
 
 
-def test_a_log_that_is_begun_anew_while_it_is_read_is_filled_up(tmp_path):
+def test_a_log_that_is_begun_anew_while_it_is_read_is_filled_up(tmp_path: Path) -> None:
     target = io.BytesIO()
     writer = Writer(target)
     writer.add_bytes("about.json", b"about")

@@ -3,6 +3,7 @@
 import os
 
 import pytest
+from pytest_django.fixtures import SettingsWrapper
 
 from dashboard.ops.startup import banner
 
@@ -10,35 +11,43 @@ ME = os.getppid()  # announcements are made by a child of the supervisor
 
 
 @pytest.fixture
-def all_works(monkeypatch):
+def all_works(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(banner, "health", lambda: {"web": "works"})
 
 
-def said(capsys, logs: str = "here") -> str:
+def said(capsys: pytest.CaptureFixture[str], logs: str = "here") -> str:
     banner.announce("", logs, ME)
     return capsys.readouterr().out
 
 
 @pytest.mark.usefixtures("all_works")
-def test_a_site_is_named_by_the_address_of_its_pages(settings, capsys):
+def test_a_site_is_named_by_the_address_of_its_pages(
+    settings: SettingsWrapper, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert f"The site is up: {settings.SITE_URL}    (stop it with Ctrl-C; logs in /x)" in said(capsys, "in /x")
 
 
 @pytest.mark.usefixtures("all_works")
-def test_an_mms_alone_is_named_by_the_address_of_its_gateway(settings, capsys):
+def test_an_mms_alone_is_named_by_the_address_of_its_gateway(
+    settings: SettingsWrapper, capsys: pytest.CaptureFixture[str]
+) -> None:
     settings.SERVE, settings.GATEWAY_URL = {"mms"}, "https://scoring.example"
     assert "The MMS is up: https://scoring.example " in said(capsys)
 
 
 @pytest.mark.usefixtures("all_works")
-def test_without_a_sandbox_it_says_what_services_can_do(monkeypatch, settings, capsys):
+def test_without_a_sandbox_it_says_what_services_can_do(
+    monkeypatch: pytest.MonkeyPatch, settings: SettingsWrapper, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(banner, "unsandboxed", lambda: "Services run without a sandbox. " * 9)
     assert "Services run without a sandbox." in said(capsys)
     settings.SERVE = {"dashboard"}
     assert "sandbox" not in said(capsys)
 
 
-def test_a_part_that_does_not_work_is_named(monkeypatch, capsys):
+def test_a_part_that_does_not_work_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(banner, "PATIENCE", 0)
     monkeypatch.setattr(banner, "health", lambda: {"web": "works", "redis": "does not answer"})
     text = said(capsys)

@@ -3,6 +3,7 @@
 import io
 
 import pytest
+import redis
 from django.contrib.auth import authenticate, get_user_model
 from django.core.management import CommandError, call_command
 from django.test import Client
@@ -26,12 +27,12 @@ def accounts() -> list[HostingAccount]:
 
 
 @pytest.fixture
-def stdin(monkeypatch):
+def stdin(monkeypatch: pytest.MonkeyPatch):
     """Sets what the next command reads."""
     return lambda text: monkeypatch.setattr("sys.stdin", io.StringIO(text))
 
 
-def test_an_administrator_can_sign_in(stdin):
+def test_an_administrator_can_sign_in(stdin) -> None:
     stdin(f"{PASSWORD}\n")
     call_command("create_user", "ada", "--role", "admin", "--password-stdin")
     ada = authenticate(username="ada", password=PASSWORD)
@@ -39,40 +40,40 @@ def test_an_administrator_can_sign_in(stdin):
     assert ada.is_superuser
 
 
-def test_a_role_is_given_in_the_named_account_only(stdin, accounts):
+def test_a_role_is_given_in_the_named_account_only(stdin, accounts) -> None:
     stdin(PASSWORD)
     call_command("create_user", "bob", "--role", "viewer", "--account", "other", "--password-stdin")
     assert list(Membership.objects.values_list("account_id", "role")) == [(accounts[1].pk, "viewer")]
 
 
-def test_without_an_account_the_role_is_given_in_all(stdin, accounts):
+def test_without_an_account_the_role_is_given_in_all(stdin, accounts) -> None:
     stdin(PASSWORD)
     call_command("create_user", "bob", "--role", "operator", "--password-stdin")
     assert set(Membership.objects.values_list("account_id", flat=True)) == {account.pk for account in accounts}
 
 
 @pytest.mark.parametrize("password", ["", "\n", "short", "password12", "1234567890123", "charlotte-1"])
-def test_weak_and_empty_passwords_are_refused(stdin, password):
+def test_weak_and_empty_passwords_are_refused(stdin, password) -> None:
     stdin(password)
     with pytest.raises(CommandError):
         call_command("create_user", "charlotte", "--role", "admin", "--password-stdin")
     assert not get_user_model().objects.exists()
 
 
-def test_nobody_is_asked_where_there_is_no_terminal(stdin):
+def test_nobody_is_asked_where_there_is_no_terminal(stdin) -> None:
     stdin("")
     with pytest.raises(CommandError, match="--password-stdin"):
         call_command("create_user", "ada", "--role", "admin")
 
 
-def test_an_unknown_account_is_refused_and_the_known_are_named(stdin, accounts):
+def test_an_unknown_account_is_refused_and_the_known_are_named(stdin, accounts) -> None:
     stdin(PASSWORD)
     with pytest.raises(CommandError, match=r"no hosting account nowhere.*local, other"):
         call_command("create_user", "bob", "--role", "viewer", "--account", "nowhere", "--password-stdin")
     assert not get_user_model().objects.exists()
 
 
-def test_a_name_that_is_taken_is_refused(stdin):
+def test_a_name_that_is_taken_is_refused(stdin) -> None:
     stdin(PASSWORD)
     call_command("create_user", "ada", "--role", "admin", "--password-stdin")
     stdin(PASSWORD)
@@ -84,7 +85,7 @@ ADD = ["add_account", "far", "--base-url", "https://mms.example/", "--subscripti
 ADD += ["--resource-group", "g", "--hosting-account", "h", "--token-stdin"]
 
 
-def test_an_account_is_added_with_the_token_from_standard_input(stdin):
+def test_an_account_is_added_with_the_token_from_standard_input(stdin) -> None:
     stdin("t0ken\n")
     call_command(*ADD)
     account = HostingAccount.objects.get()
@@ -98,7 +99,7 @@ def test_an_account_is_added_with_the_token_from_standard_input(stdin):
     )
 
 
-def test_an_account_without_token_or_with_a_bad_address_is_refused(stdin):
+def test_an_account_without_token_or_with_a_bad_address_is_refused(stdin) -> None:
     stdin("\n")
     with pytest.raises(CommandError, match="no token"):
         call_command(*ADD)
@@ -108,7 +109,7 @@ def test_an_account_without_token_or_with_a_bad_address_is_refused(stdin):
     assert not HostingAccount.objects.exists()
 
 
-def test_a_refused_token_is_replaced_and_the_account_called_again(stdin, accounts: list[HostingAccount]):
+def test_a_refused_token_is_replaced_and_the_account_called_again(stdin, accounts: list[HostingAccount]) -> None:
     HostingAccount.objects.update(token_refused=True, error="401")
     stdin("n3w\n")
     call_command("replace_token", "other", "--token-stdin")
@@ -119,7 +120,7 @@ def test_a_refused_token_is_replaced_and_the_account_called_again(stdin, account
     assert (entry.via, entry.target, entry.after) == ("command", "other", {"token": "changed"})
 
 
-def test_a_token_is_replaced_by_none_other_and_in_no_unknown_account(stdin, accounts: list[HostingAccount]):
+def test_a_token_is_replaced_by_none_other_and_in_no_unknown_account(stdin, accounts: list[HostingAccount]) -> None:
     stdin("\n")
     with pytest.raises(CommandError, match="no token"):
         call_command("replace_token", "other", "--token-stdin")
@@ -127,7 +128,7 @@ def test_a_token_is_replaced_by_none_other_and_in_no_unknown_account(stdin, acco
         call_command("replace_token", "far", "--token-stdin")
 
 
-def test_another_password_signs_out_everywhere(stdin):
+def test_another_password_signs_out_everywhere(stdin) -> None:
     ada = get_user_model().objects.create_user("ada", password="forgotten long ago")
     client = Client()
     client.force_login(ada)
@@ -137,7 +138,7 @@ def test_another_password_signs_out_everywhere(stdin):
     assert client.get("/you/").status_code == 302
 
 
-def test_a_weak_password_changes_nothing(stdin):
+def test_a_weak_password_changes_nothing(stdin) -> None:
     ada = get_user_model().objects.create_user("ada", password=PASSWORD)
     stdin("password12\n")
     with pytest.raises(CommandError, match="too common"):
@@ -146,7 +147,7 @@ def test_a_weak_password_changes_nothing(stdin):
     assert ada.check_password(PASSWORD)
 
 
-def test_a_deactivated_person_is_out_at_once_until_that_is_undone(live_redis):
+def test_a_deactivated_person_is_out_at_once_until_that_is_undone(live_redis: redis.Redis) -> None:
     ada = get_user_model().objects.create_user("ada", password=PASSWORD)
     client = Client()
     client.force_login(ada)
@@ -161,6 +162,6 @@ def test_a_deactivated_person_is_out_at_once_until_that_is_undone(live_redis):
 
 
 @pytest.mark.parametrize("command", ["set_password", "deactivate_user", "reset_second_factor"])
-def test_nobody_is_named_where_nobody_is_called_so(command):
+def test_nobody_is_named_where_nobody_is_called_so(command) -> None:
     with pytest.raises(CommandError, match="Nobody is called eve here"):
         call_command(command, "eve")

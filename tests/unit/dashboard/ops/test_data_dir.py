@@ -15,7 +15,7 @@ def modes(folder: Path) -> dict[str, int]:
     return {path.name: stat.S_IMODE(path.lstat().st_mode) for path in [folder, *folder.iterdir()]}
 
 
-def test_a_start_closes_what_is_open_and_what_comes_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_start_closes_what_is_open_and_what_comes_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data, outside = tmp_path / "data", tmp_path / "outside"
     (data / "files").mkdir(parents=True)
     outside.write_text("")
@@ -39,7 +39,9 @@ def test_a_start_closes_what_is_open_and_what_comes_later(tmp_path: Path, monkey
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root gives folders to a group that it isn't in")
-def test_a_start_leaves_services_the_passage_that_they_were_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_start_leaves_services_the_passage_that_they_were_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     data = tmp_path / "data"
     (data / "mms").mkdir(parents=True)
     assert data_dir.SERVICE_GID == sandbox.SERVICE_GID

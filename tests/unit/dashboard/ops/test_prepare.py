@@ -1,9 +1,12 @@
 """A second start looks, finds nothing to do, and does nothing."""
 
+from pathlib import Path
+
 import pytest
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connection, connections
 from django.db.migrations.recorder import MigrationRecorder
+from pytest_django.fixtures import SettingsWrapper
 
 from dashboard.ops.startup import bundled_account, data_dir, prepare
 from deployments.models import Cluster, HostingAccount, RegistryInfo
@@ -13,13 +16,13 @@ from mms.system.locks import locked
 pytestmark = pytest.mark.django_db
 
 
-def test_a_migration_that_was_not_run_is_noticed():
+def test_a_migration_that_was_not_run_is_noticed() -> None:
     assert prepare.is_migrated()
     MigrationRecorder(connection).record_unapplied("mms", "0001_initial")
     assert not prepare.is_migrated()
 
 
-def test_static_files_are_collected_again_only_when_one_changed(settings, tmp_path):
+def test_static_files_are_collected_again_only_when_one_changed(settings: SettingsWrapper, tmp_path: Path) -> None:
     source = tmp_path / "source"
     source.mkdir()
     (source / "page.css").write_text("one")
@@ -35,7 +38,7 @@ def test_static_files_are_collected_again_only_when_one_changed(settings, tmp_pa
     assert (settings.STATIC_ROOT / "page.css").read_text() == "two, and longer"
 
 
-def test_only_a_program_that_serves_pages_collects_their_files(monkeypatch):
+def test_only_a_program_that_serves_pages_collects_their_files(monkeypatch: pytest.MonkeyPatch) -> None:
     collected = []
     monkeypatch.setattr(prepare, "collect_static", lambda: collected.append(True))
     prepare.prepare(serves_pages=False)
@@ -44,7 +47,7 @@ def test_only_a_program_that_serves_pages_collects_their_files(monkeypatch):
     assert collected
 
 
-def test_what_killed_processes_left_behind_is_removed(settings, tmp_path):
+def test_what_killed_processes_left_behind_is_removed(settings: SettingsWrapper, tmp_path: Path) -> None:
     settings.TMP_DIR = tmp_path
     (tmp_path / "upload-1").write_text("half a file")
     (tmp_path / "build" / "layer").mkdir(parents=True)
@@ -52,7 +55,7 @@ def test_what_killed_processes_left_behind_is_removed(settings, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_snapshot_of_a_backup_that_runs_stays(settings, tmp_path):
+def test_the_snapshot_of_a_backup_that_runs_stays(settings: SettingsWrapper, tmp_path: Path) -> None:
     settings.TMP_DIR = tmp_path
     for name in ("backup-1.sqlite3", "upload-1"):
         (tmp_path / name).touch()
@@ -63,7 +66,9 @@ def test_the_snapshot_of_a_backup_that_runs_stays(settings, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_start_notes_its_database_and_others_are_refused_from_then_on(settings, tmp_path, monkeypatch):
+def test_a_start_notes_its_database_and_others_are_refused_from_then_on(
+    settings: SettingsWrapper, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     settings.DATA_DIR, settings.FILES_URLS_PATH = tmp_path, tmp_path / "files_urls"
     data_dir.refuse_another_database()  # nothing is noted yet
     prepare.prepare(serves_pages=False)
@@ -79,14 +84,16 @@ def test_a_start_notes_its_database_and_others_are_refused_from_then_on(settings
     assert (tmp_path / "database").read_text() == "PostgreSQL db.example:5432/models\n"
 
 
-def test_a_database_in_the_data_folder_moves_with_it(settings, tmp_path, monkeypatch):
+def test_a_database_in_the_data_folder_moves_with_it(
+    settings: SettingsWrapper, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for place in (tmp_path / "here", tmp_path / "there"):
         settings.DATA_DIR = place
         monkeypatch.setitem(connection.settings_dict, "NAME", str(place / "db.sqlite3"))
         assert data_dir._database() == "SQLite db.sqlite3"
 
 
-def test_the_account_local_is_complete():
+def test_the_account_local_is_complete() -> None:
     bundled_account.ensure()
     account = HostingAccount.objects.get()
     assert {account.name, account.subscription, account.resource_group, account.hosting_account} == {"local"}
@@ -95,7 +102,7 @@ def test_the_account_local_is_complete():
     assert Cluster.objects.get().pull_secret == "local"
 
 
-def test_the_account_local_follows_the_address_and_keeps_its_token(settings):
+def test_the_account_local_follows_the_address_and_keeps_its_token(settings: SettingsWrapper) -> None:
     bundled_account.ensure()
     token = HostingAccount.objects.get().token
     settings.MMS_URL = "http://127.0.0.1:9999"
@@ -106,7 +113,7 @@ def test_the_account_local_follows_the_address_and_keeps_its_token(settings):
     assert Token.objects.count() == 1
 
 
-def test_a_token_that_the_mms_no_longer_knows_is_replaced():
+def test_a_token_that_the_mms_no_longer_knows_is_replaced() -> None:
     bundled_account.ensure()
     lost = HostingAccount.objects.get().token
     Token.objects.all().delete()
@@ -115,7 +122,7 @@ def test_a_token_that_the_mms_no_longer_knows_is_replaced():
     assert Token.objects.count() == 1
 
 
-def test_what_people_changed_in_the_registry_stays():
+def test_what_people_changed_in_the_registry_stays() -> None:
     bundled_account.ensure()
     RegistryInfo.objects.update(location="https://registry.example")
     bundled_account.ensure()

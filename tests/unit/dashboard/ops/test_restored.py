@@ -8,8 +8,9 @@ from django.utils import timezone
 from deployments import restored
 from deployments.live.badges import badge_of
 from deployments.mirror import refresh
-from deployments.models import Operation, RegisteredModel, Service
+from deployments.models import HostingAccount, Operation, RegisteredModel, Service
 from deployments.models.operation import State
+from tests.doubles.mms import MMS
 from tests.support.lifecycle import register, turn
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -27,7 +28,7 @@ def as_backed_up(operation: Operation, state: State = State.QUEUED) -> Operation
 
 
 @pytest.mark.parametrize("state", [State.QUEUED, State.SENDING])
-def test_what_was_sent_after_the_backup_is_found_and_not_sent_again(account, mms, state):
+def test_what_was_sent_after_the_backup_is_found_and_not_sent_again(account: HostingAccount, mms: MMS, state) -> None:
     operation = register(account)
     assert turn(operation).state == State.SUCCEEDED  # at the site that went on after the backup
     as_backed_up(operation, state)
@@ -41,7 +42,7 @@ def test_what_was_sent_after_the_backup_is_found_and_not_sent_again(account, mms
     assert mms.effects["models"] == 1
 
 
-def test_the_mirror_does_not_take_its_effect_for_somebody_elses(account, mms):
+def test_the_mirror_does_not_take_its_effect_for_somebody_elses(account: HostingAccount, mms: MMS) -> None:
     operation = register(account)
     turn(operation)
     as_backed_up(operation)
@@ -52,7 +53,7 @@ def test_the_mirror_does_not_take_its_effect_for_somebody_elses(account, mms):
     assert RegisteredModel.objects.get().mms_id in mms.models
 
 
-def test_what_was_never_sent_is_sent_once_a_look_found_nothing(account, mms):
+def test_what_was_never_sent_is_sent_once_a_look_found_nothing(account: HostingAccount, mms: MMS) -> None:
     operation = as_backed_up(register(account))
     restored.doubt_what_waited(BACKUP)
     assert turn(operation).state == State.UNCERTAIN, "it may have been sent a moment ago"
@@ -63,7 +64,7 @@ def test_what_was_never_sent_is_sent_once_a_look_found_nothing(account, mms):
     assert mms.effects["models"] == 1
 
 
-def test_what_is_over_or_accepted_stays_as_it_is(account):
+def test_what_is_over_or_accepted_stays_as_it_is(account: HostingAccount) -> None:
     operation = register(account)
     for state in set(State) - {State.QUEUED, State.SENDING}:
         Operation.objects.update(state=state)
@@ -71,7 +72,9 @@ def test_what_is_over_or_accepted_stays_as_it_is(account):
         assert Operation.objects.get(pk=operation.pk).state == state
 
 
-def test_what_was_seen_before_the_backup_counts_as_stale_until_it_is_read_again(account, mms):
+def test_what_was_seen_before_the_backup_counts_as_stale_until_it_is_read_again(
+    account: HostingAccount, mms: MMS
+) -> None:
     made = mms.add_service("iris")
     service = Service.objects.create(account=account, mms_id=made["id"], name="iris", state="Succeeded", seen_at=BACKUP)
     assert badge_of(service).stale_since == BACKUP

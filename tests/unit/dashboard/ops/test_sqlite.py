@@ -26,16 +26,16 @@ def asked() -> dict[str, Any]:
             connection.close()
 
 
-def test_a_command_has_the_settings():
+def test_a_command_has_the_settings() -> None:
     assert asked() == EXPECTED
 
 
-def test_a_thread_of_a_worker_has_them():
+def test_a_thread_of_a_worker_has_them() -> None:
     with ThreadPoolExecutor(1) as worker:
         assert worker.submit(asked).result() == EXPECTED
 
 
-def test_a_thread_of_the_web_server_has_them():
+def test_a_thread_of_the_web_server_has_them() -> None:
     ask = async_to_sync(sync_to_async(asked, thread_sensitive=False))
     with ThreadPoolExecutor(1) as without_a_loop:  # a browser's tests leave one running in this thread
         assert without_a_loop.submit(ask).result() == EXPECTED
@@ -49,7 +49,7 @@ def other() -> Any:
     database.close()
 
 
-def test_a_transaction_takes_the_write_lock_when_it_begins(other: sqlite3.Connection):
+def test_a_transaction_takes_the_write_lock_when_it_begins(other: sqlite3.Connection) -> None:
     with transaction.atomic():
         assert Account.objects.count() == 0  # it only reads so far
         with pytest.raises(sqlite3.OperationalError, match="locked"):
@@ -60,7 +60,7 @@ def test_a_transaction_takes_the_write_lock_when_it_begins(other: sqlite3.Connec
 
 
 @pytest.mark.serial
-def test_who_finds_the_database_locked_waits_and_readers_do_not(other: sqlite3.Connection):
+def test_who_finds_the_database_locked_waits_and_readers_do_not(other: sqlite3.Connection) -> None:
     other.execute("BEGIN IMMEDIATE")
     releases = threading.Timer(0.5, other.rollback)
     releases.start()

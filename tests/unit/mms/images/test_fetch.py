@@ -194,7 +194,9 @@ def test_a_redirect_to_nothing_usable_is_refused(files: Files, tmp_path: Path, t
     refused(files.redirect("/again", target), tmp_path / "it", exempt(files))
 
 
-def test_a_name_is_resolved_once_and_that_address_is_used(files: Files, tmp_path: Path, monkeypatch) -> None:
+def test_a_name_is_resolved_once_and_that_address_is_used(
+    files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """DNS rebinding: the name is public when it is looked at, and loopback when it would be looked at again."""
     port = int(files.url.rpartition(":")[2])
     answers = ["192.0.2.1", "127.0.0.1"]
