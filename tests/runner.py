@@ -6,6 +6,7 @@
 """
 
 import fcntl
+import json
 import os
 from collections.abc import Generator
 from pathlib import Path
@@ -16,6 +17,7 @@ import pytest
 from tests.environment import RUN, WORKER
 
 SLOWER_ALLOWED = {"slow", "nightly"}
+GROUPS = "groups.json"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -34,11 +36,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Deselect nightly tests unless they were asked for, and group and order the rest for the workers."""
     _deselect_nightly(config, items)
-    for item in items:
-        if group := _group(item):
-            item.add_marker(pytest.mark.xdist_group(group))
     if WORKER:
         items.sort(key=_position)
+        _write_groups({item.nodeid: group for item in items if (group := _group(item))})
 
 
 def _deselect_nightly(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -71,8 +71,6 @@ def _group(item: pytest.Item) -> str:
     """
     if item.get_closest_marker("serial"):
         return "serial"
-    if item.get_closest_marker("xdist_group"):
-        return ""
     # Not in pytest's published types.
     known: dict[str, Any] = getattr(item, "_fixtureinfo").name2fixturedefs  # noqa: B009
     scopes = {name: {found.scope for found in definitions if found.baseid} for name, definitions in known.items()}
@@ -80,6 +78,36 @@ def _group(item: pytest.Item) -> str:
         if scopes.get(name, set()) & {"session", "package"}:
             return group
     return item.nodeid.split("::")[0] if any(found & {"module", "package"} for found in scopes.values()) else ""
+
+
+def _write_groups(groups: dict[str, str]) -> None:
+    """Tell the process that distributes the tests about groups; every worker says the same."""
+    partial = RUN / f"groups.{WORKER}"
+    partial.write_text(json.dumps(groups))
+    partial.rename(RUN / GROUPS)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Distribute groups rather than tests.
+
+    pytest-xdist's own way, `--dist loadgroup`, appends the group to the id of a test. With pytest 9.2 and pytest-xdist
+    3.8 that has no effect.
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    class GroupScheduling(LoadScopeScheduling):
+        groups: dict[str, str] = {}
+
+        def schedule(self) -> None:
+            if not self.groups:
+                self.groups = json.loads((RUN / GROUPS).read_text())
+            super().schedule()
+
+        def _split_scope(self, nodeid: str) -> str:
+            return self.groups.get(nodeid, nodeid)
+
+    return GroupScheduling(config, log)
 
 
 def _position(item: pytest.Item) -> int:

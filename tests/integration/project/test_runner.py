@@ -93,6 +93,7 @@ def test_nightly_tests_run_only_when_they_are_asked_for(tmp_path: Path, options:
 def test_nothing_runs_beside_a_serial_test(tmp_path: Path) -> None:
     found = run(tmp_path, MANY, "--numprocesses=3", "--dist=loadgroup", "--no-loadscope-reorder", "--limit=0")
     assert "14 passed" in found[""]
+    assert len(set(re.findall(r"\[(gw\d)\] .* PASSED \S+::test_alone", found[""]))) == 1
     times = {path.stem: [float(word) for word in path.read_text().split()] for path in tmp_path.glob("*.times")}
     others = [span for name, span in times.items() if name.startswith("any")]
     assert len(others) == 12
