@@ -14,7 +14,7 @@ import mms.scoring
 from mms.engines.process.supervisor import Supervisor
 from mms.images.runtimes import HOST_PYTHON
 from mms.images.store.layers import Layer
-from mms.images.store.layout import CONFIG, MANIFEST, WHAT, Store
+from mms.images.store.layout import CONFIG_TYPE, LAYER_ANNOTATION, MANIFEST_TYPE, Store
 
 ECHO = "def init():\n    pass\n\ndef run(body):\n    return {'echo': body}\n"
 
@@ -102,10 +102,11 @@ def make_image(store: Store, driver: str = ECHO, python: str = HOST_PYTHON, arch
         "rootfs": {"type": "layers", "diff_ids": [layer.diff_id for layer in layers.values()]},
     }
     descriptors = [
-        {"digest": layer.digest, "size": layer.size, "annotations": {WHAT: what}} for what, layer in layers.items()
+        {"digest": layer.digest, "size": layer.size, "annotations": {LAYER_ANNOTATION: what}}
+        for what, layer in layers.items()
     ]
-    manifest = {"config": store.put(config, CONFIG), "layers": descriptors}
-    return store.put(manifest, MANIFEST)["digest"]
+    manifest = {"config": store.add_json(config, CONFIG_TYPE), "layers": descriptors}
+    return store.add_json(manifest, MANIFEST_TYPE)["digest"]
 
 
 def _runtime_layer(store: Store) -> Layer:

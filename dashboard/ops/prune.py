@@ -21,7 +21,7 @@ from dashboard.files import store as files
 from dashboard.ops.backup import database, restore
 from dashboard.ops.startup.data_dir import refuse_another_database, refuse_half_a_restore
 from dashboard.ops.startup.prepare import remove
-from mms.images.store.garbage import Space, Unused, is_older
+from mms.images.store.garbage import DiskSpace, Unused, is_older_than
 from mms.operations import prune as mms_prune
 from mms.system.locks import locked
 
@@ -68,11 +68,11 @@ def _refuse_to_judge() -> None:
 def _of_the_mms(context: AbstractContextManager[Unused]) -> Iterator[Part]:
     if "mms" not in settings.SERVE:
         return
-    space = Space()
+    space = DiskSpace()
     try:
         with context as unused:
             for kind, paths in unused.items():
-                yield Part(kind, len(paths), sum(map(space.of, paths)))
+                yield Part(kind, len(paths), sum(map(space.freed_by, paths)))
     except mms_prune.Busy as busy:
         yield Part("images and layers", 0, 0, f"not now: {busy}")
 
@@ -84,8 +84,8 @@ def _of_the_site(remove_upload: Remove, remove_leftover: Remove) -> Iterator[Par
 
 
 def _part(what: str, paths: list[Path], remove: Remove) -> Part:
-    space = Space()
-    measured = [(path, space.of(path)) for path in paths]
+    space = DiskSpace()
+    measured = [(path, space.freed_by(path)) for path in paths]
     sizes = [size for path, size in measured if remove(path)]
     return Part(what, len(sizes), sum(sizes))
 
@@ -99,7 +99,7 @@ def _leave(path: Path) -> bool:
 
 def _uploads() -> list[Path]:
     """Kept files that no row names and no form has asked for since yesterday."""
-    old = [path for path in settings.FILES_DIR.glob("??/*") if is_older(path, time.time() - YOUNG)]
+    old = [path for path in settings.FILES_DIR.glob("??/*") if is_older_than(path, time.time() - YOUNG)]
     named = _named() if old else set()
     return [path for path in old if path.name not in named]
 
@@ -130,7 +130,7 @@ def _leftovers() -> list[Path]:
     one in place holds the lock that `free` has."""
     before = time.time() - max(YOUNG, 2 * settings.MMS_BUILD_TIMEOUT)
     found = [path for pattern in LEFT_BEHIND for path in settings.TMP_DIR.glob(pattern)]
-    return [path for path in found if is_older(path, before)]
+    return [path for path in found if is_older_than(path, before)]
 
 
 def _remove_leftover(path: Path) -> bool:

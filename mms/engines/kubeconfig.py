@@ -10,8 +10,8 @@ from mms.system import safe_yaml
 def server(text: str) -> str:
     """The server of the current context (of the only cluster, where none is current). Raises Refused."""
     try:
-        config = safe_yaml.read(text)
-    except safe_yaml.NotPlain as reason:
+        config = safe_yaml.load(text)
+    except safe_yaml.UnsupportedYamlError as reason:
         raise Refused(f"The kubeConfig {reason}.") from None
     if not isinstance(config, Mapping):
         raise Refused("The kubeConfig is empty or no mapping.")

@@ -2,7 +2,7 @@
 
 A plain ASGI application without Django, mounted in front of it or run alone (`python -m mms.gateway`). It knows routes
 and keys, nothing else. A model's answer never becomes a page on our origin: whatever the service says goes out as
-JSON, sandboxed, and no cookie or credential passes in either direction.
+JSON_HEADERS, sandboxed, and no cookie or credential passes in either direction.
 """
 
 import hmac
@@ -17,32 +17,32 @@ from hashlib import sha256
 from pathlib import Path
 
 from mms.gateway import upstream
-from mms.gateway.disconnect import Gone, Receive, Scope, Send, WhileWaited, next_part
+from mms.gateway.disconnect import CancelOnDisconnect, ClientDisconnectedError, Receive, Scope, Send, receive_body_part
 from mms.gateway.metrics import Metrics
-from mms.gateway.route_cache import RouteTable, Unreadable
+from mms.gateway.route_cache import RouteCache, RouteUnreadableError
 from mms.gateway.routes import Route
 
 Headers = list[tuple[bytes, bytes]]
 
-BODY_SECONDS = 30.0  # a client may pause this long while it sends
-BUFFERED_MAX_BYTES = 256 * 1024**2  # of all bodies being held at a time
+BODY_IDLE_SECONDS = 30.0  # a client may pause this long while it sends
+MAX_BUFFERED_BYTES = 256 * 1024**2  # of all bodies being held at a time
 # What a service may answer. 1xx, 204, 205 and 304 have no body, whatever is sent along: what a driver put there would
 # be read as the next answer of this origin. A redirection would be an answer of ours that leads elsewhere.
-STATUSES = frozenset({200, 201, 202, 203, *range(400, 600)})
+ALLOWED_STATUSES = frozenset({200, 201, 202, 203, *range(400, 600)})
 METHODS = {b"": ("GET", "HEAD"), b"score": ("POST",), b"swagger.json": ("GET", "HEAD")}
 # Everything else a client sends stays here: credentials, cookies and what concerns one connection only.
-PASSED_ON = frozenset({b"content-type", b"content-encoding", b"x-request-id", b"traceparent", b"tracestate"})
-FIXED: Headers = [
+FORWARDED_HEADERS = frozenset({b"content-type", b"content-encoding", b"x-request-id", b"traceparent", b"tracestate"})
+SECURITY_HEADERS: Headers = [
     (b"x-content-type-options", b"nosniff"),
     (b"content-security-policy", b"sandbox; default-src 'none'; frame-ancestors 'none'"),
     (b"cache-control", b"no-store"),
 ]
-JSON: Headers = [(b"content-type", b"application/json"), *FIXED]
-FORWARDING = frozenset({b"forwarded", b"x-real-ip", b"via", b"true-client-ip", b"cf-connecting-ip", b"x-client-ip"})
+JSON_HEADERS: Headers = [(b"content-type", b"application/json"), *SECURITY_HEADERS]
+PROXY_HEADERS = frozenset({b"forwarded", b"x-real-ip", b"via", b"true-client-ip", b"cf-connecting-ip", b"x-client-ip"})
 log = logging.getLogger(__name__)
 
 
-class Failed(Exception):
+class GatewayError(Exception):
     """The gateway's own answer instead of the service's."""
 
     def __init__(self, status: int, code: str, message: str, headers: Iterable[tuple[bytes, bytes]] = ()) -> None:
@@ -56,7 +56,7 @@ class Gateway:
 
     def __init__(self, routes: Path, prefix: str = "/scoring", metrics_token: str | None = None) -> None:
         """`metrics_token`: bearer token of {prefix}/metrics; by default what METRICS_TOKEN says."""
-        self._table = RouteTable(routes)
+        self._table = RouteCache(routes)
         self._prefix = prefix.rstrip("/") + "/"
         self._metrics_token = os.environ.get("METRICS_TOKEN", "") if metrics_token is None else metrics_token
         self._metrics = Metrics()
@@ -77,44 +77,45 @@ class Gateway:
             route = self._find(service_id)
             known = service_id
             status, body, headers = await self._answer(route, rest.rstrip("/"), scope, receive)
-        except Failed as failure:
+        except GatewayError as failure:
             status, body, headers = failure.status, failure.body, failure.headers
-        except Gone:
+        except ClientDisconnectedError:
             return
         self._metrics.observe(known, status, time.perf_counter() - began)
         if scope["method"] == "HEAD":
-            await _send(send, status, b"", [*JSON, *headers], len(body))
+            await _send(send, status, b"", [*JSON_HEADERS, *headers], len(body))
         else:
-            await _send(send, status, body, [*JSON, *headers], len(body))
+            await _send(send, status, body, [*JSON_HEADERS, *headers], len(body))
 
     def _find(self, service_id: str, fresh: bool = False) -> Route:
         try:
             route = self._table.find(service_id, fresh)
-        except Unreadable:
-            raise Failed(503, "NoRoute", "The service's route cannot be read now; try again.", [_RETRY]) from None
+        except RouteUnreadableError:
+            message = "The service's route cannot be read now; try again."
+            raise GatewayError(503, "NoRoute", message, [_RETRY_SOON]) from None
         if route is None:
-            raise Failed(404, "NotFound", "There is no such service.", [_CLOSE])
+            raise GatewayError(404, "NotFound", "There is no such service.", [_CLOSE_CONNECTION])
         return route
 
     async def _answer(self, route: Route, path: str, scope: Scope, receive: Receive) -> tuple[int, bytes, Headers]:
-        """Ask the service. Raises Failed or Gone."""
+        """Ask the service. Raises GatewayError or ClientDisconnectedError."""
         if (methods := METHODS.get(path.encode())) is None:
-            raise Failed(404, "NotFound", "A service answers at score, swagger.json and its own address.", [_CLOSE])
+            message = "A service answers at score, swagger.json and its own address."
+            raise GatewayError(404, "NotFound", message, [_CLOSE_CONNECTION])
         if scope["method"] not in methods:
             allowed = ", ".join(methods)
-            raise Failed(
-                405, "MethodNotAllowed", f"Only {allowed} is answered here.", [(b"allow", allowed.encode()), _CLOSE]
-            )
+            headers = [(b"allow", allowed.encode()), _CLOSE_CONNECTION]
+            raise GatewayError(405, "MethodNotAllowed", f"Only {allowed} is answered here.", headers)
         _check_key(route, scope)
         body = await self._read(route, scope, receive)
         self._buffered += len(body)
         try:
-            async with WhileWaited(receive):
+            async with CancelOnDisconnect(receive):
                 answer = await self._ask(route, path, scope, body)
         finally:
             self._buffered -= len(body)
-        if answer.status not in STATUSES:
-            raise Failed(
+        if answer.status not in ALLOWED_STATUSES:
+            raise GatewayError(
                 502, "BadAnswer", f"{route.name} answered with the status {answer.status}, which is not passed on."
             )
         retry = answer.headers.get(b"retry-after", b"")
@@ -123,19 +124,23 @@ class Gateway:
     async def _read(self, route: Route, scope: Scope, receive: Receive) -> bytes:
         """The request's body, at most as large as the route allows."""
         limit = route.body_max_bytes
-        too_large = Failed(413, "BodyTooLarge", f"The body is larger than the {limit} bytes allowed.", [_CLOSE])
+        too_large = GatewayError(
+            413, "BodyTooLarge", f"The body is larger than the {limit} bytes allowed.", [_CLOSE_CONNECTION]
+        )
         length = _header(scope, b"content-length")
         if length.isdigit() and int(length) > limit:
             raise too_large
-        if self._buffered > BUFFERED_MAX_BYTES:
-            raise Failed(503, "Busy", "Too many large requests are in flight; try again.", [_RETRY, _CLOSE])
+        if self._buffered > MAX_BUFFERED_BYTES:
+            raise GatewayError(
+                503, "Busy", "Too many large requests are in flight; try again.", [_RETRY_SOON, _CLOSE_CONNECTION]
+            )
         parts: list[bytes] = []
         size, more = 0, True
         while more:
             try:
-                message = await next_part(receive, BODY_SECONDS)
+                message = await receive_body_part(receive, BODY_IDLE_SECONDS)
             except TimeoutError:
-                raise Failed(408, "TimedOut", "The rest of the body did not come.", [_CLOSE]) from None
+                raise GatewayError(408, "TimedOut", "The rest of the body did not come.", [_CLOSE_CONNECTION]) from None
             if part := message.get("body", b""):
                 size += len(part)
                 parts.append(part)
@@ -144,43 +149,43 @@ class Gateway:
             more = message.get("more_body", False)
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
-    async def _ask(self, route: Route, path: str, scope: Scope, body: bytes) -> upstream.Answer:
+    async def _ask(self, route: Route, path: str, scope: Scope, body: bytes) -> upstream.Response:
         repeatable = path != "score"
         request = _request(route, path, scope, self._prefix, body)
         try:
             try:
                 return await self._pool.request(route.address, request, route.timeout, repeatable)
-            except upstream.NotSent:
+            except upstream.NotSentError:
                 # An update may have moved the service since the route was read.
                 newer = self._find(route.service_id, fresh=True)
                 if newer.address == route.address:
                     raise
                 return await self._pool.request(newer.address, request, newer.timeout, repeatable)
-        except upstream.TimedOut:
-            raise Failed(504, "TimedOut", f"{route.name} did not answer within {route.timeout:g} s.") from None
-        except upstream.NotSent as reason:
+        except upstream.UpstreamTimeoutError:
+            raise GatewayError(504, "TimedOut", f"{route.name} did not answer within {route.timeout:g} s.") from None
+        except upstream.NotSentError as reason:
             log.warning("service %s revision %s: %s", route.service_id, route.revision, reason)
             message = f"{route.name} is not running at the moment; it is being started again. Try again shortly."
-            raise Failed(503, "ServiceUnavailable", message, [_RETRY]) from None
-        except upstream.Broken as reason:
+            raise GatewayError(503, "ServiceUnavailable", message, [_RETRY_SOON]) from None
+        except upstream.BrokenConnectionError as reason:
             log.warning("service %s revision %s: %s", route.service_id, route.revision, reason)
-            raise Failed(502, "BadAnswer", f"{route.name} ended while it was working on this request.") from None
+            raise GatewayError(502, "BadAnswer", f"{route.name} ended while it was working on this request.") from None
 
     async def _show_metrics(self, scope: Scope, send: Send) -> None:
         if not self._may_read_metrics(scope):
-            failure = Failed(
+            failure = GatewayError(
                 403, "Forbidden", "Metrics are for this machine (asked as localhost), or for METRICS_TOKEN."
             )
-            return await _send(send, 403, failure.body, JSON, len(failure.body))
-        self._metrics.keep(self._is_routed)
+            return await _send(send, 403, failure.body, JSON_HEADERS, len(failure.body))
+        self._metrics.retain(self._is_routed)
         body = self._metrics.render()
         plain = (b"content-type", b"text/plain; version=0.0.4; charset=utf-8")
-        await _send(send, 200, body, [plain, *FIXED], len(body))
+        await _send(send, 200, body, [plain, *SECURITY_HEADERS], len(body))
 
     def _is_routed(self, service_id: str) -> bool:
         try:
             return self._table.find(service_id) is not None
-        except Unreadable:
+        except RouteUnreadableError:
             return True
 
     def _may_read_metrics(self, scope: Scope) -> bool:
@@ -189,7 +194,7 @@ class Gateway:
         # A proxy on this machine makes everybody look as if they were here. It is known by what it adds, or by the
         # name that its clients asked for.
         host, _ = scope.get("client") or ("", 0)
-        forwarded = any(name in FORWARDING or name.startswith(b"x-forwarded-") for name, _ in scope["headers"])
+        forwarded = any(name in PROXY_HEADERS or name.startswith(b"x-forwarded-") for name, _ in scope["headers"])
         asked = re.sub(rb":[0-9]+$", b"", _header(scope, b"host")).strip(b"[]").decode("latin-1")
         return not forwarded and _is_loopback(host) and (asked == "localhost" or _is_loopback(asked))
 
@@ -202,17 +207,17 @@ class Gateway:
                 return
 
 
-_CLOSE = (b"connection", b"close")  # the rest of the request is not read
-_RETRY = (b"retry-after", b"1")
+_CLOSE_CONNECTION = (b"connection", b"close")  # the rest of the request is not read
+_RETRY_SOON = (b"retry-after", b"1")
 
 
 def _check_key(route: Route, scope: Scope) -> None:
-    """Raise Failed unless the request carries one of the route's keys. Every digest is compared, in constant time."""
+    """Raise GatewayError unless the request has one of the route's keys. Compares all digests in constant time."""
     sent = _bearer(scope)
     matches = [_same(sent, digest) for digest in route.key_digests]
     if not any(matches):
         message = f"Send one of {route.name}'s keys in the header Authorization: Bearer <key>."
-        raise Failed(401, "Unauthorized", message, [(b"www-authenticate", b"Bearer"), _CLOSE])
+        raise GatewayError(401, "Unauthorized", message, [(b"www-authenticate", b"Bearer"), _CLOSE_CONNECTION])
 
 
 def _bearer(scope: Scope) -> str:
@@ -247,7 +252,7 @@ def _request(route: Route, path: str, scope: Scope, prefix: str, body: bytes) ->
         f"{method} /{path} HTTP/1.1\r\nhost: {route.service_id}\r\ncontent-length: {len(body)}\r\n".encode(),
         f"x-forwarded-prefix: {prefix}{route.service_id}\r\n".encode(),
     ]
-    lines += [b"%s: %s\r\n" % pair for pair in scope["headers"] if pair[0] in PASSED_ON]
+    lines += [b"%s: %s\r\n" % pair for pair in scope["headers"] if pair[0] in FORWARDED_HEADERS]
     return b"".join([*lines, b"\r\n", body])
 
 

@@ -8,26 +8,26 @@ Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
-LOOK_SECONDS = 0.5  # an answer may take this long before it is asked whether the client still waits for it
+DISCONNECT_CHECK_SECONDS = 0.5  # an answer may take this long before it is asked whether the client still waits for it
 
 
-class Gone(Exception):
+class ClientDisconnectedError(Exception):
     """The client has left; nobody reads an answer."""
 
 
-async def next_part(receive: Receive, seconds: float) -> MutableMapping[str, Any]:
-    """The next message with a part of the body. Raises Gone, or TimeoutError when none comes for so long."""
+async def receive_body_part(receive: Receive, seconds: float) -> MutableMapping[str, Any]:
+    """Return the next message of the body. Raises ClientDisconnectedError, or TimeoutError after `seconds`."""
     async with asyncio.timeout(seconds):
         message = await receive()
     if message["type"] == "http.disconnect":
-        raise Gone
+        raise ClientDisconnectedError
     return message
 
 
-class WhileWaited:
-    """Gives up what it surrounds (by Gone) when the client leaves, so that the service need not work for nobody.
+class CancelOnDisconnect:
+    """Cancel the enclosed block when the client disconnects, and raise ClientDisconnectedError.
 
-    It only looks when the answer takes longer than LOOK_SECONDS: most are there before.
+    It only looks when the answer takes longer than DISCONNECT_CHECK_SECONDS: most are there before.
     """
 
     def __init__(self, receive: Receive) -> None:
@@ -37,7 +37,7 @@ class WhileWaited:
 
     async def __aenter__(self) -> None:
         self._request = asyncio.current_task()
-        self._timer = asyncio.get_running_loop().call_later(LOOK_SECONDS, self._start)
+        self._timer = asyncio.get_running_loop().call_later(DISCONNECT_CHECK_SECONDS, self._start)
 
     async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._timer.cancel()
@@ -45,7 +45,7 @@ class WhileWaited:
             self._watching.cancel()
         if self._gone and self._request and kind is asyncio.CancelledError:
             self._request.uncancel()
-            raise Gone from None
+            raise ClientDisconnectedError from None
 
     def _start(self) -> None:
         self._watching = asyncio.get_running_loop().create_task(self._watch())

@@ -4,13 +4,13 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable
 
-BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)  # seconds
+BUCKET_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)  # seconds
 
 
 class _Service:
     def __init__(self) -> None:
         self.statuses: Counter[int] = Counter()
-        self.buckets = [0] * (len(BUCKETS) + 1)
+        self.buckets = [0] * (len(BUCKET_SECONDS) + 1)
         self.seconds = 0.0
 
 
@@ -25,10 +25,10 @@ class Metrics:
         if service is None:
             service = self._services[service_id] = _Service()
         service.statuses[status] += 1
-        service.buckets[bisect_left(BUCKETS, seconds)] += 1
+        service.buckets[bisect_left(BUCKET_SECONDS, seconds)] += 1
         service.seconds += seconds
 
-    def keep(self, wanted: Callable[[str], bool]) -> None:
+    def retain(self, wanted: Callable[[str], bool]) -> None:
         """Drop the services that are gone, so that the page does not grow for ever."""
         self._services = {name: service for name, service in self._services.items() if not name or wanted(name)}
 
@@ -56,7 +56,7 @@ class Metrics:
 
 def _histogram(label: str, service: _Service) -> list[str]:
     name, total, lines = "mms_gateway_request_seconds", 0, []
-    for limit, count in zip((*BUCKETS, "+Inf"), service.buckets, strict=True):
+    for limit, count in zip((*BUCKET_SECONDS, "+Inf"), service.buckets, strict=True):
         total += count
         lines.append(f'{name}_bucket{{{label},le="{limit}"}} {total}')
     return [*lines, f"{name}_sum{{{label}}} {service.seconds:.6f}", f"{name}_count{{{label}}} {total}"]

@@ -1,4 +1,4 @@
-"""What a gateway process knows of the routes: read from their files, at most ROUTE_SECONDS old."""
+"""What a gateway process knows of the routes: read from their files, at most ROUTE_CACHE_SECONDS old."""
 
 import logging
 import time
@@ -7,15 +7,15 @@ from pathlib import Path
 from mms.gateway import routes
 from mms.gateway.routes import Route
 
-ROUTE_SECONDS = 1.0
+ROUTE_CACHE_SECONDS = 1.0
 log = logging.getLogger(__name__)
 
 
-class Unreadable(Exception):
+class RouteUnreadableError(Exception):
     """The route cannot be read, and never was."""
 
 
-class RouteTable:
+class RouteCache:
     """Routes as last read. While they cannot be read, the last known ones stay in use."""
 
     def __init__(self, directory: Path) -> None:
@@ -23,7 +23,7 @@ class RouteTable:
         self._known: dict[str, tuple[float, Route]] = {}
 
     def find(self, service_id: str, fresh: bool = False) -> Route | None:
-        """The service's route, None when it has none; `fresh`: read it now. Raises Unreadable."""
+        """The service's route, None when it has none; `fresh`: read it now. Raises RouteUnreadableError."""
         now = time.monotonic()
         until, known = self._known.get(service_id, (0.0, None))
         if known and now < until and not fresh:
@@ -32,7 +32,7 @@ class RouteTable:
         if route is None:
             self._known.pop(service_id, None)
         else:
-            self._known[service_id] = (now + ROUTE_SECONDS, route)
+            self._known[service_id] = (now + ROUTE_CACHE_SECONDS, route)
         return route
 
     def _read(self, service_id: str, known: Route | None) -> Route | None:
@@ -45,5 +45,5 @@ class RouteTable:
         except (OSError, ValueError) as reason:
             log.error("the route of %s cannot be read, the last known one is used: %s", service_id, reason)
             if known is None:
-                raise Unreadable from reason
+                raise RouteUnreadableError from reason
             return known

@@ -14,29 +14,29 @@ from urllib.parse import urlsplit
 import httptools
 
 CONNECT_SECONDS = 3.0
-KEEP_SECONDS = 20.0  # less than the scoring program's own limit, so it is never the one that closes first
-ANSWER_MAX_BYTES = 64 * 1024**2
-AROUND_MAX_BYTES = 256 * 1024  # of an answer besides its body: headers, sizes of chunks, trailers
+KEEPALIVE_SECONDS = 20.0  # less than the scoring program's own limit, so it is never the one that closes first
+MAX_RESPONSE_BYTES = 64 * 1024**2
+MAX_OVERHEAD_BYTES = 256 * 1024  # of an answer besides its body: headers, sizes of chunks, trailers
 
 
 class UpstreamError(Exception):
     """The service gave no answer."""
 
 
-class NotSent(UpstreamError):
+class NotSentError(UpstreamError):
     """The service cannot have received the whole request, so it has not acted on it: safe to send again."""
 
 
-class Broken(UpstreamError):
+class BrokenConnectionError(UpstreamError):
     """The connection ended after the request was sent; whether the service acted on it is unknown."""
 
 
-class TimedOut(UpstreamError):
+class UpstreamTimeoutError(UpstreamError):
     """No answer within the time allowed."""
 
 
 @dataclass
-class Answer:
+class Response:
     status: int = 0
     headers: dict[bytes, bytes] = field(default_factory=dict)  # names in lower case
     body: bytes = b""
@@ -51,21 +51,21 @@ class _Connection(asyncio.Protocol):
         self._local = local  # a unix socket
         self._transport: Any = None
         self._parser = httptools.HttpResponseParser(self)
-        self._waiter: asyncio.Future[Answer] | None = None
-        self._answer = Answer()
+        self._waiter: asyncio.Future[Response] | None = None
+        self._answer = Response()
         self._parts: list[bytes] = []
         self._size = 0
         self._received = 0
         self._complete = False
 
-    async def exchange(self, request: bytes, timeout: float) -> Answer:
+    async def exchange(self, request: bytes, timeout: float) -> Response:
         """Send `request` and return its answer. Raises UpstreamError; the connection is closed then."""
         loop = asyncio.get_running_loop()
         self._waiter = loop.create_future()
-        self._answer, self._parts, self._size = Answer(), [], 0
+        self._answer, self._parts, self._size = Response(), [], 0
         self._received, self._complete = 0, False
         self._transport.write(request)
-        timer = loop.call_later(timeout, self._fail, TimedOut(f"no answer within {timeout:g} s"))
+        timer = loop.call_later(timeout, self._fail, UpstreamTimeoutError(f"no answer within {timeout:g} s"))
         try:
             return await self._waiter
         except BaseException:
@@ -92,17 +92,17 @@ class _Connection(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as reason:
-            self._fail(Broken(f"the answer is not HTTP: {reason}"))
-        if self._received - self._size > AROUND_MAX_BYTES:
-            self._fail(Broken(f"the answer has more than {AROUND_MAX_BYTES} bytes around its body"))
+            self._fail(BrokenConnectionError(f"the answer is not HTTP: {reason}"))
+        if self._received - self._size > MAX_OVERHEAD_BYTES:
+            self._fail(BrokenConnectionError(f"the answer has more than {MAX_OVERHEAD_BYTES} bytes around its body"))
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.open = False
         unread = isinstance(exc, BrokenPipeError) or (self._local and isinstance(exc, ConnectionResetError))
         if unread and not self._answer.status:
-            self._fail(NotSent("the service closed the connection before it had read the request"))
+            self._fail(NotSentError("the service closed the connection before it had read the request"))
         else:
-            self._fail(Broken("the service closed the connection without a complete answer"))
+            self._fail(BrokenConnectionError("the service closed the connection without a complete answer"))
 
     # --- what httptools calls
 
@@ -123,15 +123,15 @@ class _Connection(asyncio.Protocol):
         if self._complete:
             return
         self._size += len(part)
-        if self._size > ANSWER_MAX_BYTES:
-            return self._fail(Broken(f"the answer is larger than {ANSWER_MAX_BYTES} bytes"))
+        if self._size > MAX_RESPONSE_BYTES:
+            return self._fail(BrokenConnectionError(f"the answer is larger than {MAX_RESPONSE_BYTES} bytes"))
         self._parts.append(part)
 
     def on_message_complete(self) -> None:
         if self._complete:
             return
         if self._answer.status < 200:  # 100 Continue and the like announce the answer
-            self._answer = Answer()
+            self._answer = Response()
             return
         self._complete = True
         if not self._parser.should_keep_alive():
@@ -152,7 +152,7 @@ class Pool:
         self._idle: dict[str, deque[_Connection]] = defaultdict(deque)
         self._swept_at = 0.0
 
-    async def request(self, address: str, request: bytes, timeout: float, repeatable: bool) -> Answer:
+    async def request(self, address: str, request: bytes, timeout: float, repeatable: bool) -> Response:
         """Send `request` (the bytes of a whole HTTP/1.1 request) and return its answer.
 
         It is sent again only where the service cannot have acted on it, or where doing so twice does no harm
@@ -161,9 +161,9 @@ class Pool:
         while connection := self._kept(address):
             try:
                 return await self._exchange(address, connection, request, timeout)
-            except NotSent:
+            except NotSentError:
                 continue
-            except Broken:
+            except BrokenConnectionError:
                 if not repeatable:
                     raise
         connection = await self._connect(address)
@@ -175,7 +175,7 @@ class Pool:
                 connection.close()
         self._idle.clear()
 
-    async def _exchange(self, address: str, connection: _Connection, request: bytes, timeout: float) -> Answer:
+    async def _exchange(self, address: str, connection: _Connection, request: bytes, timeout: float) -> Response:
         answer = await connection.exchange(request, timeout)
         if connection.open:
             connection.idle_since = time.monotonic()
@@ -192,7 +192,7 @@ class Pool:
         connections = self._idle.get(address)
         while connections:
             connection = connections.pop()
-            if connection.open and now < connection.idle_since + KEEP_SECONDS:
+            if connection.open and now < connection.idle_since + KEEPALIVE_SECONDS:
                 return connection
             connection.close()
         return None
@@ -201,7 +201,7 @@ class Pool:
         """Close what nobody has used for long; the oldest are at the left."""
         self._swept_at = now
         for address, connections in list(self._idle.items()):
-            while connections and (not connections[0].open or now > connections[0].idle_since + KEEP_SECONDS):
+            while connections and (not connections[0].open or now > connections[0].idle_since + KEEPALIVE_SECONDS):
                 connections.popleft().close()
             if not connections:
                 del self._idle[address]
@@ -220,5 +220,5 @@ class Pool:
                         lambda: _Connection(local=False), place.hostname or "", place.port or 80
                     )
         except (OSError, ValueError) as reason:  # TimeoutError is an OSError
-            raise NotSent(f"no connection to the service: {reason}") from None
+            raise NotSentError(f"no connection to the service: {reason}") from None
         return connection

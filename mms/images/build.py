@@ -22,24 +22,34 @@ from mms.images.explain import BuildError, explain
 from mms.images.log import Log
 from mms.images.packages import install
 from mms.images.plan import requirements
-from mms.images.plan.check import Plan, check, driver, syntax
-from mms.images.plan.placement import Places, Source, asset_names, discard, model_folder, place
+from mms.images.plan.check import Plan, check, check_syntax, find_driver
+from mms.images.plan.placement import PathRegistry, Source, asset_paths, discard, link_files, model_folder
 from mms.images.plan.spec import Asset, Model, Spec
 from mms.images.registry.client import Registry
-from mms.images.sources.fetch import Fetched, FetchError, base_name, fetch, shown
+from mms.images.sources.fetch import Fetched, FetchError, base_name, fetch, redact_url
 from mms.images.sources.unpack import UnpackError, unpack
 from mms.images.store import layers
 from mms.images.store.config import image_config
-from mms.images.store.layout import APP, CONFIG, MANIFEST, META, RUNTIME, SITE, WHAT, Store, dump
+from mms.images.store.layout import (
+    APP_JSON_PATH,
+    APP_PATH,
+    CONFIG_TYPE,
+    LAYER_ANNOTATION,
+    MANIFEST_TYPE,
+    RUNTIME_PATH,
+    SITE_PATH,
+    Store,
+    dump,
+)
 
-LOCAL = "oci://local"
-SCORING = Path(__file__).resolve().parent.parent / "scoring"
-RESULT_ROOM = 1 << 16  # bytes; an error has a few kB
-PLACING = "1"  # part of the keys of layers with models and assets: changes with the rules of placement
+LOCAL_REGISTRY = "oci://local"
+SCORING_FOLDER = Path(__file__).resolve().parent.parent / "scoring"
+RESULT_RESERVED_BYTES = 1 << 16  # bytes; an error has a few kB
+PLACEMENT_VERSION = "1"  # part of the keys of layers with models and assets: changes with the rules of placement
 
 
 @dataclass(frozen=True)
-class Part:
+class BuiltLayer:
     """A layer of the image, with what it holds."""
 
     what: str
@@ -53,29 +63,29 @@ class Build:
         self.store = Store(spec.store)
         self.store.prepare()
         self.installer = install.Installer(spec.store / "cache", tmp, log.detail)
-        self.places = Places()
-        self.parts: list[Part] = []
+        self.paths = PathRegistry()
+        self.parts: list[BuiltLayer] = []
         self.fetched_models: list[dict[str, Any]] = []
 
     def run(self) -> dict[str, Any]:
         """The result as the contract has it. Raises BuildError and what `explain` knows."""
         spec, log = self.spec, self.log
-        with log.doing("check", f"{spec.runtime_type}; models: {len(spec.models)}, assets: {len(spec.assets)}"):
+        with log.step("check", f"{spec.runtime_type}; models: {len(spec.models)}, assets: {len(spec.assets)}"):
             plan = check(spec, self.store, log, self.tmp)
-        with log.doing("fetch", "models and assets"):
+        with log.step("fetch", "models and assets"):
             models = [(model, *self.fetch(model, f"model-{at}")) for at, model in enumerate(spec.models)]
             assets = [(asset, *self.fetch(asset, f"asset-{at}")) for at, asset in enumerate(spec.assets)]
             self.read_driver(assets, plan)
-        with log.doing("requirements", f"for Python {plan.target.python} on {plan.target.platform}"):
+        with log.step("requirements", f"for Python {plan.target.python} on {plan.target.platform}"):
             lock = self.lock(plan)
-        with log.doing("packages", "what the lock names" if lock else "none are required"):
+        with log.step("packages", "what the lock names" if lock else "none are required"):
             self.add_site(lock, plan.target)
-        with log.doing("layers", "scoring runtime, models, driver and assets"):
+        with log.step("layers", "scoring runtime, models, driver and assets"):
             self.add_runtime(plan.target)
             for model, source, file in models:
                 self.add_model(model, source, file)
             self.add_app(assets)
-        with log.doing("image", spec.image_id):
+        with log.step("image", spec.image_id):
             return self.finish(plan, lock)
 
     # --- fetch ----------------------------------------------------------------------------------------------------
@@ -87,9 +97,8 @@ class Build:
         try:
             fetched = fetch(item.url, path, self.spec.policy)
             took = self.log.seconds - before
-            self.log.detail(
-                f"{item.label}: {fetched.size} bytes from {shown(item.url)} in {took:.2f} s, sha256 {fetched.sha256}"
-            )
+            origin = f"{fetched.size} bytes from {redact_url(item.url)} in {took:.2f} s"
+            self.log.detail(f"{item.label}: {origin}, sha256 {fetched.sha256}")
             if item.unpack:
                 path = self._unpack(item, path)
         except (FetchError, UnpackError) as error:
@@ -99,9 +108,9 @@ class Build:
 
     def read_driver(self, assets: list[tuple[Asset, Source, Fetched]], plan: Plan) -> None:
         """Only where the image runs this very Python: what another version can read is not ours to judge."""
-        wanted = driver(self.spec)
+        wanted = find_driver(self.spec)
         if plan.target.python == runtimes.HOST_PYTHON:
-            syntax(wanted, next(source.path for asset, source, _ in assets if asset is wanted))
+            check_syntax(wanted, next(source.path for asset, source, _ in assets if asset is wanted))
 
     def _unpack(self, item: Model | Asset, archive: Path) -> Path:
         folder = archive.with_name(f"{archive.name}.unpacked")
@@ -113,15 +122,15 @@ class Build:
     # --- requirements and packages --------------------------------------------------------------------------------
 
     def lock(self, plan: Plan) -> str:
-        lines, added = requirements.combine(plan.wanted, plan.runtime.requirements)
+        lines, added = requirements.combine(plan.requirements, plan.runtime.requirements)
         if added:
             self.log.detail(f"{plan.runtime.name} brings along {', '.join(added)}: the requirements do not name them")
         if not lines:
             return ""
         key = _key("lock", lines, plan.target.python, plan.target.platform)
         try:
-            lock = requirements.narrowed(self.installer.lock(lines, key, plan.target), plan.wanted)
-        except install.Failed as error:
+            lock = requirements.restrict_hashes(self.installer.lock(lines, key, plan.target), plan.requirements)
+        except install.InstallError as error:
             raise BuildError("RequirementsFailed", str(error), "targetRuntime.properties") from error
         pins = [line.split()[0] for line in lock.splitlines() if "==" in line]
         self.log.detail(f"{len(pins)} packages: {', '.join(pins)}")
@@ -133,7 +142,7 @@ class Build:
         key = _key("site", lock, target.python, target.platform, _compiler(target))
 
         def make(tree: Path) -> None:
-            self._install(lock, tree / SITE, target)
+            self._install(lock, tree / SITE_PATH, target)
 
         self._add("site", key, make)
 
@@ -141,35 +150,35 @@ class Build:
         folder.mkdir(parents=True, exist_ok=True)
         try:
             self.installer.install(lock, folder, target)
-            install.forget_machine(folder)
+            install.remove_machine_details(folder)
             self._compile(folder, target)
-        except install.Failed as error:
+        except install.InstallError as error:
             raise BuildError("PackagesFailed", str(error), "targetRuntime.properties") from error
 
     def _compile(self, folder: Path, target: install.Target) -> None:
         if target.python == runtimes.HOST_PYTHON:
             before = self.log.seconds
-            install.compile_tree(folder, "/" + SITE if folder.name == "site" else "/" + RUNTIME)
+            install.compile_tree(folder, "/" + SITE_PATH if folder.name == "site" else "/" + RUNTIME_PATH)
             self.log.detail(f"byte-compiled in {self.log.seconds - before:.2f} s")
 
     # --- layers ---------------------------------------------------------------------------------------------------
 
     def add_runtime(self, target: install.Target) -> None:
         """The scoring program, with the packages that its own requirements.txt names."""
-        files = sorted(path for path in SCORING.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
-        contents = {str(path.relative_to(SCORING)): sha256(path.read_bytes()).hexdigest() for path in files}
+        files = sorted(path for path in SCORING_FOLDER.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+        contents = {str(path.relative_to(SCORING_FOLDER)): sha256(path.read_bytes()).hexdigest() for path in files}
         key = _key("runtime", contents, target.python, target.platform, _compiler(target))
 
         def make(tree: Path) -> None:
             for path in files:
-                copy = tree / RUNTIME / "scoring" / path.relative_to(SCORING)
+                copy = tree / RUNTIME_PATH / "scoring" / path.relative_to(SCORING_FOLDER)
                 copy.parent.mkdir(parents=True, exist_ok=True)
                 copy.write_bytes(path.read_bytes())
-            required = SCORING / "requirements.txt"
+            required = SCORING_FOLDER / "requirements.txt"
             if required.exists():
-                self._install(required.read_text(), tree / RUNTIME, target)
+                self._install(required.read_text(), tree / RUNTIME_PATH, target)
             else:
-                self._compile(tree / RUNTIME, target)
+                self._compile(tree / RUNTIME_PATH, target)
 
         self._add("runtime", key, make)
 
@@ -180,9 +189,9 @@ class Build:
         else:
             name = base_name(model.url) or model.name
             targets = [PurePosixPath(name), folder / name]
-        key = _key("model", PLACING, file.sha256, model.unpack, [str(target) for target in targets])
+        key = _key("model", PLACEMENT_VERSION, file.sha256, model.unpack, [str(target) for target in targets])
         tree = self._tree()
-        place(source, targets, tree / APP, self.places)
+        link_files(source, targets, tree / APP_PATH, self.paths)
         discard(source)
         self._add(model.label, key, lambda _: None, tree)
         self.fetched_models.append(
@@ -193,19 +202,19 @@ class Build:
         """Driver and assets, and the file that tells the scoring program what is where."""
         tree, facts = self._tree(), []
         for asset, source, file in assets:
-            targets = [PurePosixPath(".")] if asset.unpack else asset_names(asset.id, asset.url)
-            place(source, targets, tree / APP, self.places)
+            targets = [PurePosixPath(".")] if asset.unpack else asset_paths(asset.id, asset.url)
+            link_files(source, targets, tree / APP_PATH, self.paths)
             discard(source)
             facts.append([file.sha256, asset.unpack, [str(target) for target in targets]])
-        meta = dump(self._meta(tree / APP))
-        (tree / META).parent.mkdir(parents=True)
-        (tree / META).write_bytes(meta)
-        self._add("app", _key("app", PLACING, facts, meta.decode()), lambda _: None, tree)
+        meta = dump(self._meta(tree / APP_PATH))
+        (tree / APP_JSON_PATH).parent.mkdir(parents=True)
+        (tree / APP_JSON_PATH).write_bytes(meta)
+        self._add("app", _key("app", PLACEMENT_VERSION, facts, meta.decode()), lambda _: None, tree)
 
     def _meta(self, app: Path) -> dict[str, Any]:
-        asset = driver(self.spec)
+        asset = find_driver(self.spec)
         return {
-            "driver": str(asset_names(asset.id, asset.url)[0]),
+            "driver": str(asset_paths(asset.id, asset.url)[0]),
             "schema": self._schema(app),
             "models": [
                 {"name": model.name, "version": model.version, "path": str(model_folder(model.name, model.version))}
@@ -217,7 +226,7 @@ class Build:
     def _schema(self, app: Path) -> str | None:
         """The asset that names the fields of a request: called schema, or schema.json, and having an "input"."""
         for asset in self.spec.assets:
-            name = str(asset_names(asset.id, asset.url)[0])
+            name = str(asset_paths(asset.id, asset.url)[0])
             if asset.unpack or not ({asset.id, base_name(asset.url)} & {"schema", "schema.json"}):
                 continue
             try:
@@ -236,13 +245,13 @@ class Build:
     def _add(self, what: str, key: str, make: Any, tree: Path | None = None) -> None:
         """Add the layer known as `key`, made by `make(tree)` where it is not in the store yet."""
         before = self.log.seconds
-        layer = self.store.known(key)
+        layer = self.store.find_layer(key)
         reused = layer is not None
         if layer is None:
             tree = tree or self._tree()
             make(tree)
             layer = self.store.add_layer(key, tree)
-        self.parts.append(Part(what, layer, reused))
+        self.parts.append(BuiltLayer(what, layer, reused))
         how = "already in the store" if reused else f"made in {self.log.seconds - before:.2f} s"
         self.log.detail(f"layer {what}: {layer.digest}, {layer.size} bytes, {how}")
 
@@ -250,12 +259,12 @@ class Build:
 
     def finish(self, plan: Plan, lock: str) -> dict[str, Any]:
         made = [(part.what, part.layer.diff_id) for part in self.parts]
-        config = self.store.put(image_config(plan.base, plan.target, plan.runtime.name, made), CONFIG)
+        config = self.store.add_json(image_config(plan.base, plan.target, plan.runtime.name, made), CONFIG_TYPE)
         descriptors = plan.base.layers + self._descriptors()
-        manifest = {"schemaVersion": 2, "mediaType": MANIFEST, "config": config, "layers": descriptors}
-        descriptor = self.store.put(manifest, MANIFEST)
+        manifest = {"schemaVersion": 2, "mediaType": MANIFEST_TYPE, "config": config, "layers": descriptors}
+        descriptor = self.store.add_json(manifest, MANIFEST_TYPE)
         reference = self._publish(manifest, descriptor)
-        self.store.name(self.spec.image_id, descriptor)
+        self.store.set_name(self.spec.image_id, descriptor)
         self.log.detail(f"{descriptor['digest']} is in the store of this machine")
         return {
             "digest": descriptor["digest"],
@@ -273,7 +282,7 @@ class Build:
                 "mediaType": layers.MEDIA_TYPE,
                 "digest": part.layer.digest,
                 "size": part.layer.size,
-                "annotations": {WHAT: part.what},
+                "annotations": {LAYER_ANNOTATION: part.what},
             }
             for part in self.parts
         ]
@@ -281,7 +290,7 @@ class Build:
     def _publish(self, manifest: dict[str, Any], descriptor: dict[str, Any]) -> str:
         """Push the image where the manifest says; what it is called there."""
         location, repository = self.spec.registry.location.rstrip("/"), self.spec.repository
-        if location != LOCAL:
+        if location != LOCAL_REGISTRY:
             location, repository = self._push(manifest, descriptor)
         return f"{location}/{repository}@{descriptor['digest']}"
 
@@ -290,10 +299,10 @@ class Build:
         registry = Registry(credentials.location, credentials.user, credentials.password)
         repository = "/".join(filter(None, [registry.prefix, self.spec.repository]))
         for blob in [*manifest["layers"], manifest["config"]]:
-            sent = registry.push_blob(repository, blob["digest"], self.store.blob(blob["digest"]))
+            sent = registry.push_blob(repository, blob["digest"], self.store.blob_path(blob["digest"]))
             how = "sent" if sent else "already there"
             self.log.detail(f"{registry.host}: {blob['digest']}, {blob['size']} bytes, {how}")
-        registry.push_manifest(repository, self.spec.tag, self.store.blob(descriptor["digest"]), MANIFEST)
+        registry.push_manifest(repository, self.spec.tag, self.store.blob_path(descriptor["digest"]), MANIFEST_TYPE)
         self.log.detail(f"pushed to {registry.host}/{repository}:{self.spec.tag}")
         return registry.host, repository
 
@@ -311,11 +320,11 @@ def _compiler(target: install.Target) -> str:
 def main() -> int:
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # so that what it made is cleaned up
     logging.getLogger("urllib3").setLevel(logging.ERROR)  # what it retries is no news for the reader of a build log
-    spec = Spec.read(json.load(sys.stdin))
+    spec = Spec.from_json(json.load(sys.stdin))
     log = Log()
     try:
-        spec.result.write_bytes(b" " * RESULT_ROOM)
-        with Store(spec.store).used(), tempfile.TemporaryDirectory(prefix="build-", dir=spec.tmp) as tmp:
+        spec.result.write_bytes(b" " * RESULT_RESERVED_BYTES)
+        with Store(spec.store).in_use(), tempfile.TemporaryDirectory(prefix="build-", dir=spec.tmp) as tmp:
             result = Build(spec, log, Path(tmp)).run()
     except SystemExit:  # told to stop
         spec.result.unlink(missing_ok=True)
@@ -340,14 +349,15 @@ def _report(result: dict[str, Any], path: Path) -> None:
 
 def _failed(raised: Exception, spec: Spec, log: Log) -> dict[str, Any]:
     error = explain(raised, spec.store)
-    log.say(f"The build failed in step {log.step}: {error}")
+    log.say(f"The build failed in step {log.current_step}: {error}")
     return {"error": _error(error, log)}
 
 
 def _error(error: BuildError, log: Log) -> dict[str, Any]:
     details = [{"code": error.code, "message": str(error), "target": error.target}] if error.target else []
-    details.append({"code": "Log", "message": "\n".join(log.last), "target": "log"})
-    return {"code": error.code, "step": log.step, "message": f"Step {log.step}: {error}", "details": details}
+    details.append({"code": "Log", "message": "\n".join(log.tail), "target": "log"})
+    message = f"Step {log.current_step}: {error}"
+    return {"code": error.code, "step": log.current_step, "message": message, "details": details}
 
 
 if __name__ == "__main__":

@@ -5,10 +5,10 @@ import os
 import shutil
 from pathlib import Path
 
-from mms.images.plan.placement import Clash
-from mms.images.plan.requirements import Refused
+from mms.images.plan.placement import PathConflictError
+from mms.images.plan.requirements import RequirementsError
 from mms.images.registry.client import RegistryError
-from mms.images.runtimes import UnknownRuntime
+from mms.images.runtimes import UnknownRuntimeError
 from mms.images.sources.fetch import FetchError
 from mms.system import disk
 
@@ -23,18 +23,18 @@ class BuildError(Exception):
 
 def explain(error: Exception, store: Path) -> BuildError:
     """Any way in which a build fails, in words for people. `store` lies on the disk that the build works on."""
-    if no_room(error):
-        return BuildError("NoSpace", no_room_at(store), getattr(error, "target", ""))
+    if _is_out_of_space(error):
+        return BuildError("NoSpace", _out_of_space_message(store), getattr(error, "target", ""))
     match error:
         case BuildError():
             return error
-        case UnknownRuntime():
+        case UnknownRuntimeError():
             return BuildError("UnknownRuntime", str(error.args[0]), "targetRuntime")
-        case Refused():
+        case RequirementsError():
             return BuildError("BadRequirements", str(error), "targetRuntime.properties")
         case FetchError():
             return BuildError("FetchFailed", str(error), "targetRuntime.properties")
-        case Clash():
+        case PathConflictError():
             return BuildError("NameClash", str(error), "assets")
         case RegistryError():
             return BuildError("RegistryFailed", str(error), "registryInfo")
@@ -43,7 +43,7 @@ def explain(error: Exception, store: Path) -> BuildError:
     return BuildError("InternalError", f"The builder failed: {type(error).__name__}: {error}")
 
 
-def no_room(error: BaseException | None) -> bool:
+def _is_out_of_space(error: BaseException | None) -> bool:
     """Whether a full disk is behind it, whoever met it: we, or uv, which says so in its own words."""
     while error is not None:
         if disk.is_full(error) or os.strerror(errno.ENOSPC) in str(error):
@@ -52,7 +52,7 @@ def no_room(error: BaseException | None) -> bool:
     return False
 
 
-def no_room_at(place: Path) -> str:
+def _out_of_space_message(place: Path) -> str:
     """What to do about it. By now the build has taken away what it made."""
     free = shutil.disk_usage(place).free / 1024**2
     return (

@@ -6,14 +6,14 @@ from collections import deque
 from collections.abc import Iterator
 
 STEPS = ("check", "fetch", "requirements", "packages", "layers", "image")
-KEPT = 20
+TAIL_LINES = 20
 
 
 class Log:
     def __init__(self) -> None:
         self._started = time.monotonic()
-        self.step = STEPS[0]
-        self.last: deque[str] = deque(maxlen=KEPT)
+        self.current_step = STEPS[0]
+        self.tail: deque[str] = deque(maxlen=TAIL_LINES)
 
     @property
     def seconds(self) -> float:
@@ -23,7 +23,7 @@ class Log:
         """Write `text`, one log line per line of it."""
         for line in text.splitlines():
             stamped = f"{self.seconds:8.2f} s  {line}"
-            self.last.append(stamped)
+            self.tail.append(stamped)
             with contextlib.suppress(OSError):  # the disk is full: the build says so by its result
                 print(stamped, flush=True)
 
@@ -31,9 +31,9 @@ class Log:
         self.say(f"  {text}")
 
     @contextlib.contextmanager
-    def doing(self, step: str, what: str) -> Iterator[None]:
+    def step(self, step: str, what: str) -> Iterator[None]:
         """A step of the build: says when it begins and how long it took. When it fails it stays the current step."""
-        self.step = step
+        self.current_step = step
         title = f"Step {STEPS.index(step) + 1}/{len(STEPS)} {step}"
         before = self.seconds
         self.say(f"{title}: {what}")

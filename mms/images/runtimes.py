@@ -14,7 +14,7 @@ HOST_PLATFORM = f"{sys.platform}/{_ARCHITECTURES.get(platform.machine(), platfor
 ENGINES = frozenset({"process"})  # those that this server has
 
 
-class UnknownRuntime(LookupError):
+class UnknownRuntimeError(LookupError):
     """No runtime has this name. The text names those that exist."""
 
 
@@ -61,17 +61,17 @@ RUNTIMES = {
 _ALIASES = {"parkpython": "SparkPython", "tlc37": "TLC"} | {name.lower(): name for name in RUNTIMES}
 
 
-def canonical(name: str) -> str:
-    """The one spelling of the runtime type `name`. Raises UnknownRuntime."""
+def canonical_name(name: str) -> str:
+    """The one spelling of the runtime type `name`. Raises UnknownRuntimeError."""
     try:
         return _ALIASES[name.lower()]
     except KeyError:
-        raise UnknownRuntime(f"There is no runtime {name!r}; there are: {', '.join(RUNTIMES)}.") from None
+        raise UnknownRuntimeError(f"There is no runtime {name!r}; there are: {', '.join(RUNTIMES)}.") from None
 
 
-def why_not_here(name: str, engines: frozenset[str] = ENGINES) -> str:
-    """What is missing to run this runtime on `engines`, as a sentence; "" if nothing. Raises UnknownRuntime."""
-    runtime = RUNTIMES[canonical(name)]
+def unavailable_reason(name: str, engines: frozenset[str] = ENGINES) -> str:
+    """What is missing to run this runtime on `engines`, as a sentence; "" if nothing. Raises UnknownRuntimeError."""
+    runtime = RUNTIMES[canonical_name(name)]
     if runtime.engines & engines:
         return ""
     return f"{runtime.name} cannot run on this server: it needs {runtime.missing}."

@@ -71,12 +71,13 @@ def tidy() -> None:
     install.clear_cache(Path(settings.MMS_DIR) / "cache")
     store = Store(Path(settings.MMS_DIR))
     with _alone_soon(store) as alone:
-        store.prepare(alone=alone)
+        store.prepare(exclusive=alone)
         if alone:
             _mind_a_reboot(store)
         else:
             logger.warning("%s is in use by another process: the next start clears what was left there.", store.root)
-    store.name_all({str(id): digest for id, digest in Image.objects.exclude(digest="").values_list("id", "digest")})
+    built = Image.objects.exclude(digest="").values_list("id", "digest")
+    store.restore_names({str(id): digest for id, digest in built})
 
 
 @contextmanager
@@ -84,7 +85,7 @@ def _alone_soon(store: Store) -> Iterator[bool]:
     """Be alone in the store; yields False where that cannot be had within PATIENCE, which no prune takes."""
     until = time.monotonic() + PATIENCE
     while True:
-        with store.alone() as alone:
+        with store.exclusive() as alone:
             if alone or time.monotonic() > until:
                 yield alone
                 return
@@ -92,9 +93,9 @@ def _alone_soon(store: Store) -> Iterator[bool]:
 
 
 def _mind_a_reboot(store: Store) -> None:
-    noted, boot = store.root / "boot", disk.this_boot()
+    noted, boot = store.root / "boot", disk.boot_id()
     if not noted.exists() or noted.read_text() != boot:
-        store.drop_recent()
+        store.remove_recent_trees()
         replace_file(noted, boot.encode())
 
 
@@ -189,7 +190,7 @@ def specification(image: Image, directory: Path) -> dict[str, Any]:
     """What the builder is told; see mms.images.build."""
     manifest = image.manifest
     found = {str(model.id): model for model in Model.objects.filter(id__in=manifest.resolved_model_ids)}
-    runtime = runtimes.canonical(manifest.runtime_type)
+    runtime = runtimes.canonical_name(manifest.runtime_type)
     return {
         "store": str(settings.MMS_DIR),
         "tmp": str(directory),

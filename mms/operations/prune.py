@@ -16,8 +16,8 @@ from mms.engines.process.program import Program
 from mms.images import runtimes
 from mms.images.packages import install
 from mms.images.store import garbage
-from mms.images.store.garbage import Keep, Space, Unused
-from mms.images.store.layout import Missing, Store
+from mms.images.store.garbage import DiskSpace, Retained, Unused
+from mms.images.store.layout import NotInStoreError, Store
 from mms.models import OPEN, Image, Revision
 from mms.services.rollout import LIVE
 
@@ -33,7 +33,7 @@ def looked() -> Iterator[Unused]:
     """What could go now, by kind. Raises Busy."""
     store = Store(settings.MMS_DIR)
     with _alone(store):
-        unused = garbage.find(store, _keep())
+        unused = garbage.find_unused(store, _keep())
     yield unused
 
 
@@ -44,23 +44,23 @@ def taken() -> Iterator[Unused]:
     with _trash(store) as trash:
         with _alone(store):
             keep = _keep()
-            unused = garbage.take(store, garbage.find(store, keep), keep, trash)
+            unused = garbage.move_to_trash(store, garbage.find_unused(store, keep), keep, trash)
         yield unused
 
 
 def trim_packages() -> None:
-    """Keep the cache of downloaded packages within its bound: what layers hold as well counts for nothing."""
+    """Retained the cache of downloaded packages within its bound: what layers hold as well counts for nothing."""
     store = Store(settings.MMS_DIR)
     cache = store.root / "cache"
     with suppress(Busy), _trash(store) as trash:
         with _alone(store):
-            install.tidy(cache)
-        if Space().of(cache / "uv") > settings.MMS_CACHE_MAX_BYTES:
+            install.prune_cache(cache)
+        if DiskSpace().freed_by(cache / "uv") > settings.MMS_CACHE_MAX_BYTES:
             with _alone(store):
                 (cache / "uv").rename(trash / "uv")
 
 
-def _keep() -> Keep:
+def _keep() -> Retained:
     """Asked of the database by who is alone in the store: what is built or rolled out later begins later."""
     images = Image.objects.filter(~Q(digest="") | Q(operations__state__in=OPEN))
     live = Revision.objects.filter(Q(state__in=LIVE) | Q(operations__state__in=OPEN))
@@ -70,7 +70,7 @@ def _keep() -> Keep:
         of_program = Revision.objects.filter(service=UUID(program.service_id), number=program.number)
         running |= set(of_program.values_list("image__digest", flat=True))
     bases = {settings.MMS_BASE_IMAGE, *(runtime.base for runtime in runtimes.RUNTIMES.values())}
-    return Keep(
+    return Retained(
         images={str(pk) for pk in images.values_list("pk", flat=True)},
         digests=set(images.exclude(digest="").values_list("digest", flat=True)),
         running=running - {""},
@@ -81,12 +81,12 @@ def _keep() -> Keep:
 
 @contextmanager
 def _alone(store: Store) -> Iterator[None]:
-    with store.alone() as alone:
+    with store.exclusive() as alone:
         if not alone:
             raise Busy("an image is being built or unpacked")
         try:
             yield
-        except Missing as error:
+        except NotInStoreError as error:
             raise Busy(f"a used image is damaged, so what it needs is not known; build it again. {error}") from None
 
 
@@ -94,5 +94,5 @@ def _alone(store: Store) -> Iterator[None]:
 def _trash(store: Store) -> Iterator[Path]:
     """A folder in the store for what is taken out of it. Should this process be killed, the next build clears it."""
     store.prepare()
-    with store.scratch() as trash:
+    with store.scratch_folder() as trash:
         yield trash

@@ -7,14 +7,14 @@ from pathlib import Path
 from django.conf import settings
 
 from mms.gateway import routes
-from mms.gateway.route_cache import ROUTE_SECONDS
+from mms.gateway.route_cache import ROUTE_CACHE_SECONDS
 from mms.models import Revision, Service
 from mms.system.locks import locked
 
 # A gateway gives up this long after it asked: later than the service's own answer to a run() that takes too long.
 ANSWER_SECONDS = settings.MMS_RUN_TIMEOUT + 5.0
 # A gateway may use a route this long after it was replaced; the rest is for a request on its way.
-ROUTE_LIFE = ROUTE_SECONDS + 0.2
+ROUTE_LIFE = ROUTE_CACHE_SECONDS + 0.2
 
 
 def directory() -> Path:

@@ -9,20 +9,20 @@ import sys
 from pathlib import Path
 from typing import BinaryIO
 
-EARLY = 1 << 24  # bytes
+WRITEBACK_STEP_BYTES = 1 << 24  # bytes
 SYNC_FILE_RANGE_WRITE = 2
-BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+BOOT_ID_PATH = Path("/proc/sys/kernel/random/boot_id")
 _libc = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
-def begin(file: BinaryIO, size: int, added: int) -> None:
+def start_writeback(file: BinaryIO, size: int, added: int) -> None:
     """Let the disk begin with the file, which has grown by `added` to `size` bytes. Waits for nothing."""
-    if _libc and size // EARLY > (size - added) // EARLY:
+    if _libc and size // WRITEBACK_STEP_BYTES > (size - added) // WRITEBACK_STEP_BYTES:
         file.flush()
         _libc.sync_file_range(file.fileno(), ctypes.c_int64(0), ctypes.c_int64(0), SYNC_FILE_RANGE_WRITE)
 
 
-def settle(path: Path) -> None:
+def fsync(path: Path) -> None:
     """Return once the whole file is on the disk."""
     with path.open("rb") as file:
         os.fsync(file.fileno())
@@ -33,6 +33,6 @@ def is_full(error: BaseException) -> bool:
     return getattr(error, "errno", None) in {errno.ENOSPC, errno.EDQUOT}
 
 
-def this_boot() -> str:
+def boot_id() -> str:
     """What differs after every start of the machine; "" where nobody says."""
-    return BOOT_ID.read_text().strip() if BOOT_ID.exists() else ""
+    return BOOT_ID_PATH.read_text().strip() if BOOT_ID_PATH.exists() else ""

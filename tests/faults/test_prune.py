@@ -118,9 +118,9 @@ def data(settings: Any, tmp_path: Path) -> Path:
 
 def assert_whole(store: Store, digest: str) -> None:
     """Every byte of the image is there, and it can be made into folders."""
-    manifest = store.manifest(digest)
+    manifest = store.read_manifest(digest)
     for part in (manifest["config"], *manifest["layers"]):
-        assert f"sha256:{hashlib.sha256(store.blob(part['digest']).read_bytes()).hexdigest()}" == part["digest"]
+        assert f"sha256:{hashlib.sha256(store.blob_path(part['digest']).read_bytes()).hexdigest()}" == part["digest"]
     assert (store.assemble(digest).app / "score.py").exists()
 
 
@@ -166,7 +166,7 @@ def test_images_stay_whole_while_builds_and_a_killed_pruner_take_turns(data: Pat
     assert built.count() == states.count(State.SUCCEEDED) > 3
     store = Store(settings.MMS_DIR)
     for image in built:
-        assert store.find(str(image.pk)) == image.digest
+        assert store.find_digest(str(image.pk)) == image.digest
         assert_whole(store, image.digest)
     print(
         f"{len(states)} builds, {states.count(State.CANCELED)} canceled, {pruner.kills} pruners killed; freed: "
@@ -193,7 +193,7 @@ def test_a_service_runs_on_while_a_killed_pruner_frees_everything_else(tmp_path:
         ]
         with pruning(tmp_path / "pruner.log", site.data, random.Random(SEED)) as pruner:
             for turn in range(2):
-                with engine.store.used():  # as a build does
+                with engine.store.in_use():  # as a build does
                     make_image(engine.store, driver + "# of no row\n")
                 for row in revisions:
                     wanted = Wanted(str(service.pk), row.number, image.digest, Limits())

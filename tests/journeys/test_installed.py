@@ -68,9 +68,8 @@ def site(environment: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 
 def run(*command: str, cwd: Path) -> str:
-    done = subprocess.run(
-        command, cwd=cwd, env=pipconf.for_uv(os.environ), capture_output=True, text=True, timeout=INSTALL_SECONDS
-    )
+    environment = pipconf.uv_environment(os.environ)
+    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=INSTALL_SECONDS)
     assert done.returncode == 0, f"{' '.join(command)}: {done.stdout}\n{done.stderr}"
     return done.stdout
 

@@ -67,7 +67,7 @@ def _create(request: Request, wanted: schemas.CreateImage) -> Operation:
 
 def _refuse_what_cannot_run(manifest: Manifest) -> None:
     """Before anything is built: a runtime this server does not have, and a manifest that nothing could start."""
-    if reason := runtimes.why_not_here(manifest.runtime_type):
+    if reason := runtimes.unavailable_reason(manifest.runtime_type):
         raise bad_field("manifestId", reason, "RuntimeNotAvailable")
     if not manifest.driver_program:
         raise bad_field("manifestId", "this manifest names no driverProgram, so its image would have nothing to run.")

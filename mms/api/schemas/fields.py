@@ -57,8 +57,8 @@ def _registry_location(text: str) -> str:
 
 def _canonical_runtime(text: str) -> str:
     try:
-        return runtimes.canonical(text)
-    except runtimes.UnknownRuntime as unknown:
+        return runtimes.canonical_name(text)
+    except runtimes.UnknownRuntimeError as unknown:
         raise problem(str(unknown)) from None
 
 

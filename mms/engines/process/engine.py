@@ -20,7 +20,7 @@ from mms.engines.process.logs import Logs
 from mms.engines.process.program import STOP_SECONDS, Program, environment
 from mms.engines.process.supervisor import ALIVE, GIVEN_UP, State, Supervisor
 from mms.images.runtimes import HOST_PLATFORM, HOST_PYTHON
-from mms.images.store.layout import META, RUNTIME, SITE, Assembled, Missing, Store
+from mms.images.store.layout import APP_JSON_PATH, RUNTIME_PATH, SITE_PATH, AssembledImage, NotInStoreError, Store
 from mms.system.locks import locked
 
 FILE_MAX_BYTES = 1024**3
@@ -133,11 +133,11 @@ class ProcessEngine:
     def _program(self, service_id: str, number: int) -> Program:
         return Program.of(self.run, service_id, number)
 
-    def _checked(self, image_digest: str) -> Assembled:
+    def _checked(self, image_digest: str) -> AssembledImage:
         """The image as folders. Raises Refused where it cannot run here."""
         try:
             image = self.store.assemble(image_digest)
-        except Missing as error:
+        except NotInStoreError as error:
             raise Refused(f"{error} Build the image again.") from None
         if image.python != HOST_PYTHON:
             raise Refused(
@@ -148,7 +148,7 @@ class ProcessEngine:
             raise Refused(f"The image was made for {image.platform}; this machine is {HOST_PLATFORM}.")
         return image
 
-    def _plan(self, program: Program, revision: Revision, image: Assembled) -> dict[str, Any]:
+    def _plan(self, program: Program, revision: Revision, image: AssembledImage) -> dict[str, Any]:
         """What `launch.py` is to do: see there."""
         limits = {"CORE": 0, "NOFILE": OPEN_FILES, "FSIZE": FILE_MAX_BYTES}
         if self.memory:
@@ -179,7 +179,7 @@ class ProcessEngine:
         return sandbox.why_not(self.hidden)
 
     def _plain(
-        self, program: Program, revision: Revision, image: Assembled, user: sandbox.User | None
+        self, program: Program, revision: Revision, image: AssembledImage, user: sandbox.User | None
     ) -> dict[str, Any]:
         if reason := sandbox.refusal(self.hidden):
             raise Refused(reason)
@@ -194,9 +194,9 @@ class ProcessEngine:
         }
 
     def _boxed(
-        self, program: Program, revision: Revision, image: Assembled, user: sandbox.User | None
+        self, program: Program, revision: Revision, image: AssembledImage, user: sandbox.User | None
     ) -> dict[str, Any]:
-        runtime, site, app_json = (Path("/", path) for path in (RUNTIME, SITE, META))
+        runtime, site, app_json = (Path("/", path) for path in (RUNTIME_PATH, SITE_PATH, APP_JSON_PATH))
         layers = {"/app": image.app, str(runtime): image.runtime, str(app_json): image.app_json}
         if image.site:
             layers[str(site)] = image.site

@@ -25,11 +25,11 @@ from mms.images.store.layout import replace_file
 from mms.system import die_with_parent
 from mms.system.locks import locked
 
-LOCK_FRESH = 24 * 3600.0  # seconds for which the same requirements get the same lock without asking the index again
+LOCK_MAX_AGE_SECONDS = 24 * 3600.0  # reuse a lock for this long before the index is asked again
 _CPUS = {"amd64": "x86_64", "arm64": "aarch64"}
 
 
-class Failed(Exception):
+class InstallError(Exception):
     """uv, or the compiler, could not do it. The text is uv's own."""
 
 
@@ -61,9 +61,9 @@ class Installer:
         self._locks.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def lock(self, lines: list[str], key: str, target: Target) -> str:
-        """The requirements `lines`, resolved and with hashes. `key` stands for `lines` and `target`. Raises Failed."""
+        """Resolve the requirements `lines` into a lock with hashes, cached as `key`. Raises InstallError."""
         path = self._locks / f"{key}.txt"
-        if path.exists() and time.time() - path.stat().st_mtime < LOCK_FRESH and (lock := path.read_text()):
+        if path.exists() and time.time() - path.stat().st_mtime < LOCK_MAX_AGE_SECONDS and (lock := path.read_text()):
             self._say("the same requirements were locked before; that lock is used")
             return lock
         source, found = self._tmp / "requirements.in", self._tmp / "requirements.lock"
@@ -75,13 +75,13 @@ class Installer:
         return path.read_text()
 
     def install(self, lock: str, folder: Path, target: Target) -> None:
-        """Install exactly what `lock` says into the new folder. Raises Failed, also where a hash differs."""
+        """Install exactly what `lock` says into the new folder. Raises InstallError, also where a hash differs."""
         source = self._tmp / "requirements.lock"
         source.write_text(lock)
         only = ["--no-deps", "--require-hashes", f"--target={folder}"]
         arguments = ["pip", "install", *only, *target.options, "-r", str(source)]
         self._uv(*arguments)
-        if cut := cut_short(folder):
+        if cut := find_truncated_file(folder):
             self._say(f"{cut} is not as long as its package says: everything is fetched anew")
             for path in folder.iterdir():
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -90,9 +90,9 @@ class Installer:
 
     def _uv(self, *arguments: str) -> None:
         """Run uv; what it says goes to the log as it comes, and into the exception when it fails."""
-        quiet = ["--color=never", "--no-progress", *pipconf.arguments(os.environ)]
+        quiet = ["--color=never", "--no-progress", *pipconf.uv_arguments(os.environ)]
         command = [sys.executable, "-IS", die_with_parent.__file__, _uv_binary(), *arguments, *quiet]
-        environment = pipconf.for_uv(os.environ) | {
+        environment = pipconf.uv_environment(os.environ) | {
             "UV_CACHE_DIR": str(self._cache / "uv"),
             "UV_PYTHON_DOWNLOADS": "never",  # else a missing Python costs ten seconds of retries
             "UV_CUSTOM_COMPILE_COMMAND": "",
@@ -103,16 +103,16 @@ class Installer:
         ) as process:
             try:
                 for line in process.stderr or ():
-                    lines.append(pipconf.without_passwords(line.rstrip()))
+                    lines.append(pipconf.redact_passwords(line.rstrip()))
                     self._say(lines[-1])
             except BaseException:  # the build is told to stop
                 process.kill()
                 raise
         if process.returncode:
-            raise Failed(_reason(list(lines)) or f"uv ended with code {process.returncode}.")
+            raise InstallError(_reason(list(lines)) or f"uv ended with code {process.returncode}.")
 
 
-def tidy(cache: Path) -> None:
+def prune_cache(cache: Path) -> None:
     """Let uv drop what is dangling in its cache below `cache`, or begin with it: the next time goes on.
 
     Only while no build runs: uv would wait for it.
@@ -130,7 +130,7 @@ def _reason(lines: list[str]) -> str:
     return text.removeprefix("error: ").replace("\n  cause: ", ": ")
 
 
-def cut_short(folder: Path) -> str:
+def find_truncated_file(folder: Path) -> str:
     """The first installed file whose size is not the one in its package's list; "" if all are whole.
 
     uv writes its cache without waiting for the disk: after a power cut, files in it may be shorter than they were.
@@ -143,11 +143,11 @@ def cut_short(folder: Path) -> str:
     return ""
 
 
-def clear_cache(cache: Path, what: str = ".tmp*") -> None:
+def clear_cache(cache: Path, pattern: str = ".tmp*") -> None:
     """Remove what a uv that was killed left half-fetched, or folders of another pattern. Not while any uv runs: each
     holds this lock, together with the others."""
     with locked(cache / "uv" / ".lock", wait=False) as alone:
-        for folder in (cache / "uv").glob(what) if alone else ():
+        for folder in (cache / "uv").glob(pattern) if alone else ():
             shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -161,8 +161,8 @@ def compile_tree(folder: Path, place: str) -> None:
     """Byte-compile `folder`, which will lie at `place` in the image, with this Python: the same bytes every time.
 
     unchecked-hash and the epoch make the result independent of times, the prefix of where it was made. What cannot be
-    compiled (a template with a .py ending) stays as it is. Raises Failed where a compiler was killed, and OSError on a
-    full disk: the rest would be taken for the whole.
+    compiled (a template with a .py ending) stays as it is. Raises InstallError if a compiler was killed, and OSError on
+    a full disk: the result would be incomplete.
     """
     files = sorted(str(path.absolute()) for path in folder.rglob("*.py"))
     count = os.cpu_count() or 1
@@ -170,7 +170,7 @@ def compile_tree(folder: Path, place: str) -> None:
     compilers = [_compiler(files[at::count], folder.absolute(), place) for at in range(count) if files[at:]]
     said = "".join(compiler.stdout.read() for compiler in compilers if compiler.stdout)
     if min([compiler.wait() for compiler in compilers], default=0) < 0:
-        raise Failed("Byte-compiling was killed; the machine may have run out of memory.")
+        raise InstallError("Byte-compiling was killed; the machine may have run out of memory.")
     if f"[Errno {errno.ENOSPC}]" in said:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
 
@@ -189,16 +189,16 @@ def _compiler(files: list[str], folder: Path, place: str) -> "subprocess.Popen[s
     return process
 
 
-def forget_machine(folder: Path) -> None:
+def remove_machine_details(folder: Path) -> None:
     """Take out what names this machine or this moment: the Python in the first line of scripts, and uv's own notes."""
     (folder / ".lock").unlink(missing_ok=True)
-    changed = {script for script in sorted((folder / "bin").glob("*")) if _neutral_script(script)}
+    changed = {script for script in sorted((folder / "bin").glob("*")) if _replace_shebang(script)}
     for record in sorted(folder.glob("*.dist-info/RECORD")):
         (record.parent / "uv_cache.json").unlink(missing_ok=True)
-        _mend_record(record, folder, changed)
+        _update_record(record, folder, changed)
 
 
-def _neutral_script(script: Path) -> bool:
+def _replace_shebang(script: Path) -> bool:
     """Let a script begin with whatever Python it is run by; whether it was changed."""
     data = script.read_bytes() if script.is_file() and script.stat().st_size < 1 << 20 else b""
     first, _, rest = data.partition(b"\n")
@@ -210,7 +210,7 @@ def _neutral_script(script: Path) -> bool:
     return True
 
 
-def _mend_record(record: Path, folder: Path, changed: set[Path]) -> None:
+def _update_record(record: Path, folder: Path, changed: set[Path]) -> None:
     """Let a package's list of files tell the truth again."""
     with record.open(newline="") as file:
         rows = [row for row in csv.reader(file) if (folder / row[0]).exists()]

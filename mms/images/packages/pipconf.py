@@ -29,7 +29,7 @@ _OLDER = {"UV_DEFAULT_INDEX": "UV_INDEX_URL", "UV_INDEX": "UV_EXTRA_INDEX_URL"}
 _PASSWORD = re.compile(r"(?<=://)[^/@\s]+(?=@)")
 
 
-def for_uv(environment: Mapping[str, str]) -> dict[str, str]:
+def uv_environment(environment: Mapping[str, str]) -> dict[str, str]:
     """`environment` with pip's settings added in uv's words."""
     result = dict(environment)
     for option, value in _settings(environment).items():
@@ -42,13 +42,13 @@ def for_uv(environment: Mapping[str, str]) -> dict[str, str]:
     return result
 
 
-def arguments(environment: Mapping[str, str]) -> list[str]:
+def uv_arguments(environment: Mapping[str, str]) -> list[str]:
     """The settings of pip that uv takes as an option only."""
     no_index = _settings(environment).get("no-index", "").strip().lower()
     return ["--no-index"] if no_index in {"1", "true", "yes", "on"} else []
 
 
-def without_passwords(line: str) -> str:
+def redact_passwords(line: str) -> str:
     """`line` with the user and password of every URL in it replaced."""
     return _PASSWORD.sub("****", line)
 

@@ -10,8 +10,8 @@ from mms.images.log import Log
 from mms.images.packages import install
 from mms.images.plan import requirements
 from mms.images.plan.spec import Asset, Spec
-from mms.images.registry import base_image as base
-from mms.images.sources.fetch import fetch, shown
+from mms.images.registry.base_image import BaseImage, pull_base_image
+from mms.images.sources.fetch import fetch, redact_url
 from mms.images.store.layout import Store
 
 MAX_MODELS = 100  # a layer each, and container engines stop at 127 layers
@@ -23,8 +23,8 @@ class Plan:
 
     runtime: runtimes.Runtime
     target: install.Target
-    wanted: list[requirements.Wanted]
-    base: base.Base
+    requirements: list[requirements.ParsedRequirement]
+    base: BaseImage
 
 
 def check(spec: Spec, store: Store, log: Log, tmp: Path) -> Plan:
@@ -32,12 +32,12 @@ def check(spec: Spec, store: Store, log: Log, tmp: Path) -> Plan:
 
     Raises BuildError and what `explain` knows.
     """
-    runtime = runtimes.RUNTIMES[runtimes.canonical(spec.runtime_type)]
-    if reason := runtimes.why_not_here(runtime.name):
+    runtime = runtimes.RUNTIMES[runtimes.canonical_name(spec.runtime_type)]
+    if reason := runtimes.unavailable_reason(runtime.name):
         raise BuildError("RuntimeUnavailable", reason, "targetRuntime")
     if len(spec.models) > MAX_MODELS:
         raise BuildError("TooManyModels", f"An image takes at most {MAX_MODELS} models.", "modelIds")
-    driver(spec)
+    find_driver(spec)
     wanted = requirements.parse(_text(spec.pip_requirements, "pipRequirements", spec, log, tmp))
     environment = _text(spec.conda_env_file, "condaEnvFile", spec, log, tmp)
     conda = requirements.parse_conda(environment, runtimes.HOST_PYTHON)
@@ -47,19 +47,19 @@ def check(spec: Spec, store: Store, log: Log, tmp: Path) -> Plan:
     if target.python != python:
         reason = f"The image needs Python {target.python}, but it would run with Python {python}."
         raise BuildError("PythonUnavailable", reason, "targetRuntime")
-    return Plan(runtime, target, wanted + conda.wanted, start)
+    return Plan(runtime, target, wanted + conda.requirements, start)
 
 
-def _base(reference: str, platform: str, spec: Spec, store: Store, log: Log) -> base.Base:
+def _base(reference: str, platform: str, spec: Spec, store: Store, log: Log) -> BaseImage:
     if not reference:
         log.detail("no base image is configured: this image runs as a process of this server only")
-        return base.Base()
-    found = base.pull(reference, platform, store, spec.registry)
+        return BaseImage()
+    found = pull_base_image(reference, platform, store, spec.registry)
     log.detail(f"base image {reference}: {len(found.layers)} layers")
     return found
 
 
-def driver(spec: Spec) -> Asset:
+def find_driver(spec: Spec) -> Asset:
     """The asset that holds init() and run()."""
     if not spec.driver:
         raise BuildError(
@@ -75,7 +75,7 @@ def driver(spec: Spec) -> Asset:
     return asset
 
 
-def syntax(asset: Asset, path: Path) -> None:
+def check_syntax(asset: Asset, path: Path) -> None:
     """Refuse a driver that Python cannot even read: found here, it costs no deployment. It is parsed, never run.
 
     Raises BuildError naming the line.
@@ -97,10 +97,10 @@ def _text(value: str, name: str, spec: Spec, log: Log, tmp: Path) -> str:
     url = value.strip()
     path = tmp / name
     fetch(url, path, replace(spec.policy, max_bytes=requirements.MAX_CHARS))
-    log.detail(f"{name} from {shown(url)}")
+    log.detail(f"{name} from {redact_url(url)}")
     try:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
         raise BuildError(
-            "BadRequirements", f"{shown(url)} is not a text.", f"targetRuntime.properties.{name}"
+            "BadRequirements", f"{redact_url(url)} is not a text.", f"targetRuntime.properties.{name}"
         ) from None

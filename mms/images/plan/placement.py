@@ -13,33 +13,33 @@ from pathlib import Path, PurePosixPath
 from mms.images.sources.fetch import base_name
 
 
-class Clash(Exception):
+class PathConflictError(Exception):
     """Two things want the same path. The text names both."""
 
 
-class Places:
+class PathRegistry:
     """Every path of /app that is taken, and by what."""
 
     def __init__(self) -> None:
         self._files: dict[PurePosixPath, str] = {}
         self._folders: dict[PurePosixPath, str] = {}
 
-    def take(self, path: PurePosixPath, owner: str) -> None:
-        """Note that `owner` has a file at `path`. Raises Clash."""
+    def register(self, path: PurePosixPath, owner: str) -> None:
+        """Note that `owner` has a file at `path`. Raises PathConflictError."""
         for folder in path.parents:
             if folder in self._files:
-                raise Clash(_sentence(folder, self._files[folder], owner))
+                raise PathConflictError(_conflict_message(folder, self._files[folder], owner))
             self._folders.setdefault(folder, owner)
         if other := self._files.get(path) or self._folders.get(path):
-            raise Clash(_sentence(path, other, owner))
+            raise PathConflictError(_conflict_message(path, other, owner))
         self._files[path] = owner
 
 
-def _sentence(path: PurePosixPath, first: str, second: str) -> str:
+def _conflict_message(path: PurePosixPath, first: str, second: str) -> str:
     return f"Two things would lie at /app/{path}: {first} and {second}. Give one of them another file name."
 
 
-def asset_names(asset_id: str, url: str) -> list[PurePosixPath]:
+def asset_paths(asset_id: str, url: str) -> list[PurePosixPath]:
     """Where an asset that is not unpacked lies: the place its id says first."""
     name = base_name(url)
     by_id = asset_id if PurePosixPath(asset_id).suffix else asset_id + _extension(name)
@@ -71,12 +71,12 @@ class Source:
         return [(path, PurePosixPath(path.relative_to(self.path))) for path in found]
 
 
-def place(source: Source, targets: list[PurePosixPath], app: Path, places: Places) -> None:
-    """Put the source at every target below the folder `app`, as hard links of the same files. Raises Clash."""
+def link_files(source: Source, targets: list[PurePosixPath], app: Path, paths: PathRegistry) -> None:
+    """Hard-link the source's files at every target below the folder `app`. Raises PathConflictError."""
     for file, below in source.files():
         for target in targets:
             path = target / below
-            places.take(path, source.owner)
+            paths.register(path, source.owner)
             (app / path).parent.mkdir(parents=True, exist_ok=True)
             os.link(file, app / path)
     for folder in _empty_folders(source.path):

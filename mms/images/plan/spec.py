@@ -60,7 +60,7 @@ class Spec:
     python: str  # path of the interpreter that uv asks about itself
 
     @classmethod
-    def read(cls, document: dict[str, Any]) -> "Spec":
+    def from_json(cls, document: dict[str, Any]) -> "Spec":
         """Return the specification that mms.operations.builds wrote. Raises KeyError or TypeError if malformed."""
         fetch = dict(document["fetch"])
         unpack_max_bytes = fetch.pop("unpack_max_bytes")

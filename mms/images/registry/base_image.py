@@ -9,17 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from mms.images.plan.spec import Credentials
-from mms.images.registry.client import DOCKER_INDEX, Registry, RegistryError, split_location
+from mms.images.registry.client import DOCKER_INDEX_TYPE, Registry, RegistryError, split_location
 from mms.images.store.layers import MEDIA_TYPE
-from mms.images.store.layout import INDEX, Store, dump, replace_file
+from mms.images.store.layout import INDEX_TYPE, Store, dump, replace_file
 
-FRESH = 24 * 3600.0  # seconds for which a tag is not asked about again; a digest never changes
-_DOCKER_LAYER = "application/vnd.docker.image.rootfs.diff.tar.gzip"
+TAG_MAX_AGE_SECONDS = 24 * 3600.0  # seconds for which a tag is not asked about again; a digest never changes
+_DOCKER_LAYER_TYPE = "application/vnd.docker.image.rootfs.diff.tar.gzip"
 _REFERENCE = re.compile(r"(?P<name>[^@]+?)(?::(?P<tag>[\w.-]+))?(?:@(?P<digest>sha256:[0-9a-f]{64}))?")
 
 
 @dataclass(frozen=True)
-class Base:
+class BaseImage:
     """The layers and the config that an image starts from. None of both is a base too: the empty one."""
 
     layers: list[dict[str, Any]] = field(default_factory=list)  # descriptors
@@ -62,35 +62,37 @@ def parse_reference(text: str) -> Reference:
     return Reference(f"{scheme}{mark}{host}", repository, match["digest"] or match["tag"] or "latest")
 
 
-def pull(text: str, platform: str, store: Store, credentials: Credentials) -> Base:
+def pull_base_image(text: str, platform: str, store: Store, credentials: Credentials) -> BaseImage:
     """The base image `text` for `platform`, its blobs in the store. Raises RegistryError."""
     wanted = parse_reference(text)
-    note = note_of(text, platform, store)
-    if (base := _kept(note, store)) and (wanted.reference.startswith("sha256:") or _age(note) < FRESH):
+    note = record_path(text, platform, store)
+    base = _load_record(note, store)
+    if base and (wanted.reference.startswith("sha256:") or _age(note) < TAG_MAX_AGE_SECONDS):
         return base
     own = split_location(credentials.location)[0] == split_location(wanted.location)[0]
     registry = Registry(wanted.location, *((credentials.user, credentials.password) if own else ()))
     manifest = _for_platform(registry, wanted, platform)
-    with store.scratch() as scratch:
+    with store.scratch_folder() as scratch:
         for descriptor in [manifest["config"], *manifest["layers"]]:
-            if not store.holds(descriptor["digest"], descriptor["size"]):
+            if not store.has_blob(descriptor["digest"], descriptor["size"]):
                 registry.pull_blob(wanted.repository, descriptor, scratch / "blob")
-                store.adopt(scratch / "blob", descriptor["digest"])
-    base = Base([_plain(layer) for layer in manifest["layers"]], store.document(manifest["config"]["digest"]))
+                store.add_blob(scratch / "blob", descriptor["digest"])
+    layers = [_oci_descriptor(layer) for layer in manifest["layers"]]
+    base = BaseImage(layers, store.read_json(manifest["config"]["digest"]))
     if f"{base.config.get('os')}/{base.config.get('architecture')}" != platform:
         raise RegistryError(f"The base image {text} is not made for {platform}.")
     replace_file(note, dump({"layers": base.layers, "config": base.config}))
     return base
 
 
-def note_of(text: str, platform: str, store: Store) -> Path:
+def record_path(text: str, platform: str, store: Store) -> Path:
     """Where it is noted which blobs are the base image `text`."""
     return store.root / "known" / f"base-{sha256(f'{text} {platform}'.encode()).hexdigest()}.json"
 
 
 def _for_platform(registry: Registry, wanted: Reference, platform: str) -> dict[str, Any]:
     manifest = registry.manifest(wanted.repository, wanted.reference)
-    if manifest.get("mediaType") in {INDEX, DOCKER_INDEX} or "manifests" in manifest:
+    if manifest.get("mediaType") in {INDEX_TYPE, DOCKER_INDEX_TYPE} or "manifests" in manifest:
         for entry in manifest["manifests"]:
             made_for = entry.get("platform", {})
             if f"{made_for.get('os')}/{made_for.get('architecture')}" == platform:
@@ -99,18 +101,18 @@ def _for_platform(registry: Registry, wanted: Reference, platform: str) -> dict[
     return manifest
 
 
-def _plain(descriptor: dict[str, Any]) -> dict[str, Any]:
+def _oci_descriptor(descriptor: dict[str, Any]) -> dict[str, Any]:
     """A layer's descriptor in OCI's words, without what else it said."""
-    media_type = MEDIA_TYPE if descriptor["mediaType"] == _DOCKER_LAYER else descriptor["mediaType"]
+    media_type = MEDIA_TYPE if descriptor["mediaType"] == _DOCKER_LAYER_TYPE else descriptor["mediaType"]
     return {"mediaType": media_type, "digest": descriptor["digest"], "size": descriptor["size"]}
 
 
-def _kept(note: Path, store: Store) -> Base | None:
+def _load_record(note: Path, store: Store) -> BaseImage | None:
     try:
-        base = Base(**json.loads(note.read_bytes()))
+        base = BaseImage(**json.loads(note.read_bytes()))
     except (FileNotFoundError, ValueError, TypeError):
         return None
-    return base if all(store.holds(layer["digest"], layer["size"]) for layer in base.layers) else None
+    return base if all(store.has_blob(layer["digest"], layer["size"]) for layer in base.layers) else None
 
 
 def _age(path: Path) -> float:

@@ -22,15 +22,15 @@ from urllib3.exceptions import NewConnectionError
 from urllib3.util.retry import Retry
 
 from mms.images.sources.fetch import Forbidden, dial, is_no_host_service, origin
-from mms.images.store.layout import INDEX, MANIFEST, digest_of
+from mms.images.store.layout import INDEX_TYPE, MANIFEST_TYPE, digest_of
 
-BLOCK = 1 << 20
-HOPS = 5
-TIMEOUT = (10, 120)  # seconds: to connect, and between two pieces of an answer
-MAX_DOCUMENT = 4 << 20  # bytes of a manifest, as the specification advises
-DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
-DOCKER_INDEX = "application/vnd.docker.distribution.manifest.list.v2+json"
-ACCEPTED = ", ".join([MANIFEST, INDEX, DOCKER_MANIFEST, DOCKER_INDEX])
+CHUNK_BYTES = 1 << 20
+MAX_REDIRECTS = 5
+TIMEOUT_SECONDS = (10, 120)  # seconds: to connect, and between two pieces of an answer
+MAX_DOCUMENT_BYTES = 4 << 20  # bytes of a manifest, as the specification advises
+DOCKER_MANIFEST_TYPE = "application/vnd.docker.distribution.manifest.v2+json"
+DOCKER_INDEX_TYPE = "application/vnd.docker.distribution.manifest.list.v2+json"
+MANIFEST_TYPES = ", ".join([MANIFEST_TYPE, INDEX_TYPE, DOCKER_MANIFEST_TYPE, DOCKER_INDEX_TYPE])
 _CHALLENGE = re.compile(r'(\w+)="([^"]*)"')
 
 
@@ -58,7 +58,7 @@ def split_location(location: str) -> tuple[str, str]:
 
 def _dial(connection: HTTPConnection) -> Any:
     try:
-        return dial(connection._dns_host, connection.port, TIMEOUT[0], is_no_host_service)
+        return dial(connection._dns_host, connection.port, TIMEOUT_SECONDS[0], is_no_host_service)
     except OSError as error:
         raise NewConnectionError(connection, str(error)) from error
 
@@ -153,7 +153,7 @@ class Registry:
         """The manifest or index called `reference` (tag or digest)."""
         scope = f"repository:{repository}:pull"
         answer = self._call(
-            "GET", f"/v2/{repository}/manifests/{reference}", scope, {200}, headers={"Accept": ACCEPTED}
+            "GET", f"/v2/{repository}/manifests/{reference}", scope, {200}, headers={"Accept": MANIFEST_TYPES}
         )
         data = answer.content
         if reference.startswith("sha256:") and digest_of(data) != reference:
@@ -171,7 +171,7 @@ class Registry:
             self._call("GET", path, f"repository:{repository}:pull", {200}, stream=True) as answer,
             target.open("xb") as file,
         ):
-            for block in answer.iter_content(BLOCK):
+            for block in answer.iter_content(CHUNK_BYTES):
                 size += len(block)
                 if size > descriptor["size"]:
                     break
@@ -197,7 +197,7 @@ class Registry:
         if hasattr(options.get("data"), "seek"):
             options["data"].seek(0)
         answer = self._request(method, url, **self._signed(url, scope, options))
-        for _ in range(HOPS if method in {"GET", "HEAD"} else 0):
+        for _ in range(MAX_REDIRECTS if method in {"GET", "HEAD"} else 0):
             if not answer.is_redirect:
                 break
             url = urljoin(url, answer.headers["Location"])
@@ -213,9 +213,10 @@ class Registry:
         return {**options, "headers": headers}
 
     def _request(self, method: str, url: str, *, stream: bool = False, **options: Any) -> requests.Response:
-        """One call, no redirects. Unless it is to be streamed, the answer has been read: at most MAX_DOCUMENT bytes."""
+        """Send one request. Unless `stream` is set, the body has been read: at most MAX_DOCUMENT_BYTES."""
+        options |= {"timeout": TIMEOUT_SECONDS, "stream": True, "allow_redirects": False}
         try:
-            answer = self._session.request(method, url, timeout=TIMEOUT, stream=True, allow_redirects=False, **options)
+            answer = self._session.request(method, url, **options)
             if not stream or answer.status_code != 200:
                 answer._content = self._bounded(answer)
             return answer
@@ -229,11 +230,11 @@ class Registry:
     def _bounded(self, answer: requests.Response) -> bytes:
         with answer:
             parts, size = [], 0
-            for part in answer.iter_content(BLOCK):
+            for part in answer.iter_content(CHUNK_BYTES):
                 parts.append(part)
                 size += len(part)
-                if size > MAX_DOCUMENT:
-                    raise RegistryError(f"{self.host}: an answer is larger than {MAX_DOCUMENT} bytes.")
+                if size > MAX_DOCUMENT_BYTES:
+                    raise RegistryError(f"{self.host}: an answer is larger than {MAX_DOCUMENT_BYTES} bytes.")
         return b"".join(parts)
 
     def _authorize(self, challenge: str, scope: str) -> str:

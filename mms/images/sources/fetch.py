@@ -22,12 +22,12 @@ from urllib.parse import SplitResult, quote, unquote, urljoin, urlsplit
 
 from mms.system import disk
 
-BLOCK = 1 << 18
-HOPS = 5
+CHUNK_BYTES = 1 << 18
+MAX_REDIRECTS = 5
 ADDRESSES_MOST = 8  # of one host that are tried
-IDLE = 30.0  # seconds a server may be silent
-REDIRECTS = {301, 302, 303, 307, 308}
-PORTS = {"http": 80, "https": 443}
+IDLE_SECONDS = 30.0  # seconds a server may be silent
+REDIRECT_STATUSES = {301, 302, 303, 307, 308}
+DEFAULT_PORTS = {"http": 80, "https": 443}
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 # Reached by everybody's packets, says ipaddress, and yet no place to fetch a model from: ways to spell an IPv4 address
@@ -99,7 +99,7 @@ def _download(url: str, file: BinaryIO, policy: Policy) -> Fetched:
         return Fetched(digest, size, response.headers.get_content_type())
 
 
-def shown(url: str) -> str:
+def redact_url(url: str) -> str:
     """`url` as logs and errors show it: without user, query and fragment, where keys are."""
     parts = urlsplit(url)
     host = parts.hostname or ""
@@ -123,7 +123,7 @@ def _lies_below(base: SplitResult, url: SplitResult) -> bool:
 
 
 def origin(url: SplitResult) -> tuple[str, str, int | None]:
-    return url.scheme, (url.hostname or "").lower(), url.port or PORTS.get(url.scheme)
+    return url.scheme, (url.hostname or "").lower(), url.port or DEFAULT_PORTS.get(url.scheme)
 
 
 # --- one hop after the other --------------------------------------------------------------------------------------
@@ -132,7 +132,7 @@ def origin(url: SplitResult) -> tuple[str, str, int | None]:
 @contextlib.contextmanager
 def _answer(url: str, policy: Policy, deadline: float) -> Iterator[http.client.HTTPResponse]:
     """The 200 answer that `url` leads to. Every way of failing is a FetchError, that of the reader inside too."""
-    for _ in range(HOPS + 1):
+    for _ in range(MAX_REDIRECTS + 1):
         parts = _checked(url)
         with (
             _reading(parts, deadline),
@@ -140,20 +140,20 @@ def _answer(url: str, policy: Policy, deadline: float) -> Iterator[http.client.H
             _cut_off(connection, deadline),
         ):
             response = _get(connection, parts)
-            if response.status not in REDIRECTS:
+            if response.status not in REDIRECT_STATUSES:
                 _refuse_status(response, url)
                 yield response
                 if time.monotonic() >= deadline:  # a connection that was cut off looks like one that came to its end
                     raise TimeoutError
                 return
             url = _joined(url, response.headers.get("Location", ""))
-    raise FetchError(f"{shown(url)}: more than {HOPS} redirects.")
+    raise FetchError(f"{redact_url(url)}: more than {MAX_REDIRECTS} redirects.")
 
 
 @contextlib.contextmanager
 def _reading(url: SplitResult, deadline: float) -> Iterator[None]:
     """Says in words what goes wrong on the way."""
-    where = shown(url.geturl())
+    where = redact_url(url.geturl())
     try:
         yield
     except (OSError, ValueError, http.client.HTTPException) as error:
@@ -168,7 +168,7 @@ def _reason(error: Exception) -> str:
     if isinstance(error, socket.gaierror):
         return "this host name is not known."
     if isinstance(error, TimeoutError):
-        return f"the server was silent for {IDLE:.0f} s."
+        return f"the server was silent for {IDLE_SECONDS:.0f} s."
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"its certificate is not trusted ({error.verify_message})."
     if isinstance(error, http.client.HTTPException):
@@ -185,11 +185,11 @@ def _checked(url: str) -> SplitResult:
         raise FetchError("This is no URL that could be read.") from None
     if any(char.isspace() or not char.isprintable() for char in url):
         raise FetchError("The URL holds blanks or control characters.")
-    if parts.scheme not in PORTS or not parts.hostname:
+    if parts.scheme not in DEFAULT_PORTS or not parts.hostname:
         raise FetchError(f"Only http and https URLs are fetched, not {parts.scheme or 'this'!r}.")
     if parts.username is not None or parts.password is not None:
         raise FetchError(
-            f"{shown(url)}: a URL with a user name or password is not fetched; it would be stored readably."
+            f"{redact_url(url)}: a URL with a user name or password is not fetched; it would be stored readably."
         )
     return parts
 
@@ -198,7 +198,7 @@ def _joined(url: str, location: str) -> str:
     try:
         return urljoin(url, location)
     except ValueError:
-        raise FetchError(f"{shown(url)}: redirects to what is no URL.") from None
+        raise FetchError(f"{redact_url(url)}: redirects to what is no URL.") from None
 
 
 def _get(connection: http.client.HTTPConnection, url: SplitResult) -> http.client.HTTPResponse:
@@ -213,24 +213,24 @@ def _get(connection: http.client.HTTPConnection, url: SplitResult) -> http.clien
 def _refuse_status(response: http.client.HTTPResponse, url: str) -> None:
     if response.status != 200:
         reason = "".join(letter for letter in response.reason[:80] if letter.isprintable())
-        raise FetchError(f"{shown(url)}: the server answered {response.status} {reason}.")
+        raise FetchError(f"{redact_url(url)}: the server answered {response.status} {reason}.")
 
 
 def _refuse_size(size: int, url: str, policy: Policy) -> None:
     if size > policy.max_bytes:
-        raise FetchError(f"{shown(url)}: larger than the limit of {policy.max_bytes} bytes (MMS_FETCH_MAX_BYTES).")
+        raise FetchError(f"{redact_url(url)}: larger than the limit of {policy.max_bytes} bytes (MMS_FETCH_MAX_BYTES).")
 
 
 def _copy(response: http.client.HTTPResponse, file: BinaryIO, url: str, policy: Policy) -> tuple[str, int]:
     """Write the body to `file`; its sha256 and size."""
     digest, size = hashlib.sha256(), 0
-    while block := response.read1(BLOCK):  # at most one read of the socket, so that a slow sender is noticed
+    while block := response.read1(CHUNK_BYTES):  # at most one read of the socket, so that a slow sender is noticed
         size += len(block)
         _refuse_size(size, url, policy)
         digest.update(block)
         file.write(block)
     if response.length:
-        raise FetchError(f"{shown(url)}: the connection broke after {size} bytes; {response.length} are missing.")
+        raise FetchError(f"{redact_url(url)}: the connection broke after {size} bytes; {response.length} are missing.")
     return digest.hexdigest(), size
 
 
@@ -256,10 +256,10 @@ def _shut(sock: socket.socket) -> None:
 
 def _connect(url: SplitResult, policy: Policy, deadline: float) -> http.client.HTTPConnection:
     """An open connection to the host of `url`. Raises FetchError where its addresses are not allowed, OSError else."""
-    host, port = url.hostname or "", url.port or PORTS[url.scheme]
+    host, port = url.hostname or "", url.port or DEFAULT_PORTS[url.scheme]
     allowed = _anywhere if policy.exempts(url) else is_public
     try:
-        sock = dial(host, port, min(IDLE, max(deadline - time.monotonic(), 0.1)), allowed)
+        sock = dial(host, port, min(IDLE_SECONDS, max(deadline - time.monotonic(), 0.1)), allowed)
     except Forbidden:
         raise FetchError(
             f"{host} lies in a private or reserved network, from which nothing is fetched (MMS_FETCH_ALLOW_PRIVATE)."

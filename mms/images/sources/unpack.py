@@ -20,19 +20,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, BinaryIO, cast
 
-BLOCK = 1 << 18
+CHUNK_BYTES = 1 << 18
 MAX_MEMBERS = 100_000  # files and folders, those included that only a path names
-MAX_NAME = 1024  # bytes of a member's path
+MAX_PATH_BYTES = 1024  # bytes of a member's path
 MAX_DEPTH = 64  # folders within each other
 # Bytes of a tar between two members: long names and attributes. tarfile reads them into memory, and up to 3.11.9
 # with a regular expression whose time grows with the square of them (CVE-2024-6232): a second for this many.
-MAX_HEADERS = 32 << 10
-MAX_GLOBALS = 100  # attributes of a tar that hold for all members after them; copied for each
-MAX_DIRECTORY = 32 << 20  # bytes of a zip's table of contents, read into memory by zipfile
-MAX_DICTIONARY = 160 << 20  # bytes an xz stream may make us hold; xz -9 takes 65 MB
+MAX_HEADER_BYTES = 32 << 10
+MAX_GLOBAL_ATTRIBUTES = 100  # attributes of a tar that hold for all members after them; copied for each
+MAX_DIRECTORY_BYTES = 32 << 20  # bytes of a zip's table of contents, read into memory by zipfile
+MAX_XZ_MEMORY_BYTES = 160 << 20  # bytes an xz stream may make us hold; xz -9 takes 65 MB
 
 # What the readers of the standard library raise when they meet something that they did not expect.
-DAMAGED = (
+READER_ERRORS = (
     zipfile.BadZipFile,
     tarfile.TarError,
     zlib.error,
@@ -67,7 +67,7 @@ def unpack(archive: Path, target: Path, max_bytes: int) -> int:
     try:
         with archive.open("rb") as file:
             return _write(_members(file), target, max_bytes)
-    except DAMAGED as error:
+    except READER_ERRORS as error:
         shutil.rmtree(target)
         if getattr(error, "errno", None):  # ours, not the archive's: no space left, name too long
             raise UnpackError(f"The archive could not be written: {error}") from error
@@ -78,7 +78,7 @@ def unpack(archive: Path, target: Path, max_bytes: int) -> int:
 
 
 def _write(members: Iterator[Member], target: Path, max_bytes: int) -> int:
-    seen, written = _Seen(), 0
+    seen, written = _PathSet(), 0
     for number, member in enumerate(members, 1):
         if number > MAX_MEMBERS:
             raise _too_many()
@@ -91,7 +91,7 @@ def _write(members: Iterator[Member], target: Path, max_bytes: int) -> int:
             continue
         path.parent.mkdir(parents=True, exist_ok=True)
         with member.open() as source, path.open("xb") as file:
-            while block := source.read(BLOCK):
+            while block := source.read(CHUNK_BYTES):
                 written += len(block)
                 if written > max_bytes:
                     raise UnpackError(f"Unpacked, the archive is larger than {max_bytes} bytes (MMS_UNPACK_MAX_BYTES).")
@@ -107,14 +107,14 @@ def _parts(name: str) -> list[str]:
     parts = [part for part in name.split("/") if part not in {"", "."}]
     if ".." in parts:
         raise UnpackError(f"{name[:200]!r} leads out of the archive ('..').")
-    if not name.isprintable() or len(name.encode(errors="surrogateescape")) > MAX_NAME:
+    if not name.isprintable() or len(name.encode(errors="surrogateescape")) > MAX_PATH_BYTES:
         raise UnpackError(f"{name[:200]!r} is no name for a file: control characters, or too long.")
     if len(parts) > MAX_DEPTH:
         raise UnpackError(f"{name[:200]!r} lies more than {MAX_DEPTH} folders deep.")
     return parts
 
 
-class _Seen:
+class _PathSet:
     """Which paths there are, so that no member replaces another, here or where upper and lower case are the same."""
 
     def __init__(self) -> None:
@@ -163,7 +163,7 @@ def _members(file: BinaryIO) -> Iterator[Member]:
 def _zip_members(file: BinaryIO) -> Iterator[Member]:
     # ZipFile reads as much as this very function tells it to, whatever the number of entries is said to be.
     end = zipfile._EndRecData(file)  # type: ignore[attr-defined]
-    if end and end[5] > MAX_DIRECTORY:
+    if end and end[5] > MAX_DIRECTORY_BYTES:
         raise UnpackError("The archive's table of contents is too large.")
     with zipfile.ZipFile(file) as archive:
         for info in archive.infolist():
@@ -185,22 +185,22 @@ def _zip_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Member:
 
 
 def _tar_members(raw: IO[bytes]) -> Iterator[Member]:
-    meter = _Meter(raw)
+    meter = _HeaderLimit(raw)
     with tarfile.open(fileobj=cast(Any, meter), mode="r|") as tar:
         while info := _next(tar, meter):
             yield _tar_member(tar, info, meter)
 
 
-def _next(tar: tarfile.TarFile, meter: "_Meter") -> tarfile.TarInfo | None:
-    meter.left = MAX_HEADERS
+def _next(tar: tarfile.TarFile, meter: "_HeaderLimit") -> tarfile.TarInfo | None:
+    meter.left = MAX_HEADER_BYTES
     info = tar.next()
     tar.members = []  # type: ignore[attr-defined]  # else every header stays in memory
-    if len(tar.pax_headers) > MAX_GLOBALS:
-        raise UnpackError(f"The archive has more than {MAX_GLOBALS} attributes that hold for all of it.")
+    if len(tar.pax_headers) > MAX_GLOBAL_ATTRIBUTES:
+        raise UnpackError(f"The archive has more than {MAX_GLOBAL_ATTRIBUTES} attributes that hold for all of it.")
     return info
 
 
-def _tar_member(tar: tarfile.TarFile, info: tarfile.TarInfo, meter: "_Meter") -> Member:
+def _tar_member(tar: tarfile.TarFile, info: tarfile.TarInfo, meter: "_HeaderLimit") -> Member:
     if not (info.isdir() or info.isreg()):
         raise UnpackError(f"{info.name[:200]!r} is a link or a device; only files and folders are unpacked.")
     meter.left = None
@@ -211,11 +211,11 @@ def _tar_member(tar: tarfile.TarFile, info: tarfile.TarInfo, meter: "_Meter") ->
     return Member(info.name, info.isdir(), bool(info.mode & 0o100), content)
 
 
-class _Meter:
+class _HeaderLimit:
     """Reads from `raw`, and stops where a header takes more than it may: `left` bytes, None in content."""
 
     def __init__(self, raw: IO[bytes]) -> None:
-        self._raw, self.left = raw, cast(int | None, MAX_HEADERS)
+        self._raw, self.left = raw, cast(int | None, MAX_HEADER_BYTES)
 
     def read(self, size: int) -> bytes:
         data = self._raw.read(size)
@@ -234,17 +234,17 @@ class _Xz:
 
     @staticmethod
     def _new() -> lzma.LZMADecompressor:
-        return lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=MAX_DICTIONARY)
+        return lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=MAX_XZ_MEMORY_BYTES)
 
     def read(self, size: int) -> bytes:
         while True:
             if self._lzma.eof:
-                rest = self._lzma.unused_data or self._file.read(BLOCK)
+                rest = self._lzma.unused_data or self._file.read(CHUNK_BYTES)
                 if not rest:
                     return b""
                 self._lzma, data = self._new(), rest
             else:
-                data = self._file.read(BLOCK) if self._lzma.needs_input else b""
+                data = self._file.read(CHUNK_BYTES) if self._lzma.needs_input else b""
                 if self._lzma.needs_input and not data:
                     raise EOFError("it ends too early")
             if block := self._lzma.decompress(data, size):

@@ -3,22 +3,22 @@
 from typing import Any
 
 from mms.images.packages.install import Target
-from mms.images.registry.base_image import Base
-from mms.images.store.layout import APP, META, RUNTIME, SITE
+from mms.images.registry.base_image import BaseImage
+from mms.images.store.layout import APP_JSON_PATH, APP_PATH, RUNTIME_PATH, SITE_PATH
 
 EPOCH = "1970-01-01T00:00:00Z"
 # What the scoring program is told where it runs in a container; the process engine sets its own.
 ENVIRONMENT = {
-    "PYTHONPATH": f"/{RUNTIME}:/{SITE}",
+    "PYTHONPATH": f"/{RUNTIME_PATH}:/{SITE_PATH}",
     "PYTHONUNBUFFERED": "1",
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
-    "MMS_APP": f"/{META}",
+    "MMS_APP": f"/{APP_JSON_PATH}",
     "MMS_LISTEN": "tcp:0.0.0.0:8080",
 }
 
 
-def image_config(start: Base, target: Target, runtime: str, layers: list[tuple[str, str]]) -> dict[str, Any]:
+def image_config(start: BaseImage, target: Target, runtime: str, layers: list[tuple[str, str]]) -> dict[str, Any]:
     """The config of an image that puts `layers`, each (what it holds, its diff id), on top of `start`.
 
     Nothing of this one build is in it: equal parts give an equal image.
@@ -30,7 +30,7 @@ def image_config(start: Base, target: Target, runtime: str, layers: list[tuple[s
         "created": EPOCH,
         "config": {
             "User": "65534:65534",
-            "WorkingDir": f"/{APP}",
+            "WorkingDir": f"/{APP_PATH}",
             "Entrypoint": ["python3", "-P", "-m", "scoring"],  # -P: no asset stands in for a module of Python
             "ExposedPorts": {"8080/tcp": {}},
             "Env": [f"{name}={value}" for name, value in environment.items()],

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from mms.images.registry import base_image
-from mms.images.store.layout import REF_NAME, Store
+from mms.images.store.layout import REF_NAME_ANNOTATION, Store
 
 BLOBS = "blobs that no image has"
 TREES = "unpacked layers that no service runs"
@@ -30,7 +30,7 @@ Unused = dict[str, list[Path]]  # by kind
 
 
 @dataclass(frozen=True)
-class Keep:
+class Retained:
     """What the rows and the settings say is used."""
 
     images: set[str]  # ids of images: names that stand in the index
@@ -40,26 +40,30 @@ class Keep:
     before: float  # Unix time: what is newer is left alone, for a build that is tried again may want it
 
 
-def find(store: Store, keep: Keep) -> Unused:
-    """What can go. For who is alone in the store. Raises Missing where a used image is damaged: what it needs is not
-    known then, and to be on the safe side nothing goes."""
-    named = {entry["digest"] for entry in store.entries() if entry["annotations"][REF_NAME] in keep.images}
-    used = _blobs(store, keep.digests | named) | _base_blobs(store, keep)
-    running = _trees(store, keep.running)
+def find_unused(store: Store, retained: Retained) -> Unused:
+    """What can go. For who is alone in the store. Raises NotInStoreError if a used image is damaged:
+    its parts are unknown then, so nothing may be deleted."""
+    named = {
+        entry["digest"]
+        for entry in store.index_entries()
+        if entry["annotations"][REF_NAME_ANNOTATION] in retained.images
+    }
+    used = _blobs(store, retained.digests | named) | _base_blobs(store, retained)
+    running = _trees(store, retained.running)
     blobs = [path for path in _inside(store.oci / "blobs/sha256") if path.name not in used]
     trees = [path for path in _inside(store.root / "layers", store.root / "rootfs") if path.name not in running]
-    gone = {path.name for path in blobs if is_older(path, keep.before)}
-    found = {BLOBS: blobs, TREES: trees, NOTES: list(_notes(store, keep, gone))}
-    return {kind: [path for path in paths if is_older(path, keep.before)] for kind, paths in found.items()}
+    gone = {path.name for path in blobs if is_older_than(path, retained.before)}
+    found = {BLOBS: blobs, TREES: trees, NOTES: list(_notes(store, retained, gone))}
+    return {kind: [path for path in paths if is_older_than(path, retained.before)] for kind, paths in found.items()}
 
 
-def take(store: Store, unused: Unused, keep: Keep, trash: Path) -> Unused:
+def move_to_trash(store: Store, unused: Unused, retained: Retained, trash: Path) -> Unused:
     """Move it all into the folder `trash`, which lies in the store; where it is now. For who is alone in the store."""
-    store.forget({entry["annotations"][REF_NAME] for entry in store.entries()} - keep.images)
+    store.remove_names({entry["annotations"][REF_NAME_ANNOTATION] for entry in store.index_entries()} - retained.images)
     return {kind: [path.rename(trash / f"{kind}-{at}") for at, path in enumerate(unused[kind])] for kind in unused}
 
 
-def is_older(path: Path, before: float) -> bool:
+def is_older_than(path: Path, before: float) -> bool:
     """Whether it was last changed before then (Unix time). What goes at this moment is somebody's who is at it."""
     try:
         return path.lstat().st_mtime < before
@@ -67,18 +71,18 @@ def is_older(path: Path, before: float) -> bool:
         return False
 
 
-class Space:
+class DiskSpace:
     """How much room the disk gets back: a file with several links counts with the last of them."""
 
     def __init__(self) -> None:
         self._links: Counter[tuple[int, int]] = Counter()
 
-    def of(self, path: Path) -> int:
+    def freed_by(self, path: Path) -> int:
         """Bytes of a file, or of everything below a folder. What goes meanwhile counts as nothing."""
         with suppress(FileNotFoundError):
             status = path.lstat()
             if stat.S_ISDIR(status.st_mode):
-                return status.st_blocks * 512 + sum(map(self.of, path.iterdir()))
+                return status.st_blocks * 512 + sum(map(self.freed_by, path.iterdir()))
             return status.st_blocks * 512 if status.st_nlink == 1 or self._is_last(status) else 0
         return 0
 
@@ -95,7 +99,7 @@ def _blobs(store: Store, digests: Iterable[str]) -> set[str]:
     """The names of the blobs of these images."""
     found = set(digests)
     for digest in digests:
-        manifest = store.manifest(digest)
+        manifest = store.read_manifest(digest)
         found |= {part["digest"] for part in [manifest["config"], *manifest["layers"]]}
     return _names(found)
 
@@ -104,25 +108,27 @@ def _trees(store: Store, digests: Iterable[str]) -> set[str]:
     """The names of the folders of these images."""
     found = set(digests)
     for digest in digests:
-        found |= set(store.config(digest)["rootfs"]["diff_ids"])
+        found |= set(store.read_config(digest)["rootfs"]["diff_ids"])
     return _names(found)
 
 
-def _base_blobs(store: Store, keep: Keep) -> set[str]:
-    notes = (base_image.note_of(text, platform, store) for text, platform in keep.bases)
+def _base_blobs(store: Store, retained: Retained) -> set[str]:
+    notes = (base_image.record_path(text, platform, store) for text, platform in retained.bases)
     layers = chain.from_iterable(_read(note).get("layers", []) for note in notes)
     return _names(layer["digest"] for layer in layers)
 
 
-def _notes(store: Store, keep: Keep, gone: set[str]) -> Iterator[Path]:
+def _notes(store: Store, retained: Retained, gone: set[str]) -> Iterator[Path]:
     """Of layers whose blobs go or are gone; of base images that no setting names; locks, which nobody trusts for more
-    than a day (packages.LOCK_FRESH)."""
-    bases = {base_image.note_of(text, platform, store) for text, platform in keep.bases}
+    than a day (install.LOCK_MAX_AGE_SECONDS)."""
+    bases = {base_image.record_path(text, platform, store) for text, platform in retained.bases}
     for note in _inside(store.root / "known"):
         if note.name.startswith("base-"):
             if note not in bases:
                 yield note
-        elif (name := store.blob(_read(note).get("digest", "")).name) in gone or not store.blob(name).is_file():
+            continue
+        blob = store.blob_path(_read(note).get("digest", ""))
+        if blob.name in gone or not blob.is_file():
             yield note
     yield from _inside(store.root / "cache/locks")
 

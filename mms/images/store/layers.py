@@ -22,15 +22,15 @@ MEDIA_TYPE = "application/vnd.oci.image.layer.v1.tar+gzip"
 # Names every choice below that decides about the bytes. It is part of the key under which a layer is found again.
 FORMAT = "tar-pax gzip-1m-zlib1"
 
-BLOCK = 1 << 20
-LEVEL = 1  # a third of the time of level 6 for a seventh more bytes
-SAMPLE = 1 << 15
+BLOCK_BYTES = 1 << 20
+COMPRESSION_LEVEL = 1  # a third of the time of level 6 for a seventh more bytes
+SAMPLE_BYTES = 1 << 15
 WORKERS = min(4, os.cpu_count() or 1)  # how many changes the speed, never the bytes
 _GZIP_HEADER = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff"
 _LAST_BLOCK = b"\x03\x00"
 
 
-class Damaged(Exception):
+class DamagedBlobError(Exception):
     """The bytes of a blob are not those that its digest promises."""
 
 
@@ -82,17 +82,17 @@ def _add(tar: tarfile.TarFile, path: Path, name: str, first: dict[tuple[int, int
 
 
 def unpack_layer(blob: Path, diff_id: str, target: Path) -> None:
-    """The tree of a layer that `write_layer` made, in the new folder `target`. Raises Damaged."""
+    """The tree of a layer that `write_layer` made, in the new folder `target`. Raises DamagedBlobError."""
     target.mkdir(parents=True)
     with blob.open("rb") as file:
-        raw = _Unpacked(file)
-        with tarfile.open(fileobj=cast(Any, raw), mode="r|", bufsize=BLOCK) as tar:
+        raw = _GzipReader(file)
+        with tarfile.open(fileobj=cast(Any, raw), mode="r|", bufsize=BLOCK_BYTES) as tar:
             while entry := tar.next():
                 _extract(tar, entry, target)
                 tar.members = []  # type: ignore[attr-defined]  # else every header stays in memory
         raw.drain()
     if raw.digest != diff_id:
-        raise Damaged(f"{blob.name} does not hold the layer {diff_id}.")
+        raise DamagedBlobError(f"{blob.name} does not hold the layer {diff_id}.")
 
 
 def _extract(tar: tarfile.TarFile, entry: tarfile.TarInfo, target: Path) -> None:
@@ -103,12 +103,12 @@ def _extract(tar: tarfile.TarFile, entry: tarfile.TarInfo, target: Path) -> None
         os.link(target / entry.linkname, path)
     elif source := tar.extractfile(entry):
         with path.open("xb") as file:
-            while block := source.read(BLOCK):
+            while block := source.read(BLOCK_BYTES):
                 file.write(block)
         path.chmod(entry.mode & 0o555)
 
 
-class _Unpacked:
+class _GzipReader:
     """Reads a gzip file and keeps the digest of what was in it."""
 
     def __init__(self, file: BinaryIO) -> None:
@@ -116,20 +116,20 @@ class _Unpacked:
 
     def read(self, size: int) -> bytes:
         while not self._zlib.eof:
-            data = self._zlib.unconsumed_tail or self._file.read(BLOCK)
+            data = self._zlib.unconsumed_tail or self._file.read(BLOCK_BYTES)
             if not data:
-                raise Damaged("The blob ends too early.")
+                raise DamagedBlobError("The blob ends too early.")
             try:
                 block = self._zlib.decompress(data, size)
             except zlib.error as error:
-                raise Damaged(f"The blob is damaged: {error}") from error
+                raise DamagedBlobError(f"The blob is damaged: {error}") from error
             if block:
                 self._hash.update(block)
                 return block
         return b""
 
     def drain(self) -> None:
-        while self.read(BLOCK):
+        while self.read(BLOCK_BYTES):
             pass
 
     @property
@@ -159,9 +159,9 @@ class GzipWriter:
 
     def write(self, data: bytes) -> int:
         self._buffer += data
-        while len(self._buffer) >= BLOCK:
-            self._submit(bytes(self._buffer[:BLOCK]))
-            del self._buffer[:BLOCK]
+        while len(self._buffer) >= BLOCK_BYTES:
+            self._submit(bytes(self._buffer[:BLOCK_BYTES]))
+            del self._buffer[:BLOCK_BYTES]
         return len(data)
 
     def finish(self) -> Layer:
@@ -185,15 +185,15 @@ class GzipWriter:
         self._packed.update(data)
         self._size += len(data)
         self._file.write(data)
-        disk.begin(self._file, self._size, len(data))
+        disk.start_writeback(self._file, self._size, len(data))
 
 
 def _deflate(block: bytes) -> bytes:
     """One block as a piece of a deflate stream that ends at a byte boundary."""
-    sample = block[:SAMPLE]
-    if len(zlib.compress(sample, LEVEL)) > 0.9 * len(sample):
+    sample = block[:SAMPLE_BYTES]
+    if len(zlib.compress(sample, COMPRESSION_LEVEL)) > 0.9 * len(sample):
         return _stored(block)  # weights of a network: compressing 2 GB of them would take a minute and save a tenth
-    compressor = zlib.compressobj(LEVEL, zlib.DEFLATED, -15)
+    compressor = zlib.compressobj(COMPRESSION_LEVEL, zlib.DEFLATED, -15)
     return compressor.compress(block) + compressor.flush(zlib.Z_SYNC_FLUSH)
 
 

@@ -26,29 +26,30 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from mms.images.store.layers import Damaged, Layer, unpack_layer, write_layer
+from mms.images.store.layers import DamagedBlobError, Layer, unpack_layer, write_layer
 from mms.system import disk
-from mms.system.locks import locked, shared
+from mms.system.locks import locked, shared_lock
 
 log = logging.getLogger(__name__)
 
-MANIFEST = "application/vnd.oci.image.manifest.v1+json"
-CONFIG = "application/vnd.oci.image.config.v1+json"
-INDEX = "application/vnd.oci.image.index.v1+json"
-REF_NAME = "org.opencontainers.image.ref.name"
+MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
+CONFIG_TYPE = "application/vnd.oci.image.config.v1+json"
+INDEX_TYPE = "application/vnd.oci.image.index.v1+json"
+REF_NAME_ANNOTATION = "org.opencontainers.image.ref.name"
 # What a layer of ours holds ("runtime", "site", "model …", "app"): an annotation of its descriptor in the manifest.
-WHAT = "mms.layer"
-SITE, RUNTIME, APP, META = "opt/mms/site", "opt/mms/runtime", "app", "opt/mms/app.json"  # paths in the image
-HOUR = 3600.0
-RECENT = 600.0  # seconds after which any system has written what it was given
+LAYER_ANNOTATION = "mms.layer"
+# Paths in the image.
+SITE_PATH, RUNTIME_PATH, APP_PATH, APP_JSON_PATH = "opt/mms/site", "opt/mms/runtime", "app", "opt/mms/app.json"
+STALE_SECONDS = 3600.0
+WRITEBACK_SECONDS = 600.0  # seconds after which any system has written what it was given
 
 
-class Missing(LookupError):
+class NotInStoreError(LookupError):
     """The store does not hold this. The text says what."""
 
 
 @dataclass(frozen=True)
-class Assembled:
+class AssembledImage:
     """An image as folders of this machine, all read-only."""
 
     app: Path  # the content of /app
@@ -67,12 +68,12 @@ class Store:
         self._blobs = self.oci / "blobs" / "sha256"
         self._index = self.oci / "index.json"
 
-    def prepare(self, alone: bool = False) -> None:
+    def prepare(self, exclusive: bool = False) -> None:
         """Make the folders and an empty layout, where they are missing; clear what the killed left behind, all of it
         where nobody else uses the store (`alone`)."""
         for folder in (self._blobs, self.root / "layers", self.root / "rootfs", self.root / "known"):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._clear(0 if alone else HOUR)
+        self._clear(0 if exclusive else STALE_SECONDS)
         with self._locked():
             if not self._index.exists():
                 self._write_index([])
@@ -81,152 +82,159 @@ class Store:
 
     # --- who is here ----------------------------------------------------------------------------------------------
 
-    def used(self) -> AbstractContextManager[None]:
+    def in_use(self) -> AbstractContextManager[None]:
         """Held by who relies on something in the store that no image refers to yet, a build for its whole life:
         nothing is taken away meanwhile. Waits while somebody is `alone`, which is never for long."""
-        return shared(self.root / "used.lock")
+        return shared_lock(self.root / "used.lock")
 
-    def alone(self) -> AbstractContextManager[bool]:
+    def exclusive(self) -> AbstractContextManager[bool]:
         """Held by who takes things away: nobody uses the store meanwhile. Yields False, at once, if somebody does."""
         return locked(self.root / "used.lock", wait=False)
 
     # --- blobs ----------------------------------------------------------------------------------------------------
 
-    def blob(self, digest: str) -> Path:
+    def blob_path(self, digest: str) -> Path:
         """Where the blob lies, or would."""
         return self._blobs / digest.removeprefix("sha256:")
 
-    def holds(self, digest: str, size: int) -> bool:
+    def has_blob(self, digest: str, size: int) -> bool:
         """Whether the blob is there, as long as it has to be."""
         try:
-            return self.blob(digest).stat().st_size == size
+            return self.blob_path(digest).stat().st_size == size
         except FileNotFoundError:
             return False
 
-    def adopt(self, path: Path, digest: str) -> None:
+    def add_blob(self, path: Path, digest: str) -> None:
         """Move the complete file `path` into the store. What has the name has the content, also after a power cut."""
         path.chmod(0o444)
-        disk.settle(path)
-        path.rename(self.blob(digest))
+        disk.fsync(path)
+        path.rename(self.blob_path(digest))
 
-    def put(self, document: dict[str, Any], media_type: str) -> dict[str, Any]:
+    def add_json(self, document: dict[str, Any], media_type: str) -> dict[str, Any]:
         """Store a JSON document; its descriptor."""
         data = dump(document)
         digest = digest_of(data)
-        if not self._sound(digest):
-            replace_file(self.blob(digest), data)
+        if not self._read_verified(digest):
+            replace_file(self.blob_path(digest), data)
         return _descriptor(digest, len(data), media_type)
 
-    def document(self, digest: str) -> dict[str, Any]:
-        """The JSON blob with this digest. Raises Missing, also where it is damaged."""
-        data = self._sound(digest)
+    def read_json(self, digest: str) -> dict[str, Any]:
+        """The JSON blob with this digest. Raises NotInStoreError, also where it is damaged."""
+        data = self._read_verified(digest)
         if data is None:
-            raise Missing(f"{digest} is not in the store of this machine, or damaged.")
+            raise NotInStoreError(f"{digest} is not in the store of this machine, or damaged.")
         return json.loads(data)
 
-    def _sound(self, digest: str) -> bytes | None:
+    def _read_verified(self, digest: str) -> bytes | None:
         """The content of a small blob; None where it is missing or another than its digest says."""
         try:
-            data = self.blob(digest).read_bytes()
+            data = self.blob_path(digest).read_bytes()
         except FileNotFoundError:
             return None
         return data if digest_of(data) == digest else None
 
     # --- images ---------------------------------------------------------------------------------------------------
 
-    def name(self, image_id: str, descriptor: dict[str, Any]) -> None:
+    def set_name(self, image_id: str, descriptor: dict[str, Any]) -> None:
         """Make the stored manifest `descriptor` findable as `image_id`, in place of what had that name."""
         with self._locked():
-            others = [entry for entry in self.entries() if entry["annotations"][REF_NAME] != image_id]
+            others = [entry for entry in self.index_entries() if entry["annotations"][REF_NAME_ANNOTATION] != image_id]
             self._write_index([*others, _entry(image_id, descriptor)])
 
-    def name_all(self, images: Mapping[str, str]) -> None:
+    def restore_names(self, images: Mapping[str, str]) -> None:
         """Give the images (digests by image id) whose manifests are here the names that a damaged index has lost."""
         with self._locked():
-            entries = self.entries()
-            lost = images.keys() - {entry["annotations"][REF_NAME] for entry in entries}
-            found = {id: self.blob(images[id]) for id in lost if self.blob(images[id]).exists()}
-            if found:
-                descriptors = {id: _descriptor(images[id], path.stat().st_size, MANIFEST) for id, path in found.items()}
-                self._write_index([*entries, *(_entry(id, descriptors[id]) for id in sorted(found))])
+            entries = self.index_entries()
+            lost = images.keys() - {entry["annotations"][REF_NAME_ANNOTATION] for entry in entries}
+            restored = []
+            for image_id in sorted(lost):
+                blob = self.blob_path(images[image_id])
+                if blob.exists():
+                    descriptor = _descriptor(images[image_id], blob.stat().st_size, MANIFEST_TYPE)
+                    restored.append(_entry(image_id, descriptor))
+            if restored:
+                self._write_index([*entries, *restored])
 
-    def find(self, image_id: str) -> str:
-        """The digest of the image named `image_id`. Raises Missing."""
-        for entry in self.entries():
-            if entry["annotations"][REF_NAME] == image_id:
+    def find_digest(self, image_id: str) -> str:
+        """The digest of the image named `image_id`. Raises NotInStoreError."""
+        for entry in self.index_entries():
+            if entry["annotations"][REF_NAME_ANNOTATION] == image_id:
                 return entry["digest"]
-        raise Missing(f"Image {image_id} is not in the store of this machine.")
+        raise NotInStoreError(f"Image {image_id} is not in the store of this machine.")
 
-    def forget(self, image_ids: set[str]) -> None:
+    def remove_names(self, image_ids: set[str]) -> None:
         """Take these names away; what they named stays."""
         with self._locked():
-            self._write_index([entry for entry in self.entries() if entry["annotations"][REF_NAME] not in image_ids])
+            entries = self.index_entries()
+            self._write_index(
+                [entry for entry in entries if entry["annotations"][REF_NAME_ANNOTATION] not in image_ids]
+            )
 
-    def entries(self) -> list[dict[str, Any]]:
+    def index_entries(self) -> list[dict[str, Any]]:
         """What index.json lists. One that cannot be read lists nothing: a build must not fail for it, and the next
         start of the site brings the names back (see `name_all`)."""
         try:
             entries = json.loads(self._index.read_bytes())["manifests"]
-            return [entry for entry in entries if entry["digest"] and entry["annotations"][REF_NAME]]
+            return [entry for entry in entries if entry["digest"] and entry["annotations"][REF_NAME_ANNOTATION]]
         except (FileNotFoundError, ValueError, LookupError, TypeError) as error:
             log.warning("%s is damaged and is begun anew: %r", self._index, error)
             return []
 
     def _write_index(self, entries: list[dict[str, Any]]) -> None:
-        replace_file(self._index, dump({"schemaVersion": 2, "mediaType": INDEX, "manifests": entries}))
+        replace_file(self._index, dump({"schemaVersion": 2, "mediaType": INDEX_TYPE, "manifests": entries}))
 
-    def manifest(self, digest: str) -> dict[str, Any]:
-        """The manifest with this digest. Raises Missing."""
-        return self.document(digest)
+    def read_manifest(self, digest: str) -> dict[str, Any]:
+        """The manifest with this digest. Raises NotInStoreError."""
+        return self.read_json(digest)
 
-    def config(self, digest: str) -> dict[str, Any]:
-        """The config of the image whose manifest has this digest. Raises Missing."""
-        return self.document(self.manifest(digest)["config"]["digest"])
+    def read_config(self, digest: str) -> dict[str, Any]:
+        """The config of the image whose manifest has this digest. Raises NotInStoreError."""
+        return self.read_json(self.read_manifest(digest)["config"]["digest"])
 
     # --- layers ---------------------------------------------------------------------------------------------------
 
-    def known(self, key: str) -> Layer | None:
+    def find_layer(self, key: str) -> Layer | None:
         """The layer that was made of what `key` stands for, if it is still here."""
         try:
             layer = Layer(**json.loads((self.root / "known" / f"{key}.json").read_bytes()))
         except (FileNotFoundError, ValueError, TypeError):
             return None
-        return layer if self.holds(layer.digest, layer.size) else None
+        return layer if self.has_blob(layer.digest, layer.size) else None
 
     def add_layer(self, key: str, tree: Path) -> Layer:
         """Make a layer of the folder `tree`, which must lie on the store's file system and is taken away."""
         blob = tree.with_name(f"{tree.name}.blob")
         layer = write_layer(tree, blob)
-        self.adopt(blob, layer.digest)
+        self.add_blob(blob, layer.digest)
         self._keep(tree, layer.diff_id)
         replace_file(self.root / "known" / f"{key}.json", dump(asdict(layer)))
         return layer
 
-    def layer(self, layer: Layer) -> Path:
-        """The unpacked tree of a layer, made again from its blob where it is gone. Raises Missing."""
+    def layer_tree(self, layer: Layer) -> Path:
+        """The unpacked tree of a layer, made again from its blob where it is gone. Raises NotInStoreError."""
         tree = self._tree(layer.diff_id)
         if not tree.exists():
             self._unpack(layer)
         return tree
 
     def _unpack(self, layer: Layer) -> None:
-        if not self.holds(layer.digest, layer.size):
-            raise Missing(f"Layer {layer.digest} is not in the store of this machine, or damaged.")
-        with self.scratch() as scratch:
+        if not self.has_blob(layer.digest, layer.size):
+            raise NotInStoreError(f"Layer {layer.digest} is not in the store of this machine, or damaged.")
+        with self.scratch_folder() as scratch:
             try:
-                unpack_layer(self.blob(layer.digest), layer.diff_id, scratch / "tree")
-            except Damaged as error:
-                self.blob(layer.digest).unlink()  # so that the next build makes it again
-                raise Missing(f"Layer {layer.digest} is damaged. {error}") from None
+                unpack_layer(self.blob_path(layer.digest), layer.diff_id, scratch / "tree")
+            except DamagedBlobError as error:
+                self.blob_path(layer.digest).unlink()  # so that the next build makes it again
+                raise NotInStoreError(f"Layer {layer.digest} is damaged. {error}") from None
             self._keep(scratch / "tree", layer.diff_id)
 
-    def drop_recent(self) -> None:
+    def remove_recent_trees(self) -> None:
         """Remove the trees made last, for `layer` to unpack again: a machine that lost its power may have written only
         part of them. (Blobs are on the disk before they get their names; waiting for trees as well would take as long
         again.) Only while nothing uses them."""
         made = {path: path.stat().st_ctime for name in ("layers", "rootfs") for path in (self.root / name).iterdir()}
         newest = max(made.values(), default=0.0)  # the power went later than that
-        for tree in (path for path, when in made.items() if when > newest - RECENT):
+        for tree in (path for path, when in made.items() if when > newest - WRITEBACK_SECONDS):
             shutil.rmtree(tree)
 
     def _tree(self, diff_id: str) -> Path:
@@ -241,31 +249,31 @@ class Store:
 
     # --- for the process engine -----------------------------------------------------------------------------------
 
-    def assemble(self, digest: str) -> Assembled:
+    def assemble(self, digest: str) -> AssembledImage:
         """The image with this manifest digest as folders. Made once; the same answer later costs nothing.
 
-        Raises Missing where the image, or a layer of it, is not in the store.
+        Raises NotInStoreError where the image, or a layer of it, is not in the store.
         """
-        with self.used():
+        with self.in_use():
             return self._assemble(digest)
 
-    def _assemble(self, digest: str) -> Assembled:
-        config = self.config(digest)
+    def _assemble(self, digest: str) -> AssembledImage:
+        config = self.read_config(digest)
         layers = self._ours(digest, config)
         root = self.root / "rootfs" / digest.removeprefix("sha256:")
         if not root.exists():
-            with self.scratch() as scratch:
+            with self.scratch_folder() as scratch:
                 for tree in layers.values():
-                    _link_tree(tree / APP, scratch / "root" / APP)
+                    _link_tree(tree / APP_PATH, scratch / "root" / APP_PATH)
                 _move(scratch / "root", root)
         for tree in (root, *layers.values()):
             _open_folders(tree)
         labels = config["config"]["Labels"]
-        app_json = layers["app"] / META
-        return Assembled(
-            app=root / APP,
-            site=layers["site"] / SITE if "site" in layers else None,
-            runtime=layers["runtime"] / RUNTIME,
+        app_json = layers["app"] / APP_JSON_PATH
+        return AssembledImage(
+            app=root / APP_PATH,
+            site=layers["site"] / SITE_PATH if "site" in layers else None,
+            runtime=layers["runtime"] / RUNTIME_PATH,
             app_json=app_json,
             meta=json.loads(app_json.read_bytes()),
             python=labels["mms.python"],
@@ -274,20 +282,20 @@ class Store:
 
     def _ours(self, digest: str, config: dict[str, Any]) -> dict[str, Path]:
         """The trees of the layers that the builder made, by what they hold; not those of a base image."""
-        descriptors = self.manifest(digest)["layers"]
-        return {
-            descriptor["annotations"][WHAT]: self.layer(Layer(descriptor["digest"], diff_id, descriptor["size"]))
-            for descriptor, diff_id in zip(descriptors, config["rootfs"]["diff_ids"], strict=True)
-            if WHAT in descriptor.get("annotations", {})
-        }
+        descriptors = self.read_manifest(digest)["layers"]
+        trees = {}
+        for descriptor, diff_id in zip(descriptors, config["rootfs"]["diff_ids"], strict=True):
+            if kind := descriptor.get("annotations", {}).get(LAYER_ANNOTATION):
+                trees[kind] = self.layer_tree(Layer(descriptor["digest"], diff_id, descriptor["size"]))
+        return trees
 
     # --- files ----------------------------------------------------------------------------------------------------
 
     @contextlib.contextmanager
-    def scratch(self) -> Iterator[Path]:
+    def scratch_folder(self) -> Iterator[Path]:
         """A folder on the store's file system, gone afterwards. It is locked meanwhile: one that is not is a dead
         process's."""
-        self._clear(HOUR)
+        self._clear(STALE_SECONDS)
         with self._locked():
             folder = Path(tempfile.mkdtemp(prefix=".making-", dir=self.root))
             lock = os.open(folder, os.O_RDONLY)
@@ -344,7 +352,7 @@ def _descriptor(digest: str, size: int, media_type: str) -> dict[str, Any]:
 
 
 def _entry(image_id: str, descriptor: dict[str, Any]) -> dict[str, Any]:
-    return {**descriptor, "annotations": {REF_NAME: image_id}}
+    return {**descriptor, "annotations": {REF_NAME_ANNOTATION: image_id}}
 
 
 def replace_file(path: Path, data: bytes) -> None:

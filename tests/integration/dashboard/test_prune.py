@@ -22,7 +22,7 @@ from deployments.models import Asset, Manifest
 from mms import models as mms
 from mms.engines.process.program import Program
 from mms.images.store import garbage
-from mms.images.store.garbage import Space
+from mms.images.store.garbage import DiskSpace
 from mms.images.store.layout import Store
 from mms.operations import builds
 from mms.operations import prune as mms_prune
@@ -250,7 +250,7 @@ def test_the_blobs_of_an_image_stay_and_those_of_a_build_without_a_row_go(builde
     age_all(builder.store)
     found = counts(prune.free())
     assert found[garbage.BLOBS] == 4, "a layer with the model, one with the app; config and manifest"
-    assert not builder.store.blob(lost.digest).exists()
+    assert not builder.store.blob_path(lost.digest).exists()
     again = builder.build()
     assert all(layer["reused"] for layer in again.result["layers"])
     assert again.digest == kept.digest
@@ -312,15 +312,15 @@ def test_a_base_image_stays_while_the_settings_name_it(builder: Builder, setting
         add_base(registry)
         reference = f"http://{registry.location}/bases/python:slim"
         base = builder.build(base=reference, registry=credentials(registry)).digest
-        layer = builder.store.manifest(base)["layers"][0]["digest"]
+        layer = builder.store.read_manifest(base)["layers"][0]["digest"]
     age_all(builder.store)
     settings.MMS_BASE_IMAGE = reference
     prune.free()
-    assert builder.store.blob(layer).exists()
+    assert builder.store.blob_path(layer).exists()
     settings.MMS_BASE_IMAGE = ""
     age_all(builder.store)
     prune.free()
-    assert not builder.store.blob(layer).exists()
+    assert not builder.store.blob_path(layer).exists()
     assert not list((builder.store.root / "known").glob("base-*"))
 
 
@@ -342,7 +342,7 @@ def test_nothing_is_taken_from_the_store_while_a_build_runs(builder: Builder) ->
     builder.build(**other_model(builder))
     age_all(builder.store)
     file = old_upload()
-    with builder.store.used():
+    with builder.store.in_use():
         for parts in (prune.look(), prune.free()):
             [busy] = [part for part in parts if part.note]
             assert "an image is being built" in busy.note
@@ -356,11 +356,11 @@ def test_a_start_waits_for_who_is_alone_in_the_store_or_leaves_that_to_the_next(
     store = Store(settings.MMS_DIR)
     store.prepare()
     monkeypatch.setattr(builds, "PATIENCE", 0.2)
-    with store.alone():
+    with store.exclusive():
         builds.tidy()
     assert not (store.root / "boot").exists(), "trees of before a reboot are dropped by who is alone"
     monkeypatch.setattr(builds, "PATIENCE", 20.0)
-    with store.alone():
+    with store.exclusive():
         start = threading.Thread(target=builds.tidy)
         start.start()
         start.join(0.5)
@@ -378,10 +378,10 @@ def test_a_build_holds_the_store_for_its_whole_life(builder: Builder) -> None:
     builder.files.serve("/slow", slowly)
     build = builder.start(builder.spec(models=[builder.model(path="/slow")]))
     wait_until(lambda: "/slow" in builder.files.asked, 20, "the build to fetch")
-    with builder.store.alone() as alone:
+    with builder.store.exclusive() as alone:
         assert not alone
     build.wait(30)
-    with builder.store.alone() as alone:
+    with builder.store.exclusive() as alone:
         assert alone
 
 
@@ -391,11 +391,11 @@ def test_the_cache_of_packages_has_a_bound(builder: Builder, settings: Any, tmp_
     pip = {"PIP_FIND_LINKS": str(tmp_path)}
     first = builder.build(pip, pip_requirements="onething")
     cache = builder.store.root / "cache/uv"
-    size = Space().of(cache)
+    size = DiskSpace().freed_by(cache)
     mms_prune.trim_packages()
-    assert 0 < Space().of(cache) <= size, "within its bound only what is dangling goes"
+    assert 0 < DiskSpace().freed_by(cache) <= size, "within its bound only what is dangling goes"
     settings.MMS_CACHE_MAX_BYTES = 0
-    with builder.store.used():
+    with builder.store.in_use():
         mms_prune.trim_packages()
     assert cache.exists(), "a build may be at it"
     mms_prune.trim_packages()
@@ -411,9 +411,9 @@ def test_a_file_with_two_names_frees_nothing_until_the_last_one_goes(tmp_path: P
     one, other = tmp_path / "one", tmp_path / "other"
     one.write_bytes(b"x" * 10_000)
     other.hardlink_to(one)
-    space = Space()
-    assert space.of(one) == 0
-    assert space.of(other) >= 10_000
+    space = DiskSpace()
+    assert space.freed_by(one) == 0
+    assert space.freed_by(other) >= 10_000
 
 
 # --- the command --------------------------------------------------------------------------------------------------

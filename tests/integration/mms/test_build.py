@@ -19,7 +19,7 @@ import pytest
 
 from mms.images.runtimes import HOST_PLATFORM, HOST_PYTHON
 from mms.images.store.layers import Layer
-from mms.images.store.layout import WHAT
+from mms.images.store.layout import LAYER_ANNOTATION
 from tests.builder import DRIVER, Builder
 from tests.doubles.files import running_files
 from tests.support.wheels import make_wheel
@@ -117,7 +117,7 @@ def test_an_asset_that_only_happens_to_be_called_schema_is_no_schema(builder: Bu
 
 def test_the_image_config_says_how_to_run_it_and_nothing_of_this_build(builder: Builder) -> None:
     built = builder.build(description="a secret plan")
-    config = builder.store.config(built.digest)
+    config = builder.store.read_config(built.digest)
     assert config["config"]["Entrypoint"] == ["python3", "-P", "-m", "scoring"]
     assert config["config"]["User"] == "65534:65534"
     assert config["config"]["WorkingDir"] == "/app"
@@ -180,10 +180,10 @@ def test_a_model_is_the_same_layer_in_another_image(builder: Builder) -> None:
 def test_a_lost_layer_is_made_again(builder: Builder) -> None:
     first = builder.build()
     lost = next(layer for layer in first.result["layers"] if layer["what"] == "model iris 1")
-    builder.store.blob(lost["digest"]).unlink()
-    shutil.rmtree(builder.store.layer(Layer(lost["digest"], lost["diff_id"], lost["size"])))
+    builder.store.blob_path(lost["digest"]).unlink()
+    shutil.rmtree(builder.store.layer_tree(Layer(lost["digest"], lost["diff_id"], lost["size"])))
     assert builder.build().digest == first.digest
-    assert builder.store.blob(lost["digest"]).exists()
+    assert builder.store.blob_path(lost["digest"]).exists()
 
 
 def test_the_result_reports_what_was_used(builder: Builder) -> None:
@@ -191,8 +191,8 @@ def test_the_result_reports_what_was_used(builder: Builder) -> None:
     digest = hashlib.sha256(b"the model").hexdigest()
     assert built.result["models"] == [{"name": "iris", "version": 1, "sha256": digest, "size": 9}]
     assert built.result["reference"] == f"oci://local/local/iris@{built.digest}"
-    manifest = builder.store.manifest(built.digest)
-    assert [layer["annotations"][WHAT] for layer in manifest["layers"]] == [
+    manifest = builder.store.read_manifest(built.digest)
+    assert [layer["annotations"][LAYER_ANNOTATION] for layer in manifest["layers"]] == [
         layer["what"] for layer in built.result["layers"]
     ]
 
@@ -264,7 +264,7 @@ def test_a_package_whose_hash_differs_from_the_lock_is_not_installed(builder: Bu
     pip = {"PIP_FIND_LINKS": str(tmp_path)}
     first = builder.build(pip, pip_requirements="swapped")
     site = next(layer for layer in first.result["layers"] if layer["what"] == "site")
-    builder.store.blob(site["digest"]).unlink()
+    builder.store.blob_path(site["digest"]).unlink()
     shutil.rmtree(builder.store.root / "cache/uv")
     make_wheel(tmp_path, "swapped", "1.0", scripts=("evil",))
     error = builder.build(pip, pip_requirements="swapped").error

@@ -409,7 +409,7 @@ def test_what_is_left_of_a_removed_revision_counts_as_running_until_it_is_remove
 def test_a_program_whose_image_must_be_unpacked_again_waits_for_the_watch(engine: ProcessEngine, site: Site) -> None:
     revision = started(engine)
     site.stop()
-    engine.store.drop_recent()
+    engine.store.remove_recent_trees()
     engine.drop_stale()
     site.start()
     assert engine.running() == set()

@@ -51,8 +51,8 @@ def directory(tmp_path: Path) -> Path:
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """The gateway reads routes again sooner than after the second that it promises."""
-    assert route_cache.ROUTE_SECONDS == 1.0
-    monkeypatch.setattr(route_cache, "ROUTE_SECONDS", 0.3)
+    assert route_cache.ROUTE_CACHE_SECONDS == 1.0
+    monkeypatch.setattr(route_cache, "ROUTE_CACHE_SECONDS", 0.3)
 
 
 @pytest.fixture
@@ -286,12 +286,12 @@ def test_a_moved_service_is_found_at_once_and_a_removed_one_is_gone_within_a_sec
 ) -> None:
     assert score(front).status_code == 200
     routes.write(directory, route(f"unix:{tmp_path}/old.sock"))
-    time.sleep(route_cache.ROUTE_SECONDS + 0.1)
+    time.sleep(route_cache.ROUTE_CACHE_SECONDS + 0.1)
     score(front)
     routes.write(directory, route(f"unix:{program.address}", revision=2))
     assert score(front).status_code == 200  # the cached address refuses: the route is read again
     routes.remove(directory, "svc-1")
-    time.sleep(route_cache.ROUTE_SECONDS + 0.1)
+    time.sleep(route_cache.ROUTE_CACHE_SECONDS + 0.1)
     assert code(score(front)) == (404, "NotFound")
 
 
@@ -299,7 +299,7 @@ def test_new_keys_hold_within_a_second(front: Server, directory: Path, program: 
     assert score(front).status_code == 200
     new = route(f"unix:{program.address}", key_digests=[sha256(b"new").hexdigest()])
     routes.write(directory, new)
-    time.sleep(route_cache.ROUTE_SECONDS + 0.1)
+    time.sleep(route_cache.ROUTE_CACHE_SECONDS + 0.1)
     assert score(front).status_code == 401
     assert score(front, headers={"Authorization": "Bearer new"}).status_code == 200
 
@@ -307,10 +307,10 @@ def test_new_keys_hold_within_a_second(front: Server, directory: Path, program: 
 def test_the_last_known_routes_hold_while_they_cannot_be_read(front: Server, directory: Path, program: Program) -> None:
     assert score(front).status_code == 200
     (directory / "svc-1.json").write_text("{ damaged")
-    time.sleep(route_cache.ROUTE_SECONDS + 0.1)
+    time.sleep(route_cache.ROUTE_CACHE_SECONDS + 0.1)
     assert score(front).status_code == 200
     os.rename(directory, directory.with_name("away"))
-    time.sleep(route_cache.ROUTE_SECONDS + 0.1)
+    time.sleep(route_cache.ROUTE_CACHE_SECONDS + 0.1)
     assert score(front).status_code == 200
 
 
@@ -341,7 +341,7 @@ def test_a_switch_of_revisions_under_load_fails_no_request(
         clients = [pool.submit(load) for _ in range(8)]
         time.sleep(0.5)
         routes.write(directory, route(f"unix:{newer.address}", revision=2))
-        time.sleep(route_cache.ROUTE_SECONDS + 0.3)
+        time.sleep(route_cache.ROUTE_CACHE_SECONDS + 0.3)
         assert program.stop() == 0
         time.sleep(0.5)
         stop.set()
@@ -372,7 +372,7 @@ def test_metrics_count_requests_errors_and_time_by_service(front: Server, progra
 def test_metrics_forget_a_service_that_is_gone(front: Server, directory: Path, program: Program) -> None:
     score(front)
     routes.remove(directory, "svc-1")
-    time.sleep(route_cache.ROUTE_SECONDS + 0.1)
+    time.sleep(route_cache.ROUTE_CACHE_SECONDS + 0.1)
     score(front)
     text = requests.get(f"{front.url}/scoring/metrics").text
     assert "svc-1" not in text
@@ -437,7 +437,7 @@ def test_large_bodies_and_answers_pass_whole(front: Server, directory: Path, pro
 def test_an_answer_without_end_is_cut_off(
     front: Server, directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(upstream, "ANSWER_MAX_BYTES", 100_000)
+    monkeypatch.setattr(upstream, "MAX_RESPONSE_BYTES", 100_000)
 
     def script(connection: socket.socket, number: int) -> None:
         read_request(connection)

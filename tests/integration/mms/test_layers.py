@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from mms.images.store import layers, layout
-from mms.images.store.layers import Damaged, unpack_layer, write_layer
-from mms.images.store.layout import MANIFEST, Missing, Store
+from mms.images.store.layers import DamagedBlobError, unpack_layer, write_layer
+from mms.images.store.layout import MANIFEST_TYPE, NotInStoreError, Store
 
 
 def make_tree(root: Path, seed: int = 1) -> Path:
@@ -115,7 +115,7 @@ def test_a_damaged_blob_is_noticed(tmp_path: Path, change: str) -> None:
     else:
         data = bytearray(gzip.compress(gzip.decompress(data)[:-1024] + bytes(2048)))
     (tmp_path / "blob").write_bytes(data)
-    with pytest.raises(Damaged):
+    with pytest.raises(DamagedBlobError):
         unpack_layer(tmp_path / "blob", layer.diff_id, tmp_path / "out")
 
 
@@ -132,30 +132,30 @@ def store(tmp_path: Path) -> Store:
 def test_a_layer_is_kept_unpacked_read_only_and_found_by_its_key(store: Store, tmp_path: Path) -> None:
     before = contents(make_tree(tmp_path / "tree"))
     layer = store.add_layer("key", tmp_path / "tree")
-    assert contents(store.layer(layer)) == before
-    assert {path.stat().st_mode & 0o222 for path in store.layer(layer).rglob("*") if path.is_file()} == {0}
-    assert store.known("key") == layer
-    assert store.known("other") is None
+    assert contents(store.layer_tree(layer)) == before
+    assert {path.stat().st_mode & 0o222 for path in store.layer_tree(layer).rglob("*") if path.is_file()} == {0}
+    assert store.find_layer("key") == layer
+    assert store.find_layer("other") is None
     assert not (tmp_path / "tree").exists()
 
 
 def test_a_lost_tree_is_made_again_from_its_blob(store: Store, tmp_path: Path) -> None:
     before = contents(make_tree(tmp_path / "tree"))
     layer = store.add_layer("key", tmp_path / "tree")
-    shutil.rmtree(store.layer(layer))
-    assert contents(store.layer(layer)) == before
-    again = store.layer(layer)
+    shutil.rmtree(store.layer_tree(layer))
+    assert contents(store.layer_tree(layer)) == before
+    again = store.layer_tree(layer)
     assert (again / "app/mixed").samefile(again / "app/models/m/1/mixed")
     assert (again / "app/program").stat().st_mode & 0o777 == 0o555
 
 
 def test_a_lost_blob_is_not_known_any_more(store: Store, tmp_path: Path) -> None:
     layer = store.add_layer("key", make_tree(tmp_path / "tree"))
-    store.blob(layer.digest).unlink()
-    assert store.known("key") is None
-    shutil.rmtree(store.layer(layer))
-    with pytest.raises(Missing):
-        store.layer(layer)
+    store.blob_path(layer.digest).unlink()
+    assert store.find_layer("key") is None
+    shutil.rmtree(store.layer_tree(layer))
+    with pytest.raises(NotInStoreError):
+        store.layer_tree(layer)
 
 
 def test_the_same_layer_added_twice_is_one(store: Store, tmp_path: Path) -> None:
@@ -165,22 +165,22 @@ def test_the_same_layer_added_twice_is_one(store: Store, tmp_path: Path) -> None
 
 
 def test_an_image_id_names_the_newest_manifest(store: Store) -> None:
-    old, new = (store.put({"schemaVersion": 2, "n": number}, MANIFEST) for number in (1, 2))
-    store.name("image", old)
-    store.name("other", old)
-    store.name("image", new)
-    assert (store.find("image"), store.find("other")) == (new["digest"], old["digest"])
-    with pytest.raises(Missing):
-        store.find("unknown")
-    with pytest.raises(Missing):
-        store.manifest("sha256:" + "0" * 64)
+    old, new = (store.add_json({"schemaVersion": 2, "n": number}, MANIFEST_TYPE) for number in (1, 2))
+    store.set_name("image", old)
+    store.set_name("other", old)
+    store.set_name("image", new)
+    assert (store.find_digest("image"), store.find_digest("other")) == (new["digest"], old["digest"])
+    with pytest.raises(NotInStoreError):
+        store.find_digest("unknown")
+    with pytest.raises(NotInStoreError):
+        store.read_manifest("sha256:" + "0" * 64)
 
 
 def test_many_processes_name_images_and_none_is_lost(store: Store) -> None:
     program = (
-        "import sys; from pathlib import Path; from mms.images.store.layout import Store, MANIFEST\n"
+        "import sys; from pathlib import Path; from mms.images.store.layout import Store, MANIFEST_TYPE\n"
         "store = Store(Path(sys.argv[1])); store.prepare()\n"
-        "for n in range(20): store.name(f'{sys.argv[2]}-{n}', store.put({'n': n}, MANIFEST))"
+        "for n in range(20): store.set_name(f'{sys.argv[2]}-{n}', store.add_json({'n': n}, MANIFEST_TYPE))"
     )
     running = [subprocess.Popen([sys.executable, "-c", program, store.root, f"p{number}"]) for number in range(4)]
     assert [process.wait() for process in running] == [0] * 4
@@ -203,14 +203,14 @@ def index_of(store: Store) -> dict[str, str]:
     "damage", [b"", b'{"manifests": [', b"[]", b'{"manifests": [{"digest": "sha256:1"}, 7]}', None]
 )
 def test_a_damaged_index_fails_no_build_and_gets_its_names_back(store: Store, damage: bytes | None) -> None:
-    old, new = (store.put({"schemaVersion": 2, "n": number}, MANIFEST) for number in (1, 2))
-    store.name("old", old)
+    old, new = (store.add_json({"schemaVersion": 2, "n": number}, MANIFEST_TYPE) for number in (1, 2))
+    store.set_name("old", old)
     (store.oci / "index.json").unlink() if damage is None else (store.oci / "index.json").write_bytes(damage)
-    with pytest.raises(Missing):
-        store.find("old")
-    store.name("new", new)
+    with pytest.raises(NotInStoreError):
+        store.find_digest("old")
+    store.set_name("new", new)
     assert index_of(store) == {"new": new["digest"]}
-    store.name_all({"old": old["digest"], "new": new["digest"], "gone": "sha256:" + "0" * 64})
+    store.restore_names({"old": old["digest"], "new": new["digest"], "gone": "sha256:" + "0" * 64})
     assert index_of(store) == {"old": old["digest"], "new": new["digest"]}
     entries = json.loads((store.oci / "index.json").read_bytes())["manifests"]
     assert {entry["size"] for entry in entries} == {old["size"]}
@@ -218,20 +218,20 @@ def test_a_damaged_index_fails_no_build_and_gets_its_names_back(store: Store, da
 
 @pytest.mark.parametrize("damage", [b"", b'{"schemaVersion":'])
 def test_a_damaged_document_counts_as_missing_and_is_written_again(store: Store, damage: bytes) -> None:
-    stored = store.put({"schemaVersion": 2}, MANIFEST)
-    store.blob(stored["digest"]).write_bytes(damage)
-    with pytest.raises(Missing, match="damaged"):
-        store.manifest(stored["digest"])
-    store.put({"schemaVersion": 2}, MANIFEST)
-    assert store.manifest(stored["digest"]) == {"schemaVersion": 2}
+    stored = store.add_json({"schemaVersion": 2}, MANIFEST_TYPE)
+    store.blob_path(stored["digest"]).write_bytes(damage)
+    with pytest.raises(NotInStoreError, match="damaged"):
+        store.read_manifest(stored["digest"])
+    store.add_json({"schemaVersion": 2}, MANIFEST_TYPE)
+    assert store.read_manifest(stored["digest"]) == {"schemaVersion": 2}
 
 
 def test_a_layer_that_was_cut_short_is_not_known_and_is_made_again(store: Store, tmp_path: Path) -> None:
     layer = store.add_layer("key", make_tree(tmp_path / "tree"))
-    blob = store.blob(layer.digest)
+    blob = store.blob_path(layer.digest)
     blob.chmod(0o600)
     os.truncate(blob, layer.size - 1)
-    assert store.known("key") is None
+    assert store.find_layer("key") is None
     assert store.add_layer("key", make_tree(tmp_path / "tree")) == layer
     assert blob.stat().st_size == layer.size
 
@@ -240,15 +240,15 @@ def test_a_layer_that_is_damaged_inside_is_taken_out_so_that_the_next_build_make
     store: Store, tmp_path: Path
 ) -> None:
     layer = store.add_layer("key", make_tree(tmp_path / "tree"))
-    shutil.rmtree(store.layer(layer))
-    blob = store.blob(layer.digest)
+    shutil.rmtree(store.layer_tree(layer))
+    blob = store.blob_path(layer.digest)
     blob.chmod(0o600)
     with blob.open("r+b") as file:
         file.seek(layer.size // 2)
         file.write(b"damaged!")
-    with pytest.raises(Missing, match="damaged"):
-        store.layer(layer)
-    assert store.known("key") is None
+    with pytest.raises(NotInStoreError, match="damaged"):
+        store.layer_tree(layer)
+    assert store.find_layer("key") is None
     assert not list((store.root / "layers").iterdir())
     assert not list(store.root.glob(".making-*"))
 
@@ -256,24 +256,24 @@ def test_a_layer_that_is_damaged_inside_is_taken_out_so_that_the_next_build_make
 def test_after_a_power_cut_what_was_unpacked_last_is_unpacked_again(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(layout, "RECENT", 0.5)
+    monkeypatch.setattr(layout, "WRITEBACK_SECONDS", 0.5)
     old = store.add_layer("old", make_tree(tmp_path / "old", seed=1))
     time.sleep(0.6)  # the time of a folder is the kernel's
     before = contents(make_tree(tmp_path / "new", seed=2))
     new = store.add_layer("new", tmp_path / "new")
-    for path in store.layer(new).rglob("*"):
+    for path in store.layer_tree(new).rglob("*"):
         if path.is_file():
             path.chmod(0o600)
             os.truncate(path, 0)
-    store.drop_recent()
+    store.remove_recent_trees()
     assert store._tree(old.diff_id).exists()
     assert not store._tree(new.diff_id).exists()
-    assert contents(store.layer(new)) == before
+    assert contents(store.layer_tree(new)) == before
 
 
 SCRATCH = """
 import sys, time; from pathlib import Path; from mms.images.store.layout import Store
-with Store(Path(sys.argv[1])).scratch() as folder:
+with Store(Path(sys.argv[1])).scratch_folder() as folder:
     (folder / "half").write_text("x")
     print(folder, flush=True)
     time.sleep(60)
@@ -294,7 +294,7 @@ def test_what_a_killed_process_was_making_is_cleared_and_what_a_living_one_makes
     finally:
         making[1].kill()
         making[1].wait()
-    with store.scratch() as mine:
+    with store.scratch_folder() as mine:
         assert list(store.root.glob(".making-*")) == [mine]
     assert not list(store.root.glob(".making-*"))
 
@@ -304,5 +304,5 @@ def test_half_written_documents_are_cleared_at_once_only_when_nobody_else_writes
     half.touch()
     store.prepare()
     assert half.exists()
-    store.prepare(alone=True)
+    store.prepare(exclusive=True)
     assert not half.exists()

@@ -66,7 +66,7 @@ def test_a_killed_compiler_fails_the_build(tmp_path: Path) -> None:
     compiling.start()
     wait_until(lambda: compilers(folder), 20, "the compilers to start")[0].kill()
     compiling.join(60)
-    assert isinstance(failed[0], install.Failed)
+    assert isinstance(failed[0], install.InstallError)
 
 
 def _catch(call: Callable[[], Any], failed: list[Exception]) -> None:
@@ -88,7 +88,7 @@ def test_files_cut_short_in_the_cache_are_noticed_and_fetched_anew(
     target = install.Target(HOST_PYTHON, HOST_PLATFORM, sys.executable)
     lock = installer.lock(["onething"], "key", target)
     installer.install(lock, tmp_path / "first", target)
-    assert install.cut_short(tmp_path / "first") == ""
+    assert install.find_truncated_file(tmp_path / "first") == ""
     for module in (tmp_path / "cache").rglob("onething.py"):
         os.truncate(module, 0)
     installer.install(lock, tmp_path / "second", target)

@@ -21,7 +21,7 @@ import requests
 from mms.images.registry.base_image import Reference, parse_reference
 from mms.images.registry.client import Registry, RegistryError, split_location
 from mms.images.runtimes import HOST_PLATFORM, HOST_PYTHON
-from mms.images.store.layout import MANIFEST
+from mms.images.store.layout import MANIFEST_TYPE
 from tests.builder import Builder, Built
 from tests.doubles.files import running_files
 from tests.doubles.registry import PASSWORD, USER, RegistryDouble, basic, running_registry
@@ -76,9 +76,9 @@ def test_a_blob_is_sent_once_and_comes_back_the_same(registry: RegistryDouble, t
 def test_a_manifest_keeps_its_bytes(registry: RegistryDouble, tmp_path: Path) -> None:
     config = registry.add_blob(b"{}", "application/vnd.oci.image.config.v1+json")
     path = tmp_path / "manifest"
-    path.write_text(json.dumps({"mediaType": MANIFEST, "layers": [], "config": config}))
-    client(registry).push_manifest("team/iris", "v1", path, MANIFEST)
-    assert registry.manifests["team/iris", "v1"] == (MANIFEST, path.read_bytes())
+    path.write_text(json.dumps({"mediaType": MANIFEST_TYPE, "layers": [], "config": config}))
+    client(registry).push_manifest("team/iris", "v1", path, MANIFEST_TYPE)
+    assert registry.manifests["team/iris", "v1"] == (MANIFEST_TYPE, path.read_bytes())
     assert client(registry).manifest("team/iris", "v1") == json.loads(path.read_text())
 
 
@@ -135,7 +135,7 @@ def test_other_content_than_the_digest_says_is_refused(registry: RegistryDouble,
         registry.blobs[digest] = evil
         with pytest.raises(RegistryError, match="another content"):
             client(registry).pull_blob("team/iris", {"digest": digest, "size": 5}, tmp_path / f"back {evil!r}")
-    registry.manifests["team/iris", digest] = (MANIFEST, b'{"other": 1}')
+    registry.manifests["team/iris", digest] = (MANIFEST_TYPE, b'{"other": 1}')
     with pytest.raises(RegistryError, match="another content"):
         client(registry).manifest("team/iris", digest)
 
@@ -143,9 +143,9 @@ def test_other_content_than_the_digest_says_is_refused(registry: RegistryDouble,
 def test_short_trouble_is_waited_out_when_reading_and_told_when_writing(
     registry: RegistryDouble, tmp_path: Path
 ) -> None:
-    registry.add_manifest("team/iris", "v1", {"mediaType": MANIFEST})
+    registry.add_manifest("team/iris", "v1", {"mediaType": MANIFEST_TYPE})
     registry.failures = [503, 502]
-    assert client(registry).manifest("team/iris", "v1") == {"mediaType": MANIFEST}
+    assert client(registry).manifest("team/iris", "v1") == {"mediaType": MANIFEST_TYPE}
     signed_in = client(registry)
     signed_in.push_blob("team/iris", *blob(tmp_path, b"x"))
     digest, path = blob(tmp_path, b"y")
@@ -268,9 +268,9 @@ def on_base(builder: Builder, double: RegistryDouble, reference: str = ":slim") 
 def test_an_image_is_put_on_top_of_a_base(registry: RegistryDouble, builder: Builder, docker: bool) -> None:
     add_base(registry, docker=docker)
     built = on_base(builder, registry)
-    manifest, config = builder.store.manifest(built.digest), builder.store.config(built.digest)
+    manifest, config = builder.store.read_manifest(built.digest), builder.store.read_config(built.digest)
     base = manifest["layers"][0]
-    assert registry.blobs[base["digest"]] == builder.store.blob(base["digest"]).read_bytes()
+    assert registry.blobs[base["digest"]] == builder.store.blob_path(base["digest"]).read_bytes()
     assert base["mediaType"] == "application/vnd.oci.image.layer.v1.tar+gzip"
     assert len(config["rootfs"]["diff_ids"]) == len(manifest["layers"]) == len(config["history"]) == 4
     environment = dict(item.split("=", 1) for item in config["config"]["Env"])
@@ -301,10 +301,10 @@ def test_the_base_for_this_machine_is_taken_from_an_index(registry: RegistryDoub
     for architecture in ("riscv64", ARCHITECTURE):
         digest = add_base(registry, architecture=architecture)
         platform = {"os": "linux", "architecture": architecture}
-        entries.append({"mediaType": MANIFEST, "digest": digest, "size": 1, "platform": platform})
+        entries.append({"mediaType": MANIFEST_TYPE, "digest": digest, "size": 1, "platform": platform})
     index = {"mediaType": "application/vnd.oci.image.index.v1+json", "manifests": entries}
     registry.add_manifest("bases/python", "many", index)
-    assert builder.store.config(on_base(builder, registry, ":many").digest)["architecture"] == ARCHITECTURE
+    assert builder.store.read_config(on_base(builder, registry, ":many").digest)["architecture"] == ARCHITECTURE
     registry.add_manifest("bases/python", "none", {**index, "manifests": entries[:1]})
     assert "no image for" in on_base(builder, registry, ":none").error["message"]
 
@@ -332,7 +332,8 @@ def test_the_registry_of_docker_takes_the_image_too(builder: Builder, tmp_path: 
     try:
         wait_for(location)
         built = builder.build(registry={"location": location, "user": "", "password": ""}, tag="v1")
-        answer = requests.head(f"http://{location}/v2/local/iris/manifests/v1", headers={"Accept": MANIFEST}, timeout=5)
+        url = f"http://{location}/v2/local/iris/manifests/v1"
+        answer = requests.head(url, headers={"Accept": MANIFEST_TYPE}, timeout=5)
         assert answer.headers["Docker-Content-Digest"] == built.digest
     finally:
         server.terminate()

@@ -9,7 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from mms.images.sources.fetch import Fetched, FetchError, Policy, base_name, fetch, is_no_host_service, is_public, shown
+from mms.images.sources.fetch import (
+    Fetched,
+    FetchError,
+    Policy,
+    base_name,
+    fetch,
+    is_no_host_service,
+    is_public,
+    redact_url,
+)
 from tests.doubles.files import Files, running_files
 
 MEBIBYTE = 1 << 20
@@ -307,8 +316,8 @@ def test_a_file_that_is_there_is_not_overwritten(files: Files, tmp_path: Path) -
 
 
 def test_urls_are_shown_without_what_may_be_secret() -> None:
-    assert shown("https://u:p@Example.org:8443/a/b?sig=x#y") == "https://example.org:8443/a/b"
-    assert shown("http://[::1]:80/a") == "http://[::1]:80/a"
+    assert redact_url("https://u:p@Example.org:8443/a/b?sig=x#y") == "https://example.org:8443/a/b"
+    assert redact_url("http://[::1]:80/a") == "http://[::1]:80/a"
 
 
 @pytest.mark.parametrize(

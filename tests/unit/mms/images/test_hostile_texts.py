@@ -12,7 +12,7 @@ import pytest
 
 from mms.engines import kubeconfig
 from mms.engines.base import Refused as NoEngine
-from mms.images.plan.requirements import Refused, parse, parse_conda
+from mms.images.plan.requirements import RequirementsError, parse, parse_conda
 from mms.services.engine import engine_for
 from mms.system import safe_yaml
 
@@ -152,16 +152,16 @@ def findings(texts: list[str], read: Callable[[str], object], refusal: type[Exce
 
 
 def test_no_requirement_says_more_than_names_and_versions(record: dict[str, object]) -> None:
-    found = findings(REQUIREMENTS, parse, Refused)
+    found = findings(REQUIREMENTS, parse, RequirementsError)
     conda = [text for text in REQUIREMENTS if text.isprintable() and len(text) < 100 and "'" not in text]
-    found += findings([f"dependencies: [{{pip: ['{text}']}}]" for text in conda], _conda, Refused)
+    found += findings([f"dependencies: [{{pip: ['{text}']}}]" for text in conda], _conda, RequirementsError)
     record |= {"hostile requirements": len(REQUIREMENTS) + len(conda), "findings": len(found)}
     assert not found, "\n".join(found)
 
 
 def test_no_yaml_of_a_stranger_hangs_or_constructs_anything(record: dict[str, object]) -> None:
     found = findings(YAMLS, kubeconfig.server, NoEngine)
-    found += findings([text for text in YAMLS if text], _conda, Refused)
+    found += findings([text for text in YAMLS if text], _conda, RequirementsError)
     record |= {"hostile YAML": 2 * len(YAMLS), "findings": len(found)}
     assert not found, "\n".join(found)
 
@@ -169,15 +169,15 @@ def test_no_yaml_of_a_stranger_hangs_or_constructs_anything(record: dict[str, ob
 def _conda(text: str) -> object:
     """What a conda file asks for. One that asks for nothing is as good as refused."""
     environment = parse_conda(text, "3.11")
-    if not environment.wanted:
-        raise Refused("It asks for nothing.")
+    if not environment.requirements:
+        raise RequirementsError("It asks for nothing.")
     return environment
 
 
 def test_plain_yaml_is_read_as_ever() -> None:
     text = "a: [1, 'two', 3.5, true, null]\nb: {c: d}\ne: |\n  line\n  line\n"
-    assert safe_yaml.read(text) == {"a": [1, "two", 3.5, True, None], "b": {"c": "d"}, "e": "line\nline\n"}
-    assert safe_yaml.read('{"json": {"too": []}}') == {"json": {"too": []}}
+    assert safe_yaml.load(text) == {"a": [1, "two", 3.5, True, None], "b": {"c": "d"}, "e": "line\nline\n"}
+    assert safe_yaml.load('{"json": {"too": []}}') == {"json": {"too": []}}
 
 
 def test_a_kubeconfig_runs_no_program_and_reads_no_file(tmp_path: Path) -> None:

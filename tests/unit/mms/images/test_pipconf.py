@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from mms.images.packages.pipconf import arguments, for_uv, without_passwords
+from mms.images.packages.pipconf import redact_passwords, uv_arguments, uv_environment
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ timeout = 60
 no-index = no
 """,
     )
-    found = for_uv(home)
+    found = uv_environment(home)
     assert found["UV_DEFAULT_INDEX"] == "https://user:pass@index.example/simple"
     assert found["UV_INDEX"] == "https://one.example/simple https://two.example/simple"
     assert found["UV_INDEX_STRATEGY"] == "unsafe-best-match"
@@ -52,37 +52,37 @@ no-index = no
 
 def test_a_variable_of_pip_is_stronger_than_its_files(home: dict[str, str]) -> None:
     write(home, "[global]\nindex-url = https://file.example/simple\n")
-    found = for_uv(home | {"PIP_INDEX_URL": "https://variable.example/simple"})
+    found = uv_environment(home | {"PIP_INDEX_URL": "https://variable.example/simple"})
     assert found["UV_DEFAULT_INDEX"] == "https://variable.example/simple"
 
 
 @pytest.mark.parametrize("name", ["UV_DEFAULT_INDEX", "UV_INDEX_URL"])
 def test_what_is_set_for_uv_itself_wins(home: dict[str, str], name: str) -> None:
     write(home, "[global]\nindex-url = https://file.example/simple\n")
-    found = for_uv(home | {name: "https://uv.example/simple"})
+    found = uv_environment(home | {name: "https://uv.example/simple"})
     assert [value for key, value in found.items() if "INDEX" in key] == ["https://uv.example/simple"]
 
 
 def test_one_index_keeps_the_strategy_of_uv(home: dict[str, str]) -> None:
     write(home, "[global]\nindex-url = https://file.example/simple\n")
-    assert "UV_INDEX_STRATEGY" not in for_uv(home)
+    assert "UV_INDEX_STRATEGY" not in uv_environment(home)
 
 
 @pytest.mark.parametrize("broken", ["[global\nindex-url", "index-url = x", "\xff\xfe"])
 def test_a_broken_file_of_pip_stops_no_build(home: dict[str, str], broken: str) -> None:
     Path(home["PIP_CONFIG_FILE"]).write_bytes(broken.encode("latin-1"))
-    assert "UV_DEFAULT_INDEX" not in for_uv(home)
+    assert "UV_DEFAULT_INDEX" not in uv_environment(home)
 
 
 def test_no_index_becomes_an_option(home: dict[str, str]) -> None:
     write(home, "[install]\nno_index = true\n")
-    assert arguments(home) == ["--no-index"]
-    assert arguments(home | {"PIP_NO_INDEX": "0"}) == []
+    assert uv_arguments(home) == ["--no-index"]
+    assert uv_arguments(home | {"PIP_NO_INDEX": "0"}) == []
 
 
 def test_passwords_in_urls_are_hidden() -> None:
     line = "failed to fetch https://user:secret@index.example/simple and http://token@x/ but a@b.example stays"
     assert (
-        without_passwords(line)
+        redact_passwords(line)
         == "failed to fetch https://****@index.example/simple and http://****@x/ but a@b.example stays"
     )

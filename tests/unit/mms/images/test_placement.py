@@ -4,7 +4,15 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
-from mms.images.plan.placement import Clash, Places, Source, asset_names, discard, model_folder, place
+from mms.images.plan.placement import (
+    PathConflictError,
+    PathRegistry,
+    Source,
+    asset_paths,
+    discard,
+    link_files,
+    model_folder,
+)
 
 
 @pytest.mark.parametrize(
@@ -20,14 +28,14 @@ from mms.images.plan.placement import Clash, Places, Source, asset_names, discar
     ],
 )
 def test_an_asset_lies_at_its_id_and_its_base_name(asset_id: str, url: str, names: list[str]) -> None:
-    assert [str(name) for name in asset_names(asset_id, url)] == names
+    assert [str(name) for name in asset_paths(asset_id, url)] == names
 
 
 def test_a_folder_of_files_is_placed_twice_and_stored_once(tmp_path: Path) -> None:
     (tmp_path / "got/deep/empty").mkdir(parents=True)
     (tmp_path / "got/deep/weights").write_text("w")
     source = Source("model m 1", tmp_path / "got")
-    place(source, [PurePosixPath("."), model_folder("m", 1)], tmp_path / "app", Places())
+    link_files(source, [PurePosixPath("."), model_folder("m", 1)], tmp_path / "app", PathRegistry())
     discard(source)
     assert (tmp_path / "app/deep/weights").samefile(tmp_path / "app/models/m/1/deep/weights")
     assert (tmp_path / "app/models/m/1/deep/empty").is_dir()
@@ -43,13 +51,13 @@ def test_a_folder_of_files_is_placed_twice_and_stored_once(tmp_path: Path) -> No
     ],
 )
 def test_a_clash_names_the_place_and_both_who_want_it(first: str, second: str, where: str) -> None:
-    places = Places()
-    places.take(PurePosixPath(first), "model iris 1")
-    with pytest.raises(Clash, match=rf"{where}: model iris 1 and asset words\."):
-        places.take(PurePosixPath(second), "asset words")
+    paths = PathRegistry()
+    paths.register(PurePosixPath(first), "model iris 1")
+    with pytest.raises(PathConflictError, match=rf"{where}: model iris 1 and asset words\."):
+        paths.register(PurePosixPath(second), "asset words")
 
 
 def test_two_things_may_share_a_folder() -> None:
-    places = Places()
-    places.take(PurePosixPath("data/a"), "one")
-    places.take(PurePosixPath("data/b"), "two")
+    paths = PathRegistry()
+    paths.register(PurePosixPath("data/a"), "one")
+    paths.register(PurePosixPath("data/b"), "two")

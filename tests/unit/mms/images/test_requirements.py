@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from packaging.requirements import Requirement
 
-from mms.images.plan.requirements import Refused, combine, narrowed, parse, parse_conda
+from mms.images.plan.requirements import RequirementsError, combine, parse, parse_conda, restrict_hashes
 
 
 def lines(text: str) -> list[str]:
@@ -70,7 +70,7 @@ def test_windows_line_ends_are_read() -> None:
     ],
 )
 def test_everything_but_names_and_versions_is_refused(line: str) -> None:
-    with pytest.raises(Refused, match="Requirement 2 "):
+    with pytest.raises(RequirementsError, match="Requirement 2 "):
         parse(f"scipy\n{line}")
 
 
@@ -81,12 +81,12 @@ def test_a_name_can_never_be_taken_for_a_file(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["0_", "numpy_", "numpy-", "a._-"])
 def test_what_is_no_whole_name_is_refused(name: str) -> None:
-    with pytest.raises(Refused, match="Requirement 1 is not the name"):
+    with pytest.raises(RequirementsError, match="Requirement 1 is not the name"):
         parse(name)
 
 
 def test_a_file_beyond_the_limit_is_refused() -> None:
-    with pytest.raises(Refused, match="longer than"):
+    with pytest.raises(RequirementsError, match="longer than"):
         parse("#" * 300_000)
 
 
@@ -94,7 +94,7 @@ def test_a_file_beyond_the_limit_is_refused() -> None:
 def test_whatever_is_sent_uv_reads_only_requirements_of_the_index(text: str) -> None:
     try:
         wanted = parse(text)
-    except Refused:
+    except RequirementsError:
         return
     for item in wanted:
         assert "\n" not in item.line
@@ -121,15 +121,15 @@ scipy==1.0 \\
 
 
 def test_hashes_in_the_requirements_narrow_the_lock() -> None:
-    assert narrowed(LOCK, parse("numpy==2.2.6 --hash=sha256:BB\nscipy")) == LOCK.replace(
+    assert restrict_hashes(LOCK, parse("numpy==2.2.6 --hash=sha256:BB\nscipy")) == LOCK.replace(
         "    --hash=sha256:aa \\\n", ""
     )
-    assert narrowed(LOCK, parse("numpy\nscipy")) == LOCK
+    assert restrict_hashes(LOCK, parse("numpy\nscipy")) == LOCK
 
 
 def test_a_lock_without_a_file_of_the_named_hashes_is_refused() -> None:
-    with pytest.raises(Refused, match=r"No file of scipy==1\.0"):
-        narrowed(LOCK, parse("scipy --hash=sha256:dd"))
+    with pytest.raises(RequirementsError, match=r"No file of scipy==1\.0"):
+        restrict_hashes(LOCK, parse("scipy --hash=sha256:dd"))
 
 
 CONDA = """
@@ -148,7 +148,7 @@ dependencies:
 def test_the_pip_part_and_the_python_of_a_conda_file_are_read(python: str) -> None:
     environment = parse_conda(CONDA.format(python=python), "3.12")
     assert environment.python == "3.11"
-    assert [wanted.line for wanted in environment.wanted] == ["scikit-learn==1.7.2", "numpy"]
+    assert [wanted.line for wanted in environment.requirements] == ["scikit-learn==1.7.2", "numpy"]
 
 
 @pytest.mark.parametrize("item", ["python", "python>=3.9", "python >=3.9,<3.13", "python !=3.10.*", "python~=3.11"])
@@ -158,12 +158,12 @@ def test_a_range_that_allows_the_python_of_this_server_means_it(item: str) -> No
 
 @pytest.mark.parametrize("item", ["python>=3.12", "python <3", "python=three", "python=3"])
 def test_a_python_that_is_not_here_is_refused_by_name(item: str) -> None:
-    with pytest.raises(Refused, match=r"asks for python.*3\.11"):
+    with pytest.raises(RequirementsError, match=r"asks for python.*3\.11"):
         parse_conda(f"dependencies: ['{item}']", "3.11")
 
 
 def test_packages_of_conda_are_refused_by_name() -> None:
-    with pytest.raises(Refused, match=r"numpy=1\.26, conda-forge::scipy.*'pip:' part"):
+    with pytest.raises(RequirementsError, match=r"numpy=1\.26, conda-forge::scipy.*'pip:' part"):
         parse_conda("dependencies: [python=3.11, numpy=1.26, 'conda-forge::scipy', pip]", "3.11")
 
 
@@ -185,10 +185,10 @@ def test_packages_of_conda_are_refused_by_name() -> None:
     ],
 )
 def test_what_is_no_conda_file_is_refused_in_words(text: str) -> None:
-    with pytest.raises(Refused):
+    with pytest.raises(RequirementsError):
         parse_conda(text, "3.11")
 
 
 def test_no_conda_file_asks_for_nothing() -> None:
     environment = parse_conda("", "3.11")
-    assert (environment.python, environment.wanted) == ("", [])
+    assert (environment.python, environment.requirements) == ("", [])

@@ -1,6 +1,6 @@
 import pytest
 
-from mms.images.runtimes import RUNTIMES, UnknownRuntime, canonical, why_not_here
+from mms.images.runtimes import RUNTIMES, UnknownRuntimeError, canonical_name, unavailable_reason
 
 
 @pytest.mark.parametrize(
@@ -17,28 +17,28 @@ from mms.images.runtimes import RUNTIMES, UnknownRuntime, canonical, why_not_her
     ],
 )
 def test_every_spelling_means_one_runtime(sent: str, name: str) -> None:
-    assert canonical(sent) == name
+    assert canonical_name(sent) == name
 
 
 def test_an_unknown_runtime_is_answered_with_those_that_exist() -> None:
-    with pytest.raises(UnknownRuntime, match=r"'Fortran'.*ScikitPython"):
-        canonical("Fortran")
+    with pytest.raises(UnknownRuntimeError, match=r"'Fortran'.*ScikitPython"):
+        canonical_name("Fortran")
 
 
 @pytest.mark.parametrize("name", ["Python", "ScikitPython"])
 def test_plain_python_runs_here(name: str) -> None:
-    assert why_not_here(name) == ""
+    assert unavailable_reason(name) == ""
 
 
 @pytest.mark.parametrize(
     ("name", "missing"), [("parkPython", "Spark"), ("CNTKPython", "Python 3.6"), ("Tlc37", ".NET")]
 )
 def test_what_cannot_run_here_says_what_is_missing(name: str, missing: str) -> None:
-    assert missing in why_not_here(name)
+    assert missing in unavailable_reason(name)
 
 
 def test_an_engine_that_can_run_it_makes_the_difference() -> None:
-    assert why_not_here("SparkPython", frozenset({"process", "docker"})) == ""
+    assert unavailable_reason("SparkPython", frozenset({"process", "docker"})) == ""
 
 
 def test_every_runtime_runs_somewhere_or_says_why_not() -> None:
