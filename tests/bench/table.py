@@ -20,7 +20,7 @@ class Row:
 def show(title: str, rows: list[Row]) -> str:
     """The rows as a Markdown table."""
     verdict = {True: "reached", False: "**missed**", None: ""}
-    lines = [f"### {title}", "", "| what | measured | target | |", "| --- | --- | --- | --- |"]
+    lines = [f"### {title}", "", "| What | Measured | Target | |", "| --- | --- | --- | --- |"]
     lines += [f"| {row.what} | {row.seen} | {row.target} | {verdict[row.reached]} |" for row in rows]
     return "\n".join(lines)
 
