@@ -57,7 +57,7 @@ class Site:
     def start(self) -> "Site":
         """Start and wait until /healthz says that everything works."""
         # A test process that is killed, as pytest-xdist does with its workers, must not leave a site behind.
-        with_parent = [sys.executable, "-IS", str(die_with_parent.__file__)]
+        with_parent = die_with_parent.wrap()
         with self.log.open("wb") as output:
             self.process = subprocess.Popen(
                 [*with_parent, *self.command_line, self.command],

@@ -1,1 +1,1 @@
-"""The scoring gateway, a program of its own; no Django."""
+"""The scoring gateway, a separate program; no Django."""

@@ -1,4 +1,4 @@
-"""`python -m mms.gateway`: run the gateway."""
+"""Run the gateway: `python -m mms.gateway`."""
 
 from mms.gateway.app import main
 

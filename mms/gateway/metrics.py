@@ -1,4 +1,4 @@
-"""What the gateway counts, as Prometheus reads it."""
+"""The gateway's metrics in the Prometheus text format."""
 
 from bisect import bisect_left
 from collections import Counter
@@ -7,7 +7,9 @@ from collections.abc import Callable
 BUCKET_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)  # seconds
 
 
-class _Service:
+class _ServiceMetrics:
+    """Counters of one service."""
+
     def __init__(self) -> None:
         self.statuses: Counter[int] = Counter()
         self.buckets = [0] * (len(BUCKET_SECONDS) + 1)
@@ -15,25 +17,26 @@ class _Service:
 
 
 class Metrics:
-    """Requests, errors and latency of each service since this process began. The id "" counts what names no service."""
+    """Requests, errors and latency of each service since this process started. Unknown services have the id ""."""
 
     def __init__(self) -> None:
-        self._services: dict[str, _Service] = {}
+        self._services: dict[str, _ServiceMetrics] = {}
 
     def observe(self, service_id: str, status: int, seconds: float) -> None:
+        """Count one response and its latency."""
         service = self._services.get(service_id)
         if service is None:
-            service = self._services[service_id] = _Service()
+            service = self._services[service_id] = _ServiceMetrics()
         service.statuses[status] += 1
         service.buckets[bisect_left(BUCKET_SECONDS, seconds)] += 1
         service.seconds += seconds
 
-    def retain(self, wanted: Callable[[str], bool]) -> None:
-        """Drop the services that are gone, so that the page does not grow for ever."""
-        self._services = {name: service for name, service in self._services.items() if not name or wanted(name)}
+    def retain(self, is_routed: Callable[[str], bool]) -> None:
+        """Drop deleted services, so that the output doesn't grow forever."""
+        self._services = {name: service for name, service in self._services.items() if not name or is_routed(name)}
 
     def render(self) -> bytes:
-        """The Prometheus text format, version 0.0.4."""
+        """Return the metrics in the Prometheus text format, version 0.0.4."""
         requests, errors, latency = [], [], []
         for name, service in sorted(self._services.items()):
             label = f'service="{name}"'
@@ -54,7 +57,7 @@ class Metrics:
         return ("\n".join(lines) + "\n").encode()
 
 
-def _histogram(label: str, service: _Service) -> list[str]:
+def _histogram(label: str, service: _ServiceMetrics) -> list[str]:
     name, total, lines = "mms_gateway_request_seconds", 0, []
     for limit, count in zip((*BUCKET_SECONDS, "+Inf"), service.buckets, strict=True):
         total += count

@@ -1,4 +1,4 @@
-"""What a gateway process knows of the routes: read from their files, at most ROUTE_CACHE_SECONDS old."""
+"""The routes that a gateway process knows: read from their files, at most ROUTE_CACHE_SECONDS old."""
 
 import logging
 import time
@@ -12,21 +12,21 @@ log = logging.getLogger(__name__)
 
 
 class RouteUnreadableError(Exception):
-    """The route cannot be read, and never was."""
+    """The route cannot be read, and no earlier version of it is known."""
 
 
 class RouteCache:
-    """Routes as last read. While they cannot be read, the last known ones stay in use."""
+    """Routes as last read. While a route can't be read, its last known version stays in use."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._known: dict[str, tuple[float, Route]] = {}
 
     def find(self, service_id: str, fresh: bool = False) -> Route | None:
-        """The service's route, None when it has none; `fresh`: read it now. Raises RouteUnreadableError."""
+        """Return the service's route or None; `fresh` bypasses the cache. Raises RouteUnreadableError."""
         now = time.monotonic()
-        until, known = self._known.get(service_id, (0.0, None))
-        if known and now < until and not fresh:
+        expires, known = self._known.get(service_id, (0.0, None))
+        if known and now < expires and not fresh:
             return known
         route = self._read(service_id, known)
         if route is None:
@@ -40,10 +40,10 @@ class RouteCache:
             return None
         try:
             return routes.read(self._directory, service_id)
-        except FileNotFoundError:  # no service was ever rolled out, or the directory is away
+        except FileNotFoundError:  # no service has been rolled out yet, or the directory is missing
             return known
         except (OSError, ValueError) as reason:
-            log.error("the route of %s cannot be read, the last known one is used: %s", service_id, reason)
+            log.error("Couldn't read the route of service %s: %s. Using its last known route.", service_id, reason)
             if known is None:
                 raise RouteUnreadableError from reason
             return known

@@ -1,7 +1,7 @@
-"""A small pooled HTTP/1.1 client for the gateway: unix sockets and plain TCP, parsed by httptools.
+"""A small pooled HTTP/1.1 client for the gateway: Unix sockets and plain TCP, parsed by httptools.
 
-General clients cost more per request than a whole scoring call; this one does only what the gateway needs: one
-buffered request, one buffered answer, connections kept for the next request, and an exact word about what was sent.
+General-purpose clients take longer per request than an entire scoring call. This one does only what the gateway needs:
+one buffered request, one buffered response, persistent connections, and errors that tell whether the request was sent.
 """
 
 import asyncio
@@ -14,58 +14,60 @@ from urllib.parse import urlsplit
 import httptools
 
 CONNECT_SECONDS = 3.0
-KEEPALIVE_SECONDS = 20.0  # less than the scoring program's own limit, so it is never the one that closes first
+KEEPALIVE_SECONDS = 20.0  # shorter than the scoring program's own limit, so the service never closes first
 MAX_RESPONSE_BYTES = 64 * 1024**2
-MAX_OVERHEAD_BYTES = 256 * 1024  # of an answer besides its body: headers, sizes of chunks, trailers
+MAX_OVERHEAD_BYTES = 256 * 1024  # of a response besides its body: headers, chunk sizes, trailers
 
 
 class UpstreamError(Exception):
-    """The service gave no answer."""
+    """The service didn't respond."""
 
 
 class NotSentError(UpstreamError):
-    """The service cannot have received the whole request, so it has not acted on it: safe to send again."""
+    """The service can't have received the complete request, so it is safe to send again."""
 
 
 class BrokenConnectionError(UpstreamError):
-    """The connection ended after the request was sent; whether the service acted on it is unknown."""
+    """The connection closed after the request was sent; the service may have processed it."""
 
 
 class UpstreamTimeoutError(UpstreamError):
-    """No answer within the time allowed."""
+    """No response within the time allowed."""
 
 
 @dataclass
 class Response:
+    """A service's complete response."""
+
     status: int = 0
     headers: dict[bytes, bytes] = field(default_factory=dict)  # names in lower case
     body: bytes = b""
 
 
 class _Connection(asyncio.Protocol):
-    """One connection; carries one exchange at a time."""
+    """One connection, for one exchange at a time."""
 
-    def __init__(self, local: bool) -> None:
+    def __init__(self, *, is_local: bool) -> None:
         self.idle_since = 0.0
-        self.open = False
-        self._local = local  # a unix socket
+        self.is_open = False
+        self._is_local = is_local  # a Unix socket
         self._transport: Any = None
         self._parser = httptools.HttpResponseParser(self)
         self._waiter: asyncio.Future[Response] | None = None
-        self._answer = Response()
+        self._response = Response()
         self._parts: list[bytes] = []
         self._size = 0
         self._received = 0
-        self._complete = False
+        self._is_complete = False
 
-    async def exchange(self, request: bytes, timeout: float) -> Response:
-        """Send `request` and return its answer. Raises UpstreamError; the connection is closed then."""
+    async def exchange(self, request: bytes, seconds: float) -> Response:
+        """Send `request` and return the response. Raises UpstreamError and closes the connection."""
         loop = asyncio.get_running_loop()
         self._waiter = loop.create_future()
-        self._answer, self._parts, self._size = Response(), [], 0
-        self._received, self._complete = 0, False
+        self._response, self._parts, self._size = Response(), [], 0
+        self._received, self._is_complete = 0, False
         self._transport.write(request)
-        timer = loop.call_later(timeout, self._fail, UpstreamTimeoutError(f"no answer within {timeout:g} s"))
+        timer = loop.call_later(seconds, self._fail, UpstreamTimeoutError(f"no response within {seconds:g} s"))
         try:
             return await self._waiter
         except BaseException:
@@ -76,69 +78,73 @@ class _Connection(asyncio.Protocol):
             self._waiter = None
 
     def close(self) -> None:
-        self.open = False
+        self.is_open = False
         self._transport.abort()
 
-    # --- what asyncio calls
+    # --- called by asyncio
 
     def connection_made(self, transport: Any) -> None:
         self._transport = transport
-        self.open = True
+        self.is_open = True
 
     def data_received(self, data: bytes) -> None:
-        if self._waiter is None:  # nobody asked: what follows cannot be trusted
-            return self.close()
+        if self._waiter is None:  # unsolicited data: no later response can be trusted
+            self.close()
+            return
         self._received += len(data)
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as reason:
-            self._fail(BrokenConnectionError(f"the answer is not HTTP: {reason}"))
+            self._fail(BrokenConnectionError(f"the response is not HTTP: {reason}"))
         if self._received - self._size > MAX_OVERHEAD_BYTES:
-            self._fail(BrokenConnectionError(f"the answer has more than {MAX_OVERHEAD_BYTES} bytes around its body"))
+            self._fail(
+                BrokenConnectionError(f"the response has more than {MAX_OVERHEAD_BYTES} bytes of headers and framing")
+            )
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.open = False
-        unread = isinstance(exc, BrokenPipeError) or (self._local and isinstance(exc, ConnectionResetError))
-        if unread and not self._answer.status:
-            self._fail(NotSentError("the service closed the connection before it had read the request"))
+        self.is_open = False
+        is_unread = isinstance(exc, BrokenPipeError) or (self._is_local and isinstance(exc, ConnectionResetError))
+        if is_unread and not self._response.status:
+            self._fail(NotSentError("the service closed the connection before it read the request"))
         else:
-            self._fail(BrokenConnectionError("the service closed the connection without a complete answer"))
+            self._fail(BrokenConnectionError("the service closed the connection without a complete response"))
 
-    # --- what httptools calls
+    # --- called by httptools
 
     def on_message_begin(self) -> None:
-        if self._complete:  # more than was asked for: what follows would be taken for the next answer
-            self.open = False
+        if self._is_complete:  # an extra response, which would be taken for the next one
+            self.is_open = False
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self._complete:
+        if self._is_complete:
             return
-        self._answer.headers[name.lower()] = value
+        self._response.headers[name.lower()] = value
 
     def on_headers_complete(self) -> None:
-        if not self._complete:
-            self._answer.status = self._parser.get_status_code()
+        if not self._is_complete:
+            self._response.status = self._parser.get_status_code()
 
     def on_body(self, part: bytes) -> None:
-        if self._complete:
+        if self._is_complete:
             return
         self._size += len(part)
         if self._size > MAX_RESPONSE_BYTES:
-            return self._fail(BrokenConnectionError(f"the answer is larger than {MAX_RESPONSE_BYTES} bytes"))
+            self._fail(BrokenConnectionError(f"the response is larger than {MAX_RESPONSE_BYTES} bytes"))
+            return
         self._parts.append(part)
 
     def on_message_complete(self) -> None:
-        if self._complete:
+        if self._is_complete:
             return
-        if self._answer.status < 200:  # 100 Continue and the like announce the answer
-            self._answer = Response()
+        if self._response.status < 200:  # 100 Continue and similar precede the final response
+            self._response = Response()
             return
-        self._complete = True
+        self._is_complete = True
         if not self._parser.should_keep_alive():
-            self.open = False
-        self._answer.body = b"".join(self._parts)
+            self.is_open = False
+        self._response.body = b"".join(self._parts)
         if self._waiter and not self._waiter.done():
-            self._waiter.set_result(self._answer)
+            self._waiter.set_result(self._response)
 
     def _fail(self, error: UpstreamError) -> None:
         if self._waiter and not self._waiter.done():
@@ -146,62 +152,63 @@ class _Connection(asyncio.Protocol):
 
 
 class Pool:
-    """Connections to services, kept by address (unix:/path or http://host:port)."""
+    """Open connections to services, by address (unix:/path or http://host:port)."""
 
     def __init__(self) -> None:
         self._idle: dict[str, deque[_Connection]] = defaultdict(deque)
         self._swept_at = 0.0
 
-    async def request(self, address: str, request: bytes, timeout: float, repeatable: bool) -> Response:
-        """Send `request` (the bytes of a whole HTTP/1.1 request) and return its answer.
+    async def request(self, address: str, request: bytes, seconds: float, *, is_repeatable: bool) -> Response:
+        """Send `request`, the bytes of a complete HTTP/1.1 request, and return the response.
 
-        It is sent again only where the service cannot have acted on it, or where doing so twice does no harm
-        (`repeatable`), and only when a kept connection turned out to be stale. Raises UpstreamError.
+        Resends it only if a pooled connection turned out to be stale, and only if the service can't have processed the
+        request or processing it twice is harmless (`is_repeatable`). Raises UpstreamError.
         """
-        while connection := self._kept(address):
+        while connection := self._take_idle(address):
             try:
-                return await self._exchange(address, connection, request, timeout)
+                return await self._exchange(address, connection, request, seconds)
             except NotSentError:
                 continue
             except BrokenConnectionError:
-                if not repeatable:
+                if not is_repeatable:
                     raise
         connection = await self._connect(address)
-        return await self._exchange(address, connection, request, timeout)
+        return await self._exchange(address, connection, request, seconds)
 
     def close(self) -> None:
+        """Close all idle connections."""
         for connections in self._idle.values():
             for connection in connections:
                 connection.close()
         self._idle.clear()
 
-    async def _exchange(self, address: str, connection: _Connection, request: bytes, timeout: float) -> Response:
-        answer = await connection.exchange(request, timeout)
-        if connection.open:
+    async def _exchange(self, address: str, connection: _Connection, request: bytes, seconds: float) -> Response:
+        response = await connection.exchange(request, seconds)
+        if connection.is_open:
             connection.idle_since = time.monotonic()
             self._idle[address].append(connection)
         else:
             connection.close()
-        return answer
+        return response
 
-    def _kept(self, address: str) -> _Connection | None:
-        """The connection used last, if one is still good."""
+    def _take_idle(self, address: str) -> _Connection | None:
+        """Return the most recently used connection that is still open, or None."""
         now = time.monotonic()
         if now > self._swept_at + 1.0:
             self._sweep(now)
         connections = self._idle.get(address)
         while connections:
             connection = connections.pop()
-            if connection.open and now < connection.idle_since + KEEPALIVE_SECONDS:
+            if connection.is_open and now < connection.idle_since + KEEPALIVE_SECONDS:
                 return connection
             connection.close()
         return None
 
     def _sweep(self, now: float) -> None:
-        """Close what nobody has used for long; the oldest are at the left."""
+        """Close connections that have been idle for too long; the oldest are leftmost."""
         self._swept_at = now
         for address, connections in list(self._idle.items()):
-            while connections and (not connections[0].open or now > connections[0].idle_since + KEEPALIVE_SECONDS):
+            while connections and (not connections[0].is_open or now > connections[0].idle_since + KEEPALIVE_SECONDS):
                 connections.popleft().close()
             if not connections:
                 del self._idle[address]
@@ -212,13 +219,13 @@ class Pool:
             async with asyncio.timeout(CONNECT_SECONDS):
                 if address.startswith("unix:"):
                     _, connection = await loop.create_unix_connection(
-                        lambda: _Connection(local=True), address.removeprefix("unix:")
+                        lambda: _Connection(is_local=True), address.removeprefix("unix:")
                     )
                 else:
-                    place = urlsplit(address)
+                    target = urlsplit(address)
                     _, connection = await loop.create_connection(
-                        lambda: _Connection(local=False), place.hostname or "", place.port or 80
+                        lambda: _Connection(is_local=False), target.hostname or "", target.port or 80
                     )
         except (OSError, ValueError) as reason:  # TimeoutError is an OSError
-            raise NotSentError(f"no connection to the service: {reason}") from None
+            raise NotSentError(f"couldn't connect to the service: {reason}") from None
         return connection

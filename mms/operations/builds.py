@@ -110,7 +110,7 @@ def clean(image_id: Any) -> None:
 def _run(spec: dict[str, Any], log: Path, directory: Path, stop: Callable[[], bool]) -> int:
     """The exit code of the builder. It reads its specification, with the registry's password, from a pipe."""
     log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    command = [sys.executable, "-IS", die_with_parent.__file__, sys.executable, "-m", "mms.images.build"]
+    command = die_with_parent.wrap(sys.executable, "-m", "mms.images.build")
     with log.open("wb") as output:
         process = subprocess.Popen(
             command,

@@ -1,7 +1,7 @@
-"""Run a program that dies with the one that started it: `python -IS leash.py PROGRAM ARGUMENT…`.
+"""Run a program that is killed when its parent dies: `python -IS die_with_parent.py PROGRAM ARGUMENT...`.
 
-A killed worker must not leave a build behind. The kernel sends SIGKILL when the parent dies (prctl, kept over exec).
-It is a program of its own because running Python between fork and exec is not safe in a process with threads.
+A killed worker must not leave a build running. The kernel sends SIGKILL when the parent dies (prctl(2), preserved over
+exec). This is a separate program because running Python between fork and exec is unsafe in a process with threads.
 """
 
 import ctypes
@@ -12,13 +12,19 @@ import sys
 PR_SET_PDEATHSIG = 1
 
 
-def main(argv: list[str]) -> None:
+def wrap(*command: str) -> list[str]:
+    """Return `command` as a command that is killed when the calling process dies."""
+    return [sys.executable, "-IS", __file__, *command]
+
+
+def main(command: list[str]) -> None:
+    """Replace this process by `command`, to be killed when its parent dies."""
     parent = os.getppid()
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:  # it died before the line above
+        if os.getppid() != parent:  # the parent died before the line above
             os._exit(1)
-    os.execvp(argv[0], argv)  # noqa: S606 - that is what it is for
+    os.execvp(command[0], command)  # noqa: S606 - the purpose of this program
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Locks between processes and threads: one file each, held by flock, gone with whoever held it."""
+"""File locks between processes and threads (flock), released when their holder ends."""
 
 import fcntl
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from pathlib import Path
 
 @contextmanager
 def locked(path: Path, wait: bool = True) -> Iterator[bool]:
-    """Hold the lock file `path` (made if missing). Yields False, at once, where `wait` is off and another holds it."""
+    """Hold the lock file `path` exclusively, creating it if missing. Without `wait`, yield False if it is held."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with path.open("a") as file:
         try:
@@ -16,12 +16,12 @@ def locked(path: Path, wait: bool = True) -> Iterator[bool]:
         except BlockingIOError:
             yield False
         else:
-            yield True  # closing the file gives the lock back
+            yield True  # closing the file releases the lock
 
 
 @contextmanager
 def shared_lock(path: Path) -> Iterator[None]:
-    """Hold the lock file `path` beside others who do so too; waits while somebody holds it alone (`locked`)."""
+    """Hold the lock file `path` together with other shared holders. Wait while it is held exclusively (`locked`)."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with path.open("a") as file:
         fcntl.flock(file, fcntl.LOCK_SH)

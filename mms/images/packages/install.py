@@ -91,7 +91,7 @@ class Installer:
     def _uv(self, *arguments: str) -> None:
         """Run uv; what it says goes to the log as it comes, and into the exception when it fails."""
         quiet = ["--color=never", "--no-progress", *pipconf.uv_arguments(os.environ)]
-        command = [sys.executable, "-IS", die_with_parent.__file__, _uv_binary(), *arguments, *quiet]
+        command = die_with_parent.wrap(_uv_binary(), *arguments, *quiet)
         environment = pipconf.uv_environment(os.environ) | {
             "UV_CACHE_DIR": str(self._cache / "uv"),
             "UV_PYTHON_DOWNLOADS": "never",  # else a missing Python costs ten seconds of retries
@@ -177,7 +177,7 @@ def compile_tree(folder: Path, place: str) -> None:
 
 def _compiler(files: list[str], folder: Path, place: str) -> "subprocess.Popen[str]":
     """A process that compiles `files` of `folder` and ends with this one. It says what could not be compiled."""
-    command = [sys.executable, "-IS", die_with_parent.__file__, sys.executable, "-m", "compileall", "-q"]
+    command = die_with_parent.wrap(sys.executable, "-m", "compileall", "-q")
     command += ["--invalidation-mode=unchecked-hash", "-s", str(folder), "-p", place, "-i", "-"]
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     environment |= {"SOURCE_DATE_EPOCH": "0", "PYTHONUTF8": "1"}

@@ -482,5 +482,5 @@ def test_routes_are_private_files_that_are_replaced_whole(directory: Path) -> No
     routes.remove(directory, "svc-1")
     routes.remove(directory, "svc-1")
     assert routes.read(directory, "svc-1") is None
-    with pytest.raises(ValueError, match="no service id"):
+    with pytest.raises(ValueError, match="not a service id"):
         routes.read(directory, "../svc-1")
