@@ -16,11 +16,11 @@ from django.utils import timezone
 from mms.models import Account, Scope, Token
 
 PREFIX = "mms_"
-OF_A_PERSON = "dash_"  # how tokens begin that open the dashboard's API, and nothing here
-SHAPE = re.compile(PREFIX + r"[A-Za-z0-9_-]{43}")
-CACHED_FOR = 1.0  # seconds: how long a revoked token may still work
-CACHED_MOST = 1000
-USE_NOTED_EVERY = 60.0  # seconds, per token and process
+DASHBOARD_PREFIX = "dash_"  # how tokens begin that open the dashboard's API, and nothing here
+PATTERN = re.compile(PREFIX + r"[A-Za-z0-9_-]{43}")
+CACHE_SECONDS = 1.0  # seconds: how long a revoked token may still work
+MAX_CACHED = 1000
+USE_INTERVAL_SECONDS = 60.0  # seconds, per token and process
 
 
 @dataclass(frozen=True)
@@ -57,44 +57,46 @@ def create_token(account: Account, name: str, scope: str = Scope.WRITE, expires_
 
 
 def revoke_token(token: Token) -> None:
-    """Close what the token opens, in every process within CACHED_FOR seconds."""
+    """Close what the token opens, in every process within CACHE_SECONDS seconds."""
     token.revoked_at = timezone.now()
     token.save(update_fields=["revoked_at"])
 
 
-def remembered(token: str) -> Grant | None:
+def cached_grant(token: str) -> Grant | None:
     """What `token` opened a moment ago; None where that is not known. Asks no database."""
     kept = _cache.get(_digest(token))
     return kept[1] if kept and kept[0] > time.monotonic() else None
 
 
-def check(token: str) -> Grant | None:
+def find_grant(token: str) -> Grant | None:
     """What `token` opens; None for an unknown, expired or revoked one. Asks the database."""
     digest = _digest(token)
     grant = _read(digest)
-    if len(_cache) >= CACHED_MOST:
+    if len(_cache) >= MAX_CACHED:
         _cache.clear()
     if grant:
-        _cache[digest] = (time.monotonic() + CACHED_FOR, grant)
+        _cache[digest] = (time.monotonic() + CACHE_SECONDS, grant)
     return grant
 
 
-def use_is_due(grant: Grant) -> bool:
-    """Whether this use of a token is to be noted. True once in USE_NOTED_EVERY seconds, whatever becomes of the note:
-    a database that is full or busy is not asked with every request."""
+def is_use_due(grant: Grant) -> bool:
+    """Return True once in USE_INTERVAL_SECONDS per token and process: when its last use should be stored.
+
+    The result of storing doesn't matter, so that a full or busy database isn't written to on every request.
+    """
     now = time.monotonic()
     if _noted.get(grant.token_id, 0.0) > now:
         return False
-    if len(_noted) >= CACHED_MOST:
+    if len(_noted) >= MAX_CACHED:
         _noted.clear()
-    _noted[grant.token_id] = now + USE_NOTED_EVERY
+    _noted[grant.token_id] = now + USE_INTERVAL_SECONDS
     return True
 
 
-def note_use(token_id: int) -> None:
+def record_use(token_id: int) -> None:
     """Store that the token was used just now, unless another process has done so within the minute."""
     now = timezone.now()
-    stale = Q(last_used_at=None) | Q(last_used_at__lt=now - timedelta(seconds=USE_NOTED_EVERY))
+    stale = Q(last_used_at=None) | Q(last_used_at__lt=now - timedelta(seconds=USE_INTERVAL_SECONDS))
     Token.objects.filter(stale, pk=token_id).update(last_used_at=now)
 
 

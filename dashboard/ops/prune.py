@@ -48,7 +48,7 @@ class BackupRuns(Exception):
 def look() -> list[Part]:
     """What could be freed now. Raises ImproperlyConfigured where the files do not belong to the database."""
     _refuse_to_judge()
-    return [*_of_the_site(_leave, _leave), *_of_the_mms(mms_prune.looked())]
+    return [*_of_the_site(_leave, _leave), *_of_the_mms(mms_prune.find_unused())]
 
 
 def free() -> list[Part]:
@@ -57,7 +57,7 @@ def free() -> list[Part]:
         if not alone:
             raise BackupRuns
         _refuse_to_judge()
-        return [*_of_the_site(_remove_upload, _remove_leftover), *_of_the_mms(mms_prune.taken())]
+        return [*_of_the_site(_remove_upload, _remove_leftover), *_of_the_mms(mms_prune.delete_unused())]
 
 
 def _refuse_to_judge() -> None:
@@ -73,7 +73,7 @@ def _of_the_mms(context: AbstractContextManager[Unused]) -> Iterator[Part]:
         with context as unused:
             for kind, paths in unused.items():
                 yield Part(kind, len(paths), sum(map(space.freed_by, paths)))
-    except mms_prune.Busy as busy:
+    except mms_prune.StoreUnavailableError as busy:
         yield Part("images and layers", 0, 0, f"not now: {busy}")
 
 

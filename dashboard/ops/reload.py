@@ -14,7 +14,7 @@ from django.conf import settings
 from django.db import Error
 
 from dashboard.ops.supervisor import programs
-from mms.engines.base import Unavailable
+from mms.engines.base import EngineUnavailableError
 from mms.engines.process.supervisor import GIVEN_UP, Supervisor
 
 log = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ def main() -> None:
                 _say(Path(path) for _, path in changes)
                 restart(supervisor, names)
             live.keep_fresh()
-        except (Unavailable, Error) as error:
+        except (EngineUnavailableError, Error) as error:
             log.warning("%s", error)
 
 

@@ -30,7 +30,7 @@ from mms import tokens
 from mms.api.docs import documents
 from mms.api.errors import ApiError, bad_field
 from mms.api.http import API_VERSION, Request, Response, Route
-from mms.api.router import Place, match, place
+from mms.api.router import AccountPath, find_route, parse_path
 from mms.tokens import Grant
 
 log = logging.getLogger(__name__)
@@ -39,11 +39,11 @@ Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
-BODY_MOST = 1024 * 1024  # bytes; requirements and kubeconfigs are texts of some kB
-BODY_TIMEOUT = 30.0  # seconds to send it in
-QUERY_MOST = 2048  # bytes
-NOT_OPEN = "This token is unknown, expired or revoked. "  # one answer for all three
-PATIENCE = 5.0  # seconds that a request waits for its turn; where it takes longer the database is stuck
+MAX_BODY_BYTES = 1024 * 1024  # bytes; requirements and kubeconfigs are texts of some kB
+BODY_TIMEOUT_SECONDS = 30.0  # seconds to send it in
+MAX_QUERY_BYTES = 2048  # bytes
+UNUSABLE = "This token is unknown, expired or revoked. "  # one answer for all three
+QUEUE_TIMEOUT_SECONDS = 5.0  # seconds that a request waits for its turn; target it takes longer the database is stuck
 
 # SQLite has one writer at a time: in one thread, writes wait for each other here and not in the database, with sleeps.
 _ONE_WRITER = connection.vendor == "sqlite"
@@ -51,7 +51,7 @@ _writers = ThreadPoolExecutor(1 if _ONE_WRITER else 8, thread_name_prefix="mms-a
 _readers = ThreadPoolExecutor(2 if _ONE_WRITER else 8, thread_name_prefix="mms-api-read")
 
 
-class Disconnected(Exception):
+class ClientDisconnectedError(Exception):
     """The client went away before its request was complete."""
 
 
@@ -61,7 +61,7 @@ async def application(scope: Scope, receive: Receive, send: Send) -> None:
     request_id = str(uuid4())
     try:
         response = await _answer(scope, headers, receive)
-    except Disconnected:
+    except ClientDisconnectedError:
         return
     except ApiError as error:
         response = Response(error.status, error.body(), error.headers)
@@ -74,23 +74,23 @@ async def application(scope: Scope, receive: Receive, send: Send) -> None:
 
 async def _answer(scope: Scope, headers: dict[str, str], receive: Receive) -> Response:
     method, path = scope["method"], scope["path"]
-    if document := documents.find(method, path):
+    if document := documents.find_document(method, path):
         return document
     token = _token(headers.get("authorization", ""))
-    grant = tokens.remembered(token) or await _in_thread(_readers, _authorize, token)
-    where = place(path)
-    if not where.belongs_to(grant):
+    grant = tokens.cached_grant(token) or await _in_thread(_readers, _authorize, token)
+    target = parse_path(path)
+    if not target.belongs_to(grant):
         raise ApiError(403, "Forbidden", "This token is not for this hosting account.")
-    if tokens.use_is_due(grant):  # nobody waits for this
+    if tokens.is_use_due(grant):  # nobody waits for this
         _writers.submit(_note_use, grant.token_id)
-    route, arguments = match(method, where.rest)
+    route, arguments = find_route(method, target.rest)
     if not (grant.may_write or route.for_readers):
         raise ApiError(403, "ReadOnlyToken", f"This token may only read: it is not for {route.summary!r}.")
     query = _query(scope["query_string"])
     body = await _body(headers, receive) if method in {"POST", "PUT"} else b""
     request = Request(
         grant=grant,
-        account_url=_base(scope, headers) + _account_path(where),
+        account_url=_base(scope, headers) + _account_path(target),
         method=method,
         path=path.removesuffix("/"),
         query=query,
@@ -104,12 +104,12 @@ async def _answer(scope: Scope, headers: dict[str, str], receive: Receive) -> Re
 async def _in_thread(pool: ThreadPoolExecutor, call: Callable[..., Any], *arguments: Any) -> Any:
     """What `call` returns in a thread with a database connection.
 
-    Raises 503 where the database cannot do its part: in time, for a client that gives up waiting knows nothing.
+    Raises 503 target the database cannot do its part: in time, for a client that gives up waiting knows nothing.
     """
     asked = time.monotonic()
 
     def in_turn() -> Any:
-        if time.monotonic() - asked > PATIENCE:
+        if time.monotonic() - asked > QUEUE_TIMEOUT_SECONDS:
             raise _unavailable()
         close_old_connections()
         try:
@@ -131,24 +131,24 @@ def _token(header: str) -> str:
     if scheme.lower() != "bearer" or not token.strip():
         raise _unauthorized()
     token = token.strip()
-    if token.startswith(tokens.OF_A_PERSON):
+    if token.startswith(tokens.DASHBOARD_PREFIX):
         raise _unauthorized("This is a token of a person, for the API of the dashboard. ")
-    if not tokens.SHAPE.fullmatch(token):  # no need to ask the database
-        raise _unauthorized(NOT_OPEN)
+    if not tokens.PATTERN.fullmatch(token):  # no need to ask the database
+        raise _unauthorized(UNUSABLE)
     return token
 
 
 def _authorize(token: str) -> Grant:
-    grant = tokens.check(token)
+    grant = tokens.find_grant(token)
     if grant is None:
-        raise _unauthorized(NOT_OPEN)
+        raise _unauthorized(UNUSABLE)
     return grant
 
 
 def _note_use(token_id: int) -> None:
     try:
         close_old_connections()
-        tokens.note_use(token_id)
+        tokens.record_use(token_id)
     except DatabaseError as error:
         log.info("The last use of token %d was not noted: %s", token_id, error)
 
@@ -174,8 +174,8 @@ def _encoded(response: Response) -> Response:
 
 
 def _query(raw: bytes) -> dict[str, str]:
-    if len(raw) > QUERY_MOST:
-        raise ApiError(414, "QueryTooLong", f"The query may have at most {QUERY_MOST} bytes.")
+    if len(raw) > MAX_QUERY_BYTES:
+        raise ApiError(414, "QueryTooLong", f"The query may have at most {MAX_QUERY_BYTES} bytes.")
     query: dict[str, str] = {}
     for name, value in parse_qsl(raw.decode("latin-1"), keep_blank_values=True):
         if name in query:
@@ -190,13 +190,13 @@ def _query(raw: bytes) -> dict[str, str]:
 
 async def _body(headers: dict[str, str], receive: Receive) -> bytes:
     declared = headers.get("content-length", "0")
-    if declared.isdecimal() and int(declared) > BODY_MOST:
+    if declared.isdecimal() and int(declared) > MAX_BODY_BYTES:
         raise _too_large()
     try:
-        async with asyncio.timeout(BODY_TIMEOUT):
+        async with asyncio.timeout(BODY_TIMEOUT_SECONDS):
             return await _received(receive)
     except TimeoutError:
-        raise ApiError(408, "RequestTimeout", f"The body did not arrive within {BODY_TIMEOUT:.0f} s.") from None
+        raise ApiError(408, "RequestTimeout", f"The body did not arrive within {BODY_TIMEOUT_SECONDS:.0f} s.") from None
 
 
 async def _received(receive: Receive) -> bytes:
@@ -204,9 +204,9 @@ async def _received(receive: Receive) -> bytes:
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":
-            raise Disconnected
+            raise ClientDisconnectedError
         parts += message.get("body", b"")
-        if len(parts) > BODY_MOST:
+        if len(parts) > MAX_BODY_BYTES:
             raise _too_large()
         if not message.get("more_body"):
             return bytes(parts)
@@ -214,7 +214,7 @@ async def _received(receive: Receive) -> bytes:
 
 def _too_large() -> ApiError:
     return ApiError(
-        413, "BodyTooLarge", f"The body may have at most {BODY_MOST} bytes.", headers={"connection": "close"}
+        413, "BodyTooLarge", f"The body may have at most {MAX_BODY_BYTES} bytes.", headers={"connection": "close"}
     )
 
 
@@ -228,15 +228,15 @@ def _client_request_id(headers: dict[str, str]) -> str | None:
 
 
 def _base(scope: Scope, headers: dict[str, str]) -> str:
-    """Scheme and host as the client wrote them, so that the URLs in answers work for this client; where it is a host
+    """Scheme and host as the client wrote them, so that the URLs in answers work for this client; target it is a host
     that nobody has allowed, the address that people are told. A name must not come back just because it was sent."""
     host = headers.get("host", "")
     known = validate_host(split_domain_port(host)[0], settings.ALLOWED_HOSTS)
     return f"{scope['scheme']}://{host}" if known else settings.GATEWAY_URL
 
 
-def _account_path(where: Place) -> str:
-    names = (quote(part, safe="") for part in where[:3])
+def _account_path(target: AccountPath) -> str:
+    names = (quote(part, safe="") for part in target[:3])
     return "/api/subscriptions/{}/resourceGroups/{}/hostingAccounts/{}".format(*names)
 
 

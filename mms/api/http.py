@@ -35,29 +35,29 @@ class Request:
         return self.grant.account_id
 
     @property
-    def from_2017(self) -> bool:
+    def is_legacy_client(self) -> bool:
         """Sent by a command-line client of 2017: they send no api-version, and read some statuses differently."""
         return "api-version" not in self.query
 
-    def read(self, kind: type[REQUEST_BODY]) -> REQUEST_BODY:
+    def parse_body(self, kind: type[REQUEST_BODY]) -> REQUEST_BODY:
         """The body as `kind`. Raises ApiError 400 naming every field that is wrong."""
         try:
             found = kind.model_validate_json(self.body)
         except ValidationError as error:
             raise from_validation(error) from None
-        _refuse_twins(self.body)
+        _reject_duplicate_fields(self.body)
         return found
 
-    def id_filter(self, name: str) -> UUID | None:
+    def id_parameter(self, name: str) -> UUID | None:
         """The query parameter `name` as an id; raises ApiError 400 where it is none."""
         text = self.query.get(name)
         if not text:
             return None
-        if (id := as_id(text)) is None:
+        if (id := parse_id(text)) is None:
             raise bad_field(name, "must be an id (GUID).")
         return id
 
-    def count(self, name: str, default: int, most: int) -> int:
+    def integer_parameter(self, name: str, default: int, most: int) -> int:
         """The query parameter `name` as a whole number from 0 to `most`; raises ApiError 400 where it is none."""
         text = self.query.get(name, str(default))
         if not re.fullmatch(r"[0-9]{1,18}", text) or int(text) > most:
@@ -105,7 +105,7 @@ class Route:
         return self.view.__name__
 
 
-def _refuse_twins(body: bytes) -> None:
+def _reject_duplicate_fields(body: bytes) -> None:
     """Raise ApiError 400 where an object has a field twice: readers differ in which of the two they take."""
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -119,7 +119,7 @@ def _refuse_twins(body: bytes) -> None:
     json.loads(body.decode(), object_pairs_hook=unique, parse_int=str, parse_float=str)
 
 
-def as_id(text: str) -> UUID | None:
+def parse_id(text: str) -> UUID | None:
     """A GUID, with or without hyphens."""
     if not re.fullmatch(r"[0-9a-fA-F]{8}-?([0-9a-fA-F]{4}-?){3}[0-9a-fA-F]{12}", text):
         return None

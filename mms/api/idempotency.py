@@ -11,7 +11,7 @@ from mms.api.http import Request
 ROW = TypeVar("ROW", bound=models.Model)
 
 
-def once(request: Request, rows: type[ROW], make: Callable[[], ROW]) -> ROW:
+def create_once(request: Request, rows: type[ROW], make: Callable[[], ROW]) -> ROW:
     """The row `make` writes, or the one that an earlier request with the same id wrote.
 
     Raises ApiError 409 where the id was used for something else. No look before the leap: a repeat meets the unique
@@ -25,7 +25,7 @@ def once(request: Request, rows: type[ROW], make: Callable[[], ROW]) -> ROW:
         raise
 
 
-def identity(request: Request) -> dict[str, str | None]:
+def request_identity(request: Request) -> dict[str, str | None]:
     """The columns by which a row is found again."""
     if request.client_request_id is None:
         return {}

@@ -4,7 +4,7 @@ from typing import NamedTuple
 from uuid import UUID
 
 from mms.api.errors import ApiError, not_found
-from mms.api.http import Route, as_id
+from mms.api.http import Route, parse_id
 from mms.api.routes import ROUTES
 from mms.tokens import Grant
 
@@ -17,7 +17,7 @@ for _route in ROUTES:
 _FIXED = ["", "api", "subscriptions", "resourceGroups", "hostingAccounts"]
 
 
-class Place(NamedTuple):
+class AccountPath(NamedTuple):
     """A path taken apart: the account it names, and what follows it."""
 
     subscription: str
@@ -33,15 +33,15 @@ class Place(NamedTuple):
         )
 
 
-def place(path: str) -> Place:
+def parse_path(path: str) -> AccountPath:
     """Take a path apart; raises ApiError 404 where it is none of this API."""
     parts = path.removesuffix("/").split("/")
     if len(parts) < 9 or [*parts[:3], parts[4], parts[6]] != _FIXED:
         raise ApiError(404, "NotFound", "There is nothing at this path. GET /api/docs describes the API.")
-    return Place(parts[3], parts[5], parts[7], parts[8:])
+    return AccountPath(parts[3], parts[5], parts[7], parts[8:])
 
 
-def match(method: str, rest: list[str]) -> tuple[Route, dict[str, UUID]]:
+def find_route(method: str, rest: list[str]) -> tuple[Route, dict[str, UUID]]:
     """The route for what follows the account, and the id in it. Raises ApiError 404 or 405."""
     shape = "/".join("{id}" if index == 1 else part for index, part in enumerate(rest))
     methods = _TABLE.get(shape)
@@ -53,7 +53,7 @@ def match(method: str, rest: list[str]) -> tuple[Route, dict[str, UUID]]:
         raise ApiError(405, "MethodNotAllowed", f"This path takes {allowed}.", headers={"allow": allowed})
     if len(rest) == 1:
         return route, {}
-    id = as_id(rest[1])
+    id = parse_id(rest[1])
     if id is None:
         raise not_found(rest[0].removesuffix("s"), rest[1])
     return route, {"id": id}

@@ -16,11 +16,11 @@ class Health(StrEnum):
     ABSENT = "absent"  # the engine does not run this revision
 
 
-class Refused(Exception):
+class EngineRefusedError(Exception):
     """The engine cannot run this here. The text says what is missing; nothing was started."""
 
 
-class Unavailable(Exception):
+class EngineUnavailableError(Exception):
     """The engine itself cannot be asked at the moment. What runs may well go on running; trying again is right."""
 
 
@@ -51,16 +51,16 @@ class Observation:
     detail: str = ""  # one sentence for people: exit code, reason, how often restarted
     restarts: int = 0
     in_flight: int | None = None  # requests being answered now; None where nobody says
-    hopeless: bool = False  # its own init() failed: the next start will end the same way
+    is_unrecoverable: bool = False  # its own init() failed: the next start will end the same way
 
 
 class Engine(Protocol):
     def check(self, image_digest: str) -> None:
-        """Raise Refused where this image cannot run here (other Python minor version, platform, memory…)."""
+        """Raise EngineRefusedError where this image cannot run here (other Python minor version, platform, memory…)."""
 
     def apply(self, revision: Revision) -> str:
         """Start the revision, or leave it alone if it runs already. Returns the address for the gateway
-        (`unix:/path` or `http://host:port`). Raises Refused."""
+        (`unix:/path` or `http://host:port`). Raises EngineRefusedError."""
 
     def remove(self, service_id: str, number: int) -> None:
         """Stop the revision and free everything but its logs. Removing what is not there is no error."""

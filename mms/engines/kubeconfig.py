@@ -3,29 +3,29 @@
 from collections.abc import Mapping
 from typing import Any
 
-from mms.engines.base import Refused
+from mms.engines.base import EngineRefusedError
 from mms.system import safe_yaml
 
 
 def server(text: str) -> str:
-    """The server of the current context (of the only cluster, where none is current). Raises Refused."""
+    """The server of the current context (of the only cluster, where none is current). Raises EngineRefusedError."""
     try:
         config = safe_yaml.load(text)
     except safe_yaml.UnsupportedYamlError as reason:
-        raise Refused(f"The kubeConfig {reason}.") from None
+        raise EngineRefusedError(f"The kubeConfig {reason}.") from None
     if not isinstance(config, Mapping):
-        raise Refused("The kubeConfig is empty or no mapping.")
+        raise EngineRefusedError("The kubeConfig is empty or no mapping.")
     clusters = _named(config.get("clusters"), "cluster")
     current = config.get("current-context")
     if current:
         context = _named(config.get("contexts"), "context").get(str(current))
         if context is None:
-            raise Refused("The kubeConfig has no context with the name of its current-context.")
+            raise EngineRefusedError("The kubeConfig has no context with the name of its current-context.")
         cluster = clusters.get(str(context.get("cluster")))
     else:
         cluster = next(iter(clusters.values())) if len(clusters) == 1 else None
     if cluster is None or not isinstance(cluster.get("server"), str):
-        raise Refused("The kubeConfig does not say which cluster is meant, or that cluster has no server.")
+        raise EngineRefusedError("The kubeConfig does not say which cluster is meant, or that cluster has no server.")
     return cluster["server"]
 
 

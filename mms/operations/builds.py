@@ -24,18 +24,18 @@ from mms.models import Image, Model
 from mms.system import die_with_parent, disk
 
 UPLOAD = re.compile(r"/files/[0-9a-f]{64}/")  # how the dashboard's own uploads go on after FILES_URL
-NO_ROOM = 1 << 16  # bytes: the disk is so full that the builder could not even say so
-PATIENCE = 20.0  # seconds that a start waits for who takes things out of the store
-GRACE = 5.0  # seconds between SIGTERM and SIGKILL
+DISK_FULL_BYTES = 1 << 16  # bytes: the disk is so full that the builder could not even say so
+STORE_WAIT_SECONDS = 20.0  # seconds that a start waits for who takes things out of the store
+TERMINATE_SECONDS = 5.0  # seconds between SIGTERM and SIGKILL
 # Of the environment, what the build must not see. Index credentials of uv and pip are meant for it.
-SECRETIVE = re.compile(
+SECRET_VARIABLE = re.compile(
     r"(?!UV_|PIP_).*(SECRET|TOKEN|PASSW|CREDENTIAL|_KEY(_|$)|DSN|DATABASE_URL|REDIS_URL|BROKER)", re.IGNORECASE
 )
 
 logger = logging.getLogger(__name__)
 
 
-class BuildFailed(Exception):
+class BuildError(Exception):
     """The build ended without an image; `details` end with the last lines of its log."""
 
     def __init__(self, code: str, message: str, details: list[dict[str, str]]) -> None:
@@ -43,7 +43,7 @@ class BuildFailed(Exception):
         self.code, self.message, self.details = code, message, details
 
 
-class Stopped(Exception):
+class BuildStoppedError(Exception):
     """The build was stopped because `stop` said so."""
 
 
@@ -54,10 +54,10 @@ def log_path(image_id: Any) -> Path:
 def build(image: Image, stop: Callable[[], bool]) -> dict[str, Any]:
     """Build `image` and return what the builder reports (digest, reference, size, layers…).
 
-    `stop` is asked about once a second. Raises BuildFailed, and Stopped when `stop` said so. Whatever happens, no
-    process and no temporary file of the build is left.
+    `stop` is called about once a second. Raises BuildError, or BuildStoppedError if `stop` returned True. In any
+    case, no process and no temporary file of the build is left.
     """
-    clean(image.id)  # what a killed worker left behind
+    cleanup(image.id)  # what a killed worker left behind
     directory = Path(tempfile.mkdtemp(prefix=f"build-{image.id}-", dir=settings.TMP_DIR))
     try:
         code = _run(specification(image, directory), log_path(image.id), directory, stop)
@@ -66,7 +66,7 @@ def build(image: Image, stop: Callable[[], bool]) -> dict[str, Any]:
         shutil.rmtree(directory, ignore_errors=True)
 
 
-def tidy() -> None:
+def vacuum() -> None:
     """Put the store in order. Only for who knows that nothing of this MMS runs; a prune may."""
     install.clear_cache(Path(settings.MMS_DIR) / "cache")
     store = Store(Path(settings.MMS_DIR))
@@ -82,8 +82,8 @@ def tidy() -> None:
 
 @contextmanager
 def _alone_soon(store: Store) -> Iterator[bool]:
-    """Be alone in the store; yields False where that cannot be had within PATIENCE, which no prune takes."""
-    until = time.monotonic() + PATIENCE
+    """Be alone in the store; yields False where that cannot be had within STORE_WAIT_SECONDS, which no prune takes."""
+    until = time.monotonic() + STORE_WAIT_SECONDS
     while True:
         with store.exclusive() as alone:
             if alone or time.monotonic() > until:
@@ -99,7 +99,7 @@ def _mind_a_reboot(store: Store) -> None:
         replace_file(noted, boot.encode())
 
 
-def clean(image_id: Any) -> None:
+def cleanup(image_id: Any) -> None:
     """Remove the temporary files of all builds of this image, and what killed processes left in the store."""
     for directory in Path(settings.TMP_DIR).glob(f"build-{image_id}-*"):
         shutil.rmtree(directory, ignore_errors=True)
@@ -137,10 +137,10 @@ def _wait(process: subprocess.Popen[bytes], spec: bytes, stop: Callable[[], bool
         except subprocess.TimeoutExpired:
             unsent = None  # communicate() goes on with what it has
         if stop():
-            raise Stopped
+            raise BuildStoppedError
         if time.monotonic() > deadline:
             seconds = settings.MMS_BUILD_TIMEOUT
-            raise BuildFailed("BuildTimeout", f"The build took longer than {seconds} s (MMS_BUILD_TIMEOUT).", [])
+            raise BuildError("BuildTimeout", f"The build took longer than {seconds} s (MMS_BUILD_TIMEOUT).", [])
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
@@ -148,7 +148,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     if process.poll() is None:
         _signal(process.pid, signal.SIGTERM)
         with suppress(subprocess.TimeoutExpired):
-            process.wait(GRACE)
+            process.wait(TERMINATE_SECONDS)
     _signal(process.pid, signal.SIGKILL)
     process.wait()
 
@@ -162,13 +162,13 @@ def _result(path: Path, code: int, log: Path) -> dict[str, Any]:
     try:
         result = json.loads(path.read_bytes())
     except (OSError, ValueError):
-        if shutil.disk_usage(path.parent).free < NO_ROOM:
+        if shutil.disk_usage(path.parent).free < DISK_FULL_BYTES:
             message = f"No space left on device: the disk of {settings.DATA_DIR} is full. Make room, then try again."
-            raise BuildFailed("NoSpace", message, last_lines(log)) from None
+            raise BuildError("NoSpace", message, last_lines(log)) from None
         message = f"The builder {_ending(code)} before it could say why."
-        raise BuildFailed("BuildCrashed", message, last_lines(log)) from None
+        raise BuildError("BuildCrashed", message, last_lines(log)) from None
     if error := result.get("error"):
-        raise BuildFailed(error["code"], error["message"], error.get("details", []))
+        raise BuildError(error["code"], error["message"], error.get("details", []))
     return result
 
 
@@ -201,7 +201,7 @@ def specification(image: Image, directory: Path) -> dict[str, Any]:
         "assets": [
             {
                 "id": item["id"],
-                "url": fetched_from(item["url"]),
+                "url": current_url(item["url"]),
                 "mime_type": item["mimeType"],
                 "unpack": item["unPack"],
             }
@@ -209,8 +209,8 @@ def specification(image: Image, directory: Path) -> dict[str, Any]:
         ],
         "driver": manifest.driver_program,
         "runtime_type": runtime,
-        "pip_requirements": fetched_from(manifest.properties.get("pipRequirements", "")),
-        "conda_env_file": fetched_from(manifest.properties.get("condaEnvFile", "")),
+        "pip_requirements": current_url(manifest.properties.get("pipRequirements", "")),
+        "conda_env_file": current_url(manifest.properties.get("condaEnvFile", "")),
         "registry": {
             "location": image.registry_location,
             "user": image.registry_user,
@@ -233,13 +233,13 @@ def _model(model: Model) -> dict[str, Any]:
     return {
         "name": model.name,
         "version": model.version,
-        "url": fetched_from(model.url),
+        "url": current_url(model.url),
         "unpack": model.unpack,
         "mime_type": model.mime_type,
     }
 
 
-def fetched_from(url: str) -> str:
+def current_url(url: str) -> str:
     """`url`, or where an upload that was registered under a former FILES_URL is now. Other text is left alone."""
     for former in settings.FORMER_FILES_URLS:
         if url.startswith(former) and UPLOAD.match(url, len(former)):
@@ -254,5 +254,5 @@ def repository(*parts: str) -> str:
 
 def environment(directory: Path) -> dict[str, str]:
     """The worker's environment (proxies, certificates, package index) without what looks like a secret of the site."""
-    kept = {name: value for name, value in os.environ.items() if not SECRETIVE.match(name)}
+    kept = {name: value for name, value in os.environ.items() if not SECRET_VARIABLE.match(name)}
     return kept | {"TMPDIR": str(directory), "PYTHONUNBUFFERED": "1"}

@@ -1,8 +1,8 @@
 """Who works on an operation: a lease in the database that a live worker keeps renewing.
 
 A queue message is only a hint and may come twice; the row says what is due. A worker that dies stops renewing, and
-after LEASE anybody may take the operation over. The time itself is the fence: every write of a worker is conditional
-on the moment it wrote last, so one that lost its lease changes nothing.
+after LEASE_DURATION any worker may take the operation over. The time itself is the fence: every write of a worker
+is conditional on the moment it wrote last, so one that lost its lease changes nothing.
 
 A worker that was killed on this machine need not be waited for: beside each lease it holds a locked file, and a file
 that is there without its lock says that nobody holds that lease any more.
@@ -28,11 +28,11 @@ from mms.system.locks import locked
 
 log = logging.getLogger(__name__)
 
-LEASE = timedelta(seconds=20)
-TICK = 1.0  # seconds between looks at the row: how soon a cancel is seen
+LEASE_DURATION = timedelta(seconds=20)
+CHECK_INTERVAL_SECONDS = 1.0  # seconds between looks at the row: how soon a cancel is seen
 
 
-class Claim:
+class Lease:
     """The right to work on one operation until `until`, which moves on while `kept()` is open."""
 
     def __init__(self, operation_id: str, attempt: int, until: datetime) -> None:
@@ -40,12 +40,12 @@ class Claim:
         self.canceled = threading.Event()
         self.lost = threading.Event()
 
-    def stopped(self) -> bool:
+    def should_stop(self) -> bool:
         """Whether the work should end early: somebody asked for it, or another worker took it over."""
         return self.canceled.is_set() or self.lost.is_set()
 
     def renew(self) -> None:
-        until = timezone.now() + LEASE
+        until = timezone.now() + LEASE_DURATION
         if self._rows().update(claimed_until=until):
             self.until = until
         else:
@@ -59,7 +59,7 @@ class Claim:
         return bool(self._rows().update(claimed_until=None, **changes))
 
     @contextmanager
-    def marked(self) -> Iterator[None]:
+    def pid_file(self) -> Iterator[None]:
         """Show to this machine that the worker lives, until the block ends."""
         with ExitStack() as stack:
             try:
@@ -73,7 +73,7 @@ class Claim:
             yield
 
     @contextmanager
-    def kept(self) -> Iterator[None]:
+    def renewing(self) -> Iterator[None]:
         """Renew in a thread until the block ends."""
         done = threading.Event()
         keeper = threading.Thread(target=self._keep, args=[done], name=f"lease {self.operation_id}", daemon=True)
@@ -86,7 +86,7 @@ class Claim:
 
     def _keep(self, done: threading.Event) -> None:
         try:
-            while not done.wait(TICK) and not self.lost.is_set():
+            while not done.wait(CHECK_INTERVAL_SECONDS) and not self.lost.is_set():
                 try:
                     self._look()
                 except DatabaseError:  # the next tick tries again; the lease outlasts many
@@ -97,24 +97,24 @@ class Claim:
     def _look(self) -> None:
         if Operation.objects.filter(pk=self.operation_id, cancel_requested=True).exists():
             self.canceled.set()
-        if self.until - timezone.now() < LEASE * 0.75:
+        if self.until - timezone.now() < LEASE_DURATION * 0.75:
             self.renew()
 
 
-def take(operation_id: str) -> Claim | None:
-    """Claim the operation; None where it is over, somebody works on it, or too many builds run already."""
+def acquire(operation_id: str) -> Lease | None:
+    """Lease the operation; None where it is over, somebody works on it, or too many builds run already."""
     with transaction.atomic():
-        operation = Operation.objects.select_for_update().filter(free(), pk=operation_id).first()
-        if operation is None or (operation.image_id and not builds_free()):
+        operation = Operation.objects.select_for_update().filter(unclaimed(), pk=operation_id).first()
+        if operation is None or (operation.image_id and not free_build_slots()):
             return None
-        claim = Claim(operation_id, operation.attempts + 1, timezone.now() + LEASE)
+        lease = Lease(operation_id, operation.attempts + 1, timezone.now() + LEASE_DURATION)
         Operation.objects.filter(pk=operation_id).update(
-            state=State.RUNNING, claimed_until=claim.until, attempts=claim.attempt
+            state=State.RUNNING, claimed_until=lease.until, attempts=lease.attempt
         )
-    return claim
+    return lease
 
 
-def free_the_dead() -> None:
+def release_dead_workers() -> None:
     """Give back what workers of this machine held when they were killed, without waiting for the end of a lease."""
     for mark in _marks().iterdir():
         with locked(mark, wait=False) as dead:
@@ -133,12 +133,12 @@ def _marks() -> Path:
     return folder
 
 
-def free() -> Q:
+def unclaimed() -> Q:
     """Open operations nobody works on."""
     return Q(state__in=OPEN) & (Q(claimed_until=None) | Q(claimed_until__lt=timezone.now()))
 
 
-def builds_free() -> int:
+def free_build_slots() -> int:
     """How many more image builds may start now."""
     running = Operation.objects.filter(image__isnull=False, state=State.RUNNING, claimed_until__gte=timezone.now())
     return max(settings.MMS_BUILDS - running.count(), 0)

@@ -19,18 +19,18 @@ from mms.images.store import garbage
 from mms.images.store.garbage import DiskSpace, Retained, Unused
 from mms.images.store.layout import NotInStoreError, Store
 from mms.models import OPEN, Image, Revision
-from mms.services.rollout import LIVE
+from mms.services.rollout import LIVE_STATES
 
-YOUNG = 24 * 3600  # seconds: what is newer stays
+MIN_AGE_SECONDS = 24 * 3600  # seconds: what is newer stays
 
 
-class Busy(Exception):
+class StoreUnavailableError(Exception):
     """Nothing is taken away now. The text says why."""
 
 
 @contextmanager
-def looked() -> Iterator[Unused]:
-    """What could go now, by kind. Raises Busy."""
+def find_unused() -> Iterator[Unused]:
+    """What could go now, by kind. Raises StoreUnavailableError."""
     store = Store(settings.MMS_DIR)
     with _alone(store):
         unused = garbage.find_unused(store, _keep())
@@ -38,8 +38,8 @@ def looked() -> Iterator[Unused]:
 
 
 @contextmanager
-def taken() -> Iterator[Unused]:
-    """The same, taken out of the store; deleted when the context ends. Raises Busy."""
+def delete_unused() -> Iterator[Unused]:
+    """The same, taken out of the store; deleted when the context ends. Raises StoreUnavailableError."""
     store = Store(settings.MMS_DIR)
     with _trash(store) as trash:
         with _alone(store):
@@ -52,7 +52,7 @@ def trim_packages() -> None:
     """Retained the cache of downloaded packages within its bound: what layers hold as well counts for nothing."""
     store = Store(settings.MMS_DIR)
     cache = store.root / "cache"
-    with suppress(Busy), _trash(store) as trash:
+    with suppress(StoreUnavailableError), _trash(store) as trash:
         with _alone(store):
             install.prune_cache(cache)
         if DiskSpace().freed_by(cache / "uv") > settings.MMS_CACHE_MAX_BYTES:
@@ -63,9 +63,9 @@ def trim_packages() -> None:
 def _keep() -> Retained:
     """Asked of the database by who is alone in the store: what is built or rolled out later begins later."""
     images = Image.objects.filter(~Q(digest="") | Q(operations__state__in=OPEN))
-    live = Revision.objects.filter(Q(state__in=LIVE) | Q(operations__state__in=OPEN))
+    live = Revision.objects.filter(Q(state__in=LIVE_STATES) | Q(operations__state__in=OPEN))
     running = set(live.values_list("image__digest", flat=True))
-    with_plan = (program for program in Program.noted(settings.RUN_DIR) if program.plan.exists())
+    with_plan = (program for program in Program.with_files(settings.RUN_DIR) if program.plan.exists())
     for program in with_plan:  # it is deleted only when the process has ended, whatever the rows say
         of_program = Revision.objects.filter(service=UUID(program.service_id), number=program.number)
         running |= set(of_program.values_list("image__digest", flat=True))
@@ -75,7 +75,7 @@ def _keep() -> Retained:
         digests=set(images.exclude(digest="").values_list("digest", flat=True)),
         running=running - {""},
         bases={(text, runtimes.HOST_PLATFORM) for text in bases if text},
-        before=time.time() - YOUNG,
+        before=time.time() - MIN_AGE_SECONDS,
     )
 
 
@@ -83,11 +83,13 @@ def _keep() -> Retained:
 def _alone(store: Store) -> Iterator[None]:
     with store.exclusive() as alone:
         if not alone:
-            raise Busy("an image is being built or unpacked")
+            raise StoreUnavailableError("an image is being built or unpacked")
         try:
             yield
         except NotInStoreError as error:
-            raise Busy(f"a used image is damaged, so what it needs is not known; build it again. {error}") from None
+            raise StoreUnavailableError(
+                f"a used image is damaged, so what it needs is not known; build it again. {error}"
+            ) from None
 
 
 @contextmanager

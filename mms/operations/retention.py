@@ -23,24 +23,24 @@ from mms.models import OPEN, TERMINAL, Image, Operation, Revision, Service
 from mms.operations import builds
 from mms.operations.prune import trim_packages
 from mms.services import route
-from mms.services.rollout import LIVE
+from mms.services.rollout import LIVE_STATES
 from mms.system.locks import locked
 
 log = logging.getLogger(__name__)
-EVERY = 3600  # seconds between two looks at everything
-SECONDS = 10.0  # of work at a time
-RENEWAL = "regenerate_keys"
-BATCH = 250  # rows in one transaction
-PAUSE = 0.15  # seconds between two transactions: who waits for SQLite's lock asks for it every 0.1 s
+INTERVAL_SECONDS = 3600  # seconds between two looks at everything
+BUDGET_SECONDS = 10.0  # of work at a time
+REGENERATE_KEYS = "regenerate_keys"
+BATCH_ROWS = 250  # rows in one transaction
+PAUSE_SECONDS = 0.15  # seconds between two transactions: who waits for SQLite's lock asks for it every 0.1 s
 
 
 def prune() -> None:
     """Delete what is kept no longer, unless that was done within the hour. To be called every minute."""
     done = settings.RUN_DIR / "retention.done"
     with locked(settings.RUN_DIR / "retention.lock", wait=False) as alone:
-        if not alone or time.time() - _changed(done) < EVERY:
+        if not alone or time.time() - _changed(done) < INTERVAL_SECONDS:
             return
-        if delete_old(time.monotonic() + SECONDS):
+        if delete_old(time.monotonic() + BUDGET_SECONDS):
             done.touch()
 
 
@@ -65,10 +65,12 @@ def _operations(before: datetime) -> tuple[QuerySet[Operation], list[Any]]:
     A new key is no news of its service: the one before it stays the newest.
     """
     ended = Operation.objects.filter(state__in=TERMINAL, ended_at__lt=before)
-    news = Operation.objects.exclude(verb=RENEWAL)
+    news = Operation.objects.exclude(verb=REGENERATE_KEYS)
     newest = set(news.values_list("image", "service").annotate(newest=Max("created_at")))
     found = ended.values_list("image", "service", "created_at", "verb", "pk")
-    told = {key for image, service, at, verb, key in found if (image, service, at) in newest and verb != RENEWAL}
+    told = {
+        key for image, service, at, verb, key in found if (image, service, at) in newest and verb != REGENERATE_KEYS
+    }
     return ended, [key for *_, key in found if key not in told]
 
 
@@ -79,7 +81,7 @@ def _rows(before: datetime) -> Iterator[QuerySet[Any]]:
     yield over.filter(Exists(newer), operations=None)  # not the newest, for numbers go on from there
     recent = Operation.objects.filter(Q(state__in=OPEN) | Q(ended_at__gte=before))
     deleted = Service.objects.filter(deleted_at__lt=before).exclude(Exists(recent.filter(service=OuterRef("pk"))))
-    yield deleted.exclude(revisions__state__in=LIVE)
+    yield deleted.exclude(revisions__state__in=LIVE_STATES)
     unbuilt = Image.objects.filter(digest="", created_at__lt=before, revisions=None, services=None)
     yield unbuilt.exclude(Exists(recent.filter(image=OuterRef("pk"))))
 
@@ -89,10 +91,10 @@ def _delete(rows: QuerySet[Any], keys: list[Any], deadline: float) -> bool:
     count = done = 0
     while done < len(keys) and time.monotonic() < deadline:
         with transaction.atomic():
-            deleted = rows.filter(pk__in=keys[done : done + BATCH]).delete()[1]
+            deleted = rows.filter(pk__in=keys[done : done + BATCH_ROWS]).delete()[1]
         count += deleted.get(rows.model._meta.label, 0)
-        done += BATCH
-        time.sleep(PAUSE)
+        done += BATCH_ROWS
+        time.sleep(PAUSE_SECONDS)
     if count:
         log.info("%s %s were kept long enough and deleted.", count, rows.model._meta.verbose_name_plural)
     return done >= len(keys)

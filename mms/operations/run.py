@@ -19,7 +19,7 @@ from django.utils import timezone
 from kombu.exceptions import OperationalError
 
 from mms import services
-from mms.engines.base import Refused, Unavailable
+from mms.engines.base import EngineRefusedError, EngineUnavailableError
 from mms.models import OPEN, Image, Operation, Service, State
 from mms.operations import builds, leases
 from mms.system import disk
@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 _courier = ThreadPoolExecutor(1, thread_name_prefix="mms-queue")
 
-ATTEMPTS = 10  # an operation whose workers keep dying has an end, too
+MAX_ATTEMPTS = 10  # an operation whose workers keep dying has an end, too
 
 
 def accept(operation: Operation) -> Operation:
@@ -51,7 +51,7 @@ def enqueue(operation_id: UUID) -> None:
 
 def cancel(operation: Operation) -> bool:
     """Ask for the end of an operation: at once where nobody has begun, soon for a build. False: too late for it."""
-    over = Operation.objects.filter(leases.free(), pk=operation.pk, state=State.NOT_STARTED)
+    over = Operation.objects.filter(leases.unclaimed(), pk=operation.pk, state=State.NOT_STARTED)
     with transaction.atomic():
         if over.update(state=State.CANCELED, ended_at=timezone.now(), cancel_requested=True):
             operation.refresh_from_db()
@@ -63,44 +63,46 @@ def cancel(operation: Operation) -> bool:
 
 def run(operation_id: str) -> None:
     """Do what the operation asks for, if nobody else does, and write down how it ended."""
-    claim = leases.take(operation_id)
-    if claim is None:
+    lease = leases.acquire(operation_id)
+    if lease is None:
         return
     related = ("image__manifest", "image__account", "service__image", "revision__image")
     operation = Operation.objects.select_related(*related).get(pk=operation_id)
-    with claim.marked():
-        with claim.kept():
-            outcome = _work(operation, claim)
-        _finish(operation, claim, outcome)
+    with lease.pid_file():
+        with lease.renewing():
+            outcome = _work(operation, lease)
+        _finish(operation, lease, outcome)
     if operation.image_id:
         sweep()  # a place for the next build is free
 
 
 def sweep() -> None:
     """Hand out every open operation that nobody works on; image builds only as many as may run."""
-    leases.free_the_dead()
-    due = Operation.objects.filter(leases.free()).order_by("created_at")
-    waiting = list(due.filter(image__isnull=False).values_list("id", flat=True)[: leases.builds_free()])
+    leases.release_dead_workers()
+    due = Operation.objects.filter(leases.unclaimed()).order_by("created_at")
+    waiting = list(due.filter(image__isnull=False).values_list("id", flat=True)[: leases.free_build_slots()])
     waiting += due.filter(image__isnull=True).values_list("id", flat=True)
     for operation_id in waiting:
         enqueue(operation_id)
 
 
-def _work(operation: Operation, claim: leases.Claim) -> dict[str, Any]:
+def _work(operation: Operation, lease: leases.Lease) -> dict[str, Any]:
     """The work itself. Returns the changes that end the operation: its state, and the error if there is one."""
     if operation.cancel_requested:
         return {"state": State.CANCELED}
-    if operation.attempts > ATTEMPTS:
-        return _failed("WorkerLost", f"The worker died {ATTEMPTS} times while it worked on this. See the server's log.")
+    if operation.attempts > MAX_ATTEMPTS:
+        return _failed(
+            "WorkerLost", f"The worker died {MAX_ATTEMPTS} times while it worked on this. See the server's log."
+        )
     try:
-        WORK[operation.verb](operation, claim)
-    except builds.Stopped:
+        HANDLERS[operation.verb](operation, lease)
+    except builds.BuildStoppedError:
         return {"state": State.CANCELED}
-    except (builds.BuildFailed, services.RolloutFailed) as failure:
+    except (builds.BuildError, services.RolloutError) as failure:
         return _failed(failure.code, failure.message, failure.details)
-    except Refused as refusal:
+    except EngineRefusedError as refusal:
         return _failed("EngineRefused", str(refusal))
-    except Unavailable as trouble:
+    except EngineUnavailableError as trouble:
         return _failed("EngineUnavailable", str(trouble))
     except DatabaseError:
         raise  # whoever takes the lease over begins again
@@ -122,24 +124,24 @@ def _storable(text: str) -> str:
     return text.encode(errors="replace").decode().replace("\0", "?")
 
 
-def _create_image(operation: Operation, claim: leases.Claim) -> None:
+def _create_image(operation: Operation, lease: leases.Lease) -> None:
     image = operation.image
     assert image is not None  # noqa: S101 - by its verb
-    result = builds.build(image, claim.stopped)
+    result = builds.build(image, lease.should_stop)
     image.digest, image.reference, image.result = result["digest"], result["reference"], result
 
 
-def _roll_out(operation: Operation, claim: leases.Claim) -> None:
+def _roll_out(operation: Operation, lease: leases.Lease) -> None:
     Service.objects.filter(operations=operation, state=State.NOT_STARTED).update(state=State.RUNNING)
     services.roll_out(operation)
 
 
-def _delete_service(operation: Operation, claim: leases.Claim) -> None:
+def _delete_service(operation: Operation, lease: leases.Lease) -> None:
     assert operation.service is not None  # noqa: S101 - by its verb
     services.take_down(operation.service)
 
 
-WORK = {
+HANDLERS = {
     "create_image": _create_image,
     "create_service": _roll_out,
     "update_service": _roll_out,
@@ -147,9 +149,9 @@ WORK = {
 }
 
 
-def _finish(operation: Operation, claim: leases.Claim, outcome: dict[str, Any]) -> None:
+def _finish(operation: Operation, lease: leases.Lease, outcome: dict[str, Any]) -> None:
     with transaction.atomic():
-        if not claim.release(ended_at=timezone.now(), **outcome):
+        if not lease.release(ended_at=timezone.now(), **outcome):
             log.warning("Operation %s was taken over by another worker; this result is dropped.", operation.id)
             return
         operation.state = outcome["state"]
@@ -160,7 +162,7 @@ def _after(operation: Operation) -> None:
     """What the end of an operation means for the resource it is about."""
     if operation.image:
         image_id = operation.image.pk
-        transaction.on_commit(lambda: builds.clean(image_id), robust=True)  # not while the database is locked
+        transaction.on_commit(lambda: builds.cleanup(image_id), robust=True)  # not while the database is locked
         # The password was for the push of this one build.
         changes = {"digest": operation.image.digest, "reference": operation.image.reference}
         Image.objects.filter(pk=operation.image.pk).update(

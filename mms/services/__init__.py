@@ -6,12 +6,12 @@ open while anything is waited for.
 """
 
 from mms.services.engine import engine_for, exposure, read_logs
-from mms.services.rollout import RolloutFailed, roll_out, take_down
+from mms.services.rollout import RolloutError, roll_out, take_down
 from mms.services.route import publish_route
 from mms.services.watch import watch
 
 __all__ = [
-    "RolloutFailed",
+    "RolloutError",
     "engine_for",
     "exposure",
     "publish_route",

@@ -28,10 +28,10 @@ def process_engine() -> ProcessEngine:
 
 
 def engine_for(kube_config: str) -> ProcessEngine:
-    """The engine that the server in `kube_config` stands for. Raises base.Refused for those this server lacks."""
+    """Return the engine for the server in `kube_config`. Raises base.EngineRefusedError if there is none here."""
     server = kubeconfig.server(kube_config)
     if server != PROCESS_SERVER:
-        raise base.Refused(
+        raise base.EngineRefusedError(
             f"This server runs services on its own machine only (a kubeConfig whose server is {PROCESS_SERVER}); "
             f"it cannot deploy to {shown(server)} yet."
         )
@@ -48,21 +48,21 @@ def exposure() -> str:
     return sandbox.exposure(settings.DATA_DIR, settings.MMS_SCORING_NETWORK)
 
 
-def holes(again: bool = False) -> list[str]:
-    """What a driver can do although it must not: see `sandbox.holes`. `again` tries once more, for who repaired it."""
-    if again:
+def holes(retry: bool = False) -> list[str]:
+    """What a driver can do although it must not: see `sandbox.holes`. `retry` repeats the trial."""
+    if retry:
         sandbox.trial.cache_clear()
     return sandbox.holes(settings.DATA_DIR)
 
 
-def refusal() -> str:
+def denial_reason() -> str:
     """Why no service can run on this machine; "" if they can."""
-    return sandbox.refusal(settings.DATA_DIR)
+    return sandbox.denial_reason(settings.DATA_DIR)
 
 
-def unsandboxed() -> str:
+def unsandboxed_reason() -> str:
     """What `exposure` says where services run without a sandbox; "" where they have one."""
-    return exposure() if sandbox.why_not(settings.DATA_DIR) else ""
+    return exposure() if sandbox.unavailable_reason(settings.DATA_DIR) else ""
 
 
 def read_logs(service: Service, revision_number: int, after: int, limit: int) -> tuple[str, int]:
@@ -70,7 +70,7 @@ def read_logs(service: Service, revision_number: int, after: int, limit: int) ->
     return process_engine().logs(str(service.pk), revision_number, after, limit)
 
 
-def wanted(revision: Revision) -> base.Revision:
+def revision_spec(revision: Revision) -> base.Revision:
     """The revision as engines know it."""
     limits = base.Limits(
         processes=settings.MMS_SCORING_PROCESSES,

@@ -11,26 +11,26 @@ from django.conf import settings
 from django.db import transaction
 from django.utils import timezone
 
-from mms.engines.base import Health, Observation, Refused, Unavailable
+from mms.engines.base import EngineRefusedError, EngineUnavailableError, Health, Observation
 from mms.engines.process.engine import ProcessEngine
 from mms.gateway import routes
 from mms.models import Operation, Revision, Service
 from mms.services import route
-from mms.services.engine import engine_for, process_engine, wanted
+from mms.services.engine import engine_for, process_engine, revision_spec
 
 log = logging.getLogger(__name__)
 Answer = TypeVar("Answer")
 
-LIVE = ("starting", "active", "draining")
-LOOK_SECONDS = 0.05
+LIVE_STATES = ("starting", "active", "draining")
+POLL_SECONDS = 0.05
 LOG_LINES = 20  # of the log, in the error of a roll-out
 FAILED_INIT = "init() failed:"  # how the scoring program's last word begins; it says more than an exit status
 # A supervisor that is out of reach is most likely being restarted, and we with it: the next worker goes on from here.
-ENGINE_PATIENCE = 30.0  # seconds
-DRAIN_PATIENCE = 10.0  # seconds; the watch stops what answers longer
+ENGINE_RETRY_SECONDS = 30.0  # seconds
+DRAIN_SECONDS = 10.0  # seconds; the watch stops what answers longer
 
 
-class RolloutFailed(Exception):
+class RolloutError(Exception):
     """The new revision did not come up; the one before, if any, still serves."""
 
     def __init__(self, code: str, message: str, lines: Iterable[str] = ()) -> None:
@@ -44,8 +44,8 @@ def roll_out(operation: Operation) -> None:
 
     A request that takes long does not hold this up: the watch stops its revision later.
 
-    Safe to run again from any point. Raises RolloutFailed or Refused; then nothing of the new revision is left, and
-    the old one, if any, still serves.
+    Safe to run again from any point. Raises RolloutError or EngineRefusedError; then nothing of the new revision is
+    left, and the old one, if any, still serves.
     """
     assert operation.revision_id is not None  # noqa: S101 - by its verb
     revision = Revision.objects.select_related("service", "image").get(pk=operation.revision_id)
@@ -53,20 +53,20 @@ def roll_out(operation: Operation) -> None:
     if revision.state != "active":
         try:
             _start(engine, revision)
-        except (RolloutFailed, Refused) as failure:
+        except (RolloutError, EngineRefusedError) as failure:
             _give_up(engine, revision, str(failure))
             raise
     _switch(revision)  # again, too, where a worker was killed right after it: the route may not have been written
-    deadline = time.monotonic() + DRAIN_PATIENCE
+    deadline = time.monotonic() + DRAIN_SECONDS
     while _patiently(lambda: stop_drained(engine, revision.service)) and time.monotonic() < deadline:
-        time.sleep(LOOK_SECONDS)
+        time.sleep(POLL_SECONDS)
 
 
 def take_down(service: Service) -> None:
     """Withdraw the route at once, then stop everything of the service. Logs stay. Safe to run again."""
     with route.lock():
         routes.remove(route.directory(), str(service.pk))
-        service.revisions.filter(state__in=LIVE).update(state="stopped", stopped_at=timezone.now())
+        service.revisions.filter(state__in=LIVE_STATES).update(state="stopped", stopped_at=timezone.now())
         Service.objects.filter(pk=service.pk).update(health="", health_detail="")
     _patiently(lambda: _stop_all(process_engine(), service))
 
@@ -78,8 +78,8 @@ def _stop_all(engine: ProcessEngine, service: Service) -> None:
 
 
 def _start(engine: ProcessEngine, revision: Revision) -> None:
-    """Start it and wait until it is healthy. Raises Refused or RolloutFailed."""
-    address = _patiently(lambda: engine.apply(wanted(revision)))
+    """Start it and wait until it is healthy. Raises EngineRefusedError or RolloutError."""
+    address = _patiently(lambda: engine.apply(revision_spec(revision)))
     Revision.objects.filter(pk=revision.pk).update(address=address, state="starting", detail="", stopped_at=None)
     Service.objects.filter(pk=revision.service_id, health="").update(health=Health.STARTING)
     deadline = time.monotonic() + settings.MMS_INIT_TIMEOUT + 5
@@ -87,21 +87,23 @@ def _start(engine: ProcessEngine, revision: Revision) -> None:
     while (seen := _patiently(look)).health != Health.HEALTHY:
         if _lost(seen) or time.monotonic() > deadline:
             raise _failure(engine, revision, seen)
-        time.sleep(LOOK_SECONDS)
+        time.sleep(POLL_SECONDS)
 
 
 def _lost(seen: Observation) -> bool:
     """Whether waiting on is useless: it says so itself, or it crashed, was started again and crashed again."""
-    return seen.health == Health.UNHEALTHY or (seen.health == Health.CRASHED and (seen.hopeless or seen.restarts > 0))
+    return seen.health == Health.UNHEALTHY or (
+        seen.health == Health.CRASHED and (seen.is_unrecoverable or seen.restarts > 0)
+    )
 
 
-def _failure(engine: ProcessEngine, revision: Revision, seen: Observation) -> RolloutFailed:
+def _failure(engine: ProcessEngine, revision: Revision, seen: Observation) -> RolloutError:
     lines = engine.last_lines(str(revision.service_id), revision.number, LOG_LINES)
     if seen.health == Health.CRASHED:
         reason = next((line for line in reversed(lines) if FAILED_INIT in line), seen.detail)
-        return RolloutFailed("ServiceCrashed", f"Revision {revision.number} does not stay up. {reason}", lines)
+        return RolloutError("ServiceCrashed", f"Revision {revision.number} does not stay up. {reason}", lines)
     message = f"Revision {revision.number} was not ready after {settings.MMS_INIT_TIMEOUT} s. {seen.detail}"
-    return RolloutFailed("ServiceNotReady", message, lines)
+    return RolloutError("ServiceNotReady", message, lines)
 
 
 def _give_up(engine: ProcessEngine, revision: Revision, reason: str) -> None:
@@ -110,7 +112,7 @@ def _give_up(engine: ProcessEngine, revision: Revision, reason: str) -> None:
         Service.objects.filter(pk=revision.service_id).update(health="", health_detail="")
     try:
         engine.remove(str(revision.service_id), revision.number)
-    except (Unavailable, Refused) as error:  # the watch removes what belongs to nobody
+    except (EngineUnavailableError, EngineRefusedError) as error:  # the watch removes what belongs to nobody
         log.warning("Revision %s could not be removed: %s", revision, error)
 
 
@@ -128,7 +130,7 @@ def _switch(revision: Revision) -> None:
 
 
 def stop_drained(engine: ProcessEngine, service: Service) -> int:
-    """Stop the draining revisions that nobody asks any more; returns how many are left. Raises Unavailable."""
+    """Stop drained revisions and return how many are still draining. Raises EngineUnavailableError."""
     draining = list(service.revisions.filter(state="draining"))
     active = service.revisions.filter(state="active").first()
     since = active.activated_at if active and active.activated_at else service.updated_at
@@ -142,21 +144,21 @@ def stop_drained(engine: ProcessEngine, service: Service) -> int:
 def _drained(engine: ProcessEngine, revision: Revision, since: datetime) -> bool:
     """No gateway has its route any more, and it answers no request, or has had the time that the longest may take."""
     age = (timezone.now() - since).total_seconds()
-    if age < route.ROUTE_LIFE:
+    if age < route.ROUTE_LIFETIME_SECONDS:
         return False
-    if age > route.ROUTE_LIFE + route.ANSWER_SECONDS:
+    if age > route.ROUTE_LIFETIME_SECONDS + route.ANSWER_SECONDS:
         return True
     seen = engine.observe(str(revision.service_id), revision.number)
     return seen.in_flight == 0 or seen.health in {Health.CRASHED, Health.ABSENT}
 
 
 def _patiently(ask: Callable[[], Answer]) -> Answer:
-    """What `ask` returns, asked again while the engine is out of reach. Raises RolloutFailed in the end."""
-    deadline = time.monotonic() + ENGINE_PATIENCE
+    """What `ask` returns, asked again while the engine is out of reach. Raises RolloutError in the end."""
+    deadline = time.monotonic() + ENGINE_RETRY_SECONDS
     while True:
         try:
             return ask()
-        except Unavailable as error:
+        except EngineUnavailableError as error:
             if time.monotonic() > deadline:
-                raise RolloutFailed("EngineUnavailable", str(error)) from None
-        time.sleep(10 * LOOK_SECONDS)
+                raise RolloutError("EngineUnavailable", str(error)) from None
+        time.sleep(10 * POLL_SECONDS)

@@ -14,7 +14,7 @@ from mms.system.locks import locked
 # A gateway gives up this long after it asked: later than the service's own answer to a run() that takes too long.
 ANSWER_SECONDS = settings.MMS_RUN_TIMEOUT + 5.0
 # A gateway may use a route this long after it was replaced; the rest is for a request on its way.
-ROUTE_LIFE = ROUTE_CACHE_SECONDS + 0.2
+ROUTE_LIFETIME_SECONDS = ROUTE_CACHE_SECONDS + 0.2
 
 
 def directory() -> Path:
@@ -29,7 +29,7 @@ def lock() -> AbstractContextManager[bool]:
     return locked(settings.RUN_DIR / "routes.lock")
 
 
-def clear_unfinished() -> None:
+def remove_temporary_files() -> None:
     """Remove what a killed writer left. Writers hold the lock, so theirs is not among these."""
     if any(directory().glob(".*.new")):
         with lock():
@@ -53,7 +53,7 @@ def publish(service: Service) -> None:
         routes.write(directory(), route_to(active))
 
 
-def stands(active: Revision) -> bool:
+def is_current(active: Revision) -> bool:
     """Whether the route to an active revision is written down as it should be."""
     try:
         return routes.read(directory(), str(active.service_id)) == route_to(active)

@@ -7,18 +7,18 @@ from django.conf import settings
 from django.db.models import Q
 from django.utils import timezone
 
-from mms.engines.base import Health, Observation, Refused, Unavailable
+from mms.engines.base import EngineRefusedError, EngineUnavailableError, Health, Observation
 from mms.engines.process import sandbox
 from mms.engines.process.engine import ProcessEngine
 from mms.models import OPEN, Revision, Service
 from mms.services import route
-from mms.services.engine import process_engine, wanted
-from mms.services.rollout import LIVE, stop_drained, take_down
+from mms.services.engine import process_engine, revision_spec
+from mms.services.rollout import LIVE_STATES, stop_drained, take_down
 from mms.system.locks import locked
 
 log = logging.getLogger(__name__)
 
-PROBES = 8  # at a time: a service that hangs does not hold up the look at the others
+MAX_PARALLEL_PROBES = 8  # at a time: a service that hangs does not hold up the look at the others
 
 
 def watch() -> None:
@@ -26,15 +26,15 @@ def watch() -> None:
     with locked(settings.RUN_DIR / "watch.lock", wait=False) as alone:
         if not alone:
             return
-        sandbox.why_not(settings.DATA_DIR)  # tried here, so that the first roll-out does not wait for it
+        sandbox.unavailable_reason(settings.DATA_DIR)  # tried here, so that the first roll-out does not wait for it
         try:
             _look(process_engine())
-        except Unavailable as error:
+        except EngineUnavailableError as error:
             log.warning("Services could not be looked after: %s", error)
 
 
 def _look(engine: ProcessEngine) -> None:
-    route.clear_unfinished()
+    route.remove_temporary_files()
     _look_at_active(engine)  # first: it mends the route of a switch whose worker was killed before it wrote that
     for service in Service.objects.filter(revisions__state="draining").distinct():
         stop_drained(engine, service)
@@ -45,7 +45,7 @@ def _look_at_active(engine: ProcessEngine) -> None:
     active = list(Revision.objects.select_related("service", "image").filter(state="active", service__deleted_at=None))
     if not active:
         return
-    with ThreadPoolExecutor(PROBES) as pool:
+    with ThreadPoolExecutor(MAX_PARALLEL_PROBES) as pool:
         seen = list(pool.map(lambda one: engine.observe(str(one.service_id), one.number), active))
     for revision, observation in zip(active, seen, strict=True):
         try:
@@ -63,7 +63,7 @@ def _look_after(engine: ProcessEngine, revision: Revision, seen: Observation) ->
     if (service.health, service.health_detail) != (seen.health, seen.detail):
         Service.objects.filter(pk=service.pk, deleted_at=None).update(health=seen.health, health_detail=seen.detail)
     _note_address(engine, revision)
-    if not route.stands(revision):
+    if not route.is_current(revision):
         _mend_route(revision)
 
 
@@ -89,8 +89,8 @@ def _still_active(revision: Revision) -> bool:
 def _revive(engine: ProcessEngine, revision: Revision, seen: Observation) -> Observation:
     """Start what is missing or was given up; what waits for its next start anyway stays as it is."""
     try:
-        engine.apply(wanted(revision))
-    except Refused as refusal:
+        engine.apply(revision_spec(revision))
+    except EngineRefusedError as refusal:
         return Observation(Health.CRASHED, str(refusal))
     if seen.health == Health.ABSENT:
         return Observation(Health.STARTING, "It was missing and is started again.")
@@ -105,7 +105,7 @@ def _stop_orphans(engine: ProcessEngine) -> None:
     asked_for = {(str(service_id), number) for service_id, number in rows.values_list("service_id", "number")}
     abandoned = Revision.objects.filter(state="starting").exclude(operations__state__in=OPEN)
     abandoned.update(state="failed", detail="Its roll-out was given up.", stopped_at=timezone.now())
-    for service in Service.objects.filter(deleted_at__isnull=False, revisions__state__in=LIVE).distinct():
+    for service in Service.objects.filter(deleted_at__isnull=False, revisions__state__in=LIVE_STATES).distinct():
         take_down(service)
     for service_id, number in running - asked_for:
         log.warning("Revision %s of service %s belongs to nobody and is stopped.", number, service_id)

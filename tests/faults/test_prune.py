@@ -46,7 +46,7 @@ import django
 django.setup()
 from dashboard.ops import prune
 from mms.operations import prune as mms_prune
-mms_prune.YOUNG = -60
+mms_prune.MIN_AGE_SECONDS = -60
 while True:
     for part in prune.free():
         print(part.note or part.count, part.what, flush=True)

@@ -42,7 +42,7 @@ class Command(BaseCommand):
             raise CommandError(f"The database does not answer: {error}") from None
         if "mms" in settings.SERVE:
             bundled_account.ensure()
-            builds.tidy()
+            builds.vacuum()
             process_engine().drop_stale()
         invitation = self.invitation()
         connections.close_all()

@@ -9,7 +9,7 @@ import time
 
 from django.conf import settings
 
-from mms.services.engine import unsandboxed
+from mms.services.engine import unsandboxed_reason
 
 PATIENCE = 60.0  # seconds until everything should work
 
@@ -45,7 +45,7 @@ def announce(invitation: str, logs: str, supervisor: int) -> None:
         print(f"The logs are {logs}.")
     else:
         print(f"\n{_what_is_up()}    (stop it with Ctrl-C; logs {logs})")
-    if "mms" in settings.SERVE and (warning := unsandboxed()):
+    if "mms" in settings.SERVE and (warning := unsandboxed_reason()):
         print(textwrap.fill(warning, 120, break_long_words=False, break_on_hyphens=False))
     if invitation:
         print(invitation)

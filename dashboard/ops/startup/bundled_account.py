@@ -40,7 +40,7 @@ def ensure() -> None:
 
 def _is_known(token: str) -> bool:
     """Whether the MMS would accept the token for everything."""
-    grant = tokens.check(token)
+    grant = tokens.find_grant(token)
     return grant is not None and grant.may_write
 
 

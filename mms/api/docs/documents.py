@@ -15,7 +15,7 @@ from mms.api.http import Response
 FOLDER = Path(__file__).parent / "pages"
 
 
-def find(method: str, path: str) -> Response | None:
+def find_document(method: str, path: str) -> Response | None:
     """The answer where `path` is one of the documents."""
     page = PAGES.get(path.removesuffix("/"))
     return page() if page and method in {"GET", "HEAD"} else None

@@ -6,51 +6,50 @@ from django.db import transaction
 from mms.api.accepted import accepted
 from mms.api.errors import bad_field, not_found
 from mms.api.http import Request, Response, Route
-from mms.api.idempotency import identity, once
-from mms.api.routes.manifests import find_manifest, using
-from mms.api.schemas import requests as schemas
-from mms.api.schemas import responses
+from mms.api.idempotency import create_once, request_identity
+from mms.api.routes.manifests import find_manifest, manifests_using
+from mms.api.schemas import requests, responses
 from mms.images import runtimes
 from mms.models import Image, Manifest, Operation
 from mms.operations import run
 
 
 def create_image(request: Request) -> Response:
-    wanted = request.read(schemas.CreateImage)
-    return accepted(request, once(request, Operation, lambda: _create(request, wanted)))
+    body = request.parse_body(requests.CreateImage)
+    return accepted(request, create_once(request, Operation, lambda: _create(request, body)))
 
 
 def get_image(request: Request, id: UUID) -> Response:
-    row = built(request).filter(id=id).first()
+    row = built_images(request).filter(id=id).first()
     if row is None:
         raise not_found("image", str(id))
-    return Response(body=responses.Image.of(row))
+    return Response(body=responses.Image.from_row(row))
 
 
 def list_images(request: Request) -> Response:
-    rows = built(request).order_by("created_at")
-    if manifest_id := request.id_filter("manifestId"):
+    rows = built_images(request).order_by("created_at")
+    if manifest_id := request.id_parameter("manifestId"):
         rows = rows.filter(manifest_id=manifest_id)
-    if model_id := request.id_filter("modelId"):
-        rows = rows.filter(manifest_id__in=using(model_id).values("id"))
-    return Response(body=responses.many(responses.Image, rows))
+    if model_id := request.id_parameter("modelId"):
+        rows = rows.filter(manifest_id__in=manifests_using(model_id).values("id"))
+    return Response(body=responses.from_rows(responses.Image, rows))
 
 
-def built(request: Request) -> Any:
+def built_images(request: Request) -> Any:
     """The images of the account that are there: those whose build has succeeded (a QuerySet)."""
     return Image.objects.filter(account_id=request.account_id).exclude(digest="").defer("result", "registry_password")
 
 
-def _create(request: Request, wanted: schemas.CreateImage) -> Operation:
-    manifest = find_manifest(request, wanted.manifest_id)
+def _create(request: Request, body: requests.CreateImage) -> Operation:
+    manifest = find_manifest(request, body.manifest_id)
     _refuse_what_cannot_run(manifest)
-    registry = wanted.registry_info
+    registry = body.registry_info
     with transaction.atomic():
         image = Image.objects.create(
             account_id=request.account_id,
             manifest=manifest,
-            description=wanted.description,
-            image_type=wanted.image_type,
+            description=body.description,
+            image_type=body.image_type,
             registry_location=registry.location,
             registry_user=registry.user,
             registry_password=registry.password,
@@ -60,7 +59,7 @@ def _create(request: Request, wanted: schemas.CreateImage) -> Operation:
             operation_type="Image",
             verb="create_image",
             image=image,
-            **identity(request),
+            **request_identity(request),
         )
         return run.accept(operation)
 
@@ -74,7 +73,7 @@ def _refuse_what_cannot_run(manifest: Manifest) -> None:
 
 
 ROUTES = [
-    Route("POST", "images", create_image, "Create an image", None, 202, schemas.CreateImage),
+    Route("POST", "images", create_image, "Create an image", None, 202, requests.CreateImage),
     Route(
         "GET",
         "images",

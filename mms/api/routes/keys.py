@@ -4,32 +4,31 @@ from django.db import transaction
 from django.utils import timezone
 
 from mms.api.http import Request, Response, Route
-from mms.api.idempotency import identity, once
-from mms.api.routes.services import find, live
-from mms.api.schemas import requests as schemas
-from mms.api.schemas import responses
+from mms.api.idempotency import create_once, request_identity
+from mms.api.routes.services import find_service, live_services
+from mms.api.schemas import requests, responses
 from mms.models import Operation, Service, State
 from mms.services import publish_route
 from mms.services.scoring_keys import new_key
 
 
 def get_keys(request: Request, id: UUID) -> Response:
-    return _keys(find(request, id, live(request)))
+    return _keys(find_service(request, id, live_services(request)))
 
 
 def regenerate_keys(request: Request, id: UUID) -> Response:
     """A new key in the place named by keyType; both where none is named, as the clients of 2017 ask for it."""
-    wanted = request.read(schemas.RegenerateKeys) if request.body.strip() else schemas.RegenerateKeys()
-    once(request, Operation, lambda: _regenerate(request, id, wanted))
-    service = find(request, id, live(request))
+    body = request.parse_body(requests.RegenerateKeys) if request.body.strip() else requests.RegenerateKeys()
+    create_once(request, Operation, lambda: _regenerate(request, id, body))
+    service = find_service(request, id, live_services(request))
     publish_route(service)
     return _keys(service)
 
 
 @transaction.atomic
-def _regenerate(request: Request, id: UUID, wanted: schemas.RegenerateKeys) -> Operation:
+def _regenerate(request: Request, id: UUID, body: requests.RegenerateKeys) -> Operation:
     """New keys, and an operation that is over already: by it a repeated request is known."""
-    service = find(request, id, live(request).select_for_update())
+    service = find_service(request, id, live_services(request).select_for_update())
     operation = Operation.objects.create(
         account_id=request.account_id,
         operation_type="Service",
@@ -37,11 +36,11 @@ def _regenerate(request: Request, id: UUID, wanted: schemas.RegenerateKeys) -> O
         service=service,
         state=State.SUCCEEDED,
         ended_at=timezone.now(),
-        **identity(request),
+        **request_identity(request),
     )
-    if wanted.key_type != "Secondary":
+    if body.key_type != "Secondary":
         service.primary_key = new_key()
-    if wanted.key_type != "Primary":
+    if body.key_type != "Primary":
         service.secondary_key = new_key()
     service.save(update_fields=["primary_key", "secondary_key"])
     return operation
@@ -62,7 +61,7 @@ ROUTES = [
         regenerate_keys,
         "Replace the scoring keys",
         responses.Keys,
-        body=schemas.RegenerateKeys,
+        body=requests.RegenerateKeys,
         extension=True,
     ),
 ]

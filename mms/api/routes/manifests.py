@@ -4,80 +4,79 @@ from django.db.models import QuerySet, TextField
 from django.db.models.functions import Cast
 
 from mms.api.errors import bad_field, detail, invalid, not_found
-from mms.api.http import Request, Response, Route, as_id
-from mms.api.idempotency import identity, once
-from mms.api.schemas import requests as schemas
-from mms.api.schemas import responses
+from mms.api.http import Request, Response, Route, parse_id
+from mms.api.idempotency import create_once, request_identity
+from mms.api.schemas import requests, responses
 from mms.models import Manifest, Model
 
 
 def create_manifest(request: Request) -> Response:
-    wanted = request.read(schemas.CreateManifest)
-    row = once(request, Manifest, lambda: _create(request, wanted))
-    return Response(body=responses.Manifest.of(row))
+    body = request.parse_body(requests.CreateManifest)
+    row = create_once(request, Manifest, lambda: _create(request, body))
+    return Response(body=responses.Manifest.from_row(row))
 
 
 def get_manifest(request: Request, id: UUID) -> Response:
     row = Manifest.objects.filter(account_id=request.account_id, id=id).first()
     if row is None:
         raise not_found("manifest", str(id))
-    return Response(body=responses.Manifest.of(row))
+    return Response(body=responses.Manifest.from_row(row))
 
 
 def list_manifests(request: Request) -> Response:
     rows = Manifest.objects.filter(account_id=request.account_id).order_by("created_at")
-    if manifest_id := request.id_filter("manifestId"):
+    if manifest_id := request.id_parameter("manifestId"):
         rows = rows.filter(id=manifest_id)
-    if model_id := request.id_filter("modelId"):
-        rows = rows.filter(id__in=using(model_id).values("id"))
-    return Response(body=responses.many(responses.Manifest, rows))
+    if model_id := request.id_parameter("modelId"):
+        rows = rows.filter(id__in=manifests_using(model_id).values("id"))
+    return Response(body=responses.from_rows(responses.Manifest, rows))
 
 
 def find_manifest(request: Request, manifest_id: str) -> Manifest:
     """The manifest that a body's manifestId names; raises ApiError 400 where there is none."""
-    id = as_id(manifest_id)
+    id = parse_id(manifest_id)
     row = Manifest.objects.filter(account_id=request.account_id, id=id).first() if id else None
     if row is None:
         raise bad_field("manifestId", "names no manifest of this hosting account.", "NotFound")
     return row
 
 
-def using(model_id: UUID) -> QuerySet[Manifest]:
+def manifests_using(model_id: UUID) -> QuerySet[Manifest]:
     """The manifests made of this model (version)."""
     text = Cast("resolved_model_ids", TextField())
     return Manifest.objects.annotate(resolved_text=text).filter(resolved_text__contains=f'"{model_id}"')
 
 
-def _create(request: Request, wanted: schemas.CreateManifest) -> Manifest:
-    resolved, problems = _resolve(request.account_id, wanted.model_ids)
-    problems += _asset_problems(wanted)
+def _create(request: Request, body: requests.CreateManifest) -> Manifest:
+    resolved, problems = _resolve(request.account_id, body.model_ids)
+    problems += _asset_problems(body)
     if problems:
         raise invalid(*problems)
-    properties = wanted.target_runtime.properties
+    properties = body.target_runtime.properties
     return Manifest.objects.create(
         account_id=request.account_id,
-        driver_program=wanted.driver_program,
-        description=wanted.description,
-        model_ids=wanted.model_ids,
+        driver_program=body.driver_program,
+        description=body.description,
+        model_ids=body.model_ids,
         resolved_model_ids=resolved,
-        assets=[asset.model_dump(by_alias=True) for asset in wanted.assets],
-        runtime_type=wanted.target_runtime.runtime_type,
+        assets=[asset.model_dump(by_alias=True) for asset in body.assets],
+        runtime_type=body.target_runtime.runtime_type,
         properties=properties.model_dump(by_alias=True, exclude_none=True),
-        **identity(request),
+        **request_identity(request),
     )
 
 
 def _resolve(account_id: int, references: list[str]) -> tuple[list[str], list[dict[str, str]]]:
     """The ids of the models meant (an id: itself; a name: its newest version), and what is wrong with the others."""
     models = Model.objects.filter(account_id=account_id)
-    ids = {id for reference in references if (id := as_id(reference))}
+    ids = {id for reference in references if (id := parse_id(reference))}
     by_id = {str(id) for id in models.filter(id__in=ids).values_list("id", flat=True)}
     newest = dict(models.filter(name__in=references).order_by("version").values_list("name", "id"))
     resolved: list[str] = []
     problems = []
     for index, reference in enumerate(references):
         target = f"modelIds[{index}]"
-        as_text = str(as_id(reference))
+        as_text = str(parse_id(reference))
         found = as_text if as_text in by_id else str(newest.get(reference, ""))
         if not found:
             problems.append(detail("NotFound", f"there is no model {reference!r} in this hosting account.", target))
@@ -88,21 +87,21 @@ def _resolve(account_id: int, references: list[str]) -> tuple[list[str], list[di
     return resolved, problems
 
 
-def _asset_problems(wanted: schemas.CreateManifest) -> list[dict[str, str]]:
-    ids = [asset.id for asset in wanted.assets]
+def _asset_problems(body: requests.CreateManifest) -> list[dict[str, str]]:
+    ids = [asset.id for asset in body.assets]
     problems = [
         detail("Duplicate", f"the asset id {id!r} is in the list already.", f"assets[{index}].id")
         for index, id in enumerate(ids)
         if id in ids[:index]
     ]
-    if wanted.driver_program and wanted.driver_program not in ids:
-        message = f"no asset has the id {wanted.driver_program!r}."
+    if body.driver_program and body.driver_program not in ids:
+        message = f"no asset has the id {body.driver_program!r}."
         problems.append(detail("NotFound", message, "driverProgram"))
     return problems
 
 
 ROUTES = [
-    Route("POST", "manifests", create_manifest, "Create a manifest", responses.Manifest, 200, schemas.CreateManifest),
+    Route("POST", "manifests", create_manifest, "Create a manifest", responses.Manifest, 200, requests.CreateManifest),
     Route(
         "GET",
         "manifests",

@@ -7,19 +7,18 @@ from pydantic import TypeAdapter
 
 from mms.api.errors import not_found
 from mms.api.http import Request, Response, Route
-from mms.api.idempotency import identity, once
-from mms.api.schemas import requests as schemas
-from mms.api.schemas import responses
+from mms.api.idempotency import create_once, request_identity
+from mms.api.schemas import requests, responses
 from mms.models import Account, Model
 
 MODELS = TypeAdapter(list[responses.Model])
 
 
 def register_model(request: Request) -> Response:
-    wanted = request.read(schemas.RegisterModel)
-    row = once(request, Model, lambda: _register(request, wanted))
+    body = request.parse_body(requests.RegisterModel)
+    row = create_once(request, Model, lambda: _register(request, body))
     # 2017's clients take 200 only; the reference says 201.
-    return Response(200 if request.from_2017 else 201, responses.Model.model_validate(row))
+    return Response(200 if request.is_legacy_client else 201, responses.Model.model_validate(row))
 
 
 def get_model(request: Request, id: UUID) -> Response:
@@ -41,13 +40,13 @@ def list_models(request: Request) -> Response:
 
 
 @transaction.atomic
-def _register(request: Request, wanted: schemas.RegisterModel) -> Model:
+def _register(request: Request, body: requests.RegisterModel) -> Model:
     """Store the model as the next version of its name: counted under a lock, so without gaps and without repeats."""
     _lock(request.account_id)
-    same_name = Model.objects.filter(account_id=request.account_id, name=wanted.name)
+    same_name = Model.objects.filter(account_id=request.account_id, name=body.name)
     newest = same_name.aggregate(newest=Max("version"))["newest"] or 0
     return Model.objects.create(
-        account_id=request.account_id, version=newest + 1, **wanted.model_dump(), **identity(request)
+        account_id=request.account_id, version=newest + 1, **body.model_dump(), **request_identity(request)
     )
 
 
@@ -58,7 +57,7 @@ def _lock(account_id: int) -> None:
 
 
 ROUTES = [
-    Route("POST", "models", register_model, "Register a model", responses.Model, 201, schemas.RegisterModel),
+    Route("POST", "models", register_model, "Register a model", responses.Model, 201, requests.RegisterModel),
     Route(
         "GET",
         "models",

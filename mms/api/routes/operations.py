@@ -4,7 +4,7 @@ from uuid import UUID
 from mms.api.accepted import accepted
 from mms.api.errors import ApiError, conflict, not_found
 from mms.api.http import Request, Response, Route
-from mms.api.routes.services import LOG_CHUNK, LOG_CHUNK_MOST, log_response
+from mms.api.routes.services import LOG_CHUNK_BYTES, MAX_LOG_CHUNK_BYTES, log_response
 from mms.api.schemas import responses
 from mms.models import TERMINAL, Operation
 from mms.operations import builds, run
@@ -12,7 +12,7 @@ from mms.services import read_logs
 
 
 def get_operation(request: Request, id: UUID) -> Response:
-    return Response(body=responses.Operation.of(_find(request, id), request.account_url))
+    return Response(body=responses.Operation.from_row(_find(request, id), request.account_url))
 
 
 def cancel_operation(request: Request, id: UUID) -> Response:
@@ -27,7 +27,10 @@ def cancel_operation(request: Request, id: UUID) -> Response:
 def get_operation_log(request: Request, id: UUID) -> Response:
     """The build log of an image operation; of a service operation, the log of the revision it started."""
     operation = _find(request, id)
-    after, limit = request.count("after", 0, 10**18), request.count("limit", LOG_CHUNK, LOG_CHUNK_MOST)
+    after, limit = (
+        request.integer_parameter("after", 0, 10**18),
+        request.integer_parameter("limit", LOG_CHUNK_BYTES, MAX_LOG_CHUNK_BYTES),
+    )
     if operation.image_id:
         return log_response(*_read(builds.log_path(operation.image_id), after, limit))
     if operation.service and operation.revision:

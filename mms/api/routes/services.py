@@ -7,67 +7,66 @@ from django.utils import timezone
 
 from mms.api.accepted import accepted
 from mms.api.errors import ApiError, bad_field, conflict, not_found
-from mms.api.http import Request, Response, Route, as_id
-from mms.api.idempotency import identity, once
-from mms.api.routes.images import built
+from mms.api.http import Request, Response, Route, parse_id
+from mms.api.idempotency import create_once, request_identity
+from mms.api.routes.images import built_images
 from mms.api.routes.manifests import find_manifest
-from mms.api.schemas import requests as schemas
-from mms.api.schemas import responses
-from mms.engines.base import Refused
+from mms.api.schemas import requests, responses
+from mms.engines.base import EngineRefusedError
 from mms.models import OPEN, Image, Operation, Revision, Service
 from mms.operations import run
 from mms.services import engine_for, publish_route, read_logs
 from mms.services.scoring_keys import new_key
 
-REVISIONS_SHOWN = 20
-LOG_CHUNK = 65536  # bytes
-LOG_CHUNK_MOST = 1024 * 1024
+MAX_REVISIONS = 20
+LOG_CHUNK_BYTES = 65536  # bytes
+MAX_LOG_CHUNK_BYTES = 1024 * 1024
 
 
 def create_service(request: Request) -> Response:
-    wanted = request.read(schemas.CreateService)
-    return accepted(request, once(request, Operation, lambda: _create(request, wanted)))
+    body = request.parse_body(requests.CreateService)
+    return accepted(request, create_once(request, Operation, lambda: _create(request, body)))
 
 
 def update_service(request: Request, id: UUID) -> Response:
-    wanted = request.read(schemas.UpdateService)
-    return accepted(request, once(request, Operation, lambda: _update(request, id, wanted)))
+    body = request.parse_body(requests.UpdateService)
+    return accepted(request, create_once(request, Operation, lambda: _update(request, id, body)))
 
 
 def delete_service(request: Request, id: UUID) -> Response:
     """200 at once: the scoring URL is gone when this answers; what ran behind it is stopped by a worker."""
     try:
-        operation = once(request, Operation, lambda: _delete(request, id))
+        operation = create_once(request, Operation, lambda: _delete(request, id))
     except ApiError as error:
-        if error.status == 404 and request.from_2017:  # their clients count 204 as done, and 404 as a failure
+        if error.status == 404 and request.is_legacy_client:  # their clients count 204 as done, and 404 as a failure
             return Response(204)
         raise
     return Response(200, headers={"x-ms-request-id": str(operation.id)})
 
 
 def get_service(request: Request, id: UUID) -> Response:
-    return Response(body=responses.Service.of(find(request, id, _with_revisions(request))))
+    return Response(body=responses.Service.from_row(find_service(request, id, _with_revisions(request))))
 
 
 def list_services(request: Request) -> Response:
     rows = _with_revisions(request).order_by("created_at")
     if name := request.query.get("name"):
         rows = rows.filter(name=name)
-    if image_id := request.id_filter("imageId"):
+    if image_id := request.id_parameter("imageId"):
         rows = rows.filter(image_id=image_id)
-    if manifest_id := request.id_filter("manifestId"):
+    if manifest_id := request.id_parameter("manifestId"):
         rows = rows.filter(image__manifest_id=manifest_id)
-    return Response(body=responses.many(responses.Service, rows))
+    return Response(body=responses.from_rows(responses.Service, rows))
 
 
 def get_service_logs(request: Request, id: UUID) -> Response:
-    service = find(request, id, live(request))
+    service = find_service(request, id, live_services(request))
     newest = service.revisions.values_list("number", flat=True).first() or 0
-    number = request.count("revision", newest, 10**9)
+    number = request.integer_parameter("revision", newest, 10**9)
     if not service.revisions.filter(number=number).exists():
         raise not_found("revision", str(number))
-    after = request.count("after", 0, 10**18)
-    limit = request.count("limit", LOG_CHUNK, LOG_CHUNK_MOST)
+    after = request.integer_parameter("after", 0, 10**18)
+    limit = request.integer_parameter("limit", LOG_CHUNK_BYTES, MAX_LOG_CHUNK_BYTES)
     text, position = read_logs(service, number, after, limit)
     return log_response(text, position)
 
@@ -77,12 +76,12 @@ def log_response(text: str, position: int) -> Response:
     return Response(raw=text.encode(errors="replace"), headers=headers)
 
 
-def live(request: Request) -> QuerySet[Service]:
+def live_services(request: Request) -> QuerySet[Service]:
     """The services of the account that have not been deleted."""
     return Service.objects.filter(account_id=request.account_id, deleted_at=None)
 
 
-def find(request: Request, id: UUID, rows: QuerySet[Service]) -> Service:
+def find_service(request: Request, id: UUID, rows: QuerySet[Service]) -> Service:
     service = rows.filter(id=id).first()
     if service is None:
         raise not_found("service", str(id))
@@ -90,45 +89,43 @@ def find(request: Request, id: UUID, rows: QuerySet[Service]) -> Service:
 
 
 def _with_revisions(request: Request) -> QuerySet[Service]:
-    newest = Revision.objects.order_by("-number")[:REVISIONS_SHOWN]
+    newest = Revision.objects.order_by("-number")[:MAX_REVISIONS]
     prefetch = Prefetch("revisions", queryset=newest, to_attr="newest_revisions")
     secrets = ("kube_config", "primary_key", "secondary_key", "image__registry_password", "image__result")
-    return live(request).select_related("image").prefetch_related(prefetch).defer(*secrets)
+    return live_services(request).select_related("image").prefetch_related(prefetch).defer(*secrets)
 
 
-def _create(request: Request, wanted: schemas.CreateService) -> Operation:
-    image = _image(request, wanted.image_id)
-    _refuse_unknown_engine(wanted.kube_config)
+def _create(request: Request, body: requests.CreateService) -> Operation:
+    image = _image(request, body.image_id)
+    _refuse_unknown_engine(body.kube_config)
     with transaction.atomic():
-        if taken := live(request).filter(name=wanted.name).first():
-            raise conflict("NameTaken", f"A service named {wanted.name!r} exists already (id {taken.id}).", "name")
+        if taken := live_services(request).filter(name=body.name).first():
+            raise conflict("NameTaken", f"A service named {body.name!r} exists already (id {taken.id}).", "name")
         service = Service.objects.create(
             account_id=request.account_id,
-            name=wanted.name,
+            name=body.name,
             image=image,
-            kube_config=wanted.kube_config,
-            pull_secret=wanted.acr_image_pull_secret,
+            kube_config=body.kube_config,
+            pull_secret=body.acr_image_pull_secret,
             primary_key=new_key(),
             secondary_key=new_key(),
         )
         return _accept(request, "create_service", service, image)
 
 
-def _update(request: Request, id: UUID, wanted: schemas.UpdateService) -> Operation:
+def _update(request: Request, id: UUID, body: requests.UpdateService) -> Operation:
     with transaction.atomic():
-        service = find(request, id, live(request).select_for_update())
-        image = (
-            _image(request, wanted.image_id) if wanted.image_id else _newest_image(request, wanted.manifest_id or "")
-        )
+        service = find_service(request, id, live_services(request).select_for_update())
+        image = _image(request, body.image_id) if body.image_id else _newest_image(request, body.manifest_id or "")
         _refuse_second_operation(service)
-        service.pull_secret = wanted.acr_image_pull_secret
+        service.pull_secret = body.acr_image_pull_secret
         service.save(update_fields=["pull_secret"])
         return _accept(request, "update_service", service, image)
 
 
 def _delete(request: Request, id: UUID) -> Operation:
     with transaction.atomic():
-        service = find(request, id, live(request).select_for_update())
+        service = find_service(request, id, live_services(request).select_for_update())
         _refuse_second_operation(service)
         Service.objects.filter(pk=id).update(deleted_at=timezone.now())
         operation = Operation(
@@ -136,7 +133,7 @@ def _delete(request: Request, id: UUID) -> Operation:
             operation_type="Service",
             verb="delete_service",
             service=service,
-            **identity(request),
+            **request_identity(request),
         )
         transaction.on_commit(partial(publish_route, service), robust=True)  # withdraws it, for it is deleted
         return run.accept(operation)
@@ -152,15 +149,15 @@ def _accept(request: Request, verb: str, service: Service, image: Image) -> Oper
         verb=verb,
         service=service,
         revision=revision,
-        **identity(request),
+        **request_identity(request),
     )
     return run.accept(operation)
 
 
 def _image(request: Request, image_id: str) -> Image:
     """The built image meant by a body's imageId; 409 where its build is not through, or failed."""
-    id = as_id(image_id)
-    if image := built(request).filter(id=id).first():
+    id = parse_id(image_id)
+    if image := built_images(request).filter(id=id).first():
         return image
     builds = Operation.objects.filter(account_id=request.account_id, verb="create_image")
     build = builds.filter(image__id=id).first() if id else None
@@ -176,7 +173,7 @@ def _image(request: Request, image_id: str) -> Image:
 def _newest_image(request: Request, manifest_id: str) -> Image:
     """The newest image of a manifest; 409 where it has none yet."""
     manifest = find_manifest(request, manifest_id)
-    image = built(request).filter(manifest=manifest).order_by("-created_at").first()
+    image = built_images(request).filter(manifest=manifest).order_by("-created_at").first()
     if image is None:
         message = "No image of this manifest has been built. Create one first (POST images)."
         raise conflict("NoImage", message, "manifestId")
@@ -186,7 +183,7 @@ def _newest_image(request: Request, manifest_id: str) -> Image:
 def _refuse_unknown_engine(kube_config: str) -> None:
     try:
         engine_for(kube_config)
-    except Refused as refusal:
+    except EngineRefusedError as refusal:
         raise bad_field("kubeConfig", str(refusal), "EngineNotAvailable") from None
 
 
@@ -198,7 +195,7 @@ def _refuse_second_operation(service: Service) -> None:
 
 
 ROUTES = [
-    Route("POST", "services", create_service, "Create a service", None, 202, schemas.CreateService),
+    Route("POST", "services", create_service, "Create a service", None, 202, requests.CreateService),
     Route(
         "GET",
         "services",
@@ -212,7 +209,7 @@ ROUTES = [
         },
     ),
     Route("GET", "services/{id}", get_service, "Get one service", responses.Service),
-    Route("PUT", "services/{id}", update_service, "Update a service", None, 202, schemas.UpdateService),
+    Route("PUT", "services/{id}", update_service, "Update a service", None, 202, requests.UpdateService),
     Route("DELETE", "services/{id}", delete_service, "Delete a service"),
     Route(
         "GET",

@@ -10,7 +10,7 @@ from pydantic_core import PydanticCustomError
 from mms.images import runtimes
 
 
-def problem(sentence: str) -> PydanticCustomError:
+def field_error(sentence: str) -> PydanticCustomError:
     """A mistake in a field, in our words (pydantic would format braces, so they are doubled)."""
     return PydanticCustomError("refused", sentence.replace("{", "{{").replace("}", "}}"))
 
@@ -21,7 +21,7 @@ def matching(pattern: str, sentence: str) -> AfterValidator:
 
     def check(text: str) -> str:
         if not compiled.fullmatch(text):
-            raise problem(sentence)
+            raise field_error(sentence)
         return text
 
     return AfterValidator(check)
@@ -29,7 +29,7 @@ def matching(pattern: str, sentence: str) -> AfterValidator:
 
 def _without_nul(text: str) -> str:
     if "\0" in text:  # PostgreSQL cannot store it
-        raise problem("must not contain a NUL character.")
+        raise field_error("must not contain a NUL character.")
     return text
 
 
@@ -41,7 +41,7 @@ def _http_url(text: str) -> str:
     except ValueError:
         usable = False
     if not usable or re.search(r"[\s\x00-\x1f\x7f]", text):
-        raise problem("must be a full http or https URL without blanks.")
+        raise field_error("must be a full http or https URL without blanks.")
     return text
 
 
@@ -49,9 +49,9 @@ def _registry_location(text: str) -> str:
     """A registry: `https://host[:port][/path]`, `host[:port][/path]`, or `oci://local` for this machine's store."""
     scheme, _, rest = text.rpartition("://")
     if scheme == "oci" and rest != "local":
-        raise problem("oci:// takes one place only: oci://local, this machine's store.")
+        raise field_error("oci:// takes one place only: oci://local, this machine's store.")
     if scheme not in {"", "http", "https", "oci"} or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.:-]*(/[\w./-]*)?", rest):
-        raise problem("must be the address of a registry, such as https://registry.example, or oci://local.")
+        raise field_error("must be the address of a registry, such as https://registry.example, or oci://local.")
     return text
 
 
@@ -59,7 +59,7 @@ def _canonical_runtime(text: str) -> str:
     try:
         return runtimes.canonical_name(text)
     except runtimes.UnknownRuntimeError as unknown:
-        raise problem(str(unknown)) from None
+        raise field_error(str(unknown)) from None
 
 
 def _only(word: str) -> AfterValidator:
@@ -67,13 +67,13 @@ def _only(word: str) -> AfterValidator:
 
     def check(text: str) -> str:
         if text.lower() != word.lower():
-            raise problem(f"must be {word}.")
+            raise field_error(f"must be {word}.")
         return word
 
     return AfterValidator(check)
 
 
-Plain = Annotated[str, AfterValidator(_without_nul)]
+Text = Annotated[str, AfterValidator(_without_nul)]
 Url = Annotated[str, Field(max_length=4096), AfterValidator(_http_url)]
 MimeType = Annotated[str, Field(max_length=200), matching(r"[\x20-\x7e]*", "must be a MIME type.")]
 ModelName = Annotated[
@@ -95,13 +95,13 @@ ServiceName = Annotated[
         "may contain letters, digits, hyphens, dots and underscores, and begins and ends with a letter or digit.",
     ),
 ]
-ModelReference = Annotated[Plain, Field(min_length=1, max_length=36)]
-Requirements = Annotated[Plain, Field(max_length=65536)]
+ModelReference = Annotated[Text, Field(min_length=1, max_length=36)]
+Requirements = Annotated[Text, Field(max_length=65536)]
 RegistryLocation = Annotated[str, Field(max_length=400), AfterValidator(_registry_location)]
 Runtime = Annotated[str, Field(max_length=64), AfterValidator(_canonical_runtime)]
 Registered = Annotated[str, _only("Registered")]
 Docker = Annotated[str, _only("Docker")]
 # Reading YAML takes 40 ms per kB of it at worst, and the fast reader crashes on deep nesting.
-KubeConfig = Annotated[Plain, Field(min_length=1, max_length=64 * 1024)]
-PullSecret = Annotated[Plain, Field(min_length=1, max_length=200)]
-Id = Annotated[Plain, Field(min_length=1, max_length=64)]
+KubeConfig = Annotated[Text, Field(min_length=1, max_length=64 * 1024)]
+PullSecret = Annotated[Text, Field(min_length=1, max_length=200)]
+Id = Annotated[Text, Field(min_length=1, max_length=64)]

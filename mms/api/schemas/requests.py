@@ -15,7 +15,7 @@ UNPACK = {"unpack": "unPack"}
 MIME_TYPE = {"mimetype": "mimeType", "mimetypes": "mimeType", "mimeTypes": "mimeType"}
 
 
-class Body(BaseModel):
+class RequestBody(BaseModel):
     """A request body. Other spellings become ours, and fields of other dialects are dropped, before the check."""
 
     model_config = ConfigDict(extra="forbid", alias_generator=to_camel)
@@ -34,18 +34,18 @@ class Body(BaseModel):
         return sent
 
 
-class RegisterModel(Body):
+class RegisterModel(RequestBody):
     SPELLINGS = UNPACK | MIME_TYPE
 
     name: fields.ModelName
     tags: Annotated[list[fields.Tag], Field(max_length=100)] = []
-    description: Annotated[fields.Plain, Field(max_length=200)] = ""
+    description: Annotated[fields.Text, Field(max_length=200)] = ""
     url: fields.Url
     mime_type: fields.MimeType = ""
     unpack: bool = Field(default=False, alias="unPack")
 
 
-class AssetItem(Body):
+class AssetItem(RequestBody):
     SPELLINGS = UNPACK | MIME_TYPE
 
     id: fields.AssetId
@@ -54,43 +54,43 @@ class AssetItem(Body):
     unpack: bool = Field(default=False, alias="unPack")
 
 
-class RuntimeProperties(Body):
+class RuntimeProperties(RequestBody):
     pip_requirements: fields.Requirements | None = None
     conda_env_file: fields.Requirements | None = None
 
 
-class TargetRuntime(Body):
+class TargetRuntime(RequestBody):
     runtime_type: fields.Runtime
     properties: RuntimeProperties = RuntimeProperties()
 
 
-class CreateManifest(Body):
+class CreateManifest(RequestBody):
     IGNORED = frozenset({"name", "webserviceType"})
 
-    driver_program: Annotated[fields.Plain, Field(max_length=255)] = ""
-    description: Annotated[fields.Plain, Field(max_length=512)] = ""
+    driver_program: Annotated[fields.Text, Field(max_length=255)] = ""
+    description: Annotated[fields.Text, Field(max_length=512)] = ""
     model_type: fields.Registered
     model_ids: Annotated[list[fields.ModelReference], Field(min_length=1, max_length=200)]
     assets: Annotated[list[AssetItem], Field(max_length=200)]
     target_runtime: TargetRuntime
 
 
-class RegistryInfo(Body):
-    user: Annotated[fields.Plain, Field(max_length=200)]
+class RegistryInfo(RequestBody):
+    user: Annotated[fields.Text, Field(max_length=200)]
     location: fields.RegistryLocation
-    password: Annotated[fields.Plain, Field(max_length=8192)]
+    password: Annotated[fields.Text, Field(max_length=8192)]
 
 
-class CreateImage(Body):
+class CreateImage(RequestBody):
     IGNORED = frozenset({"name"})
 
     manifest_id: fields.Id
-    description: Annotated[fields.Plain, Field(max_length=512)] = ""
+    description: Annotated[fields.Text, Field(max_length=512)] = ""
     image_type: fields.Docker
     registry_info: RegistryInfo
 
 
-class CreateService(Body):
+class CreateService(RequestBody):
     IGNORED = frozenset({"dataCollection"})
 
     image_id: fields.Id
@@ -99,7 +99,7 @@ class CreateService(Body):
     acr_image_pull_secret: fields.PullSecret
 
 
-class UpdateService(Body):
+class UpdateService(RequestBody):
     IGNORED = frozenset({"dataCollection"})
 
     manifest_id: fields.Id | None = None
@@ -109,9 +109,9 @@ class UpdateService(Body):
     @model_validator(mode="after")
     def _names_what_to_run(self) -> "UpdateService":
         if self.manifest_id is None and self.image_id is None:
-            raise fields.problem("manifestId (or imageId) is required.")
+            raise fields.field_error("manifestId (or imageId) is required.")
         return self
 
 
-class RegenerateKeys(Body):
+class RegenerateKeys(RequestBody):
     key_type: Literal["Primary", "Secondary"] | None = None

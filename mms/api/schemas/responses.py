@@ -14,11 +14,11 @@ from mms import models
 MASKED = "********"  # replaces a registry password, unlike in the reference (docs/reference/mms-api.md)
 
 
-class Answer(BaseModel):
+class ResponseBody(BaseModel):
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, from_attributes=True)
 
 
-class Model(Answer):
+class Model(ResponseBody):
     id: UUID
     name: str
     version: int
@@ -30,19 +30,19 @@ class Model(Answer):
     created_at: datetime
 
 
-class Asset(Answer):
+class Asset(ResponseBody):
     id: str
     url: str
     mime_type: str
     unpack: bool = Field(alias="unPack")
 
 
-class TargetRuntime(Answer):
+class TargetRuntime(ResponseBody):
     runtime_type: str
     properties: dict[str, str]
 
 
-class Manifest(Answer):
+class Manifest(ResponseBody):
     id: UUID
     driver_program: str
     description: str
@@ -53,7 +53,7 @@ class Manifest(Answer):
     target_runtime: TargetRuntime
 
     @classmethod
-    def of(cls, row: models.Manifest) -> "Manifest":
+    def from_row(cls, row: models.Manifest) -> "Manifest":
         return cls(
             id=row.id,
             driver_program=row.driver_program,
@@ -65,13 +65,13 @@ class Manifest(Answer):
         )
 
 
-class RegistryInfo(Answer):
+class RegistryInfo(ResponseBody):
     user: str
     location: str
     password: str = MASKED
 
 
-class Image(Answer):
+class Image(ResponseBody):
     id: UUID
     image_type: str
     registry_info: RegistryInfo
@@ -82,7 +82,7 @@ class Image(Answer):
     created_at: datetime
 
     @classmethod
-    def of(cls, row: models.Image) -> "Image":
+    def from_row(cls, row: models.Image) -> "Image":
         return cls(
             id=row.id,
             image_type=row.image_type,
@@ -95,11 +95,11 @@ class Image(Answer):
         )
 
 
-class Reference(Answer):
+class Reference(ResponseBody):
     id: UUID
 
 
-class Revision(Answer):
+class Revision(ResponseBody):
     number: int
     image_id: UUID
     state: str
@@ -109,7 +109,7 @@ class Revision(Answer):
     stopped_at: datetime | None
 
 
-class Service(Answer):
+class Service(ResponseBody):
     id: UUID
     image_id: UUID
     name: str
@@ -125,7 +125,7 @@ class Service(Answer):
     revisions: list[Revision]
 
     @classmethod
-    def of(cls, row: models.Service) -> "Service":
+    def from_row(cls, row: models.Service) -> "Service":
         """`row` comes with its image selected and its newest revisions prefetched as `newest_revisions`."""
         revisions: list[models.Revision] = row.newest_revisions  # type: ignore[attr-defined]
         return cls(
@@ -145,28 +145,28 @@ class Service(Answer):
         )
 
 
-class Keys(Answer):
+class Keys(ResponseBody):
     primary_key: str
     secondary_key: str
 
 
-class ErrorDetail(Answer):
+class ErrorDetail(ResponseBody):
     code: str
     message: str
     target: str = ""
 
 
-class Error(Answer):
+class Error(ResponseBody):
     code: str
     message: str
     details: list[ErrorDetail] = []
 
 
-class ErrorBody(Answer):
+class ErrorBody(ResponseBody):
     error: Error
 
 
-class Operation(Answer):
+class Operation(ResponseBody):
     id: UUID
     operation_type: str
     verb: str
@@ -177,7 +177,7 @@ class Operation(Answer):
     error: dict[str, Any] | None
 
     @classmethod
-    def of(cls, row: models.Operation, account_url: str) -> "Operation":
+    def from_row(cls, row: models.Operation, account_url: str) -> "Operation":
         noun, id = ("images", row.image_id) if row.image_id else ("services", row.service_id)
         return cls(
             id=row.id,
@@ -191,5 +191,5 @@ class Operation(Answer):
         )
 
 
-def many(kind: Any, rows: Iterable[Any]) -> list[Any]:
-    return [kind.of(row) for row in rows]
+def from_rows(kind: Any, rows: Iterable[Any]) -> list[Any]:
+    return [kind.from_row(row) for row in rows]

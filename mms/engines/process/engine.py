@@ -13,7 +13,7 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-from mms.engines.base import Health, Observation, Refused, Revision
+from mms.engines.base import EngineRefusedError, Health, Observation, Revision
 from mms.engines.probe import Answer, probe
 from mms.engines.process import sandbox
 from mms.engines.process.logs import Logs
@@ -93,8 +93,8 @@ class ProcessEngine:
 
     def running(self) -> set[tuple[str, int]]:
         """Every (service id, number) that supervisord knows, or of which there is any file."""
-        known = (Program.named(self.run, name) for name in self.supervisor.names())
-        programs = [*filter(None, known), *Program.noted(self.run)]
+        known = (Program.from_name(self.run, name) for name in self.supervisor.names())
+        programs = [*filter(None, known), *Program.with_files(self.run)]
         return {(program.service_id, program.number) for program in programs}
 
     def last_lines(self, service_id: str, number: int, count: int) -> list[str]:
@@ -108,10 +108,10 @@ class ProcessEngine:
         and sockets that killed processes left. To be called before supervisord starts: it refuses to start at all
         with one of those, and a service must not run with less around it than people are told."""
         for path in (self.run / "services").glob("*.conf"):
-            program = Program.named(self.run, path.stem)
+            program = Program.from_name(self.run, path.stem)
             if program is None or not self._stands(program):
                 path.unlink()
-        for program in Program.noted(self.run):
+        for program in Program.with_files(self.run):
             if not program.conf.exists():
                 program.erase()
         kept = {program.socket.parent for program in Program.configured(self.run)}
@@ -131,21 +131,21 @@ class ProcessEngine:
     # --- starting -------------------------------------------------------------------------------------------------
 
     def _program(self, service_id: str, number: int) -> Program:
-        return Program.of(self.run, service_id, number)
+        return Program.for_revision(self.run, service_id, number)
 
     def _checked(self, image_digest: str) -> AssembledImage:
-        """The image as folders. Raises Refused where it cannot run here."""
+        """The image as folders. Raises EngineRefusedError where it cannot run here."""
         try:
             image = self.store.assemble(image_digest)
         except NotInStoreError as error:
-            raise Refused(f"{error} Build the image again.") from None
+            raise EngineRefusedError(f"{error} Build the image again.") from None
         if image.python != HOST_PYTHON:
-            raise Refused(
+            raise EngineRefusedError(
                 f"The image was made for Python {image.python}, and services of this server run with its own Python "
                 f"{HOST_PYTHON}. Build it again for {HOST_PYTHON}."
             )
         if image.platform != HOST_PLATFORM:
-            raise Refused(f"The image was made for {image.platform}; this machine is {HOST_PLATFORM}.")
+            raise EngineRefusedError(f"The image was made for {image.platform}; this machine is {HOST_PLATFORM}.")
         return image
 
     def _plan(self, program: Program, revision: Revision, image: AssembledImage) -> dict[str, Any]:
@@ -176,13 +176,13 @@ class ProcessEngine:
         }
 
     def _no_sandbox(self) -> str:
-        return sandbox.why_not(self.hidden)
+        return sandbox.unavailable_reason(self.hidden)
 
     def _plain(
         self, program: Program, revision: Revision, image: AssembledImage, user: sandbox.User | None
     ) -> dict[str, Any]:
-        if reason := sandbox.refusal(self.hidden):
-            raise Refused(reason)
+        if reason := sandbox.denial_reason(self.hidden):
+            raise EngineRefusedError(reason)
         values = environment(revision, image.runtime, image.site, image.app_json, program.socket)
         paths = filter(None, (program.socket.parent, image.app, image.site, image.runtime, image.app_json))
         return {
@@ -223,7 +223,7 @@ class ProcessEngine:
     def _crashed(self, program: Program, restarts: int) -> Observation:
         ending = self.supervisor.last_exit(program.name)
         detail = f"It ended with {_in_words(ending)}; its log may say why. {_restarted(restarts)}".strip()
-        return Observation(Health.CRASHED, detail, restarts, hopeless=ending == INIT_FAILED)
+        return Observation(Health.CRASHED, detail, restarts, is_unrecoverable=ending == INIT_FAILED)
 
 
 def _scoring(interpreter: str) -> list[str]:

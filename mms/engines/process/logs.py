@@ -6,8 +6,8 @@ from pathlib import Path
 
 MAX_BYTES = 5 * 1024**2  # of one file; with the one before it a revision has at most twice that
 BACKUPS = 1
-REVISIONS_KEPT = 10  # logs per service
-SERVICES_KEPT = 50  # folders of services that are gone
+MAX_REVISIONS = 10  # logs per service
+MAX_DELETED_SERVICES = 50  # folders of services that are gone
 
 
 class Logs:
@@ -46,10 +46,10 @@ class Logs:
         """Delete the oldest logs beyond the limits; never a folder of a service in `in_use`."""
         folders = [folder for folder in self.root.iterdir() if folder.is_dir()] if self.root.exists() else []
         gone = sorted((folder for folder in folders if folder.name not in in_use), key=_age)
-        for folder in gone[:-SERVICES_KEPT]:
+        for folder in gone[:-MAX_DELETED_SERVICES]:
             shutil.rmtree(folder, ignore_errors=True)
         for folder in folders:
-            for old in sorted(folder.glob("*.log"), key=_age)[:-REVISIONS_KEPT]:
+            for old in sorted(folder.glob("*.log"), key=_age)[:-MAX_REVISIONS]:
                 for path in (old, old.with_name(f"{old.name}.1")):
                     path.unlink(missing_ok=True)
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from mms.engines.base import Refused, Revision
+from mms.engines.base import EngineRefusedError, Revision
 from mms.engines.process import launch, sandbox
 from mms.engines.process.logs import BACKUPS, MAX_BYTES
 
@@ -18,7 +18,7 @@ STOP_SECONDS = 8  # between SIGTERM and SIGKILL
 # A crash within this time of the start is followed by a pause: 1 s, 2 s, 3 s … up to a minute, then it is given up
 # until somebody (mms.services.watch) applies the revision again. Generous, because an import can take that long.
 QUICK_CRASH_SECONDS = 60
-RETRIES = 60
+MAX_RETRIES = 60
 NAME = re.compile(r"mms-([0-9a-f]{32})-([1-9][0-9]{0,8})")
 
 
@@ -31,19 +31,19 @@ class Program:
     number: int
 
     @classmethod
-    def of(cls, run: Path, service_id: str, number: int) -> "Program":
-        """Raises Refused: an id that is no GUID never gets near a path or a configuration."""
+    def for_revision(cls, run: Path, service_id: str, number: int) -> "Program":
+        """Raises EngineRefusedError: an id that is no GUID never gets near a path or a configuration."""
         try:
             canonical = str(uuid.UUID(service_id))
         except ValueError:
-            raise Refused(f"{service_id[:100]!r} is no service id.") from None
+            raise EngineRefusedError(f"{service_id[:100]!r} is no service id.") from None
         program = cls(run, canonical, number)
         if not NAME.fullmatch(program.name):
-            raise Refused(f"{number} is no revision number.")
+            raise EngineRefusedError(f"{number} is no revision number.")
         return program
 
     @classmethod
-    def named(cls, run: Path, name: str) -> "Program | None":
+    def from_name(cls, run: Path, name: str) -> "Program | None":
         """The program with supervisord's name `name`; None where that is not one of ours."""
         match = NAME.fullmatch(name)
         return cls(run, str(uuid.UUID(match[1])), int(match[2])) if match else None
@@ -51,13 +51,13 @@ class Program:
     @classmethod
     def configured(cls, run: Path) -> "Iterator[Program]":
         """Those that supervisord would start with its next start."""
-        return (program for program in cls.noted(run) if program.conf.exists())
+        return (program for program in cls.with_files(run) if program.conf.exists())
 
     @classmethod
-    def noted(cls, run: Path) -> "Iterator[Program]":
+    def with_files(cls, run: Path) -> "Iterator[Program]":
         """Those that have a file here, if only what a killed worker did not come to delete."""
         names = {path.stem for path in (run / "services").glob("mms-*")}
-        return (program for program in (cls.named(run, name) for name in sorted(names)) if program)
+        return (program for program in (cls.from_name(run, name) for name in sorted(names)) if program)
 
     @property
     def name(self) -> str:
@@ -84,7 +84,9 @@ class Program:
         short = urlsafe_b64encode(uuid.UUID(self.service_id).bytes).decode().rstrip("=")
         path = self.run / "s" / f"{short}-{self.number}" / "s"
         if len(str(path).encode()) > SOCKET_PATH_MAX:
-            raise Refused(f"DATA_DIR is too deep for a socket below it ({path}): choose a folder with a shorter path.")
+            raise EngineRefusedError(
+                f"DATA_DIR is too deep for a socket below it ({path}): choose a folder with a shorter path."
+            )
         return path
 
     @property
@@ -108,13 +110,13 @@ class Program:
         shutil.rmtree(self.socket.parent, ignore_errors=True)  # with whatever the driver left in it
 
     def section(self, log: Path) -> str:
-        """Its part of supervisord's configuration. Raises Refused."""
+        """Its part of supervisord's configuration. Raises EngineRefusedError."""
         options = {
             "command": shlex.join([sandbox.python(), "-I", "-S", launch.__file__, str(self.plan)]),
             "priority": "15",  # stopped after the site, before Redis
             "autorestart": "true",
             "startsecs": str(QUICK_CRASH_SECONDS),
-            "startretries": str(RETRIES),
+            "startretries": str(MAX_RETRIES),
             "stopsignal": "TERM",
             "stopwaitsecs": str(STOP_SECONDS),
             "stopasgroup": "true",
@@ -151,9 +153,9 @@ def environment(revision: Revision, runtime: Path, site: Path | None, app_json: 
 
 
 def _escaped(value: str) -> str:
-    """`value` as supervisord reads it. Raises Refused for what its format has no way to say."""
+    """`value` as supervisord reads it. Raises EngineRefusedError for what its format has no way to say."""
     if re.search(r"\s[;#]|[\r\n]", value):
-        raise Refused(f"supervisord cannot be told of a path like this: {value!r}. Choose another DATA_DIR.")
+        raise EngineRefusedError(f"supervisord cannot be told of a path like this: {value!r}. Choose another DATA_DIR.")
     return value.replace("%", "%%")
 
 

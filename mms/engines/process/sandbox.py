@@ -139,7 +139,7 @@ def closed_above(path: Path) -> list[Path]:
 
 
 def command(view: View, environment: Mapping[str, str], user: User | None) -> list[str]:
-    """The command line that ends before the program's own; for machines where `why_not` says nothing."""
+    """The command line that ends before the program's own; for machines where `unavailable_reason` says nothing."""
     return _command(view, environment, user, trial(view.hidden).way or AS_USER[0])
 
 
@@ -253,12 +253,12 @@ def _attempt(prefix: list[str], data: Path) -> tuple[dict[str, Any], str]:
         return {}, str(failure)
 
 
-def why_not(data: Path) -> str:
+def unavailable_reason(data: Path) -> str:
     """Why services cannot run in bubblewrap here, as a sentence; "" if they can. See `trial`."""
     return trial(data).reason
 
 
-def refusal(data: Path) -> str:
+def denial_reason(data: Path) -> str:
     """Why no service can run here at all, as a sentence; "" if they can. Only for a site that runs as root."""
     found, user = trial(data), service_user(str(uuid.UUID(int=0)))
     if found.way is not None or user is None:
@@ -300,7 +300,7 @@ def _some(paths: list[str]) -> str:
 def exposure(data: Path, network: bool) -> str:
     """What a driver can reach on this machine, in plain words, for the people who run it."""
     found = trial(data)
-    if refused := refusal(data):
+    if refused := denial_reason(data):
         return f"No service can run. {found.reason} {refused}"
     if found.reason:
         return f"Services run without a sandbox. {found.reason} {_exposed()} {ADVICE}"

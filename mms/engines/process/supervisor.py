@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 from xmlrpc.client import Error, Fault, ServerProxy, Transport
 
-from mms.engines.base import Unavailable
+from mms.engines.base import EngineUnavailableError
 from mms.engines.probe import UnixConnection
 
 CALL_TIMEOUT = 10.0  # seconds; no call used here waits for a process
 LOG_TAIL_BYTES = 65536
-LOOK_SECONDS = 0.02
+POLL_SECONDS = 0.02
 
 
 class State(IntEnum):
@@ -57,7 +57,7 @@ class UnixTransport(Transport):
 
 
 class Supervisor:
-    """The supervisord behind one socket. Every method raises Unavailable where it cannot be asked."""
+    """The supervisord behind one socket. Every method raises EngineUnavailableError where it cannot be asked."""
 
     def __init__(self, socket: Path) -> None:
         self.socket = socket
@@ -75,14 +75,17 @@ class Supervisor:
         self._call("stopProcess", name, False, unless={Reason.NOT_RUNNING, Reason.BAD_NAME})
 
     def remove(self, name: str, patience: float) -> None:
-        """Stop program `name` and forget it. Raises Unavailable where that takes longer than `patience` seconds."""
+        """Stop program `name` and remove it from supervisord.
+
+        Raises EngineUnavailableError if that takes longer than `patience` seconds.
+        """
         deadline = time.monotonic() + patience
         while self.info(name) is not None:
             if time.monotonic() > deadline:
-                raise Unavailable(f"{name} does not stop within {patience:g} s.")
+                raise EngineUnavailableError(f"{name} does not stop within {patience:g} s.")
             self.stop(name)
             self._call("removeProcessGroup", name, unless={Reason.STILL_RUNNING, Reason.BAD_NAME})
-            time.sleep(LOOK_SECONDS)
+            time.sleep(POLL_SECONDS)
 
     def info(self, name: str) -> dict[str, Any] | None:
         """What supervisord knows of program `name`: state, start, now (seconds), pid…; None where it is unknown."""
@@ -118,7 +121,7 @@ class Supervisor:
             if fault.faultCode in unless:
                 return None
             if fault.faultCode == Reason.SHUTDOWN_STATE:
-                raise Unavailable("The supervisor is shutting down.") from None
-            raise Unavailable(f"The supervisor refused {method}: {fault.faultString}") from None
+                raise EngineUnavailableError("The supervisor is shutting down.") from None
+            raise EngineUnavailableError(f"The supervisor refused {method}: {fault.faultString}") from None
         except (OSError, HTTPException, Error) as error:
-            raise Unavailable(f"The supervisor does not answer at {self.socket}: {error}") from None
+            raise EngineUnavailableError(f"The supervisor does not answer at {self.socket}: {error}") from None

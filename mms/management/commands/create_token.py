@@ -9,7 +9,7 @@ from mms.models import Account, Scope
 from mms.tokens import create_account, create_token
 
 MEANING = {Scope.READ: "may only read", Scope.WRITE: "may read and write"}
-DAYS_MOST = 3650
+MAX_DAYS = 3650
 
 
 class Command(BaseCommand):
@@ -28,8 +28,8 @@ class Command(BaseCommand):
 
     def handle(self, **options: Any) -> None:
         days, scope = options["days"], Scope(options["scope"])
-        if days is not None and not 1 <= days <= DAYS_MOST:
-            raise CommandError(f"--days must be from 1 to {DAYS_MOST}; leave it out for a token that never expires.")
+        if days is not None and not 1 <= days <= MAX_DAYS:
+            raise CommandError(f"--days must be from 1 to {MAX_DAYS}; leave it out for a token that never expires.")
         expires_at = None if days is None else timezone.now() + timedelta(days=days)
         account = self._account(options)
         token = create_token(account, options["name"][:100], scope, expires_at)

@@ -4,7 +4,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 
 from mms.models import Token
-from mms.tokens import CACHED_FOR, revoke_token
+from mms.tokens import CACHE_SECONDS, revoke_token
 
 
 class Command(BaseCommand):
@@ -24,5 +24,5 @@ class Command(BaseCommand):
                 continue
             revoke_token(token)
             self.stdout.write(
-                f"Token {token.pk} ({token.name}) of {token.account} is revoked, everywhere within {CACHED_FOR:g} s."
+                f"Token {token.pk} ({token.name}) of {token.account} is revoked, everywhere within {CACHE_SECONDS:g} s."
             )

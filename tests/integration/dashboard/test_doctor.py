@@ -531,7 +531,7 @@ def test_what_a_driver_could_do_is_tried_and_named(
     monkeypatch.undo()
     repaired = sandbox_findings()[0]
     assert repaired.state != State.FAILED, repaired
-    if not sandbox.why_not(django_settings.DATA_DIR):
+    if not sandbox.unavailable_reason(django_settings.DATA_DIR):
         assert "it can't write kernel settings" in repaired.says
 
 

@@ -55,7 +55,7 @@ def test_an_upload_of_a_former_address_is_fetched_from_the_present_one(settings:
     settings.FORMER_FILES_URLS = [FORMER]
     settings.FILES_URL = "https://models.example"
     url = f"{FORMER}/files/{DIGEST}/iris.pkl?key=12"
-    assert builds.fetched_from(url) == f"https://models.example/files/{DIGEST}/iris.pkl?key=12"
+    assert builds.current_url(url) == f"https://models.example/files/{DIGEST}/iris.pkl?key=12"
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def test_an_upload_of_a_former_address_is_fetched_from_the_present_one(settings:
 )
 def test_nothing_else_is_redirected(settings: Any, text: str) -> None:
     settings.FORMER_FILES_URLS = [FORMER]
-    assert builds.fetched_from(text) == text
+    assert builds.current_url(text) == text
 
 
 def test_pages_know_an_upload_of_a_former_address_and_hide_its_key(settings: Any) -> None:

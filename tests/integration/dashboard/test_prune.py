@@ -288,9 +288,9 @@ def test_unpacked_layers_stay_while_a_program_runs_that_the_rows_call_stopped(bu
     revision = running(image, "stopped")
     builder.store.assemble(built.digest)
     age_all(builder.store)
-    Program.of(settings.RUN_DIR, str(revision.service_id), 1).write("{}", settings.RUN_DIR / "log")
+    Program.for_revision(settings.RUN_DIR, str(revision.service_id), 1).write("{}", settings.RUN_DIR / "log")
     assert counts(prune.look()) == {}
-    Program.of(settings.RUN_DIR, str(revision.service_id), 1).erase()
+    Program.for_revision(settings.RUN_DIR, str(revision.service_id), 1).erase()
     assert counts(prune.look()) == {garbage.TREES: 4}
 
 
@@ -355,13 +355,13 @@ def test_a_start_waits_for_who_is_alone_in_the_store_or_leaves_that_to_the_next(
 ) -> None:
     store = Store(settings.MMS_DIR)
     store.prepare()
-    monkeypatch.setattr(builds, "PATIENCE", 0.2)
+    monkeypatch.setattr(builds, "STORE_WAIT_SECONDS", 0.2)
     with store.exclusive():
-        builds.tidy()
+        builds.vacuum()
     assert not (store.root / "boot").exists(), "trees of before a reboot are dropped by who is alone"
-    monkeypatch.setattr(builds, "PATIENCE", 20.0)
+    monkeypatch.setattr(builds, "STORE_WAIT_SECONDS", 20.0)
     with store.exclusive():
-        start = threading.Thread(target=builds.tidy)
+        start = threading.Thread(target=builds.vacuum)
         start.start()
         start.join(0.5)
         assert start.is_alive()

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from mms.engines import kubeconfig
-from mms.engines.base import Refused
+from mms.engines.base import EngineRefusedError
 from mms.engines.probe import probe
 from mms.engines.process import launch
-from mms.engines.process.logs import REVISIONS_KEPT, SERVICES_KEPT, Logs
+from mms.engines.process.logs import MAX_DELETED_SERVICES, MAX_REVISIONS, Logs
 from mms.system.locks import locked
 
 CLUSTERS = [
@@ -48,7 +48,7 @@ def test_without_a_current_context_the_only_cluster_is_meant() -> None:
     ],
 )
 def test_a_kubeconfig_that_names_no_server_is_refused_with_a_sentence(text: str) -> None:
-    with pytest.raises(Refused, match=r"^The kubeConfig .*\.$"):
+    with pytest.raises(EngineRefusedError, match=r"^The kubeConfig .*\.$"):
         kubeconfig.server(text)
 
 
@@ -108,17 +108,17 @@ def test_a_log_that_is_not_there_is_empty(tmp_path: Path) -> None:
 
 def test_old_logs_go_and_those_of_running_services_stay(tmp_path: Path) -> None:
     logs = Logs(tmp_path)
-    for age in range(SERVICES_KEPT + 5):
+    for age in range(MAX_DELETED_SERVICES + 5):
         os.utime(write_log(logs, b"x", f"gone-{age}").parent, (age, age))
     os.utime(write_log(logs, b"x", "runs").parent, (0, 0))
-    for number in range(1, REVISIONS_KEPT + 4):
+    for number in range(1, MAX_REVISIONS + 4):
         os.utime(write_log(logs, b"x", "runs", number), (number, number))
     write_log(logs, b"x", "runs", 1).rename(tmp_path / "runs" / "1.log.1")
     logs.trim({"runs"})
     left = {folder.name for folder in tmp_path.iterdir()}
-    assert len(left) == SERVICES_KEPT + 1
+    assert len(left) == MAX_DELETED_SERVICES + 1
     assert "gone-4" not in left
-    assert {path.stem for path in (tmp_path / "runs").glob("*.log")} == {str(n) for n in range(4, REVISIONS_KEPT + 4)}
+    assert {path.stem for path in (tmp_path / "runs").glob("*.log")} == {str(n) for n in range(4, MAX_REVISIONS + 4)}
 
 
 def test_nobody_there_is_an_answer_and_no_error(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from mms.engines.base import Health, Limits, Refused, Revision, Unavailable
+from mms.engines.base import EngineRefusedError, EngineUnavailableError, Health, Limits, Revision
 from mms.engines.probe import connect
 from mms.engines.process import sandbox
 from mms.engines.process.engine import INIT_FAILED, ProcessEngine
@@ -52,7 +52,7 @@ def either(
     if request.param == "plain":
         monkeypatch.setenv("PATH", "/nowhere")
     sandbox.trial.cache_clear()
-    assert bool(sandbox.why_not(engine.hidden)) == (request.param == "plain")
+    assert bool(sandbox.unavailable_reason(engine.hidden)) == (request.param == "plain")
     yield engine
     sandbox.trial.cache_clear()
 
@@ -72,7 +72,7 @@ def applied(engine: ProcessEngine, driver: str, limits: Limits | None = None, nu
 
 
 def address(engine: ProcessEngine, revision: Revision) -> str:
-    return Program.of(engine.run, revision.service_id, revision.number).address
+    return Program.for_revision(engine.run, revision.service_id, revision.number).address
 
 
 def score(where: str, body: str, timeout: float = 10) -> object:
@@ -91,7 +91,7 @@ def health(engine: ProcessEngine, revision: Revision) -> Health:
 
 def process_id(engine: ProcessEngine, revision: Revision) -> int:
     """The process id of the scoring program itself, below the sandbox if there is one."""
-    info = engine.supervisor.info(Program.of(engine.run, revision.service_id, revision.number).name)
+    info = engine.supervisor.info(Program.for_revision(engine.run, revision.service_id, revision.number).name)
     assert info
     pid = info["pid"]
     while children := Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
@@ -140,8 +140,8 @@ def test_a_request_being_answered_is_finished_before_the_process_ends(either: Pr
 
 
 def test_a_driver_sees_nothing_of_the_site_the_network_or_the_supervisor(site: Site, engine: ProcessEngine) -> None:
-    if sandbox.why_not(site.data):
-        pytest.skip(sandbox.why_not(site.data))
+    if sandbox.unavailable_reason(site.data):
+        pytest.skip(sandbox.unavailable_reason(site.data))
     site.stop()
     site.start(**os.environ, PLANTED_SECRET="planted-secret")
     secret = site.data / "secret_key"
@@ -196,7 +196,7 @@ def test_without_a_sandbox_the_environment_of_the_supervisor_stays_outside(eithe
 
 def test_the_ops_page_says_what_a_driver_can_reach(either: ProcessEngine) -> None:
     text = sandbox.exposure(either.hidden, network=False)
-    if sandbox.why_not(either.hidden):
+    if sandbox.unavailable_reason(either.hidden):
         assert "secret key" in text
         assert "bwrap" in text
     else:
@@ -208,7 +208,7 @@ def test_a_killed_process_comes_back_and_says_how_often(either: ProcessEngine) -
     os.kill(process_id(either, revision), signal.SIGKILL)
     seen = wait_until(lambda: (now := either.observe(revision.service_id, 1)).health == Health.CRASHED and now)
     assert seen.detail.startswith("It ended with SIGKILL (somebody killed it, or the machine ran out of memory);")
-    assert not seen.hopeless
+    assert not seen.is_unrecoverable
     wait_until(lambda: health(either, revision) == Health.HEALTHY)
     assert either.observe(revision.service_id, 1).restarts == 1
     assert either.observe(revision.service_id, 1).detail == "Restarted 1 time."
@@ -217,7 +217,7 @@ def test_a_killed_process_comes_back_and_says_how_often(either: ProcessEngine) -
 def test_an_init_that_fails_is_hopeless_and_its_trace_is_in_the_log(engine: ProcessEngine) -> None:
     revision = applied(engine, "def init(): raise ValueError('no such weights')\ndef run(body): pass\n")
     seen = wait_until(lambda: (now := engine.observe(revision.service_id, 1)).health == Health.CRASHED and now)
-    assert seen.hopeless
+    assert seen.is_unrecoverable
     assert "exit status 3" in seen.detail
     assert any("no such weights" in line for line in engine.last_lines(revision.service_id, 1, 20))
     assert f"exit status {worker.INIT_FAILED}" == INIT_FAILED
@@ -252,7 +252,7 @@ def test_several_processes_share_the_socket_of_a_revision(engine: ProcessEngine)
 def test_quick_crashes_are_followed_by_growing_pauses(engine: ProcessEngine, site: Site) -> None:
     revision = applied(engine, "import os\ndef init(): os._exit(1)\ndef run(body): pass\n")
     wait_until(lambda: engine.observe(revision.service_id, 1).restarts == 3, 20)
-    name = Program.of(site.run, revision.service_id, 1).name
+    name = Program.for_revision(site.run, revision.service_id, 1).name
     spawned = [line for line in site.log.read_text().splitlines() if f"spawned: '{name}'" in line]
     times = [time.mktime(time.strptime(line[:19], "%Y-%m-%d %H:%M:%S")) + int(line[20:23]) / 1000 for line in spawned]
     pauses = [later - earlier for earlier, later in itertools.pairwise(times)]
@@ -291,7 +291,7 @@ def test_while_init_runs_the_service_is_starting(engine: ProcessEngine) -> None:
 
 def test_what_somebody_stopped_is_started_by_applying_it_again(engine: ProcessEngine) -> None:
     revision = started(engine)
-    name = Program.of(engine.run, revision.service_id, 1).name
+    name = Program.for_revision(engine.run, revision.service_id, 1).name
     engine.supervisor._call("stopProcess", name)
     assert health(engine, revision) == Health.CRASHED
     engine.apply(revision)
@@ -312,7 +312,7 @@ def test_a_killed_supervisor_takes_its_services_along(either: ProcessEngine, sit
     revision = started(either)
     site.kill()
     wait_until(lambda: site.children() == [])
-    with pytest.raises(Unavailable, match="does not answer"):
+    with pytest.raises(EngineUnavailableError, match="does not answer"):
         either.observe(revision.service_id, 1)
     site.start()
     wait_until(lambda: health(either, revision) == Health.HEALTHY)
@@ -334,9 +334,9 @@ def test_many_workers_may_start_and_remove_at_once(engine: ProcessEngine, site: 
 @pytest.mark.parametrize("hostile", ["../../etc/passwd", "x\n[program:evil]\ncommand=sh", "", "a;b", "%(here)s", "\0"])
 def test_an_id_that_is_no_guid_never_becomes_a_name(engine: ProcessEngine, hostile: str) -> None:
     for act in (engine.remove, engine.observe, engine.logs):
-        with pytest.raises(Refused, match="is no service id"):
+        with pytest.raises(EngineRefusedError, match="is no service id"):
             act(hostile, 1)
-    with pytest.raises(Refused, match="is no revision number"):
+    with pytest.raises(EngineRefusedError, match="is no revision number"):
         engine.observe(str(uuid.uuid4()), -1)
 
 
@@ -351,14 +351,14 @@ def test_an_image_for_another_machine_is_refused_before_anything_starts(
     engine: ProcessEngine, image: dict[str, str], reason: str
 ) -> None:
     revision = Revision(str(uuid.uuid4()), 1, make_image(engine.store, **image))
-    with pytest.raises(Refused, match=reason):
+    with pytest.raises(EngineRefusedError, match=reason):
         engine.apply(revision)
     assert engine.running() == set()
 
 
 def test_an_image_that_is_gone_is_refused(engine: ProcessEngine) -> None:
     engine.store.prepare()
-    with pytest.raises(Refused, match="Build the image again"):
+    with pytest.raises(EngineRefusedError, match="Build the image again"):
         engine.check(f"sha256:{'0' * 64}")
 
 
@@ -368,7 +368,7 @@ def test_programs_of_another_folder_or_damaged_ones_do_not_keep_the_supervisor_f
 ) -> None:
     good, moved = started(engine), started(engine)
     site.stop()
-    conf = Program.of(site.run, moved.service_id, 1).conf
+    conf = Program.for_revision(site.run, moved.service_id, 1).conf
     conf.write_text(conf.read_text().replace(str(site.mms), "/elsewhere/mms"))
     (site.run / "services" / "mms-nonsense.conf").write_text("[program:")
     engine.drop_stale()
@@ -380,13 +380,13 @@ def test_programs_of_another_folder_or_damaged_ones_do_not_keep_the_supervisor_f
 @pytest.mark.slow
 def test_files_and_sockets_that_belong_to_no_program_go_with_the_next_start(engine: ProcessEngine, site: Site) -> None:
     good, gone = started(engine), started(engine)
-    left = Program.of(site.run, gone.service_id, 1)
+    left = Program.for_revision(site.run, gone.service_id, 1)
     site.stop()
     left.conf.unlink()  # as by a worker that was killed while it removed the service
     (site.run / "s" / "nobody-1").mkdir()
     assert left.plan.exists()
     engine.drop_stale()
-    kept = Program.of(site.run, good.service_id, 1)
+    kept = Program.for_revision(site.run, good.service_id, 1)
     assert {path.stem for path in (site.run / "services").glob("mms-*")} == {kept.name}
     assert list((site.run / "s").iterdir()) == [kept.socket.parent]
     site.start()
@@ -397,7 +397,7 @@ def test_what_is_left_of_a_removed_revision_counts_as_running_until_it_is_remove
     engine: ProcessEngine, site: Site
 ) -> None:
     revision = started(engine)
-    program = Program.of(site.run, revision.service_id, 1)
+    program = Program.for_revision(site.run, revision.service_id, 1)
     program.conf.unlink()
     engine.supervisor.remove(program.name, 15)
     assert engine.running() == {(revision.service_id, 1)}
@@ -423,9 +423,9 @@ def test_a_program_planned_for_other_settings_does_not_come_back_with_a_start(
 ) -> None:
     revision = started(engine)
     engine.drop_stale()
-    assert Program.of(engine.run, revision.service_id, 1).conf.exists()
+    assert Program.for_revision(engine.run, revision.service_id, 1).conf.exists()
     ProcessEngine(site.mms, site.run, site.socket, hidden=site.data, **changed).drop_stale()
-    assert not Program.of(engine.run, revision.service_id, 1).conf.exists()
+    assert not Program.for_revision(engine.run, revision.service_id, 1).conf.exists()
 
 
 @needs_bubblewrap
@@ -438,7 +438,7 @@ def test_a_program_planned_without_a_sandbox_does_not_come_back_where_there_is_o
         revision = started(engine)
     sandbox.trial.cache_clear()
     engine.drop_stale()
-    assert not Program.of(engine.run, revision.service_id, 1).conf.exists()
+    assert not Program.for_revision(engine.run, revision.service_id, 1).conf.exists()
 
 
 @pytest.mark.slow
@@ -453,10 +453,10 @@ def test_a_data_folder_with_signs_that_supervisord_reads_otherwise_works(
 
 
 def test_a_data_folder_that_supervisord_has_no_way_to_name_is_refused() -> None:
-    with pytest.raises(Refused, match="Choose another DATA_DIR"):
-        Program.of(Path("/data ;x"), str(uuid.uuid4()), 1).section(Path("/log"))
+    with pytest.raises(EngineRefusedError, match="Choose another DATA_DIR"):
+        Program.for_revision(Path("/data ;x"), str(uuid.uuid4()), 1).section(Path("/log"))
 
 
 def test_a_data_folder_too_deep_for_a_socket_is_refused() -> None:
-    with pytest.raises(Refused, match="too deep"):
-        _ = Program.of(Path("/" + "d" * 100), str(uuid.uuid4()), 1).address
+    with pytest.raises(EngineRefusedError, match="too deep"):
+        _ = Program.for_revision(Path("/" + "d" * 100), str(uuid.uuid4()), 1).address

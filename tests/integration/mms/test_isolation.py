@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from mms.engines.base import Health, Refused, Revision
+from mms.engines.base import EngineRefusedError, Health, Revision
 from mms.engines.probe import connect
 from mms.engines.process import attempts, confine, launch, sandbox
 from mms.engines.process.engine import ProcessEngine
@@ -94,7 +94,7 @@ def engine(request: pytest.FixtureRequest, site: Site, monkeypatch: pytest.Monke
         monkeypatch.setenv("PATH", "/nowhere")
     sandbox.trial.cache_clear()
     engine = ProcessEngine(site.mms, site.run, site.socket, hidden=site.data)
-    assert bool(sandbox.why_not(engine.hidden)) == (request.param == "plain")
+    assert bool(sandbox.unavailable_reason(engine.hidden)) == (request.param == "plain")
     yield engine
     for service_id, number in engine.running():
         engine.remove(service_id, number)
@@ -126,7 +126,7 @@ def test_a_driver_can_neither_write_kernel_settings_nor_gain_privileges(engine: 
     before = {path: Path(path).read_text() for path in ("/proc/sys/vm/swappiness", "/proc/sys/kernel/core_pattern")}
     revision = applied(engine, HOSTILE)
     said = score(engine, revision)
-    found, boxed = said["found"], not sandbox.why_not(engine.hidden)
+    found, boxed = said["found"], not sandbox.unavailable_reason(engine.hidden)
     denied = {"EACCES", "EROFS"}  # the owner is asked for before the mount
     for path in ("vm/swappiness", "kernel/core_pattern", "fs/file-max", "net/ipv4/ip_forward"):
         assert found[path] in denied, path
@@ -159,7 +159,7 @@ def test_each_service_of_root_is_a_user_of_its_own(engine: ProcessEngine) -> Non
     assert said["gids"] == [sandbox.SERVICE_GID] * 3
     assert said["groups"] == []
     assert int(said["status"]["CapBnd"], 16) == 0
-    folder = Program.of(engine.run, first.service_id, 1).socket.parent.stat()
+    folder = Program.for_revision(engine.run, first.service_id, 1).socket.parent.stat()
     assert (folder.st_uid, stat.S_IMODE(folder.st_mode)) == (said["uids"][0], 0o700)
 
 
@@ -167,12 +167,12 @@ def test_each_service_of_root_is_a_user_of_its_own(engine: ProcessEngine) -> Non
 def test_without_a_sandbox_root_s_services_still_cannot_read_the_site_or_each_other(
     engine: ProcessEngine, site: Site
 ) -> None:
-    if not sandbox.why_not(engine.hidden):
+    if not sandbox.unavailable_reason(engine.hidden):
         pytest.skip("with a sandbox they don't even see it")
     secret = site.data / "secret_key"
     secret.touch(mode=0o600)
     site.run.chmod(0o700)  # as `up` makes it
-    other = Program.of(engine.run, applied(engine, HOSTILE).service_id, 1)
+    other = Program.for_revision(engine.run, applied(engine, HOSTILE).service_id, 1)
     paths = [str(path) for path in (secret, site.socket, other.socket, other.plan)]
     spy = f"""
 import os, socket
@@ -199,7 +199,7 @@ def test_what_an_earlier_release_left_as_root_does_not_keep_a_service_from_runni
 ) -> None:
     revision = applied(engine, HOSTILE)
     site.stop()
-    program = Program.of(engine.run, revision.service_id, 1)
+    program = Program.for_revision(engine.run, revision.service_id, 1)
     os.chown(program.socket.parent, 0, 0)
     program.socket.unlink(missing_ok=True)
     with socket.socket(socket.AF_UNIX) as dead:
@@ -288,7 +288,7 @@ def test_a_site_that_is_not_root_has_the_same_sandbox(tmp_path: Path) -> None:
         script = (
             "import json, pathlib, sys; sys.path.insert(0, sys.argv[1]); from mms.engines.process import sandbox\n"
             "data = pathlib.Path(sys.argv[2]); tried = sandbox.trial(data)\n"
-            "print(json.dumps([tried.reason, tried.found, sandbox.holes(data), sandbox.refusal(data)]))"
+            "print(json.dumps([tried.reason, tried.found, sandbox.holes(data), sandbox.denial_reason(data)]))"
         )
         user: dict[str, Any] = {}
         if os.geteuid() == 0:
@@ -322,7 +322,7 @@ def test_where_the_service_s_user_cannot_get_to_the_data_deploying_is_refused(
     sandbox.trial.cache_clear()
     with Site(closed / "data") as site:
         engine = ProcessEngine(site.mms, site.run, site.socket, hidden=site.data)
-        with pytest.raises(Refused, match=r"Services never run as root, and user .* Install bubblewrap"):
+        with pytest.raises(EngineRefusedError, match=r"Services never run as root, and user .* Install bubblewrap"):
             engine.apply(Revision(str(uuid.uuid4()), 1, make_image(engine.store)))
     sandbox.trial.cache_clear()
 

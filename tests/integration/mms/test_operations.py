@@ -19,8 +19,7 @@ from django.db import connection, transaction
 from django.utils import timezone
 
 from mms.models import Operation, Revision, Service, State
-from mms.operations import builds, leases
-from mms.operations import run as operations
+from mms.operations import builds, leases, run
 from tests.support.mms_rows import file_server, image_operation
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -37,10 +36,10 @@ def files() -> Iterator[str]:
         yield url
 
 
-def run(operation: Operation) -> None:
+def work(operation: Operation) -> None:
     """What a worker does, with the database connection of its thread closed afterwards."""
     try:
-        operations.run(str(operation.id))
+        run.run(str(operation.id))
     finally:
         connection.close()
 
@@ -79,7 +78,7 @@ def service_operation(**fields: object) -> Operation:
 
 def test_a_build_ends_with_the_image_and_forgets_the_password(files: str) -> None:
     operation = image_operation(files)
-    run(operation)
+    work(operation)
     operation.refresh_from_db()
     assert operation.state == State.SUCCEEDED, operation.error
     assert operation.ended_at
@@ -94,10 +93,10 @@ def test_a_build_ends_with_the_image_and_forgets_the_password(files: str) -> Non
 def test_it_is_done_once_however_often_it_is_delivered(files: str) -> None:
     operation = image_operation(files)
     with ThreadPoolExecutor(4) as pool:
-        list(pool.map(run, [operation] * 4))
+        list(pool.map(work, [operation] * 4))
     operation.refresh_from_db()
     assert (operation.state, operation.attempts) == (State.SUCCEEDED, 1)
-    run(operation)
+    work(operation)
     operation.refresh_from_db()
     assert operation.attempts == 1
 
@@ -105,7 +104,7 @@ def test_it_is_done_once_however_often_it_is_delivered(files: str) -> None:
 def test_what_a_living_worker_holds_is_left_alone(files: str) -> None:
     held_until = timezone.now() + timedelta(seconds=5)
     operation = image_operation(files, state=State.RUNNING, claimed_until=held_until, attempts=1)
-    run(operation)
+    work(operation)
     operation.refresh_from_db()
     assert (operation.state, operation.claimed_until) == (State.RUNNING, held_until)
 
@@ -113,14 +112,14 @@ def test_what_a_living_worker_holds_is_left_alone(files: str) -> None:
 def test_what_a_dead_worker_held_is_taken_over(files: str) -> None:
     long_ago = timezone.now() - timedelta(seconds=1)
     operation = image_operation(files, state=State.RUNNING, claimed_until=long_ago, attempts=1)
-    run(operation)
+    work(operation)
     operation.refresh_from_db()
     assert (operation.state, operation.attempts) == (State.SUCCEEDED, 2)
 
 
 def test_workers_that_keep_dying_fail_the_operation_in_the_end() -> None:
-    operation = image_operation(state=State.RUNNING, attempts=operations.ATTEMPTS)
-    run(operation)
+    operation = image_operation(state=State.RUNNING, attempts=run.MAX_ATTEMPTS)
+    work(operation)
     operation.refresh_from_db()
     assert operation.state == State.FAILED
     assert operation.error
@@ -129,10 +128,10 @@ def test_workers_that_keep_dying_fail_the_operation_in_the_end() -> None:
 
 def test_a_worker_that_lost_its_lease_writes_nothing() -> None:
     operation = image_operation()
-    late = leases.take(str(operation.id))
+    late = leases.acquire(str(operation.id))
     assert late
     Operation.objects.filter(pk=operation.pk).update(claimed_until=timezone.now() - timedelta(seconds=1))
-    other = leases.take(str(operation.id))
+    other = leases.acquire(str(operation.id))
     assert other
     assert not late.release(state=State.FAILED)
     late.renew()
@@ -141,23 +140,23 @@ def test_a_worker_that_lost_its_lease_writes_nothing() -> None:
 
 
 def test_a_lease_is_renewed_while_the_work_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(leases, "TICK", 0.05)
-    monkeypatch.setattr(leases, "LEASE", timedelta(seconds=0.4))
+    monkeypatch.setattr(leases, "CHECK_INTERVAL_SECONDS", 0.05)
+    monkeypatch.setattr(leases, "LEASE_DURATION", timedelta(seconds=0.4))
     operation = image_operation()
-    claim = leases.take(str(operation.id))
+    claim = leases.acquire(str(operation.id))
     assert claim
-    with claim.kept():
+    with claim.renewing():
         time.sleep(1)
-        assert leases.take(str(operation.id)) is None
+        assert leases.acquire(str(operation.id)) is None
     assert not claim.lost.is_set()
 
 
 def test_what_a_living_worker_of_this_machine_holds_is_not_freed() -> None:
     operation = image_operation()
-    claim = leases.take(str(operation.id))
+    claim = leases.acquire(str(operation.id))
     assert claim
-    with claim.marked():
-        leases.free_the_dead()
+    with claim.pid_file():
+        leases.release_dead_workers()
         operation.refresh_from_db()
         assert operation.claimed_until == claim.until
     assert not list((django_settings.MMS_DIR / "claims").iterdir())
@@ -165,15 +164,15 @@ def test_what_a_living_worker_of_this_machine_holds_is_not_freed() -> None:
 
 def test_the_mark_of_a_dead_worker_does_not_free_what_the_next_one_holds() -> None:
     operation = image_operation()
-    first = leases.take(str(operation.id))
+    first = leases.acquire(str(operation.id))
     assert first
     dead = django_settings.MMS_DIR / "claims" / f"{operation.id}.{first.attempt}"
     dead.parent.mkdir(exist_ok=True)
     dead.touch()
     Operation.objects.filter(pk=operation.pk).update(claimed_until=timezone.now())
-    second = leases.take(str(operation.id))
+    second = leases.acquire(str(operation.id))
     assert second
-    leases.free_the_dead()
+    leases.release_dead_workers()
     operation.refresh_from_db()
     assert operation.claimed_until == second.until
     assert not dead.exists()
@@ -181,21 +180,21 @@ def test_the_mark_of_a_dead_worker_does_not_free_what_the_next_one_holds() -> No
 
 def test_a_lease_does_without_a_mark_where_none_can_be_written(settings: object, tmp_path: Path) -> None:
     operation = image_operation()
-    claim = leases.take(str(operation.id))
+    claim = leases.acquire(str(operation.id))
     settings.MMS_DIR = tmp_path / "missing"  # type: ignore[attr-defined]
     assert claim
-    with claim.marked():
+    with claim.pid_file():
         assert claim.release(state=State.SUCCEEDED)
 
 
 def test_no_more_builds_run_at_once_than_the_setting_says(settings: object) -> None:
     settings.MMS_BUILDS = 1  # type: ignore[attr-defined]
     first, second = image_operation(), image_operation()
-    claim = leases.take(str(first.id))
+    claim = leases.acquire(str(first.id))
     assert claim
-    assert leases.take(str(second.id)) is None
+    assert leases.acquire(str(second.id)) is None
     claim.release(state=State.SUCCEEDED)
-    assert leases.take(str(second.id))
+    assert leases.acquire(str(second.id))
 
 
 def test_the_sweep_hands_out_what_nobody_works_on(live_redis: redis.Redis, settings: object) -> None:
@@ -204,7 +203,7 @@ def test_the_sweep_hands_out_what_nobody_works_on(live_redis: redis.Redis, setti
     image_operation(state=State.SUCCEEDED)
     waiting = [image_operation() for _ in range(3)]
     abandoned = service_operation(state=State.RUNNING, claimed_until=timezone.now() - timedelta(seconds=1))
-    operations.sweep()
+    run.sweep()
     messages = b"".join(live_redis.lrange("mms", 0, -1)).decode()
     handed_out = {str(operation.id) for operation in [*waiting, abandoned] if str(operation.id) in messages}
     assert handed_out == {str(waiting[0].id), str(abandoned.id)}, "one build is free, services do not wait for builds"
@@ -215,35 +214,35 @@ def test_accepting_does_not_wait_for_a_queue_that_is_away() -> None:
     twin = Operation(account=operation.account, operation_type="Image", verb="create_image", image=operation.image)
     started = time.monotonic()
     with transaction.atomic():
-        operations.accept(twin)
+        run.accept(twin)
     assert time.monotonic() - started < 1
     assert Operation.objects.filter(pk=twin.pk, state=State.NOT_STARTED).exists()
 
 
 def test_what_nobody_has_begun_is_canceled_at_once() -> None:
     for operation in (image_operation(), service_operation()):
-        assert operations.cancel(operation)
+        assert run.cancel(operation)
         operation.refresh_from_db()
         assert operation.state == State.CANCELED
         assert operation.ended_at
-        run(operation)
+        work(operation)
         operation.refresh_from_db()
         assert operation.state == State.CANCELED
 
 
 def test_a_service_operation_that_runs_is_not_canceled() -> None:
     operation = service_operation(state=State.RUNNING, claimed_until=timezone.now() + timedelta(seconds=9))
-    assert not operations.cancel(operation)
+    assert not run.cancel(operation)
 
 
 @pytest.mark.slow
 def test_a_running_build_is_stopped_with_all_its_processes(files: str) -> None:
     operation = image_operation(files, "slow")
-    worker = threading.Thread(target=run, args=[operation])
+    worker = threading.Thread(target=work, args=[operation])
     worker.start()
     wait_until_running(operation)
     assert builders_of(operation)
-    assert operations.cancel(operation)
+    assert run.cancel(operation)
     worker.join(15)
     operation.refresh_from_db()
     assert operation.state == State.CANCELED
@@ -254,7 +253,7 @@ def test_a_running_build_is_stopped_with_all_its_processes(files: str) -> None:
 def test_a_build_has_a_time_limit(files: str, settings: object) -> None:
     settings.MMS_BUILD_TIMEOUT = 1  # type: ignore[attr-defined]
     operation = image_operation(files, "slow")
-    run(operation)
+    work(operation)
     operation.refresh_from_db()
     assert operation.state == State.FAILED
     assert operation.error
@@ -266,8 +265,8 @@ WORKER = """
 import os, sys
 os.environ["DJANGO_SETTINGS_MODULE"] = "dashboard.settings"
 import django; django.setup()
-from mms.operations import run as operations
-operations.run(sys.argv[1])
+from mms.operations import run
+run.run(sys.argv[1])
 """
 
 
@@ -290,12 +289,12 @@ def test_a_killed_worker_takes_its_build_with_it_and_another_one_finishes(files:
     operation.refresh_from_db()
     assert operation.state == State.RUNNING
     assert operation.claimed_until
-    assert operation.claimed_until < timezone.now() + leases.LEASE, "and that ends"
+    assert operation.claimed_until < timezone.now() + leases.LEASE_DURATION, "and that ends"
     manifest = operation.image.manifest  # type: ignore[union-attr]
     builds.Model.objects.filter(id__in=manifest.resolved_model_ids).update(url=f"{files}/quick")
-    leases.free_the_dead()
+    leases.release_dead_workers()
     assert not list((django_settings.MMS_DIR / "claims").iterdir())
-    run(operation)
+    work(operation)
     operation.refresh_from_db()
     assert operation.state == State.SUCCEEDED
     assert not list(Path(django_settings.TMP_DIR).glob(f"build-{operation.image_id}-*"))
@@ -316,13 +315,11 @@ def test_a_reason_that_no_database_could_store_ends_the_operation_all_the_same(m
     """PostgreSQL refuses NUL and half a pair of surrogates: the operation would have begun anew until it gave up."""
 
     def fail(*_: object) -> None:
-        raise builds.BuildFailed(
-            "Log", "it said \0", [{"code": "Log", "message": "\0 \ud800 \\u0000", "target": "log"}]
-        )
+        raise builds.BuildError("Log", "it said \0", [{"code": "Log", "message": "\0 \ud800 \\u0000", "target": "log"}])
 
     monkeypatch.setattr(builds, "build", fail)
     operation = image_operation()
-    run(operation)
+    work(operation)
     operation.refresh_from_db()
     assert operation.error == {
         "code": "Log",

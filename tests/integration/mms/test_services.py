@@ -19,13 +19,13 @@ from django.utils import timezone
 
 from mms import services
 from mms.engines import base
-from mms.engines.base import Health, Refused
+from mms.engines.base import EngineRefusedError, Health
 from mms.engines.process import program
 from mms.engines.process.program import Program
 from mms.gateway import routes
 from mms.models import Account, Image, Manifest, Operation, Revision, Service, State
 from mms.services import rollout
-from mms.services.engine import process_engine, wanted
+from mms.services.engine import process_engine, revision_spec
 from mms.services.rollout import stop_drained
 from mms.services.route import directory
 from mms.system.locks import locked
@@ -105,7 +105,7 @@ def healthy(service: Service, number: int) -> bool:
 
 
 def name_of(service: Service, number: int) -> str:
-    return Program.of(settings.RUN_DIR, str(service.pk), number).name
+    return Program.for_revision(settings.RUN_DIR, str(service.pk), number).name
 
 
 # --- roll out ---------------------------------------------------------------------------------------------------------
@@ -141,7 +141,7 @@ def test_a_driver_that_fails_leaves_the_old_revision_serving_and_the_reason_in_t
     first = roll_out(service)
     operation = asked(service, BROKEN)
     began = time.monotonic()
-    with pytest.raises(services.RolloutFailed) as failure:
+    with pytest.raises(services.RolloutError) as failure:
         services.roll_out(operation)
     assert time.monotonic() - began < 3, "an init() that failed is not tried again"
     assert failure.value.code == "ServiceCrashed"
@@ -157,7 +157,7 @@ def test_a_driver_that_fails_leaves_the_old_revision_serving_and_the_reason_in_t
 
 def test_a_service_that_never_started_has_no_route_and_no_health(account: Account) -> None:
     service = make_service(account)
-    with pytest.raises(services.RolloutFailed):
+    with pytest.raises(services.RolloutError):
         services.roll_out(asked(service, BROKEN))
     service.refresh_from_db()
     assert service.health == ""
@@ -170,7 +170,7 @@ def test_an_image_that_cannot_run_here_is_refused_and_the_revision_failed(accoun
     service = make_service(account)
     operation = asked(service)
     Image.objects.filter(pk=operation.revision.image_id).update(digest=f"sha256:{'0' * 64}")
-    with pytest.raises(Refused, match="Build the image again"):
+    with pytest.raises(EngineRefusedError, match="Build the image again"):
         services.roll_out(operation)
     assert states(service) == ["failed"]
 
@@ -178,7 +178,7 @@ def test_an_image_that_cannot_run_here_is_refused_and_the_revision_failed(accoun
 def test_an_init_that_takes_too_long_fails_the_roll_out(account: Account, settings: object) -> None:
     settings.MMS_INIT_TIMEOUT = 1
     service = make_service(account)
-    with pytest.raises(services.RolloutFailed):
+    with pytest.raises(services.RolloutError):
         services.roll_out(asked(service, "import time\ndef init(): time.sleep(60)\ndef run(body): pass\n"))
     assert running(service) == set()
 
@@ -186,7 +186,7 @@ def test_an_init_that_takes_too_long_fails_the_roll_out(account: Account, settin
 def test_a_worker_killed_after_the_start_is_taken_over(account: Account) -> None:
     service = make_service(account)
     operation = asked(service)
-    process_engine().apply(wanted(operation.revision))
+    process_engine().apply(revision_spec(operation.revision))
     wait_until(lambda: healthy(service, 1))
     pid = process_engine().supervisor.info(name_of(service, 1))["pid"]
     services.roll_out(operation)
@@ -199,9 +199,9 @@ def test_a_worker_killed_between_the_switch_and_the_route_is_taken_over(account:
     service = make_service(account)
     roll_out(service)
     operation = asked(service)
-    process_engine().apply(wanted(operation.revision))
+    process_engine().apply(revision_spec(operation.revision))
     wait_until(lambda: healthy(service, 2))
-    address = Program.of(settings.RUN_DIR, str(service.pk), 2).address
+    address = Program.for_revision(settings.RUN_DIR, str(service.pk), 2).address
     service.revisions.filter(number=1).update(state="draining")
     service.revisions.filter(number=2).update(state="active", activated_at=timezone.now(), address=address)
     services.roll_out(operation)
@@ -245,7 +245,7 @@ def test_a_long_request_is_answered_before_its_revision_is_stopped(
 
 @pytest.mark.slow
 def test_a_very_long_request_is_left_to_the_watch(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rollout, "DRAIN_PATIENCE", 1.5)
+    monkeypatch.setattr(rollout, "DRAIN_SECONDS", 1.5)
     service = make_service(account)
     roll_out(service, SLEEPER)
     answers: list[tuple[int, object]] = []
@@ -333,7 +333,7 @@ def test_a_new_key_reaches_the_gateway(account: Account) -> None:
 
 @pytest.mark.parametrize("server", ["https://10.0.0.1:6443", "process://elsewhere", "docker:///var/run/docker.sock"])
 def test_a_cluster_that_this_server_cannot_deploy_to_is_refused_by_name(server: str) -> None:
-    with pytest.raises(Refused, match=server):
+    with pytest.raises(EngineRefusedError, match=server):
         services.engine_for(json.dumps({"clusters": [{"name": "x", "cluster": {"server": server}}]}))
 
 
@@ -395,7 +395,7 @@ def test_the_watch_stops_what_belongs_to_nobody(account: Account) -> None:
 def test_the_watch_leaves_a_roll_out_in_progress_alone_and_ends_an_abandoned_one(account: Account) -> None:
     service = make_service(account)
     operation = asked(service)
-    process_engine().apply(wanted(operation.revision))
+    process_engine().apply(revision_spec(operation.revision))
     services.watch()
     assert (states(service), running(service)) == (["starting"], {1})
     ended(operation, State.FAILED)
@@ -408,7 +408,7 @@ def test_the_watch_finishes_the_draining_of_a_killed_worker(account: Account) ->
     service = make_service(account)
     roll_out(service)
     roll_out(service)
-    process_engine().apply(wanted(service.revisions.get(number=1)))
+    process_engine().apply(revision_spec(service.revisions.get(number=1)))
     service.revisions.filter(number=1).update(state="draining")
     wait_until(lambda: healthy(service, 1))
     wait_until(lambda: services.watch() or running(service) == {2})
@@ -420,7 +420,7 @@ def test_the_watch_mends_the_route_of_a_killed_switch_before_it_stops_what_the_r
     service = make_service(account)
     roll_out(service)
     operation = asked(service)
-    address = process_engine().apply(wanted(operation.revision))
+    address = process_engine().apply(revision_spec(operation.revision))
     wait_until(lambda: healthy(service, 2))
     long_ago = timezone.now() - timedelta(seconds=60)
     service.revisions.filter(number=1).update(state="draining")

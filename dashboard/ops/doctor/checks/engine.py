@@ -12,12 +12,12 @@ from django.utils import timezone
 from dashboard.ops.doctor.advice import look, restart, start
 from dashboard.ops.doctor.checks import database
 from dashboard.ops.doctor.finding import Asked, Finding, failed, many, ok, span, warning
-from mms.engines.base import Health, Unavailable
+from mms.engines.base import EngineUnavailableError, Health
 from mms.engines.process.supervisor import ALIVE, State, Supervisor
 from mms.models import Operation, Service
 from mms.models import State as OperationState
 from mms.operations import leases
-from mms.services.engine import exposure, holes, refusal, unsandboxed
+from mms.services.engine import denial_reason, exposure, holes, unsandboxed_reason
 
 PART = "MMS"
 YOUNG = 60  # seconds; a program of the site that is so much younger than the others was started anew
@@ -43,7 +43,7 @@ def check(asked: Asked) -> Iterator[Finding]:
 def _supervisor(asked: Asked) -> Iterator[Finding]:
     try:
         programs = Supervisor(Path(settings.SUPERVISOR_SOCKET)).programs()
-    except Unavailable:
+    except EngineUnavailableError:
         says = f"It does not answer at {settings.SUPERVISOR_SOCKET}."
         yield failed("supervisor", says, f"{restart('web')} {look('supervisord')}")
         return
@@ -80,13 +80,13 @@ def _part(name: str) -> str:
 
 
 def _sandbox() -> Finding:
-    if found := holes(again=True):
+    if found := holes(retry=True):
         says = f"Tried as a driver would: a driver can {', '.join(found)}."
         return failed("sandbox", says, REPAIR)
-    if reason := refusal():
+    if reason := denial_reason():
         says, _, advice = reason.rpartition(" Install ")
         return failed("sandbox", says, f"Install {advice}")
-    if not (danger := unsandboxed()):
+    if not (danger := unsandboxed_reason()):
         return ok("sandbox", exposure())
     says, _, advice = danger.rpartition(" Deploy only ")
     return warning("sandbox", says, f"Deploy only {advice}")
@@ -134,7 +134,7 @@ def _operations() -> Finding:
     waiting = Operation.objects.filter(
         state=OperationState.NOT_STARTED, created_at__lt=timezone.now() - UNTAKEN, claimed_until=None
     ).count()
-    if waiting and leases.builds_free():
+    if waiting and leases.free_build_slots():
         says = (
             f"The MMS accepted {many(waiting, 'operation')} more than {span(UNTAKEN.seconds)} ago that nobody works on."
         )

@@ -39,7 +39,7 @@ def test_an_mms_alone_is_named_by_the_address_of_its_gateway(
 def test_without_a_sandbox_it_says_what_services_can_do(
     monkeypatch: pytest.MonkeyPatch, settings: SettingsWrapper, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(banner, "unsandboxed", lambda: "Services run without a sandbox. " * 9)
+    monkeypatch.setattr(banner, "unsandboxed_reason", lambda: "Services run without a sandbox. " * 9)
     assert "Services run without a sandbox." in said(capsys)
     settings.SERVE = {"dashboard"}
     assert "sandbox" not in said(capsys)

@@ -30,7 +30,7 @@ def test_the_command_prints_the_token_and_nothing_else() -> None:
     tokens.create_account("local", "local", "local")
     printed = create("--account", "local")
     assert printed == printed.strip() + "\n"
-    grant = tokens.check(printed.strip())
+    grant = tokens.find_grant(printed.strip())
     assert grant
     assert (grant.subscription, grant.resource_group, grant.account) == ("local", "local", "local")
 
@@ -44,12 +44,12 @@ def test_the_token_itself_is_nowhere_in_the_database() -> None:
 
 def test_a_revoked_token_is_closed_within_a_second() -> None:
     token = tokens.create_token(tokens.create_account("s", "g", "a"), "x")
-    assert tokens.check(token)
-    assert tokens.remembered(token)
+    assert tokens.find_grant(token)
+    assert tokens.cached_grant(token)
     tokens.revoke_token(Token.objects.get())
-    assert tokens.check(token) is None
-    time.sleep(tokens.CACHED_FOR)
-    assert tokens.remembered(token) is None
+    assert tokens.find_grant(token) is None
+    time.sleep(tokens.CACHE_SECONDS)
+    assert tokens.cached_grant(token) is None
 
 
 def test_a_token_says_in_words_what_it_may_do_and_for_how_long() -> None:
@@ -76,28 +76,30 @@ def test_days_that_make_no_sense_are_refused(days: str) -> None:
 
 def test_an_expired_token_opens_nothing() -> None:
     account = tokens.create_account("s", "g", "a")
-    assert tokens.check(tokens.create_token(account, "x", expires_at=timezone.now() + timedelta(seconds=60)))
-    assert tokens.check(tokens.create_token(account, "x", expires_at=timezone.now() - timedelta(seconds=1))) is None
+    assert tokens.find_grant(tokens.create_token(account, "x", expires_at=timezone.now() + timedelta(seconds=60)))
+    assert (
+        tokens.find_grant(tokens.create_token(account, "x", expires_at=timezone.now() - timedelta(seconds=1))) is None
+    )
 
 
 def test_a_grant_knows_whether_it_may_write() -> None:
     account = tokens.create_account("s", "g", "a")
-    reader, writer = (tokens.check(tokens.create_token(account, "x", scope)) for scope in ("read", "write"))
+    reader, writer = (tokens.find_grant(tokens.create_token(account, "x", scope)) for scope in ("read", "write"))
     assert reader
     assert writer
     assert (reader.may_write, writer.may_write) == (False, True)
 
 
 def test_the_use_of_a_token_is_noted_once_a_minute() -> None:
-    grant = tokens.check(tokens.create_token(tokens.create_account("s", "g", "a"), "x"))
+    grant = tokens.find_grant(tokens.create_token(tokens.create_account("s", "g", "a"), "x"))
     assert grant
-    assert [tokens.use_is_due(grant) for _ in range(3)] == [True, False, False]
-    tokens.note_use(grant.token_id)
+    assert [tokens.is_use_due(grant) for _ in range(3)] == [True, False, False]
+    tokens.record_use(grant.token_id)
     first = Token.objects.get().last_used_at
-    tokens.note_use(grant.token_id)  # as another process would, a moment later
+    tokens.record_use(grant.token_id)  # as another process would, a moment later
     assert Token.objects.get().last_used_at == first
     Token.objects.update(last_used_at=timezone.now() - timedelta(seconds=61))
-    tokens.note_use(grant.token_id)
+    tokens.record_use(grant.token_id)
     assert first
     assert (Token.objects.get().last_used_at or first) > first
 
@@ -133,20 +135,20 @@ def test_a_token_is_revoked_by_its_number_and_only_once() -> None:
     at = Token.objects.get().revoked_at
     assert "before" in run("revoke_token", number)
     assert Token.objects.get().revoked_at == at
-    assert tokens.check(token) is None
+    assert tokens.find_grant(token) is None
 
 
 def test_with_one_wrong_number_nothing_is_revoked() -> None:
     token = tokens.create_token(tokens.create_account("s", "g", "a"), "x")
     with pytest.raises(CommandError, match="no token 999999"):
         run("revoke_token", str(Token.objects.get().pk), "999999")
-    assert tokens.check(token)
+    assert tokens.find_grant(token)
 
 
 @pytest.mark.parametrize("token", ["", "wrong", "mms_", "\udcff", "x" * 100_000])
 def test_what_is_no_token_opens_nothing(token: str) -> None:
-    assert tokens.remembered(token) is None
-    assert tokens.check(token) is None
+    assert tokens.cached_grant(token) is None
+    assert tokens.find_grant(token) is None
 
 
 def test_an_unknown_account_is_named_with_those_there_are() -> None:
@@ -158,7 +160,7 @@ def test_an_unknown_account_is_named_with_those_there_are() -> None:
 
 def test_a_missing_account_is_made_when_asked_for() -> None:
     token = create("--account", "new", "--create").strip()
-    assert tokens.check(token)
+    assert tokens.find_grant(token)
     assert Account.objects.get().subscription == "new"
 
 
@@ -167,7 +169,7 @@ def test_two_accounts_of_one_name_are_told_apart() -> None:
         tokens.create_account(subscription, "g", "same")
     with pytest.raises(CommandError, match="--subscription"):
         create("--account", "same")
-    grant = tokens.check(create("--account", "same", "--subscription", "two").strip())
+    grant = tokens.find_grant(create("--account", "same", "--subscription", "two").strip())
     assert grant
     assert grant.subscription == "two"
 

@@ -11,7 +11,7 @@ from types import FrameType
 import pytest
 
 from mms.engines import kubeconfig
-from mms.engines.base import Refused as NoEngine
+from mms.engines.base import EngineRefusedError
 from mms.images.plan.requirements import RequirementsError, parse, parse_conda
 from mms.services.engine import engine_for
 from mms.system import safe_yaml
@@ -160,7 +160,7 @@ def test_no_requirement_says_more_than_names_and_versions(record: dict[str, obje
 
 
 def test_no_yaml_of_a_stranger_hangs_or_constructs_anything(record: dict[str, object]) -> None:
-    found = findings(YAMLS, kubeconfig.server, NoEngine)
+    found = findings(YAMLS, kubeconfig.server, EngineRefusedError)
     found += findings([text for text in YAMLS if text], _conda, RequirementsError)
     record |= {"hostile YAML": 2 * len(YAMLS), "findings": len(found)}
     assert not found, "\n".join(found)
@@ -209,6 +209,6 @@ users:
 
 def test_a_refused_server_is_named_without_what_is_secret_in_it() -> None:
     text = 'clusters: [{name: a, cluster: {server: "https://admin:word@k8s.example:6443/x?token=word#word"}}]'
-    with pytest.raises(NoEngine, match=r"cannot deploy to https://k8s\.example:6443/x yet") as refusal:
+    with pytest.raises(EngineRefusedError, match=r"cannot deploy to https://k8s\.example:6443/x yet") as refusal:
         engine_for(text)
     assert "word" not in str(refusal.value)
