@@ -1,4 +1,4 @@
-"""The Celery application of the workers and of everybody who enqueues. Beat has a lighter one: see beat.py."""
+"""The Celery application of the workers and of every process that queues tasks. The scheduler has its own: beat.py."""
 
 import os
 import time
@@ -11,24 +11,25 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "dashboard.settings")
 
 app = Celery("dashboard")
 app.config_from_object("django.conf:settings", namespace="CELERY")
-# No autodiscovery: a worker loads the tasks of its own queue only (`--include`, see supervision.py).
+# No autodiscovery: a worker loads only the tasks of its own queue (`--include`, see ops/supervisor/programs.py).
 
 
-class SignsOfLife(bootsteps.StartStopStep):
-    """Writes the worker's sign of life for each of its queues, from its own event loop: a stuck loop is silent.
+class HeartbeatStep(bootsteps.StartStopStep):
+    """Write the worker's heartbeat for each of its queues, and run its watchdog.
 
-    And keeps the watchdog that heals a worker which has lost Redis and consumes nothing any more.
+    Heartbeats come from the event loop, so they stop when it hangs.
     """
 
     requires = {"celery.worker.components:Timer"}
 
     def __init__(self, worker: Any, **options: Any) -> None:
-        self.worked_at = time.time()
-        self.connects_anew = False
+        self.task_completed_at = time.time()
+        self.should_reconnect = False
         self.timer: Any = None
         self.watchdog: Any = None
 
     def start(self, worker: Any) -> None:
+        """Start the heartbeat and the watchdog."""
         from celery.worker import state
         from django.conf import settings
 
@@ -38,39 +39,43 @@ class SignsOfLife(bootsteps.StartStopStep):
         self.watchdog = watchdog.Watchdog(
             heartbeat.connect(settings.REDIS_URL),
             list(worker.app.amqp.queues.consume_from),
-            busy=lambda: len(state.active_requests) >= worker.concurrency,
-            reconnect=self.connect_anew,
+            is_busy=lambda: len(state.active_requests) >= worker.concurrency,
+            reconnect=self.request_reconnect,
         )
 
         def beat() -> None:
-            self.watchdog.looped()
+            self.watchdog.loop_tick()
             for queue in worker.app.amqp.queues.consume_from:
-                heartbeat.write(client, f"worker:{queue}", self.worked_at)
-            if self.connects_anew:
-                self.connects_anew = False
-                raise redis.ConnectionError("The watchdog asked for a new connection.")  # the consumer's own way
+                heartbeat.write(client, f"worker:{queue}", self.task_completed_at)
+            if self.should_reconnect:
+                self.should_reconnect = False
+                raise redis.ConnectionError("The watchdog requested a new connection.")  # makes the consumer reconnect
 
         beat()
-        signals.task_prerun.connect(self.task_taken_up)
-        signals.task_postrun.connect(self.task_done)
-        self.timer = worker.timer.call_repeatedly(heartbeat.INTERVAL, beat)
+        signals.task_prerun.connect(self.on_task_started)
+        signals.task_postrun.connect(self.on_task_completed)
+        self.timer = worker.timer.call_repeatedly(heartbeat.INTERVAL_SECONDS, beat)
         self.watchdog.start()
 
-    def task_taken_up(self, **_: Any) -> None:
-        self.watchdog.worked()
+    def on_task_started(self, **_: Any) -> None:
+        """Report the task to the watchdog."""
+        self.watchdog.task_activity()
 
-    def task_done(self, **_: Any) -> None:
-        self.worked_at = time.time()
-        self.watchdog.worked()
+    def on_task_completed(self, **_: Any) -> None:
+        """Record the time for the next heartbeat and report the task to the watchdog."""
+        self.task_completed_at = time.time()
+        self.watchdog.task_activity()
 
-    def connect_anew(self) -> None:
-        self.connects_anew = True
+    def request_reconnect(self) -> None:
+        """Make the event loop reconnect to Redis at its next heartbeat. Called from the watchdog's thread."""
+        self.should_reconnect = True
 
     def stop(self, worker: Any) -> None:
+        """Stop the heartbeat and the watchdog."""
         if self.timer:
             self.timer.cancel()
         if self.watchdog:
             self.watchdog.stopped.set()
 
 
-app.steps["worker"].add(SignsOfLife)
+app.steps["worker"].add(HeartbeatStep)

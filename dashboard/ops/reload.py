@@ -32,9 +32,9 @@ def main() -> None:
     logging.getLogger("watchfiles").setLevel(logging.WARNING)  # says only how many files changed
     names = [f"site:{program.name}" for program in programs.programs() if program.name not in NOT_RESTARTED]
     supervisor = Supervisor(Path(settings.SUPERVISOR_SOCKET))
-    folders = programs.code_folders()
+    directories = programs.code_directories()
     for changes in watch(
-        *folders, watch_filter=PythonFilter(), yield_on_timeout=True, rust_timeout=FRESH_SECONDS * 1000
+        *directories, watch_filter=PythonFilter(), yield_on_timeout=True, rust_timeout=FRESH_SECONDS * 1000
     ):
         try:
             if changes:

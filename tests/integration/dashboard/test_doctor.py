@@ -323,7 +323,7 @@ def test_programs_that_were_just_heard_of_are_in_order(signs: redis_client.Redis
     ("name", "part"), [("beat:dashboard+mms", "beat"), ("worker:celery", "worker"), ("worker:mms", "mms-worker")]
 )
 def test_a_dead_program_is_named_alone_with_its_log(signs: redis_client.Redis, name: str, part: str) -> None:
-    put(signs, name, ago=heartbeat.STALE + 1)
+    put(signs, name, ago=heartbeat.STALE_SECONDS + 1)
     finding = only(programs.check(QUICK))
     assert (finding.part, finding.state) == (part, State.FAILED)
     assert "No sign of life for 13 s" in finding.says
@@ -331,7 +331,7 @@ def test_a_dead_program_is_named_alone_with_its_log(signs: redis_client.Redis, n
 
 
 def test_a_deaf_worker_is_told_from_a_dead_one(signs: redis_client.Redis) -> None:
-    put(signs, "worker:mms", ago=0, worked_ago=heartbeat.IDLE + 5)
+    put(signs, "worker:mms", ago=0, worked_ago=heartbeat.IDLE_SECONDS + 5)
     finding = only(programs.check(QUICK))
     assert finding.part == "mms-worker"
     assert "deaf" in finding.says

@@ -338,8 +338,8 @@ def test_the_mms_looks_at_everything_once_an_hour() -> None:
 
 CAPPED = {
     b"live": "10 000 entries",
-    b"celery": "dashboard.ops.supervisor.beat.LONGEST and deployments.operations.queue.LONGEST",
-    b"mms": "dashboard.ops.supervisor.beat.LONGEST, and one message per open operation",
+    b"celery": "dashboard.ops.supervisor.beat.MAX_QUEUE_LENGTH and deployments.operations.queue.LONGEST",
+    b"mms": "dashboard.ops.supervisor.beat.MAX_QUEUE_LENGTH, and one message per open operation",
     b"_kombu.binding.celery": "one member",
     b"_kombu.binding.mms": "one member",
     b"_kombu.binding_permanent.celery": "one member",

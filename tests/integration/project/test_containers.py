@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 from django.conf import settings
-from pytest_django.fixtures import SettingsWrapper
+from pytest_django import Settings
 
 from dashboard.management.commands import run
 
@@ -37,7 +37,7 @@ def test_every_part_has_its_container(services) -> None:
 
 
 @pytest.mark.parametrize("name", ["web", "worker", "beat"])
-def test_a_container_runs_a_program_that_exists(services, settings: SettingsWrapper, name) -> None:
+def test_a_container_runs_a_program_that_exists(services, settings: Settings, name) -> None:
     settings.SERVE = {services[name]["environment"]["SERVE"]}
     assert services[name]["command"] == ["python", "manage.py", "run", name]
     assert name in [program.name for program in run.supervision.programs()]

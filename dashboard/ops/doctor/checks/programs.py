@@ -13,7 +13,7 @@ from dashboard.ops.doctor.advice import look, restart
 from dashboard.ops.doctor.checks import redis
 from dashboard.ops.doctor.finding import Asked, Finding, State, failed, many, ok, span, unknown, warning
 from dashboard.ops.supervisor import heartbeat
-from dashboard.ops.supervisor.heartbeat import Sign
+from dashboard.ops.supervisor.heartbeat import Heartbeat
 from dashboard.views.site.health import QUEUES, WORKS, state_of_beat, state_of_worker
 
 WORKERS = {"dashboard": "worker", "mms": "mms-worker"}  # by the half of the site (settings.SERVE)
@@ -48,23 +48,23 @@ def _signs(link: redis_client.Redis, halves: list[str]) -> Iterator[Finding]:
         yield _worker(WORKERS[half], QUEUES[half], signs[f"worker:{QUEUES[half]}"], now, state == WORKS)
 
 
-def _beat(sign: Sign | None, state: str, now: float) -> Finding:
+def _beat(sign: Heartbeat | None, state: str, now: float) -> Finding:
     if sign and state == WORKS:
         return ok("beat", f"Its last sign of life is {span(now - sign.at)} old.")
     says = f"{state.capitalize()}: nothing is polled, swept or refreshed by itself."
     return failed("beat", says, f"{restart('beat')} {look('beat')}")
 
 
-def _worker(name: str, queue: str, sign: Sign | None, now: float, beat_works: bool) -> Finding:
+def _worker(name: str, queue: str, sign: Heartbeat | None, now: float, beat_works: bool) -> Finding:
     state = state_of_worker(sign, now, beat_works)
     advice = f"{restart(name)} {look(name)}"
-    if sign is None or now - sign.at > heartbeat.STALE:
+    if sign is None or now - sign.at > heartbeat.STALE_SECONDS:
         return failed(name, f"{state.capitalize()}: what people ask for waits in queue {queue}.", advice)
     if state != WORKS:
         return failed(name, f"It {state}: it is deaf or all its threads hang.", advice)
     if not beat_works:
         return ok(name, f"It lives (queue {queue}); without beat it has little to do.")
-    return ok(name, f"It finished its last task {span(max(0.0, now - sign.worked_at))} ago (queue {queue}).")
+    return ok(name, f"It finished its last task {span(max(0.0, now - sign.task_completed_at))} ago (queue {queue}).")
 
 
 def _queue(link: redis_client.Redis, queue: str, worker: str) -> Finding:

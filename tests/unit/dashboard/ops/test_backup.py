@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from django.core.management import CommandError, call_command
-from pytest_django.fixtures import SettingsWrapper
+from pytest_django import Settings
 
 from dashboard.ops.backup import create as backup
 from dashboard.ops.backup import restore, restore_database
@@ -19,7 +19,7 @@ from dashboard.ops.backup.archive import Damaged, Reader, Writer
 
 
 @pytest.fixture
-def mms(settings: SettingsWrapper, tmp_path: Path) -> Path:
+def mms(settings: Settings, tmp_path: Path) -> Path:
     settings.MMS_DIR, settings.FILES_DIR = tmp_path / "mms", tmp_path / "files"
     for folder in ("oci/blobs/sha256", "known", "layers/x", "rootfs/x", "routes", "cache", "builds", "services/one"):
         (settings.MMS_DIR / folder).mkdir(parents=True)
@@ -69,7 +69,7 @@ def test_a_file_that_is_not_what_its_name_says_is_told(mms: Path) -> None:
     assert (held.count, held.damaged) == (2, 1)
 
 
-def test_what_can_be_made_again_is_left_out(mms: Path, settings: SettingsWrapper) -> None:
+def test_what_can_be_made_again_is_left_out(mms: Path, settings: Settings) -> None:
     for name in ("layers/x/a", "rootfs/x/a", "routes/a.json", "cache/a", "store.lock", "oci/blobs/sha256/.new-a"):
         (mms / name).write_text("x")
     for name in ("builds/a.log", "services/one/1.log", "services/one/1.log.1"):
@@ -79,7 +79,7 @@ def test_what_can_be_made_again_is_left_out(mms: Path, settings: SettingsWrapper
     assert names == {"builds/a.log", "services/one/1.log", "services/one/1.log.1"}
 
 
-def test_two_backups_at_once_are_refused(settings: SettingsWrapper) -> None:
+def test_two_backups_at_once_are_refused(settings: Settings) -> None:
     with backup.locked(settings.RUN_DIR / "backup.lock"), pytest.raises(backup.Failed, match="Another backup"):
         backup.back_up(io.BytesIO(), lambda held: None, with_database=False)
 
@@ -133,7 +133,7 @@ def test_a_name_that_was_taken_in_between_is_left_alone(tmp_path: Path, monkeypa
 
 
 @pytest.mark.parametrize("more", [{}, {"files_only": True}])
-def test_half_a_restore_is_not_backed_up(settings: SettingsWrapper, tmp_path: Path, more: dict[str, bool]) -> None:
+def test_half_a_restore_is_not_backed_up(settings: Settings, tmp_path: Path, more: dict[str, bool]) -> None:
     settings.DATA_DIR = tmp_path
     (tmp_path / "restore_unfinished").write_text("manage.py restore my.tar")
     with pytest.raises(CommandError, match=r"is not finished.*restore my\.tar"):
@@ -141,7 +141,7 @@ def test_half_a_restore_is_not_backed_up(settings: SettingsWrapper, tmp_path: Pa
     assert not (tmp_path / "backup.tar").exists()
 
 
-def test_another_database_than_that_of_the_site_is_not_backed_up(settings: SettingsWrapper, tmp_path: Path) -> None:
+def test_another_database_than_that_of_the_site_is_not_backed_up(settings: Settings, tmp_path: Path) -> None:
     settings.DATA_DIR = tmp_path
     (tmp_path / "database").write_text("PostgreSQL db.example:5432/models\n")
     with pytest.raises(CommandError, match=r"db\.example:5432/models.*DATABASE_URL"):
@@ -150,7 +150,7 @@ def test_another_database_than_that_of_the_site_is_not_backed_up(settings: Setti
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_database_that_sqlite_cannot_read_is_told_in_a_sentence(settings: SettingsWrapper, tmp_path: Path) -> None:
+def test_a_database_that_sqlite_cannot_read_is_told_in_a_sentence(settings: Settings, tmp_path: Path) -> None:
     settings.DATA_DIR = tmp_path
     path = tmp_path / "db.sqlite3"
     with restore_database._connected_to(path):
@@ -219,7 +219,7 @@ def test_nothing_is_put_in_place_while_files_are_read_or_pruned() -> None:
 
 
 def test_a_restore_that_fails_leaves_the_mark_of_an_earlier_one_that_was_killed(
-    settings: SettingsWrapper, tmp_path: Path
+    settings: Settings, tmp_path: Path
 ) -> None:
     settings.DATA_DIR = tmp_path
     mark = tmp_path / "restore_unfinished"
@@ -236,7 +236,7 @@ def test_a_restore_that_fails_leaves_the_mark_of_an_earlier_one_that_was_killed(
     assert mark.read_text() == "manage.py restore first.tar\n"
 
 
-def test_a_place_without_uploads_is_free_whatever_locks_lie_there(mms: Path, settings: SettingsWrapper) -> None:
+def test_a_place_without_uploads_is_free_whatever_locks_lie_there(mms: Path, settings: Settings) -> None:
     about = restore.About("1", restore.timezone.now(), None)
     (mms / "oci").rename(mms / "elsewhere")
     (settings.FILES_DIR / ".lock").touch()

@@ -3,7 +3,7 @@
 import os
 
 import pytest
-from pytest_django.fixtures import SettingsWrapper
+from pytest_django import Settings
 
 from dashboard.ops.startup import banner
 
@@ -21,15 +21,13 @@ def said(capsys: pytest.CaptureFixture[str], logs: str = "here") -> str:
 
 
 @pytest.mark.usefixtures("all_works")
-def test_a_site_is_named_by_the_address_of_its_pages(
-    settings: SettingsWrapper, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_site_is_named_by_the_address_of_its_pages(settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
     assert f"The site is up: {settings.SITE_URL}    (stop it with Ctrl-C; logs in /x)" in said(capsys, "in /x")
 
 
 @pytest.mark.usefixtures("all_works")
 def test_an_mms_alone_is_named_by_the_address_of_its_gateway(
-    settings: SettingsWrapper, capsys: pytest.CaptureFixture[str]
+    settings: Settings, capsys: pytest.CaptureFixture[str]
 ) -> None:
     settings.SERVE, settings.GATEWAY_URL = {"mms"}, "https://scoring.example"
     assert "The MMS is up: https://scoring.example " in said(capsys)
@@ -37,7 +35,7 @@ def test_an_mms_alone_is_named_by_the_address_of_its_gateway(
 
 @pytest.mark.usefixtures("all_works")
 def test_without_a_sandbox_it_says_what_services_can_do(
-    monkeypatch: pytest.MonkeyPatch, settings: SettingsWrapper, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, settings: Settings, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(banner, "unsandboxed_reason", lambda: "Services run without a sandbox. " * 9)
     assert "Services run without a sandbox." in said(capsys)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import redis
 from django.test import Client
-from pytest_django.fixtures import SettingsWrapper
+from pytest_django import Settings
 
 from dashboard.ops.supervisor import heartbeat
 
@@ -43,7 +43,7 @@ def test_all_is_well_when_every_program_was_heard_of(client: Client, signs) -> N
     ],
 )
 def test_a_program_that_went_silent_is_named_alone(client: Client, signs, name, label) -> None:
-    put(signs, name, seconds_ago=heartbeat.STALE + 1)
+    put(signs, name, seconds_ago=heartbeat.STALE_SECONDS + 1)
     answer = client.get("/healthz")
     assert answer.status_code == 503
     broken = {part: state for part, state in answer.json()["parts"].items() if state != "works"}
@@ -56,7 +56,7 @@ def test_a_worker_that_never_came_is_named(client: Client, signs) -> None:
 
 
 def test_a_worker_that_lives_but_takes_no_tasks_is_not_well(client: Client, signs) -> None:
-    put(signs, "worker:celery", seconds_ago=0, worked_seconds_ago=heartbeat.IDLE + 5)
+    put(signs, "worker:celery", seconds_ago=0, worked_seconds_ago=heartbeat.IDLE_SECONDS + 5)
     answer = client.get("/healthz")
     assert answer.status_code == 503
     assert "finished no task for 35 s" in answer.json()["parts"]["worker of queue celery"]
@@ -70,9 +70,7 @@ def test_idle_workers_are_not_blamed_while_beat_sends_nothing(client: Client, si
     assert parts["beat"] != "works"
 
 
-def test_a_missing_redis_is_named_and_nobody_else_is_blamed(
-    client: Client, settings: SettingsWrapper, tmp_path: Path
-) -> None:
+def test_a_missing_redis_is_named_and_nobody_else_is_blamed(client: Client, settings: Settings, tmp_path: Path) -> None:
     settings.REDIS_URL = f"unix://{tmp_path}/nobody.sock"
     answer = client.get("/healthz")
     assert answer.status_code == 503

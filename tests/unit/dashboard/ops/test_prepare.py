@@ -6,7 +6,7 @@ import pytest
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connection, connections
 from django.db.migrations.recorder import MigrationRecorder
-from pytest_django.fixtures import SettingsWrapper
+from pytest_django import Settings
 
 from dashboard.ops.startup import bundled_account, data_dir, prepare
 from deployments.models import Cluster, HostingAccount, RegistryInfo
@@ -22,7 +22,7 @@ def test_a_migration_that_was_not_run_is_noticed() -> None:
     assert not prepare.is_migrated()
 
 
-def test_static_files_are_collected_again_only_when_one_changed(settings: SettingsWrapper, tmp_path: Path) -> None:
+def test_static_files_are_collected_again_only_when_one_changed(settings: Settings, tmp_path: Path) -> None:
     source = tmp_path / "source"
     source.mkdir()
     (source / "page.css").write_text("one")
@@ -47,7 +47,7 @@ def test_only_a_program_that_serves_pages_collects_their_files(monkeypatch: pyte
     assert collected
 
 
-def test_what_killed_processes_left_behind_is_removed(settings: SettingsWrapper, tmp_path: Path) -> None:
+def test_what_killed_processes_left_behind_is_removed(settings: Settings, tmp_path: Path) -> None:
     settings.TMP_DIR = tmp_path
     (tmp_path / "upload-1").write_text("half a file")
     (tmp_path / "build" / "layer").mkdir(parents=True)
@@ -55,7 +55,7 @@ def test_what_killed_processes_left_behind_is_removed(settings: SettingsWrapper,
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_snapshot_of_a_backup_that_runs_stays(settings: SettingsWrapper, tmp_path: Path) -> None:
+def test_the_snapshot_of_a_backup_that_runs_stays(settings: Settings, tmp_path: Path) -> None:
     settings.TMP_DIR = tmp_path
     for name in ("backup-1.sqlite3", "upload-1"):
         (tmp_path / name).touch()
@@ -67,7 +67,7 @@ def test_the_snapshot_of_a_backup_that_runs_stays(settings: SettingsWrapper, tmp
 
 
 def test_a_start_notes_its_database_and_others_are_refused_from_then_on(
-    settings: SettingsWrapper, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings.DATA_DIR, settings.FILES_URLS_PATH = tmp_path, tmp_path / "files_urls"
     data_dir.refuse_another_database()  # nothing is noted yet
@@ -85,7 +85,7 @@ def test_a_start_notes_its_database_and_others_are_refused_from_then_on(
 
 
 def test_a_database_in_the_data_folder_moves_with_it(
-    settings: SettingsWrapper, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for place in (tmp_path / "here", tmp_path / "there"):
         settings.DATA_DIR = place
@@ -102,7 +102,7 @@ def test_the_account_local_is_complete() -> None:
     assert Cluster.objects.get().pull_secret == "local"
 
 
-def test_the_account_local_follows_the_address_and_keeps_its_token(settings: SettingsWrapper) -> None:
+def test_the_account_local_follows_the_address_and_keeps_its_token(settings: Settings) -> None:
     bundled_account.ensure()
     token = HostingAccount.objects.get().token
     settings.MMS_URL = "http://127.0.0.1:9999"

@@ -1,0 +1,55 @@
+"""The undocumented names of Celery and Kombu that the heartbeat step and the scheduler use exist.
+
+When one of these tests fails after an upgrade, compare dashboard/celery.py, ops/supervisor/beat.py and
+tests/faults/deafening.py with the new release before you change the test.
+"""
+
+import inspect
+from importlib.metadata import version
+
+import pytest
+from celery import bootsteps, current_app, signals
+from celery.beat import Scheduler
+from celery.utils.imports import symbol_by_name
+from celery.worker import WorkController, state
+from celery.worker.components import Timer
+from kombu.asynchronous.timer import Timer as KombuTimer
+from kombu.transport.redis import Channel
+
+from dashboard.celery import HeartbeatStep
+from tests.site import ROOT
+
+
+@pytest.mark.parametrize("package", ["celery", "kombu"])
+def test_the_installed_release_is_the_pinned_one(package: str) -> None:
+    assert f"{package}=={version(package)}" in (ROOT / "requirements/base.txt").read_text().split()
+
+
+def test_the_step_belongs_to_every_worker_of_the_application() -> None:
+    assert HeartbeatStep in current_app.steps["worker"]
+    assert issubclass(HeartbeatStep, bootsteps.StartStopStep)
+    assert {symbol_by_name(name) for name in HeartbeatStep.requires} == {Timer}
+
+
+def test_a_worker_has_what_the_step_reads() -> None:
+    worker = WorkController(app=current_app._get_current_object(), concurrency=3, pool="solo", quiet=True)
+    assert worker.concurrency == 3
+    assert "celery" in worker.app.amqp.queues.consume_from
+    assert isinstance(len(state.active_requests), int)
+    assert list(inspect.signature(KombuTimer.call_repeatedly).parameters)[:3] == ["self", "secs", "fun"]
+    assert signals.task_prerun.receivers is not None
+    assert signals.task_postrun.receivers is not None
+
+
+def test_the_scheduler_sends_every_task_through_apply_entry() -> None:
+    assert list(inspect.signature(Scheduler.apply_entry).parameters) == ["self", "entry", "producer"]
+    assert "self.apply_entry(" in inspect.getsource(Scheduler.tick)
+
+
+def test_a_task_is_routed_to_a_named_queue() -> None:
+    assert current_app.amqp.router.route({}, "mms.watch_services")["queue"].name == "mms"
+    assert current_app.amqp.router.route({}, "deployments.poll_operations")["queue"].name == "celery"
+
+
+def test_a_channel_requests_each_message_with_brpop_start() -> None:
+    assert callable(Channel._brpop_start)
