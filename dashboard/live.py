@@ -148,7 +148,7 @@ class Hub:
                     position = newest
                     self._announce(_resync(position))
         except (RedisError, OSError) as reason:
-            log.warning("the live stream has lost Redis: %s", reason)
+            log.warning("lost the connection to Redis in the live stream: %s", reason)
         except Exception:
             log.exception("the live stream has ended")
         if self._reader is me:
@@ -254,26 +254,26 @@ class Stream:
         if scope["type"] != "http":
             return
         if scope["method"] != "GET" or not request_user.is_known_host(scope):
-            return await _refuse(send, 400, "The live stream is read by pages of this site.")
+            return await _refuse(send, 400, "Only pages of this site can read the live stream.")
         try:
             reader = await request_user.ask_database(_reader, scope)
         except Error as error:
-            log.warning("a live stream was not begun: %s", error)
-            return await _refuse(send, 503, "The database is out of reach; the page asks now and then instead.")
+            log.warning("couldn't start a live stream: %s", error)
+            return await _refuse(send, 503, "The database is unreachable. The page polls instead.")
         if reader is None:
-            return await _refuse(send, 401, "You are signed out.")
+            return await _refuse(send, 401, "You’re signed out.")
         if self._hub is None:
             self._hub = Hub()
         connection = Connection(*reader)
         if self._hub.closed:
-            return await _refuse(send, 503, "The site is being restarted.")
+            return await _refuse(send, 503, "The site is restarting.")
         if self._hub.count(connection.user_id) >= CONNECTIONS_PER_USER:
-            return await _refuse(send, 429, "Too many pages of yours are open; this one asks now and then instead.")
+            return await _refuse(send, 429, "You have too many pages open. This one polls instead.")
         after = header(scope, b"last-event-id") or _asked_position(scope)
         try:
             missed, upto = await self._hub.join(connection, after)
         except (RedisError, OSError):
-            return await _refuse(send, 503, "Redis is out of reach; the page asks now and then instead.")
+            return await _refuse(send, 503, "Redis is unreachable. The page polls instead.")
         try:
             await _first_of(
                 _write(connection, missed, upto, send),

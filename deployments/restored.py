@@ -17,8 +17,8 @@ def doubt_what_waited(made_at: datetime) -> int:
     into before anything is sent. Returns how many operations that concerns. For a site that does not run."""
     now = timezone.now()
     reason = (
-        f"The data of {made_at:%Y-%m-%d %H:%M} UTC was restored. This was about to be sent then; whether it was sent "
-        "afterwards is being looked into."
+        f"The data of {made_at:%Y-%m-%d %H:%M} UTC was restored. This was queued then. The dashboard is "
+        "checking whether it was sent later."
     )
     # With a time of sending the mirror takes nothing that this may have made for something from outside; and with an
     # attempt behind it, a conflict does not pass for a refusal.

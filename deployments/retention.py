@@ -81,5 +81,5 @@ def _delete(rows: QuerySet[Any], keys: list[Any], deadline: float) -> bool:
         done += BATCH
         time.sleep(PAUSE)
     if count:
-        log.info("%s %s were kept long enough and deleted.", count, rows.model._meta.verbose_name_plural)
+        log.info("Deleted %s %s past their retention.", count, rows.model._meta.verbose_name_plural)
     return done >= len(keys)

@@ -64,7 +64,7 @@ def enter(
     found = HostingAccount.objects.defer(*HostingAccount.SECRETS).filter(name=name).first()
     have = rank_in(found.pk) if found else 0
     if found is None or not have:
-        raise Http404("There is no such account, or you are not a member of it.")
+        raise Http404("This account doesn’t exist, or you aren’t a member of it.")
     request.account, request.rank = found, have  # type: ignore[attr-defined]
 
     def checked() -> HttpResponse:
@@ -134,7 +134,7 @@ def operators(view: View) -> View:
     def guarded(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
         operated = operated_accounts(request.user)
         if operated is not None and not operated:
-            raise PermissionDenied(f"This needs the role “{Role.OPERATOR.label}” in at least one account.")
+            raise PermissionDenied(f"This requires the “{Role.OPERATOR.label}” role in at least one account.")
         return view(request, operated, *args, **kwargs)
 
     outer = signed_in(guarded)

@@ -87,8 +87,8 @@ def role_for(permission: Permission) -> str:
 
 
 def role_missing(permission: Permission) -> str:
-    """The beginning of a refusal: `This needs the role “Data scientist”`."""
-    return f"This needs the role “{role_for(permission)}”"
+    """The beginning of a refusal: `This requires the “Data scientist” role`."""
+    return f"This requires the “{role_for(permission)}” role"
 
 
 class May:

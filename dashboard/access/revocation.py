@@ -35,7 +35,7 @@ def _withdraw(operation: Operation, person: Any) -> bool:
     rank, permission = access.rank(person, operation.account_id), Permission(operation.kind)
     if not service_rules.refusal(rank, person.get_username(), permission, operation.service):
         return False
-    reason = f"{person} may no longer do this, so it was not sent."
+    reason = f"{person} no longer has permission for this, so it wasn’t sent."
     done = change(
         operation, State.CANCELED, expected={State.QUEUED}, error_code="NoLongerAllowed", error_message=reason
     )

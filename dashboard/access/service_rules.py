@@ -29,14 +29,14 @@ def refusal(rank: int, name: str, permission: Permission, service: Service | Non
         return ""
     if not may_act(rank) and in_production(service):
         return (
-            f"“{service.name}” runs in production, where changing it needs the role "
-            f"“{role_for(Permission.ACT_IN_PRODUCTION)}”."
+            f"“{service.name}” runs in production. Changing it requires the "
+            f"“{role_for(Permission.ACT_IN_PRODUCTION)}” role."
         )
     weak = rank < needed(Permission.DELETE_ANY_SERVICE)
     if permission == Permission.DELETE_SERVICE and weak and service.created_by != name:
         return (
-            f"“{service.name}” was made by somebody else: deleting it needs the role "
-            f"“{role_for(Permission.DELETE_ANY_SERVICE)}”."
+            f"“{service.name}” was created by someone else. Deleting it requires the "
+            f"“{role_for(Permission.DELETE_ANY_SERVICE)}” role."
         )
     return ""
 

@@ -120,29 +120,29 @@ def _example(document: Any) -> Any:
 
 def _problem(status: int) -> str:
     if status in REDIRECTS:
-        return "The service sent the request elsewhere; the console does not follow, because the key would go along."
+        return "The service redirected the request. The console doesn’t follow, because the key would go along."
     reasons = {
-        400: "The service did not understand the input. Its answer says why.",
-        401: "The service refused the key. It may have been made anew: refresh, then try again.",
-        404: "The gateway knows no service at this address.",
-        413: "The input is larger than the service takes.",
-        500: "The driver raised an error for this input. Its trace is in the service’s log.",
-        502: "The service did not give a whole answer. Its log says why.",
-        503: "The service is not ready or too busy. Try again in a moment.",
-        504: "The service took too long for this input.",
+        400: "The service rejected the input. Its response has the reason.",
+        401: "The service rejected the scoring key. It may have been renewed. Sync, then try again.",
+        404: "The gateway has no service at this URL.",
+        413: "The input is larger than the service accepts.",
+        500: "The driver script raised an error for this input. The traceback is in the service’s log.",
+        502: "The service didn’t return a complete response. Its log has the reason.",
+        503: "The service isn’t ready or is too busy. Try again in a moment.",
+        504: "The service took too long to process this input.",
     }
     return reasons.get(status, "")
 
 
 def _unreachable(error: Exception) -> str:
     if "never called" in str(error):
-        return "The server reported a scoring address at which machines keep services of their own; it is not called."
+        return "The server reported a scoring URL reserved for a machine’s own services. It was not called."
     if isinstance(error, requests.ConnectTimeout | requests.ConnectionError) and not isinstance(
         error, requests.ReadTimeout
     ):
-        return "Nothing answers at the scoring address. Is the service still running?"
+        return "Nothing responds at the scoring URL. Check that the service is running."
     if isinstance(error, requests.Timeout):
-        return f"No answer within {READ_SECONDS} seconds."
+        return f"No response within {READ_SECONDS} seconds."
     if isinstance(error, ValueError):
-        return "The server reported a scoring address that is no web address."
-    return "The connection broke before the answer was whole."
+        return "The server reported a scoring URL that isn’t valid."
+    return "The connection closed before the response was complete."

@@ -38,7 +38,7 @@ CODES: dict[int, Code] = {
     500: "Broken",
     503: "NotNow",
 }
-ABSENT = "There is no such thing here."
+ABSENT = "Not found, or not visible to you."
 
 
 class ErrorDetail(TypedDict):

@@ -56,7 +56,7 @@ def administrators(permission: Permission, *, action: str = "") -> Callable[[Vie
                 if not token.owner.is_superuser:
                     raise PermissionDenied(f"{role_missing(permission)}.")
                 if token.account_id is not None:
-                    raise PermissionDenied(f"The token “{token}” is for one account: this needs one for all of them.")
+                    raise PermissionDenied(f"The token “{token}” is for one account. Use a token for all accounts.")
                 _check_scope(request, permission)
                 try:
                     return view(request, *args, **kwargs)
@@ -116,7 +116,7 @@ def _check_scope(request: HttpRequest, permission: Permission) -> None:
     """Raise PermissionDenied where a token that only reads would do something. Whatever is got, it may get."""
     token: ApiToken = request.token  # type: ignore[attr-defined]
     if request.method not in audit.SAFE_METHODS and not tokens.covers(token, permission):
-        raise PermissionDenied(f"The token “{token}” may only read: this needs one with the scope “write”.")
+        raise PermissionDenied(f"The token “{token}” is read-only. Use a token with the scope “write”.")
 
 
 def any_token(view: View) -> View:
@@ -145,7 +145,7 @@ def by_token(methods: dict[str, View]) -> View:
         except PermissionDenied as denied:
             response = answer(403, str(denied))
         except RequestDataTooBig:
-            response = answer(413, "The body is longer than this site takes.")
+            response = answer(413, "The request body is larger than this site accepts.")
         if response.status_code == 405:
             response.headers["Allow"] = ", ".join(sorted(methods))
         patch_cache_control(response, no_store=True, private=True)
@@ -162,7 +162,7 @@ def _pass(request: HttpRequest, methods: dict[str, View], args: Any, kwargs: Any
     request.token, request.user, request.via = token, token.owner, "api"  # type: ignore[attr-defined]
     method = "GET" if request.method == "HEAD" else request.method or ""
     if method not in methods:
-        raise Problem(405, f"Here is no {method[:20]}, only {' and '.join(sorted(methods))}.")
+        raise Problem(405, f"{method[:20]} isn’t allowed here. Use {' or '.join(sorted(methods))}.")
     if method != "GET" and request.content_type != JSON and (request.content_type or request.body):
         raise Problem(415, f"Send JSON, with the header “Content-Type: {JSON}”.")
     view = methods[method]

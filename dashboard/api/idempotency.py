@@ -31,7 +31,7 @@ def once(request: HttpRequest, account: HostingAccount, submit: Callable[[], Ope
     if not key:
         return submit(), False
     if len(key) > KEY_MAX or not key.isprintable() or not is_text(key):
-        raise wrong(HEADER, f"Give at most {KEY_MAX} printable characters.")
+        raise wrong(HEADER, f"Use at most {KEY_MAX} printable characters.")
     digest = sha256(json.dumps(json.loads(request.body), sort_keys=True).encode()).hexdigest()
     mine: dict[str, Any] = {"owner": request.user, "account_id": account.pk, "key": key}
     with transaction.atomic():
@@ -43,10 +43,10 @@ def once(request: HttpRequest, account: HostingAccount, submit: Callable[[], Ope
             row.save(update_fields=["operation_id"])
             return operation, False
     if row.body_digest != digest:
-        raise Problem(409, f"This {HEADER} was used for another request. Send a new one.")
+        raise Problem(409, f"This {HEADER} was already used for a different request. Send a new one.")
     found = Operation.objects.filter(account=account, pk=row.operation_id).first()
     if found is None:
-        raise Problem(409, f"What this {HEADER} asked for was made, and is no longer kept.")
+        raise Problem(409, f"The result of the request with this {HEADER} no longer exists.")
     return found, True
 
 

@@ -27,7 +27,7 @@ def read_object(request: HttpRequest) -> dict[str, Any]:
         raise Problem(422, "This JSON is nested too deeply.") from None
     except ValueError as error:
         at = f": line {error.lineno}, column {error.colno}" if isinstance(error, json.JSONDecodeError) else ""
-        raise Problem(422, f"The body is not JSON{at}.") from None
+        raise Problem(422, f"The body isn’t valid JSON{at}.") from None
     if not isinstance(value, dict):
         raise Problem(422, "Send one JSON object, {…}.")
     for name, item in value.items():
@@ -43,7 +43,7 @@ def is_text(text: str) -> bool:
 def check_text(field: str, value: Any) -> None:
     """Raise Problem naming `field` where there is something in `value` that is no text or no number of ours."""
     if isinstance(value, str) and not is_text(value):
-        raise wrong(field, "There is half a character (a lone surrogate) in it.")
+        raise wrong(field, "It contains an invalid character (a lone surrogate).")
     if isinstance(value, list):
         for item in value:
             check_text(field, item)
@@ -55,7 +55,7 @@ def only(body: dict[str, Any], known: Iterable[str]) -> None:
     for name in body:
         if name not in known:
             there = ", ".join(known) if known else "none"
-            raise wrong(name[:100], f"There is no such field here. Fields: {there}.")
+            raise wrong(name[:100], f"This field doesn’t exist. Fields: {there}.")
 
 
 def form_data(fields: dict[str, forms.Field], body: dict[str, Any]) -> QueryDict:
@@ -71,7 +71,7 @@ def form_data(fields: dict[str, forms.Field], body: dict[str, Any]) -> QueryDict
 def _texts(name: str, field: forms.Field, value: Any) -> list[str]:
     if isinstance(field, forms.BooleanField):
         if not isinstance(value, bool):
-            raise wrong(name, "Give true or false.")
+            raise wrong(name, "Use true or false.")
         return ["on"] if value else []
     if isinstance(value, list):
         if isinstance(field, forms.ModelMultipleChoiceField):
@@ -79,7 +79,7 @@ def _texts(name: str, field: forms.Field, value: Any) -> list[str]:
         if name == "tags":
             return [",".join(_text(name, item) for item in value)]
     elif isinstance(field, forms.ModelMultipleChoiceField):
-        raise wrong(name, "Give a list of numbers.")
+        raise wrong(name, "Use a list of numbers.")
     if name in BY_NAME and isinstance(field, forms.ModelChoiceField):
         return [_named(name, field, value)]
     return [_text(name, value)]
@@ -88,7 +88,7 @@ def _texts(name: str, field: forms.Field, value: Any) -> list[str]:
 def _text(name: str, value: Any) -> str:
     """A text or a number as a form sends it."""
     if isinstance(value, bool) or not isinstance(value, str | int):
-        raise wrong(name, "Give a text or a whole number.")
+        raise wrong(name, "Use a text or a whole number.")
     if isinstance(value, int) and abs(value) > NUMBER_MAX:
         raise wrong(name, "This number is too large.")
     return str(value)
@@ -100,9 +100,9 @@ def _named(name: str, field: forms.ModelChoiceField, value: Any) -> str:
     if isinstance(value, int):
         return text
     if "\0" in text:
-        raise wrong(name, "There is a NUL in it.")
+        raise wrong(name, "It contains a NUL character.")
     row = field.queryset.filter(name=text).first() if field.queryset is not None else None
     if row is None and not numbers(text):
         known = ", ".join(str(found) for found in field.queryset or ())
-        raise wrong(name, f"There is none of that name in this account. There are: {known or 'none'}.")
+        raise wrong(name, f"This account has none with that name. Known: {known or 'none'}.")
     return str(row.pk) if row else text

@@ -16,7 +16,7 @@ class TooFast(Problem):
 
     def __init__(self, seconds: int) -> None:
         limit = settings.API_CALLS_PER_MINUTE
-        super().__init__(429, f"More than {limit} calls in a minute with this token. Go on in {seconds} s.")
+        super().__init__(429, f"More than {limit} calls in a minute with this token. Try again in {seconds} s.")
         self.seconds = seconds
 
 

@@ -142,7 +142,7 @@ def _write_if_possible(request: HttpRequest) -> None:
     try:
         _write(request, Result.FAILED)
     except Error as error:
-        log.warning("No audit entry could be written for %s: %s", request.path, error)
+        log.warning("Couldn't write an audit entry for %s: %s", request.path, error)
 
 
 def _named_in_url(arguments: dict[str, Any]) -> str:

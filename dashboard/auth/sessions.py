@@ -110,4 +110,4 @@ def _note_use(row: OpenSession) -> None:
         # Not saved: that would bring back a session that was ended meanwhile.
         OpenSession.objects.filter(pk=row.pk).update(seen_at=now, expire_date=_end(row))
     except Error as error:
-        log.warning("that a session is used was not noted: %s", error)
+        log.warning("couldn't record the use of a session: %s", error)

@@ -38,10 +38,10 @@ def invitation(on_terminal: bool) -> str:
     if link is None:
         return ""
     if on_terminal:
-        says = "Nobody can sign in yet. This link makes the first administrator, once, until the site stops:"
+        says = "No one can sign in yet. This link creates the first administrator, once, until the site stops:"
         return f"{says}\n  {link}"
     withdraw()
-    return f"Nobody can sign in yet. Make the first administrator:  {settings.COMMAND} create_user NAME --role admin"
+    return f"No one can sign in yet. Create the first administrator:  {settings.COMMAND} create_user NAME --role admin"
 
 
 def offer() -> str | None:

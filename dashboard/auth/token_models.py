@@ -49,7 +49,7 @@ class ApiToken(models.Model):
             return f"was revoked on {self.revoked_at:%Y-%m-%d}"
         if self.expires_at <= (now or timezone.now()):
             return f"expired on {self.expires_at:%Y-%m-%d}"
-        return "" if self.owner.is_active else "belongs to somebody who may no longer use this site"
+        return "" if self.owner.is_active else "belongs to a deactivated user"
 
 
 class SentOnce(models.Model):

@@ -22,7 +22,7 @@ PREFIX = "dash_"
 OF_THE_MMS = "mms_"
 DAYS = (7, 30, 90, 365)  # a token lives that long, and no longer
 NOTE_EVERY = timedelta(minutes=1)
-WHERE = "Make one on the page “API tokens” (/tokens/)."
+WHERE = "Create one on the page “API tokens” (/tokens/)."
 
 
 class NoToken(Exception):
@@ -51,14 +51,14 @@ def find(authorization: str, address: str) -> ApiToken:
     scheme, _, text = authorization.strip().partition(" ")
     text = text.strip()
     if not authorization.strip():
-        raise NoToken(f"Send a token: “Authorization: Bearer {PREFIX}…”. {WHERE}")
+        raise NoToken(f"This request has no token. Send the header “Authorization: Bearer {PREFIX}…”. {WHERE}")
     if scheme.lower() != "bearer" or not text:
-        raise NoToken(f"Write the header as “Authorization: Bearer {PREFIX}…”.")
+        raise NoToken(f"The Authorization header isn’t valid. Send “Authorization: Bearer {PREFIX}…”.")
     if text.startswith(OF_THE_MMS):
-        raise NoToken(f"This is a token of the MMS: it opens /api, and nothing of the dashboard. {WHERE}")
+        raise NoToken(f"This is an MMS token. It works for /api, not for the dashboard. {WHERE}")
     token = ApiToken.objects.select_related("owner").filter(digest=_digest(text)).first()
     if token is None:
-        raise NoToken(f"Nobody has this token here. {WHERE}")
+        raise NoToken(f"This token doesn’t exist. {WHERE}")
     now = timezone.now()
     if reason := token.why_dead(now):
         raise NoToken(f"This token {reason}. {WHERE}")

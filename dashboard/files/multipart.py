@@ -46,7 +46,7 @@ class Body:
                 async with asyncio.timeout(max(0.0, min(PAUSE_SECONDS, latest - time.monotonic()))):
                     message = await self._receive()
             except TimeoutError:
-                raise Refused(408, "failed", "It came too slowly, so nothing was stored. Send it again.") from None
+                raise Refused(408, "failed", "The upload was too slow, so nothing was stored. Send it again.") from None
             latest += len(message.get("body", b"")) / SLOWEST
             if message["type"] == "http.disconnect":
                 raise Gone
@@ -95,9 +95,9 @@ class Form:
         try:
             self._parser.write(data)
         except FormParserError:
-            raise Refused(400, "no_file", "The form could not be read. Send it again.") from None
+            raise Refused(400, "no_file", "The form couldn’t be read. Send it again.") from None
         if self._other > FORM_BYTES:
-            raise Refused(400, "no_file", "The form holds more than one file.")
+            raise Refused(400, "no_file", "The form contains more than one file. Send one file.")
 
     def take(self) -> list[bytes]:
         """The bytes of the file that came since the last call."""

@@ -76,10 +76,10 @@ async def _check(scope: Scope, account: str) -> None:
     A token is no cookie: no other site can have a browser send it, so it is not asked where the request comes from.
     """
     if scope["path"] != "/uploads/" or scope["method"] != "POST":
-        raise Refused(405, "refused", "Files are sent here by POST, from the forms of this site.")
+        raise Refused(405, "refused", "Upload files with POST, from the forms of this site.")
     by_token = bool(header(scope, b"authorization"))
     if not request_user.is_known_host(scope) or not (by_token or request_user.is_same_origin(scope)):
-        raise Refused(403, "refused", "Only pages of this site may send files. Open the form again and retry.")
+        raise Refused(403, "refused", "Only pages of this site can upload files. Open the form again and retry.")
     try:
         have = await request_user.ask_database(_rank_of_token if by_token else _rank, scope, account)
     except NoToken as missing:
@@ -87,9 +87,9 @@ async def _check(scope: Scope, account: str) -> None:
     except Error as error:
         raise _not_now(error) from error
     if have is None:
-        raise Refused(401, "refused", "You are signed out. Sign in again, then send the file once more.")
+        raise Refused(401, "refused", "You’re signed out. Sign in, then upload the file again.")
     if have < needed(Permission.ADD_ASSET):
-        raise Refused(403, "refused", f"You may not add files to the account “{account}”.")
+        raise Refused(403, "refused", f"You don’t have permission to add files to the account “{account}”.")
     length = header(scope, b"content-length")
     if length.isdigit() and int(length) > settings.UPLOAD_MAX_BYTES + FORM_BYTES:
         raise _too_large()
@@ -126,7 +126,7 @@ async def _take(scope: Scope, body: Body) -> StoredFile:
                 await asyncio.to_thread(incoming.write, form.take())
         await asyncio.to_thread(incoming.write, form.take())
         if not form.complete:
-            raise Refused(400, "failed", "The file did not arrive whole. Send it again.")
+            raise Refused(400, "failed", "The file didn’t arrive completely. Upload it again.")
         if not form.name:
             raise Refused(400, "no_file", "No file was chosen.")
         if not incoming.size:
@@ -135,9 +135,9 @@ async def _take(scope: Scope, body: Body) -> StoredFile:
     except OSError as reason:
         if reason.errno in (errno.ENOSPC, errno.EDQUOT):
             raise _no_space() from None
-        log.exception("an upload could not be stored")
+        log.exception("couldn't store an upload")
         raise Refused(
-            500, "failed", "The file could not be stored. An administrator finds the reason in the log."
+            500, "failed", "The file couldn’t be stored. Contact an administrator; the log has the reason."
         ) from None
     finally:
         if incoming:
@@ -145,18 +145,18 @@ async def _take(scope: Scope, body: Body) -> StoredFile:
 
 
 def _not_now(error: Error) -> Refused:
-    log.warning("an upload was not begun: %s", error)
-    return Refused(503, "failed", f"{db_errors.reason(error)} Nothing was stored; try again in a moment.".strip())
+    log.warning("couldn't start an upload: %s", error)
+    return Refused(503, "failed", f"{db_errors.reason(error)} Nothing was stored. Try again in a moment.".strip())
 
 
 def _too_large() -> Refused:
     limit = settings.UPLOAD_MAX_BYTES
     text = f"{limit / 1024**3:.1f} GB" if limit >= 1024**3 else f"{limit / 1024**2:.1f} MB"
-    return Refused(413, "too_large", f"The file is larger than {text}, the most that this site takes.")
+    return Refused(413, "too_large", f"The file is larger than {text}, the maximum for this site.")
 
 
 def _no_space() -> Refused:
-    return Refused(507, "no_space", "The site has no room left for this file. Tell an administrator.")
+    return Refused(507, "no_space", "The site has no space left for this file. Contact an administrator.")
 
 
 def _next(scope: Scope, query: dict[str, str]) -> str:

@@ -22,7 +22,7 @@ class CodeForm(forms.Form):
     code = forms.CharField(
         max_length=40,
         widget=forms.TextInput(attrs=CODE | {"autofocus": True}),
-        error_messages={"required": "Write the six digits that your app shows now, or a recovery code."},
+        error_messages={"required": "Enter the 6-digit code from your authenticator app, or a recovery code."},
     )
 
 
@@ -31,13 +31,13 @@ class SwitchOnForm(CodeForm):
 
     password = forms.CharField(
         widget=forms.PasswordInput(attrs=CURRENT),
-        error_messages={"required": "Write the password that you sign in with."},
+        error_messages={"required": "Enter the password you sign in with."},
     )
     field_order = ["code", "password"]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.fields["code"].help_text = "The six digits that the app shows now."
+        self.fields["code"].help_text = "The 6-digit code that the app shows now."
 
 
 class ProofForm(forms.Form):
@@ -47,8 +47,8 @@ class ProofForm(forms.Form):
         label="Password or code",
         max_length=500,
         widget=forms.PasswordInput(attrs={"autocomplete": "off"}),
-        help_text="Your password, the six digits of the app, or a recovery code.",
-        error_messages={"required": "Write your password, or a code."},
+        help_text="Your password, a 6-digit code from the app, or a recovery code.",
+        error_messages={"required": "Enter your password or a code."},
     )
 
 
@@ -57,8 +57,8 @@ class NewPasswordForm(PasswordChangeForm):
         super().__init__(*args, **kwargs)
         self.fields["old_password"].label = "Password now"
         self.fields["new_password1"].label = "New password"
-        self.fields["new_password2"].label = "New password again"
+        self.fields["new_password2"].label = "Confirm new password"
         self.fields[
             "new_password1"
-        ].help_text = "At least 10 characters; no common password, not digits alone, not like your name."
+        ].help_text = "At least 10 characters. Don’t use a common password, only digits, or your username."
         self.fields["new_password2"].help_text = ""

@@ -13,8 +13,8 @@ from django.template.loader import render_to_string
 from dashboard.api import errors as problems
 from dashboard.files.multipart import Application, Body, Gone, Receive, Refused, Send
 
-TOO_LONG = "The body is longer than this site takes, and nothing was done."
-TOO_SLOW = "What was sent came too slowly, and nothing was done. Go back and send it again.\n"
+TOO_LONG = "The request body is larger than this site accepts, so nothing was done."
+TOO_SLOW = "The request was too slow, so nothing was done. Go back and send it again.\n"
 
 
 class Bounded:

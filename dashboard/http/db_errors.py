@@ -8,9 +8,9 @@ from sqlite3 import Error as SQLiteError
 
 from django.db import Error, InterfaceError, OperationalError
 
-BUSY = "Another program has been writing to the database for too long."
-FULL = "The disk that holds the database is full, or cannot be written to."
-AWAY = "The database is out of reach."
+BUSY = "Another program has locked the database for too long."
+FULL = "The database disk is full or can’t be written to."
+AWAY = "The database is unreachable."
 SQLITE = {
     "SQLITE_BUSY": BUSY,
     "SQLITE_LOCKED": BUSY,

@@ -23,7 +23,7 @@ class KnownHosts:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or is_known_host(scope):
             return await self._part(scope, receive, send)
-        text = f"This site does not answer to the host {header(scope, b'host')[:100]!r}: it is none of ALLOWED_HOSTS.\n"
+        text = f"Unknown host {header(scope, b'host')[:100]!r}. To serve it, add it to ALLOWED_HOSTS.\n"
         headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"x-content-type-options", b"nosniff")]
         await send({"type": "http.response.start", "status": 400, "headers": headers})
         await send({"type": "http.response.body", "body": text.encode()})

@@ -20,7 +20,7 @@ CSRF = "csrfmiddlewaretoken"
 def not_understood(request: HttpRequest, exception: Exception) -> HttpResponse:
     """413 for a form that is too long, 400 for anything else."""
     if request.path.startswith(problems.PREFIX):
-        return problems.answer(400, "This request cannot be understood.")
+        return problems.answer(400, "The request isn’t valid.")
     if isinstance(exception, RequestDataTooBig):
         return render(request, "413.html", status=413)
     if isinstance(exception, DisallowedHost):
@@ -33,7 +33,11 @@ def broken(request: HttpRequest) -> HttpResponse:
     """503 while the database cannot do its part, 500 for anything else. Called while the error is being dealt with."""
     reason = db_errors.reason(sys.exc_info()[1])
     if request.path.startswith(problems.PREFIX):
-        said = f"{reason} Nothing was done; try again in a moment." if reason else "This is broken on our side."
+        said = (
+            f"{reason} Nothing was done. Try again in a moment."
+            if reason
+            else "An error occurred on the site. Its log has the reason."
+        )
         return problems.answer(503 if reason else 500, said)
     return not_now(request, reason) if reason else defaults.server_error(request)
 

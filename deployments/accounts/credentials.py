@@ -110,7 +110,7 @@ class EntraCredential:
 def fetch(client: EntraClient, until: float | None = None) -> Fetched:
     """Ask Entra ID for a token. Raises NoToken, TokenRefused; no error text has the secret or a token in it."""
     if not client.secret:
-        raise errors.TokenRefused("This account has no client secret: an operator has to enter it.")
+        raise errors.TokenRefused("This account has no client secret. An operator has to enter one.")
     url = f"{client.authority.rstrip('/')}/{quote(client.tenant, safe='')}/oauth2/v2.0/token"
     form = {
         "grant_type": "client_credentials",
@@ -133,7 +133,7 @@ def fetch(client: EntraClient, until: float | None = None) -> Fetched:
                 headers={"Accept": "application/json"},
             )
     except errors.MMSError as error:
-        raise errors.NoToken(f"No token for this account: {error}") from None
+        raise errors.NoToken(f"Couldn't get a token for this account. {error}") from None
     return _read(client, answer)
 
 
@@ -148,13 +148,13 @@ def _read(client: EntraClient, answer: Answer) -> Fetched:
         return _fetched(host, said)
     words = _words(client, said)
     if answer.status in {400, 401, 403} and said.get("error") not in {"temporarily_unavailable", "slow_down"}:
-        raise errors.TokenRefused(f"{host} gives this account no token (status {answer.status}){words}")
+        raise errors.TokenRefused(f"{host} refused to issue a token for this account (status {answer.status}){words}")
     if 300 <= answer.status < 400:
-        words = ". It sends its callers elsewhere, where the secret must not go: correct the account's authority."
+        words = ". It redirects to another address, where the secret must not be sent. Correct the account's authority."
     elif answer.status == 404:
-        words = words if said else ". There is no such place: check the account's authority and tenant."
+        words = words if said else ". The address doesn't exist. Check the account's authority and tenant."
     raise errors.NoToken(
-        f"No token for this account: {host} answered with status {answer.status}{words}",
+        f"Couldn't get a token for this account: {host} responded with status {answer.status}{words}",
         retry_after=retry_after(answer),
     )
 
@@ -162,7 +162,7 @@ def _read(client: EntraClient, answer: Answer) -> Fetched:
 def _fetched(host: str, said: dict[str, Any]) -> Fetched:
     token, kind, lasts = said.get("access_token"), said.get("token_type", "Bearer"), said.get("expires_in", 3600)
     if not isinstance(token, str) or not re.fullmatch(r"[!-~]+", token) or str(kind).lower() != "bearer":
-        raise errors.NoToken(f"No token for this account: what {host} answers has no bearer token in it.")
+        raise errors.NoToken(f"Couldn't get a token for this account: the response from {host} has no bearer token.")
     try:
         life = max(0.0, min(float(lasts), 86400.0))
     except (TypeError, ValueError):

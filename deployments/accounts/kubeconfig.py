@@ -67,18 +67,18 @@ def read(text: str) -> Access:
 
 def _load(text: str) -> dict[str, Any]:
     if len(text.encode(errors="surrogatepass")) > MAX_SIZE:
-        raise Unusable(f"This is larger than a kubeconfig needs to be ({MAX_SIZE // 1024} kB).")
+        raise Unusable(f"This is too large for a kubeconfig. The maximum is {MAX_SIZE // 1024} kB.")
     try:
         document = yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader
     except yaml.MarkedYAMLError as error:
         at = f": line {error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise Unusable(f"This is no YAML that can be read{at}.") from None
+        raise Unusable(f"This isn't valid YAML{at}.") from None
     except yaml.YAMLError:
-        raise Unusable("This is no YAML that can be read, or it has aliases (*name): write them out.") from None
+        raise Unusable("This isn't valid YAML, or it has aliases (*name). Write them out.") from None
     except (ValueError, RecursionError):
-        raise Unusable("This is no YAML that can be read.") from None
+        raise Unusable("This isn't valid YAML.") from None
     if not isinstance(document, dict) or "clusters" not in document:
-        raise Unusable("This is no kubeconfig: it has no “clusters”. Paste the whole file.")
+        raise Unusable("This isn't a kubeconfig: it has no “clusters”. Paste the whole file.")
     return document
 
 
@@ -86,7 +86,7 @@ def _named(document: dict[str, Any], many: str, one: str) -> list[tuple[str, dic
     """The named entries of a list in the document. Raises Unusable where it is no such list."""
     entries = document.get(many) or []
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-        raise Unusable(f"“{many}” must be a list of entries with a name each.")
+        raise Unusable(f"“{many}” must be a list of entries that each have a name.")
     found = []
     for entry in entries:
         part = entry.get(one) or {}
@@ -100,25 +100,25 @@ def _refuse_programs_and_files(name: str, part: dict[str, Any]) -> None:
     for key, what in PROGRAMS.items():
         if key in part:
             raise Unusable(
-                f"“{name}” names {what} (“{key}”), which is never done here. "
-                "Make a service account in the cluster, and put its token inline."
+                f"“{name}” names {what} (“{key}”), which the dashboard never runs. "
+                "Create a service account in the cluster and put its token inline."
             )
     for key in FILES:
         if key in part:
             inline = "token" if key == "tokenFile" else f"{key}-data"
             raise Unusable(
-                f"“{name}” names a file (“{key}”), which nobody can read here: put its content inline as “{inline}”. "
-                "“kubectl config view --flatten --minify --raw” does that."
+                f"“{name}” names a file (“{key}”), which the dashboard can't read. "
+                f"Put its content inline as “{inline}”. To do so, run “kubectl config view --flatten --minify --raw”."
             )
     if "proxy-url" in part:
-        raise Unusable(f"“{name}” names a proxy (“proxy-url”), which is not used here: take it out.")
+        raise Unusable(f"“{name}” names a proxy (“proxy-url”), which isn't supported. Remove it.")
 
 
 def _current(document: dict[str, Any], contexts: list[tuple[str, dict[str, Any]]]) -> dict[str, Any]:
     name = document.get("current-context")
     if not name:
         if len(contexts) > 1:
-            raise Unusable("It has several contexts and no “current-context”: say which one is meant.")
+            raise Unusable("It has several contexts and no “current-context”. Set the one to use.")
         return contexts[0][1] if contexts else {}
     return _find(contexts, name, "context")
 
@@ -127,7 +127,7 @@ def _find(entries: list[tuple[str, dict[str, Any]]], name: Any, noun: str) -> di
     for known, part in entries:
         if known == str(name)[:80]:
             return part
-    raise Unusable(f"It has no {noun} called “{str(name)[:80]}”.")
+    raise Unusable(f"It has no {noun} named “{str(name)[:80]}”.")
 
 
 def _only(
@@ -137,7 +137,7 @@ def _only(
         return entries[0][1]
     if not entries and otherwise is not None:
         return otherwise
-    raise Unusable(f"It has {len(entries)} entries for a {noun} and no context that says which one is meant.")
+    raise Unusable(f"It has {len(entries)} entries for a {noun} and no context that selects one.")
 
 
 def _check_server(cluster: dict[str, Any]) -> None:
@@ -146,7 +146,7 @@ def _check_server(cluster: dict[str, Any]) -> None:
         return
     parts = web_address(server if isinstance(server, str) else "")
     if parts is None or "@" in parts.netloc or not str(server).isprintable() or " " in str(server):
-        raise Unusable("The “server” of a cluster must be an address that begins with https://.")
+        raise Unusable("The “server” of a cluster must be a URL that starts with https://.")
     if is_forbidden(parts.hostname or ""):
         raise Unusable(f"The “server” of a cluster: {NEVER_CALLED}")
 
@@ -168,7 +168,7 @@ def _access(cluster: dict[str, Any], user: dict[str, Any]) -> Access:
 def _text(part: dict[str, Any], key: str) -> str:
     value = part.get(key) or ""
     if not isinstance(value, str):
-        raise Unusable(f"“{key}” must be a text: put it between quotes.")
+        raise Unusable(f"“{key}” must be a string. Put it in quotes.")
     return value.strip()
 
 
@@ -180,5 +180,5 @@ def _pem(part: dict[str, Any], key: str) -> bytes:
     except (binascii.Error, ValueError):
         raise Unusable(f"“{key}” is not base64.") from None
     if data and not data.lstrip().startswith(b"-----BEGIN "):
-        raise Unusable(f"“{key}” holds no PEM (a text that begins with -----BEGIN).")
+        raise Unusable(f"“{key}” contains no PEM data, which starts with -----BEGIN.")
     return data

@@ -41,7 +41,7 @@ class Forbidden(OSError):
     """No address of this host may be called. `strerror` is a sentence without its end."""
 
     def __init__(self, address: str):
-        says = f"{address} is an address that machines keep for services of their own; it is never called"
+        says = f"{address} is reserved for a machine's own services and is never called"
         super().__init__(errno.EACCES, says)
 
 

@@ -173,7 +173,7 @@ class MMSClient:
             if not next_page:
                 return _listing(items, from_wire)
             if next_page in pages:
-                raise errors.Unintelligible(f"The list of {noun} comes back to a page it had before.")
+                raise errors.Unintelligible(f"The list of {noun} returned to an earlier page.")
             pages.add(next_page)
             room -= len(answer.body)
             answer = self._next(noun, self._own(next_page), room, until)
@@ -195,9 +195,11 @@ class MMSClient:
         try:
             whole, ours = urlsplit(urljoin(self.base, url)), urlsplit(self.base)
         except ValueError:
-            raise errors.Unintelligible("The list goes on at an address that is none.") from None
+            raise errors.Unintelligible("The next page of the list has an invalid address.") from None
         if (whole.scheme, whole.netloc) != (ours.scheme, ours.netloc):
-            raise errors.Unintelligible("The list goes on at another server, where the token must not go.")
+            raise errors.Unintelligible(
+                "The next page of the list is on another server, where the token must not be sent."
+            )
         return whole.geturl()
 
     def _log(self, path: str, after: int, **which: Any) -> LogText:
@@ -215,9 +217,9 @@ def _read(answer: Answer, from_wire: Callable[[Any], Item]) -> Item:
     try:
         return from_wire(answer.json())
     except wire.Garbled as error:
-        raise errors.Unintelligible(f"The server's answer makes no sense: {error}") from error
+        raise errors.Unintelligible(f"The server's response isn't valid: {error}") from error
     except RecursionError:
-        raise errors.Unintelligible("The server's answer makes no sense: it is nested too deeply.") from None
+        raise errors.Unintelligible("The server's response isn't valid: it is nested too deeply.") from None
 
 
 def _listing(items: list[Any], from_wire: Callable[[Any], Item]) -> Listing[Item]:
@@ -228,9 +230,9 @@ def _listing(items: list[Any], from_wire: Callable[[Any], Item]) -> Listing[Item
         except (wire.Garbled, RecursionError):
             dropped += 1
     if dropped and not found:
-        raise errors.Unintelligible("The server's answer makes no sense: nothing listed in it has a usable id.")
+        raise errors.Unintelligible("The server's response isn't valid: nothing listed in it has a usable ID.")
     if dropped:
-        log.warning("%s of %s listed resources make no sense and are left out.", dropped, len(items))
+        log.warning("%s of %s listed resources aren't valid and are left out.", dropped, len(items))
     return Listing(found, whole=not dropped)
 
 

@@ -36,7 +36,7 @@ class Answer:
         try:
             return json.loads(self.body)
         except (ValueError, RecursionError):
-            raise wire.Garbled("The body is no JSON.") from None
+            raise wire.Garbled("The body isn't JSON.") from None
 
 
 class Authorization(AuthBase):
@@ -109,18 +109,18 @@ def _failed(host: str, error: Exception, call: Call, seconds: float, named: str)
         return any(isinstance(reason, kinds) for reason in reasons)
 
     if because(*_NO_ADDRESS):
-        return errors.Unreachable(f"“{host}” is no address that can be called: check {named}.")
+        return errors.Unreachable(f"“{host}” isn't a valid address. Check {named}.")
     if forbidden := next((reason for reason in reasons if isinstance(reason, Forbidden)), None):
         return errors.Unreachable(f"{host} is not called: {forbidden.strerror}. Check {named}.")
     if because(ssl.SSLCertVerificationError):
-        return errors.Unreachable(f"The certificate of {host} cannot be trusted: {_plain(reasons)}.")
+        return errors.Unreachable(f"The certificate of {host} isn't trusted: {_plain(reasons)}.")
     if not call.sent:
-        return errors.Unreachable(f"{host} cannot be reached: {_plain(reasons)}. Is the server running?")
+        return errors.Unreachable(f"Couldn't reach {host}: {_plain(reasons)}. Check that the server is running.")
     if because(_TooLarge):
-        return errors.TooLarge(f"{host} gave no usable answer: {_plain(reasons)}.")
+        return errors.TooLarge(f"{host} sent no usable response: {_plain(reasons)}.")
     if call.over:
-        return errors.NoAnswer(f"The answer of {host} was not complete after {seconds:.0f} s.")
-    return errors.NoAnswer(f"{host} gave no usable answer: {_plain(reasons)}.")
+        return errors.NoAnswer(f"The response from {host} was not complete after {seconds:.0f} s.")
+    return errors.NoAnswer(f"{host} sent no usable response: {_plain(reasons)}.")
 
 
 # A ValueError is what http.client and its friends raise for what makes no sense to them.
@@ -139,7 +139,7 @@ def _body(response: requests.Response, most: int) -> bytes:
         size += len(part)
         if size > most:
             raise _TooLarge(
-                f"the answer is larger than {f'{most // 1024**2} MB' if most >= 1024**2 else f'{most // 1024} kB'}"
+                f"the response is larger than {f'{most // 1024**2} MB' if most >= 1024**2 else f'{most // 1024} kB'}"
             )
         parts.append(part)
     return b"".join(parts)

@@ -91,7 +91,9 @@ class Transport:
 
     def _send(self, method: str, url: str, token: str, ends: float, content: dict[str, Any]) -> Answer:
         if token and not re.fullmatch(r"[!-~]+", token):
-            raise errors.TokenRefused("This account's token cannot be sent: it has letters that no token has.")
+            raise errors.TokenRefused(
+                "This account's token can't be sent: it contains characters that a token can't have."
+            )
         self.session.auth = Authorization(f"Bearer {token}" if token else "")
         return exchange(
             self.session,
@@ -115,23 +117,23 @@ def _refusal(host: str, answer: Answer, secrets: list[str]) -> errors.MMSError:
     if status < 400:
         return _elsewhere(host, answer)
     if status == 401:
-        return errors.TokenRefused(f"{host} refuses this account's token (status 401): an operator has to renew it.")
+        return errors.TokenRefused(f"{host} rejected this account's token (status 401). An operator has to renew it.")
     if status in errors.REJECTED or status < 500:
         kind = errors.REJECTED.get(status, errors.Rejected)
-        return kind(failure.message or f"{host} refused the request (status {status}).", failure, wait)
+        return kind(failure.message or f"{host} rejected the request (status {status}).", failure, wait)
     return errors.ServerFault(f"{host} failed (status {status}){said}", failure, wait)
 
 
 def _elsewhere(host: str, answer: Answer) -> errors.MMSError:
     """A redirect, or another status below 400 that has no meaning here."""
     if answer.status not in {301, 302, 303, 307, 308}:
-        return errors.Unintelligible(f"{host} answered with status {answer.status}, which means nothing here.")
+        return errors.Unintelligible(f"{host} responded with the unexpected status {answer.status}.")
     goal = wire.text(host_of(answer.headers.get("Location", "")), 200)
     # 303 may be said of something that was done.
     kind = errors.Unintelligible if answer.status == 303 else errors.Redirected
     return kind(
-        f"{host} sends its callers elsewhere{f' (to {goal})' if goal else ''}, where the token must not go: "
-        "correct the account's base URL."
+        f"{host} redirects to another address{f' ({goal})' if goal else ''}, where the token must not be sent. "
+        "Correct the account's base URL."
     )
 
 

@@ -34,7 +34,7 @@ def identity(keys: Mapping[str, Any]) -> str:
     """The id of a resource: a short text without "/" (it becomes part of paths). Raises Garbled."""
     found = text(keys["id"], 1000) if isinstance(keys.get("id"), str | int) else ""
     if not 0 < len(found) <= 200 or not usable_id(found):
-        raise Garbled("A resource without a usable id.")
+        raise Garbled("A resource has no usable ID.")
     return found
 
 

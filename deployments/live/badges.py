@@ -124,11 +124,11 @@ def _queued_badge(operation: Operation) -> Badge:
     until = (operation.next_poll_at or now) + UNTAKEN
     overdue = until <= now
     if trouble := operation.account.error:
-        reason = reason or f"Waits: {trouble}"
+        reason = reason or f"Waiting. {trouble}"
     elif overdue and _reached_lately(operation.account, now):
-        reason = reason or "Waits for its turn: there is much to do at this server."
+        reason = reason or "Queued behind other operations on this server."
     elif overdue:
-        label, reason = f"{label}, no worker", "No worker has taken this up. Are the workers running?"
+        label, reason = f"{label}, no worker", "No worker has started this. Check that the workers are running."
     again = now + AGAIN if overdue else until
     return Badge(key_of(operation), State.QUEUED, label, operation.state_since, reason, None, again)
 

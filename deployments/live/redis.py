@@ -42,7 +42,7 @@ def attempt(command: Callable[[redis.Redis], Any], fallback: Answer) -> Answer |
     except (redis.RedisError, OSError) as error:
         silent = isinstance(error, redis.TimeoutError | TimeoutError)
         _down_until = time.monotonic() + (PAUSE_AFTER_SILENCE if silent else PAUSE)
-        log.warning("Redis is out of reach, pages poll until it is back: %s", error)
+        log.warning("Redis is unreachable; pages poll until it is available: %s", error)
         return fallback
 
 

@@ -70,7 +70,7 @@ def insist(put_down: Callable[..., None], *args: Any) -> None:
         except OperationalError as error:
             if time.monotonic() > until:
                 raise
-            log.warning("What the server said cannot be written down yet: %s", error)
+            log.warning("Couldn't store the server's response yet: %s", error)
         time.sleep(1)
         close_old_connections()
 

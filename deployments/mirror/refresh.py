@@ -127,7 +127,7 @@ def _read_lists(
                 read.add(noun)
         except errors.MMSError as error:
             failed = failed or type(error)(
-                f"The list of {NOUN[noun]}s cannot be read. {error}", error.failure, error.retry_after
+                f"Couldn't read the list of {NOUN[noun]}s. {error}", error.failure, error.retry_after
             )
             if isinstance(error, errors.NotSent | errors.NoAnswer | errors.TokenRefused | errors.Redirected):
                 break

@@ -12,21 +12,21 @@ from django.core.exceptions import ValidationError
 from deployments.client.addresses import LOOPBACK, is_forbidden, web_address
 
 STORE = "oci://local"  # the bundled server's own store: nothing is pushed anywhere
-NEVER_CALLED = "At this address machines keep services of their own; it is never called."
+NEVER_CALLED = "This address is reserved for a machine's own services and is never called."
 
 
 def check_base_url(value: str) -> None:
     """Raise ValidationError unless `value` is scheme and host of a server, as in https://mms.example.com."""
     parts = _web_address(value)
     if re.search(r"/api/?$", parts.path):
-        raise ValidationError("Leave out /api: it is put behind this address by itself.")
+        raise ValidationError("Leave out /api. It is added automatically.")
 
 
 def check_authority(value: str) -> None:
     """The same of the place that gives tokens. The client secret goes there, so it is https, or on this machine."""
     parts = _web_address(value)
     if parts.scheme != "https" and parts.hostname not in LOOPBACK:
-        raise ValidationError("Begin with https://: the client secret is sent there.")
+        raise ValidationError("Start with https://, because the client secret is sent there.")
 
 
 def check_location(value: str) -> None:
@@ -34,7 +34,7 @@ def check_location(value: str) -> None:
     if value == STORE:
         return
     if "://" in value and not value.startswith(("http://", "https://")):
-        raise ValidationError(f"Write the registry's host, such as example.azurecr.io, or {STORE}.")
+        raise ValidationError(f"Enter the registry's host, such as example.azurecr.io, or {STORE}.")
     _web_address(registry_url(value))
 
 
@@ -61,11 +61,11 @@ def origin(url: str) -> tuple[str, str, int | None]:
 def _web_address(value: str) -> SplitResult:
     parts = web_address(value)
     if parts is None or re.search(r"[\s\\]|[^ -~]", value):
-        raise ValidationError("Write the whole address, beginning with http:// or https://.")
+        raise ValidationError("Enter the full URL, starting with http:// or https://.")
     if "@" in parts.netloc:
-        raise ValidationError("Leave out the user and password before the host: they would be stored readably.")
+        raise ValidationError("Leave out the user and password before the host. They would be stored unencrypted.")
     if parts.query or parts.fragment or "?" in value or "#" in value:
-        raise ValidationError("Leave out what begins with ? or #.")
+        raise ValidationError("Leave out the part that starts with ? or #.")
     if is_forbidden(parts.hostname or ""):
         raise ValidationError(NEVER_CALLED)
     return parts

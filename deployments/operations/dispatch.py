@@ -70,7 +70,7 @@ class Calls:
             close_old_connections()
             work(account_id, *args)
         except Exception:
-            log.exception("Work for account %s failed; it is due again.", account_id)
+            log.exception("Work for account %s failed and is due again.", account_id)
         finally:
             close_old_connections()
             with self._lock:
@@ -141,7 +141,7 @@ def sweep() -> None:
     """Adopt what a dead worker left behind, and end what could not be sent for too long."""
     now = timezone.now()
     for operation in Operation.objects.filter(state=State.SENDING, claimed_until__lt=now):
-        run.doubt(operation, "The worker that sent this died before it had the answer.")
+        run.doubt(operation, "The worker that sent this stopped before it received the response.")
     # Only what was never sent: of anything else it is not known what became of it, and that can be found out one day.
     waiting = Operation.objects.filter(
         state=State.QUEUED,
@@ -150,7 +150,7 @@ def sweep() -> None:
         account__error_at__lt=now - GIVE_UP_SENDING,
     )
     for operation in waiting.select_related("account"):
-        reason = f"Nothing was sent, for the server could not be called: {operation.account.error}"
+        reason = f"Nothing was sent, because the server couldn't be called: {operation.account.error}"
         change(operation, State.FAILED, expected={State.QUEUED}, error_code="NotSent", error_message=reason)
 
 

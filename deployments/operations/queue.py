@@ -31,4 +31,6 @@ def _send(task: str, *arguments: str) -> None:
     try:
         current_app.send_task(task, arguments, retry=False, ignore_result=True)
     except (OperationalError, OSError) as error:
-        log.warning("%s is not in the queue, which is out of reach; the next tick finds what is due: %s", task, error)
+        log.warning(
+            "Couldn't queue %s because the queue is unreachable; the next tick finds what is due: %s", task, error
+        )

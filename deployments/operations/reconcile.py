@@ -31,11 +31,11 @@ LISTS: dict[str, Callable[[MMSClient], Listing[Any]]] = {
     Kind.CREATE_SERVICE: MMSClient.list_services,
 }
 DECIDE = (
-    "Whether this took effect cannot be found out at the server. Send it again (if it did take effect, {twice}), or "
-    "call it failed (if it did take effect, {unseen})."
+    "The server can't show whether this took effect. Send it again (if it did take effect, {twice}), or "
+    "mark it as failed (if it did take effect, {unseen})."
 )
-MADE_TWICE = ("there will be two", "what it made appears in the lists as made outside the dashboard")
-CHANGED_TWICE = ("it is done once more", "the service shows it")
+MADE_TWICE = ("there will be two", "the result appears in the lists as created outside the dashboard")
+CHANGED_TWICE = ("it is done twice", "the service shows it")
 
 
 class Look(StrEnum):
@@ -170,7 +170,7 @@ def _decided(operation: Operation, look: Look) -> bool:
     if operation.accepted_at or look == Look.UNCLEAR:
         return seconds(now - (operation.sent_at or operation.requested_at)) > ASK_A_PERSON and _ask(operation)
     if operation.attempts >= MOST_ATTEMPTS:
-        tried = f"{operation.error_message} Tried {MOST_ATTEMPTS} times; nothing of it is to be found."
+        tried = f"{operation.error_message} Tried {MOST_ATTEMPTS} times without a trace of it on the server."
         run.fail(operation, wire.Failure("OutcomeUnknown"), tried)
         return True
     _send_again(operation)

@@ -35,10 +35,10 @@ def register_model(
     *, name: str, url: str, tags: Iterable[str] = (), description: str = "", mime_type: str = "", unpack: bool = False
 ) -> wire.NewModel:
     if not re.fullmatch(r"[A-Za-z0-9-]{1,32}", name):
-        raise Refused("name", "A model's name has 1 to 32 letters, digits and hyphens.")
+        raise Refused("name", "A model's name must have 1 to 32 letters, digits and hyphens.")
     for tag in (tags := list(tags)):
         if not re.fullmatch(r"[A-Za-z0-9]{1,29}", tag):
-            raise Refused("tags", f"The tag “{tag}” has to be 1 to 29 letters and digits.")
+            raise Refused("tags", f"The tag “{tag}” must have 1 to 29 letters and digits.")
     check_length("description", description, 200)
     check_length("mime_type", mime_type, 200)
     check_url("url", url)
@@ -58,7 +58,7 @@ def create_manifest(
     if not models:
         raise Refused("models", "Choose at least one model.")
     if runtime_type not in dict(RUNTIME_TYPES):
-        raise Refused("runtime_type", f"There is no runtime called “{runtime_type}”.")
+        raise Refused("runtime_type", f"The runtime “{runtime_type}” doesn't exist.")
     check_length("description", description, 512)
     return wire.NewManifest(
         model_ids=[known("models", model) for model in models],
@@ -79,14 +79,17 @@ def create_image(*, manifest: Manifest, registry: RegistryInfo, description: str
 
 def create_service(*, name: str, image: Image, cluster: Cluster) -> wire.NewService:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}", name):
-        raise Refused("name", "A service's name has letters, digits, hyphens, dots; it begins with a letter or digit.")
+        raise Refused(
+            "name",
+            "A service's name can have letters, digits, hyphens and dots, and must start with a letter or digit.",
+        )
     return wire.NewService(name, known("image", image), cluster.pull_secret, cluster.kube_config or "")
 
 
 def update_service(*, service: Service, image: Image, cluster: Cluster | None = None) -> wire.ServiceUpdate:
     cluster = cluster or service.cluster or only_cluster(service.account)
     if cluster is None:
-        raise Refused("service", f"“{service}” was made outside the dashboard: nobody here knows its pull secret.")
+        raise Refused("service", f"“{service}” was created outside the dashboard, so its pull secret is unknown.")
     manifest_id = image.manifest.mms_id if image.manifest else None
     return wire.ServiceUpdate(known("service", service), known("image", image), manifest_id or "", cluster.pull_secret)
 
@@ -138,7 +141,7 @@ def _load(account: HostingAccount, name: str, value: Any) -> Any:
     wanted = value if isinstance(value, list) else [value]
     rows = ROWS[name].objects.filter(account=account).in_bulk(wanted)
     if gone := [pk for pk in wanted if pk not in rows]:
-        raise Refused(name, f"What was chosen as “{name}” is gone (number {gone[0]}).")
+        raise Refused(name, f"The resource selected as “{name}” no longer exists (number {gone[0]}).")
     return [rows[pk] for pk in wanted] if isinstance(value, list) else rows[value]
 
 
@@ -148,7 +151,7 @@ def check_account(account: HostingAccount, chosen: dict[str, Any]) -> None:
         value = chosen[name]
         for row in value if isinstance(value, list | tuple) else [value]:
             if row is not None and row.account_id != account.pk:
-                raise Refused(name, "There is no such thing in this account.")
+                raise Refused(name, "Not found in this account.")
 
 
 def check_there(chosen: dict[str, Any]) -> None:
@@ -156,27 +159,27 @@ def check_there(chosen: dict[str, Any]) -> None:
     for name, value in chosen.items():
         for row in value if isinstance(value, list | tuple) else [value]:
             if isinstance(row, Mirrored) and row.vanished_at:
-                raise Refused(name, f"“{row}” is no longer there at the server.")
+                raise Refused(name, f"“{row}” no longer exists on the server.")
 
 
 def check_url(field: str, url: str) -> None:
     try:
         parts = urlsplit(url)
     except ValueError:
-        raise Refused(field, "This is no URL.") from None
+        raise Refused(field, "This isn't a valid URL.") from None
     if parts.scheme not in {"http", "https"} or not parts.hostname or re.search(r"\s", url):
-        raise Refused(field, "Give a URL that begins with http:// or https:// and names a host.")
+        raise Refused(field, "Enter a URL that starts with http:// or https:// and has a host.")
 
 
 def check_length(field: str, value: str, limit: int) -> None:
     if len(value) > limit:
-        raise Refused(field, f"At most {limit} characters; these are {len(value)}.")
+        raise Refused(field, f"At most {limit} characters are allowed. This has {len(value)}.")
 
 
 def known(field: str, row: Mirrored) -> str:
     """The row's id at the server. Raises Refused where it has none yet."""
     if not row.mms_id:
-        raise Refused(field, f"“{row}” is not ready: wait for the operation that makes it.")
+        raise Refused(field, f"“{row}” isn't ready. Wait for the operation that creates it.")
     return row.mms_id
 
 
@@ -194,5 +197,5 @@ def assets_with_driver(assets: Sequence[Asset], driver: Asset | None) -> list[As
 def _asset_refs(assets: Sequence[Asset]) -> list[wire.AssetRef]:
     names = [asset.name for asset in assets]
     if twice := next((name for name in names if names.count(name) > 1), ""):
-        raise Refused("assets", f"Two of the assets are called “{twice}”; a manifest names them apart by that.")
+        raise Refused("assets", f"Two of the assets are named “{twice}”. Names must be unique in a manifest.")
     return [wire.AssetRef(asset.name, asset.url, asset.mime_type, asset.unpack) for asset in assets]

@@ -26,10 +26,10 @@ from deployments.timing import LEASE, STOP_POLLING, look_interval, poll_interval
 
 log = logging.getLogger(__name__)
 FORGOTTEN = 30.0  # seconds after which an operation that the server does not know is no mere delay
-UNKNOWN = "Whether it took effect when it was sent is not known."
+UNKNOWN = "It is unknown whether it took effect when it was sent."
 NOTES = {"UnknownState", "NotTold"}  # error codes of what is said about an operation that goes on
 STOPPED = (
-    f"Not over after {seconds(STOP_POLLING) / 3600:.0f} hours: the server is asked no more until somebody resumes it."
+    f"Not finished after {seconds(STOP_POLLING) / 3600:.0f} hours. The dashboard stopped checking; resume to continue."
 )
 FETCHED: dict[str, Callable[[MMSClient, str], rows.Item]] = {
     Kind.CREATE_IMAGE: MMSClient.get_image,
@@ -65,11 +65,11 @@ def _accepted(operation: Operation, made: Accepted | rows.Item, client: MMSClien
         # Without what was said of it while it was in doubt, should it have been called so meanwhile.
         change(operation, State.NOT_STARTED, error_code="", error_message="", **known)
     elif made.waits:
-        doubt(operation, "The server accepted this and named no operation to ask about.", accepted_at=now)
+        doubt(operation, "The server accepted this but returned no operation to check.", accepted_at=now)
     elif operation.kind == Kind.DELETE_SERVICE:
         succeed(operation)
     else:
-        doubt(operation, "The server's answer does not say what became of this.", accepted_at=now)
+        doubt(operation, "The server's response doesn't include the result.", accepted_at=now)
 
 
 def _not_accepted(operation: Operation, error: errors.MMSError) -> None:
@@ -124,7 +124,7 @@ def poll(operation: Operation, client: MMSClient) -> None:
     except errors.OF_THE_SERVER as error:
         note_trouble(operation.account, error)
     except errors.Rejected as error:
-        _note(operation, "NotTold", f"The server does not tell how this goes: {error}")
+        _note(operation, "NotTold", f"The server doesn't report the progress: {error}")
     else:
         note_answer(operation.account, client)
         _advance(operation, status, client)
@@ -144,8 +144,8 @@ def _ask(operation: Operation, client: MMSClient) -> wire.OperationStatus:
 
 def _advance(operation: Operation, status: wire.OperationStatus, client: MMSClient) -> None:
     if status.phase is None:
-        said = f"The server calls its state “{status.state}”, which means nothing to this dashboard."
-        _note(operation, "UnknownState", said if status.state else "The server tells no state of it.")
+        said = f"The server reports the unknown state “{status.state}”."
+        _note(operation, "UnknownState", said if status.state else "The server reports no state.")
         return
     if operation.error_code in NOTES:
         _note(operation, "", "")
@@ -181,7 +181,7 @@ def _note_remains(operation: Operation, resource_id: str, client: MMSClient) -> 
     try:
         rows.fill_in(operation.service, client.get_service(resource_id))
     except errors.MMSError as error:
-        log.info("Operation %s failed, and left nothing that can be read: %s", operation.pk, error)
+        log.info("Operation %s failed and left nothing that can be read: %s", operation.pk, error)
 
 
 def _read_along(operation: Operation, client: MMSClient) -> None:
@@ -211,7 +211,7 @@ def _finish(operation: Operation, resource_id: str, client: MMSClient) -> None:
         try:
             item = FETCHED[operation.kind](client, resource_id)
         except errors.MMSError as error:
-            log.warning("Operation %s is done, reading %s failed: %s", operation.pk, resource_id, error)
+            log.warning("Operation %s succeeded, but reading %s failed: %s", operation.pk, resource_id, error)
     succeed(operation, item, resource_id)
 
 
@@ -244,7 +244,7 @@ def _cancel(operation: Operation, client: MMSClient) -> None:
     except errors.OF_THE_SERVER:
         raise
     except errors.Rejected:
-        answered["error_message"] = "The server does not cancel this operation; it goes on."
+        answered["error_message"] = "The server doesn't cancel this operation. It continues."
     write(operation, _still(operation), **answered)
 
 

@@ -119,7 +119,7 @@ def create_service(account: HostingAccount, by: str, *, name: str, image: Image,
     _check(account, Kind.CREATE_SERVICE, chosen)
     namesakes = Service.objects.filter(account=account, name=name, vanished_at=None)
     if namesakes.exclude(mms_id=None).exists() or namesakes.filter(operations__state__in=OPEN).exists():
-        raise Refused("name", f"There is a service called “{name}” already.")
+        raise Refused("name", f"A service named “{name}” already exists.")
     return _submit(account, by, Kind.CREATE_SERVICE, chosen, lambda: Service(**chosen))
 
 
@@ -144,10 +144,10 @@ def retry(operation: Operation, by: str) -> Operation:
     """
     row, kind = operation.resource, operation.kind
     if row is None or operation.state not in {State.FAILED, State.CANCELED}:
-        raise Refused("", "Only what failed or was canceled can be tried again.")
+        raise Refused("", "Only a failed or canceled operation can be retried.")
     remains = isinstance(row, Service) and kind == Kind.CREATE_SERVICE and _never_served(row)
     if row.mms_id and not remains and kind not in {Kind.UPDATE_SERVICE, Kind.DELETE_SERVICE}:
-        raise Refused("", f"“{row}” has been made meanwhile.")
+        raise Refused("", f"“{row}” was created in the meantime.")
     _refuse_open(row)
     chosen = wanted.chosen_in(operation.account, operation.body)
     if remains:
@@ -164,17 +164,17 @@ def _never_served(service: Service) -> bool:
 def cancel(operation: Operation, by: str) -> Operation:
     """Stop the operation: at once while nothing was sent, else by asking the server (which may not offer that)."""
     when = "before it was sent" if not operation.attempts else "before it was sent again"
-    unknown = "" if not operation.attempts else " Whether it took effect the first time is not known."
+    unknown = "" if not operation.attempts else " It is unknown whether it took effect the first time."
     if change(operation, State.CANCELED, expected={State.QUEUED}, error_message=f"Canceled by {by} {when}.{unknown}"):
         return operation
     # In one statement: it may end at any moment, and how it ended is not to be overwritten.
     going = Operation.objects.filter(pk=operation.pk, state__in=[State.NOT_STARTED, State.RUNNING])
     asked = going.exclude(mms_operation_id="").update(
-        cancel_requested=True, next_poll_at=timezone.now(), error_message=f"{by} asked to cancel this."
+        cancel_requested=True, next_poll_at=timezone.now(), error_message=f"{by} requested to cancel this."
     )
     operation.refresh_from_db()
     if not asked:
-        raise Refused("", f"This cannot be canceled now: it is {operation.get_state_display().lower()}.")
+        raise Refused("", f"This can't be canceled now: it is {operation.get_state_display().lower()}.")
     queue.hint(operation)
     return operation
 
@@ -191,12 +191,12 @@ def settle(operation: Operation, by: str, *, send_again: bool) -> Operation:
         fresh |= {"error_code": "", "error_message": ""}
         done = change(operation, State.QUEUED, expected={State.UNCERTAIN}, **fresh)
     else:
-        reason = f"{by} decided not to send it again; whether it took effect is not known."
+        reason = f"{by} decided not to send it again. It is unknown whether it took effect."
         done = change(
             operation, State.FAILED, expected={State.UNCERTAIN}, error_code="OutcomeUnknown", error_message=reason
         )
     if not done:
-        raise Refused("", "This is settled already.")
+        raise Refused("", "This is already resolved.")
     queue.hint(operation)
     return operation
 
@@ -205,7 +205,7 @@ def resume(operation: Operation, by: str) -> Operation:
     """Ask the server again about an operation that had not ended within the stated limit."""
     waiting = Operation.objects.filter(pk=operation.pk, state__in=OPEN, next_poll_at=None, claimed_until=None)
     if not waiting.update(next_poll_at=timezone.now(), accepted_at=timezone.now(), error_message=""):
-        raise Refused("", "The server is being asked already.")
+        raise Refused("", "This operation is already being checked.")
     operation.refresh_from_db()
     queue.hint(operation)
     return operation
@@ -277,8 +277,8 @@ def _refuse_open(row: Resource) -> None:
     if first:
         raise Refused(
             "",
-            f"“{row}” has an open operation: {first.get_kind_display().lower()}, asked for by {first.requested_by} "
-            f"({first.pk}). Wait until it has ended, or cancel it.",
+            f"“{row}” has an open operation: {first.get_kind_display().lower()}, requested by {first.requested_by} "
+            f"({first.pk}). Wait for it to finish, or cancel it.",
         )
 
 

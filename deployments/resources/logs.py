@@ -45,7 +45,7 @@ def _noting_trouble(account: HostingAccount) -> Iterator[None]:
     except (errors.Busy, errors.TokenRefused) as error:
         note_trouble(account, error)
     except errors.MMSError as error:
-        log.info("A log of account %s cannot be read now: %s", account, error)
+        log.info("Couldn't read a log of account %s: %s", account, error)
 
 
 def _fetch(key: str, read: Callable[[int], LogText], secrets: list[str], last: bool = False) -> None:

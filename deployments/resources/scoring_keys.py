@@ -16,7 +16,7 @@ def fetch(service: Service, client: MMSClient) -> bool:
     try:
         service.scoring_key = client.get_service_key(service.mms_id) or None
     except errors.MMSError as error:
-        log.info("The key of %s cannot be read: %s", service, error)
+        log.info("Couldn't read the scoring key of %s: %s", service, error)
         return False
     service.save(update_fields=["scoring_key"])
     return True

@@ -19,7 +19,7 @@ NEW_MANIFEST = "/accounts/local/manifests/new/"
 
 def register(page: Page, name: str) -> None:
     page.goto(NEW_MODEL)
-    page.get_by_label("or its web address").fill(f"https://models.example/{name}.pkl")
+    page.get_by_label("Or enter its URL").fill(f"https://models.example/{name}.pkl")
     page.get_by_label("Name").fill(name)
     page.get_by_role("button", name="Register model").click()
     expect(page.locator(".page-head .badge").first).to_have_text(re.compile("Registered"), timeout=30 * SECONDS)
@@ -43,10 +43,10 @@ def test_an_upload_can_be_stopped_and_taken_out(sign_in: Callable[..., Page], tm
     page.get_by_label("Upload a file").set_input_files(IRIS / "model.pkl")
     expect(page.locator("#stored-name")).to_have_text("model.pkl")
     expect(page.get_by_label("Name")).to_have_value("model")
-    expect(page.get_by_label("or its web address")).to_be_hidden()
+    expect(page.get_by_label("Or enter its URL")).to_be_hidden()
     page.get_by_role("button", name="Remove").click()
     expect(page.get_by_label("Upload a file")).to_be_focused()
-    expect(page.locator("#preview")).to_contain_text("Upload a file, or write the address")
+    expect(page.locator("#preview")).to_contain_text("Upload a file or enter its URL")
     empty = tmp_path / "empty.bin"
     empty.touch()
     page.get_by_label("Upload a file").set_input_files(empty)
@@ -109,7 +109,7 @@ def test_a_failed_build_says_why_first_and_is_cloned_and_retried(sign_in: Callab
 def test_everything_is_said_beside_its_field_and_a_second_try_works(sign_in: Callable[..., Page]) -> None:
     page = sign_in("sam", "scientist")
     page.goto(NEW_MODEL)
-    page.get_by_label("or its web address").fill("https://models.example/fine.pkl")
+    page.get_by_label("Or enter its URL").fill("https://models.example/fine.pkl")
     page.get_by_label("Name").fill("not_fine")
     page.get_by_label("Name").press("Enter")
     expect(page.locator("#form-errors")).to_be_focused()

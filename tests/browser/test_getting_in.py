@@ -120,7 +120,7 @@ def test_an_ended_session_is_signed_out_within_the_open_page(browser: Browser, p
     other.wait_for_url("**/accounts/local/")
     other.goto("/you/")
     other.get_by_role("button", name="End all other sessions").click()
-    expect(other.get_by_text("You are signed in only here now.")).to_be_visible()
+    expect(other.get_by_text("All your other sessions have ended.")).to_be_visible()
     elsewhere.close()
     page.get_by_role("link", name="Images").click()
     page.wait_for_url("**/sign-in/?next=/accounts/local/images/")

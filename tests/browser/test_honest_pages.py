@@ -29,7 +29,7 @@ def test_an_open_page_says_within_thirty_seconds_that_there_is_no_worker_and_goe
         expect(badge).to_have_text("Queued")
         expect(badge).to_have_text("Queued, no worker", timeout=32 * SECONDS)
         assert time.monotonic() - asked < 30
-        expect(page.get_by_text("Are the workers running?")).to_be_visible()
+        expect(page.get_by_text("Check that the workers are running.")).to_be_visible()
     finally:
         site.supervisorctl("start", "site:worker")
     expect(badge).to_have_text("Registered", timeout=30 * SECONDS)

@@ -50,4 +50,4 @@ def test_a_cluster_is_tried_and_stored_and_its_kubeconfig_does_not_come_back(sig
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "nothing is wider than the screen"
     page.get_by_role("link", name="Delete cluster…").click()
     page.get_by_role("button", name="Delete cluster").click()
-    expect(page.get_by_text("What runs there goes on")).to_be_visible()
+    expect(page.get_by_text("Its services keep running")).to_be_visible()

@@ -35,7 +35,7 @@ def test_the_command_follows_what_is_typed_and_stays_open(sign_in: Callable[...,
     page = sign_in("sam", "scientist")
     page.goto("/accounts/local/models/new/")
     page.get_by_text("API call").click()
-    page.get_by_label("or its web address").fill("https://models.example/rose.pkl")
+    page.get_by_label("Or enter its URL").fill("https://models.example/rose.pkl")
     page.get_by_label("Name", exact=True).fill("rose")
     curl = page.locator("#command-curl")
     expect(curl).to_contain_text(re.compile('"name": "rose"'))

@@ -224,7 +224,7 @@ def test_a_list_that_runs_in_a_circle_is_left() -> None:
         while link.recv(10_000):
             link.sendall(OK + b"Content-Length: %d\r\n\r\n" % len(body) + body)
 
-    again = pytest.raises(errors.Unintelligible, match="comes back to a page")
+    again = pytest.raises(errors.Unintelligible, match="returned to an earlier page")
     with server(talk) as url, MMSClient(url, "s", "g", "a", token="t", api_version="1") as client, again:
         client.list_models()
 

@@ -130,7 +130,7 @@ def test_a_page_without_any_database_says_so(live_redis: redis.Redis, caplog: py
         answer = client.get("/")
         posted = client.post("/accounts/local/models/new/", {"name": "iris"})
     assert answer.status_code == posted.status_code == 503
-    assert "The database is out of reach." in answer.content.decode()
+    assert "The database is unreachable." in answer.content.decode()
     assert "most likely not saved" in compact(posted.content.decode())
 
 

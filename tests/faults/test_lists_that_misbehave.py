@@ -171,7 +171,7 @@ def test_a_service_that_was_made_anew_under_its_name_is_another_one(account: Hos
     old.refresh_from_db()
     assert old.vanished_at
     assert Service.objects.get(name="to update", vanished_at=None).mms_id == new["id"]
-    with pytest.raises(submit.Refused, match="no longer there"):
+    with pytest.raises(submit.Refused, match="no longer exists"):
         submit.update_service(account, "ann", service=old, image=Image.objects.get(mms_id="image-2"))
 
 

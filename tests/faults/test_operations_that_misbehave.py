@@ -80,10 +80,12 @@ def test_an_operation_that_was_given_up_says_so_and_can_be_resumed(
     assert operation.next_poll_at is None
     later(operation, 3600)
     assert not dispatch.tick(), "nobody asks any more"
-    assert "Not over after 24 hours" in badge_of(operation).reason
-    assert "Not over after 24 hours" in page_of(browser, operation)
+    assert "Not finished after 24 hours" in badge_of(operation).reason
+    assert "Not finished after 24 hours" in page_of(browser, operation)
     told = [events.decode(fields).badge for _, fields in live_redis.xrange(events.STREAM)]
-    assert any(badge and "Not over after 24 hours" in badge.reason for badge in told), "an open page hears of it, too"
+    assert any(badge and "Not finished after 24 hours" in badge.reason for badge in told), (
+        "an open page hears of it, too"
+    )
     browser.post(f"/accounts/{account.name}/operations/{operation.pk}/resume/")
     mms.end()
     assert turn(Operation.objects.get(pk=operation.pk)).state == State.SUCCEEDED
@@ -165,7 +167,7 @@ def test_an_operation_that_flaps_never_goes_back(account: HostingAccount, mms: M
         say(mms, state=state)
         operation = turn(operation)
         seen.append((operation.state, operation.error_message))
-    odd = "The server calls its state “Frobnicated”, which means nothing to this dashboard."
+    odd = "The server reports the unknown state “Frobnicated”."
     running, done = (State.RUNNING, ""), (State.SUCCEEDED, "")
     assert seen == [running, running, running, (State.RUNNING, odd), running, done, done, done]
 
@@ -226,7 +228,7 @@ def test_a_state_nobody_knows_is_shown_and_asked_about_again(
     operation = turn(operation)
     assert operation.state == State.NOT_STARTED
     assert operation.next_poll_at
-    assert f"The server calls its state “{str(word).strip()[:20]}" in operation.error_message
+    assert f"The server reports the unknown state “{str(word).strip()[:20]}" in operation.error_message
     assert escape(operation.error_message) in page_of(browser, operation)
     say(mms, state="Succeeded")
     assert turn(operation).state == State.SUCCEEDED
@@ -287,7 +289,7 @@ def test_an_accepted_request_without_a_usable_id_is_looked_for(name: str, accoun
     mms.plan("POST", "images", faults.answer(lambda reply: Reply(202, None, {"x-ms-request-id": name})))
     operation = ask(account)
     assert operation.state == State.UNCERTAIN
-    assert "named no operation" in operation.error_message
+    assert "returned no operation" in operation.error_message
     mms.end()
     assert turn(operation).state == State.SUCCEEDED
     assert not mms.repeated
@@ -384,7 +386,7 @@ def test_what_was_sent_once_is_never_said_not_to_have_been(live_redis: redis.Red
         dispatch.sweep()
         assert Operation.objects.get().state == State.QUEUED, "what became of it can still be found out"
         operation = submit.cancel(Operation.objects.get(), "bob")
-        assert "Whether it took effect the first time is not known" in operation.error_message
+        assert "It is unknown whether it took effect the first time" in operation.error_message
 
 
 def test_a_server_that_is_down_for_long_leaves_nothing_to_decide(account: HostingAccount, mms: MMS) -> None:
@@ -408,7 +410,7 @@ def test_what_was_sent_and_can_be_sent_no_more_is_not_said_to_have_done_nothing(
     operation = turn(operation)
     assert operation.state == State.FAILED
     assert "is gone" in operation.error_message
-    assert "Whether it took effect when it was sent is not known." in operation.error_message
+    assert "It is unknown whether it took effect when it was sent." in operation.error_message
 
 
 def test_a_wish_to_cancel_outlives_a_server_that_is_busy(account: HostingAccount, mms: MMS) -> None:
@@ -420,7 +422,7 @@ def test_a_wish_to_cancel_outlives_a_server_that_is_busy(account: HostingAccount
     assert operation.cancel_requested
     assert len(mms.requests) == 1, "nothing else is asked of a busy server"
     operation = turn(later(operation, 61))
-    assert (operation.state, operation.error_message) == (State.CANCELED, "bob asked to cancel this.")
+    assert (operation.state, operation.error_message) == (State.CANCELED, "bob requested to cancel this.")
 
 
 def test_one_operation_that_the_server_will_not_speak_of_is_no_trouble_for_the_account(
@@ -429,7 +431,7 @@ def test_one_operation_that_the_server_will_not_speak_of_is_no_trouble_for_the_a
     operation = ask(account)
     mms.plan("GET", "/operations", faults.status(403, {"error": {"message": "Not yours."}}))
     operation = turn(operation)
-    assert "does not tell how this goes: Not yours." in page_of(browser, operation)
+    assert "doesn't report the progress: Not yours." in page_of(browser, operation)
     assert not HostingAccount.objects.get().error
     mms.run()
     assert turn(operation).error_message == ""

@@ -50,13 +50,13 @@ def redirect(connection: faults.Connection, effect: object) -> None:
 
 # What the server does to every GET, and the cause that people are told then.
 READ: dict[str, tuple[faults.Fault, str]] = {
-    "reset": (faults.drop, "no usable answer"),
-    "cut within the answer": (faults.truncate, "no usable answer"),
+    "reset": (faults.drop, "no usable response"),
+    "cut within the answer": (faults.truncate, "no usable response"),
     "invalid JSON": (faults.garbage, "makes no sense"),
     "wrong types": (faults.answer(nonsense), "makes no sense"),
     "nested 900 deep": (nested, "makes no sense"),
     "400": (faults.status(400), "status 400"),
-    "401": (faults.status(401), "refuses this account's token"),
+    "401": (faults.status(401), "rejected this account's token"),
     "403": (faults.status(403), "status 403"),
     "404": (faults.status(404), "status 404"),
     "409": (faults.status(409), "status 409"),
@@ -65,7 +65,7 @@ READ: dict[str, tuple[faults.Fault, str]] = {
     "502, a page of HTML": (faults.html(502), "failed .status 502."),
     "503": (faults.status(503), "failed .status 503."),
     "503 with Retry-After": (faults.status(503, None, Retry_After="120"), "busy .status 503."),
-    "redirected elsewhere": (redirect, "sends its callers elsewhere"),
+    "redirected elsewhere": (redirect, "redirects to another address"),
     "ten bytes a second": (faults.drip, "not complete"),
     "ten bytes a second, in the headers": (faults.drip_headers, "not complete"),
     "it hangs": (faults.hang_for_good, "took too long"),
@@ -342,7 +342,7 @@ def test_one_list_that_cannot_be_read_keeps_nobody_from_the_others(account: Host
     mms.add_service("new")
     refresh.refresh(account.pk, refresh.LISTS)
     assert Service.objects.filter(name="new").exists()
-    assert HostingAccount.objects.get().error.startswith("The list of models cannot be read. ")
+    assert HostingAccount.objects.get().error.startswith("Couldn't read the list of models. ")
 
 
 def test_a_log_that_cannot_be_read_holds_up_nothing_else(account: HostingAccount, mms: MMS) -> None:
@@ -388,11 +388,11 @@ def test_the_page_says_when_a_wish_for_a_refresh_is_granted(account: HostingAcco
         answer = browser.post(f"/accounts/{account.name}/refresh/", follow=True)
         return answer.content.decode()
 
-    assert "The server is being asked." in told()
+    assert "The account is syncing." in told()
     until = timezone.now() + timedelta(minutes=5)
     HostingAccount.objects.update(not_before=until, error="It is busy.", error_at=timezone.now())
     page = told()
-    assert "as soon as its pause is over" in compact(page)
+    assert "when the current wait is over" in compact(page)
     assert "Syncing won’t make it sooner" in compact(page)
 
 

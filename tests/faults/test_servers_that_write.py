@@ -85,17 +85,17 @@ DELETED = {"delete_service": {State.SUCCEEDED}}  # of a deletion nothing but the
 SYNCHRONOUS = {verb: {State.SUCCEEDED} for verb in ("register_model", "create_manifest", "delete_service")}
 
 CASES: dict[str, Case] = {
-    "the answer is lost after the effect": Case(faults.lose_answer, UNCERTAIN, "no usable answer"),
-    "reset before the effect": Case(faults.drop, UNCERTAIN, "no usable answer"),
-    "cut within the answer": Case(faults.truncate, UNCERTAIN, "no usable answer"),
-    "invalid JSON after the effect": Case(faults.garbage, UNCERTAIN, "no JSON|does not say", except_for=DELETED),
+    "the answer is lost after the effect": Case(faults.lose_answer, UNCERTAIN, "no usable response"),
+    "reset before the effect": Case(faults.drop, UNCERTAIN, "no usable response"),
+    "cut within the answer": Case(faults.truncate, UNCERTAIN, "no usable response"),
+    "invalid JSON after the effect": Case(faults.garbage, UNCERTAIN, "isn't JSON|doesn't include", except_for=DELETED),
     "wrong types after the effect": Case(
-        faults.answer(nonsense), UNCERTAIN, "makes no sense|named no operation", except_for=DELETED
+        faults.answer(nonsense), UNCERTAIN, "makes no sense|returned no operation", except_for=DELETED
     ),
-    "no operation is named": Case(faults.answer(anonymous), UNCERTAIN, "named no operation", except_for=SYNCHRONOUS),
+    "no operation is named": Case(faults.answer(anonymous), UNCERTAIN, "returned no operation", except_for=SYNCHRONOUS),
     "unknown fields": Case(faults.answer(more), WAITS),
     "400": Case(faults.status(400, {"error": {"message": "A bad word."}}), FAILED, "A bad word", refused=True),
-    "401": Case(faults.status(401), QUEUED, "refuses this account's token .status 401."),
+    "401": Case(faults.status(401), QUEUED, "rejected this account's token .status 401."),
     "403": Case(faults.status(403), FAILED, "status 403", refused=True),
     "404": Case(
         faults.status(404), FAILED, "status 404", refused=True, except_for={"delete_service": {State.UNCERTAIN}}
@@ -109,10 +109,10 @@ CASES: dict[str, Case] = {
     "502 after the effect": Case(faults.after_effect(faults.html(502)), UNCERTAIN, "failed .status 502."),
     "503": Case(faults.status(503), UNCERTAIN, "failed .status 503."),
     "503 with Retry-After": Case(faults.status(503, None, Retry_After="120"), QUEUED, "busy .status 503."),
-    "redirected elsewhere": Case(redirect(307), FAILED, "sends its callers elsewhere", refused=True),
-    "redirected for good": Case(redirect(301), FAILED, "sends its callers elsewhere", refused=True),
+    "redirected elsewhere": Case(redirect(307), FAILED, "redirects to another address", refused=True),
+    "redirected for good": Case(redirect(301), FAILED, "redirects to another address", refused=True),
     "done, and told to look elsewhere": Case(
-        faults.after_effect(redirect(303)), UNCERTAIN, "sends its callers elsewhere"
+        faults.after_effect(redirect(303)), UNCERTAIN, "redirects to another address"
     ),
     "cut within the headers": Case(faults.cut_headers, UNCERTAIN | WAITS),
     "ten bytes a second": Case(faults.after_effect(faults.drip), UNCERTAIN, "not complete after", slow=True),
@@ -120,8 +120,8 @@ CASES: dict[str, Case] = {
     "it hangs before the effect": Case(faults.hang_for_good, UNCERTAIN, "took too long", slow=True),
     "it hangs after the effect": Case(faults.after_effect(faults.hang_for_good), UNCERTAIN, "took too long", slow=True),
     "it acts when nobody waits any more": Case(faults.late(0.3), UNCERTAIN, "took too long", slow=True),
-    "killed before sending": Case(None, UNCERTAIN, "worker that sent this died"),
-    "killed between sending and recording": Case(None, UNCERTAIN, "worker that sent this died"),
+    "killed before sending": Case(None, UNCERTAIN, "worker that sent this stopped"),
+    "killed between sending and recording": Case(None, UNCERTAIN, "worker that sent this stopped"),
 }
 
 
@@ -241,7 +241,7 @@ def assert_the_end_is_true(operation: Operation, case: Case, verb: Verb, mms: MM
     else:
         assert submit.needs_decision(operation)
         assert "Send it again (if it did" in operation.error_message
-        assert "or call it failed (if it did" in operation.error_message
+        assert "or mark it as failed (if it did" in operation.error_message
 
 
 def test_the_table_is_as_long_as_the_documentation_says() -> None:

@@ -73,5 +73,5 @@ def delete_account(request: HttpRequest, account: HostingAccount) -> HttpRespons
     if not form.is_valid():
         raise of_form(form)
     if not server.delete(request, account):
-        raise Problem(409, "There are open operations: wait for them, or cancel them.")
+        raise Problem(409, "Operations are still open. Wait for them to finish, or cancel them.")
     return HttpResponse(status=204)

@@ -61,7 +61,7 @@ def create_operation(request: HttpRequest, account: HostingAccount) -> HttpRespo
     def act(found: HostingAccount) -> HttpResponse:
         operation, repeated = once(request, found, lambda: _submit(request, found, kind, body))
         if repeated:
-            audit.note(request, target=f"{operation} ({operation.pk}), asked for again")
+            audit.note(request, target=f"{operation} ({operation.pk}), requested again")
         else:
             note_operation(request, operation)
         return _answer(operation, 200 if repeated else 202)
@@ -110,7 +110,7 @@ def _service(account: HostingAccount, body: dict[str, Any]) -> Service:
     elif isinstance(given, str) and "\0" not in given:
         found = rows.filter(name=given, vanished_at=None).first()
     if found is None:
-        raise wrong("service", "Give the id or the name of a service of this account.")
+        raise wrong("service", "Use the ID or the name of a service in this account.")
     return found
 
 
@@ -124,7 +124,7 @@ def _action(act: Callable[..., Operation], what: str, body: Body | None = None) 
         only(sent, fields)
         for name in fields:
             if not isinstance(sent.get(name), bool):
-                raise wrong(name, "Give true or false.")
+                raise wrong(name, "Use true or false.")
         if why := service_rules.operation_refusal(request.rank, request.user.get_username(), operation):  # type: ignore[attr-defined]
             raise PermissionDenied(why)
         audit.note(request, target=f"{operation} ({operation.pk})", after=sent)

@@ -181,9 +181,9 @@ def check_names(request: HttpRequest, known: Iterable[str]) -> None:
     """Raise Problem for a parameter that there is not, and for a page that is no number."""
     for name, values in request.GET.lists():
         if name not in known:
-            raise wrong(name[:100], f"There is no such parameter. Parameters: {', '.join(sorted(known))}.")
+            raise wrong(name[:100], f"This parameter doesn’t exist. Parameters: {', '.join(sorted(known))}.")
         if name == "page" and not all(map(_is_number, values)):
-            raise wrong(name, "Give a number from 1 on.")
+            raise wrong(name, "Use a number from 1 up.")
 
 
 def _check_query(request: HttpRequest, noun: Noun) -> None:
@@ -194,15 +194,15 @@ def _check_query(request: HttpRequest, noun: Noun) -> None:
     for name, values in request.GET.lists():
         for value in values:
             if name == "state" and value not in shape.states:
-                raise wrong(name, f"There is no such state. States: {', '.join(shape.states)}.")
+                raise wrong(name, f"This state doesn’t exist. States: {', '.join(shape.states)}.")
             if name == "sort" and value.removeprefix("-") not in orders:
-                raise wrong(name, f"There is no such order. Orders: {', '.join(orders)}, or with a “-” before them.")
+                raise wrong(name, f"This order doesn’t exist. Orders: {', '.join(orders)}, or with a “-” in front.")
             if name in shape.exact and value not in dict(shape.exact[name]):
-                raise wrong(name, f"There is no such value. Values: {', '.join(dict(shape.exact[name]))}.")
+                raise wrong(name, f"This value doesn’t exist. Values: {', '.join(dict(shape.exact[name]))}.")
             if name in shape.toggles and value not in {"0", "1"}:
                 raise wrong(name, "Give 1 or 0.")
             if name in NOUN.values() and not _is_number(value):
-                raise wrong(name, "Give a number from 1 on.")
+                raise wrong(name, "Use a number from 1 up.")
 
 
 def _is_number(text: str) -> bool:

@@ -38,7 +38,7 @@ def test_service(request: HttpRequest, account: HostingAccount, pk: int) -> Http
     try:
         form = ConsoleForm({"body": request.body.decode()})
     except UnicodeDecodeError:
-        raise Problem(422, "The body is not UTF-8.") from None
+        raise Problem(422, "The body isn’t valid UTF-8.") from None
     if not form.is_valid():
         raise wrong("body", " ".join(map(str, form.errors["body"])))
     answer = ask(service.scoring_uri, service.scoring_key, form.cleaned_data["body"])

@@ -133,7 +133,7 @@ def delete(place: Place) -> View:
     def delete_row(request: HttpRequest, account: HostingAccount, pk: int) -> HttpResponse:
         only(read_object(request), ())
         if not place.delete(request, get_object_or_404(place.rows(account), pk=pk)):
-            raise Problem(409, f"An open operation uses this {place.name}: wait for it, or cancel it.")
+            raise Problem(409, f"An open operation uses this {place.name}. Wait for it to finish, or cancel it.")
         return HttpResponse(status=204)
 
     delete_row.__doc__ = f"Delete a {place.name} that no open operation uses."

@@ -58,7 +58,7 @@ class SettingsForm(forms.ModelForm):
         typed = self.cleaned_data.get(self.sealed, "")
         forget = bool(self.cleaned_data.get("forget"))
         if typed and forget:
-            self.add_error(self.sealed, "Enter another one, or have it forgotten: not both.")
+            self.add_error(self.sealed, "Enter a new value or remove the saved one, not both.")
         elif typed:
             setattr(self.instance, self.sealed, typed)
         elif forget:
@@ -67,7 +67,7 @@ class SettingsForm(forms.ModelForm):
             label = str(self.fields[self.sealed].label).lower()
             self.add_error(
                 self.sealed,
-                f"Enter the {label} again: the one that is kept was entered for another place, and only goes there.",
+                f"Enter the {label} again. The saved one was entered for a different host and is never sent elsewhere.",
             )
 
     @property
@@ -102,4 +102,4 @@ def check_unique_name(form: forms.ModelForm, noun: str) -> None:
     """Raise ValidationError where another row of the form's account has the name."""
     others = type(form.instance).objects.filter(account=form.instance.account, name=form.cleaned_data["name"])
     if others.exclude(pk=form.instance.pk).exists():
-        raise ValidationError(f"There is a {noun} of this name already.")
+        raise ValidationError(f"A {noun} with this name already exists.")

@@ -12,12 +12,12 @@ from dashboard.forms.fields.text import MimeTypeField, check_web_address
 
 # Why an upload failed, where the answer had to be a redirect back to the form (a browser without JavaScript).
 UPLOAD_ERRORS = {
-    "too_large": "The file is larger than this site takes.",
+    "too_large": "The file is larger than this site accepts.",
     "empty": "The file is empty.",
-    "no_file": "Choose a file first, then upload it.",
-    "no_space": "The site has no room left for this file. Tell an administrator.",
+    "no_file": "Choose a file, then upload it.",
+    "no_space": "The site has no space left for this file. Contact an administrator.",
 }
-UPLOAD_FAILED = "The file could not be stored. Try once more; if it fails again, tell an administrator."
+UPLOAD_FAILED = "The file couldn’t be stored. Try again. If it fails again, contact an administrator."
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 PYTHON = "text/x-python"
 
@@ -37,18 +37,18 @@ class SourceForm(forms.Form):
 
     file = forms.CharField(required=False, widget=forms.HiddenInput)
     url = forms.CharField(
-        label="or its web address",
+        label="Or enter its URL",
         required=False,
         max_length=2000,
         validators=[check_web_address],
         widget=forms.URLInput(attrs={"placeholder": "https://…", "autocomplete": "off", "spellcheck": "false"}),
-        help_text="Where the server fetches it when an image is built.",
+        help_text="The server fetches the file from here when it builds an image.",
     )
     mime_type = MimeTypeField()
     unpack = forms.BooleanField(
-        label="Unpack it: a zip or tar archive",
+        label="Unpack the archive",
         required=False,
-        help_text="The driver then finds the files that are in it.",
+        help_text="For a zip or tar archive. The driver script then finds the files in it.",
     )
 
     @cached_property
@@ -74,10 +74,10 @@ class SourceForm(forms.Form):
     def _settle_source(self, cleaned: dict[str, Any]) -> None:
         token = cleaned.pop("file", "")
         if token and cleaned.get("url"):
-            self.add_error("url", "There is an uploaded file already. Empty this field, or take the file out.")
+            self.add_error("url", "A file is already uploaded. Clear this field or remove the file.")
         elif self.stored:
             cleaned["url"] = self.stored.url
         elif token:
-            self.add_error("url", "The uploaded file is no longer there. Upload it once more.")
+            self.add_error("url", "The uploaded file no longer exists. Upload it again.")
         elif not cleaned.get("url") and "url" not in self.errors:
-            self.add_error("url", "Upload a file, or write the address where it lies.")
+            self.add_error("url", "Upload a file or enter its URL.")

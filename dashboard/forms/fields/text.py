@@ -23,27 +23,27 @@ def listed(characters: set[str]) -> str:
 def check_name(value: str) -> None:
     """Raise ValidationError unless `value` has only letters, digits and hyphens."""
     if wrong := set(re.findall(r"[^A-Za-z0-9-]", value)):
-        raise ValidationError(f"Use letters, digits and hyphens only; take out {listed(wrong)}.")
+        raise ValidationError(f"Use only letters, digits and hyphens. Remove {listed(wrong)}.")
 
 
 def check_service_name(value: str) -> None:
     """Raise ValidationError unless `value` begins with a letter or digit and goes on with these, `-`, `_` and `.`."""
     if wrong := set(re.findall(r"[^A-Za-z0-9._-]", value)):
-        raise ValidationError(f"Use letters, digits, hyphens, dots and underscores only; take out {listed(wrong)}.")
+        raise ValidationError(f"Use only letters, digits, hyphens, dots and underscores. Remove {listed(wrong)}.")
     if not value[0].isalnum():
-        raise ValidationError("Begin with a letter or a digit.")
+        raise ValidationError("Start with a letter or a digit.")
 
 
 def check_web_address(value: str) -> None:
     """Raise ValidationError unless `value` is an http(s) URL with a host."""
     if web_address(value) is None or re.search(r"\s", value):
-        raise ValidationError("Write the whole address, beginning with http:// or https://.")
+        raise ValidationError("Enter the full URL, starting with http:// or https://.")
 
 
 def check_mime_type(value: str) -> None:
     """Raise ValidationError unless `value` looks like `type/subtype`."""
     if not MIME_TYPE.match(value):
-        raise ValidationError("Write a type and a subtype, for example application/octet-stream, or leave this empty.")
+        raise ValidationError("Enter a type and a subtype, such as application/octet-stream, or leave this empty.")
 
 
 class NameField(forms.CharField):
@@ -51,7 +51,7 @@ class NameField(forms.CharField):
 
     def __init__(self, **kwargs: Any) -> None:
         kwargs.setdefault("max_length", NAME_MAX)
-        kwargs.setdefault("help_text", f"Letters, digits and hyphens, at most {kwargs['max_length']}.")
+        kwargs.setdefault("help_text", f"Up to {kwargs['max_length']} letters, digits and hyphens.")
         super().__init__(validators=[check_name], **kwargs)
         self.widget.attrs.update(autocomplete="off", spellcheck="false", autocapitalize="none")
 
@@ -63,7 +63,7 @@ class DescriptionField(forms.CharField):
         super().__init__(
             max_length=max_length,
             required=False,
-            help_text=f"Optional, at most {max_length} characters.",
+            help_text=f"Optional. At most {max_length} characters.",
             widget=forms.Textarea(attrs={"rows": DESCRIPTION_ROWS}),
         )
 
@@ -80,7 +80,7 @@ class MimeTypeField(forms.CharField):
             max_length=200,
             required=False,
             validators=[check_mime_type],
-            help_text="Optional; guessed from the file's name.",
+            help_text="Optional. Guessed from the file name.",
         )
         self.widget.attrs.update(list="mime-types", autocomplete="off", spellcheck="false")
 
@@ -91,7 +91,7 @@ class TagsField(forms.CharField):
     def __init__(self) -> None:
         super().__init__(
             required=False,
-            help_text=f"Optional; letters and digits, at most {TAG_MAX} each, separated by commas.",
+            help_text=f"Optional. Letters and digits, at most {TAG_MAX} per tag, separated by commas.",
         )
         self.widget.attrs.update(autocomplete="off", spellcheck="false")
 
@@ -104,9 +104,9 @@ class TagsField(forms.CharField):
     def validate(self, value: Any) -> None:
         for tag in value:
             if wrong := set(re.findall(r"[^A-Za-z0-9]", tag)):
-                raise ValidationError(f"A tag has letters and digits only; take {listed(wrong)} out of “{tag}”.")
+                raise ValidationError(f"Use only letters and digits in a tag. Remove {listed(wrong)} from “{tag}”.")
             if len(tag) > TAG_MAX:
-                raise ValidationError(f"“{tag}” has {len(tag)} characters; a tag has at most {TAG_MAX}.")
+                raise ValidationError(f"“{tag}” has {len(tag)} characters. A tag can have at most {TAG_MAX}.")
 
     def run_validators(self, value: Any) -> None:
         """Done per tag by validate()."""

@@ -8,7 +8,7 @@ from deployments.models import Asset, HostingAccount
 class AddAssetForm(SourceForm):
     name = NameField(
         label="Asset id",
-        help_text="Letters, digits and hyphens, at most 32. The driver finds the file by it, with the ending it has.",
+        help_text="Up to 32 letters, digits and hyphens. In the image, the file has this name and its extension.",
     )
 
     field_order = ["file", "url", "name", "mime_type", "unpack"]

@@ -12,7 +12,7 @@ class ConsoleForm(forms.Form):
         label="Request body (JSON)",
         max_length=BODY_MAX,
         strip=False,
-        error_messages={"required": "Write a request body, for example {}."},
+        error_messages={"required": "Enter a request body, such as {}."},
         widget=forms.Textarea(attrs={"rows": 8, "class": "mono", "spellcheck": "false", "autocapitalize": "none"}),
     )
 
@@ -21,10 +21,10 @@ class ConsoleForm(forms.Form):
         try:
             json.loads(text)
         except json.JSONDecodeError as error:
-            message = f"This is not JSON: line {error.lineno}, column {error.colno}: {error.msg}."
+            message = f"This isn’t valid JSON. Line {error.lineno}, column {error.colno}: {error.msg}."
             raise forms.ValidationError(message) from None
         except ValueError:  # whoever wrote it, nobody reads a number of thousands of digits
-            raise forms.ValidationError("There is a number in this JSON that is too long.") from None
+            raise forms.ValidationError("This JSON contains a number that is too long.") from None
         except RecursionError:
             raise forms.ValidationError("This JSON is nested too deeply.") from None
         return text

@@ -44,12 +44,12 @@ class CreateImageForm(OperationForm):
     kind = "create_image"
 
     manifest = forms.ModelChoiceField(
-        Manifest.objects.none(), error_messages={"required": "Pick the manifest to build the image from."}
+        Manifest.objects.none(), error_messages={"required": "Choose the manifest to build the image from."}
     )
     registry = forms.ModelChoiceField(
         RegistryInfo.objects.none(),
         empty_label=None,
-        help_text="Where the image is pushed to.",
+        help_text="The registry that the image is pushed to.",
         error_messages={"required": "Choose a registry."},
     )
     description = DescriptionField(DESCRIPTION_MAX)
@@ -77,4 +77,4 @@ class CreateImageForm(OperationForm):
     def notes(self) -> list[str]:
         if self.cleaned_data["manifest"].driver_program:
             return []
-        return ["This manifest has no driver: the image will have no program that answers requests."]
+        return ["This manifest has no driver script, so the image can’t answer requests."]

@@ -81,13 +81,13 @@ class CreateManifestForm(OperationForm):
 
     models = forms.ModelMultipleChoiceField(
         RegisteredModel.objects.none(),
-        error_messages={"required": "Pick at least one model."}
-        | dict.fromkeys(GONE, "A picked model is no longer there."),
+        error_messages={"required": "Choose at least one model."}
+        | dict.fromkeys(GONE, "A selected model no longer exists."),
     )
     assets = forms.ModelMultipleChoiceField(
         Asset.objects.none(),
         required=False,
-        error_messages=dict.fromkeys(GONE, "A picked asset is no longer there."),
+        error_messages=dict.fromkeys(GONE, "A selected asset no longer exists."),
     )
     driver = forms.CharField(required=False)
     runtime_type = forms.ChoiceField(label="Runtime type", choices=submit.RUNTIME_TYPES)
@@ -97,7 +97,7 @@ class CreateManifestForm(OperationForm):
         max_length=TEXT_MAX,
         strip=False,
         widget=forms.Textarea(attrs={**CODE, "placeholder": "scikit-learn==1.5.2"}),
-        help_text="As in requirements.txt, one per line, or the address of such a file. Versions you write are kept.",
+        help_text="One per line, as in requirements.txt, or the URL of such a file. Pinned versions stay as they are.",
     )
     conda_env_file = forms.CharField(
         label="Conda environment",
@@ -107,7 +107,7 @@ class CreateManifestForm(OperationForm):
         widget=forms.Textarea(
             attrs={**CODE, "placeholder": "dependencies:\n  - python=3.11\n  - pip:\n      - scikit-learn"}
         ),
-        help_text="The text of an environment.yml, or its address.",
+        help_text="The contents of an environment.yml, or its URL.",
     )
     description = DescriptionField(DESCRIPTION_MAX)
 
@@ -156,7 +156,7 @@ class CreateManifestForm(OperationForm):
         assets = self._in_picked_order("assets")
         names = [asset.name for asset in assets]
         if twice := {name for name in names if names.count(name) > 1}:
-            raise ValidationError(f"Two of the picked assets have the id “{min(twice)}”. Keep one of them.")
+            raise ValidationError(f"Two of the selected assets have the ID “{min(twice)}”. Keep only one of them.")
         return assets
 
     def clean_conda_env_file(self) -> str:
@@ -174,15 +174,17 @@ class CreateManifestForm(OperationForm):
         assets = {str(asset.pk): asset for asset in cleaned.get("assets", [])}
         cleaned["driver"] = assets.get(marked)
         if marked and marked != NO_DRIVER and marked not in assets and "assets" in cleaned:
-            self.add_error("driver", "The asset that was marked as driver is not picked. Mark another one.")
+            self.add_error("driver", "The asset marked as the driver script isn’t selected. Mark another one.")
         elif not marked and any(map(is_script, assets.values())):
-            self.add_error("driver", "Mark the asset with init() and run() as driver, or choose “no driver”.")
+            self.add_error(
+                "driver", "Mark the asset with init() and run() as the driver script, or choose “no driver”."
+            )
         return cleaned
 
     def notes(self) -> list[str]:
         if self.cleaned_data["driver"]:
             return []
-        return ["Without a driver, an image of this manifest has no program that answers requests."]
+        return ["Without a driver script, an image built from this manifest can’t answer requests."]
 
     def _in_picked_order(self, name: str) -> list[Any]:
         rows = {row.pk: row for row in self.cleaned_data[name]}
@@ -195,8 +197,8 @@ def check_conda(text: str) -> None:
         content = yaml.safe_load(text)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise ValidationError(f"Line {line} is not YAML: {error.problem}.") from None
+        raise ValidationError(f"Line {line} isn’t valid YAML: {error.problem}.") from None
     except yaml.YAMLError:
-        raise ValidationError("This is not YAML.") from None
+        raise ValidationError("This isn’t valid YAML.") from None
     if not isinstance(content, dict):
-        raise ValidationError("An environment file has keys such as “dependencies:”.")
+        raise ValidationError("An environment file needs keys such as “dependencies:”.")

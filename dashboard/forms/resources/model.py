@@ -29,9 +29,9 @@ class RegisterModelForm(SourceForm, OperationForm):
         name = self.cleaned_data["name"]
         same = RegisteredModel.objects.filter(account=self.account, name=name, version__isnull=False)
         newest = same.order_by("-version").values_list("version", flat=True).first()
-        return f"“{name}” is there already, up to version {newest}. This becomes its next version." if newest else ""
+        return f"“{name}” already exists, up to version {newest}. This will be its next version." if newest else ""
 
     def _archive_note(self) -> str:
         if is_archive(self.file_name) and not self.cleaned_data["unpack"]:
-            return f"“{self.file_name}” looks like an archive, and it will not be unpacked."
+            return f"“{self.file_name}” looks like an archive, but it won’t be unpacked."
         return ""

@@ -13,7 +13,7 @@ from dashboard.forms.resources.operation import OperationForm
 from deployments.models import Cluster, HostingAccount, Image, Manifest, Service
 
 SERVICE_NAME_MAX = 255
-PICK_AN_IMAGE = {"required": "Pick the image that the service runs."}
+PICK_AN_IMAGE = {"required": "Choose the image for the service."}
 
 
 def usable_images(account: HostingAccount) -> QuerySet[Image]:
@@ -38,9 +38,7 @@ def describe_images(rows: Sequence[Image], running: int | None = None) -> list[C
         Choice(
             row.pk,
             str(row),
-            f"{models_of(row.manifest)} · {row.manifest.runtime_type}"
-            if row.manifest
-            else "its manifest is not reported",
+            f"{models_of(row.manifest)} · {row.manifest.runtime_type}" if row.manifest else "manifest not reported",
             row.created_at or row.added_at,
             "runs now" if row.pk == running else "",
         )
@@ -92,12 +90,12 @@ class CreateServiceForm(ImageForm):
         max_length=SERVICE_NAME_MAX,
         validators=[check_service_name],
         widget=forms.TextInput(attrs={"autocomplete": "off", "spellcheck": "false", "autocapitalize": "none"}),
-        help_text="Letters, digits, hyphens, dots and underscores; no other service of this account has it.",
+        help_text="Letters, digits, hyphens, dots and underscores. Must be unique in this account.",
     )
     cluster = forms.ModelChoiceField(
         Cluster.objects.none(),
         empty_label=None,
-        help_text="Where the service runs.",
+        help_text="The cluster that the service runs on.",
         error_messages={"required": "Choose a cluster."},
     )
 
@@ -121,7 +119,7 @@ class UpdateServiceForm(ImageForm):
         if service.cluster_id is None and clusters.count() > 1:
             self.fields["cluster"] = forms.ModelChoiceField(
                 clusters,
-                help_text="The service was made outside the dashboard; the update needs its cluster’s pull secret.",
+                help_text="This service was created outside the dashboard. The update needs its cluster’s pull secret.",
             )
 
     def arguments(self) -> dict[str, Any]:
@@ -130,5 +128,5 @@ class UpdateServiceForm(ImageForm):
     def clean_image(self) -> Image:
         image = self.cleaned_data["image"]
         if image.pk == self.running:
-            raise forms.ValidationError("The service runs this image already. Pick another one.")
+            raise forms.ValidationError("The service already runs this image. Choose another one.")
         return image

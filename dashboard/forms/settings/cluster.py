@@ -18,24 +18,26 @@ class ClusterForm(SettingsForm):
     sealed = "kube_config"
 
     name = forms.CharField(
-        max_length=64, widget=forms.TextInput(attrs=dict(PLAIN)), help_text="By this people choose it."
+        max_length=64,
+        widget=forms.TextInput(attrs=dict(PLAIN)),
+        help_text="The name people see when choosing a cluster.",
     )
     kube_config = SecretField(
         label="Kubeconfig",
         max_length=kubeconfig.MAX_SIZE,
         strip=False,
         widget=SecretText(attrs=CODE),
-        help_text="The whole file, with certificates and token inline. It is read, never executed: what names programs "
-        "or files is refused.",
+        help_text="The whole file, with certificates and token inline. It is read, never executed. A kubeconfig that "
+        "names programs or files is rejected.",
     )
     pull_secret = forms.CharField(
         label="Pull secret",
         max_length=200,
         widget=forms.TextInput(attrs=dict(PLAIN)),
-        help_text="The name of the secret in the cluster with which images are pulled. On the bundled server: local.",
+        help_text="The name of the cluster’s image pull secret. For the bundled server: local.",
     )
     production = forms.BooleanField(
-        label="Production", required=False, help_text="Only operators deploy, update and delete services here."
+        label="Production", required=False, help_text="Only operators can deploy, update and delete services here."
     )
 
     class Meta:
@@ -61,7 +63,9 @@ class ClusterForm(SettingsForm):
     def clean_pull_secret(self) -> str:
         name = str(self.cleaned_data["pull_secret"])
         if not re.fullmatch(r"[\w.-]+", name, re.ASCII):
-            raise ValidationError("Letters, digits, dots, hyphens and underscores only: it is a name, not the secret.")
+            raise ValidationError(
+                "Enter the name of the secret, not the secret: only letters, digits, dots, hyphens and underscores."
+            )
         return name
 
     def settle_secret(self) -> None:

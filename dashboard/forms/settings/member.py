@@ -12,8 +12,8 @@ from deployments.models import HostingAccount
 class AddMemberForm(forms.Form):
     name = forms.CharField(
         max_length=150,
-        help_text="As they sign in. An administrator makes people.",
-        error_messages={"required": "Write the name that the person signs in with."},
+        help_text="Their username. Administrators create accounts.",
+        error_messages={"required": "Enter the person’s username."},
         widget=forms.TextInput(attrs={"autocomplete": "off", "spellcheck": "false", "autocapitalize": "none"}),
     )
     role = forms.ChoiceField(choices=Role.choices)
@@ -28,11 +28,11 @@ class AddMemberForm(forms.Form):
         name: str = self.cleaned_data["name"]
         self.user = get_user_model().objects.filter(username=name, is_active=True).first()
         if self.user is None:
-            raise forms.ValidationError("Nobody who can sign in has this name. Check the spelling.")
+            raise forms.ValidationError("No active user has this name. Check the spelling.")
         if self.user.is_superuser:
-            raise forms.ValidationError("An administrator may do everything everywhere, and needs no role.")
+            raise forms.ValidationError("Administrators can do everything in every account and don’t need a role.")
         if Membership.objects.filter(user=self.user, account_id=self.account.pk).exists():
-            raise forms.ValidationError("They have a role here already: change it in the list.")
+            raise forms.ValidationError("They already have a role in this account. Change it in the list.")
         return name
 
     def save(self) -> Membership:

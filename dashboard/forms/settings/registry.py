@@ -14,19 +14,24 @@ class RegistryForm(SettingsForm):
     sealed = "password"
 
     name = forms.CharField(
-        max_length=64, widget=forms.TextInput(attrs=dict(PLAIN)), help_text="By this people choose it."
+        max_length=64,
+        widget=forms.TextInput(attrs=dict(PLAIN)),
+        help_text="The name people see when choosing a registry.",
     )
     location = forms.CharField(
         max_length=400,
         validators=[check_location],
         widget=forms.TextInput(attrs={**PLAIN, "placeholder": "example.azurecr.io/team"}),
-        help_text="Host, perhaps port and path. oci://local is the bundled server’s own store.",
+        help_text="Host, with port and path if needed. oci://local is the bundled server’s own store.",
     )
     user = forms.CharField(
-        max_length=200, required=False, widget=forms.TextInput(attrs=dict(PLAIN)), help_text="Empty: nobody signs in."
+        max_length=200,
+        required=False,
+        widget=forms.TextInput(attrs=dict(PLAIN)),
+        help_text="Leave empty for a registry without sign-in.",
     )
     password = SecretField(label="Password")
-    forget = forms.BooleanField(label="Forget the password", required=False)
+    forget = forms.BooleanField(label="Remove the saved password", required=False)
 
     class Meta:
         model = RegistryInfo
@@ -44,7 +49,7 @@ class RegistryForm(SettingsForm):
     def clean(self) -> dict[str, Any]:
         cleaned = super().clean() or self.cleaned_data
         if cleaned.get("password") and not cleaned.get("user") and "user" not in self.errors:
-            self.add_error("user", "Whose password is it?")
+            self.add_error("user", "Enter the user the password belongs to.")
         if self.kept_before and not cleaned.get("user"):
             cleaned["forget"] = True  # nobody signs in: the password of who did is of no use
         return cleaned

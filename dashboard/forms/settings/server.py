@@ -33,17 +33,21 @@ class ServerForm(SettingsForm):
     )
     subscription = _plain("Subscription")
     resource_group = _plain("Resource group")
-    hosting_account = _plain("Hosting account", "As the server calls it.")
+    hosting_account = _plain("Hosting account", "The account’s name on the server.")
     api_version = _plain("API version", max_length=64)
-    sign_in = forms.ChoiceField(label="Sign-in", choices=SignIn.choices, help_text="How this site shows who it is.")
+    sign_in = forms.ChoiceField(
+        label="Sign-in", choices=SignIn.choices, help_text="How the dashboard signs in to the server."
+    )
     token = SecretField(label="Bearer token")
-    tenant = _plain("Tenant", "The directory’s id or domain.", required=False)
-    client_id = _plain("Client id", "Of the application that is registered for this site.", required=False)
+    tenant = _plain("Tenant", "The directory’s ID or domain.", required=False)
+    client_id = _plain("Client id", "Of the application registered for this site.", required=False)
     client_secret = SecretField(label="Client secret")
-    scope = _plain("Scope", "Usually the server’s application id URI and /.default.", max_length=400, required=False)
+    scope = _plain(
+        "Scope", "Usually the server’s application ID URI followed by /.default.", max_length=400, required=False
+    )
     authority = _plain(
         "Authority",
-        "Who gives the tokens; other clouds have others.",
+        "The address that issues tokens. It differs between clouds.",
         max_length=400,
         required=False,
         validators=[check_authority],
@@ -90,7 +94,7 @@ class ServerForm(SettingsForm):
     def clean_tenant(self) -> str:
         tenant = str(self.cleaned_data["tenant"])
         if tenant and not TENANT.fullmatch(tenant):
-            raise ValidationError("Write the directory’s id, or its domain such as example.onmicrosoft.com.")
+            raise ValidationError("Enter the directory’s ID or its domain, such as example.onmicrosoft.com.")
         return tenant
 
     def clean_token(self) -> str:
@@ -101,7 +105,7 @@ class ServerForm(SettingsForm):
         if self.entra:
             for name in ("tenant", "client_id", "scope"):
                 if not cleaned.get(name) and name not in self.errors:
-                    self.add_error(name, "Entra ID needs this.")
+                    self.add_error(name, "Required for Entra ID.")
         return cleaned
 
     def settle_secret(self) -> None:
@@ -137,7 +141,7 @@ class AddAccountForm(ServerForm):
     def clean_name(self) -> str:
         name = str(self.cleaned_data["name"])
         if HostingAccount.objects.filter(name=name).exists():
-            raise ValidationError("There is an account of this name already.")
+            raise ValidationError("An account with this name already exists.")
         return name
 
 
@@ -159,5 +163,5 @@ class ConfirmForm(forms.Form):
 def _sendable(token: str) -> str:
     """Raises ValidationError where the token could stand in no header."""
     if token and not re.fullmatch(r"[!-~]+", token):
-        raise ValidationError("A token has no blanks and only plain letters, digits and signs. Was it copied whole?")
+        raise ValidationError("A token has no spaces and only ASCII characters. Check that you copied all of it.")
     return token

@@ -13,7 +13,7 @@ class AddPersonForm(forms.ModelForm):
         model = get_user_model()
         fields = ("username",)
         labels = {"username": "Name"}
-        help_texts = {"username": "What they sign in with: letters, digits and @ . + - _"}
+        help_texts = {"username": "Their username: letters, digits and @ . + - _"}
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -23,7 +23,7 @@ class AddPersonForm(forms.ModelForm):
         """Names that differ in upper and lower case alone are one name to people."""
         name: str = self.cleaned_data["username"]
         if get_user_model().objects.filter(username__iexact=name).exists():
-            raise forms.ValidationError("Somebody has this name already.")
+            raise forms.ValidationError("This username is already taken.")
         return name
 
     def save(self, commit: bool = True) -> Any:

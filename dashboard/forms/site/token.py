@@ -17,12 +17,12 @@ class CreateTokenForm(forms.Form):
 
     name = forms.CharField(
         max_length=100,
-        help_text="What it is for: “nightly build”, “notebook on my laptop”.",
-        error_messages={"required": "Say what it is for."},
+        help_text="What the token is for, such as “nightly build” or “notebook on my laptop”.",
+        error_messages={"required": "Enter what the token is for."},
         widget=forms.TextInput(attrs={"autocomplete": "off"}),
     )
-    owner = forms.ChoiceField(required=False, help_text="The token may do what its owner may, and nothing more.")
-    scope = forms.ChoiceField(choices=ApiToken.Scope.choices, help_text="One that only reads changes nothing.")
+    owner = forms.ChoiceField(required=False, help_text="The token can do only what its owner can.")
+    scope = forms.ChoiceField(choices=ApiToken.Scope.choices, help_text="Read-only tokens can’t change anything.")
     account = forms.ChoiceField(required=False)
     days = forms.TypedChoiceField(
         label="Expires after", coerce=int, choices=[(days, f"{days} days") for days in tokens.DAYS], initial=90
@@ -36,7 +36,10 @@ class CreateTokenForm(forms.Form):
         machines = get_user_model().objects.filter(machine__isnull=False, is_active=True) if user.is_superuser else []
         self.machines = {str(machine.pk): machine for machine in machines}
         if self.machines:
-            choices = [("", f"{user} (you)"), *((pk, f"{machine} (machine)") for pk, machine in self.machines.items())]
+            choices = [
+                ("", f"{user} (you)"),
+                *((pk, f"{machine} (service account)") for pk, machine in self.machines.items()),
+            ]
             self.fields["owner"].choices = choices  # type: ignore[attr-defined]
         else:
             del self.fields["owner"]

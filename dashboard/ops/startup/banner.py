@@ -77,6 +77,6 @@ def health() -> dict[str, str]:
         parts: dict[str, str] = json.loads(connection.getresponse().read())["parts"]
         return parts
     except (OSError, ValueError, KeyError, http.client.HTTPException):
-        return {"web": "does not answer"}
+        return {"web": "not responding"}
     finally:
         connection.close()

@@ -49,11 +49,11 @@ def return_from_provider(request: HttpRequest) -> HttpResponse:
 
 def _refuse_without_provider() -> None:
     if not settings.OIDC_ISSUER:
-        raise Http404("No identity provider is set up.")
+        raise Http404("No identity provider is configured.")
 
 
 def _sorry(request: HttpRequest, reason: NotLetIn) -> HttpResponse:
-    log.warning("somebody could not sign in with the identity provider: %r", str(reason)[:300])
+    log.warning("couldn't sign a user in with the identity provider: %r", str(reason)[:300])
     if reason.why in {"refused", "untrusted", "deactivated"}:
         events.failed(request, "", events.PROVIDER, str(reason))
     page = {"why": reason.why, "provider": settings.OIDC_NAME, "by_password": settings.PASSWORD_SIGN_IN}

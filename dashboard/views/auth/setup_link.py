@@ -23,7 +23,7 @@ class FirstAdministratorForm(BaseUserCreationForm):
         self.fields["username"].help_text = "Letters, digits and @ . + - _"
         self.fields[
             "password1"
-        ].help_text = "At least 10 characters; no common password, not digits alone, not the name."
+        ].help_text = "At least 10 characters. Don’t use a common password, only digits, or the username."
         self.fields["password2"].label = "Password again"
         self.fields["password2"].help_text = ""
 

@@ -57,7 +57,7 @@ def _page(request: HttpRequest, form: CreateTokenForm, *, status: int = 200, **m
     rows = list(_visible(request.user))
     names = dict(HostingAccount.objects.filter(pk__in={row.account_id for row in rows}).values_list("pk", "name"))
     for row in rows:
-        row.where = names.get(row.account_id, "an account that is gone") if row.account_id else EVERY_ACCOUNT  # type: ignore[attr-defined]
+        row.where = names.get(row.account_id, "a deleted account") if row.account_id else EVERY_ACCOUNT  # type: ignore[attr-defined]
         row.dead = row.why_dead()  # type: ignore[attr-defined]
     return render(request, "tokens/list.html", {"form": form, "tokens": rows, **made}, status=status)
 

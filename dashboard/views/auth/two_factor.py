@@ -17,7 +17,7 @@ from dashboard.forms.auth import CodeForm, ProofForm, SwitchOnForm
 from dashboard.views.auth.sign_in import too_often
 from dashboard.views.forms.submit import INVALID
 
-WRONG_CODE = "This is not the code that the app shows now. Wait for the next one, and check the clock of the phone."
+WRONG_CODE = "This isn’t the current code. Wait for the next one, and check that your phone’s clock is correct."
 pages = require_http_methods(["GET", "HEAD", "POST"])
 
 
@@ -73,7 +73,7 @@ def switch_on_second_factor(request: HttpRequest) -> HttpResponse:
     """Show what the app reads; POST with its first code and the password switches the second factor on."""
     user: Any = request.user
     if not user.has_usable_password():
-        raise Http404("Whoever signs in with the identity provider has their second factor there.")
+        raise Http404("You sign in with the identity provider. Set up two-factor authentication there.")
     if two_factor.is_on(user):
         return redirect("you")
     factor, form = two_factor.offered(user, anew=request.method != "POST"), SwitchOnForm(request.POST or None)
@@ -82,7 +82,7 @@ def switch_on_second_factor(request: HttpRequest) -> HttpResponse:
         if isinstance(attempt, Refusal):
             return too_often(request, attempt)
         if not user.check_password(form.cleaned_data["password"]):
-            form.add_error("password", "This is not your password.")
+            form.add_error("password", "Wrong password.")
         elif codes := two_factor.switch_on(factor, form.cleaned_data["code"]):
             throttle.succeeded(attempt)
             return _switched_on(request, user, codes, "you")
@@ -97,13 +97,13 @@ def switch_on_second_factor(request: HttpRequest) -> HttpResponse:
 @sensitive_post_parameters("proof")
 def switch_off_second_factor(request: HttpRequest) -> HttpResponse:
     if settings.REQUIRE_SECOND_FACTOR:
-        messages.error(request, "Nothing was changed: here everybody with a password has a second factor.")
+        messages.error(request, "Nothing was changed. This site requires two-factor authentication.")
         return redirect("you")
     if answer := _not_proven(request):
         return answer
     two_factor.switch_off(request.user)
     events.changed("second_factor_off", request, request.user)
-    messages.success(request, "Your second factor is off: the password alone lets you in.")
+    messages.success(request, "Two-factor authentication is off. You now sign in with your password alone.")
     return redirect("you")
 
 
@@ -137,7 +137,7 @@ def _not_proven(request: HttpRequest) -> HttpResponse | None:
         if two_factor.takes_either(user, proof) or user.check_password(proof):
             throttle.succeeded(attempt)
             return None
-        form.add_error("proof", "This is neither your password nor a code that can be used now.")
+        form.add_error("proof", "Wrong password or code.")
     return render(request, "people/prove.html", {"form": form, "action": request.path}, status=INVALID)
 
 

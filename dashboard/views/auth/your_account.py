@@ -45,9 +45,9 @@ def end_session(request: HttpRequest, session: str) -> HttpResponse:
     """End one of the reader's own sessions; its open streams end within half a minute."""
     found = next((row for row in sessions.of(request.user) if sessions.public_id(row) == session), None)
     if found is None:
-        raise Http404("This session has ended already.")
+        raise Http404("This session has already ended.")
     if found.session_key == request.session.session_key:
-        raise Http404("To end this very session, sign out.")
+        raise Http404("To end this session, sign out.")
     found.delete()
     events.changed("end_session", request, request.user, before={"from": found.address})
     messages.success(request, f"The session from {found.address or 'an unknown address'} has ended.")
@@ -59,7 +59,7 @@ def end_session(request: HttpRequest, session: str) -> HttpResponse:
 def end_other_sessions(request: HttpRequest) -> HttpResponse:
     count = sessions.end_all(request.user, but=request.session.session_key)
     events.changed("end_other_sessions", request, request.user, before={"sessions": count})
-    messages.success(request, "You are signed in only here now.")
+    messages.success(request, "All your other sessions have ended.")
     return redirect("you")
 
 
@@ -70,7 +70,7 @@ def change_password(request: HttpRequest) -> HttpResponse:
     """Choose another password, which ends all other sessions."""
     user: Any = request.user
     if not user.has_usable_password():
-        raise Http404("Whoever signs in with the identity provider has their password there.")
+        raise Http404("You sign in with the identity provider. Change your password there.")
     form = NewPasswordForm(user, request.POST or None)
     if request.method == "POST":
         attempt = throttle.begin(request, user.get_username())
@@ -83,7 +83,7 @@ def change_password(request: HttpRequest) -> HttpResponse:
             update_session_auth_hash(request, user)
             sessions.end_all(user, but=request.session.session_key)
             events.changed("change_password", request, user, after={"password": "changed"})
-            messages.success(request, "Your password is changed, and all your other sessions have ended.")
+            messages.success(request, "Password changed. All your other sessions have ended.")
             return redirect("you")
     return render(request, "people/change_password.html", {"form": form}, status=INVALID if form.is_bound else 200)
 

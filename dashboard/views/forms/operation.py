@@ -69,8 +69,8 @@ def refresh(request: HttpRequest, account: HostingAccount) -> HttpResponse:
     """Have a worker read the account's lists at the server again."""
     mirror.request_refresh(account)
     rests = account.not_before is not None and account.not_before > timezone.now()
-    when = "is asked as soon as its pause is over" if rests else "is being asked"
-    messages.info(request, f"The server {when}. What changed appears here by itself.")
+    when = "will sync when the current wait is over" if rests else "is syncing"
+    messages.info(request, f"The account {when}. Changes appear here automatically.")
     home = reverse("account_home", args=[account.name])
     return HttpResponseRedirect(own_path(request, request.POST.get("next", ""), home))
 

@@ -54,7 +54,7 @@ def picker_rows(request: HttpRequest, form: OperationForm) -> HttpResponse:
     """The rows of the picker that ?part= names, for what the rest of the query says is picked and sought."""
     picker = form.pickers.get(request.GET["part"])
     if picker is None:
-        raise Http404("This form has no such picker.")
+        raise Http404("This form has no such field.")
     return render(request, "_shared/_picker_rows.html", {"picker": picker, "form": form})
 
 
@@ -85,7 +85,7 @@ def cloned(request: HttpRequest, account: HostingAccount, kind: str) -> dict[str
     try:
         return Operation.objects.get(account=account, kind=kind, pk=pk).body
     except (Operation.DoesNotExist, ValidationError):
-        raise Http404("There is no such operation to clone.") from None
+        raise Http404("This operation doesn’t exist.") from None
 
 
 def _show_preview(

@@ -64,7 +64,7 @@ def attempt(row: Cluster) -> Trial:
     try:
         return try_cluster(kubeconfig.read(row.kube_config or ""))
     except kubeconfig.Unusable as error:
-        return Trial(False, f"The kubeconfig that is kept is not taken: {error}", "Paste another one.")
+        return Trial(False, f"The saved kubeconfig isn’t valid: {error}", "Paste another one.")
 
 
 @requires(Permission.CHANGE_CLUSTER)
@@ -72,7 +72,7 @@ def delete_cluster(request: HttpRequest, account: HostingAccount, pk: int) -> Ht
     row = get_object_or_404(Cluster.objects.defer(*Cluster.SECRETS), account=account, pk=pk)
     under_way = usage.operations_with_cluster(row)
     if request.method == "POST" and delete(request, row):
-        messages.success(request, f"The cluster “{row.name}” is deleted here. What runs there goes on.")
+        messages.success(request, f"Deleted the cluster “{row.name}” from the dashboard. Its services keep running.")
         return redirect("list_clusters", account.name)
     page = {
         "row": row,

@@ -22,7 +22,7 @@ def list_members(request: HttpRequest, account: HostingAccount) -> HttpResponse:
     """All members; POST adds one."""
     form = AddMemberForm(account, request.POST or None)
     if request.method == "POST" and form.is_valid() and (member := add(request, form)):
-        messages.success(request, f"The role of {member.user} is now: {Role(member.role).label}.")
+        messages.success(request, f"{member.user} now has the role {Role(member.role).label}.")
         return redirect("list_members", account.name)
     members = members_of(account).order_by("user__username")
     page = {"form": form, "members": members, "role_choices": Role.choices}
@@ -35,10 +35,10 @@ def change_member(request: HttpRequest, account: HostingAccount, pk: int) -> Htt
     member, form = member_of(account, pk), RoleForm(request.POST)
     if not form.is_valid():
         audit.note(request, target=member.user, result=audit.Result.REFUSED)
-        messages.error(request, "Nothing was changed: choose one of the roles.")
+        messages.error(request, "Nothing was changed. Choose one of the roles.")
         return redirect("list_members", account.name)
     give(request, member, form.cleaned_data["role"])
-    messages.success(request, f"The role of {member.user} is now: {Role(member.role).label}.")
+    messages.success(request, f"{member.user} now has the role {Role(member.role).label}.")
     return redirect("list_members", account.name)
 
 
@@ -47,7 +47,7 @@ def change_member(request: HttpRequest, account: HostingAccount, pk: int) -> Htt
 def remove_member(request: HttpRequest, account: HostingAccount, pk: int) -> HttpResponse:
     member = member_of(account, pk)
     take(request, member)
-    messages.success(request, f"{member.user} is no longer a member of {account.name}.")
+    messages.success(request, f"Removed {member.user} from {account.name}.")
     if member.user == request.user:
         return redirect("home")
     return redirect("list_members", account.name)
@@ -68,7 +68,7 @@ def add(request: HttpRequest, form: AddMemberForm) -> Membership | None:
         with transaction.atomic():
             member = form.save()
     except IntegrityError:
-        form.add_error("name", "They have been given a role just now: change it in the list.")
+        form.add_error("name", "They were just given a role. Change it in the list.")
         return None
     audit.note(request, action="add_member", target=member.user, after={"role": member.role})
     return member

@@ -23,7 +23,7 @@ def write_settings(
         row = store(request, form)
         messages.success(request, f"“{row}” is stored.")
         return redirect(done, getattr(row, "account", row).name)
-    page = {"form": form, "said": "Nothing was stored.", **(context or {})}
+    page = {"form": form, "said": "Not saved.", **(context or {})}
     return render(request, template, page, status=INVALID if form.is_bound else 200)
 
 
@@ -62,7 +62,7 @@ def show_trial(
     if trial is not None:
         name = request.resolver_match.url_name or "" if request.resolver_match else ""
         record_trial(request, name, form.instance, trial)
-    page = {"form": form, "trial": trial, "tried": True, "said": "Nothing was tried.", **context}
+    page = {"form": form, "trial": trial, "tried": True, "said": "The connection wasn’t tested.", **context}
     status = 200 if trial is not None else INVALID
     if request.htmx:  # type: ignore[attr-defined]
         return render(request, "settings/_trial.html", page, status=status)

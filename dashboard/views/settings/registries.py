@@ -71,7 +71,7 @@ def delete_registry(request: HttpRequest, account: HostingAccount, pk: int) -> H
     row = get_object_or_404(RegistryInfo.objects.defer(*RegistryInfo.SECRETS), account=account, pk=pk)
     under_way = usage.operations_with_registry(row)
     if request.method == "POST" and delete(request, row):
-        messages.success(request, f"The registry “{row.name}” is deleted here. What lies in it stays.")
+        messages.success(request, f"Deleted the registry “{row.name}” from the dashboard. Its contents stay.")
         return redirect("list_registries", account.name)
     page = {
         "row": row,

@@ -66,7 +66,9 @@ def delete_account(request: HttpRequest, account: HostingAccount) -> HttpRespons
     form = ConfirmForm(account.name, request.POST or None)
     under_way = Operation.objects.filter(account=account, state__in=OPEN)
     if request.method == "POST" and form.is_valid() and delete(request, account):
-        messages.success(request, f"The account “{account.name}” is deleted here. Its server keeps what it has.")
+        messages.success(
+            request, f"Deleted the account “{account.name}” from the dashboard. Nothing on its server was deleted."
+        )
         return redirect("home")
     page = {
         "form": form,

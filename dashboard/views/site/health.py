@@ -41,7 +41,7 @@ def database() -> str:
         with connection.cursor() as cursor:
             cursor.execute("SELECT 1")
     except Error:
-        return "does not answer"
+        return "not responding"
     return WORKS
 
 
@@ -53,8 +53,8 @@ def redis_and_programs() -> Iterator[tuple[str, str]]:
         with heartbeat.connect(settings.REDIS_URL) as client:
             signs = heartbeat.read(client, [beat, *workers])
     except redis.RedisError:
-        yield "redis", "does not answer"
-        yield from ((label, "unknown while Redis does not answer") for label in ["beat", *workers.values()])
+        yield "redis", "not responding"
+        yield from ((label, "unknown while Redis isn’t responding") for label in ["beat", *workers.values()])
         return
     now = time.time()
     yield "redis", WORKS
@@ -66,9 +66,9 @@ def redis_and_programs() -> Iterator[tuple[str, str]]:
 def state_of_beat(sign: Heartbeat | None, now: float) -> str:
     """WORKS, or since when beat has not been heard of."""
     if sign is None:
-        return f"no sign of life for {heartbeat.TTL_SECONDS} s or more"
+        return f"no heartbeat for {heartbeat.TTL_SECONDS} s or more"
     age = now - sign.at
-    return WORKS if age <= heartbeat.STALE_SECONDS else f"no sign of life for {age:.0f} s"
+    return WORKS if age <= heartbeat.STALE_SECONDS else f"no heartbeat for {age:.0f} s"
 
 
 def state_of_worker(sign: Heartbeat | None, now: float, beat_works: bool) -> str:
@@ -77,4 +77,4 @@ def state_of_worker(sign: Heartbeat | None, now: float, beat_works: bool) -> str
     if sign is None or state != WORKS or not beat_works:
         return state
     idle = now - sign.task_completed_at
-    return WORKS if idle <= heartbeat.IDLE_SECONDS else f"lives, but has finished no task for {idle:.0f} s"
+    return WORKS if idle <= heartbeat.IDLE_SECONDS else f"running, but no task completed in {idle:.0f} s"

@@ -107,7 +107,7 @@ class ChoosePassword(PasswordResetConfirmView):
     def form_valid(self, form: Any) -> HttpResponse:
         events.changed("choose_password", self.request, form.user)
         sessions.end_all(form.user)
-        messages.success(self.request, "Your password is set. Sign in with it.")
+        messages.success(self.request, "Your password is set. You can sign in with it now.")
         return super().form_valid(form)
 
 
@@ -116,13 +116,13 @@ choose_password = anyone(ChoosePassword.as_view())
 
 def _refusal(asked: str, person: Any, reader: Any) -> str:
     if asked not in CHANGES:
-        return "Nothing was changed: choose what to do."
+        return "Nothing was changed. Choose an action."
     _, value = CHANGES[asked]
     if person.pk == reader.pk and not value:
-        return "Nobody can take that from themselves: ask another administrator."
+        return "You can’t remove your own access. Ask another administrator."
     administrators_left = get_user_model().objects.filter(is_superuser=True, is_active=True).exclude(pk=person.pk)
     if person.is_superuser and not value and not administrators_left.exists():
-        return "Nothing was changed: nobody would be left who can administer the site."
+        return "Nothing was changed. This is the last administrator who can sign in."
     return ""
 
 

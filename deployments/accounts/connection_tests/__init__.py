@@ -37,41 +37,41 @@ def in_time(attempt: Callable[[], Trial]) -> Trial:
     try:
         return _THREADS.submit(attempt).result(SECONDS)
     except Late:
-        return Trial(False, f"There was no answer within {SECONDS:.0f} s.", "Is this the right host? Try once more.")
+        return Trial(False, f"No response within {SECONDS:.0f} s.", "Check the host, then try again.")
     except Exception:
-        log.exception("A connection test broke.")
-        return Trial(False, "The test itself failed; the log of the site says more.")
+        log.exception("A connection test failed with an unexpected error.")
+        return Trial(False, "The connection test itself failed. The site's log has the reason.")
 
 
 def unreached(error: errors.MMSError, where: str) -> Trial:
     """Of a place that gave no answer. where: the field of the form that names it."""
     text = str(error)
     for words, advice in (
-        ("is not called", "Use the address at which other machines of your network reach it."),
-        ("name or service not known", f"The host's name is not known: look for a slip in “{where}”."),
-        ("nodename nor servname", f"The host's name is not known: look for a slip in “{where}”."),
-        ("no address associated", f"The host's name is not known: look for a slip in “{where}”."),
-        ("connection refused", "Nobody listens there: is the port right, and does the program run?"),
+        ("is not called", "Use the address that other machines on your network use."),
+        ("name or service not known", f"The host name is unknown. Check “{where}” for a typo."),
+        ("nodename nor servname", f"The host name is unknown. Check “{where}” for a typo."),
+        ("no address associated", f"The host name is unknown. Check “{where}” for a typo."),
+        ("connection refused", "Nothing is listening there. Check the port, and that the program is running."),
         (
             "certificate",
-            "Its certificate is not one that this site trusts: REQUESTS_CA_BUNDLE names further authorities.",
+            "This site doesn't trust its certificate. Add its authority with REQUESTS_CA_BUNDLE.",
         ),
-        ("wrong version number", "It does not speak TLS: should the address begin with http://?"),
-        ("record layer", "It does not speak TLS: should the address begin with http://?"),
-        ("took too long", "Is there a firewall in between, or is it overloaded?"),
-        ("not complete", "It answers too slowly: is it overloaded?"),
+        ("wrong version number", "It doesn't use TLS. Check whether the address should start with http://."),
+        ("record layer", "It doesn't use TLS. Check whether the address should start with http://."),
+        ("took too long", "Check for a firewall in between, and whether the server is overloaded."),
+        ("not complete", "It responds too slowly. Check whether it's overloaded."),
     ):
         if words in text.lower():
             return Trial(False, text, advice)
-    return Trial(False, text, f"Is “{where}” right, and does it run?")
+    return Trial(False, text, f"Check “{where}”, and that the program is running.")
 
 
 def slowly(seconds: float) -> str:
-    return f" It took {seconds:.1f} s, which is slow." if seconds > SLOW else ""
+    return f" The response took {seconds:.1f} s, which is slow." if seconds > SLOW else ""
 
 
 def openly(url: str) -> str:
     """A word about secrets on a network without encryption."""
     parts = urlsplit(url)
     open_network = parts.scheme == "http" and parts.hostname not in LOOPBACK
-    return "Without https everybody on the way can read the secret that is sent there." if open_network else ""
+    return "Without https, anyone on the network path can read the secret that is sent." if open_network else ""

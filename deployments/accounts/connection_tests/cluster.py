@@ -40,13 +40,15 @@ class TrustAdapter(TimedAdapter):
 
 def try_cluster(access: Access) -> Trial:
     if access.server == BUNDLED:
-        return Trial(True, "Services run on the machine of the bundled server.")
+        return Trial(True, "Services run on the bundled server's machine.")
     host, started = host_of(access.server), time.monotonic()
     try:
         context = tls_context(access)
     except (ssl.SSLError, ValueError, OSError):
         return Trial(
-            False, "The certificates in the kubeconfig cannot be used.", "Do certificate and key belong together?"
+            False,
+            "The certificates in the kubeconfig can't be used.",
+            "Check that the certificate and key belong together.",
         )
     try:
         with new_session(TrustAdapter(context, access.tls_name)) as session:
@@ -65,28 +67,28 @@ def try_cluster(access: Access) -> Trial:
     if answer.status == 401:
         return Trial(
             False,
-            f"{host} does not take these credentials (status 401).",
-            "The token or certificate is wrong, or no longer valid.",
+            f"{host} rejected these credentials (status 401).",
+            "The token or certificate is wrong or no longer valid.",
         )
     if answer.status == 403:
         return Trial(
             False,
-            f"{host} knows these credentials, and allows them nothing (status 403).",
-            "Whoever runs the cluster can give them a role.",
+            f"{host} accepts these credentials but grants no access (status 403).",
+            "Ask the person who runs the cluster to grant them a role.",
         )
     if 300 <= answer.status < 400:
         return Trial(
-            False, f"{host} sends its callers elsewhere.", "Write the address that it leads to into the kubeconfig."
+            False, f"{host} redirects to another address.", "Put the address it redirects to into the kubeconfig."
         )
     version = _version(answer)
     if answer.status != 200 or not version:
         return Trial(
             False,
-            f"Something answers at {host} (status {answer.status}), but it is no Kubernetes.",
+            f"The server at {host} isn't Kubernetes (status {answer.status}).",
             "Check the server in the kubeconfig.",
         )
     advice = (
-        "Its certificate is not checked (insecure-skip-tls-verify): anybody on the way can pass for it."
+        "Its certificate isn't checked (insecure-skip-tls-verify), so anyone on the network path can impersonate it."
         if access.unchecked
         else openly(access.server)
     )

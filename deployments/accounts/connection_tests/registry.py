@@ -17,7 +17,7 @@ from deployments.models.validators import STORE, registry_url
 
 MAX_ANSWER = 256 * 1024  # bytes
 _CHALLENGE = re.compile(r'(\w+)="([^"]*)"')
-_WRONG = "Check user and password."
+_WRONG = "Check the user and password."
 
 
 class _Refused(Exception):
@@ -29,7 +29,7 @@ class _Refused(Exception):
 def try_registry(location: str, user: str, password: str) -> Trial:
     """location: one that places.check_location takes."""
     if location == STORE:
-        return Trial(True, "Images stay in the store of the bundled server; nothing is pushed anywhere.")
+        return Trial(True, "Images stay in the bundled server's store. Nothing is pushed elsewhere.")
     parts = urlsplit(registry_url(location))
     base, started = f"{parts.scheme}://{parts.netloc}", time.monotonic()
     try:
@@ -39,7 +39,7 @@ def try_registry(location: str, user: str, password: str) -> Trial:
         return refused.trial
     except errors.MMSError as error:
         return unreached(error, "Location")
-    note = "Whether this user may push shows with the first image."
+    note = "Permission to push is first checked when an image is built."
     return Trial(True, says + slowly(time.monotonic() - started), f"{openly(base)} {note}".strip())
 
 
@@ -49,20 +49,22 @@ def _signed_in(session: requests.Session, base: str, user: str, password: str) -
     answer = _ask(session, url, "")
     if answer.status == 401:
         answer = _ask(session, url, _authorization(session, host, base, answer, user, password))
-        says = f"{host} lets {f'the user “{user}”' if user else 'anybody'} in."
+        says = f"{host} accepts {f'the user “{user}”' if user else 'anonymous access'}."
     else:
-        says = f"{host} lets everybody in without a password."
+        says = f"{host} accepts anonymous access, without a password."
     if answer.status == 200:
         return says
     if answer.status == 401:
-        raise _Refused(f"{host} does not take this user and password (status 401).", _WRONG)
+        raise _Refused(f"{host} rejected this user and password (status 401).", _WRONG)
     if answer.status == 403:
-        raise _Refused(f"{host} forbids this user to come in (status 403).", "Whoever runs the registry can allow it.")
+        raise _Refused(
+            f"{host} denied access to this user (status 403).", "Ask the person who runs the registry for access."
+        )
     if 300 <= answer.status < 400:
-        raise _Refused(f"{host} sends its callers elsewhere.", "Write the location that it leads to.")
+        raise _Refused(f"{host} redirects to another address.", "Use the location it redirects to.")
     if answer.status == 404:
-        raise _Refused(f"{host} has no /v2/ (status 404).", "Something answers there, but it is no registry.")
-    raise _Refused(f"{host} answered with status {answer.status}.", "Is it a registry, and in order?")
+        raise _Refused(f"{host} has no /v2/ (status 404).", "The server there isn't a registry.")
+    raise _Refused(f"{host} responded with status {answer.status}.", "Check that it's a registry and that it works.")
 
 
 def _authorization(session: requests.Session, host: str, base: str, answer: Answer, user: str, password: str) -> str:
@@ -70,9 +72,9 @@ def _authorization(session: requests.Session, host: str, base: str, answer: Answ
     if kind.lower() == "bearer":
         return f"Bearer {_token(session, host, base, dict(_CHALLENGE.findall(rest)), user, password)}"
     if kind.lower() != "basic":
-        raise _Refused(f"{host} asks for a kind of sign-in that is not known here.", "Is it a registry?")
+        raise _Refused(f"{host} requires a sign-in method that isn't supported.", "Check that it's a registry.")
     if not user:
-        raise _Refused(f"{host} wants a user and password.", "Enter them.")
+        raise _Refused(f"{host} requires a user and password.", "Enter them.")
     return basic(user, password)
 
 
@@ -85,8 +87,8 @@ def _token(session: requests.Session, host: str, base: str, challenge: dict[str,
         safe = False
     if not safe:
         raise _Refused(
-            f"{host} sends its users to sign in at a place that is not protected.",
-            "The registry is set up wrongly: no password was sent there.",
+            f"{host} requests sign-in at an address without TLS.",
+            "The registry is misconfigured. No password was sent there.",
         )
     query = {"service": challenge.get("service", "")} | (
         {"scope": challenge["scope"]} if challenge.get("scope") else {}
@@ -99,10 +101,12 @@ def _token(session: requests.Session, host: str, base: str, challenge: dict[str,
         token = None
     if answer.status in {401, 403}:
         where = "" if host_of(realm) == host else f" at {host_of(realm)}"
-        wrong = "does not take this user and password" if user else "wants a user and password"
+        wrong = "rejected this user and password" if user else "requires a user and password"
         raise _Refused(f"{host} {wrong}{where} (status {answer.status}).", _WRONG if user else "Enter them.")
     if answer.status != 200 or not isinstance(token, str) or not re.fullmatch(r"[!-~]+", token):
-        raise _Refused(f"{host_of(realm)} gave no token (status {answer.status}).", "Is the registry in order?")
+        raise _Refused(
+            f"{host_of(realm)} returned no token (status {answer.status}).", "Check the registry's configuration."
+        )
     return token
 
 

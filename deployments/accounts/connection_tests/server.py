@@ -10,15 +10,15 @@ from deployments.client.transport import BearerToken, Credential
 from deployments.models import HostingAccount
 
 ADVICE: dict[type[errors.MMSError], str] = {
-    errors.Forbidden: "The token is known there, but may not read this hosting account: whoever runs the server can "
-    "allow it.",
-    errors.NotFound: "Look for a slip in subscription, resource group, hosting account and API version.",
-    errors.NotOffered: "This is another kind of server, or the base URL has a path too many.",
-    errors.Redirected: "Write the address that it leads to, if that is the server.",
-    errors.Busy: "It works, and is busy now: try once more later.",
-    errors.Unintelligible: "Something answers there, but it is no MMS: check the base URL.",
-    errors.ServerFault: "The server itself is broken, or something in front of it: ask whoever runs it.",
-    errors.Rejected: "Is the API version one that this server knows?",
+    errors.Forbidden: "The server accepts the token but doesn't let it read this hosting account. "
+    "Ask the person who runs the server for access.",
+    errors.NotFound: "Check the subscription, resource group, hosting account and API version for typos.",
+    errors.NotOffered: "This isn't an MMS, or the base URL has a path it shouldn't have.",
+    errors.Redirected: "Use the address it redirects to, if that is the server.",
+    errors.Busy: "It works but is busy. Try again later.",
+    errors.Unintelligible: "The server there isn't an MMS. Check the base URL.",
+    errors.ServerFault: "The server, or a proxy in front of it, failed. Contact the person who runs it.",
+    errors.Rejected: "Check that the server supports this API version.",
 }
 
 
@@ -30,7 +30,7 @@ def try_server(account: HostingAccount) -> Trial:
         try:
             credential = BearerToken(credentials.fetch(client, time.monotonic() + CALL).token)
         except errors.TokenRefused as error:
-            return Trial(False, str(error), "Check tenant, client id, client secret and scope.")
+            return Trial(False, str(error), "Check the tenant, client ID, client secret and scope.")
         except errors.NoToken as error:
             return unreached(error, "Authority")
     started = time.monotonic()
@@ -40,7 +40,7 @@ def try_server(account: HostingAccount) -> Trial:
     except errors.MMSError as error:
         return _failed(account, error)
     count = len(listing.items)
-    says = f"The server answers, and lists {count} {'service' if count == 1 else 'services'}."
+    says = f"The server responded and lists {count} {'service' if count == 1 else 'services'}."
     return Trial(True, says + slowly(time.monotonic() - started), openly(account.base_url))
 
 
@@ -48,9 +48,9 @@ def _failed(account: HostingAccount, error: errors.MMSError) -> Trial:
     if isinstance(error, errors.TokenRefused):
         entra = account.sign_in == HostingAccount.SignIn.ENTRA
         advice = (
-            "Entra ID gave a token, and the server does not take it: is the scope the server's own?"
+            "Entra ID issued a token, but the server rejected it. Check that the scope is the server's own."
             if entra
-            else "The token is wrong, or no longer valid: get another one from whoever runs the server."
+            else "The token is wrong or no longer valid. Get a new one from the person who runs the server."
         )
         return Trial(False, str(error), advice)
     if isinstance(error, errors.NoAnswer | errors.Unreachable):

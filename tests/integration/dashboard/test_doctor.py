@@ -412,7 +412,7 @@ def test_nothing_is_known_of_a_server_that_nobody_asks(account: HostingAccount, 
 
 @pytest.mark.parametrize(
     ("fault", "words"),
-    [(faults.status(401), "refuses this account’s token"), (faults.status(500), "failed (status 500)")],
+    [(faults.status(401), "rejected this account’s token"), (faults.status(500), "failed (status 500)")],
 )
 def test_a_call_of_our_own_says_what_came_back(account: HostingAccount, mms: MMS, fault: Any, words: str) -> None:
     mms.plan("GET", "services", fault)

@@ -122,7 +122,7 @@ def test_an_operation_waits_where_no_token_can_be_had_and_the_trouble_says_why(
     account.refresh_from_db()
     assert (operation.state, operation.attempts) == (State.QUEUED, 0)
     assert not mms.requests, "the server was never called"
-    assert "No token for this account" in account.error
+    assert "Couldn't get a token for this account" in account.error
     assert "503" in account.error
     assert account.not_before is not None
     assert not account.token_refused
@@ -136,7 +136,9 @@ def test_a_wrong_client_secret_is_trouble_in_words_that_keeps_callers_away(
     account.save()
     read_models(account)
     assert account.token_refused
-    assert "gives this account no token (status 401): AADSTS7000215: Invalid client secret" in account.error
+    assert (
+        "refused to issue a token for this account (status 401): AADSTS7000215: Invalid client secret" in account.error
+    )
     assert "Trace ID" not in account.error
     assert "not-to-be-seen" not in account.error + caplog.text
 
@@ -154,8 +156,8 @@ def test_the_right_secret_later_lets_calls_out_again(account: HostingAccount, au
 @pytest.mark.parametrize(
     ("fault", "kind", "words"),
     [
-        (lambda: (302, {"Location": "https://elsewhere.example/"}, b""), errors.NoToken, "correct the account's auth"),
-        (lambda: (404, {}, b"<h1>"), errors.NoToken, "check the account's authority and tenant"),
+        (lambda: (302, {"Location": "https://elsewhere.example/"}, b""), errors.NoToken, "Correct the account's auth"),
+        (lambda: (404, {}, b"<h1>"), errors.NoToken, "Check the account's authority and tenant"),
         (lambda: (200, {}, b"no json"), errors.NoToken, "no bearer token"),
         (lambda: (200, {}, b'{"access_token": "a b"}'), errors.NoToken, "no bearer token"),
         (lambda: (200, {}, b'{"access_token": "a", "token_type": "pop"}'), errors.NoToken, "no bearer token"),
@@ -177,7 +179,7 @@ def test_every_answer_of_the_authority_has_its_words(
 
 def test_an_authority_that_is_out_of_reach_is_named(account: HostingAccount) -> None:
     client = EntraClient("http://127.0.0.1:1", TENANT, CLIENT_ID, SECRET, SCOPE)
-    with pytest.raises(errors.NoToken, match=r"127\.0\.0\.1:1 cannot be reached: connection refused"):
+    with pytest.raises(errors.NoToken, match=r"Couldn't reach 127\.0\.0\.1:1: connection refused"):
         credentials.fetch(client)
 
 

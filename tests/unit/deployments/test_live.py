@@ -192,7 +192,7 @@ def test_a_queued_operation_says_when_no_worker_takes_it(account: HostingAccount
     assert badge.state == "queued"
     operation.account.reached_at = timezone.now() - timedelta(seconds=10)
     assert badge_of(operation).label == "Queued", "there are workers, and much to do"
-    assert "its turn" in badge_of(operation).reason
+    assert "Queued behind other operations" in badge_of(operation).reason
 
 
 def test_interest_ends_by_itself(live_redis: redis.Redis) -> None:

@@ -206,7 +206,7 @@ def test_bad_answers_leave_the_last_good_data_with_its_age(
     assert service.account.not_before or service.account.token_refused
     badge = badges_of([service])[0]
     assert badge.stale_since == service.seen_at
-    assert service.account.error.startswith("The list of services cannot be read. "), "it says of what"
+    assert service.account.error.startswith("Couldn't read the list of services. "), "it says of what"
     HostingAccount.objects.update(not_before=None)
     refresh(account, Service)
     service = Service.objects.select_related("account").get()
@@ -302,7 +302,7 @@ def test_a_refresh_on_demand_waits_for_what_the_server_asked_for(account: Hostin
 def test_a_refresh_on_demand_outlives_the_longest_pause(
     account: HostingAccount, mms: MMS, live_redis: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What the page promised: the server is asked as soon as its pause is over."""
+    """What the page promised: the server is asked when the current wait is over."""
     account.not_before = timezone.now() + timedelta(minutes=59)
     account.save()
     mirror.request_refresh(account)

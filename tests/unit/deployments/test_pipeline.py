@@ -250,7 +250,7 @@ def test_a_server_that_cannot_be_reached_gets_the_request_once_it_is_back(accoun
     HostingAccount.objects.update(base_url="http://127.0.0.1:1")
     operation = turn(register(account))
     assert operation.state == State.QUEUED
-    assert "cannot be reached" in operation.error_message
+    assert "Couldn't reach" in operation.error_message
     HostingAccount.objects.update(base_url=mms.url, not_before=None)
     operation = turn(operation)
     assert (operation.state, operation.error_message) == (State.SUCCEEDED, "")
@@ -363,7 +363,7 @@ def test_who_canceled_is_said_where_the_server_says_nothing(account: HostingAcco
     mms.extensions = True
     submit.cancel(operation := turn(build(account)), "bob")
     ended = turn(turn(operation))
-    assert (ended.state, ended.error_message) == (State.CANCELED, "bob asked to cancel this.")
+    assert (ended.state, ended.error_message) == (State.CANCELED, "bob requested to cancel this.")
 
 
 def test_a_server_that_cannot_cancel_leaves_the_operation_running(account: HostingAccount, mms: MMS) -> None:
@@ -371,7 +371,7 @@ def test_a_server_that_cannot_cancel_leaves_the_operation_running(account: Hosti
     submit.cancel(operation, "ann")
     operation = turn(operation)
     assert operation.state == State.NOT_STARTED
-    assert "goes on" in operation.error_message
+    assert "It continues" in operation.error_message
     assert not operation.cancel_requested
 
 

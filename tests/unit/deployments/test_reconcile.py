@@ -258,7 +258,7 @@ def test_an_acceptance_that_is_heard_of_late_is_not_forgotten(account: HostingAc
     operation = late(build(account), mms, 202)
     assert operation.state == State.UNCERTAIN
     assert operation.accepted_at
-    assert "named no operation" in operation.error_message
+    assert "returned no operation" in operation.error_message
     assert turn(operation).state == State.UNCERTAIN
     assert len(mms.calls("POST")) == 1
 

@@ -52,11 +52,11 @@ def test_an_operator_gives_changes_and_takes_a_role_and_it_is_written_down(lab: 
 @pytest.mark.parametrize(
     ("name", "role", "says"),
     [
-        ("", "viewer", "Write the name"),
-        ("nobody", "viewer", "Nobody who can sign in has this name"),
-        ("VERA", "viewer", "Nobody who can sign in has this name"),
-        ("vera", "viewer", "They have a role here already"),
-        ("ada", "viewer", "needs no role"),
+        ("", "viewer", "Enter the person’s username"),
+        ("nobody", "viewer", "No active user has this name"),
+        ("VERA", "viewer", "No active user has this name"),
+        ("vera", "viewer", "They already have a role in this account"),
+        ("ada", "viewer", "don’t need a role"),
         ("stella", "king", "Select a valid choice"),
         ("stella", "", "This field is required"),
     ],
@@ -116,7 +116,7 @@ def test_what_waits_is_canceled_with_the_right_to_ask_for_it(lab: Lab, cast: Cas
     cast.operator.post(f"{lab.url}members/{pk}/", {"role": "viewer"})
     waiting.refresh_from_db()
     assert (waiting.state, waiting.error_code) == (State.CANCELED, "NoLongerAllowed")
-    assert "sam may no longer do this" in waiting.error_message
+    assert "sam no longer has permission for this" in waiting.error_message
     entry = AuditEntry.objects.get(action="withdraw_operation")
     assert (entry.via, entry.account_id) == ("system", lab.account.pk)
 

@@ -72,7 +72,7 @@ def test_an_operation_in_production_is_steered_by_operators_alone(act: str, lab:
 
 def test_buttons_are_greyed_and_say_which_role_they_need(lab: Lab, cast: Cast) -> None:
     page = cast.scientist.get(f"{lab.url}services/{lab.service.pk}/").text
-    assert page.count("runs in production, where changing it needs the role “Operator”.") == 2
+    assert page.count("runs in production. Changing it requires the “Operator” role.") == 2
     assert f"{lab.url}services/{lab.service.pk}/update/" not in page
     assert (
         f"{lab.url}services/{lab.service.pk}/update/" in cast.operator.get(f"{lab.url}services/{lab.service.pk}/").text
@@ -99,4 +99,4 @@ def test_what_an_operator_queued_for_production_is_withdrawn_with_the_role(lab: 
 def test_a_viewer_sees_what_could_be_done_and_by_whom(lab: Lab, cast: Cast) -> None:
     for noun, label in [("models", "Register model"), ("images", "Build image"), ("services", "Deploy service")]:
         page = cast.viewer.get(f"{lab.url}{noun}/").text
-        assert f'disabled title="This needs the role “Data scientist”.">{label}</button>' in page
+        assert f'disabled title="This requires the “Data scientist” role.">{label}</button>' in page

@@ -186,7 +186,7 @@ def test_a_service_that_does_not_answer_is_told_apart_from_the_api(lab: Lab, pro
     answer = program.post(f"{HERE}services/{lab.service.pk}/test/", {"data": [1]})
     assert answer.status_code == 200
     assert answer.json()["status"] == 0
-    assert "Nothing answers" in answer.json()["problem"]
+    assert "Nothing responds" in answer.json()["problem"]
     assert program.post(f"{HERE}services/{lab.service.pk}/test/", "{").status_code == 422
 
 

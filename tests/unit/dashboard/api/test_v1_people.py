@@ -48,7 +48,7 @@ def test_what_the_page_refuses_is_refused_and_stands_in_the_audit(lab: Lab, admi
     for do in ("deactivate", "make_member"):
         refused = admin.send("PATCH", f"{PEOPLE}{ada.pk}/", {"do": do})
         assert refused.status_code == 409
-        assert "from themselves" in refused.json()["error"]["message"]
+        assert "remove your own access" in refused.json()["error"]["message"]
     ada.refresh_from_db()
     assert (ada.is_active, ada.is_superuser) == (True, True)
     assert set(AuditEntry.objects.values_list("action", "result")) == {("change_person", "refused")}

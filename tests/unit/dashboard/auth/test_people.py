@@ -74,9 +74,7 @@ def test_a_weak_password_is_refused_behind_the_link(lab: Lab, cast: Cast) -> Non
     assert not can_sign_in("nina", "12345")
 
 
-@pytest.mark.parametrize(
-    ("name", "says"), [("", "required"), ("SAM", "has this name already"), ("a b", "valid username")]
-)
+@pytest.mark.parametrize(("name", "says"), [("", "required"), ("SAM", "already taken"), ("a b", "valid username")])
 def test_a_name_that_cannot_be_is_refused_at_the_field(name: str, says: str, lab: Lab, cast: Cast) -> None:
     before = get_user_model().objects.count()
     answer = cast.admin.post("/people/", {"username": name})
@@ -106,7 +104,7 @@ def test_an_administrator_is_made_and_unmade(lab: Lab, cast: Cast) -> None:
 @pytest.mark.parametrize("asked", ["deactivate", "make_member"])
 def test_nobody_takes_the_last_administrator_away(asked: str, lab: Lab, cast: Cast) -> None:
     answer = cast.admin.post(f"/people/{person('ada').pk}/", {"do": asked}, follow=True)
-    assert "from themselves" in answer.text
+    assert "remove your own access" in answer.text
     assert person("ada").is_superuser
     assert person("ada").is_active
     assert AuditEntry.objects.get().result == "refused"
@@ -114,7 +112,7 @@ def test_nobody_takes_the_last_administrator_away(asked: str, lab: Lab, cast: Ca
 
 def test_what_cannot_be_done_changes_nothing(lab: Lab, cast: Cast) -> None:
     before = list(get_user_model().objects.values())
-    assert "choose what to do" in cast.admin.post(f"/people/{person('sam').pk}/", {"do": "rule"}, follow=True).text
+    assert "Choose an action" in cast.admin.post(f"/people/{person('sam').pk}/", {"do": "rule"}, follow=True).text
     assert cast.admin.post("/people/99999/", {"do": "deactivate"}).status_code == 404
     assert list(get_user_model().objects.exclude(username="ada").values()) == [
         row for row in before if row["username"] != "ada"

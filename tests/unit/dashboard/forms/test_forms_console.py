@@ -120,9 +120,9 @@ def test_htmx_gets_the_console_alone(scientist: Client, service: Service) -> Non
 @pytest.mark.parametrize(
     ("body", "words"),
     [
-        ("", "Write a request body"),
-        ('{"a": 1,}', "line 1, column"),
-        ("{\n  nope", "line 2, column 3"),
+        ("", "Enter a request body"),
+        ('{"a": 1,}', "Line 1, column"),
+        ("{\n  nope", "Line 2, column 3"),
         ("[" * 99_999, "JSON"),
     ],
 )
@@ -139,7 +139,9 @@ def test_a_server_cannot_have_the_console_call_what_machines_keep_for_themselves
 ) -> None:
     service.scoring_uri = f"http://{host}/latest/meta-data/score"
     service.save()
-    assert "machines keep services of their own; it is not called" in scientist.post(url(service), {"body": "{}"}).text
+    assert (
+        "reserved for a machine’s own services. It was not called" in scientist.post(url(service), {"body": "{}"}).text
+    )
     assert "The service provides no example" in scientist.get(url(service)).text
 
 
@@ -148,13 +150,13 @@ def test_a_driver_that_raises_is_explained(scientist: Client, service: Service) 
     answer = scientist.post(url(service), {"body": "{}"})
     assert "500 Internal Server Error" in answer.text
     assert "run() raised ValueError" in answer.text
-    assert "The driver raised an error" in answer.text
+    assert "The driver script raised an error" in answer.text
 
 
 def test_a_redirect_is_not_followed_for_the_key_would_go_along(scientist: Client, service: Service) -> None:
     lead(service, "elsewhere")
     answer = scientist.post(url(service), {"body": "{}"})
-    assert "does not follow" in answer.text
+    assert "doesn’t follow" in answer.text
     assert [request["path"] for request in Scoring.seen] == ["/elsewhere/score"]
 
 
@@ -167,8 +169,8 @@ def test_a_long_answer_is_cut(scientist: Client, service: Service) -> None:
 
 def test_an_address_where_nothing_answers_is_said_so(scientist: Client, service: Service) -> None:
     for uri, words in (
-        ("http://127.0.0.1:9/score", "Nothing answers at the scoring address"),
-        ("file:///etc/passwd", "no web address"),
+        ("http://127.0.0.1:9/score", "Nothing responds at the scoring URL"),
+        ("file:///etc/passwd", "URL that isn’t valid"),
     ):
         Service.objects.update(scoring_uri=uri)
         answer = scientist.post(url(service), {"body": "{}"})

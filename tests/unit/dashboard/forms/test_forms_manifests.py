@@ -81,7 +81,7 @@ def test_a_model_of_another_account_cannot_be_slipped_in(scientist: Client) -> N
     foreign = make_model(make_account("elsewhere"), "foreign")
     answer = scientist.post(NEW, form(models=[foreign.pk]))
     assert answer.status_code == 422
-    assert "A picked model is no longer there" in answer.text
+    assert "A selected model no longer exists" in answer.text
     assert not Operation.objects.exists()
 
 
@@ -118,24 +118,24 @@ def test_a_driver_that_is_not_picked_is_refused(scientist: Client, account: Host
     model, score, other = make_model(account), make_asset(account), make_asset(account, "other", "other.py")
     answer = scientist.post(NEW, form(models=[model.pk], assets=[score.pk], driver=other.pk))
     assert answer.status_code == 422
-    assert "is not picked" in answer.text
+    assert "isn’t selected" in answer.text
 
 
 def test_two_assets_with_one_id_are_refused(scientist: Client, account: HostingAccount) -> None:
     model, one, two = make_model(account), make_asset(account), make_asset(account, "score", "newer.py")
     answer = scientist.post(NEW, form(models=[model.pk], assets=[one.pk, two.pk], driver=one.pk))
     assert answer.status_code == 422
-    assert "Two of the picked assets have the id “score”" in answer.text
+    assert "Two of the selected assets have the ID “score”" in answer.text
 
 
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
-        ({"models": []}, "Pick at least one model"),
-        ({"models": ["nonsense"]}, "no longer there"),
+        ({"models": []}, "Choose at least one model"),
+        ({"models": ["nonsense"]}, "no longer exists"),
         ({"runtime_type": "Fortran"}, "Fortran is not one of the available choices"),
-        ({"conda_env_file": "dependencies:\n  - pip: [\n"}, "Line 2 is not YAML"),
-        ({"conda_env_file": "just words"}, "An environment file has keys"),
+        ({"conda_env_file": "dependencies:\n  - pip: [\n"}, "Line 2 isn’t valid YAML"),
+        ({"conda_env_file": "just words"}, "An environment file needs keys"),
         ({"description": "d" * 513}, "at most 512 characters"),
     ],
 )

@@ -64,22 +64,22 @@ def test_an_uploaded_file_is_registered_by_an_address_that_no_page_shows(scienti
 def test_a_forged_or_vanished_upload_is_refused(scientist: Client) -> None:
     answer = scientist.post(NEW, {"name": "iris", "file": "forged"})
     assert answer.status_code == 422
-    assert "no longer there" in answer.text
+    assert "no longer exists" in answer.text
     assert not RegisteredModel.objects.exists()
 
 
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
-        ({"name": "my_model v2"}, "take out a blank and “_”"),
+        ({"name": "my_model v2"}, "Remove a blank and “_”"),
         ({"name": ""}, "This field is required"),
         ({"name": "x" * 33}, "at most 32 characters"),
-        ({"url": ""}, "Upload a file, or write the address"),
-        ({"url": "s3://bucket/iris.pkl"}, "beginning with http:// or https://"),
-        ({"url": "https://"}, "beginning with http:// or https://"),
-        ({"url": "http://[::1/x"}, "beginning with http:// or https://"),
-        ({"tags": "fine, not-fine"}, "take “-” out of “not-fine”"),
-        ({"tags": "y" * 30}, "a tag has at most 29"),
+        ({"url": ""}, "Upload a file or enter its URL"),
+        ({"url": "s3://bucket/iris.pkl"}, "starting with http:// or https://"),
+        ({"url": "https://"}, "starting with http:// or https://"),
+        ({"url": "http://[::1/x"}, "starting with http:// or https://"),
+        ({"tags": "fine, not-fine"}, "Remove “-” from “not-fine”"),
+        ({"tags": "y" * 30}, "A tag can have at most 29"),
         ({"description": "z" * 201}, "at most 200 characters"),
         ({"mime_type": "pickle"}, "application/octet-stream"),
     ],
@@ -97,7 +97,7 @@ def test_what_is_wrong_is_said_beside_its_field_and_nothing_is_stored(
 def test_file_and_address_together_are_refused(scientist: Client) -> None:
     answer = scientist.post(NEW, form(file=keep().token))
     assert answer.status_code == 422
-    assert "There is an uploaded file already" in answer.text
+    assert "A file is already uploaded" in answer.text
 
 
 def test_the_preview_shows_the_json_and_sends_nothing(scientist: Client, account: HostingAccount) -> None:
@@ -126,8 +126,8 @@ def test_a_clone_starts_with_what_was_asked_for_before(scientist: Client) -> Non
 
 
 def test_a_failed_upload_without_javascript_says_why(scientist: Client) -> None:
-    assert "larger than this site takes" in scientist.get(NEW, {"upload_error": "too_large"}).text
-    assert "could not be stored" in scientist.get(NEW, {"upload_error": "<b>"}).text
+    assert "larger than this site accepts" in scientist.get(NEW, {"upload_error": "too_large"}).text
+    assert "couldn’t be stored" in scientist.get(NEW, {"upload_error": "<b>"}).text
 
 
 def test_who_may_not_is_told_which_role_is_needed(account: HostingAccount) -> None:
@@ -148,7 +148,7 @@ def test_an_asset_is_kept_and_its_type_guessed(scientist: Client) -> None:
     assert (asset.name, asset.mime_type, asset.created_by) == ("score", "text/x-python", "sam")
     wrong = scientist.post("/accounts/lab/assets/new/", {"name": "score.py", "url": "https://a.example/score.py"})
     assert wrong.status_code == 422
-    assert "take out “.”" in wrong.text
+    assert "Remove “.”" in wrong.text
 
 
 def test_the_json_of_the_preview_is_json(scientist: Client) -> None:

@@ -58,7 +58,7 @@ def test_a_failed_operation_is_tried_again_as_a_new_one(scientist: Client, opera
 
 def test_what_has_not_failed_is_not_retried_and_the_page_says_why(scientist: Client, operation: Operation) -> None:
     page = scientist.post(url(operation, "retry"), follow=True)
-    assert "Only what failed or was canceled can be tried again" in page.text
+    assert "Only a failed or canceled operation can be retried" in page.text
     assert Operation.objects.count() == 1
 
 
@@ -73,7 +73,7 @@ def test_a_person_decides_about_an_uncertain_operation(scientist: Client, operat
     scientist.post(url(operation, "settle"), {"send_again": "no"})
     operation.refresh_from_db()
     assert operation.state == State.FAILED
-    assert "settled already" in scientist.post(url(operation, "settle"), {"send_again": "yes"}, follow=True).text
+    assert "already resolved" in scientist.post(url(operation, "settle"), {"send_again": "yes"}, follow=True).text
 
 
 def test_polling_that_was_given_up_is_taken_up_again(scientist: Client, operation: Operation) -> None:

@@ -97,10 +97,10 @@ def test_a_taken_name_is_refused_beside_the_field(scientist: Client, service: Se
     answer = scientist.post("/accounts/lab/services/new/", wanted)
     assert answer.status_code == 422
     assert 'id="id_name_error"' in answer.text
-    assert "There is a service called “iris-live” already" in answer.text
+    assert "A service named “iris-live” already exists" in answer.text
 
 
-@pytest.mark.parametrize(("name", "words"), [("two words", "take out a blank"), ("-x", "Begin with a letter")])
+@pytest.mark.parametrize(("name", "words"), [("two words", "Remove a blank"), ("-x", "Start with a letter")])
 def test_names_a_service_cannot_have(scientist: Client, service: Service, name: str, words: str) -> None:
     answer = scientist.post(
         "/accounts/lab/services/new/", {"name": name, "image": service.image_id, "cluster": service.cluster_id}
@@ -138,7 +138,7 @@ def test_the_image_that_runs_is_no_update(scientist: Client, service: Service) -
     assert "runs now" in scientist.get(url).text
     answer = scientist.post(url, {"image": service.image_id})
     assert answer.status_code == 422
-    assert "runs this image already" in answer.text
+    assert "already runs this image" in answer.text
 
 
 def test_one_open_operation_at_a_time_and_it_is_named(scientist: Client, service: Service) -> None:

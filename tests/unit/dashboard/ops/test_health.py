@@ -47,19 +47,19 @@ def test_a_program_that_went_silent_is_named_alone(client: Client, signs, name, 
     answer = client.get("/healthz")
     assert answer.status_code == 503
     broken = {part: state for part, state in answer.json()["parts"].items() if state != "works"}
-    assert broken == {label: "no sign of life for 13 s"}
+    assert broken == {label: "no heartbeat for 13 s"}
 
 
 def test_a_worker_that_never_came_is_named(client: Client, signs) -> None:
     signs.delete("heartbeat:worker:mms")
-    assert "no sign of life" in client.get("/healthz").json()["parts"]["worker of queue mms"]
+    assert "no heartbeat" in client.get("/healthz").json()["parts"]["worker of queue mms"]
 
 
 def test_a_worker_that_lives_but_takes_no_tasks_is_not_well(client: Client, signs) -> None:
     put(signs, "worker:celery", seconds_ago=0, worked_seconds_ago=heartbeat.IDLE_SECONDS + 5)
     answer = client.get("/healthz")
     assert answer.status_code == 503
-    assert "finished no task for 35 s" in answer.json()["parts"]["worker of queue celery"]
+    assert "no task completed in 35 s" in answer.json()["parts"]["worker of queue celery"]
 
 
 def test_idle_workers_are_not_blamed_while_beat_sends_nothing(client: Client, signs) -> None:
@@ -76,7 +76,7 @@ def test_a_missing_redis_is_named_and_nobody_else_is_blamed(client: Client, sett
     assert answer.status_code == 503
     parts = answer.json()["parts"]
     assert parts["redis"] == "does not answer"
-    assert parts["beat"] == "unknown while Redis does not answer"
+    assert parts["beat"] == "unknown while Redis isn’t responding"
     assert parts["database"] == "works"
 
 

@@ -109,7 +109,7 @@ def test_who_may_not_change_anything_sees_the_reason_and_no_button_that_works(la
     failed = make_operation(lab.image, state=State.FAILED, error_message="No such package.")
     page = cast.viewer.get(f"{lab.url}operations/{failed.pk}/").text
     assert "No such package." in page
-    assert '<button class="primary" disabled title="This needs the role “Data scientist”.">' in page
+    assert '<button class="primary" disabled title="This requires the “Data scientist” role.">' in page
 
 
 def test_a_failure_that_was_overcome_is_history_and_no_alarm(lab: Lab, cast: Cast) -> None:

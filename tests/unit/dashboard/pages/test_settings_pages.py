@@ -114,7 +114,7 @@ def test_another_path_or_capital_letters_are_the_same_server(lab: Lab, cast: Cas
 def test_an_account_changes_to_entra_id_and_forgets_its_token(lab: Lab, cast: Cast) -> None:
     entra = {"sign_in": "entra", "tenant": TENANT, "client_id": CLIENT_ID, "scope": SCOPE}
     incomplete = cast.operator.post(f"{lab.url}settings/", server(lab, sign_in="entra"))
-    assert "Entra ID needs this." in errors_of(incomplete)
+    assert "Required for Entra ID." in errors_of(incomplete)
     without = cast.operator.post(f"{lab.url}settings/", server(lab, **entra))
     assert "Enter the client secret." in errors_of(without)
     cast.operator.post(f"{lab.url}settings/", server(lab, **entra, client_secret=PLANTED))
@@ -128,13 +128,13 @@ def test_an_account_changes_to_entra_id_and_forgets_its_token(lab: Lab, cast: Ca
 @pytest.mark.parametrize(
     ("name", "value", "words"),
     [
-        ("base_url", "mms.example", "Write the whole address"),
+        ("base_url", "mms.example", "Enter the full URL"),
         ("base_url", "http://169.254.169.254", "never called"),
         ("base_url", "http://mms.example/api", "Leave out /api"),
         ("base_url", "", "required"),
-        ("token", "two words", "copied whole"),
-        ("token", "tokén", "copied whole"),
-        ("authority", "http://login.example", "Begin with https"),
+        ("token", "two words", "Check that you copied all of it"),
+        ("token", "tokén", "Check that you copied all of it"),
+        ("authority", "http://login.example", "Start with https"),
         ("tenant", "../../x", "directory"),
         ("sign_in", "none", "valid choice"),
         ("subscription", "", "required"),
@@ -163,7 +163,7 @@ def test_the_connection_is_tried_with_what_is_typed_and_nothing_is_stored(lab: L
     assert "Connection works." in page.text
     assert mms.url in page.text
     wrong = cast.operator.post(f"{lab.url}settings/test/", server(lab, **place, token=PLANTED), headers=HTMX)
-    assert "get another one from whoever runs the server" in wrong.text
+    assert "Get a new one from the person who runs the server" in wrong.text
     assert wrong.text.startswith("<section")
     assert PLANTED not in page.text + wrong.text
     assert HostingAccount.objects.get(pk=lab.account.pk).base_url == "http://127.0.0.1:9"
@@ -199,7 +199,7 @@ def test_an_administrator_adds_an_account(lab: Lab, cast: Cast) -> None:
     assert (added.base_url, added.token, added.secret_set_by) == ("https://mms.example", PLANTED, "ada")
     entry = AuditEntry.objects.get()
     assert (entry.action, entry.target, entry.after["token"]) == ("add_account", "far", "changed")
-    assert "There is an account of this name" in errors_of(cast.admin.post("/add-account/", new_account(lab)))
+    assert "An account with this name already exists" in errors_of(cast.admin.post("/add-account/", new_account(lab)))
     assert "Enter the bearer token." in errors_of(
         cast.admin.post("/add-account/", new_account(lab, name="x", token=""))
     )
@@ -295,7 +295,7 @@ def test_a_registry_that_an_operation_needs_stays(lab: Lab, cast: Cast) -> None:
 
 def test_two_registries_of_an_account_have_two_names(lab: Lab, cast: Cast) -> None:
     answer = cast.operator.post(f"{lab.url}settings/registries/new/", registry())
-    assert "There is a registry of this name already." in errors_of(answer)
+    assert "A registry with this name already exists." in errors_of(answer)
 
 
 # --- clusters -----------------------------------------------------------------------------------------------------
@@ -318,7 +318,7 @@ def test_a_cluster_is_added_for_production(lab: Lab, cast: Cast) -> None:
     ("config", "words"),
     [
         ("", "Paste the kubeconfig."),
-        ("nonsense", "no kubeconfig"),
+        ("nonsense", "a kubeconfig: it has no “clusters”"),
         (written({"server": "https://k8s.example"}, {"exec": {"command": "sh"}}), "a program to run"),
         (written({"server": "https://k8s.example"}, {"tokenFile": "/etc/shadow"}), "names a file"),
         (written({"server": "http://169.254.169.254"}, {"token": PLANTED}), "never called"),
@@ -339,7 +339,7 @@ def test_a_cluster_is_tried_with_what_is_typed_and_with_what_is_kept(lab: Lab, c
         assert "Kubernetes v1.31.2" in cast.operator.post(url, cluster(kube_config=""), headers=HTMX).text
     old = f"{lab.url}settings/clusters/{lab.cluster.pk}/test/"  # of before kubeconfigs were read
     answer = cast.operator.post(old, cluster(name="old", kube_config=""))
-    assert "The kubeconfig that is kept is not taken" in answer.text
+    assert "The saved kubeconfig isn’t valid" in answer.text
 
 
 def test_a_cluster_that_an_operation_needs_stays(lab: Lab, cast: Cast) -> None:
