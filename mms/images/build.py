@@ -1,8 +1,8 @@
-"""Build one image: `python -m mms.images.build` reads a specification on stdin (see spec.py), prints the build log,
-writes the result as JSON where the specification says, and exits 0, or 1 when the image could not be built.
+"""Build one image: `python -m mms.images.build`.
 
-It knows nothing of rows, queues and states, and needs neither a container daemon nor root. Nothing of the user's is
-ever run or loaded here.
+Reads a specification on stdin (see spec.py), prints the build log, writes the result as JSON to the path in the
+specification, and exits 0, or 1 if the build failed. Independent of the database and the queue; needs neither a
+container daemon nor root. Never runs or loads the user's code.
 """
 
 import importlib.util
@@ -44,13 +44,13 @@ from mms.images.store.layout import (
 
 LOCAL_REGISTRY = "oci://local"
 SCORING_FOLDER = Path(__file__).resolve().parent.parent / "scoring"
-RESULT_RESERVED_BYTES = 1 << 16  # bytes; an error has a few kB
-PLACEMENT_VERSION = "1"  # part of the keys of layers with models and assets: changes with the rules of placement
+RESULT_RESERVED_BYTES = 1 << 16  # an error has a few kB
+PLACEMENT_VERSION = "1"  # part of the keys of model and asset layers; change it with the placement rules
 
 
 @dataclass(frozen=True)
 class BuiltLayer:
-    """A layer of the image, with what it holds."""
+    """A layer of the image, and the content that it was built for."""
 
     what: str
     layer: layers.Layer
@@ -58,27 +58,29 @@ class BuiltLayer:
 
 
 class Build:
+    """The build of one image, step by step."""
+
     def __init__(self, spec: Spec, log: Log, tmp: Path) -> None:
         self.spec, self.log, self.tmp = spec, log, tmp
         self.store = Store(spec.store)
         self.store.prepare()
         self.installer = install.Installer(spec.store / "cache", tmp, log.detail)
         self.paths = PathRegistry()
-        self.parts: list[BuiltLayer] = []
+        self.layers: list[BuiltLayer] = []
         self.fetched_models: list[dict[str, Any]] = []
 
     def run(self) -> dict[str, Any]:
-        """The result as the contract has it. Raises BuildError and what `explain` knows."""
+        """Run all steps and return the result. Raises BuildError and the exceptions that `explain` handles."""
         spec, log = self.spec, self.log
         with log.step("check", f"{spec.runtime_type}; models: {len(spec.models)}, assets: {len(spec.assets)}"):
             plan = check(spec, self.store, log, self.tmp)
         with log.step("fetch", "models and assets"):
             models = [(model, *self.fetch(model, f"model-{at}")) for at, model in enumerate(spec.models)]
             assets = [(asset, *self.fetch(asset, f"asset-{at}")) for at, asset in enumerate(spec.assets)]
-            self.read_driver(assets, plan)
+            self.check_driver(assets, plan)
         with log.step("requirements", f"for Python {plan.target.python} on {plan.target.platform}"):
             lock = self.lock(plan)
-        with log.step("packages", "what the lock names" if lock else "none are required"):
+        with log.step("packages", "install from the lock" if lock else "no requirements"):
             self.add_site(lock, plan.target)
         with log.step("layers", "scoring runtime, models, driver and assets"):
             self.add_runtime(plan.target)
@@ -91,7 +93,7 @@ class Build:
     # --- fetch ----------------------------------------------------------------------------------------------------
 
     def fetch(self, item: Model | Asset, name: str) -> tuple[Source, Fetched]:
-        """Download a model or asset, and unpack it where asked."""
+        """Download a model or asset, and unpack it if required."""
         path = self.tmp / name
         before = self.log.seconds
         try:
@@ -106,11 +108,11 @@ class Build:
             raise BuildError(code, f"{item.label}: {error}", item.label) from error
         return Source(item.label, path), fetched
 
-    def read_driver(self, assets: list[tuple[Asset, Source, Fetched]], plan: Plan) -> None:
-        """Only where the image runs this very Python: what another version can read is not ours to judge."""
-        wanted = find_driver(self.spec)
+    def check_driver(self, assets: list[tuple[Asset, Source, Fetched]], plan: Plan) -> None:
+        """Check the driver's syntax, if the image runs the same Python version as this server."""
+        driver = find_driver(self.spec)
         if plan.target.python == runtimes.HOST_PYTHON:
-            check_syntax(wanted, next(source.path for asset, source, _ in assets if asset is wanted))
+            check_syntax(driver, next(source.path for asset, source, _ in assets if asset is driver))
 
     def _unpack(self, item: Model | Asset, archive: Path) -> Path:
         folder = archive.with_name(f"{archive.name}.unpacked")
@@ -122,9 +124,10 @@ class Build:
     # --- requirements and packages --------------------------------------------------------------------------------
 
     def lock(self, plan: Plan) -> str:
+        """Return the lock file of all required packages; "" if none are required."""
         lines, added = requirements.combine(plan.requirements, plan.runtime.requirements)
         if added:
-            self.log.detail(f"{plan.runtime.name} brings along {', '.join(added)}: the requirements do not name them")
+            self.log.detail(f"{plan.runtime.name} adds {', '.join(added)}, which the requirements don't list")
         if not lines:
             return ""
         key = _key("lock", lines, plan.target.python, plan.target.platform)
@@ -137,6 +140,7 @@ class Build:
         return lock
 
     def add_site(self, lock: str, target: install.Target) -> None:
+        """Add the layer with the required packages."""
         if not lock:
             return
         key = _key("site", lock, target.python, target.platform, _compiler(target))
@@ -164,7 +168,7 @@ class Build:
     # --- layers ---------------------------------------------------------------------------------------------------
 
     def add_runtime(self, target: install.Target) -> None:
-        """The scoring program, with the packages that its own requirements.txt names."""
+        """Add the layer with the scoring program and the packages in its own requirements.txt."""
         files = sorted(path for path in SCORING_FOLDER.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
         contents = {str(path.relative_to(SCORING_FOLDER)): sha256(path.read_bytes()).hexdigest() for path in files}
         key = _key("runtime", contents, target.python, target.platform, _compiler(target))
@@ -183,6 +187,7 @@ class Build:
         self._add("runtime", key, make)
 
     def add_model(self, model: Model, source: Source, file: Fetched) -> None:
+        """Add the layer of one model."""
         folder = model_folder(model.name, model.version)
         if model.unpack:
             targets = [PurePosixPath("."), folder]
@@ -199,7 +204,7 @@ class Build:
         )
 
     def add_app(self, assets: list[tuple[Asset, Source, Fetched]]) -> None:
-        """Driver and assets, and the file that tells the scoring program what is where."""
+        """Add the layer with the driver, the assets, and app.json, which lists them for the scoring program."""
         tree, facts = self._tree(), []
         for asset, source, file in assets:
             targets = [PurePosixPath(".")] if asset.unpack else asset_paths(asset.id, asset.url)
@@ -224,7 +229,7 @@ class Build:
         }
 
     def _schema(self, app: Path) -> str | None:
-        """The asset that names the fields of a request: called schema, or schema.json, and having an "input"."""
+        """Return the path of the request schema: an asset called schema or schema.json with an object "input"."""
         for asset in self.spec.assets:
             name = str(asset_paths(asset.id, asset.url)[0])
             if asset.unpack or not ({asset.id, base_name(asset.url)} & {"schema", "schema.json"}):
@@ -234,16 +239,16 @@ class Build:
             except (ValueError, RecursionError):
                 document = None
             if isinstance(document, dict) and isinstance(document.get("input"), dict):
-                self.log.detail(f"{name} names the fields of a request: {', '.join(document['input'])}")
+                self.log.detail(f"{name} defines the request fields: {', '.join(document['input'])}")
                 return name
-            self.log.detail(f"{name} has no object 'input', so run() gets the request's body as it is")
+            self.log.detail(f"{name} has no object 'input', so run() receives the unparsed request body")
         return None
 
     def _tree(self) -> Path:
         return Path(tempfile.mkdtemp(prefix="layer-", dir=self.tmp))
 
     def _add(self, what: str, key: str, make: Any, tree: Path | None = None) -> None:
-        """Add the layer known as `key`, made by `make(tree)` where it is not in the store yet."""
+        """Add the layer with `key`. If it isn't in the store yet, create it with `make(tree)`."""
         before = self.log.seconds
         layer = self.store.find_layer(key)
         reused = layer is not None
@@ -251,26 +256,27 @@ class Build:
             tree = tree or self._tree()
             make(tree)
             layer = self.store.add_layer(key, tree)
-        self.parts.append(BuiltLayer(what, layer, reused))
-        how = "already in the store" if reused else f"made in {self.log.seconds - before:.2f} s"
+        self.layers.append(BuiltLayer(what, layer, reused))
+        how = "already in the store" if reused else f"created in {self.log.seconds - before:.2f} s"
         self.log.detail(f"layer {what}: {layer.digest}, {layer.size} bytes, {how}")
 
     # --- image ----------------------------------------------------------------------------------------------------
 
     def finish(self, plan: Plan, lock: str) -> dict[str, Any]:
-        made = [(part.what, part.layer.diff_id) for part in self.parts]
+        """Write config and manifest, push the image, and return the result."""
+        made = [(built.what, built.layer.diff_id) for built in self.layers]
         config = self.store.add_json(image_config(plan.base, plan.target, plan.runtime.name, made), CONFIG_TYPE)
         descriptors = plan.base.layers + self._descriptors()
         manifest = {"schemaVersion": 2, "mediaType": MANIFEST_TYPE, "config": config, "layers": descriptors}
         descriptor = self.store.add_json(manifest, MANIFEST_TYPE)
         reference = self._publish(manifest, descriptor)
         self.store.set_name(self.spec.image_id, descriptor)
-        self.log.detail(f"{descriptor['digest']} is in the store of this machine")
+        self.log.detail(f"stored as {descriptor['digest']}")
         return {
             "digest": descriptor["digest"],
             "reference": reference,
             "size": sum(item["size"] for item in (*descriptors, config, descriptor)),
-            "layers": [{**asdict(part.layer), "what": part.what, "reused": part.reused} for part in self.parts],
+            "layers": [{**asdict(built.layer), "what": built.what, "reused": built.reused} for built in self.layers],
             "lock": lock,
             "models": self.fetched_models,
             "seconds": round(self.log.seconds, 3),
@@ -280,15 +286,15 @@ class Build:
         return [
             {
                 "mediaType": layers.MEDIA_TYPE,
-                "digest": part.layer.digest,
-                "size": part.layer.size,
-                "annotations": {LAYER_ANNOTATION: part.what},
+                "digest": built.layer.digest,
+                "size": built.layer.size,
+                "annotations": {LAYER_ANNOTATION: built.what},
             }
-            for part in self.parts
+            for built in self.layers
         ]
 
     def _publish(self, manifest: dict[str, Any], descriptor: dict[str, Any]) -> str:
-        """Push the image where the manifest says; what it is called there."""
+        """Push the image to the registry in the specification, and return its reference there."""
         location, repository = self.spec.registry.location.rstrip("/"), self.spec.repository
         if location != LOCAL_REGISTRY:
             location, repository = self._push(manifest, descriptor)
@@ -299,8 +305,8 @@ class Build:
         registry = Registry(credentials.location, credentials.user, credentials.password)
         repository = "/".join(filter(None, [registry.prefix, self.spec.repository]))
         for blob in [*manifest["layers"], manifest["config"]]:
-            sent = registry.push_blob(repository, blob["digest"], self.store.blob_path(blob["digest"]))
-            how = "sent" if sent else "already there"
+            is_new = registry.push_blob(repository, blob["digest"], self.store.blob_path(blob["digest"]))
+            how = "uploaded" if is_new else "already in the registry"
             self.log.detail(f"{registry.host}: {blob['digest']}, {blob['size']} bytes, {how}")
         registry.push_manifest(repository, self.spec.tag, self.store.blob_path(descriptor["digest"]), MANIFEST_TYPE)
         self.log.detail(f"pushed to {registry.host}/{repository}:{self.spec.tag}")
@@ -308,48 +314,49 @@ class Build:
 
 
 def _key(*parts: Any) -> str:
-    """What stands for a layer: everything that its bytes depend on."""
+    """Return the key of a layer: a digest of everything that its bytes depend on."""
     return sha256(json.dumps([layers.FORMAT, *parts], sort_keys=True).encode()).hexdigest()
 
 
 def _compiler(target: install.Target) -> str:
-    """What byte-compiled files depend on; "" where none are made."""
+    """Return the id of the bytecode format; "" if nothing is compiled for this target."""
     return importlib.util.MAGIC_NUMBER.hex() if target.python == runtimes.HOST_PYTHON else ""
 
 
 def main() -> int:
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # so that what it made is cleaned up
-    logging.getLogger("urllib3").setLevel(logging.ERROR)  # what it retries is no news for the reader of a build log
+    """Build the image specified on stdin and return the exit code."""
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # so that temporary files are removed
+    logging.getLogger("urllib3").setLevel(logging.ERROR)  # its retries would clutter the build log
     spec = Spec.from_json(json.load(sys.stdin))
     log = Log()
     try:
         spec.result.write_bytes(b" " * RESULT_RESERVED_BYTES)
         with Store(spec.store).in_use(), tempfile.TemporaryDirectory(prefix="build-", dir=spec.tmp) as tmp:
             result = Build(spec, log, Path(tmp)).run()
-    except SystemExit:  # told to stop
+    except SystemExit:  # SIGTERM
         spec.result.unlink(missing_ok=True)
         raise
-    except Exception as raised:
-        result = _failed(raised, spec, log)
+    except Exception as error:  # every failure becomes a result
+        result = _failed(error, spec, log)
     try:
         _report(result, spec.result)
-    except OSError as raised:
-        result = _failed(raised, spec, log)
-        with suppress(OSError):  # not even that fits: whoever started the build sees how full the disk is
+    except OSError as error:
+        result = _failed(error, spec, log)
+        with suppress(OSError):  # the error doesn't fit either; mms.operations.builds reports the full disk
             _report(result, spec.result)
     return 1 if "error" in result else 0
 
 
 def _report(result: dict[str, Any], path: Path) -> None:
-    """Write the result into the room that was kept for it: what a build dies of may be a full disk."""
+    """Write the result into the space reserved for it: the disk may be full by now."""
     with path.open("r+b") as file:
         file.write(json.dumps(result).encode())
         file.truncate()
 
 
-def _failed(raised: Exception, spec: Spec, log: Log) -> dict[str, Any]:
-    error = explain(raised, spec.store)
-    log.say(f"The build failed in step {log.current_step}: {error}")
+def _failed(cause: Exception, spec: Spec, log: Log) -> dict[str, Any]:
+    error = explain(cause, spec.store)
+    log.write(f"The build failed in step {log.current_step}: {error}")
     return {"error": _error(error, log)}
 
 

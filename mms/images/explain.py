@@ -1,4 +1,4 @@
-"""How a build fails: one kind of exception for the result, made of all the others."""
+"""Build errors: one exception for the result, made from all the others."""
 
 import errno
 import os
@@ -14,7 +14,7 @@ from mms.system import disk
 
 
 class BuildError(Exception):
-    """The image cannot be built. `target` names the part of the manifest that is to blame."""
+    """The image can't be built. `target` is the part of the manifest that caused it."""
 
     def __init__(self, code: str, message: str, target: str = "") -> None:
         super().__init__(message)
@@ -22,7 +22,7 @@ class BuildError(Exception):
 
 
 def explain(error: Exception, store: Path) -> BuildError:
-    """Any way in which a build fails, in words for people. `store` lies on the disk that the build works on."""
+    """Return `error` as a BuildError with a message for people. `store` is on the disk that the build writes to."""
     if _is_out_of_space(error):
         return BuildError("NoSpace", _out_of_space_message(store), getattr(error, "target", ""))
     match error:
@@ -39,12 +39,14 @@ def explain(error: Exception, store: Path) -> BuildError:
         case RegistryError():
             return BuildError("RegistryFailed", str(error), "registryInfo")
         case OSError():
-            return BuildError("StorageFailed", f"The build could not read or write a file: {error}")
-    return BuildError("InternalError", f"The builder failed: {type(error).__name__}: {error}")
+            reason = f"The builder couldn't read or write a file: {error}."
+            return BuildError("StorageFailed", f"{reason} Check the disk and its permissions, then build again.")
+    reason = f"The builder failed unexpectedly: {type(error).__name__}: {error}."
+    return BuildError("InternalError", f"{reason} Build again; if that fails, report the build log.")
 
 
 def _is_out_of_space(error: BaseException | None) -> bool:
-    """Whether a full disk is behind it, whoever met it: we, or uv, which says so in its own words."""
+    """Return True if a full disk caused the error, found by us or reported by uv in its output."""
     while error is not None:
         if disk.is_full(error) or os.strerror(errno.ENOSPC) in str(error):
             return True
@@ -52,10 +54,10 @@ def _is_out_of_space(error: BaseException | None) -> bool:
     return False
 
 
-def _out_of_space_message(place: Path) -> str:
-    """What to do about it. By now the build has taken away what it made."""
-    free = shutil.disk_usage(place).free / 1024**2
+def _out_of_space_message(folder: Path) -> str:
+    """Return the message for a full disk. The build has removed its own files by now."""
+    free = shutil.disk_usage(folder).free / 1024**2
     return (
-        f"{os.strerror(errno.ENOSPC)}: the disk of {place} is full (without this build {free:.0f} MB are free). "
-        "Make room there, then try again."
+        f"{os.strerror(errno.ENOSPC)}: the disk of {folder} is full; without this build, {free:.0f} MB are free. "
+        "Free some space there, then build again."
     )

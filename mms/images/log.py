@@ -1,4 +1,4 @@
-"""The build log: one line at a time on stdout, with the time since the start and the step it belongs to."""
+"""The build log: timestamped lines on stdout, grouped by step."""
 
 import contextlib
 import time
@@ -6,10 +6,12 @@ from collections import deque
 from collections.abc import Iterator
 
 STEPS = ("check", "fetch", "requirements", "packages", "layers", "image")
-TAIL_LINES = 20
+TAIL_LINES = 20  # lines of the log in an error
 
 
 class Log:
+    """Writes the build log and remembers its last lines."""
+
     def __init__(self) -> None:
         self._started = time.monotonic()
         self.current_step = STEPS[0]
@@ -17,25 +19,27 @@ class Log:
 
     @property
     def seconds(self) -> float:
+        """Return the time since the build started."""
         return time.monotonic() - self._started
 
-    def say(self, text: str) -> None:
-        """Write `text`, one log line per line of it."""
+    def write(self, text: str) -> None:
+        """Write each line of `text` with a timestamp."""
         for line in text.splitlines():
             stamped = f"{self.seconds:8.2f} s  {line}"
             self.tail.append(stamped)
-            with contextlib.suppress(OSError):  # the disk is full: the build says so by its result
+            with contextlib.suppress(OSError):  # full disk: the result reports it
                 print(stamped, flush=True)
 
     def detail(self, text: str) -> None:
-        self.say(f"  {text}")
+        """Write `text` as a detail of the current step."""
+        self.write(f"  {text}")
 
     @contextlib.contextmanager
-    def step(self, step: str, what: str) -> Iterator[None]:
-        """A step of the build: says when it begins and how long it took. When it fails it stays the current step."""
+    def step(self, step: str, description: str) -> Iterator[None]:
+        """Log the start and the duration of a step. If the step fails, it remains the current step."""
         self.current_step = step
         title = f"Step {STEPS.index(step) + 1}/{len(STEPS)} {step}"
         before = self.seconds
-        self.say(f"{title}: {what}")
+        self.write(f"{title}: {description}")
         yield
-        self.say(f"{title}: done in {self.seconds - before:.2f} s")
+        self.write(f"{title}: done in {self.seconds - before:.2f} s")

@@ -46,6 +46,7 @@ UNSATISFIABLE = (
     "No solution found when resolving dependencies:\nBecause there is no version of pandas==2.9.1 and you require "
     "pandas==2.9.1, we can conclude that your requirements are unsatisfiable."
 )
+BAD_DRIVER = "The driver 'score' is not valid Python in line 27: expected ':'. Correct it, then build again."
 REGISTRY_SAYS = f"registry.{DOMAIN} gave user 'ci-push' no token: 401 authentication required."
 MISSING_FILE = f"https://models.{DOMAIN}/releases/model.pkl: the server answered 404 Not Found."
 
@@ -68,8 +69,8 @@ BUILDS = (
     ),
     Failure(
         "DriverUnreadable",
-        "Step fetch: The driver 'score' is not valid Python in line 27: expected ':'",
-        (*CHECKED, "The build failed in step fetch: The driver 'score' is not valid Python in line 27: expected ':'"),
+        f"Step fetch: {BAD_DRIVER}",
+        (*CHECKED, f"The build failed in step fetch: {BAD_DRIVER}"),
         target="score",
     ),
     Failure(
@@ -78,7 +79,7 @@ BUILDS = (
         (
             *FETCHED,
             "Step 3/6 requirements: done in 0.83 s",
-            "Step 4/6 packages: what the lock names",
+            "Step 4/6 packages: install from the lock",
             "Step 4/6 packages: done in 11.20 s",
             "Step 5/6 layers: scoring runtime, models, driver and assets",
             "Step 5/6 layers: done in 2.71 s",
@@ -88,12 +89,12 @@ BUILDS = (
     ),
     Failure(
         "NoSpace",
-        "Step packages: No space left on device: the disk of /srv/mms/store is full (without this build 212 MB are "
-        "free). Make room there, then try again.",
+        "Step packages: No space left on device: the disk of /srv/mms/store is full; without this build, 212 MB are "
+        "free. Free some space there, then build again.",
         (
             *FETCHED,
             "Step 3/6 requirements: done in 0.91 s",
-            "Step 4/6 packages: what the lock names",
+            "Step 4/6 packages: install from the lock",
             "The build failed in step packages: No space left on device",
         ),
     ),

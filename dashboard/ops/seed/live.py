@@ -61,7 +61,7 @@ def _build_lines(build: Operation) -> list[str]:
         ("check", f"{manifest.runtime_type if manifest else 'Python'}; models: 1, assets: 2", []),
         ("fetch", "models and assets", [f"model.pkl: {random.randrange(2, 90)}.{random.randrange(10)} MB"]),
         ("requirements", "for Python 3.11 on x86_64-unknown-linux-gnu", [f"{len(pins)} packages: {', '.join(pins)}"]),
-        ("packages", "what the lock names", [f"byte-compiled in {random.uniform(1, 4):.2f} s"]),
+        ("packages", "install from the lock", [f"byte-compiled in {random.uniform(1, 4):.2f} s"]),
         ("layers", "scoring runtime, models, driver and assets", []),
         ("image", str(build.image_id), ["the manifest is in the store of this machine"]),
     ]

@@ -1,6 +1,6 @@
-"""Packages from the index, by uv: locked with hashes, installed into a folder, compiled, freed of this machine's paths.
+"""Python packages, installed by uv: locked with hashes, byte-compiled, and independent of this machine's paths.
 
-Only wheels are taken: building a source distribution would run code of strangers in the build.
+Only wheels are installed: building a source distribution would run untrusted code.
 """
 
 import base64
@@ -30,19 +30,20 @@ _CPUS = {"amd64": "x86_64", "arm64": "aarch64"}
 
 
 class InstallError(Exception):
-    """uv, or the compiler, could not do it. The text is uv's own."""
+    """uv or the compiler failed. The message is uv's own."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """The Python that the packages are for."""
+    """The Python and platform to install packages for."""
 
     python: str  # minor version
-    platform: str  # as OCI spells it: "linux/amd64"
-    interpreter: str  # a Python of this machine, which uv asks about itself
+    platform: str  # in OCI notation: "linux/amd64"
+    interpreter: str  # path of a Python on this machine, which uv inspects
 
     @property
     def options(self) -> list[str]:
+        """Return uv's options for this target."""
         cpu = self.platform.removeprefix("linux/")
         return [
             f"--python={self.interpreter}",
@@ -53,10 +54,10 @@ class Target:
 
 
 class Installer:
-    """uv with a cache of its own below `cache`, on the file system of the store: packages are linked, not copied."""
+    """Runs uv with its own cache below `cache`, on the store's file system: packages are linked, not copied."""
 
-    def __init__(self, cache: Path, tmp: Path, say: Callable[[str], None]) -> None:
-        self._cache, self._tmp, self._say = cache, tmp, say
+    def __init__(self, cache: Path, tmp: Path, log: Callable[[str], None]) -> None:
+        self._cache, self._tmp, self._log = cache, tmp, log
         self._locks = cache / "locks"
         self._locks.mkdir(mode=0o700, parents=True, exist_ok=True)
 
@@ -64,7 +65,7 @@ class Installer:
         """Resolve the requirements `lines` into a lock with hashes, cached as `key`. Raises InstallError."""
         path = self._locks / f"{key}.txt"
         if path.exists() and time.time() - path.stat().st_mtime < LOCK_MAX_AGE_SECONDS and (lock := path.read_text()):
-            self._say("the same requirements were locked before; that lock is used")
+            self._log("reusing the lock of an earlier build with the same requirements")
             return lock
         source, found = self._tmp / "requirements.in", self._tmp / "requirements.lock"
         source.write_text("".join(f"{line}\n" for line in lines))
@@ -75,26 +76,26 @@ class Installer:
         return path.read_text()
 
     def install(self, lock: str, folder: Path, target: Target) -> None:
-        """Install exactly what `lock` says into the new folder. Raises InstallError, also where a hash differs."""
+        """Install exactly the packages in `lock` into the new folder. Raises InstallError, also if a hash differs."""
         source = self._tmp / "requirements.lock"
         source.write_text(lock)
         only = ["--no-deps", "--require-hashes", f"--target={folder}"]
         arguments = ["pip", "install", *only, *target.options, "-r", str(source)]
         self._uv(*arguments)
-        if cut := find_truncated_file(folder):
-            self._say(f"{cut} is not as long as its package says: everything is fetched anew")
+        if truncated := find_truncated_file(folder):
+            self._log(f"{truncated} is shorter than its package says: downloading all packages again")
             for path in folder.iterdir():
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
             clear_cache(self._cache, "*")
             self._uv(*arguments, "--no-cache")
 
     def _uv(self, *arguments: str) -> None:
-        """Run uv; what it says goes to the log as it comes, and into the exception when it fails."""
+        """Run uv and log its output line by line. Raises InstallError with that output."""
         quiet = ["--color=never", "--no-progress", *pipconf.uv_arguments(os.environ)]
         command = die_with_parent.wrap(_uv_binary(), *arguments, *quiet)
         environment = pipconf.uv_environment(os.environ) | {
             "UV_CACHE_DIR": str(self._cache / "uv"),
-            "UV_PYTHON_DOWNLOADS": "never",  # else a missing Python costs ten seconds of retries
+            "UV_PYTHON_DOWNLOADS": "never",  # otherwise a missing Python costs ten seconds of retries
             "UV_CUSTOM_COMPILE_COMMAND": "",
         }
         lines: deque[str] = deque(maxlen=20)
@@ -104,18 +105,20 @@ class Installer:
             try:
                 for line in process.stderr or ():
                     lines.append(pipconf.redact_passwords(line.rstrip()))
-                    self._say(lines[-1])
-            except BaseException:  # the build is told to stop
+                    self._log(lines[-1])
+            except BaseException:  # the build is being stopped
                 process.kill()
                 raise
         if process.returncode:
-            raise InstallError(_reason(list(lines)) or f"uv ended with code {process.returncode}.")
+            raise InstallError(
+                _reason(list(lines)) or f"uv exited with code {process.returncode}. Check the build log for the reason."
+            )
 
 
 def prune_cache(cache: Path) -> None:
-    """Let uv drop what is dangling in its cache below `cache`, or begin with it: the next time goes on.
+    """Remove unused entries from uv's cache below `cache`. If that takes too long, the next call continues.
 
-    Only while no build runs: uv would wait for it.
+    Call only while no build runs: uv would wait for it.
     """
     if (cache / "uv").exists():
         command = [_uv_binary(), "cache", "prune", "--quiet", "--no-config", "--offline"]
@@ -124,16 +127,16 @@ def prune_cache(cache: Path) -> None:
 
 
 def _reason(lines: list[str]) -> str:
-    """Why uv failed, in its words: from where it says "error", with the causes in the same sentence."""
+    """Return uv's error message: its output from the line "error:", with the causes in the same sentence."""
     start = next((at for at, line in enumerate(lines) if line.startswith("error: ")), 0)
     text = "\n".join(line for line in lines[start:] if line).strip()
     return text.removeprefix("error: ").replace("\n  cause: ", ": ")
 
 
 def find_truncated_file(folder: Path) -> str:
-    """The first installed file whose size is not the one in its package's list; "" if all are whole.
+    """Return the first installed file whose size differs from its package's RECORD; "" if there is none.
 
-    uv writes its cache without waiting for the disk: after a power cut, files in it may be shorter than they were.
+    uv doesn't sync its cache to the disk: after a power failure, cached files may be truncated.
     """
     for record in sorted(folder.glob("*.dist-info/RECORD")):
         with record.open(newline="") as file:
@@ -144,10 +147,12 @@ def find_truncated_file(folder: Path) -> str:
 
 
 def clear_cache(cache: Path, pattern: str = ".tmp*") -> None:
-    """Remove what a uv that was killed left half-fetched, or folders of another pattern. Not while any uv runs: each
-    holds this lock, together with the others."""
-    with locked(cache / "uv" / ".lock", wait=False) as alone:
-        for folder in (cache / "uv").glob(pattern) if alone else ():
+    """Delete partial downloads of killed uv processes, or the cache folders that match `pattern`.
+
+    Does nothing while a uv process runs: each holds this lock in shared mode.
+    """
+    with locked(cache / "uv" / ".lock", wait=False) as is_exclusive:
+        for folder in (cache / "uv").glob(pattern) if is_exclusive else ():
             shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -157,40 +162,41 @@ def _uv_binary() -> str:
     return uv.find_uv_bin()
 
 
-def compile_tree(folder: Path, place: str) -> None:
-    """Byte-compile `folder`, which will lie at `place` in the image, with this Python: the same bytes every time.
+def compile_tree(folder: Path, image_path: str) -> None:
+    """Byte-compile `folder`, located at `image_path` in the image, with this Python. The output is reproducible.
 
-    unchecked-hash and the epoch make the result independent of times, the prefix of where it was made. What cannot be
-    compiled (a template with a .py ending) stays as it is. Raises InstallError if a compiler was killed, and OSError on
-    a full disk: the result would be incomplete.
+    unchecked-hash and the epoch make it independent of timestamps, the prefix independent of this machine's paths.
+    Files that can't be compiled, such as templates ending in .py, are left as they are. Raises InstallError if a
+    compiler was killed, and OSError on a full disk: the result would be incomplete.
     """
     files = sorted(str(path.absolute()) for path in folder.rglob("*.py"))
     count = os.cpu_count() or 1
-    # Not compileall's own -j: its processes wait for work for ever once the one that made them was killed.
-    compilers = [_compiler(files[at::count], folder.absolute(), place) for at in range(count) if files[at:]]
-    said = "".join(compiler.stdout.read() for compiler in compilers if compiler.stdout)
+    # Not compileall's own -j: its workers wait forever once their parent has been killed.
+    compilers = [_compiler(files[at::count], folder.absolute(), image_path) for at in range(count) if files[at:]]
+    output = "".join(compiler.stdout.read() for compiler in compilers if compiler.stdout)
     if min([compiler.wait() for compiler in compilers], default=0) < 0:
-        raise InstallError("Byte-compiling was killed; the machine may have run out of memory.")
-    if f"[Errno {errno.ENOSPC}]" in said:
+        reason = "A compiler process was killed, perhaps because the machine ran out of memory."
+        raise InstallError(f"{reason} Free some memory, then build again.")
+    if f"[Errno {errno.ENOSPC}]" in output:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
 
 
-def _compiler(files: list[str], folder: Path, place: str) -> "subprocess.Popen[str]":
-    """A process that compiles `files` of `folder` and ends with this one. It says what could not be compiled."""
+def _compiler(files: list[str], folder: Path, image_path: str) -> "subprocess.Popen[str]":
+    """Start a process that compiles `files` of `folder`, prints failures, and ends with this process."""
     command = die_with_parent.wrap(sys.executable, "-m", "compileall", "-q")
-    command += ["--invalidation-mode=unchecked-hash", "-s", str(folder), "-p", place, "-i", "-"]
+    command += ["--invalidation-mode=unchecked-hash", "-s", str(folder), "-p", image_path, "-i", "-"]
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     environment |= {"SOURCE_DATE_EPOCH": "0", "PYTHONUTF8": "1"}
     streams: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     process = subprocess.Popen(command, env=environment, text=True, encoding="utf-8", errors="replace", **streams)
-    assert process.stdin  # noqa: S101 - as asked for
-    with process.stdin:  # it reads the whole list before it says anything
+    assert process.stdin  # noqa: S101 - requested above
+    with process.stdin:  # it reads the entire list before it prints anything
         process.stdin.writelines(f"{file}\n" for file in files)
     return process
 
 
 def remove_machine_details(folder: Path) -> None:
-    """Take out what names this machine or this moment: the Python in the first line of scripts, and uv's own notes."""
+    """Remove traces of this machine and time: the interpreter paths in scripts, and uv's own metadata."""
     (folder / ".lock").unlink(missing_ok=True)
     changed = {script for script in sorted((folder / "bin").glob("*")) if _replace_shebang(script)}
     for record in sorted(folder.glob("*.dist-info/RECORD")):
@@ -199,10 +205,10 @@ def remove_machine_details(folder: Path) -> None:
 
 
 def _replace_shebang(script: Path) -> bool:
-    """Let a script begin with whatever Python it is run by; whether it was changed."""
+    """Make a script run with the Python in PATH. Return True if it was changed."""
     data = script.read_bytes() if script.is_file() and script.stat().st_size < 1 << 20 else b""
     first, _, rest = data.partition(b"\n")
-    if rest.startswith(b"'''exec'"):  # the form for long paths: two more lines, which a shell reads
+    if rest.startswith(b"'''exec'"):  # the form for long paths: two more lines for the shell
         rest = rest.split(b"\n", 2)[2]
     elif not (first.startswith(b"#!") and b"python" in first):
         return False
@@ -211,7 +217,7 @@ def _replace_shebang(script: Path) -> bool:
 
 
 def _update_record(record: Path, folder: Path, changed: set[Path]) -> None:
-    """Let a package's list of files tell the truth again."""
+    """Update a package's RECORD after its files were changed or removed."""
     with record.open(newline="") as file:
         rows = [row for row in csv.reader(file) if (folder / row[0]).exists()]
     for row in rows:
@@ -225,7 +231,7 @@ def _update_record(record: Path, folder: Path, changed: set[Path]) -> None:
 
 
 def _rewrite(path: Path, data: bytes) -> None:
-    """Replace a file, never write into it: it may be a hard link into uv's cache."""
+    """Replace a file instead of writing to it: it may be a hard link into uv's cache."""
     mode = path.stat().st_mode
     path.unlink()
     path.write_bytes(data)

@@ -1,7 +1,7 @@
-"""The host's settings of pip (index, certificates, proxy), as uv reads them.
+"""The host's pip settings (index, certificates, proxy), translated for uv.
 
-uv looks at none of pip's files and variables, yet it is there that an administrator has written how packages are
-reached from this machine. What is set for uv itself wins.
+uv ignores pip's files and variables, but administrators configure there how this machine reaches packages. Settings
+for uv itself take precedence.
 """
 
 import configparser
@@ -11,7 +11,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-# Options of pip with what they are called in uv's environment. Lists are separated by what uv expects.
+# pip's options, with uv's variable and the separator of its lists.
 _OPTIONS = {
     "index-url": ("UV_DEFAULT_INDEX", ""),
     "extra-index-url": ("UV_INDEX", " "),
@@ -24,43 +24,43 @@ _OPTIONS = {
     "proxy": ("ALL_PROXY", ""),
     "keyring-provider": ("UV_KEYRING_PROVIDER", ""),
 }
-# Older names of the same settings of uv: where one is set, the newer one must not be added.
+# Earlier names of uv's settings. If one is set, the current name must not be added.
 _OLDER = {"UV_DEFAULT_INDEX": "UV_INDEX_URL", "UV_INDEX": "UV_EXTRA_INDEX_URL"}
 _PASSWORD = re.compile(r"(?<=://)[^/@\s]+(?=@)")
 
 
 def uv_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """`environment` with pip's settings added in uv's words."""
+    """Return `environment` with pip's settings added as uv's variables."""
     result = dict(environment)
     for option, value in _settings(environment).items():
         name, separator = _OPTIONS.get(option, ("", ""))
         if name and value and not {name, _OLDER.get(name, name)} & environment.keys():
             result[name] = separator.join(value.split()) if separator else value.strip()
     if "UV_INDEX" in result and "UV_INDEX_STRATEGY" not in environment:
-        # pip knows no order among indexes: the best version of all of them is taken.
+        # Like pip, take the best version of all indexes, whatever their order.
         result["UV_INDEX_STRATEGY"] = "unsafe-best-match"
     return result
 
 
 def uv_arguments(environment: Mapping[str, str]) -> list[str]:
-    """The settings of pip that uv takes as an option only."""
+    """Return the pip settings that uv accepts only as command-line options."""
     no_index = _settings(environment).get("no-index", "").strip().lower()
     return ["--no-index"] if no_index in {"1", "true", "yes", "on"} else []
 
 
 def redact_passwords(line: str) -> str:
-    """`line` with the user and password of every URL in it replaced."""
+    """Return `line` with the user and password of every URL replaced."""
     return _PASSWORD.sub("****", line)
 
 
 def _settings(environment: Mapping[str, str]) -> dict[str, str]:
-    """pip's options by their long name, the strongest source winning: files, then variables."""
+    """Return pip's options by their long name. Variables override files."""
     parser = configparser.RawConfigParser(strict=False)
     for path in _files(environment):
         try:
             parser.read(path, encoding="utf-8")
         except (configparser.Error, UnicodeDecodeError):
-            continue  # pip would complain; it is not for the reader of a build log to mend it
+            continue  # pip would report it, but a build can't fix the host's settings
     found: dict[str, str] = {}
     for section in ("global", "install"):
         if parser.has_section(section):
@@ -74,12 +74,12 @@ def _settings(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def _files(environment: Mapping[str, str]) -> list[Path]:
-    """Where pip looks, weakest first; see `pip config debug`."""
-    named = environment.get("PIP_CONFIG_FILE", "")
-    if named == os.devnull:
+    """Return pip's configuration files, lowest precedence first; see `pip config debug`."""
+    explicit = environment.get("PIP_CONFIG_FILE", "")
+    if explicit == os.devnull:
         return []
     home = Path(environment.get("HOME") or Path.home())
     config = Path(environment.get("XDG_CONFIG_HOME") or home / ".config")
     systemwide = [Path(folder) / "pip/pip.conf" for folder in environment.get("XDG_CONFIG_DIRS", "/etc/xdg").split(":")]
     own = [home / ".pip/pip.conf", config / "pip/pip.conf", Path(sys.prefix) / "pip.conf"]
-    return [*systemwide, Path("/etc/pip.conf"), *own, *([Path(named)] if named else [])]
+    return [*systemwide, Path("/etc/pip.conf"), *own, *([Path(explicit)] if explicit else [])]

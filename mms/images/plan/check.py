@@ -1,4 +1,4 @@
-"""The first step of a build: whether this manifest can become an image, and what it takes."""
+"""The first step of a build: check the manifest and plan the image."""
 
 import ast
 from dataclasses import dataclass, replace
@@ -14,12 +14,12 @@ from mms.images.registry.base_image import BaseImage, pull_base_image
 from mms.images.sources.fetch import fetch, redact_url
 from mms.images.store.layout import Store
 
-MAX_MODELS = 100  # a layer each, and container engines stop at 127 layers
+MAX_MODELS = 100  # one layer each, and container engines support 127 layers
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What the check found out."""
+    """The result of the check."""
 
     runtime: runtimes.Runtime
     target: install.Target
@@ -28,15 +28,19 @@ class Plan:
 
 
 def check(spec: Spec, store: Store, log: Log, tmp: Path) -> Plan:
-    """What to build. Refuses what cannot become an image that runs, before anything big is fetched.
+    """Return the plan for `spec`. Reject manifests that can't become a working image before downloading large files.
 
-    Raises BuildError and what `explain` knows.
+    Raises BuildError and the exceptions that `explain` handles.
     """
     runtime = runtimes.RUNTIMES[runtimes.canonical_name(spec.runtime_type)]
     if reason := runtimes.unavailable_reason(runtime.name):
         raise BuildError("RuntimeUnavailable", reason, "targetRuntime")
     if len(spec.models) > MAX_MODELS:
-        raise BuildError("TooManyModels", f"An image takes at most {MAX_MODELS} models.", "modelIds")
+        raise BuildError(
+            "TooManyModels",
+            f"The manifest has {len(spec.models)} models, more than the {MAX_MODELS} of an image. Remove some.",
+            "modelIds",
+        )
     find_driver(spec)
     wanted = requirements.parse(_text(spec.pip_requirements, "pipRequirements", spec, log, tmp))
     environment = _text(spec.conda_env_file, "condaEnvFile", spec, log, tmp)
@@ -46,13 +50,14 @@ def check(spec: Spec, store: Store, log: Log, tmp: Path) -> Plan:
     python = start.python or runtimes.HOST_PYTHON
     if target.python != python:
         reason = f"The image needs Python {target.python}, but it would run with Python {python}."
-        raise BuildError("PythonUnavailable", reason, "targetRuntime")
+        solution = "Change the Python version in condaEnvFile or select another runtime type."
+        raise BuildError("PythonUnavailable", f"{reason} {solution}", "targetRuntime")
     return Plan(runtime, target, wanted + conda.requirements, start)
 
 
 def _base(reference: str, platform: str, spec: Spec, store: Store, log: Log) -> BaseImage:
     if not reference:
-        log.detail("no base image is configured: this image runs as a process of this server only")
+        log.detail("no base image is configured (MMS_BASE_IMAGE): the image runs only as a process on this server")
         return BaseImage()
     found = pull_base_image(reference, platform, store, spec.registry)
     log.detail(f"base image {reference}: {len(found.layers)} layers")
@@ -60,38 +65,35 @@ def _base(reference: str, platform: str, spec: Spec, store: Store, log: Log) -> 
 
 
 def find_driver(spec: Spec) -> Asset:
-    """The asset that holds init() and run()."""
+    """Return the asset that defines init() and run(). Raises BuildError."""
     if not spec.driver:
-        raise BuildError(
-            "NoDriver", "The manifest names no driverProgram: there would be nothing to run.", "driverProgram"
-        )
+        message = "The manifest has no driverProgram, so the image would have nothing to run. Select a driver script."
+        raise BuildError("NoDriver", message, "driverProgram")
     asset = next((asset for asset in spec.assets if asset.id == spec.driver), None)
     if asset is None:
-        raise BuildError("NoDriver", f"driverProgram {spec.driver!r} is no id of an asset.", "driverProgram")
-    if asset.unpack:
-        raise BuildError(
-            "NoDriver", f"The driver {asset.id!r} is an archive to unpack; it must be a file.", "driverProgram"
+        message = (
+            f"driverProgram {spec.driver!r} isn't the id of an asset. Add that asset or select another driver script."
         )
+        raise BuildError("NoDriver", message, "driverProgram")
+    if asset.unpack:
+        message = f"The driver {asset.id!r} is marked as an archive to unpack, but must be a file. Turn unpacking off."
+        raise BuildError("NoDriver", message, "driverProgram")
     return asset
 
 
 def check_syntax(asset: Asset, path: Path) -> None:
-    """Refuse a driver that Python cannot even read: found here, it costs no deployment. It is parsed, never run.
-
-    Raises BuildError naming the line.
-    """
+    """Raise BuildError, with the line number, if the driver isn't valid Python. Parse it, but never run it."""
     try:
         ast.parse(path.read_bytes(), filename=asset.id)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         where = f" in line {error.lineno}" if isinstance(error, SyntaxError) and error.lineno else ""
         reason = error.msg if isinstance(error, SyntaxError) else str(error) or type(error).__name__
-        raise BuildError(
-            "DriverUnreadable", f"The driver {asset.id!r} is not valid Python{where}: {reason}", "driverProgram"
-        ) from None
+        message = f"The driver {asset.id!r} is not valid Python{where}: {reason}. Correct it, then build again."
+        raise BuildError("DriverUnreadable", message, "driverProgram") from None
 
 
 def _text(value: str, name: str, spec: Spec, log: Log, tmp: Path) -> str:
-    """`value`, or what its URL gives."""
+    """Return `value`, or the content of the URL that it contains."""
     if not value.strip().startswith(("http://", "https://")) or "\n" in value.strip():
         return value
     url = value.strip()
@@ -102,5 +104,7 @@ def _text(value: str, name: str, spec: Spec, log: Log, tmp: Path) -> str:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
         raise BuildError(
-            "BadRequirements", f"{redact_url(url)} is not a text.", f"targetRuntime.properties.{name}"
+            "BadRequirements",
+            f"{redact_url(url)} isn't a UTF-8 text file. Save it as UTF-8.",
+            f"targetRuntime.properties.{name}",
         ) from None

@@ -1,8 +1,8 @@
-"""Where assets and models lie in /app, and that no two of them want the same place.
+"""Paths of assets and models in /app, and detection of conflicts.
 
 The rules (for users: docs/deploy/driver.md): an asset is placed at its id, with its URL's extension if the id has
 none, and also at its URL's base name; a model at its URL's base name and below models/<name>/<version>/. Unpacked files
-keep their paths in the archive: assets below /app, models below /app and models/<name>/<version>/.
+retain their paths in the archive: assets below /app, models below /app and models/<name>/<version>/.
 """
 
 import os
@@ -14,18 +14,18 @@ from mms.images.sources.fetch import base_name
 
 
 class PathConflictError(Exception):
-    """Two things want the same path. The text names both."""
+    """Two items need the same path. The message names both."""
 
 
 class PathRegistry:
-    """Every path of /app that is taken, and by what."""
+    """The paths in /app that are in use, and their owners."""
 
     def __init__(self) -> None:
         self._files: dict[PurePosixPath, str] = {}
         self._folders: dict[PurePosixPath, str] = {}
 
     def register(self, path: PurePosixPath, owner: str) -> None:
-        """Note that `owner` has a file at `path`. Raises PathConflictError."""
+        """Record that `owner` has a file at `path`. Raises PathConflictError."""
         for folder in path.parents:
             if folder in self._files:
                 raise PathConflictError(_conflict_message(folder, self._files[folder], owner))
@@ -36,35 +36,36 @@ class PathRegistry:
 
 
 def _conflict_message(path: PurePosixPath, first: str, second: str) -> str:
-    return f"Two things would lie at /app/{path}: {first} and {second}. Give one of them another file name."
+    return f"Two items need the path /app/{path}: {first} and {second}. Rename one of them."
 
 
 def asset_paths(asset_id: str, url: str) -> list[PurePosixPath]:
-    """Where an asset that is not unpacked lies: the place its id says first."""
+    """Return the paths of an asset that isn't unpacked, the one made from its id first."""
     name = base_name(url)
     by_id = asset_id if PurePosixPath(asset_id).suffix else asset_id + _extension(name)
     return [PurePosixPath(text) for text in dict.fromkeys([by_id, name]) if text]
 
 
 def model_folder(name: str, version: int) -> PurePosixPath:
+    """Return the folder of a model version."""
     return PurePosixPath("models", name, str(version))
 
 
 def _extension(name: str) -> str:
-    """ ".py", ".tar.gz", or ""."""
+    """Return the extension of a file name, such as ".py" or ".tar.gz"; "" if it has none."""
     suffixes = PurePosixPath(name).suffixes
     return "".join(suffixes[-2:]) if suffixes[-2:-1] == [".tar"] else "".join(suffixes[-1:])
 
 
 @dataclass(frozen=True)
 class Source:
-    """Something fetched: a file, or the folder it was unpacked into."""
+    """A downloaded item: a file, or the folder it was unpacked to."""
 
-    owner: str  # for people: "model iris 3", "asset score"
+    owner: str  # its name in messages: "model iris 3", "asset score"
     path: Path
 
     def files(self) -> list[tuple[Path, PurePosixPath]]:
-        """Every file with its path below the source; a single file has the path "."."""
+        """Return all files with their relative paths; a single file has the path "."."""
         if self.path.is_file():
             return [(self.path, PurePosixPath("."))]
         found = sorted(path for path in self.path.rglob("*") if path.is_file())
@@ -91,7 +92,7 @@ def _empty_folders(root: Path) -> list[Path]:
 
 
 def discard(source: Source) -> None:
-    """Drop the names under which it was fetched; where it was placed it stays."""
+    """Delete the downloaded files; their hard links in the image remain."""
     if source.path.is_dir():
         shutil.rmtree(source.path)
     else:

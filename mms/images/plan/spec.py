@@ -1,4 +1,4 @@
-"""What the builder is told: one JSON document on stdin, so that no password is ever in an argument list or a file."""
+"""The specification of a build: one JSON document on stdin, so that no password is in an argument list or a file."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +9,8 @@ from mms.images.sources.fetch import Policy
 
 @dataclass(frozen=True)
 class Model:
+    """A model version to download."""
+
     name: str
     version: int
     url: str
@@ -17,11 +19,14 @@ class Model:
 
     @property
     def label(self) -> str:
+        """Return the model's name in messages."""
         return f"model {self.name} {self.version}"
 
 
 @dataclass(frozen=True)
 class Asset:
+    """An asset to download."""
+
     id: str
     url: str
     unpack: bool = False
@@ -29,11 +34,14 @@ class Asset:
 
     @property
     def label(self) -> str:
+        """Return the asset's name in messages."""
         return f"asset {self.id}"
 
 
-@dataclass(frozen=True, repr=False)  # no repr: it would show the password
+@dataclass(frozen=True, repr=False)  # the repr would show the password
 class Credentials:
+    """The registry to push to, with the user and password for it."""
+
     location: str
     user: str = ""
     password: str = ""
@@ -41,13 +49,15 @@ class Credentials:
 
 @dataclass(frozen=True)
 class Spec:
+    """Everything that a build needs to know."""
+
     store: Path
-    tmp: Path  # on the file system of the store
+    tmp: Path  # on the store's file system
     result: Path
     image_id: str
     models: list[Model]
     assets: list[Asset]
-    driver: str  # an asset's id
+    driver: str  # id of an asset
     runtime_type: str
     pip_requirements: str  # the text, or its URL
     conda_env_file: str
@@ -57,11 +67,11 @@ class Spec:
     base: str
     policy: Policy
     unpack_max_bytes: int
-    python: str  # path of the interpreter that uv asks about itself
+    python: str  # path of the interpreter that uv inspects
 
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> "Spec":
-        """Return the specification that mms.operations.builds wrote. Raises KeyError or TypeError if malformed."""
+        """Return the specification written by mms.operations.builds. Raises KeyError or TypeError if malformed."""
         fetch = dict(document["fetch"])
         unpack_max_bytes = fetch.pop("unpack_max_bytes")
         fetch["allow_below"] = tuple(fetch.get("allow_below", ()))

@@ -326,7 +326,7 @@ def test_the_scikit_runtime_brings_what_nobody_named(builder: Builder, tmp_path:
     make_wheel(tmp_path, "scikit_learn", "0.0.1")
     pip = {"PIP_FIND_LINKS": str(tmp_path), "PIP_NO_INDEX": "1"}
     built = builder.build(pip, runtime_type="ScikitPython", pip_requirements="Scikit_Learn==0.0.1")
-    assert "ScikitPython brings along numpy: the requirements do not name them" in built.log
+    assert "ScikitPython adds numpy, which the requirements don't list" in built.log
     assert "numpy==0.0.1, scikit-learn==0.0.1" in built.log
 
 
