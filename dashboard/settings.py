@@ -15,7 +15,7 @@ import platformdirs
 from django.core.exceptions import ImproperlyConfigured
 
 from dashboard.access.group_roles import parse as parse_role_mapping
-from deployments.client.addresses import LOOPBACK
+from netguard.addresses import LOOPBACK_HOSTS
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 # The wheel has templates, static files and examples in this folder. In a checkout they are in BASE_DIR.
@@ -176,7 +176,7 @@ DEBUG = env_bool("DEBUG", False)
 # For development (`make dev`): templates and static files are read for each request, and programs restart when Python
 # files change. Reachable from this machine only, because it is slower and less strict than a site for other people.
 RELOAD = env_bool("RELOAD", False)
-if RELOAD and HOST not in LOOPBACK:
+if RELOAD and HOST not in LOOPBACK_HOSTS:
     raise ImproperlyConfigured(f"RELOAD=true works on this machine only: HOST must be 127.0.0.1, not {HOST!r}.")
 if RELOAD and IS_INSTALLED:
     raise ImproperlyConfigured("RELOAD=true needs a checkout of the code. Start the site with `make dev` there.")
@@ -321,7 +321,7 @@ except ValueError as _error:
 if OIDC_ISSUER and not (OIDC_CLIENT_ID and OIDC_CLIENT_SECRET):
     raise ImproperlyConfigured("OIDC_ISSUER needs OIDC_CLIENT_ID and OIDC_CLIENT_SECRET beside it.")
 _issuer = urlsplit(OIDC_ISSUER)
-if OIDC_ISSUER and _issuer.scheme != "https" and _issuer.hostname not in LOOPBACK:
+if OIDC_ISSUER and _issuer.scheme != "https" and _issuer.hostname not in LOOPBACK_HOSTS:
     raise ImproperlyConfigured("OIDC_ISSUER must begin with https://: what it says about people would be open to all.")
 if not PASSWORD_SIGN_IN and not OIDC_ISSUER:
     raise ImproperlyConfigured("PASSWORD_SIGN_IN=false needs OIDC_ISSUER: nobody could sign in.")

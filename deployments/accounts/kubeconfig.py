@@ -13,8 +13,9 @@ from typing import Any
 
 import yaml
 
-from deployments.client.addresses import is_forbidden, web_address
+from deployments.client.urls import web_address
 from deployments.models.validators import NEVER_CALLED
+from netguard.addresses import is_forbidden_host
 
 MAX_SIZE = 256 * 1024  # bytes
 BUNDLED = "process://local"  # the engine of the bundled server: services are processes of that machine
@@ -147,7 +148,7 @@ def _check_server(cluster: dict[str, Any]) -> None:
     parts = web_address(server if isinstance(server, str) else "")
     if parts is None or "@" in parts.netloc or not str(server).isprintable() or " " in str(server):
         raise Unusable("The “server” of a cluster must be a URL that starts with https://.")
-    if is_forbidden(parts.hostname or ""):
+    if is_forbidden_host(parts.hostname or ""):
         raise Unusable(f"The “server” of a cluster: {NEVER_CALLED}")
 
 

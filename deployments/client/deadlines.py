@@ -3,8 +3,8 @@
 requests limits the wait for each byte, and nothing else: a server that sends one now and then, in its headers or
 between two chunks, holds a call as long as it likes. Here no wait is longer than what is left of the whole call, and it
 is known whether anything of the request has left. (Only the search for a host's address cannot be cut short: nothing
-has left by then, and nothing leaves after it once the time is over.) What may be called is said in addresses.py; behind
-a proxy of the environment, which chooses the address itself, that is for the proxy to say.
+has left by then, and nothing leaves after it once the time is over.) netguard checks
+the addresses.
 """
 
 import http.client
@@ -15,13 +15,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
-import urllib3
-from requests.adapters import HTTPAdapter
-from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError
+from urllib3 import HTTPConnectionPool
 
-from deployments.client import addresses
+from netguard.http import GuardedAdapter, GuardedConnection, GuardedPool, GuardedTLSConnection, GuardedTLSPool
 
 PIECE = 16 * 1024  # bytes handed over at once: one record of TLS
 
@@ -93,23 +91,6 @@ class Timed:
     response_class = TimedResponse
     sock: Any
     timeout: Any
-    host: str
-    port: int
-    source_address: Any
-    socket_options: Any
-
-    def _new_conn(self) -> socket.socket:
-        """As urllib3's own, but to an address that may be called."""
-        connection: Any = self
-        host = connection._dns_host
-        try:
-            return addresses.dial(host, self.port, self.timeout, self.source_address, self.socket_options)
-        except socket.gaierror as error:
-            raise NameResolutionError(self.host, connection, error) from error
-        except TimeoutError as error:
-            raise ConnectTimeoutError(self, "It took too long to connect.") from error
-        except OSError as error:
-            raise NewConnectionError(connection, f"No connection: {error}") from error
 
     def connect(self) -> None:
         call = CALL.get()
@@ -130,30 +111,27 @@ class Timed:
             super().send(data[at : at + PIECE])  # type: ignore[misc]
 
 
-class Connection(Timed, urllib3.connection.HTTPConnection):  # type: ignore[misc]
-    pass
+class Connection(Timed, GuardedConnection):  # type: ignore[misc] # both declare `sock` and `timeout`
+    """A guarded HTTP connection whose calls end in time."""
 
 
-class TLSConnection(Timed, urllib3.connection.HTTPSConnection):  # type: ignore[misc]
-    pass
+class TLSConnection(Timed, GuardedTLSConnection):  # type: ignore[misc] # both declare `sock` and `timeout`
+    """A guarded HTTPS connection whose calls end in time."""
 
 
-class Pool(urllib3.HTTPConnectionPool):
+class Pool(GuardedPool):
+    """A pool of timed HTTP connections."""
+
     ConnectionCls = Connection
 
 
-class TLSPool(urllib3.HTTPSConnectionPool):
+class TLSPool(GuardedTLSPool):
+    """A pool of timed HTTPS connections."""
+
     ConnectionCls = TLSConnection
 
 
-class TimedAdapter(HTTPAdapter):
-    """Gives requests these connections, with a proxy and without."""
+class TimedAdapter(GuardedAdapter):
+    """A transport adapter for requests with these connections."""
 
-    def init_poolmanager(self, *args: Any, **more: Any) -> None:
-        super().init_poolmanager(*args, **more)
-        self.poolmanager.pool_classes_by_scheme = {"http": Pool, "https": TLSPool}
-
-    def proxy_manager_for(self, proxy: str, **more: Any) -> Any:
-        manager = super().proxy_manager_for(proxy, **more)
-        manager.pool_classes_by_scheme = {"http": Pool, "https": TLSPool}
-        return manager
+    pool_classes: ClassVar[dict[str, type[HTTPConnectionPool]]] = {"http": Pool, "https": TLSPool}

@@ -1,5 +1,6 @@
 """One HTTP exchange: limits of time and size, no redirects; an answer of any status, or an MMSError."""
 
+import base64
 import http.client
 import json
 import ssl
@@ -16,8 +17,8 @@ import urllib3
 from requests.auth import AuthBase
 
 from deployments.client import errors, wire
-from deployments.client.addresses import Forbidden
 from deployments.client.deadlines import CALL, Call, TimedAdapter
+from netguard.connect import ForbiddenAddressError
 
 CONNECT_TIMEOUT = 5.0  # seconds, for each address of the host
 READ_TIMEOUT = 20.0  # seconds between two bytes of an answer
@@ -53,7 +54,7 @@ class Authorization(AuthBase):
 
 def basic(user: str, password: str) -> str:
     """The Authorization header of a user with a password."""
-    return str(requests.auth._basic_auth_str(user.encode(), password.encode()))
+    return f"Basic {base64.b64encode(f'{user}:{password}'.encode()).decode()}"
 
 
 def new_session(adapter: TimedAdapter | None = None) -> requests.Session:
@@ -110,7 +111,7 @@ def _failed(host: str, error: Exception, call: Call, seconds: float, named: str)
 
     if because(*_NO_ADDRESS):
         return errors.Unreachable(f"“{host}” isn't a valid address. Check {named}.")
-    if forbidden := next((reason for reason in reasons if isinstance(reason, Forbidden)), None):
+    if forbidden := next((reason for reason in reasons if isinstance(reason, ForbiddenAddressError)), None):
         return errors.Unreachable(f"{host} is not called: {forbidden.strerror}. Check {named}.")
     if because(ssl.SSLCertVerificationError):
         return errors.Unreachable(f"The certificate of {host} isn't trusted: {_plain(reasons)}.")

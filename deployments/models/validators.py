@@ -9,7 +9,8 @@ from urllib.parse import SplitResult, urlsplit
 
 from django.core.exceptions import ValidationError
 
-from deployments.client.addresses import LOOPBACK, is_forbidden, web_address
+from deployments.client.urls import web_address
+from netguard.addresses import LOOPBACK_HOSTS, is_forbidden_host
 
 STORE = "oci://local"  # the bundled server's own store: nothing is pushed anywhere
 NEVER_CALLED = "This address is reserved for a machine's own services and is never called."
@@ -25,7 +26,7 @@ def check_base_url(value: str) -> None:
 def check_authority(value: str) -> None:
     """The same of the place that gives tokens. The client secret goes there, so it is https, or on this machine."""
     parts = _web_address(value)
-    if parts.scheme != "https" and parts.hostname not in LOOPBACK:
+    if parts.scheme != "https" and parts.hostname not in LOOPBACK_HOSTS:
         raise ValidationError("Start with https://, because the client secret is sent there.")
 
 
@@ -46,7 +47,7 @@ def registry_url(location: str) -> str:
         host = urlsplit(f"//{location}").hostname
     except ValueError:
         host = None
-    return f"{'http' if host in LOOPBACK else 'https'}://{location.rstrip('/')}"
+    return f"{'http' if host in LOOPBACK_HOSTS else 'https'}://{location.rstrip('/')}"
 
 
 def origin(url: str) -> tuple[str, str, int | None]:
@@ -66,6 +67,6 @@ def _web_address(value: str) -> SplitResult:
         raise ValidationError("Leave out the user and password before the host. They would be stored unencrypted.")
     if parts.query or parts.fragment or "?" in value or "#" in value:
         raise ValidationError("Leave out the part that starts with ? or #.")
-    if is_forbidden(parts.hostname or ""):
+    if is_forbidden_host(parts.hostname or ""):
         raise ValidationError(NEVER_CALLED)
     return parts

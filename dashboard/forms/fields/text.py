@@ -6,7 +6,7 @@ from typing import Any
 from django import forms
 from django.core.exceptions import ValidationError
 
-from deployments.client.addresses import web_address
+from deployments.client.urls import web_address
 
 NAME_MAX = 32  # models and assets
 TAG_MAX = 29

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from deployments.client import errors
-from deployments.client.addresses import LOOPBACK
+from netguard.addresses import LOOPBACK_HOSTS
 
 log = logging.getLogger(__name__)
 CALL = 5.0  # seconds for each call of a trial
@@ -73,5 +73,5 @@ def slowly(seconds: float) -> str:
 def openly(url: str) -> str:
     """A word about secrets on a network without encryption."""
     parts = urlsplit(url)
-    open_network = parts.scheme == "http" and parts.hostname not in LOOPBACK
+    open_network = parts.scheme == "http" and parts.hostname not in LOOPBACK_HOSTS
     return "Without https, anyone on the network path can read the secret that is sent." if open_network else ""

@@ -4,6 +4,7 @@ https://github.com/opencontainers/distribution-spec/blob/main/spec.md is the pro
 https://distribution.github.io/distribution/spec/auth/token/, which Azure's, GitHub's and Docker's registries use.
 """
 
+import base64
 import hashlib
 import json
 import os
@@ -13,16 +14,14 @@ from typing import Any
 from urllib.parse import quote, urljoin, urlsplit
 
 import requests
-from requests.adapters import HTTPAdapter
-from requests.auth import _basic_auth_str
 from requests.utils import get_environ_proxies
-from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
-from urllib3.exceptions import NewConnectionError
 from urllib3.util.retry import Retry
 
-from mms.images.sources.fetch import Forbidden, dial, is_no_host_service, origin
+from mms.images.sources.fetch import origin
 from mms.images.store.layout import INDEX_TYPE, MANIFEST_TYPE, digest_of
+from netguard.addresses import LOOPBACK_HOSTS
+from netguard.connect import find_forbidden
+from netguard.http import GuardedAdapter
 
 CHUNK_BYTES = 1 << 20
 MAX_REDIRECTS = 5
@@ -51,34 +50,9 @@ def split_location(location: str) -> tuple[str, str]:
         raise RegistryError("The registry's location is no URL that could be read.") from None
     if (has_scheme and parts.scheme not in {"http", "https"}) or not parts.hostname or parts.username or parts.query:
         raise RegistryError(f"{location.split('@')[-1]!r} is no location of a registry, such as example.azurecr.io.")
-    loopback = parts.hostname in {"localhost", "127.0.0.1", "::1"}
+    loopback = parts.hostname in LOOPBACK_HOSTS
     scheme = parts.scheme if has_scheme else "http" if loopback else "https"
     return f"{scheme}://{parts.netloc}", parts.path.strip("/")
-
-
-def _dial(connection: HTTPConnection) -> Any:
-    try:
-        return dial(connection._dns_host, connection.port, TIMEOUT_SECONDS[0], is_no_host_service)
-    except OSError as error:
-        raise NewConnectionError(connection, str(error)) from error
-
-
-class _Connection(HTTPConnection):
-    def _new_conn(self) -> Any:
-        return _dial(self)
-
-
-class _SecureConnection(HTTPSConnection):
-    def _new_conn(self) -> Any:
-        return _dial(self)
-
-
-class _Pool(HTTPConnectionPool):
-    ConnectionCls = _Connection
-
-
-class _SecurePool(HTTPSConnectionPool):
-    ConnectionCls = _SecureConnection
 
 
 class _Session(requests.Session):
@@ -104,8 +78,7 @@ def _session(base: str) -> requests.Session:
         allowed_methods=["GET", "HEAD"],
         raise_on_status=False,
     )
-    adapter = HTTPAdapter(max_retries=again)
-    adapter.poolmanager.pool_classes_by_scheme = {"http": _Pool, "https": _SecurePool}
+    adapter = GuardedAdapter(max_retries=again)
     session.mount("http://", adapter)
     session.mount("https://", adapter)
     return session
@@ -120,6 +93,10 @@ class Registry:
         self._user, self._password = user, password
         self._session = _session(self.base)
         self._authorization: dict[str, str] = {}  # by scope
+
+    def _basic(self) -> str:
+        """Return the Authorization header of the user: RFC 7617, in UTF-8."""
+        return f"Basic {base64.b64encode(f'{self._user}:{self._password}'.encode()).decode()}"
 
     # --- push -----------------------------------------------------------------------------------------------------
 
@@ -220,11 +197,11 @@ class Registry:
             if not stream or answer.status_code != 200:
                 answer._content = self._bounded(answer)
             return answer
-        except Forbidden as error:
-            raise RegistryError(
-                f"{error} cannot be a registry: it is an address of the machine's own services."
-            ) from error
         except requests.RequestException as error:
+            if find_forbidden(error):
+                raise RegistryError(
+                    f"{self.host} can't be a registry: its address is reserved for the machine's own services."
+                ) from error
             raise RegistryError(f"{self.host} is not reached: {_root(error)}") from error
 
     def _bounded(self, answer: requests.Response) -> bytes:
@@ -243,7 +220,7 @@ class Registry:
         if kind.lower() == "bearer":
             return f"Bearer {self._token(dict(_CHALLENGE.findall(rest)), scope)}"
         if kind.lower() == "basic" and self._user:
-            return _basic_auth_str(self._user, self._password)
+            return self._basic()
         raise RegistryError(
             f"{self.host} wants a user and password."
             if not self._user
@@ -254,7 +231,7 @@ class Registry:
         realm = urlsplit(challenge.get("realm", ""))
         if realm.scheme not in {"https", urlsplit(self.base).scheme} or not realm.hostname:
             raise RegistryError(f"{self.host} sends its users to sign in at a place that is not protected.")
-        headers = {"Authorization": _basic_auth_str(self._user, self._password)} if self._user else {}
+        headers = {"Authorization": self._basic()} if self._user else {}
         query = {"service": challenge.get("service", ""), "scope": scope}
         answer = self._request("GET", realm.geturl(), params=query, headers=headers)
         try:

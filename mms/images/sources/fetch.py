@@ -1,59 +1,32 @@
 """Downloads what people name by URL: http and https only, bounded in size and time, never out of the private network.
 
-The rule about addresses is judged on the very address that is connected to, at every hop of a redirect. So neither a
-name that resolves differently the second time (DNS rebinding), nor a redirect, nor another way to spell an address
-gets around it. For the same reason no proxy is used here: it would choose the address.
+netguard checks the address that is connected to, at every hop of a redirect. For the same reason no proxy is used here:
+it would choose the address.
 """
 
 import contextlib
 import hashlib
 import http.client
-import ipaddress
 import os
 import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import SplitResult, quote, unquote, urljoin, urlsplit
 
 from mms.system import disk
+from netguard.addresses import is_allowed, is_public
+from netguard.connect import ForbiddenAddressError, open_socket
 
 CHUNK_BYTES = 1 << 18
 MAX_REDIRECTS = 5
-ADDRESSES_MOST = 8  # of one host that are tried
 IDLE_SECONDS = 30.0  # seconds a server may be silent
 REDIRECT_STATUSES = {301, 302, 303, 307, 308}
 DEFAULT_PORTS = {"http": 80, "https": 443}
-Address = ipaddress.IPv4Address | ipaddress.IPv6Address
-
-# Reached by everybody's packets, says ipaddress, and yet no place to fetch a model from: ways to spell an IPv4 address
-# (IPv4-compatible, 6to4, NAT64, Teredo), 6to4 relays, and Azure's host agent, which hands out credentials.
-_NEVER = [
-    ipaddress.ip_network(text)
-    for text in (
-        "::/96",
-        "64:ff9b::/96",
-        "64:ff9b:1::/48",
-        "2001::/23",
-        "2002::/16",
-        "fec0::/10",
-        "192.0.0.0/24",
-        "192.88.99.0/24",
-        "168.63.129.16/32",
-        "100.100.100.200/32",  # the same of Alibaba, in a private network
-        "fd00:ec2::254/128",  # and of Amazon
-        "3fff::/20",
-        "5f00::/16",
-    )
-]
-
-
-class Forbidden(Exception):
-    """No address of this host may be connected to."""
 
 
 class FetchError(Exception):
@@ -257,10 +230,10 @@ def _shut(sock: socket.socket) -> None:
 def _connect(url: SplitResult, policy: Policy, deadline: float) -> http.client.HTTPConnection:
     """An open connection to the host of `url`. Raises FetchError where its addresses are not allowed, OSError else."""
     host, port = url.hostname or "", url.port or DEFAULT_PORTS[url.scheme]
-    allowed = _anywhere if policy.exempts(url) else is_public
+    rule = is_allowed if policy.exempts(url) else is_public
     try:
-        sock = dial(host, port, min(IDLE_SECONDS, max(deadline - time.monotonic(), 0.1)), allowed)
-    except Forbidden:
+        sock = open_socket(host, port, min(IDLE_SECONDS, max(deadline - time.monotonic(), 0.1)), rule=rule)
+    except ForbiddenAddressError:
         raise FetchError(
             f"{host} lies in a private or reserved network, from which nothing is fetched (MMS_FETCH_ALLOW_PRIVATE)."
         ) from None
@@ -272,56 +245,3 @@ def _connect(url: SplitResult, policy: Policy, deadline: float) -> http.client.H
         sock = context.wrap_socket(sock, server_hostname=host)  # its time-out is for the whole handshake
     connection.sock = sock  # so that http.client resolves nothing again
     return connection
-
-
-def dial(host: str, port: int, timeout: float, allowed: Callable[[str], bool]) -> socket.socket:
-    """A connected socket to the first address of `host` that is `allowed` and answers.
-
-    Raises Forbidden where none is allowed, OSError where none answers.
-    """
-    failure: Exception | None = None
-    try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except UnicodeError:  # a part of the name is empty or too long
-        raise socket.gaierror(socket.EAI_NONAME, "no host name") from None
-    for family, kind, protocol, _, address in found[:ADDRESSES_MOST]:
-        if not allowed(str(address[0])):
-            failure = failure or Forbidden(host)
-            continue
-        sock = socket.socket(family, kind, protocol)
-        try:
-            sock.settimeout(timeout)
-            sock.connect(address)
-            return sock
-        except OSError as error:
-            sock.close()
-            failure = error
-    raise failure or OSError("it has no address")
-
-
-def is_public(text: str) -> bool:
-    """Whether this numeric address is one of the public internet."""
-    address = _address(text)
-    return address.is_global and not (address.is_multicast or address.is_reserved or _is_disguised(address))
-
-
-def is_no_host_service(text: str) -> bool:
-    """Whether this numeric address may be that of a registry. Private networks are where most of those are, but what
-    is link-local hands out this machine's own credentials."""
-    address = _address(text)
-    odd = address.is_link_local or address.is_multicast or address.is_unspecified or _is_disguised(address)
-    return address.is_loopback or not odd
-
-
-def _address(text: str) -> Address:
-    """The address, and of ::ffff:a.b.c.d the IPv4 address that is meant."""
-    address = ipaddress.ip_address(text.partition("%")[0])
-    return getattr(address, "ipv4_mapped", None) or address
-
-
-def _is_disguised(address: Address) -> bool:
-    return any(address in network for network in _NEVER)
-
-
-def _anywhere(_: str) -> bool:
-    return True

@@ -1,55 +1,13 @@
-"""Which addresses are called: private ones are, what a machine keeps for itself is not, however it is spelled."""
-
-import socket
-from typing import Any
+"""Which servers, registries and clusters are called. The rules for addresses are tested in tests/unit/netguard."""
 
 import pytest
 from django.core.exceptions import ValidationError
 
-from deployments.client import addresses, errors
-from deployments.client.addresses import Forbidden, dial, may_be_called
+from deployments.client import errors
 from deployments.client.client import MMSClient
 from deployments.client.http import exchange, new_session
 from deployments.models.validators import check_authority, check_base_url, check_location
 from tests.doubles.mms import MMS
-
-NEVER = [
-    "169.254.169.254",
-    "169.254.170.2",
-    "::ffff:169.254.169.254",
-    "fe80::1%eth0",
-    "fd00:ec2::254",
-    "168.63.129.16",
-    "100.100.100.200",
-    "0.0.0.0",
-    "::",
-    "224.0.0.1",
-    "64:ff9b::a9fe:a9fe",
-    "2002:a9fe:a9fe::1",
-    "::a9fe:a9fe",
-]
-
-
-@pytest.mark.parametrize("address", NEVER)
-def test_what_machines_keep_for_themselves_is_never_called(address: str) -> None:
-    assert not may_be_called(address)
-
-
-@pytest.mark.parametrize("address", ["127.0.0.1", "::1", "10.1.2.3", "192.168.0.9", "fd12:3456::1", "93.184.216.34"])
-def test_private_networks_are_where_servers_are(address: str) -> None:
-    assert may_be_called(address)
-
-
-def test_a_name_is_judged_by_the_address_that_it_leads_to(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also where it leads elsewhere each time: what is judged is what is connected to."""
-    answers = iter(["169.254.169.254", "127.0.0.1"])
-
-    def resolve(host: str, port: int, *args: Any, **more: Any) -> Any:
-        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (next(answers), port))]
-
-    monkeypatch.setattr(addresses.socket, "getaddrinfo", resolve)
-    with pytest.raises(Forbidden, match=r"169\.254\.169\.254"):
-        dial("rebinding.example", 80, 1, None, None)
 
 
 @pytest.mark.parametrize("host", ["169.254.169.254", "2852039166", "0xa9fea9fe", "0251.0376.0251.0376", "[fe80::1]"])

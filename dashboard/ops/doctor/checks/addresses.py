@@ -10,7 +10,7 @@ from django.conf import settings
 
 from dashboard.ops.doctor.advice import look, restart
 from dashboard.ops.doctor.finding import Asked, Finding, failed, milliseconds, ok, warning
-from deployments.client.addresses import LOOPBACK
+from netguard.addresses import LOOPBACK_HOSTS
 
 CALL = 3.0  # seconds for each step
 NOTHING = "doctor"  # the id of no service
@@ -26,7 +26,7 @@ def check(asked: Asked) -> Iterator[Finding]:
     if pages and settings.OIDC_ISSUER:
         yield _provider()
     yield _web()
-    if pages and urlsplit(settings.SITE_URL).hostname not in LOOPBACK:
+    if pages and urlsplit(settings.SITE_URL).hostname not in LOOPBACK_HOSTS:
         yield _site_url()
     if "mms" in settings.SERVE:
         yield _gateway()

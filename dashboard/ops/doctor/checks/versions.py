@@ -11,7 +11,7 @@ from django.http.request import validate_host
 
 from dashboard.ops.doctor.finding import Asked, Finding, failed, ok, warning
 from dashboard.version import __version__
-from deployments.client.addresses import LOOPBACK
+from netguard.addresses import LOOPBACK_HOSTS
 
 PYTHONS = ((3, 11), (3, 13))
 
@@ -47,7 +47,7 @@ def _address() -> Iterator[Finding]:
     if not validate_host(host, settings.ALLOWED_HOSTS):
         says = f"The site refuses its own address: {host} (SITE_URL) is not in ALLOWED_HOSTS."
         yield failed("settings", says, f"Add {host} to ALLOWED_HOSTS.")
-    if url.scheme == "http" and host not in LOOPBACK:
+    if url.scheme == "http" and host not in LOOPBACK_HOSTS:
         says = f"People reach the site by {settings.SITE_URL}, unencrypted: passwords can be read on the way."
         yield warning("settings", says, "Put a proxy with TLS in front and set SITE_URL to its https:// address.")
     else:

@@ -15,8 +15,6 @@ from mms.images.sources.fetch import (
     Policy,
     base_name,
     fetch,
-    is_no_host_service,
-    is_public,
     redact_url,
 )
 from tests.doubles.files import Files, running_files
@@ -115,61 +113,6 @@ def test_loopback_is_not_fetched_from_however_it_is_spelt(files: Files, tmp_path
     message = refused(f"http://{host}:{port}/it", tmp_path / "it", Policy(MEBIBYTE))
     assert "private or reserved network" in message
     assert files.connections == 0
-
-
-@pytest.mark.parametrize(
-    "address",
-    [
-        "10.0.0.1",
-        "172.16.0.1",
-        "192.168.1.1",
-        "100.64.0.1",
-        "169.254.169.254",
-        "168.63.129.16",
-        "192.0.0.192",
-        "192.0.2.1",
-        "198.18.0.1",
-        "224.0.0.1",
-        "240.0.0.1",
-        "255.255.255.255",
-        "0.0.0.0",
-        "::",
-        "::1",
-        "::127.0.0.1",
-        "::ffff:10.0.0.1",
-        "64:ff9b::10.0.0.1",
-        "64:ff9b:1::1",
-        "2002:7f00:1::",
-        "2001:0:7f00:1::",
-        "2001:db8::1",
-        "fc00::1",
-        "fd00:ec2::254",
-        "fe80::1",
-        "fe80::1%eth0",
-        "fec0::1",
-        "ff02::1",
-    ],
-)
-def test_addresses_that_are_not_public(address: str) -> None:
-    assert not is_public(address)
-
-
-@pytest.mark.parametrize("address", ["8.8.8.8", "151.101.1.63", "2606:4700::1111", "::ffff:8.8.8.8"])
-def test_addresses_that_are_public(address: str) -> None:
-    assert is_public(address)
-
-
-@pytest.mark.parametrize("address", ["10.0.0.1", "127.0.0.1", "::1", "fd12::1", "8.8.8.8"])
-def test_a_registry_may_be_in_a_private_network(address: str) -> None:
-    assert is_no_host_service(address)
-
-
-@pytest.mark.parametrize(
-    "address",
-    ["169.254.169.254", "::ffff:169.254.169.254", "64:ff9b::a9fe:a9fe", "168.63.129.16", "fe80::1", "0.0.0.0"],
-)
-def test_a_registry_may_not_be_the_metadata_service(address: str) -> None:
-    assert not is_no_host_service(address)
 
 
 def test_the_exemption_is_for_one_exact_origin(files: Files, elsewhere: Files, tmp_path: Path) -> None:

@@ -1,0 +1,84 @@
+"""Guarded connections for requests and urllib3.
+
+urllib3 has no public hook for choosing the address of a connection, so this module overrides `_new_conn`, reads
+`_dns_host`, and sets `pool_classes_by_scheme`. No other module does. tests/unit/netguard/test_http.py fails if a
+version of urllib3 changes them.
+"""
+
+import socket
+from typing import Any, ClassVar
+
+from requests.adapters import HTTPAdapter
+from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError
+
+from netguard.connect import open_socket
+
+
+class Guarded:
+    """Mixin for urllib3's connections: connects only to addresses that `netguard.addresses.is_allowed` permits.
+
+    Behind a proxy this is the proxy's address. The proxy chooses the address of the server itself.
+    """
+
+    host: str
+    port: int
+    timeout: Any
+    source_address: tuple[str, int] | None
+    socket_options: Any
+
+    def _new_conn(self) -> socket.socket:
+        """Return a connected socket, or raise what urllib3's own method would."""
+        connection: Any = self
+        try:
+            return open_socket(
+                connection._dns_host,
+                self.port,
+                self.timeout,
+                source_address=self.source_address,
+                socket_options=self.socket_options,
+            )
+        except socket.gaierror as error:
+            raise NameResolutionError(self.host, connection, error) from error
+        except TimeoutError as error:
+            raise ConnectTimeoutError(self, "It took too long to connect.") from error
+        except OSError as error:
+            raise NewConnectionError(connection, f"No connection: {error}") from error
+
+
+class GuardedConnection(Guarded, HTTPConnection):
+    """An HTTP connection to an allowed address."""
+
+
+class GuardedTLSConnection(Guarded, HTTPSConnection):
+    """An HTTPS connection to an allowed address."""
+
+
+class GuardedPool(HTTPConnectionPool):
+    """A pool of guarded HTTP connections."""
+
+    ConnectionCls = GuardedConnection
+
+
+class GuardedTLSPool(HTTPSConnectionPool):
+    """A pool of guarded HTTPS connections."""
+
+    ConnectionCls = GuardedTLSConnection
+
+
+class GuardedAdapter(HTTPAdapter):
+    """A transport adapter for requests whose connections are guarded, with and without a proxy."""
+
+    pool_classes: ClassVar[dict[str, type[HTTPConnectionPool]]] = {"http": GuardedPool, "https": GuardedTLSPool}
+
+    def init_poolmanager(self, *args: Any, **more: Any) -> None:
+        """Create the pool manager with guarded pools."""
+        super().init_poolmanager(*args, **more)
+        self.poolmanager.pool_classes_by_scheme = self.pool_classes
+
+    def proxy_manager_for(self, proxy: str, **more: Any) -> Any:
+        """Return the manager for `proxy`, with guarded pools."""
+        manager = super().proxy_manager_for(proxy, **more)
+        manager.pool_classes_by_scheme = self.pool_classes
+        return manager
