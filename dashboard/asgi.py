@@ -1,69 +1,69 @@
-"""The ASGI application: plain ASGI parts by path, everything else is Django.
+"""The ASGI application: plain ASGI applications by path, and Django for everything else.
 
-The gateway, the upload and download of files, static files and the MMS API are mounted in front of Django's pages: they
-need neither sessions nor templates, and Django would read a whole upload before anybody checked who sends it.
+The gateway, uploads, downloads, static files, the live stream and the MMS API run in front of Django. They need neither
+sessions nor templates, and Django would read a whole upload before it checks the sender.
 """
 
 import gc
 import os
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any, cast
+from typing import cast
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "dashboard.settings")
-# A worker can wait for a locked database; a person, or a client of the API with a time-out of its own, is told.
+# Workers can wait for a locked database. People, and API clients with timeouts of their own, get an error earlier.
 os.environ.setdefault("DATABASE_TIMEOUT", "5")
 
+from asgiref.typing import ASGI3Application, ASGIReceiveCallable, ASGISendCallable, Scope
 from django.conf import settings
 from django.core.asgi import get_asgi_application
 
-from dashboard.http.body_limits import Bounded
+from dashboard.http import asgi
+from dashboard.http.body_limits import BodyLimit
 
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-Application = Callable[[Scope, Receive, Send], Awaitable[None]]
-
-pages: Application = Bounded(cast(Application, get_asgi_application()))
+pages: ASGI3Application = BodyLimit(cast(ASGI3Application, get_asgi_application()))
 
 
-def _parts() -> dict[str, Application]:
-    """The first segment of a path, and who answers it; imported here, for Django has to be set up first."""
-    found: dict[str, Application] = {"healthz": pages}
+def _applications() -> dict[str, ASGI3Application]:
+    """Return the applications by the first segment of the path. Imports happen here, after Django is set up."""
+    by_segment: dict[str, ASGI3Application] = {"healthz": pages}
     if "mms" in settings.SERVE:
-        from mms.api.application import application as api
+        from mms.api.application import application as mms_api
         from mms.gateway.app import Gateway
 
-        found |= {"api": api, "scoring": Gateway(settings.MMS_DIR / "routes", metrics_token=settings.METRICS_TOKEN)}
+        gateway = Gateway(settings.MMS_DIR / "routes", metrics_token=settings.METRICS_TOKEN)
+        by_segment |= {"api": cast(ASGI3Application, mms_api), "scoring": cast(ASGI3Application, gateway)}
     if "dashboard" in settings.SERVE:
+        from dashboard.files.download import application as downloads
         from dashboard.files.upload import application as uploads
-        from dashboard.http.hosts import KnownHosts
+        from dashboard.http.hosts import AllowedHostsMiddleware
         from dashboard.http.static import StaticFiles
         from dashboard.live import application as stream
 
-        browsers: dict[str, Application] = {"uploads": uploads, "stream": stream, "static": StaticFiles(pages)}
-        found |= {"files": uploads, **{name: KnownHosts(part) for name, part in browsers.items()}}
-    return found
+        by_segment |= {
+            "files": downloads,
+            "uploads": AllowedHostsMiddleware(uploads),
+            "stream": AllowedHostsMiddleware(stream),
+            "static": AllowedHostsMiddleware(StaticFiles(pages)),
+        }
+    return by_segment
 
 
-async def nothing(scope: Scope, receive: Receive, send: Send) -> None:
-    """What an MMS without the dashboard says to anything but its API, its gateway and /healthz."""
+async def no_pages(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+    """Respond with 404. An MMS without the dashboard serves only its API, its gateway and /healthz."""
     headers = [(b"content-type", b"text/plain; charset=utf-8")]
-    await send({"type": "http.response.start", "status": 404, "headers": headers})
-    await send(
-        {"type": "http.response.body", "body": b"There are no pages here: this is the MMS alone (/api, /scoring).\n"}
-    )
+    await asgi.send_response(send, 404, headers, b"This MMS runs without the dashboard. See /api and /scoring.\n")
 
 
-parts = _parts()
-elsewhere = pages if "dashboard" in settings.SERVE else nothing
+applications = _applications()
+default = pages if "dashboard" in settings.SERVE else no_pages
 
 
-async def application(scope: Scope, receive: Receive, send: Send) -> None:
-    """Hand the request to the part that its path names, else to the pages."""
-    first = scope["path"].split("/", 2)[1]
-    await parts.get(first, elsewhere)(scope, receive, send)
+async def application(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+    """Pass the request to the application for its path."""
+    # The server sends http scopes only, because its lifespan is off.
+    segment = scope["path"].split("/", 2)[1]  # type: ignore[typeddict-item]
+    await applications.get(segment, default)(scope, receive, send)
 
 
-# Everything imported so far stays: the collector need not look at it again, and so does not touch (and copy) its pages.
+# Exclude everything imported so far from garbage collection, so that forked processes can share its memory pages.
 gc.collect()
 gc.freeze()

@@ -1,10 +1,10 @@
-"""The live stream: one SSE connection per visible tab, all of a web process fed by one reader of Redis.
+"""The live stream: one server-sent events (SSE) connection per visible tab, and one reader of Redis per web process.
 
-`GET /stream?position=<id>` (or Last-Event-ID, which wins) sends what happened after that position in the Redis stream
-`live`, then an event `live`, then everything new: events `badge` with the badge as the page renders it, and `refresh`
-with the keys of what else has changed. Where the gap cannot be filled the event is `resync`, and the page fetches its
-rows anew. Plain ASGI: a connection costs two queues and no database connection; who may see what is asked again every
-RECHECK_SECONDS.
+`GET /stream?position=<id>` sends the events after that position in the Redis stream `live`, then an event `live`, then
+new events as they happen. The header Last-Event-ID takes precedence over `position`. An event `badge` has the badge as
+the page renders it; `refresh` has the keys of other changed things. After a gap that can't be filled, `resync` makes
+the page reload its rows. This is plain ASGI: a connection needs two queues and no database connection. Access is
+checked again every RECHECK_SECONDS.
 """
 
 import asyncio
@@ -13,35 +13,34 @@ import logging
 import signal
 import threading
 from collections import Counter
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from types import FrameType
 from typing import Any
-from urllib.parse import parse_qs
 
 import redis.asyncio
+from asgiref.typing import ASGIReceiveCallable, ASGISendCallable, HTTPScope, Scope
 from django.conf import settings
 from django.db import Error
 from django.template.loader import render_to_string
 from redis.exceptions import RedisError
 
-from dashboard.access import guards as access
+from dashboard.access import guards
 from dashboard.auth import request_user
-from dashboard.auth.request_user import Scope, header
-from deployments.live import events as live
+from dashboard.http import asgi, hosts
+from deployments.live import events
 
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Position = tuple[int, int]
 
 HEARTBEAT_SECONDS = 10.0
 RECHECK_SECONDS = 30.0
-QUEUE_LENGTH = 500  # events a slow reader may lag behind
-REPLAY_LENGTH = 1000  # events; whoever missed more fetches the rows anew
-CONNECTIONS_PER_USER = 20  # in one web process
-BLOCK_SECONDS = 5  # of one question to Redis
-ALIVE = b"event: alive\ndata: {}\n\n"  # an event, for a page sees no comment: silence tells it that it was cut off
+MAX_QUEUED_EVENTS = 500  # that a slow client may lag behind
+MAX_REPLAYED_EVENTS = 1000  # a client that missed more reloads its rows
+MAX_CONNECTIONS_PER_USER = 20  # in one web process
+BLOCK_SECONDS = 5  # of one request to Redis
+# An event, because pages don't see comments. Without it, a page notices that the connection is broken.
+ALIVE = b"event: alive\ndata: {}\n\n"
 HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-store"),
@@ -53,7 +52,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Event:
-    """One event, ready to be sent to whoever may see its account (0: everybody)."""
+    """An encoded event for the clients that can see its account (0: for every client)."""
 
     position: Position
     account_id: int
@@ -61,15 +60,15 @@ class Event:
 
 
 class Connection:
-    """One open stream: whose it is, what they may see, and the events on their way."""
+    """One open stream: its user, the accounts they can see, and the queued events."""
 
     def __init__(self, user_id: int, accounts: set[int]) -> None:
         self.user_id, self.accounts = user_id, accounts
-        self.lost = asyncio.Event()  # it cannot go on: the browser connects again and is told what it missed
-        self._queue: asyncio.Queue[Event] = asyncio.Queue(QUEUE_LENGTH)
+        self.lost = asyncio.Event()  # set to close the stream: the browser reconnects and gets the missed events
+        self._queue: asyncio.Queue[Event] = asyncio.Queue(MAX_QUEUED_EVENTS)
 
     def offer(self, event: Event) -> None:
-        """Queue the event if it concerns this reader; one who does not keep up is lost."""
+        """Queue the event if the user can see it. Close the stream if the client doesn't keep up."""
         if event.account_id and event.account_id not in self.accounts:
             return
         try:
@@ -78,7 +77,7 @@ class Connection:
             self.lost.set()
 
     async def next(self) -> Event | None:
-        """The next event; None when it is time for a heartbeat."""
+        """Return the next event, or None when a heartbeat is due."""
         try:
             async with asyncio.timeout(HEARTBEAT_SECONDS):
                 return await self._queue.get()
@@ -87,28 +86,28 @@ class Connection:
 
 
 class Hub:
-    """The one reader of Redis in this process, running while anybody listens."""
+    """The reader of Redis in this process, which runs while there are connections."""
 
     def __init__(self) -> None:
-        # protocol 2: answers are lists, whatever the client's default is
+        # Protocol 2 returns lists. The default depends on the version of the client.
         self._redis: Any = redis.asyncio.from_url(
             settings.REDIS_URL, protocol=2, socket_timeout=BLOCK_SECONDS + 5, socket_connect_timeout=3
         )
         self._connections: set[Connection] = set()
         self._reader: asyncio.Task[None] | None = None
         self.closed = False
-        _when_stopped(self.close)
+        _call_on_shutdown(self.close)
 
     def close(self) -> None:
-        """End all streams: the server is about to stop, and would wait for them."""
+        """Close all streams. The server would wait for them when it stops."""
         self.closed = True
         for connection in self._connections:
             connection.lost.set()
 
     async def join(self, connection: Connection, after: str) -> tuple[list[Event], Position]:
-        """Feed `connection` from now on; returns what happened since position `after`, and up to which position.
+        """Add the connection. Return the events since position `after`, and the position of the last one.
 
-        The feed may lag and repeat some of it. Raises RedisError.
+        Events that are queued meanwhile may repeat some of them. Raises RedisError.
         """
         if self._reader is None:
             newest = await self._newest()
@@ -121,37 +120,39 @@ class Hub:
             raise
 
     def leave(self, connection: Connection) -> None:
+        """Remove the connection. Stop reading after the last one."""
         self._connections.discard(connection)
         if not self._connections and self._reader:
             self._reader.cancel()
             self._reader = None
 
     def count(self, user_id: int) -> int:
+        """Return the number of connections of the user."""
         return Counter(connection.user_id for connection in self._connections)[user_id]
 
     async def _read(self, position: Position) -> None:
-        """Announce what Redis has after `position`, as long as this task is the reader.
+        """Announce the events after `position` as long as this task is the reader.
 
-        It asks whether it still is: a cancellation that coincides with an answer of Redis can get lost in the client.
+        Checked explicitly, because the Redis client can lose a cancellation that coincides with a response.
         """
-        me = asyncio.current_task()
+        this_task = asyncio.current_task()
         try:
-            while self._reader is me:
-                found = await self._redis.xread({live.STREAM: _text(position)}, count=100, block=BLOCK_SECONDS * 1000)
+            while self._reader is this_task:
+                found = await self._redis.xread({events.STREAM: _text(position)}, count=100, block=BLOCK_SECONDS * 1000)
                 newest = await self._newest() if not found else position
-                if self._reader is not me:
+                if self._reader is not this_task:
                     return
                 for name, fields in found[0][1] if found else ():
                     position = _position(name.decode())
                     self._announce(_event(position, fields))
-                if newest < position and not found:  # Redis was emptied: its ids may begin anew
+                if newest < position and not found:  # Redis was flushed: ids may restart
                     position = newest
                     self._announce(_resync(position))
         except (RedisError, OSError) as reason:
-            log.warning("lost the connection to Redis in the live stream: %s", reason)
+            log.warning("The live stream lost its connection to Redis: %s", reason)
         except Exception:
-            log.exception("the live stream has ended")
-        if self._reader is me:
+            log.exception("The live stream failed")
+        if self._reader is this_task:
             self._reader = None
             for connection in self._connections:
                 connection.lost.set()
@@ -161,59 +162,64 @@ class Hub:
             connection.offer(event)
 
     async def _newest(self) -> Position:
-        """Raises RedisError, too, from a Redis that takes no writes (its disk is full): nothing would ever come."""
+        """Return the position of the newest event.
+
+        Raises RedisError, also if Redis rejects writes because its disk is full: no event would ever arrive.
+        """
         await self._redis.ping()
-        entries = await self._redis.xrevrange(live.STREAM, count=1)
+        entries = await self._redis.xrevrange(events.STREAM, count=1)
         return _position(entries[0][0].decode()) if entries else (0, 0)
 
     async def _missed(self, after: str) -> tuple[list[Event], Position]:
-        """The events after that position, or one `resync` when they cannot be told any more; and the newest one's."""
+        """Return the events after that position, or one `resync` if they aren't available, and the newest position."""
         newest = await self._newest()
         entries = await self._entries(after, newest)
         if entries is None:
             return [_resync(newest)], newest
-        events = [_event(_position(name.decode()), fields) for name, fields in entries]
-        return events, events[-1].position if events else newest
+        missed = [_event(_position(name.decode()), fields) for name, fields in entries]
+        return missed, missed[-1].position if missed else newest
 
     async def _entries(self, after: str, newest: Position) -> list[Any] | None:
-        """What Redis has after that position; None when it no longer has all of it, or too much."""
+        """Return the entries after that position, or None if some are no longer stored or there are too many."""
         try:
             position = _position(after)
         except ValueError:
             return None
         if position >= newest:
             return [] if position == newest else None
-        (oldest, _), *_ = await self._redis.xrange(live.STREAM, count=1) or [(b"0-0", {})]
-        from_the_start = position == (0, 0) and await self._redis.xlen(live.STREAM) < REPLAY_LENGTH
+        (oldest, _), *_ = await self._redis.xrange(events.STREAM, count=1) or [(b"0-0", {})]
+        from_the_start = position == (0, 0) and await self._redis.xlen(events.STREAM) < MAX_REPLAYED_EVENTS
         if not from_the_start and _position(oldest.decode()) > position:
             return None
-        entries: list[Any] = await self._redis.xrange(live.STREAM, f"({_text(position)}", count=REPLAY_LENGTH + 1)
-        return entries if len(entries) <= REPLAY_LENGTH else None
+        entries: list[Any] = await self._redis.xrange(
+            events.STREAM, f"({_text(position)}", count=MAX_REPLAYED_EVENTS + 1
+        )
+        return entries if len(entries) <= MAX_REPLAYED_EVENTS else None
 
 
-def _when_stopped(act: Callable[[], None]) -> None:
-    """Call `act` on the event loop when this process is told to stop: uvicorn says nothing to open responses."""
+def _call_on_shutdown(callback: Callable[[], None]) -> None:
+    """Call `callback` on the event loop when this process gets a stop signal. Uvicorn doesn't end open responses."""
     if threading.current_thread() is not threading.main_thread():
         return
     loop = asyncio.get_running_loop()
 
-    def follow(number: signal.Signals) -> None:
-        before = signal.getsignal(number)
+    def extend_handler(number: signal.Signals) -> None:
+        previous = signal.getsignal(number)
 
         def stop(received: int, frame: FrameType | None) -> None:
-            loop.call_soon_threadsafe(act)
-            if callable(before):
-                before(received, frame)
+            loop.call_soon_threadsafe(callback)
+            if callable(previous):
+                previous(received, frame)
 
-        if callable(before):
+        if callable(previous):
             signal.signal(number, stop)
 
-    follow(signal.SIGTERM)
-    follow(signal.SIGINT)
+    extend_handler(signal.SIGTERM)
+    extend_handler(signal.SIGINT)
 
 
 def _position(text: str) -> Position:
-    """A Redis stream id as numbers that can be compared; raises ValueError ("0" is what a page says without Redis)."""
+    """Parse a Redis stream id into comparable numbers. Raises ValueError, also for the "0" of pages without Redis."""
     time, _, number = text.partition("-")
     return int(time), int(number)
 
@@ -224,16 +230,16 @@ def _text(position: Position) -> str:
 
 def _event(position: Position, fields: dict[bytes, bytes]) -> Event:
     try:
-        found = live.decode(fields)
-    except (KeyError, ValueError):  # written by another release of this program
+        change = events.decode(fields)
+    except (KeyError, ValueError):  # written by another release
         return _resync(position)
-    if found.badge is None and not found.account_id:
+    if change.badge is None and not change.account_id:
         return _resync(position)
-    if found.badge is None:
-        return Event(position, found.account_id, _encode(position, "refresh", json.dumps(found.refresh)))
-    html = render_to_string("_shared/_badge.html", {"badge": found.badge})
-    data = json.dumps({"key": found.badge.key, "html": html, "refresh": found.refresh})
-    return Event(position, found.account_id, _encode(position, "badge", data))
+    if change.badge is None:
+        return Event(position, change.account_id, _encode(position, "refresh", json.dumps(change.refresh)))
+    html = render_to_string("_shared/_badge.html", {"badge": change.badge})
+    data = json.dumps({"key": change.badge.key, "html": html, "refresh": change.refresh})
+    return Event(position, change.account_id, _encode(position, "badge", data))
 
 
 def _resync(position: Position) -> Event:
@@ -245,20 +251,20 @@ def _encode(position: Position, name: str, data: str) -> bytes:
 
 
 class Stream:
-    """The ASGI application for /stream."""
+    """ASGI application for /stream."""
 
     def __init__(self) -> None:
         self._hub: Hub | None = None
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         if scope["type"] != "http":
-            return
-        if scope["method"] != "GET" or not request_user.is_known_host(scope):
+            return None
+        if scope["method"] != "GET" or not hosts.is_known_host(scope):
             return await _refuse(send, 400, "Only pages of this site can read the live stream.")
         try:
-            reader = await request_user.ask_database(_reader, scope)
+            reader = await request_user.call_with_database(_find_reader, scope)
         except Error as error:
-            log.warning("couldn't start a live stream: %s", error)
+            log.warning("Couldn't check the user of a live stream: %s", error)
             return await _refuse(send, 503, "The database is unreachable. The page polls instead.")
         if reader is None:
             return await _refuse(send, 401, "You’re signed out.")
@@ -267,44 +273,41 @@ class Stream:
         connection = Connection(*reader)
         if self._hub.closed:
             return await _refuse(send, 503, "The site is restarting.")
-        if self._hub.count(connection.user_id) >= CONNECTIONS_PER_USER:
+        if self._hub.count(connection.user_id) >= MAX_CONNECTIONS_PER_USER:
             return await _refuse(send, 429, "You have too many pages open. This one polls instead.")
-        after = header(scope, b"last-event-id") or _asked_position(scope)
+        after = asgi.header(scope, b"last-event-id") or asgi.query_parameters(scope).get("position", "")
         try:
-            missed, upto = await self._hub.join(connection, after)
+            missed, position = await self._hub.join(connection, after)
         except (RedisError, OSError):
             return await _refuse(send, 503, "Redis is unreachable. The page polls instead.")
         try:
-            await _first_of(
-                _write(connection, missed, upto, send),
-                _until_gone(receive),
-                _recheck(connection, scope),
+            await _run_until_first_ends(
+                _write(connection, missed, position, send),
+                _wait_for_disconnect(receive),
+                _recheck_access(connection, scope),
                 connection.lost.wait(),
             )
         finally:
             self._hub.leave(connection)
-        with suppress(TimeoutError):  # one who does not read does not read this either
+        with suppress(TimeoutError):  # a client that doesn't read would block this send, too
             async with asyncio.timeout(1):
-                await send({"type": "http.response.body", "body": b""})
+                await asgi.end_response(send)
+        return None
 
 
 application = Stream()
 
 
-def _reader(scope: Scope) -> tuple[int, set[int]] | None:
-    """Who reads, and the accounts they may see; None when signed out. Asks the database."""
+def _find_reader(scope: HTTPScope) -> tuple[int, set[int]] | None:
+    """Return the user's id and the accounts they can see, or None if they are signed out. Queries the database."""
     user = request_user.find_user(scope)
     if not user.is_authenticated or not user.is_active:
         return None
-    return user.pk, {account.pk for account in access.visible_accounts(user)}
+    return user.pk, {account.pk for account in guards.visible_accounts(user)}
 
 
-def _asked_position(scope: Scope) -> str:
-    return parse_qs(scope["query_string"].decode("latin-1")).get("position", [""])[-1]
-
-
-async def _first_of(*parts: Awaitable[Any]) -> None:
-    """Run all parts until one of them ends; then end the others."""
+async def _run_until_first_ends(*parts: Awaitable[Any]) -> None:
+    """Run all parts until one of them ends, then cancel the others."""
     tasks = [asyncio.ensure_future(part) for part in parts]
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -314,46 +317,39 @@ async def _first_of(*parts: Awaitable[Any]) -> None:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _write(connection: Connection, missed: list[Event], upto: Position, send: Send) -> None:
-    """Send what was missed, then what comes after position `upto`."""
-    await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
+async def _write(connection: Connection, missed: list[Event], position: Position, send: ASGISendCallable) -> None:
+    """Send the missed events, then those after `position`."""
+    await asgi.start_response(send, 200, HEADERS)
     parts = [b"retry: 2000\n\n"]
-    for event in missed:
-        if not event.account_id or event.account_id in connection.accounts:
-            parts.append(event.text)
+    parts += [event.text for event in missed if not event.account_id or event.account_id in connection.accounts]
     parts.append(b"event: live\ndata: {}\n\n")
-    await _send(send, b"".join(parts))
+    await asgi.send_chunk(send, b"".join(parts))
     while True:
-        event_or_none = await connection.next()
-        if event_or_none is None:
-            await _send(send, ALIVE)
-        elif event_or_none.position > upto or not event_or_none.account_id:
-            upto = min(upto, event_or_none.position)  # a Redis that was emptied begins anew
-            await _send(send, event_or_none.text)
+        event = await connection.next()
+        if event is None:
+            await asgi.send_chunk(send, ALIVE)
+        elif event.position > position or not event.account_id:
+            position = min(position, event.position)  # ids restart after Redis was flushed
+            await asgi.send_chunk(send, event.text)
 
 
-async def _send(send: Send, text: bytes) -> None:
-    await send({"type": "http.response.body", "body": text, "more_body": True})
-
-
-async def _until_gone(receive: Receive) -> None:
-    """Returns when the browser has left, or the server is shutting down."""
+async def _wait_for_disconnect(receive: ASGIReceiveCallable) -> None:
+    """Return when the browser has disconnected or the server is shutting down."""
     while (await receive())["type"] != "http.disconnect":
         pass
 
 
-async def _recheck(connection: Connection, scope: Scope) -> None:
-    """Keep up with the reader's rights; ends when they are signed out, or nobody can tell."""
+async def _recheck_access(connection: Connection, scope: HTTPScope) -> None:
+    """Keep the user's accounts up to date. Ends when they are signed out or the check fails."""
     while True:
         await asyncio.sleep(RECHECK_SECONDS)
-        reader = await request_user.ask_database(_reader, scope)
+        reader = await request_user.call_with_database(_find_reader, scope)
         if reader is None or reader[0] != connection.user_id:
             return
         connection.accounts = reader[1]
 
 
-async def _refuse(send: Send, status: int, message: str) -> None:
+async def _refuse(send: ASGISendCallable, status: int, message: str) -> None:
     body = json.dumps({"error": {"message": message}}).encode()
     headers = [(b"content-type", b"application/json"), (b"cache-control", b"no-store")]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+    await asgi.send_response(send, status, headers, body)

@@ -14,7 +14,7 @@ import dj_database_url
 import platformdirs
 from django.core.exceptions import ImproperlyConfigured
 
-from dashboard.access.group_roles import parse as parse_role_mapping
+from dashboard.access.group_roles import parse_grants
 from netguard.addresses import LOOPBACK_HOSTS
 
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -199,11 +199,11 @@ MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
     "csp.middleware.CSPMiddleware",
     "django.middleware.gzip.GZipMiddleware",
-    "dashboard.auth.sessions.Middleware",
+    "dashboard.auth.sessions.SessionUseMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
-    "dashboard.http.cache_headers.NoStore",
+    "dashboard.http.cache_headers.NoStoreMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "django_htmx.middleware.HtmxMiddleware",
@@ -315,7 +315,7 @@ OIDC_NAME = os.environ.get("OIDC_NAME", "") or urlsplit(OIDC_ISSUER).hostname or
 OIDC_SCOPES = os.environ.get("OIDC_SCOPES") or "openid profile email"
 OIDC_GROUPS_CLAIM = os.environ.get("OIDC_GROUPS_CLAIM") or "groups"
 try:
-    OIDC_ROLES = parse_role_mapping(os.environ.get("OIDC_ROLES", ""))
+    OIDC_ROLES = parse_grants(os.environ.get("OIDC_ROLES", ""))
 except ValueError as _error:
     raise ImproperlyConfigured(f"OIDC_ROLES: {_error}") from None
 if OIDC_ISSUER and not (OIDC_CLIENT_ID and OIDC_CLIENT_SECRET):
@@ -382,7 +382,7 @@ LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
     "formatters": {"line": {"format": "{asctime} {levelname} {name}: {message}", "style": "{"}},
-    "filters": {"one_line": {"()": "dashboard.http.db_errors.OneLine"}},
+    "filters": {"one_line": {"()": "dashboard.http.db_errors.ShortTracebackFilter"}},
     "handlers": {
         "stderr": {"class": "logging.StreamHandler", "formatter": "line", "filters": ["one_line"]},
         "nowhere": {"class": "logging.NullHandler"},

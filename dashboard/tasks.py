@@ -1,18 +1,20 @@
-"""Celery shells of the site's own: safe to run twice."""
+"""Celery tasks of the dashboard. Each is safe to run twice."""
 
 from celery import shared_task
 
 from dashboard.access import revocation
 from dashboard.api import idempotency
-from dashboard.audit import record as audit
+from dashboard.audit.record import prune_entries
 
 
 @shared_task(name="dashboard.withdraw")
-def withdraw() -> None:
-    revocation.withdraw()
+def cancel_unauthorized_operations() -> None:
+    """Cancel queued operations whose requesters have lost the permission."""
+    revocation.cancel_unauthorized_operations()
 
 
 @shared_task(name="dashboard.prune_audit")
 def prune_audit() -> None:
-    audit.prune()
+    """Delete old audit entries and idempotency keys."""
+    prune_entries()
     idempotency.prune()

@@ -1,14 +1,15 @@
-"""How groups of the identity provider become roles: what OIDC_ROLES says."""
+"""Roles by group of the identity provider, as OIDC_ROLES defines them."""
 
 from dataclasses import dataclass
 
-ROLES = {"viewer": 1, "scientist": 2, "operator": 3}  # and how much each may do; settings need them without tables
-EVERY_ACCOUNT = "*"
+# Access level of each role. Defined here because settings need it before models can be imported.
+ROLE_LEVELS = {"viewer": 1, "scientist": 2, "operator": 3}
+ALL_ACCOUNTS = "*"
 
 
 @dataclass(frozen=True)
 class Grant:
-    """Who is in `group` gets `role` in the hosting account `account` (`*`: in every one), or is an administrator."""
+    """A role in an account (`*`: in every account) for the members of a group, or administrator access."""
 
     group: str
     account: str = ""
@@ -16,37 +17,40 @@ class Grant:
     administrator: bool = False
 
 
-def parse(text: str) -> list[Grant]:
-    """The grants of `ml-team=lab:scientist,ops=*:operator,admins=admin`; where a `;` occurs, it separates instead.
+def parse_grants(text: str) -> list[Grant]:
+    """Parse a list such as `ml-team=lab:scientist,ops=*:operator,admins=admin`. If it has a `;`, that separates.
 
-    Raises ValueError with a sentence about the part that cannot be read.
+    Raises ValueError with a sentence about the invalid part.
     """
-    return [_grant(part.strip()) for part in text.split(";" if ";" in text else ",") if part.strip()]
+    return [_parse_grant(part.strip()) for part in text.split(";" if ";" in text else ",") if part.strip()]
 
 
-def _grant(part: str) -> Grant:
-    group, equals, right = part.rpartition("=")  # names of groups may hold a =
+def _parse_grant(part: str) -> Grant:
+    group, equals, right = part.rpartition("=")  # names of groups may contain a =
     group, right = group.strip(), right.strip()
     if group and right == "admin":
         return Grant(group, administrator=True)
     account, _, role = right.partition(":")
-    if not (group and equals and account and role in ROLES):
-        raise ValueError(f"write {part!r} as group=account:role or group=admin; the roles are {', '.join(ROLES)}.")
+    if not (group and equals and account and role in ROLE_LEVELS):
+        raise ValueError(
+            f"write {part!r} as group=account:role or group=admin; the roles are {', '.join(ROLE_LEVELS)}."
+        )
     return Grant(group, account, role)
 
 
-def roles(grants: list[Grant], groups: set[str], accounts: dict[str, int]) -> dict[int, str]:
-    """The strongest role that somebody in `groups` has in each account; `accounts` are ids by name."""
-    found: dict[int, str] = {}
+def roles_of_groups(grants: list[Grant], groups: set[str], accounts: dict[str, int]) -> dict[int, str]:
+    """Return the strongest role by account id that the groups grant. `accounts` are ids by name."""
+    roles: dict[int, str] = {}
     for grant in grants:
         if grant.group not in groups or grant.administrator:
             continue
-        chosen = accounts.values() if grant.account == EVERY_ACCOUNT else [accounts.get(grant.account)]
-        for account in chosen:
-            if account is not None and ROLES[grant.role] > ROLES.get(found.get(account, ""), 0):
-                found[account] = grant.role
-    return found
+        account_ids = accounts.values() if grant.account == ALL_ACCOUNTS else [accounts.get(grant.account)]
+        for account_id in account_ids:
+            if account_id is not None and ROLE_LEVELS[grant.role] > ROLE_LEVELS.get(roles.get(account_id, ""), 0):
+                roles[account_id] = grant.role
+    return roles
 
 
 def is_administrator(grants: list[Grant], groups: set[str]) -> bool:
+    """Return True if one of the groups grants administrator access."""
     return any(grant.administrator and grant.group in groups for grant in grants)

@@ -1,17 +1,16 @@
-"""What a page needs to be live: where the stream stood before its rows were read, and that somebody looks."""
+"""Record what a page needs for live updates: the stream position before its rows were read, and the interest."""
 
-from django.http import HttpRequest
-
+from dashboard.http.request import Request
 from deployments.live import events
 from deployments.mirror import refresh
 from deployments.models import HostingAccount
 
 
-def begin(request: HttpRequest, account: HostingAccount) -> None:
-    """Remember the stream's position and note the interest in `account`; to be called before any row is read.
+def record_page_view(request: Request, account: HostingAccount) -> None:
+    """Record the stream position and the interest in `account`. Call it before any row is read.
 
-    A row read after the position can only be newer: an event in between comes twice, never not at all.
+    Rows read after the position can only be newer. Events in between may be delivered twice but are never missed.
     """
     if request.method == "GET":
-        request.stream_position = events.position()  # type: ignore[attr-defined]
+        request.stream_position = events.position()
         refresh.note_interest(account.pk)

@@ -1,22 +1,20 @@
-"""What can be done here, and the weakest role that may do it: the one table of permissions.
+"""The table of permissions: every action, and the weakest role that may perform it.
 
-Pages, the JSON API, disabled actions and the page "Your permissions" use it; docs/reference/permissions.md lists it.
+Pages, the JSON API, disabled actions and the page "Your permissions" use it. docs/reference/permissions.md lists it.
 """
-
-from typing import Any
 
 from django.db.models import TextChoices
 
 from dashboard.access import group_roles
-from dashboard.models import Role
+from dashboard.access.models import Role
 
-RANK = {Role(name): rank for name, rank in group_roles.ROLES.items()}
-ADMIN = 4  # the rank of a site administrator, in every account
+ACCESS_LEVELS = {Role(name): level for name, level in group_roles.ROLE_LEVELS.items()}
+ADMIN_LEVEL = 4  # access level of a site administrator, in every account
 ADMINISTRATOR = "Administrator"
 
 
 class Permission(TextChoices):
-    """One thing that somebody may do, called as the page where it is done; the label finishes “may …”."""
+    """A permission, named after the page where it is used. The label completes the sentence "You can ..."."""
 
     SEE = "see", "view models, assets, manifests, images, services, operations and logs"
     REFRESH = "refresh", "sync with the server now"
@@ -28,7 +26,7 @@ class Permission(TextChoices):
     UPDATE_SERVICE = "update_service", "update services, outside production"
     DELETE_SERVICE = "delete_service", "delete their own services, outside production"
     USE_SERVICE = "use_service", "send test requests and view scoring keys"
-    STEER_OPERATION = "steer_operation", "retry, cancel, resume and resolve operations"
+    MANAGE_OPERATIONS = "steer_operation", "retry, cancel, resume and resolve operations"
     ACT_IN_PRODUCTION = "act_in_production", "deploy, update and delete in production"
     DELETE_ANY_SERVICE = "delete_any_service", "delete services created by others"
     CHANGE_SERVER = "change_server", "change the server's address and credentials, and test the connection"
@@ -51,7 +49,7 @@ _SCIENTIST = {
     Permission.UPDATE_SERVICE,
     Permission.DELETE_SERVICE,
     Permission.USE_SERVICE,
-    Permission.STEER_OPERATION,
+    Permission.MANAGE_OPERATIONS,
 }
 _OPERATOR = {
     Permission.ACT_IN_PRODUCTION,
@@ -65,37 +63,40 @@ _OPERATOR = {
 }
 
 
-def needed(permission: Permission) -> int:
-    """The rank that `permission` takes; what nobody decided about is for administrators."""
+def required_level(permission: Permission) -> int:
+    """Return the minimum access level for `permission`. Unlisted permissions require an administrator."""
     if permission in _VIEWER:
-        return RANK[Role.VIEWER]
+        return ACCESS_LEVELS[Role.VIEWER]
     if permission in _SCIENTIST:
-        return RANK[Role.SCIENTIST]
-    return RANK[Role.OPERATOR] if permission in _OPERATOR else ADMIN
+        return ACCESS_LEVELS[Role.SCIENTIST]
+    return ACCESS_LEVELS[Role.OPERATOR] if permission in _OPERATOR else ADMIN_LEVEL
 
 
-def name_of_rank(rank: int) -> str:
-    """What a person of that rank is called on pages; "" for 0."""
-    if rank == ADMIN:
+def role_label(level: int) -> str:
+    """Return the name of the role with this access level, or "" for 0."""
+    if level == ADMIN_LEVEL:
         return ADMINISTRATOR
-    return next((role.label for role, needed in RANK.items() if needed == rank), "")
+    return next((role.label for role, role_level in ACCESS_LEVELS.items() if role_level == level), "")
 
 
-def role_for(permission: Permission) -> str:
-    """The weakest role that may do it, as pages call it: `Data scientist`."""
-    return name_of_rank(needed(permission))
+def required_role(permission: Permission) -> str:
+    """Return the name of the weakest role with `permission`, such as `Data scientist`."""
+    return role_label(required_level(permission))
 
 
-def role_missing(permission: Permission) -> str:
-    """The beginning of a refusal: `This requires the “Data scientist” role`."""
-    return f"This requires the “{role_for(permission)}” role"
+def missing_role_message(permission: Permission) -> str:
+    """Return the beginning of a denial: `This requires the “Data scientist” role`."""
+    return f"This requires the “{required_role(permission)}” role"
 
 
-class May:
-    """For templates: `{% if may.create_image %}`. What is no permission is no there: a test reads what they ask for."""
+class PermissionSet:
+    """Permissions of an access level, for templates: `{% if may.create_image %}`.
 
-    def __init__(self, rank: int) -> None:
-        self._rank = rank
+    Unknown permission names raise ValueError. A test checks every name used in templates.
+    """
 
-    def __getitem__(self, name: Any) -> bool:
-        return self._rank >= needed(Permission(name))
+    def __init__(self, access_level: int) -> None:
+        self._access_level = access_level
+
+    def __getitem__(self, name: str) -> bool:
+        return self._access_level >= required_level(Permission(name))

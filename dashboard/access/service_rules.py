@@ -1,47 +1,46 @@
-"""What may be done to a service, and by whom: in production by operators alone, and deleted by who made it.
+"""Rules for changing one service: only operators act in production, and delete services created by others.
 
-A service runs in production where its cluster says so. Where it was made outside the dashboard and its cluster is not
-known, it counts as production as soon as the account has a production cluster: better asked once too often.
+A service runs in production if its cluster is a production cluster. If it was created outside the dashboard and its
+cluster is unknown, it counts as production as soon as the account has a production cluster.
 """
 
-from dashboard.access.permissions import Permission, needed, role_for, role_missing
+from dashboard.access.permissions import Permission, missing_role_message, required_level, required_role
 from deployments.models import Cluster, Operation, Service
 
 
-def in_production(service: Service) -> bool:
-    """Whether the service runs where only operators deploy. Asks the database where its cluster is not known."""
+def is_in_production(service: Service) -> bool:
+    """Return True if only operators may deploy the service. Queries the database if its cluster is unknown."""
     if service.cluster:
         return service.cluster.production
     return Cluster.objects.filter(account_id=service.account_id, production=True).exists()
 
 
-def may_act(rank: int) -> bool:
-    """Whether somebody of that rank may act in production."""
-    return rank >= needed(Permission.ACT_IN_PRODUCTION)
+def can_act_in_production(access_level: int) -> bool:
+    """Return True if this access level allows acting in production."""
+    return access_level >= required_level(Permission.ACT_IN_PRODUCTION)
 
 
-def refusal(rank: int, name: str, permission: Permission, service: Service | None) -> str:
-    """Why the person called `name`, of that rank, may not do it (to the service, if it is about one); "" where they
-    may."""
-    if rank < needed(permission):
-        return f"{role_missing(permission)}."
+def denial_reason(access_level: int, username: str, permission: Permission, service: Service | None) -> str:
+    """Return why the user may not do this (to the service, if there is one), or "" if they may."""
+    if access_level < required_level(permission):
+        return f"{missing_role_message(permission)}."
     if service is None:
         return ""
-    if not may_act(rank) and in_production(service):
+    if not can_act_in_production(access_level) and is_in_production(service):
         return (
             f"“{service.name}” runs in production. Changing it requires the "
-            f"“{role_for(Permission.ACT_IN_PRODUCTION)}” role."
+            f"“{required_role(Permission.ACT_IN_PRODUCTION)}” role."
         )
-    weak = rank < needed(Permission.DELETE_ANY_SERVICE)
-    if permission == Permission.DELETE_SERVICE and weak and service.created_by != name:
+    can_delete_any = access_level >= required_level(Permission.DELETE_ANY_SERVICE)
+    if permission == Permission.DELETE_SERVICE and not can_delete_any and service.created_by != username:
         return (
             f"“{service.name}” was created by someone else. Deleting it requires the "
-            f"“{role_for(Permission.DELETE_ANY_SERVICE)}” role."
+            f"“{required_role(Permission.DELETE_ANY_SERVICE)}” role."
         )
     return ""
 
 
-def operation_refusal(rank: int, name: str, operation: Operation) -> str:
-    """Why that person may not steer the operation (retry it, cancel it, decide about it); "" where they may."""
-    steering = refusal(rank, name, Permission.STEER_OPERATION, None)
-    return steering or refusal(rank, name, Permission(operation.kind), operation.service)
+def operation_denial_reason(access_level: int, username: str, operation: Operation) -> str:
+    """Return why the user may not retry, cancel, resume or resolve the operation, or "" if they may."""
+    reason = denial_reason(access_level, username, Permission.MANAGE_OPERATIONS, None)
+    return reason or denial_reason(access_level, username, Permission(operation.kind), operation.service)

@@ -1,58 +1,13 @@
 """Answers of the API that say no: one shape for all, `{"error": {"code", "message", "fields"}}`."""
 
 from collections.abc import Mapping
-from typing import Literal, TypeAlias
 
 from django.forms import BaseForm
-from django.http import HttpResponse, JsonResponse
-from typing_extensions import TypedDict
+from django.http import HttpResponse
 
-PREFIX = "/v1/"
-Code: TypeAlias = Literal[
-    "BadRequest",
-    "NotAuthenticated",
-    "Forbidden",
-    "NotFound",
-    "MethodNotAllowed",
-    "TooSlow",
-    "Conflict",
-    "TooLarge",
-    "UnsupportedMediaType",
-    "Invalid",
-    "TooManyRequests",
-    "Broken",
-    "NotNow",
-]
-CODES: dict[int, Code] = {
-    400: "BadRequest",
-    401: "NotAuthenticated",
-    403: "Forbidden",
-    404: "NotFound",
-    405: "MethodNotAllowed",
-    408: "TooSlow",
-    409: "Conflict",
-    413: "TooLarge",
-    415: "UnsupportedMediaType",
-    422: "Invalid",
-    429: "TooManyRequests",
-    500: "Broken",
-    503: "NotNow",
-}
+from dashboard.http.problems import error_response
+
 ABSENT = "Not found, or not visible to you."
-
-
-class ErrorDetail(TypedDict):
-    """What is wrong; `fields` has the sentences about each field."""
-
-    code: Code
-    message: str
-    fields: dict[str, list[str]]
-
-
-class Error(TypedDict):
-    """The body of every response that isn't a success."""
-
-    error: ErrorDetail
 
 
 class Problem(Exception):
@@ -64,15 +19,7 @@ class Problem(Exception):
 
     @property
     def response(self) -> HttpResponse:
-        return answer(self.status, self.message, self.fields)
-
-
-def body(status: int, message: str, fields: Mapping[str, list[str]] | None = None) -> Error:
-    return {"error": {"code": CODES[status], "message": message, "fields": dict(fields or {})}}
-
-
-def answer(status: int, message: str, fields: Mapping[str, list[str]] | None = None) -> HttpResponse:
-    return JsonResponse(body(status, message, fields), status=status)
+        return error_response(self.status, self.message, self.fields)
 
 
 def wrong(field: str, message: str) -> Problem:

@@ -8,12 +8,12 @@ from typing import Any
 from uuid import UUID
 
 from django.db import transaction
-from django.http import HttpRequest
 from django.utils import timezone
 
 from dashboard.api.errors import Problem, wrong
+from dashboard.api.guards import ApiRequest
 from dashboard.api.parsing import is_text
-from dashboard.models import SentOnce
+from dashboard.auth.models import SentOnce
 from deployments.models import HostingAccount, Operation
 
 HEADER = "Idempotency-Key"
@@ -21,7 +21,7 @@ KEY_MAX = 200  # characters
 KEPT = timedelta(days=7)
 
 
-def once(request: HttpRequest, account: HostingAccount, submit: Callable[[], Operation]) -> tuple[Operation, bool]:
+def once(request: ApiRequest, account: HostingAccount, submit: Callable[[], Operation]) -> tuple[Operation, bool]:
     """The new operation, or the one that the same key has made before; and whether it is that one.
 
     The row of the key is written before anything else: of two requests at the same time one waits for the other, and

@@ -8,16 +8,17 @@ from collections.abc import Iterable
 from typing import Any
 
 from django import forms
-from django.http import HttpRequest, QueryDict
+from django.http import QueryDict
 
 from dashboard.api.errors import Problem, wrong
+from dashboard.api.guards import ApiRequest
 from dashboard.catalog.picker import numbers
 
 BY_NAME = ("registry", "cluster")
 NUMBER_MAX = 2**63 - 1  # what the database can hold
 
 
-def read_object(request: HttpRequest) -> dict[str, Any]:
+def read_object(request: ApiRequest) -> dict[str, Any]:
     """The JSON object in the body, {} where there is none. Raises Problem, and RequestDataTooBig."""
     if not request.body:
         return {}

@@ -5,7 +5,7 @@ import time
 from django.conf import settings
 
 from dashboard.api.errors import Problem
-from dashboard.models import ApiToken
+from dashboard.auth.models import ApiToken
 from deployments.live import redis as volatile
 
 MINUTE = 60  # seconds

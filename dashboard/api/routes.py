@@ -5,13 +5,13 @@ from functools import lru_cache
 from hashlib import sha256
 from typing import Any
 
-from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
+from django.http import Http404, HttpResponse, JsonResponse
 from django.shortcuts import render
 from django.urls import path, re_path
 from django.views.decorators.http import condition, require_safe
 
 from dashboard.access.guards import anyone
-from dashboard.api.guards import JSON, NAME, View, any_token, by_token
+from dashboard.api.guards import JSON, NAME, ApiRequest, View, any_token, by_token
 from dashboard.api.openapi.declare import Endpoint, Schema, declare
 from dashboard.api.openapi.document import make_document
 from dashboard.api.openapi.operation import ERRORS
@@ -28,7 +28,7 @@ PERSON = "people/<int:pk>/"
 
 @any_token
 @declare(RouteList)
-def describe(request: HttpRequest) -> HttpResponse:
+def describe(request: ApiRequest) -> HttpResponse:
     """List the routes of the API."""
     return JsonResponse(described())
 
@@ -141,21 +141,21 @@ def _document_json() -> tuple[bytes, str]:
 @anyone
 @require_safe
 @condition(etag_func=lambda request: _document_json()[1])
-def show_document(request: HttpRequest) -> HttpResponse:
+def show_document(request: ApiRequest) -> HttpResponse:
     """Respond with the OpenAPI document. Like that of the MMS it is public: it says nothing about this installation."""
     return HttpResponse(_document_json()[0], content_type=JSON, headers={"Cache-Control": "max-age=300"})
 
 
 @anyone
 @require_safe
-def show_docs(request: HttpRequest) -> HttpResponse:
+def show_docs(request: ApiRequest) -> HttpResponse:
     """Show the document as a page."""
     whole = document()
     page = {"info": whole["info"], "groups": groups_of(whole), "objects": objects_of(whole), "errors": ERRORS}
     return render(request, "api/docs.html", page)
 
 
-def _nothing(request: HttpRequest, **_: Any) -> HttpResponse:
+def _nothing(request: ApiRequest, **_: Any) -> HttpResponse:
     raise Http404
 
 

@@ -1,8 +1,8 @@
-"""Who did what: an append-only record of every change and every sign-in.
+"""Writes the append-only audit log of changes and sign-ins.
 
-The guards in access.py write an entry for each request that may change something, so that no page can forget to; the
-page adds what it knows with `note`. An entry of a page is written in the transaction of the change itself: neither is
-there without the other. What happens elsewhere (sign-in, commands) is written with `record`.
+The guards in dashboard.access write an entry for each request that may change something, so no view can forget to.
+The view adds details with `note_details`. The entry of a view is written in the transaction of the change, so neither
+exists without the other. Sign-in and commands write entries with `record_entry`.
 """
 
 import logging
@@ -17,18 +17,18 @@ from django.db import Error, transaction
 from django.http import Http404, HttpRequest, HttpResponse
 from django.utils import timezone
 
+from dashboard.audit.models import AuditEntry
 from dashboard.http import db_errors
-from dashboard.http.client_ip import address
-from dashboard.models import AuditEntry
+from dashboard.http.request import client_ip
 
 Result = AuditEntry.Result
-LONGEST = 500  # characters of one text in before and after
+MAX_TEXT_LENGTH = 500  # characters of one text in `before` and `after`
 SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
-PREVIEW = "preview"  # the value of `do` in forms that only show what would be sent
+PREVIEW = "preview"  # value of the field `do` in forms that only show what would be sent
 log = logging.getLogger(__name__)
 
 
-def record(
+def record_entry(
     action: str,
     *,
     actor: str = "",
@@ -41,9 +41,9 @@ def record(
     after: dict[str, Any] | None = None,
     via: str = "page",
 ) -> None:
-    """Write one entry. Nothing in it may be secret: write `"password": "changed"`.
+    """Write one entry. It must not contain secrets: write `"password": "changed"`.
 
-    `via`: page, api, command, provider or system. `before` and `after`: what the change is about, by field.
+    `via` is page, api, command, provider or system. `before` and `after` describe the change by field.
     """
     AuditEntry.objects.create(
         action=action[:64],
@@ -53,13 +53,13 @@ def record(
         target=_printable(target)[:300],
         address=address[:64],
         result=result,
-        before=_short(before),
-        after=_short(after),
+        before=_shortened(before),
+        after=_shortened(after),
         via=via[:16],
     )
 
 
-def note(
+def note_details(
     request: HttpRequest,
     *,
     target: object = "",
@@ -68,38 +68,39 @@ def note(
     result: str = "",
     action: str = "",
 ) -> None:
-    """Add to the entry of this request what the page knows of the change: on what, before and after, refused or not.
+    """Add details to the entry of this request: the target, the values before and after, the result.
 
-    `action` is what was done where the URL alone does not say it.
+    `action` replaces the name of the URL where that doesn't tell what was done.
     """
-    known = {"target": str(target), "before": before, "after": after, "result": result, "action": action}
-    noted(request).update({name: value for name, value in known.items() if value})
+    details = {"target": str(target), "before": before, "after": after, "result": result, "action": action}
+    noted_details(request).update({name: value for name, value in details.items() if value})
 
 
-def prune() -> int:
-    """Forget what is older than KEEP_AUDIT_DAYS; how many entries that were."""
-    return AuditEntry.objects.forget(before=timezone.now() - timedelta(days=settings.KEEP_AUDIT_DAYS))
+def noted_details(request: HttpRequest) -> dict[str, Any]:
+    """Return the details noted so far for the entry of this request."""
+    details: dict[str, Any] = request.__dict__.setdefault("audit_notes", {})
+    return details
 
 
-def noted(request: HttpRequest) -> dict[str, Any]:
-    found: dict[str, Any] = request.__dict__.setdefault("audit_notes", {})
-    return found
+def prune_entries() -> int:
+    """Delete entries older than KEEP_AUDIT_DAYS. Return their number."""
+    return AuditEntry.objects.delete_before(timezone.now() - timedelta(days=settings.KEEP_AUDIT_DAYS))
 
 
-def audited(request: HttpRequest, act: Callable[[], HttpResponse], *, previews: bool = False) -> HttpResponse:
-    """What `act` answers, with an entry about it unless nothing was asked for or stored.
+def run_audited(request: HttpRequest, act: Callable[[], HttpResponse], *, previews: bool = False) -> HttpResponse:
+    """Return the response of `act`. Write an entry unless the request was safe or nothing changed.
 
-    previews: the view stores nothing where do=preview asks what would be sent. Such a request, of which there is one
-    for every pause in typing, waits for nobody who writes. Only the view's own guard may say so: were it enough to
-    read it from the request, any change could be sent as a “preview”.
+    With `previews`, a request with do=preview counts as safe: the view only shows what would be sent. Such requests
+    arrive at every pause in typing and must not wait for the write lock. Only the view's own guard may set it. If the
+    request alone decided, any change could be sent as a "preview".
     """
     if request.method in SAFE_METHODS:
         return act()
-    shows = previews and request.POST.get("do") == PREVIEW
+    is_preview = previews and request.POST.get("do") == PREVIEW
     try:
-        with nullcontext() if shows else transaction.atomic():
+        with nullcontext() if is_preview else transaction.atomic():
             response = act()
-            if not shows and (result := noted(request).get("result") or _result(response)):
+            if not is_preview and (result := noted_details(request).get("result") or _result(response)):
                 _write(request, result)
         return response
     except PermissionDenied:
@@ -108,59 +109,59 @@ def audited(request: HttpRequest, act: Callable[[], HttpResponse], *, previews: 
     except Http404:
         raise
     except Exception as error:
-        if not db_errors.reason(error):  # else it waits once more for what has just not come
+        if not db_errors.user_message(error):  # writing would wait again for a database that just failed
             _write_if_possible(request)
         raise
 
 
 def _result(response: HttpResponse) -> str:
-    """A form that comes back with errors has changed nothing: no entry."""
+    """Return the result for this response, or "" for no entry: a form with errors has changed nothing."""
     if response.status_code < 400:
         return str(Result.DONE)
     return str(Result.REFUSED) if response.status_code == 403 else ""
 
 
 def _write(request: HttpRequest, result: str) -> None:
-    known = noted(request)
+    details = noted_details(request)
     match, account = request.resolver_match, getattr(request, "account", None)
-    record(
-        known.get("action") or (match and match.url_name) or request.path,
+    record_entry(
+        details.get("action") or (match and match.url_name) or request.path,
         actor=request.user.get_username(),
         account_id=account.pk if account else None,
         account_name=account.name if account else "",
-        target=known.get("target", "") or _named_in_url(match.kwargs if match else {}),
-        address=address(request),
+        target=details.get("target", "") or _url_target(match.kwargs if match else {}),
+        address=client_ip(request),
         result=result,
-        before=known.get("before"),
-        after=known.get("after"),
+        before=details.get("before"),
+        after=details.get("after"),
         via=getattr(request, "via", "page"),
     )
 
 
 def _write_if_possible(request: HttpRequest) -> None:
-    """Of what broke on our side; where the database itself is the reason, the log has to do."""
+    """Write an entry for an internal error. If the database is the cause, log a warning instead."""
     try:
         _write(request, Result.FAILED)
     except Error as error:
         log.warning("Couldn't write an audit entry for %s: %s", request.path, error)
 
 
-def _named_in_url(arguments: dict[str, Any]) -> str:
+def _url_target(arguments: dict[str, Any]) -> str:
     return " ".join(str(value) for name, value in arguments.items() if name != "account")
 
 
 def _printable(text: str) -> str:
-    """On one line, and as every database can store it: whoever fails to sign in may call themselves anything."""
+    """Return `text` on one line, as every database can store it. Failed sign-ins can send any text as the name."""
     return "".join(letter if letter.isprintable() else " " for letter in text)
 
 
-def _short(value: Any) -> Any:
-    """`value` without texts that would fill the table: a file of requirements is kept with its operation."""
+def _shortened(value: Any) -> Any:
+    """Return `value` with long texts cut off. A requirements file is stored with its operation, not here."""
     if isinstance(value, dict):
-        return {str(name): _short(item) for name, item in value.items()}
+        return {str(name): _shortened(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_short(item) for item in value]
+        return [_shortened(item) for item in value]
     if isinstance(value, str):
         text = value.replace("\x00", "\ufffd").encode(errors="replace").decode()
-        return text if len(text) <= LONGEST else f"{text[:LONGEST]}… ({len(text)} characters)"
+        return text if len(text) <= MAX_TEXT_LENGTH else f"{text[:MAX_TEXT_LENGTH]}… ({len(text)} characters)"
     return value if value is None or isinstance(value, int | float) else str(value)

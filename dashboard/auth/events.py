@@ -1,42 +1,46 @@
-"""What the audit says about getting in and out. Never a password, a code or a key."""
+"""Audit entries about sign-in and sign-out. They never contain a password, a code or a key."""
 
 from typing import Any
 
+from django.contrib.auth.models import User
 from django.http import HttpRequest
 
-from dashboard.audit import record as audit
-from dashboard.audit.record import Result
-from dashboard.http.client_ip import address
+from dashboard.audit.record import Result, record_entry
+from dashboard.http.request import client_ip
 
+# How someone signed in.
 PASSWORD, CODE, PROVIDER, LINK = "password", "second factor", "provider", "first link"
 
 
-def signed_in(request: HttpRequest, user: Any, how: str) -> None:
-    _record("sign_in", request, user.get_username(), after={"by": how}, via=_via(how))
+def record_sign_in(request: HttpRequest, user: User, method: str) -> None:
+    """Record that the user signed in."""
+    _record("sign_in", request, user.get_username(), after={"by": method}, via=_interface(method))
 
 
-def failed(request: HttpRequest, name: str, how: str, why: str = "") -> None:
-    """Somebody was not let in; `name` is what they said they are called."""
-    after = {"by": how, "why": why} if why else {"by": how}
-    _record("sign_in_failed", request, name, result=Result.REFUSED, after=after, via=_via(how))
+def record_failed_sign_in(request: HttpRequest, name: str, method: str, reason: str = "") -> None:
+    """Record a failed sign-in with the name that was entered."""
+    after = {"by": method, "why": reason} if reason else {"by": method}
+    _record("sign_in_failed", request, name, result=Result.REFUSED, after=after, via=_interface(method))
 
 
-def signed_out(request: HttpRequest, user: Any) -> None:
+def record_sign_out(request: HttpRequest, user: User) -> None:
+    """Record that the user signed out."""
     _record("sign_out", request, user.get_username())
 
 
-def changed(action: str, request: HttpRequest, user: Any, **what: Any) -> None:
-    """A person changed something about how they sign in: `password`, `second_factor_on`, `end_session` …"""
-    _record(action, request, user.get_username(), target=user.get_username(), **what)
+def record_change(action: str, request: HttpRequest, user: User, **details: Any) -> None:
+    """Record a change to how the user signs in, such as `password`, `second_factor_on` or `end_session`."""
+    _record(action, request, user.get_username(), target=user.get_username(), **details)
 
 
-def by_command(action: str, user: Any, **what: Any) -> None:
-    audit.record(action, target=user.get_username(), via="command", **what)
+def record_command(action: str, user: User, **details: Any) -> None:
+    """Record a change to the user by a management command."""
+    record_entry(action, target=user.get_username(), via="command", **details)
 
 
-def _record(action: str, request: HttpRequest, actor: str, **what: Any) -> None:
-    audit.record(action, actor=actor, address=address(request), **what)
+def _record(action: str, request: HttpRequest, actor: str, **details: Any) -> None:
+    record_entry(action, actor=actor, address=client_ip(request), **details)
 
 
-def _via(how: str) -> str:
-    return "provider" if how == PROVIDER else "page"
+def _interface(method: str) -> str:
+    return "provider" if method == PROVIDER else "page"

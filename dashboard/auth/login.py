@@ -1,61 +1,61 @@
-"""The last steps of every way in: the second factor where there is one, then the session.
+"""The last steps of every sign-in: two-factor authentication if enabled, then the session.
 
-Between the right password and the second factor somebody is nobody yet: their session says only whom they may become.
+Between the password and the second factor nobody is signed in yet. The session only stores who is signing in.
 """
 
 from datetime import timedelta
-from typing import Any
 
 from django.conf import settings
 from django.contrib.auth import get_user_model, login
+from django.contrib.auth.models import User
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import redirect
 from django.utils import timezone
 
-from dashboard.access.guards import own_path
+from dashboard.access.guards import local_path
 from dashboard.auth import events, sessions, throttle, two_factor
 
 BACKEND = "django.contrib.auth.backends.ModelBackend"
-HALF_IN = "_half_in"  # in the session: whose password was right
-MINUTES = 10  # for the second factor
+PENDING_LOGIN = "_half_in"  # session key
+PENDING_MINUTES = 10
 
 
-def after_password(request: HttpRequest, user: Any, to: str, how: str = events.PASSWORD) -> HttpResponse:
-    """Go on after a right password: in, or to the second factor, or to switching one on."""
-    has_one = two_factor.is_on(user)
-    if not has_one and not settings.REQUIRE_SECOND_FACTOR:
-        return enter(request, user, to, how)
+def continue_login(request: HttpRequest, user: User, path: str, method: str = events.PASSWORD) -> HttpResponse:
+    """Continue after a correct password: sign in, ask for the second factor, or ask to set one up."""
+    is_enabled = two_factor.is_enabled(user)
+    if not is_enabled and not settings.REQUIRE_SECOND_FACTOR:
+        return complete_login(request, user, path, method)
     request.session.cycle_key()
-    until = timezone.now() + timedelta(minutes=MINUTES)
-    proof = user.get_session_auth_hash()  # another password meanwhile, and this was for nothing
-    request.session[HALF_IN] = {"user": user.pk, "proof": proof, "until": until.timestamp(), "to": to}
-    return redirect("give_code" if has_one else "require_second_factor")
+    until = timezone.now() + timedelta(minutes=PENDING_MINUTES)
+    proof = user.get_session_auth_hash()  # a changed password invalidates the pending login
+    request.session[PENDING_LOGIN] = {"user": user.pk, "proof": proof, "until": until.timestamp(), "to": path}
+    return redirect("give_code" if is_enabled else "require_second_factor")
 
 
-def half_in(request: HttpRequest) -> tuple[Any, str] | None:
-    """Who has given the right password in this session within ten minutes, and where they wanted to go."""
-    found = request.session.get(HALF_IN)
-    if not found or found["until"] < timezone.now().timestamp():
+def pending_login(request: HttpRequest) -> tuple[User, str] | None:
+    """Return the user whose password was entered in this session, and the path to go to. None if it expired."""
+    pending = request.session.get(PENDING_LOGIN)
+    if not pending or pending["until"] < timezone.now().timestamp():
         return None
-    user: Any = get_user_model().objects.filter(pk=found["user"], is_active=True).first()
-    if user is None or user.get_session_auth_hash() != found["proof"]:
+    user = get_user_model().objects.filter(pk=pending["user"], is_active=True).first()
+    if user is None or user.get_session_auth_hash() != pending["proof"]:
         return None
-    return user, found["to"]
+    return user, pending["to"]
 
 
-def enter(request: HttpRequest, user: Any, to: str, how: str) -> HttpResponse:
-    """Sign `user` in and lead them where they wanted to go."""
+def complete_login(request: HttpRequest, user: User, path: str, method: str) -> HttpResponse:
+    """Sign the user in and redirect to `path`."""
     name = user.get_username()
-    request.session.pop(HALF_IN, None)
+    request.session.pop(PENDING_LOGIN, None)
     login(request, user, backend=BACKEND)
-    sessions.begin(request)
-    events.signed_in(request, user, how)
-    response = HttpResponseRedirect(to)
-    if how != events.PROVIDER:
-        throttle.remember(request, response, name)
+    sessions.start(request)
+    events.record_sign_in(request, user, method)
+    response = HttpResponseRedirect(path)
+    if method != events.PROVIDER:
+        throttle.remember_device(request, response, name)
     return response
 
 
-def wanted(request: HttpRequest) -> str:
-    """Where to go after signing in: the page of this site that `next` names, else the first page."""
-    return own_path(request, request.POST.get("next") or request.GET.get("next", ""))
+def next_url(request: HttpRequest) -> str:
+    """Return the page to show after sign-in: the local path in `next`, else the home page."""
+    return local_path(request, request.POST.get("next") or request.GET.get("next", ""))

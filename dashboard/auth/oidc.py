@@ -1,7 +1,7 @@
-"""Signing in at the identity provider: OpenID Connect, code flow with PKCE, state and nonce; Authlib speaks it.
+"""Sign-in with the identity provider: OpenID Connect code flow with PKCE, state and nonce, implemented by Authlib.
 
-Whoever the provider names is found by issuer and subject alone: never by name or address, which people there may choose
-and which would make somebody here out of them.
+Users are matched by issuer and subject alone, never by name or email address: people can choose those at the provider,
+and could take over another user's account here.
 """
 
 import logging
@@ -13,6 +13,7 @@ from authlib.integrations.base_client.errors import MismatchingStateError, OAuth
 from authlib.integrations.django_client import OAuth
 from django.conf import settings
 from django.contrib.auth import get_user_model
+from django.contrib.auth.models import User
 from django.db import IntegrityError, transaction
 from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
@@ -20,38 +21,39 @@ from joserfc.errors import JoseError
 from requests import RequestException
 
 from dashboard.access import group_roles, revocation
-from dashboard.audit import record as audit
-from dashboard.http.client_ip import address
-from dashboard.models import Identity, Membership, Source
+from dashboard.access.models import Membership, Source
+from dashboard.audit.record import record_entry
+from dashboard.auth.models import Identity
+from dashboard.http.request import client_ip
 from deployments.models import HostingAccount
 
-TIMEOUT = 10  # seconds for each question to the provider
-# A signature that only the provider can have made: no shared secret, and not none at all.
+TIMEOUT_SECONDS = 10  # of each request to the provider
+# Asymmetric signatures only, which nobody but the provider can make: no shared secret, and not "none".
 ALGORITHMS = {"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"}
 log = logging.getLogger(__name__)
 
 
-class NotLetIn(Exception):
-    """The provider, or the site, does not let this person in; `why` is a name in people/provider_trouble.html."""
+class OIDCLoginError(Exception):
+    """The sign-in failed at the provider or here. `reason` is a name in people/provider_trouble.html."""
 
-    def __init__(self, why: str, status: int, detail: object = "") -> None:
-        super().__init__(f"{why}: {detail}")
-        self.why, self.status = why, status
+    def __init__(self, reason: str, status: int, detail: object = "") -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason, self.status = reason, status
 
 
-def lead_there(request: HttpRequest) -> HttpResponse:
-    """The redirect to the provider's page. Raises NotLetIn when it is out of reach."""
+def authorize_redirect(request: HttpRequest) -> HttpResponse:
+    """Return the redirect to the provider's sign-in page. Raises OIDCLoginError if the provider is unreachable."""
     try:
         _metadata()
-        back = f"{settings.SITE_URL}{reverse('return_from_provider')}"
-        answer: HttpResponse = _client().authorize_redirect(request, back)
-        return answer
+        callback = f"{settings.SITE_URL}{reverse('return_from_provider')}"
+        response: HttpResponse = _client().authorize_redirect(request, callback)
+        return response
     except (RequestException, OAuthError, RuntimeError, KeyError, ValueError) as error:
-        raise NotLetIn("away", 503, error) from error
+        raise OIDCLoginError("away", 503, error) from error
 
 
-def claims_of(request: HttpRequest) -> dict[str, Any]:
-    """What the provider says of the person whom it has just led back. Raises NotLetIn."""
+def fetch_claims(request: HttpRequest) -> dict[str, Any]:
+    """Return the provider's claims about the user who was just redirected back. Raises OIDCLoginError."""
     client = _client()
     try:
         metadata = _metadata()
@@ -62,70 +64,70 @@ def claims_of(request: HttpRequest) -> dict[str, Any]:
         token = client.authorize_access_token(request, claims_options=options)
         claims = dict(token["userinfo"])
         if not (isinstance(claims["sub"], str) and 0 < len(claims["sub"]) <= 255):
-            raise ValueError("its subject is no text of at most 255 characters")
+            raise ValueError("the subject isn't a text of 1 to 255 characters")
         if settings.OIDC_GROUPS_CLAIM not in claims and "userinfo_endpoint" in metadata:
             more = dict(client.userinfo(token=token))
             if more.get("sub") == claims["sub"]:  # OpenID Connect Core, 5.3.2
                 claims = {**more, **claims}
         return claims
     except MismatchingStateError as error:
-        raise NotLetIn("stale", 400, error) from error
+        raise OIDCLoginError("stale", 400, error) from error
     except OAuthError as error:
-        raise NotLetIn("refused", 403, error.error) from error
+        raise OIDCLoginError("refused", 403, error.error) from error
     except RequestException as error:
-        raise NotLetIn("away", 503, error) from error
+        raise OIDCLoginError("away", 503, error) from error
     except (JoseError, RuntimeError, KeyError, ValueError, TypeError) as error:
-        raise NotLetIn("untrusted", 502, f"{type(error).__name__} {error}") from error
+        raise OIDCLoginError("untrusted", 502, f"{type(error).__name__} {error}") from error
 
 
-def person(request: HttpRequest, claims: dict[str, Any]) -> Any:
-    """The person with the subject of these claims, made if need be, with the roles of their groups.
+def get_or_create_user(request: HttpRequest, claims: dict[str, Any]) -> User:
+    """Return the user with the subject of these claims, created if necessary, with the roles of their groups.
 
-    Raises NotLetIn when they were deactivated here.
+    Raises OIDCLoginError if the user is deactivated.
     """
     issuer, subject = settings.OIDC_ISSUER, claims["sub"]
     try:
         with transaction.atomic():
-            identity = Identity.objects.filter(issuer=issuer, subject=subject).first() or _make(issuer, claims)
-    except IntegrityError:  # the same person, in another tab
+            identity = Identity.objects.filter(issuer=issuer, subject=subject).first() or _create(issuer, claims)
+    except IntegrityError:  # created at the same time in another tab
         identity = Identity.objects.get(issuer=issuer, subject=subject)
     if not identity.user.is_active:
-        raise NotLetIn("deactivated", 403, identity.user)
-    _give_roles(request, identity, _groups(claims))
+        raise OIDCLoginError("deactivated", 403, identity.user)
+    _assign_roles(request, identity, _groups(claims))
     return identity.user
 
 
-def _give_roles(request: HttpRequest, identity: Identity, groups: set[str]) -> None:
-    """Make the provider's roles of a person those of their groups; what was given in the site stays, and wins."""
+def _assign_roles(request: HttpRequest, identity: Identity, groups: set[str]) -> None:
+    """Replace the roles from the provider by those of the groups. Roles from the site stay and take precedence."""
     user, accounts = identity.user, dict(HostingAccount.objects.values_list("name", "pk"))
     with transaction.atomic():
         before = _roles(user)
-        roles = group_roles.roles(settings.OIDC_ROLES, groups, accounts)
-        known = {member.account_id: member for member in Membership.objects.filter(user=user)}
-        for account, member in known.items():
+        roles = group_roles.roles_of_groups(settings.OIDC_ROLES, groups, accounts)
+        memberships = {member.account_id: member for member in Membership.objects.filter(user=user)}
+        for account, member in memberships.items():
             if member.source == Source.PROVIDER and account not in roles:
                 member.delete()
             elif member.source == Source.PROVIDER and member.role != roles[account]:
                 Membership.objects.filter(pk=member.pk).update(role=roles[account])
         for account, role in roles.items():
-            if account not in known:
+            if account not in memberships:
                 Membership.objects.create(user=user, account_id=account, role=role, source=Source.PROVIDER)
-        _make_administrator(identity, group_roles.is_administrator(settings.OIDC_ROLES, groups))
+        _update_administrator(identity, group_roles.is_administrator(settings.OIDC_ROLES, groups))
         if (after := _roles(user)) == before:
             return
-        audit.record(
+        record_entry(
             "roles_from_provider",
             target=user.get_username(),
-            address=address(request),
+            address=client_ip(request),
             before=before,
             after=after,
             via="provider",
         )
-    revocation.withdraw()
+    revocation.cancel_unauthorized_operations()
 
 
-def _make_administrator(identity: Identity, by_group: bool) -> None:
-    """An administrator by group is one as long as the group lasts; one made here stays one."""
+def _update_administrator(identity: Identity, by_group: bool) -> None:
+    """Grant or remove administrator access by group. Access that was granted in the site stays."""
     user = identity.user
     if by_group and not user.is_superuser:
         user.is_superuser = identity.administrator = True
@@ -137,23 +139,22 @@ def _make_administrator(identity: Identity, by_group: bool) -> None:
     identity.save(update_fields=["administrator"])
 
 
-def _roles(user: Any) -> dict[str, Any]:
+def _roles(user: User) -> dict[str, Any]:
     accounts = dict(HostingAccount.objects.values_list("pk", "name"))
     members = Membership.objects.filter(user=user)
     roles = {accounts.get(member.account_id, str(member.account_id)): member.role for member in members}
     return {"roles": roles, "administrator": user.is_superuser}
 
 
-def _make(issuer: str, claims: dict[str, Any]) -> Identity:
-    people = get_user_model().objects
-    user = people.create_user(_free_name(claims), password=None)
+def _create(issuer: str, claims: dict[str, Any]) -> Identity:
+    user = get_user_model().objects.create_user(_available_name(claims), password=None)
     return Identity.objects.create(user=user, issuer=issuer, subject=claims["sub"])
 
 
-def _free_name(claims: dict[str, Any]) -> str:
-    """A name for somebody new, as the provider calls them; with a number where somebody here is called so."""
-    called = next((claims[name] for name in ("preferred_username", "email", "name", "sub") if claims.get(name)), "")
-    name = re.sub(r"[^\w.@+-]+", "-", str(called)).strip("-")[:120] or "person"
+def _available_name(claims: dict[str, Any]) -> str:
+    """Return a username from the claims, with a number if it is already in use."""
+    claimed = next((claims[name] for name in ("preferred_username", "email", "name", "sub") if claims.get(name)), "")
+    name = re.sub(r"[^\w.@+-]+", "-", str(claimed)).strip("-")[:120] or "person"
     taken = {other.casefold() for other in _names_like(name)}
     numbered = (f"{name}-{number}" for number in range(2, len(taken) + 3))
     return name if name.casefold() not in taken else next(new for new in numbered if new.casefold() not in taken)
@@ -164,9 +165,9 @@ def _names_like(name: str) -> list[str]:
 
 
 def _groups(claims: dict[str, Any]) -> set[str]:
-    """The names in the claim that OIDC_GROUPS_CLAIM names: a list, or one name."""
-    found = claims.get(settings.OIDC_GROUPS_CLAIM) or []
-    return {str(group) for group in (found if isinstance(found, list) else [found])}
+    """Return the groups in the claim OIDC_GROUPS_CLAIM, which is a list or one name."""
+    groups = claims.get(settings.OIDC_GROUPS_CLAIM) or []
+    return {str(group) for group in (groups if isinstance(groups, list) else [groups])}
 
 
 def _client() -> Any:
@@ -180,15 +181,19 @@ def _make_client(issuer: str, client_id: str, client_secret: str) -> Any:
         client_id=client_id,
         client_secret=client_secret,
         server_metadata_url=f"{issuer}/.well-known/openid-configuration",
-        client_kwargs={"scope": settings.OIDC_SCOPES, "code_challenge_method": "S256", "default_timeout": TIMEOUT},
+        client_kwargs={
+            "scope": settings.OIDC_SCOPES,
+            "code_challenge_method": "S256",
+            "default_timeout": TIMEOUT_SECONDS,
+        },
     )
 
 
 def _metadata() -> dict[str, Any]:
-    """What the provider says about itself, asked once per process. Raises RequestException or ValueError."""
+    """Return the provider's metadata, fetched once per process. Raises RequestException and ValueError."""
     metadata: dict[str, Any] = _client().load_server_metadata()
     if str(metadata["issuer"]).rstrip("/") != settings.OIDC_ISSUER:
-        raise ValueError(f"the provider calls itself {metadata['issuer']!r}, not OIDC_ISSUER")
+        raise ValueError(f"the provider's issuer is {metadata['issuer']!r}, not OIDC_ISSUER")
     offered = metadata.get("id_token_signing_alg_values_supported") or ["RS256"]
     metadata["id_token_signing_alg_values_supported"] = [name for name in offered if name in ALGORITHMS]
     return metadata

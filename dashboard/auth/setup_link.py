@@ -1,7 +1,7 @@
-"""The one-time link that makes the first administrator.
+"""The one-time set-up link, with which the first administrator creates their account.
 
-There is no default password, and the first visitor is nobody special: who makes the first administrator has read the
-link on the terminal where the site was started. Only a hash of its token is kept, in RUN_DIR.
+There is no default password, and the first visitor gets no special rights. The first administrator needs the link from
+the terminal in which the site was started. Only a hash of its token is stored, in RUN_DIR.
 """
 
 import hashlib
@@ -15,13 +15,13 @@ from django.db.models import Q
 from django.urls import reverse
 
 
-def _file() -> Path:
-    path: Path = settings.RUN_DIR / "first-sign-in"
-    return path
+def _path() -> Path:
+    run_dir: Path = settings.RUN_DIR
+    return run_dir / "first-sign-in"
 
 
-def _somebody() -> bool:
-    """Whether anybody can sign in who was made here, or is an administrator; a provider's people come by themselves."""
+def _has_users() -> bool:
+    """Return True if there is an administrator or a local account. Accounts from the provider don't count."""
     return get_user_model().objects.filter(Q(identity=None) | Q(is_superuser=True)).exists()
 
 
@@ -29,46 +29,46 @@ def _digest(token: str) -> str:
     return hashlib.sha256(token.encode()).hexdigest()
 
 
-def invitation(on_terminal: bool) -> str:
-    """What the person who started the site is told about signing in; "" when there is somebody who can.
+def startup_message(on_terminal: bool) -> str:
+    """Return instructions for the first sign-in, or "" if someone can sign in already.
 
-    Other places than a terminal have other readers and keep what they read: they are not given the link.
+    The link is shown on a terminal only. Logs are stored, and other people read them.
     """
-    link = offer()
+    link = create()
     if link is None:
         return ""
     if on_terminal:
-        says = "No one can sign in yet. This link creates the first administrator, once, until the site stops:"
-        return f"{says}\n  {link}"
-    withdraw()
+        hint = "Create the first administrator with this link, which works once and until the site stops:"
+        return f"No one can sign in yet. {hint}\n  {link}"
+    revoke()
     return f"No one can sign in yet. Create the first administrator:  {settings.COMMAND} create_user NAME --role admin"
 
 
-def offer() -> str | None:
-    """A new link, valid until it is used or the site starts again; None when there is somebody who can sign in."""
-    withdraw()
-    if not settings.PASSWORD_SIGN_IN or _somebody():
+def create() -> str | None:
+    """Create a new link, valid until it is used or the site restarts. Return None if someone can sign in already."""
+    revoke()
+    if not settings.PASSWORD_SIGN_IN or _has_users():
         return None
     token = secrets.token_urlsafe(32)
-    path = _file()
+    path = _path()
     path.touch(mode=0o600)
     path.write_text(_digest(token))
     return f"{settings.SITE_URL}{reverse('set_up', args=[token])}"
 
 
 def is_valid(token: str) -> bool:
-    """Whether `token` is that of the current offer."""
+    """Return True if `token` is that of the current link."""
     try:
-        expected = _file().read_text()
+        expected = _path().read_text()
     except FileNotFoundError:
         return False
-    return hmac.compare_digest(_digest(token), expected) and not _somebody()
+    return hmac.compare_digest(_digest(token), expected) and not _has_users()
 
 
-def withdraw() -> bool:
-    """End the offer. True for exactly one caller: two people with the same link make one administrator."""
+def revoke() -> bool:
+    """Revoke the link. True for exactly one caller, so two people with the same link create one administrator."""
     try:
-        _file().unlink()
+        _path().unlink()
     except FileNotFoundError:
         return False
     return True

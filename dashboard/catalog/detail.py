@@ -4,11 +4,12 @@ from collections.abc import Callable
 from typing import Any
 
 from django.db.models import QuerySet
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpResponse
 from django.shortcuts import get_object_or_404, render
 
 from dashboard.catalog.badges import newest_operations, with_badges
 from dashboard.catalog.lineage import NOUN, lineage
+from dashboard.http.request import Request
 from deployments.models import Asset, HostingAccount
 from deployments.models.operation import State
 from deployments.operations.submit import needs_decision
@@ -19,7 +20,7 @@ PARTS = {"panel": "_shared/_panel.html", "history": "_shared/_history.html"}
 
 
 def render_detail(
-    request: HttpRequest, account: HostingAccount, rows: QuerySet, pk: int, facts: Callable[[Any], dict[str, Any]]
+    request: Request, account: HostingAccount, rows: QuerySet, pk: int, facts: Callable[[Any], dict[str, Any]]
 ) -> HttpResponse:
     """The page of the row `pk`; for htmx the part it asks for: the row in a list, the panel, or the history.
 
@@ -27,7 +28,7 @@ def render_detail(
     """
     row = get_object_or_404(rows, account=account, pk=pk)
     row.account = account
-    noun, target = NOUN[type(row)], request.htmx.target  # type: ignore[attr-defined]
+    noun, target = NOUN[type(row)], request.htmx.target
     if not isinstance(row, Asset):
         with_badges(account, [row])
     if target == f"{noun}-{pk}":

@@ -8,12 +8,13 @@ from typing import Any
 from django.core.paginator import Page, Paginator
 from django.db.models import F, Q, QuerySet, TextField
 from django.db.models.functions import Cast
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpResponse
 from django.shortcuts import get_object_or_404, render
 
 from dashboard.catalog.badges import with_badges
 from dashboard.catalog.lineage import NOUN, PATHS, Row, belonging_to
 from dashboard.catalog.picker import numbers
+from dashboard.http.request import Request
 from deployments.models import HostingAccount
 
 ROWS = 25  # per page: what a screen shows, and half the time of rendering fifty
@@ -64,7 +65,7 @@ class Shape:
 class Listing:
     """One page of a list, as asked for by the query string of `request`."""
 
-    def __init__(self, request: HttpRequest, account: HostingAccount, everything: QuerySet, shape: Shape) -> None:
+    def __init__(self, request: Request, account: HostingAccount, everything: QuerySet, shape: Shape) -> None:
         self.account, self.shape, self.everything = account, shape, everything
         asked = request.GET
         self.q = asked.get("q", "").replace("\x00", "").strip()[:200]
@@ -173,7 +174,7 @@ def matching(rows: QuerySet, text: str, fields: tuple[str, ...]) -> QuerySet:
     return rows
 
 
-def _within(request: HttpRequest, account: HostingAccount, noun: type) -> list[Within]:
+def _within(request: Request, account: HostingAccount, noun: type) -> list[Within]:
     found = []
     for cls, name in NOUN.items():
         if noun in PATHS[cls] and (pks := numbers(request.GET.get(name))):
@@ -191,8 +192,8 @@ def _any_of(conditions: Any) -> Q:
     return found
 
 
-def render_list(request: HttpRequest, listing: Listing, **more: Any) -> HttpResponse:
+def render_list(request: Request, listing: Listing, **more: Any) -> HttpResponse:
     """The whole page, or for htmx only the part that search, filter, sort and pages change."""
-    partial = request.htmx.target == "list"  # type: ignore[attr-defined]
+    partial = request.htmx.target == "list"
     template = "_shared/_list.html" if partial else f"{listing.shape.folder}/list.html"
     return render(request, template, {"listing": listing, **more})

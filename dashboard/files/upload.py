@@ -1,262 +1,194 @@
-"""Uploads in, files out: plain ASGI in front of Django, so that nothing is read before it is known who sends it.
+"""Uploads: plain ASGI in front of Django, so that the sender is checked before the body is read.
 
-`POST /uploads/?account=<name>[&next=<path>]` takes a form with one file part named `file`. A script gets JSON
-(201 with `file`, the token that stands for the file in forms; or an error); a program sends its bearer token along. A
-plain form has `next` and is led there, with `?file=<token>` or `?upload_error=<code>`.
-`GET /files/<sha256>/<name>?key=<hmac>` is what the MMS fetches.
+`POST /uploads/?account=<name>[&next=<path>]` accepts a form with one file part named `file`, from a page of this site
+or from a program with a bearer token. Scripts get JSON: 201 with `file`, the token that stands for the file in forms,
+or an error. A plain form with `next` is redirected there with `?file=<token>` or `?upload_error=<code>`.
 """
 
 import asyncio
 import errno
 import json
 import logging
-import os
-import re
 import shutil
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
-from pathlib import Path
-from typing import Any, BinaryIO
-from urllib.parse import parse_qs, quote, urlencode
+from collections.abc import Iterable
+from urllib.parse import quote, urlencode
 
+from asgiref.typing import ASGIReceiveCallable, ASGISendCallable, HTTPScope, Scope
 from django.conf import settings
 from django.db import Error
 from django.utils.http import url_has_allowed_host_and_scheme
 
-from dashboard.access import guards as access
-from dashboard.access.permissions import Permission, needed
+from dashboard.access import guards
+from dashboard.access.permissions import Permission, required_level
 from dashboard.auth import request_user, tokens
-from dashboard.auth.request_user import Scope, header
-from dashboard.auth.tokens import NoToken
-from dashboard.files import store as files
-from dashboard.files.multipart import FORM_BYTES, Body, Form, Gone, Receive, Refused
-from dashboard.files.store import Incoming, StoredFile, file_url, masked, stored
-from dashboard.http import db_errors
+from dashboard.files.multipart import MAX_FORM_BYTES, InvalidFormError, UploadForm
+from dashboard.files.store import IncomingFile, StoredFile
+from dashboard.http import asgi, db_errors, hosts
+from dashboard.http.asgi import header
+from dashboard.http.body import ClientDisconnectedError, RequestBody, SlowBodyError
 from deployments.models import HostingAccount
 
-__all__ = ["StoredFile", "application", "file_url", "masked", "stored"]
-
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-
-BLOCK = 1024 * 1024  # bytes written or read at a time
-SPARE_BYTES = 64 * 1024**2  # of the disk that uploads leave free
-SAFE = [
+BLOCK_BYTES = 1024 * 1024  # written at a time
+SPARE_BYTES = 64 * 1024**2  # of disk space that uploads leave free
+SECURITY_HEADERS = [
     (b"x-content-type-options", b"nosniff"),
     (b"content-security-policy", b"sandbox; default-src 'none'; frame-ancestors 'none'"),
 ]
 log = logging.getLogger(__name__)
 
 
-async def application(scope: Scope, receive: Receive, send: Send) -> None:
-    """The ASGI application for /uploads/ and /files/."""
+class UploadError(Exception):
+    """The upload is rejected. `code` identifies the reason to the form's page; the text is for people."""
+
+    def __init__(self, status: int, code: str, message: str) -> None:
+        super().__init__(message)
+        self.status, self.code = status, code
+
+
+async def application(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+    """Serve /uploads/."""
     if scope["type"] != "http":
         return
-    if scope["path"].startswith("/files/"):
-        return await _serve(scope, send)
-    query = {name: values[-1] for name, values in parse_qs(scope["query_string"].decode("latin-1")).items()}
-    body = Body(receive)
+    query = asgi.query_parameters(scope)
+    body = RequestBody(receive)
+    next_path = _next_path(scope, query)
     try:
         await _check(scope, query.get("account", ""))
-        file = await _take(scope, body)
-    except Gone:
+        file = await _receive_file(scope, body)
+    except ClientDisconnectedError:
         return
-    except Refused as refusal:
-        return await _refuse(send, body, refusal, _next(scope, query))
-    if back := _next(scope, query):
-        return await _redirect(send, back, {"file": file.token})
-    found = {"file": file.token, "name": file.name, "size": file.size, "sha256": file.sha256}
-    await _answer(send, 201, json.dumps(found).encode(), [(b"content-type", b"application/json"), *SAFE])
+    except UploadError as error:
+        await _send_error(send, error, next_path)
+        await body.drain()
+        await asgi.end_response(send)
+        return
+    if next_path:
+        await _redirect(send, next_path, {"file": file.token})
+    else:
+        content = {"file": file.token, "name": file.name, "size": file.size, "sha256": file.sha256}
+        headers = [(b"content-type", b"application/json"), *SECURITY_HEADERS]
+        await _respond(send, 201, json.dumps(content).encode(), headers)
+    await asgi.end_response(send)
 
 
-# --- in
+async def _check(scope: HTTPScope, account: str) -> None:
+    """Raise UploadError unless the sender may add files to the account, the request is safe and there is disk space.
 
-
-async def _check(scope: Scope, account: str) -> None:
-    """Raise Refused unless a page of this site, or a program with a token, sends a file for somebody who may.
-
-    A token is no cookie: no other site can have a browser send it, so it is not asked where the request comes from.
+    The origin isn't checked for a token: unlike a cookie, another site can't make the browser send it.
     """
     if scope["path"] != "/uploads/" or scope["method"] != "POST":
-        raise Refused(405, "refused", "Upload files with POST, from the forms of this site.")
-    by_token = bool(header(scope, b"authorization"))
-    if not request_user.is_known_host(scope) or not (by_token or request_user.is_same_origin(scope)):
-        raise Refused(403, "refused", "Only pages of this site can upload files. Open the form again and retry.")
+        raise UploadError(405, "refused", "Upload files with POST, from the forms of this site.")
+    has_token = bool(header(scope, b"authorization"))
+    if not hosts.is_known_host(scope) or not (has_token or hosts.is_same_origin(scope)):
+        raise UploadError(403, "refused", "Only pages of this site can upload files. Open the form again and retry.")
     try:
-        have = await request_user.ask_database(_rank_of_token if by_token else _rank, scope, account)
-    except NoToken as missing:
-        raise Refused(401, "refused", str(missing)) from None
+        level = await request_user.call_with_database(_token_level if has_token else _user_level, scope, account)
+    except tokens.InvalidTokenError as error:
+        raise UploadError(401, "refused", str(error)) from None
     except Error as error:
-        raise _not_now(error) from error
-    if have is None:
-        raise Refused(401, "refused", "You’re signed out. Sign in, then upload the file again.")
-    if have < needed(Permission.ADD_ASSET):
-        raise Refused(403, "refused", f"You don’t have permission to add files to the account “{account}”.")
-    length = header(scope, b"content-length")
-    if length.isdigit() and int(length) > settings.UPLOAD_MAX_BYTES + FORM_BYTES:
+        raise _database_failed(error) from error
+    if level is None:
+        raise UploadError(401, "refused", "You’re signed out. Sign in, then upload the file again.")
+    if level < required_level(Permission.ADD_ASSET):
+        raise UploadError(403, "refused", f"You don’t have permission to add files to the account “{account}”.")
+    text = header(scope, b"content-length")
+    length = int(text) if text.isdigit() else 0
+    if length > settings.UPLOAD_MAX_BYTES + MAX_FORM_BYTES:
         raise _too_large()
-    if shutil.disk_usage(settings.TMP_DIR).free < SPARE_BYTES + (int(length) if length.isdigit() else 0):
+    if shutil.disk_usage(settings.TMP_DIR).free < SPARE_BYTES + length:
         raise _no_space()
 
 
-def _rank(scope: Scope, account: str) -> int | None:
-    """What the sender may do in the account; None when signed out. Asks the database."""
+def _user_level(scope: HTTPScope, account: str) -> int | None:
+    """Return the sender's access level in the account, or None if they are signed out. Queries the database."""
     user = request_user.find_user(scope)
     if not user.is_authenticated:
         return None
     found = HostingAccount.objects.defer(*HostingAccount.SECRETS).filter(name=account).first()
-    return access.rank(user, found.pk) if found else 0
+    return guards.access_level(user, found.pk) if found else 0
 
 
-def _rank_of_token(scope: Scope, account: str) -> int:
-    """What the token of the request opens in the account; one that only reads opens no door here. Raises NoToken."""
+def _token_level(scope: HTTPScope, account: str) -> int:
+    """Return the access level of the token in the account; 0 for read-only tokens. Raises tokens.InvalidTokenError."""
     token = request_user.find_token(scope)
     found = HostingAccount.objects.defer(*HostingAccount.SECRETS).filter(name=account).first()
-    return tokens.rank(token, found.pk) if found and tokens.may_write(token) else 0
+    return tokens.access_level(token, found.pk) if found and tokens.can_write(token) else 0
 
 
-async def _take(scope: Scope, body: Body) -> StoredFile:
-    """Stream the file of the form to its place. Raises Refused or Gone; nothing is left behind then."""
-    form, incoming = Form(header(scope, b"content-type")), None
+async def _receive_file(scope: HTTPScope, body: RequestBody) -> StoredFile:
+    """Store the file of the form. On UploadError and ClientDisconnectedError, nothing is stored."""
+    incoming = None
     try:
-        incoming = await asyncio.to_thread(Incoming)
-        async for part in body.parts():
-            form.feed(part)
+        form = UploadForm(header(scope, b"content-type"))
+        incoming = await asyncio.to_thread(IncomingFile)
+        async for chunk in body.chunks():
+            form.feed(chunk)
             if form.size > settings.UPLOAD_MAX_BYTES:
                 raise _too_large()
-            if form.held >= BLOCK:
+            if form.buffered >= BLOCK_BYTES:
                 await asyncio.to_thread(incoming.write, form.take())
         await asyncio.to_thread(incoming.write, form.take())
-        if not form.complete:
-            raise Refused(400, "failed", "The file didn’t arrive completely. Upload it again.")
+        if not form.is_complete:
+            raise UploadError(400, "failed", "The file didn’t arrive completely. Upload it again.")
         if not form.name:
-            raise Refused(400, "no_file", "No file was chosen.")
+            raise UploadError(400, "no_file", "No file selected.")
         if not incoming.size:
-            raise Refused(400, "empty", "The file is empty.")
-        return await asyncio.to_thread(incoming.keep, form.name)
-    except OSError as reason:
-        if reason.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise UploadError(400, "empty", "The file is empty.")
+        return await asyncio.to_thread(incoming.store, form.name)
+    except InvalidFormError as error:
+        raise UploadError(400, "no_file", str(error)) from None
+    except SlowBodyError:
+        raise UploadError(408, "failed", "The upload was too slow, so nothing was stored. Send it again.") from None
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise _no_space() from None
-        log.exception("couldn't store an upload")
-        raise Refused(
-            500, "failed", "The file couldn’t be stored. Contact an administrator; the log has the reason."
-        ) from None
+        log.exception("Couldn't store an upload")
+        message = "The file couldn’t be stored. Contact an administrator; the log has the reason."
+        raise UploadError(500, "failed", message) from None
     finally:
         if incoming:
             await asyncio.to_thread(incoming.discard)
 
 
-def _not_now(error: Error) -> Refused:
-    log.warning("couldn't start an upload: %s", error)
-    return Refused(503, "failed", f"{db_errors.reason(error)} Nothing was stored. Try again in a moment.".strip())
+def _database_failed(error: Error) -> UploadError:
+    log.warning("Couldn't check the sender of an upload: %s", error)
+    message = f"{db_errors.user_message(error)} Nothing was stored. Try again in a moment."
+    return UploadError(503, "failed", message.strip())
 
 
-def _too_large() -> Refused:
+def _too_large() -> UploadError:
     limit = settings.UPLOAD_MAX_BYTES
     text = f"{limit / 1024**3:.1f} GB" if limit >= 1024**3 else f"{limit / 1024**2:.1f} MB"
-    return Refused(413, "too_large", f"The file is larger than {text}, the maximum for this site.")
+    return UploadError(413, "too_large", f"The file is larger than {text}, the maximum for this site.")
 
 
-def _no_space() -> Refused:
-    return Refused(507, "no_space", "The site has no space left for this file. Contact an administrator.")
+def _no_space() -> UploadError:
+    return UploadError(507, "no_space", "The site has no space left for this file. Contact an administrator.")
 
 
-def _next(scope: Scope, query: dict[str, str]) -> str:
-    """Where a plain form is led back to: a path of this site; "" for scripts, which want JSON."""
-    back = query.get("next", "")
-    if "text/html" not in header(scope, b"accept") or not back.startswith("/"):
+def _next_path(scope: HTTPScope, query: dict[str, str]) -> str:
+    """Return the path of this site to redirect a plain form to, or "" for scripts, which expect JSON."""
+    path = query.get("next", "")
+    if "text/html" not in header(scope, b"accept") or not path.startswith("/"):
         return ""
-    return back if url_has_allowed_host_and_scheme(back, allowed_hosts=None) else ""
+    return path if url_has_allowed_host_and_scheme(path, allowed_hosts=None) else ""
 
 
-async def _refuse(send: Send, body: Body, refusal: Refused, back: str) -> None:
-    if back:
-        await _redirect(send, back, {"upload_error": refusal.code}, more=True)
-    else:
-        text = json.dumps({"error": {"code": refusal.code, "message": str(refusal)}}, ensure_ascii=False)
-        headers = [(b"content-type", b"application/json"), (b"connection", b"close"), *SAFE]
-        await _answer(send, refusal.status, text.encode(), headers, more=True)
-    await body.throw_away()
-    await send({"type": "http.response.body", "body": b""})
+async def _send_error(send: ASGISendCallable, error: UploadError, next_path: str) -> None:
+    if next_path:
+        return await _redirect(send, next_path, {"upload_error": error.code})
+    text = json.dumps({"error": {"code": error.code, "message": str(error)}}, ensure_ascii=False)
+    headers = [(b"content-type", b"application/json"), (b"connection", b"close"), *SECURITY_HEADERS]
+    return await _respond(send, error.status, text.encode(), headers)
 
 
-async def _redirect(send: Send, back: str, parameters: dict[str, str], more: bool = False) -> None:
-    place = f"{back}{'&' if '?' in back else '?'}{urlencode(parameters)}"
-    await _answer(send, 303, b"", [(b"location", quote(place, safe="/?&=%:~-._").encode())], more)
+async def _redirect(send: ASGISendCallable, path: str, parameters: dict[str, str]) -> None:
+    url = f"{path}{'&' if '?' in path else '?'}{urlencode(parameters)}"
+    await _respond(send, 303, b"", [(b"location", quote(url, safe="/?&=%:~-._").encode())])
 
 
-async def _answer(
-    send: Send, status: int, body: bytes, headers: Iterable[tuple[bytes, bytes]], more: bool = False
-) -> None:
+async def _respond(send: ASGISendCallable, status: int, body: bytes, headers: Iterable[tuple[bytes, bytes]]) -> None:
+    """Send the headers and the body. The caller ends the response."""
     headers = [*headers, (b"content-length", str(len(body)).encode()), (b"cache-control", b"no-store")]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body, "more_body": more})
-
-
-# --- out
-
-
-async def _serve(scope: Scope, send: Send) -> None:
-    """Send a kept file, or the part of it that was asked for."""
-    plain = [(b"content-type", b"text/plain; charset=utf-8"), *SAFE]
-    if scope["method"] not in ("GET", "HEAD"):
-        return await _answer(send, 405, b"Only GET and HEAD are answered here.\n", [(b"allow", b"GET, HEAD"), *plain])
-    path = await _path_asked_for(scope)
-    try:
-        file = await asyncio.to_thread(path.open, "rb") if path else None
-    except FileNotFoundError:
-        file = None
-    if file is None:
-        return await _answer(send, 404, b"There is no such file, or the key does not open it.\n", plain)
-    with file:
-        size = os.fstat(file.fileno()).st_size
-        span = _range(header(scope, b"range"), size)
-        if span is None:
-            return await _answer(send, 416, b"", [(b"content-range", f"bytes */{size}".encode()), *plain])
-        await _send_part(scope, send, file, size, *span)
-
-
-async def _send_part(scope: Scope, send: Send, file: BinaryIO, size: int, start: int, end: int) -> None:
-    headers = [
-        (b"content-type", b"application/octet-stream"),
-        (b"content-disposition", b"attachment"),
-        (b"content-length", str(end - start).encode()),
-        (b"accept-ranges", b"bytes"),
-        (b"cache-control", b"private, no-store"),
-        *SAFE,
-    ]
-    part = end - start != size
-    if part:
-        headers.append((b"content-range", f"bytes {start}-{end - 1}/{size}".encode()))
-    await send({"type": "http.response.start", "status": 206 if part else 200, "headers": headers})
-    if scope["method"] == "GET":
-        file.seek(start)
-        while start < end and (block := await asyncio.to_thread(file.read, min(BLOCK // 4, end - start))):
-            start += len(block)
-            await send({"type": "http.response.body", "body": block, "more_body": True})
-    await send({"type": "http.response.body", "body": b""})
-
-
-async def _path_asked_for(scope: Scope) -> Path | None:
-    """The kept file that the request may have; None when the key does not fit."""
-    _, _, digest, name = [*scope["path"].split("/", 3), "", ""][:4]
-    key = parse_qs(scope["query_string"].decode("latin-1")).get("key", [""])[-1]
-    if not files.DIGEST.fullmatch(digest):
-        return None
-    if files.is_key(digest, name, key) or await request_user.ask_database(files.is_former_key, digest, name, key):
-        return files.path_of(digest)
-    return None
-
-
-def _range(text: str, size: int) -> tuple[int, int] | None:
-    """Start and end (exclusive) of the one range in a Range header; None when it lies outside the file.
-
-    No range, several, or one in another unit mean the whole file.
-    """
-    match = re.fullmatch(r"bytes=(\d*)-(\d*)", text.strip())
-    if not match or match.group(0) == "bytes=-":
-        return 0, size
-    first, last = match.groups()
-    if not first:
-        start, end = max(0, size - int(last)), size
-    else:
-        start, end = int(first), min(size, int(last) + 1 if last else size)
-    return (start, end) if start < end else None
+    await asgi.start_response(send, status, headers)
+    await asgi.send_chunk(send, body)

@@ -1,72 +1,83 @@
-"""What is sent to pages, read before Django sees it: no longer than a form of this site is, and not for ever.
+"""Limits on the size and duration of request bodies, applied before Django reads them.
 
-Django itself would write a body of any length to the disk, as slowly as it comes, before it asks who sends it.
+Without this, Django would write a body of any length to disk, however slowly it arrives, before it checks the sender.
 """
 
 import json
-from collections.abc import MutableMapping
-from typing import Any
 
+from asgiref.typing import (
+    ASGI3Application,
+    ASGIReceiveCallable,
+    ASGIReceiveEvent,
+    ASGISendCallable,
+    HTTPRequestEvent,
+    Scope,
+)
 from django.conf import settings
 from django.template.loader import render_to_string
 
-from dashboard.api import errors as problems
-from dashboard.files.multipart import Application, Body, Gone, Receive, Refused, Send
+from dashboard.http import asgi, problems
+from dashboard.http.body import ClientDisconnectedError, RequestBody, SlowBodyError
 
-TOO_LONG = "The request body is larger than this site accepts, so nothing was done."
-TOO_SLOW = "The request was too slow, so nothing was done. Go back and send it again.\n"
+TOO_LARGE = "The request body is larger than this site accepts, so nothing was done."
+TOO_SLOW = "The request was too slow, so nothing was done. Go back and send it again."
 
 
-class Bounded:
-    """An ASGI application in front of `pages`."""
+class LargeBodyError(Exception):
+    """The body exceeds DATA_UPLOAD_MAX_MEMORY_SIZE."""
 
-    def __init__(self, pages: Application) -> None:
-        self._pages = pages
 
-    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+class BodyLimit:
+    """ASGI middleware that reads each request body up to the limits and passes it on as one message."""
+
+    def __init__(self, application: ASGI3Application) -> None:
+        self._application = application
+
+    async def __call__(self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         if scope["type"] != "http":
-            return await self._pages(scope, receive, send)
-        body = Body(receive)
+            return await self._application(scope, receive, send)
+        body = RequestBody(receive)
         try:
-            content = await _content(body)
-        except Gone:
-            return
-        except Refused as refusal:
-            await _answer(send, refusal.status, str(scope["path"]).startswith(problems.PREFIX))
-            await body.throw_away()
-            return await send({"type": "http.response.body", "body": b""})
-        await self._pages(scope, _replay(content, receive), send)
+            content = await _read(body)
+        except ClientDisconnectedError:
+            return None
+        except (LargeBodyError, SlowBodyError) as error:
+            status = 413 if isinstance(error, LargeBodyError) else 408
+            await _send_error(send, status, as_json=scope["path"].startswith(problems.API_PREFIX))
+            await body.drain()
+            return await asgi.end_response(send)
+        return await self._application(scope, _replay(content, receive), send)
 
 
-async def _content(body: Body) -> bytes:
-    """All of it. Raises Gone, and Refused where it is too long or too slow."""
+async def _read(body: RequestBody) -> bytes:
+    """Return the whole body. Raises ClientDisconnectedError, LargeBodyError and SlowBodyError."""
     content = bytearray()
-    async for part in body.parts():
-        content += part
+    async for chunk in body.chunks():
+        content += chunk
         if len(content) > settings.DATA_UPLOAD_MAX_MEMORY_SIZE:
-            raise Refused(413, "too_large", "This request is too large.")
+            raise LargeBodyError
     return bytes(content)
 
 
-def _replay(content: bytes, receive: Receive) -> Receive:
-    """The whole body as one message; then whatever still comes, which is word of the client's leaving."""
-    messages: list[MutableMapping[str, Any]] = [{"type": "http.request", "body": content, "more_body": False}]
+def _replay(content: bytes, receive: ASGIReceiveCallable) -> ASGIReceiveCallable:
+    """Replay the buffered body as one ASGI message, then pass through (normally http.disconnect)."""
+    messages: list[HTTPRequestEvent] = [{"type": "http.request", "body": content, "more_body": False}]
 
-    async def next_message() -> MutableMapping[str, Any]:
+    async def next_message() -> ASGIReceiveEvent:
         return messages.pop() if messages else await receive()
 
     return next_message
 
 
-async def _answer(send: Send, status: int, as_json: bool) -> None:
-    kind, text = ("text/html", render_to_string("413.html")) if status == 413 else ("text/plain", TOO_SLOW)
+async def _send_error(send: ASGISendCallable, status: int, *, as_json: bool) -> None:
     if as_json:
-        kind, text = (
-            "application/json",
-            json.dumps(problems.body(status, TOO_LONG if status == 413 else TOO_SLOW.strip())),
-        )
-    headers = {"content-type": f"{kind}; charset=utf-8", "connection": "close", "cache-control": "no-store"}
+        text = json.dumps(problems.error_body(status, TOO_LARGE if status == 413 else TOO_SLOW))
+        content_type = "application/json"
+    elif status == 413:
+        text, content_type = render_to_string("413.html"), "text/html"
+    else:
+        text, content_type = TOO_SLOW + "\n", "text/plain"
+    headers = {"content-type": f"{content_type}; charset=utf-8", "connection": "close", "cache-control": "no-store"}
     headers |= {"content-length": str(len(text.encode())), "x-content-type-options": "nosniff"}
-    pairs = [(name.encode(), value.encode()) for name, value in headers.items()]
-    await send({"type": "http.response.start", "status": status, "headers": pairs})
-    await send({"type": "http.response.body", "body": text.encode(), "more_body": True})
+    await asgi.start_response(send, status, [(name.encode(), value.encode()) for name, value in headers.items()])
+    await asgi.send_chunk(send, text.encode())

@@ -1,29 +1,46 @@
-"""Parts in front of Django answer to the hosts of ALLOWED_HOSTS only, as Django does, and say so in words.
+"""Host and origin of a request to the ASGI applications in front of Django.
 
-Not the MMS API, the gateway and files: their callers show a token or a key, and call them by names of their own.
+They answer for the hosts in ALLOWED_HOSTS only, as Django does. Exempt are the MMS API, the gateway and file downloads:
+their callers authenticate with a token or a key, and use host names of their own.
 """
 
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
+from urllib.parse import urlsplit
 
-from dashboard.auth.request_user import header, is_known_host
+from asgiref.typing import ASGI3Application, ASGIReceiveCallable, ASGISendCallable, HTTPScope, Scope
+from django.conf import settings
+from django.http.request import split_domain_port, validate_host
 
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-Application = Callable[[Scope, Receive, Send], Awaitable[None]]
+from dashboard.http import asgi
+from dashboard.http.asgi import header
 
 
-class KnownHosts:
-    """`part` for requests that name a known host; 400 for others."""
+def is_known_host(scope: HTTPScope) -> bool:
+    """Return True if ALLOWED_HOSTS includes the host of the request."""
+    domain, _ = split_domain_port(header(scope, b"host"))
+    return bool(domain) and validate_host(domain, settings.ALLOWED_HOSTS)
 
-    def __init__(self, part: Application) -> None:
-        self._part = part
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+def is_same_origin(scope: HTTPScope) -> bool:
+    """Return True if the browser says that a page of this site sent the request. False if it doesn't say."""
+    if site := header(scope, b"sec-fetch-site"):
+        return site == "same-origin"
+    origin = header(scope, b"origin") or header(scope, b"referer")
+    if not origin:
+        return False
+    parts = urlsplit(origin)
+    return parts.netloc == header(scope, b"host") or f"{parts.scheme}://{parts.netloc}" in settings.CSRF_TRUSTED_ORIGINS
+
+
+class AllowedHostsMiddleware:
+    """ASGI middleware that responds with 400 to requests for a host that isn't in ALLOWED_HOSTS."""
+
+    def __init__(self, application: ASGI3Application) -> None:
+        self._application = application
+
+    async def __call__(self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         if scope["type"] != "http" or is_known_host(scope):
-            return await self._part(scope, receive, send)
-        text = f"Unknown host {header(scope, b'host')[:100]!r}. To serve it, add it to ALLOWED_HOSTS.\n"
+            return await self._application(scope, receive, send)
+        host = header(scope, b"host")[:100]
+        text = f"Unknown host {host!r}. To serve it, add it to ALLOWED_HOSTS.\n"
         headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"x-content-type-options", b"nosniff")]
-        await send({"type": "http.response.start", "status": 400, "headers": headers})
-        await send({"type": "http.response.body", "body": text.encode()})
+        return await asgi.send_response(send, 400, headers, text.encode())

@@ -1,19 +1,15 @@
-"""Static files, answered in front of Django: no page should wait for its stylesheet behind sessions and threads.
+"""Static files, served in front of Django: no page should wait for its stylesheet behind sessions and threads.
 
-WhiteNoise knows the files, their compressed forms and their headers; ours are small, so each is one piece.
+WhiteNoise knows the files, their compressed variants and their headers. The files are small, so each is sent whole.
 """
 
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
-
+from asgiref.typing import ASGI3Application, ASGIReceiveCallable, ASGISendCallable, Scope
 from whitenoise.middleware import WhiteNoiseMiddleware
 
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-Application = Callable[[Scope, Receive, Send], Awaitable[None]]
+from dashboard.http import asgi
 
-ASKED = {
+# The request headers that WhiteNoise reads, with their names in WSGI.
+WSGI_NAMES = {
     b"accept-encoding": "HTTP_ACCEPT_ENCODING",
     b"if-none-match": "HTTP_IF_NONE_MATCH",
     b"if-modified-since": "HTTP_IF_MODIFIED_SINCE",
@@ -22,24 +18,27 @@ ASKED = {
 
 
 class StaticFiles:
-    """An ASGI application for what lies below STATIC_URL; what it does not know is up to `otherwise`."""
+    """ASGI application for the files below STATIC_URL. Passes other paths to `fallback`."""
 
-    def __init__(self, otherwise: Application) -> None:
-        self._known = WhiteNoiseMiddleware(None)
-        self._otherwise = otherwise
+    def __init__(self, fallback: ASGI3Application) -> None:
+        self._whitenoise = WhiteNoiseMiddleware(None)
+        self._fallback = fallback
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        find = self._known.find_file if self._known.autorefresh else self._known.files.get
-        found = find(scope["path"])
-        if found is None:
-            return await self._otherwise(scope, receive, send)
-        asked = {ASKED[name]: value.decode("latin-1") for name, value in scope["headers"] if name in ASKED}
-        answer = found.get_response(scope["method"], asked)
-        headers = [(name.lower().encode(), value.encode("latin-1")) for name, value in answer.headers]
+    async def __call__(self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+        if scope["type"] != "http":
+            return await self._fallback(scope, receive, send)
+        find = self._whitenoise.find_file if self._whitenoise.autorefresh else self._whitenoise.files.get
+        static_file = find(scope["path"])
+        if static_file is None:
+            return await self._fallback(scope, receive, send)
+        request_headers = {
+            WSGI_NAMES[name]: value.decode("latin-1") for name, value in scope["headers"] if name in WSGI_NAMES
+        }
+        response = static_file.get_response(scope["method"], request_headers)
+        headers = [(name.lower().encode(), value.encode("latin-1")) for name, value in response.headers]
         headers.append((b"x-content-type-options", b"nosniff"))
         content = b""
-        if answer.file is not None:
-            with answer.file:
-                content = answer.file.read()
-        await send({"type": "http.response.start", "status": int(answer.status), "headers": headers})
-        await send({"type": "http.response.body", "body": content})
+        if response.file is not None:
+            with response.file:
+                content = response.file.read()
+        return await asgi.send_response(send, int(response.status), headers, content)

@@ -1,19 +1,19 @@
-"""A password for a command: from standard input, or asked for on a terminal."""
+"""Password prompt for management commands."""
 
 import getpass
 import sys
-from typing import Any
 
+from django.contrib.auth.models import User
 from django.contrib.auth.password_validation import validate_password
 from django.core.exceptions import ValidationError
 from django.core.management.base import CommandError
 
 
-def read(user: Any, from_stdin: bool) -> str:
-    """The password that was typed, if it is one for `user`. Raises CommandError."""
-    password = _line() if from_stdin else _asked()
+def read_password(user: User, from_stdin: bool) -> str:
+    """Return a password from standard input or a terminal. Raises CommandError if it isn't valid for the user."""
+    password = _read_line() if from_stdin else _prompt()
     if not password:
-        raise CommandError("An empty password is none; nothing was changed.")
+        raise CommandError("The password is empty. Nothing was changed.")
     try:
         validate_password(password, user)
     except ValidationError as error:
@@ -21,14 +21,14 @@ def read(user: Any, from_stdin: bool) -> str:
     return password
 
 
-def _line() -> str:
+def _read_line() -> str:
     return sys.stdin.readline().rstrip("\r\n")
 
 
-def _asked() -> str:
+def _prompt() -> str:
     if not sys.stdin.isatty():
-        raise CommandError("There is no terminal to ask for a password on: pass it with --password-stdin.")
+        raise CommandError("Can't prompt for a password without a terminal. Pass it with --password-stdin.")
     password = getpass.getpass("Password: ")
     if password != getpass.getpass("Again: "):
-        raise CommandError("The two passwords differ; nothing was changed.")
+        raise CommandError("The passwords don't match. Nothing was changed.")
     return password

@@ -1,14 +1,13 @@
-"""The person whom a command is about."""
-
-from typing import Any
+"""User lookup for management commands."""
 
 from django.contrib.auth import get_user_model
+from django.contrib.auth.models import User
 from django.core.management.base import CommandError
 
 
-def find(name: str) -> Any:
-    """The person who signs in as `name`. Raises CommandError."""
+def get_user_or_error(name: str) -> User:
+    """Return the user with this name. Raises CommandError."""
     user = get_user_model().objects.filter(username=name).first()
     if user is None:
-        raise CommandError(f"Nobody is called {name} here.")
+        raise CommandError(f"There is no user named {name}.")
     return user

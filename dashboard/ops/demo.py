@@ -14,7 +14,7 @@ from typing import Any
 from django.conf import settings
 
 from dashboard.actions.scoring import Answer, ask
-from dashboard.files import store as files
+from dashboard.files import store
 from deployments.models import Asset, Cluster, HostingAccount, Operation, RegistryInfo, Service
 from deployments.operations import submit as operations
 
@@ -140,11 +140,11 @@ class Demo:
         raise Failed(f"The service {NAME} runs, but the server reported no scoring URL or key for it.")
 
 
-def keep(path: Path) -> files.StoredFile:
+def keep(path: Path) -> store.StoredFile:
     """Put a file where uploads are kept."""
-    incoming = files.Incoming()
+    incoming = store.IncomingFile()
     try:
         incoming.write([path.read_bytes()])
-        return incoming.keep(path.name)
+        return incoming.store(path.name)
     finally:
         incoming.discard()

@@ -17,7 +17,7 @@ from django.conf import settings
 from django.db.models import CharField, JSONField, TextField
 from django.db.models.functions import Cast
 
-from dashboard.files import store as files
+from dashboard.files import store
 from dashboard.ops.backup import database, restore
 from dashboard.ops.startup.data_dir import refuse_another_database, refuse_half_a_restore
 from dashboard.ops.startup.prepare import remove
@@ -27,7 +27,7 @@ from mms.system.locks import locked
 
 YOUNG = 24 * 3600  # seconds: what is newer stays, for a form may be open that will refer to it
 NAMED = re.compile(r"/files/([0-9a-f]{64})/")
-LEFT_BEHIND = (f"{files.PREFIX}*", "build-*", f"{database.PREFIX}*", f"{restore.PREFIX}*")
+LEFT_BEHIND = (f"{store.TEMP_PREFIX}*", "build-*", f"{database.PREFIX}*", f"{restore.PREFIX}*")
 Remove = Callable[[Path], bool]
 
 
@@ -118,7 +118,7 @@ def _named() -> set[str]:
 
 def _remove_upload(path: Path) -> bool:
     with suppress(FileNotFoundError):
-        return files.remove(path, before=time.time() - YOUNG)
+        return store.delete_if_unused(path, before=time.time() - YOUNG)
     return False
 
 

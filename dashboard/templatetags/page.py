@@ -104,11 +104,11 @@ def command_of(context: Context, form: Any) -> Any:
 def why_not(context: Context, permission: str, row: Any = None) -> str:
     """Why the reader may not do that (to that service or operation, if one is given); "" where they may."""
     request = context["request"]
-    rank, name = getattr(request, "rank", 0), request.user.get_username()
+    rank, name = getattr(request, "access_level", 0), request.user.get_username()
     if isinstance(row, Operation):
-        return service_rules.operation_refusal(rank, name, row)
+        return service_rules.operation_denial_reason(rank, name, row)
     service = row if isinstance(row, Service) else None
-    return service_rules.refusal(rank, name, Permission(permission), service)
+    return service_rules.denial_reason(rank, name, Permission(permission), service)
 
 
 @register.simple_tag(takes_context=True)

@@ -3,7 +3,7 @@
 from datetime import timedelta
 from typing import Any
 
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpResponse
 from django.shortcuts import redirect, render
 from django.utils import timezone
 from django.views.decorators.http import require_safe
@@ -11,6 +11,7 @@ from django.views.decorators.http import require_safe
 from dashboard.access.guards import requires, signed_in, visible_accounts
 from dashboard.access.permissions import Permission
 from dashboard.catalog.badges import newest_operations, with_badges
+from dashboard.http.request import Request
 from dashboard.views.resources.services import with_models
 from deployments.models import Asset, HostingAccount, Image, Manifest, Operation, RegisteredModel, Service
 from deployments.models.operation import OPEN, State
@@ -29,7 +30,7 @@ STEPS = (
 
 @require_safe
 @signed_in
-def home(request: HttpRequest) -> HttpResponse:
+def home(request: Request) -> HttpResponse:
     """Lead to the account the reader used last in this session, else to the first; explain where there is none."""
     names = [account.name for account in visible_accounts(request.user)]
     if not names:
@@ -40,11 +41,11 @@ def home(request: HttpRequest) -> HttpResponse:
 
 @require_safe
 @requires(Permission.SEE)
-def account_home(request: HttpRequest, account: HostingAccount) -> HttpResponse:
+def account_home(request: Request, account: HostingAccount) -> HttpResponse:
     """What runs, what is in flight and what failed in the account; how to get started while nothing runs."""
     if request.session.get("account") != account.name:
         request.session["account"] = account.name
-    partial = request.htmx.target == "overview"  # type: ignore[attr-defined]
+    partial = request.htmx.target == "overview"
     return render(request, "home/_overview.html" if partial else "home/account_home.html", _overview(account))
 
 

@@ -10,7 +10,7 @@ import pytest
 import requests
 from playwright.sync_api import Browser, Page, expect
 
-from dashboard.auth.two_factor import STEP, code_of
+from dashboard.auth.two_factor import STEP_SECONDS, totp_code
 from tests.conftest import chromium
 from tests.doubles.identity_provider import CLIENT, Provider, running
 from tests.site import Site
@@ -137,14 +137,14 @@ def test_a_second_factor_is_switched_on_read_from_the_page_and_asked_for(page: P
     assert picture.evaluate("image => image.complete && image.naturalWidth > 50")
     page.get_by_text("Enter the key manually").click()
     secret = page.locator("details code").inner_text()
-    page.get_by_label("Code").fill(code_of(secret, int(time.time()) // STEP - 1))
+    page.get_by_label("Code").fill(totp_code(secret, int(time.time()) // STEP_SECONDS - 1))
     page.get_by_label("Password").fill(PASSWORD)
     page.get_by_role("button", name="Turn on two-factor authentication").click()
     expect(page.get_by_role("heading", name="Your recovery codes")).to_be_visible()
     recovery = page.locator(".codes code").first.inner_text()
     page.context.clear_cookies()
     by_password(page, "tess")
-    page.get_by_label("Code").fill(code_of(secret, int(time.time()) // STEP))
+    page.get_by_label("Code").fill(totp_code(secret, int(time.time()) // STEP_SECONDS))
     page.get_by_role("button", name="Sign in").click()
     page.wait_for_url("**/accounts/local/")
     page.context.clear_cookies()

@@ -155,7 +155,7 @@ def test_a_mistake_of_ours_is_no_trouble_of_the_database() -> None:
 
     with pytest.raises(OperationalError) as raised, connection.cursor() as cursor:
         cursor.execute("SELECT nothing FROM nowhere")
-    assert db_errors.reason(raised.value) == ""
+    assert db_errors.user_message(raised.value) == ""
 
 
 # --- workers

@@ -12,8 +12,7 @@ import psutil
 import pytest
 import requests
 
-from dashboard.files import store as files
-from dashboard.files import upload
+from dashboard.files import store, upload
 from dashboard.models import Role
 from tests.asgi_server import Server
 from tests.builder import Builder
@@ -23,6 +22,7 @@ from tests.faults.disk import Disk, small_disk
 from tests.integration.dashboard.test_uploads import send, sign_in
 from tests.journeys.api import HERE, Api
 from tests.site import ROOT, Site, wait_until
+from tests.support import file_server
 from tests.twins import twins
 
 MB = 1024**2
@@ -72,7 +72,7 @@ def test_an_upload_meets_a_full_disk_and_the_next_one_is_kept_once_there_is_room
 ) -> None:
     monkeypatch.setattr(upload, "SPARE_BYTES", 0)
     content = os.urandom(6 * MB)
-    with small_disk(tmp_path / "disk", 24) as disk, Server(upload.application) as server:
+    with small_disk(tmp_path / "disk", 24) as disk, Server(file_server.application) as server:
         settings.TMP_DIR, settings.FILES_DIR = disk.folder / "tmp", disk.folder / "files"
         settings.TMP_DIR.mkdir()
         scientist = sign_in("ada", Role.SCIENTIST)
@@ -84,7 +84,7 @@ def test_an_upload_meets_a_full_disk_and_the_next_one_is_kept_once_there_is_room
         disk.clear()
         answer = send(server, scientist, content)
         assert answer.status_code == 201
-        assert files.path_of(hashlib.sha256(content).hexdigest()).read_bytes() == content
+        assert store.path_of(hashlib.sha256(content).hexdigest()).read_bytes() == content
 
 
 def send_in_parts(server: Server, cookie: str, content: bytes) -> requests.Response:
@@ -168,9 +168,9 @@ def ask_for_image(api: Api, model: str) -> Any:
 
 
 def serve(files: Files) -> None:
-    files.put("/score.py", DRIVER)
-    files.put("/model.bin", b"a model")
-    files.put("/big.bin", os.urandom(40 * MB))
+    store.put("/score.py", DRIVER)
+    store.put("/model.bin", b"a model")
+    store.put("/big.bin", os.urandom(40 * MB))
 
 
 def pids(site: Site) -> dict[str, str]:

@@ -21,7 +21,7 @@ import pytest
 from django.conf import settings
 from django.db import connection
 
-from dashboard.files import store as files
+from dashboard.files.store import IncomingFile, StoredFile, find_stored, path_of
 from deployments.models import RegisteredModel
 from mms import models
 from mms.engines.base import Health, Limits
@@ -217,14 +217,14 @@ def _healthy(engine: ProcessEngine, wanted: Wanted) -> bool:
 def test_no_registered_upload_is_lost_to_a_pruner_however_late_its_form_is_sent(data: Path, tmp_path: Path) -> None:
     """Files that were uploaded the day before yesterday, registered now; some forms come too late and are told so."""
     account, chance = make_account(), random.Random(SEED)
-    registered: list[tuple[float, files.StoredFile]] = []
+    registered: list[tuple[float, StoredFile]] = []
     late = 0
     with pruning(tmp_path / "pruner.log", data, chance) as pruner:
         until = time.monotonic() + 8
         while time.monotonic() < until:
             file = _uploaded_before(os.urandom(16))
             time.sleep(chance.choice([0.0, 0.0, 0.001, 0.01, 0.3]))
-            form = files.stored(file.token)
+            form = find_stored(file.token)
             if form is None:
                 late += 1
                 continue
@@ -243,18 +243,18 @@ def test_no_registered_upload_is_lost_to_a_pruner_however_late_its_form_is_sent(
     assert len(registered) > 50
     assert late > 0
     for digest in RegisteredModel.objects.values_list("mms_id", flat=True):
-        assert files.path_of(digest or "").is_file(), "a registered upload is gone"
+        assert path_of(digest or "").is_file(), "a registered upload is gone"
     assert 0 < pruner.counted(UPLOADS) <= late, "one that was killed may have had no time to tell"
 
 
-def _uploaded_before(content: bytes) -> files.StoredFile:
-    incoming = files.Incoming()
+def _uploaded_before(content: bytes) -> StoredFile:
+    incoming = IncomingFile()
     incoming.write([content])
-    file = incoming.keep("model.pkl")
+    file = incoming.store("model.pkl")
     _age(file)
     return file
 
 
-def _age(file: files.StoredFile) -> None:
+def _age(file: StoredFile) -> None:
     then = time.time() - 2 * 86400
-    os.utime(files.path_of(file.sha256), (then, then))
+    os.utime(path_of(file.sha256), (then, then))

@@ -7,9 +7,9 @@ from typing import Any, TypeAlias, TypeVar
 
 from django import forms
 
-from dashboard.access.permissions import Permission, role_for
-from dashboard.api.errors import PREFIX
+from dashboard.access.permissions import Permission, required_role
 from dashboard.api.guards import ANY_TOKEN, NAME, View
+from dashboard.http.problems import API_PREFIX
 
 Schema: TypeAlias = dict[str, Any]
 Fields: TypeAlias = Mapping[str, forms.Field]
@@ -88,7 +88,7 @@ class Endpoint:
     @property
     def path(self) -> str:
         """The path as in OpenAPI: /v1/accounts/{account}/."""
-        return PREFIX + PARAMETER.sub(r"{\2}", self.route)
+        return API_PREFIX + PARAMETER.sub(r"{\2}", self.route)
 
     @property
     def parameters(self) -> list[tuple[str, str]]:
@@ -130,5 +130,5 @@ class Endpoint:
         """The role and the scope for people: `Data scientist, scope write`."""
         if self.is_open:
             return self.permission
-        role = role_for(Permission(self.permission))
+        role = required_role(Permission(self.permission))
         return role if self.scope == "read" else f"{role}, scope write"

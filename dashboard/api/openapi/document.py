@@ -6,10 +6,10 @@ from typing import Any
 from pydantic import TypeAdapter
 from pydantic.json_schema import JsonSchemaMode
 
-from dashboard.api.errors import Error
 from dashboard.api.openapi.declare import Endpoint, Schema
 from dashboard.api.openapi.fields import body_schema
 from dashboard.api.openapi.operation import ERRORS, OTHERS, operation_of
+from dashboard.http.problems import Error
 
 REFERENCE = "#/components/schemas/{model}"
 SERIALIZED: JsonSchemaMode = "serialization"

@@ -5,8 +5,9 @@ from typing import Annotated, Any
 from pydantic import Field
 from typing_extensions import TypedDict
 
+from dashboard.access.models import Role, Source
 from dashboard.api.openapi.common import Id, Moment, Page, SecretState, choices, like
-from dashboard.models import AuditEntry, Role, Source
+from dashboard.audit.models import AuditEntry
 from deployments.models import HostingAccount
 
 

@@ -1,12 +1,12 @@
 """The server of an account, and accounts as a whole: by the forms of the pages. A secret is written, and never read."""
 
-from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.http import HttpResponse, JsonResponse
 from django.urls import reverse
 
 from dashboard.access.permissions import Permission
 from dashboard.api import serializers
 from dashboard.api.errors import Problem, of_form
-from dashboard.api.guards import administrators, requires
+from dashboard.api.guards import ApiRequest, administrators, requires
 from dashboard.api.openapi import settings
 from dashboard.api.openapi.declare import LOCATION, Body, declare
 from dashboard.api.openapi.fields import new_row
@@ -28,7 +28,7 @@ NEW_ACCOUNT = {
 
 @requires(Permission.CHANGE_SERVER)
 @declare(settings.Server)
-def get_server(request: HttpRequest, account: HostingAccount) -> HttpResponse:
+def get_server(request: ApiRequest, account: HostingAccount) -> HttpResponse:
     """Return the account's server and how the dashboard signs in to it, without the secret."""
     return JsonResponse(serializers.show_server(server.fresh(account)))
 
@@ -39,7 +39,7 @@ def get_server(request: HttpRequest, account: HostingAccount) -> HttpResponse:
     bodies=(Body("ChangeServer", lambda: ServerForm.base_fields, {"subscription": "another"}, partial=True),),
     conflicts=True,
 )
-def change_server(request: HttpRequest, account: HostingAccount) -> HttpResponse:
+def change_server(request: ApiRequest, account: HostingAccount) -> HttpResponse:
     """Change the server. Send only the fields that change; without a secret, the stored one stays in use."""
     return JsonResponse(serializers.show_server(write(request, ServerForm, server.fresh(account))))
 
@@ -52,7 +52,7 @@ def change_server(request: HttpRequest, account: HostingAccount) -> HttpResponse
     headers=LOCATION,
     conflicts=True,
 )
-def add_account(request: HttpRequest) -> HttpResponse:
+def add_account(request: ApiRequest) -> HttpResponse:
     """Add a hosting account and its server."""
     account = write(request, AddAccountForm, HostingAccount())
     answer = JsonResponse({"name": account.name, **serializers.show_server(account)}, status=201)
@@ -67,7 +67,7 @@ def add_account(request: HttpRequest) -> HttpResponse:
     bodies=(Body("DeleteAccount", lambda: ConfirmForm.base_fields, {"name": "local"}),),
     conflicts=True,
 )
-def delete_account(request: HttpRequest, account: HostingAccount) -> HttpResponse:
+def delete_account(request: ApiRequest, account: HostingAccount) -> HttpResponse:
     """Delete the account and everything that the dashboard stores about it. Confirm with its name."""
     form = ConfirmForm(account.name, form_data(ConfirmForm(account.name).fields, read_object(request)))
     if not form.is_valid():

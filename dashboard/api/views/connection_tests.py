@@ -3,11 +3,11 @@
 from collections.abc import Callable
 from typing import Any
 
-from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.http import HttpResponse, JsonResponse
 from django.shortcuts import get_object_or_404
 
 from dashboard.access.permissions import Permission
-from dashboard.api.guards import View, requires
+from dashboard.api.guards import ApiRequest, View, requires
 from dashboard.api.openapi.declare import declare
 from dashboard.api.openapi.settings import ConnectionTest
 from dashboard.api.parsing import only, read_object
@@ -26,14 +26,14 @@ ATTEMPTS: dict[str, Callable[[Any], Trial]] = {
 
 @requires(Permission.CHANGE_SERVER, changes=False)
 @declare(ConnectionTest)
-def test_server(request: HttpRequest, account: HostingAccount) -> HttpResponse:
+def test_server(request: ApiRequest, account: HostingAccount) -> HttpResponse:
     """Test the connection to the server with the stored settings."""
     return _answer(request, "test_server", server.fresh(account), try_server)
 
 
 def test_of(place: Place) -> View:
     @declare(ConnectionTest)
-    def test_row(request: HttpRequest, account: HostingAccount, pk: int) -> HttpResponse:
+    def test_row(request: ApiRequest, account: HostingAccount, pk: int) -> HttpResponse:
         row = get_object_or_404(place.cls, account=account, pk=pk)
         return _answer(request, f"test_{place.name}", row, ATTEMPTS[place.name])
 
@@ -41,7 +41,7 @@ def test_of(place: Place) -> View:
     return requires(place.permission, changes=False)(test_row)
 
 
-def _answer(request: HttpRequest, action: str, row: Any, attempt: Callable[[Any], Trial]) -> HttpResponse:
+def _answer(request: ApiRequest, action: str, row: Any, attempt: Callable[[Any], Trial]) -> HttpResponse:
     only(read_object(request), ())
     trial = in_time(lambda: attempt(row))
     record_trial(request, action, row, trial, via="api")

@@ -5,20 +5,20 @@ from typing import Any
 from uuid import UUID
 
 from django.core.exceptions import PermissionDenied
-from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.http import HttpResponse, JsonResponse
 from django.urls import reverse
 
 from dashboard.access import service_rules
 from dashboard.access.permissions import Permission
 from dashboard.api.errors import Problem, of_form, wrong
-from dashboard.api.guards import View, enter, requires
+from dashboard.api.guards import ApiRequest, View, enter, requires
 from dashboard.api.idempotency import once
 from dashboard.api.openapi import resources
 from dashboard.api.openapi.bodies import ADD_ASSET, OPERATIONS, SETTLE
 from dashboard.api.openapi.declare import LOCATION, Body, declare
 from dashboard.api.parsing import form_data, only, read_object
 from dashboard.api.views.resources import show_one
-from dashboard.audit import record as audit
+from dashboard.audit.record import Result, note_details
 from dashboard.forms.resources.asset import AddAssetForm
 from dashboard.forms.resources.image import CreateImageForm
 from dashboard.forms.resources.manifest import CreateManifestForm
@@ -50,18 +50,18 @@ FORMS: dict[str, type[OperationForm]] = {
     operation_id="create_operation",
     permission=Permission.CREATE_IMAGE,
 )
-def create_operation(request: HttpRequest, account: HostingAccount) -> HttpResponse:
+def create_operation(request: ApiRequest, account: HostingAccount) -> HttpResponse:
     """Request an operation. Send its kind and the fields of its form."""
     body = read_object(request)
     kind = body.pop("kind", None)
     if kind not in Kind.values:
         raise wrong("kind", f"Give one of {', '.join(Kind.values)}.")
-    audit.note(request, action=kind)
+    note_details(request, action=kind)
 
     def act(found: HostingAccount) -> HttpResponse:
         operation, repeated = once(request, found, lambda: _submit(request, found, kind, body))
         if repeated:
-            audit.note(request, target=f"{operation} ({operation.pk}), requested again")
+            note_details(request, target=f"{operation} ({operation.pk}), requested again")
         else:
             note_operation(request, operation)
         return _answer(operation, 200 if repeated else 202)
@@ -69,10 +69,10 @@ def create_operation(request: HttpRequest, account: HostingAccount) -> HttpRespo
     return enter(request, account.name, Permission(kind), act)
 
 
-def _submit(request: HttpRequest, account: HostingAccount, kind: str, body: dict[str, Any]) -> Operation:
+def _submit(request: ApiRequest, account: HostingAccount, kind: str, body: dict[str, Any]) -> Operation:
     """Raises Problem: then nothing is stored."""
     by = request.user.get_username()
-    rights: dict[str, Any] = {"production": service_rules.may_act(request.rank)}  # type: ignore[attr-defined]
+    rights: dict[str, Any] = {"production": service_rules.can_act_in_production(request.access_level)}
     if kind == Kind.CREATE_SERVICE:
         fields = CreateServiceForm(account, **rights).fields
         return _sent(CreateServiceForm(account, form_data(fields, body), **rights), by)
@@ -81,11 +81,11 @@ def _submit(request: HttpRequest, account: HostingAccount, kind: str, body: dict
     service = _service(account, body)
     require(request, Permission(kind), service)
     if kind == Kind.UPDATE_SERVICE:
-        audit.note(request, before={"image": service.image_id, "cluster": service.cluster_id})
+        note_details(request, before={"image": service.image_id, "cluster": service.cluster_id})
         fields = UpdateServiceForm(service, **rights).fields
         return _sent(UpdateServiceForm(service, form_data(fields, body), **rights), by)
     only(body, ())
-    audit.note(request, before={"image": str(service.image or ""), "cluster": str(service.cluster or "")})
+    note_details(request, before={"image": str(service.image or ""), "cluster": str(service.cluster or "")})
     try:
         return submit.delete_service(account, by, service=service)
     except submit.Refused as refused:
@@ -119,24 +119,24 @@ def _action(act: Callable[..., Operation], what: str, body: Body | None = None) 
     fields, bodies = (list(body.fields()), (body,)) if body else ([], ())
 
     @declare(resources.OperationDetail, status=202, bodies=bodies, headers=LOCATION, conflicts=True)
-    def do(request: HttpRequest, account: HostingAccount, pk: UUID) -> HttpResponse:
+    def do(request: ApiRequest, account: HostingAccount, pk: UUID) -> HttpResponse:
         operation, sent = operation_of(account, pk), read_object(request)
         only(sent, fields)
         for name in fields:
             if not isinstance(sent.get(name), bool):
                 raise wrong(name, "Use true or false.")
-        if why := service_rules.operation_refusal(request.rank, request.user.get_username(), operation):  # type: ignore[attr-defined]
+        if why := service_rules.operation_denial_reason(request.access_level, request.user.get_username(), operation):
             raise PermissionDenied(why)
-        audit.note(request, target=f"{operation} ({operation.pk})", after=sent)
+        note_details(request, target=f"{operation} ({operation.pk})", after=sent)
         try:
             done = act(operation, request.user.get_username(), **sent)
         except submit.Refused as refused:
-            audit.note(request, result=audit.Result.REFUSED, after={"refused": refused.message})
+            note_details(request, result=Result.REFUSED, after={"refused": refused.message})
             raise Problem(409, refused.message) from None
         return _answer(done or operation, 202)
 
     do.__doc__ = what
-    return requires(Permission.STEER_OPERATION)(do)
+    return requires(Permission.MANAGE_OPERATIONS)(do)
 
 
 retry_operation = _action(submit.retry, "Request the same operation again. Returns the new operation.")
@@ -151,7 +151,7 @@ settle_operation = _action(
 
 @requires(Permission.ADD_ASSET, action="add_asset")
 @declare(resources.Asset, status=201, bodies=(ADD_ASSET,), headers=LOCATION, conflicts=True)
-def add_asset(request: HttpRequest, account: HostingAccount) -> HttpResponse:
+def add_asset(request: ApiRequest, account: HostingAccount) -> HttpResponse:
     """Add an asset from an upload or an address."""
     form = AddAssetForm(account, form_data(AddAssetForm(account).fields, read_object(request)))
     if not form.is_valid():
@@ -164,7 +164,7 @@ def add_asset(request: HttpRequest, account: HostingAccount) -> HttpResponse:
 
 @requires(Permission.REFRESH, changes=False)
 @declare(resources.RefreshRequested, status=202)
-def refresh(request: HttpRequest, account: HostingAccount) -> HttpResponse:
+def refresh(request: ApiRequest, account: HostingAccount) -> HttpResponse:
     """Refresh the account's lists from the server. Responds before the refresh is done."""
     only(read_object(request), ())
     mirror.request_refresh(account)

@@ -4,21 +4,21 @@ from typing import Any
 
 from django import forms
 from django.core.paginator import Paginator
-from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.http import HttpResponse, JsonResponse
 
 from dashboard.access.permissions import Permission
 from dashboard.api.errors import Problem, of_form, wrong
-from dashboard.api.guards import administrators, operators
+from dashboard.api.guards import ApiRequest, administrators, operators
 from dashboard.api.openapi import settings
 from dashboard.api.openapi.declare import Body, declare
 from dashboard.api.openapi.fields import PAGE, SEARCH, filters
 from dashboard.api.parsing import form_data, only, read_object
 from dashboard.api.serializers import moment
 from dashboard.api.views.resources import check_names, where
-from dashboard.audit import record as audit
+from dashboard.audit.models import AuditEntry
+from dashboard.audit.record import note_details
 from dashboard.forms.site.audit import AuditFilterForm
 from dashboard.forms.site.person import AddPersonForm
-from dashboard.models import AuditEntry
 from dashboard.views.site import people
 from dashboard.views.site.audit import ROWS, entries_of
 
@@ -34,7 +34,7 @@ CHANGE_PERSON = Body(
 
 @administrators(Permission.CHANGE_PEOPLE)
 @declare(settings.UserList, query=SEARCHED)
-def list_people(request: HttpRequest) -> HttpResponse:
+def list_people(request: ApiRequest) -> HttpResponse:
     """List all users and service accounts."""
     check_names(request, SEARCHED)
     found = people.find(people.sought_in(request))
@@ -45,7 +45,7 @@ def list_people(request: HttpRequest) -> HttpResponse:
 
 @administrators(Permission.CHANGE_PEOPLE, action="add_person")
 @declare(settings.User, status=201, bodies=(ADD_PERSON,))
-def add_person(request: HttpRequest) -> HttpResponse:
+def add_person(request: ApiRequest) -> HttpResponse:
     """Add a user. The link for choosing a password is available only on the page for users."""
     body = read_object(request)
     only(body, {"name"})
@@ -57,13 +57,13 @@ def add_person(request: HttpRequest) -> HttpResponse:
         said = refused.fields.get("username", [])
         raise wrong("name", " ".join(said)) if said else refused
     person = form.save()
-    audit.note(request, target=person)
+    note_details(request, target=person)
     return JsonResponse(show_person(person, []), status=201)
 
 
 @administrators(Permission.CHANGE_PEOPLE, action="change_person")
 @declare(settings.User, bodies=(CHANGE_PERSON,), conflicts=True)
-def change_person(request: HttpRequest, pk: int) -> HttpResponse:
+def change_person(request: ApiRequest, pk: int) -> HttpResponse:
     """Activate or deactivate a user, or grant or remove administrator rights."""
     body = read_object(request)
     only(body, {"do"})
@@ -79,7 +79,7 @@ def change_person(request: HttpRequest, pk: int) -> HttpResponse:
 
 @operators
 @declare(settings.AuditLog, query=FILTERS)
-def list_audit(request: HttpRequest, accounts: frozenset[int] | None) -> HttpResponse:
+def list_audit(request: ApiRequest, accounts: frozenset[int] | None) -> HttpResponse:
     """List the audit entries of the accounts that you operate, newest first."""
     form = AuditFilterForm(entries_of(accounts), request.GET)
     check_names(request, FILTERS)

@@ -7,14 +7,14 @@ from uuid import UUID
 
 from django.core.paginator import Page
 from django.db.models import QuerySet
-from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.http import HttpResponse, JsonResponse
 from django.shortcuts import get_object_or_404
 
 from dashboard.access.guards import visible_accounts
-from dashboard.access.permissions import Permission, name_of_rank
+from dashboard.access.permissions import Permission, role_label
 from dashboard.api import serializers
 from dashboard.api.errors import wrong
-from dashboard.api.guards import View, any_token, requires
+from dashboard.api.guards import ApiRequest, View, any_token, requires
 from dashboard.api.openapi import common, resources, settings
 from dashboard.api.openapi.declare import Schema, declare
 from dashboard.api.openapi.fields import list_query
@@ -115,19 +115,19 @@ NOUNS = {
 
 @any_token
 @declare(settings.AccountList)
-def list_accounts(request: HttpRequest) -> HttpResponse:
+def list_accounts(request: ApiRequest) -> HttpResponse:
     """List the hosting accounts that the token can access."""
-    token = request.token  # type: ignore[attr-defined]
-    ranked = [(account, tokens.rank(token, account.pk)) for account in visible_accounts(token.owner)]
-    shown = [serializers.show_account(account, name_of_rank(rank)) for account, rank in ranked if rank]
+    token = request.token
+    ranked = [(account, tokens.access_level(token, account.pk)) for account in visible_accounts(token.owner)]
+    shown = [serializers.show_account(account, role_label(rank)) for account, rank in ranked if rank]
     return JsonResponse({"accounts": shown})
 
 
 @requires(Permission.SEE)
 @declare(settings.AccountDetail)
-def get_account(request: HttpRequest, account: HostingAccount) -> HttpResponse:
+def get_account(request: ApiRequest, account: HostingAccount) -> HttpResponse:
     """Return one account, with the names of its registries and clusters."""
-    role = name_of_rank(request.rank)  # type: ignore[attr-defined]
+    role = role_label(request.access_level)
     return JsonResponse(serializers.show_account_whole(account, role))
 
 
@@ -136,7 +136,7 @@ def list_of(name: str) -> View:
     noun = NOUNS[name]
 
     @declare(noun.responses, query=noun.query)
-    def list_rows(request: HttpRequest, account: HostingAccount) -> HttpResponse:
+    def list_rows(request: ApiRequest, account: HostingAccount) -> HttpResponse:
         rows = noun.rows().filter(account=account)
         _check_query(request, noun)
         listing = Listing(request, account, rows, noun.shape)
@@ -146,7 +146,7 @@ def list_of(name: str) -> View:
     return requires(Permission.SEE)(list_rows)
 
 
-def where(request: HttpRequest, page: Page) -> common.Page:
+def where(request: ApiRequest, page: Page) -> common.Page:
     """How many there are, which page this is of how many, and where the next one is."""
     following = None
     if page.has_next():
@@ -161,7 +161,7 @@ def get_one(name: str) -> View:
     """The view that shows one row of the noun called `name`."""
 
     @declare(NOUNS[name].response)
-    def get_row(request: HttpRequest, account: HostingAccount, pk: int | UUID) -> HttpResponse:
+    def get_row(request: ApiRequest, account: HostingAccount, pk: int | UUID) -> HttpResponse:
         return JsonResponse(show_one(name, account, pk))
 
     get_row.__doc__ = f"Return one {name}."
@@ -177,7 +177,7 @@ def show_one(name: str, account: HostingAccount, pk: int | UUID) -> Any:
     return noun.show_whole(row)
 
 
-def check_names(request: HttpRequest, known: Iterable[str]) -> None:
+def check_names(request: ApiRequest, known: Iterable[str]) -> None:
     """Raise Problem for a parameter that there is not, and for a page that is no number."""
     for name, values in request.GET.lists():
         if name not in known:
@@ -186,7 +186,7 @@ def check_names(request: HttpRequest, known: Iterable[str]) -> None:
             raise wrong(name, "Use a number from 1 up.")
 
 
-def _check_query(request: HttpRequest, noun: Noun) -> None:
+def _check_query(request: ApiRequest, noun: Noun) -> None:
     """Raise Problem for what a page would pass over: a program should not take everything for what it asked for."""
     shape = noun.shape
     orders = [column.key for column in shape.columns if column.order]

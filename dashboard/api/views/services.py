@@ -3,17 +3,17 @@
 import json
 from uuid import UUID
 
-from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.http import HttpResponse, JsonResponse
 from django.views.decorators.debug import sensitive_variables
 
 from dashboard.access.permissions import Permission
 from dashboard.actions.scoring import ask
 from dashboard.api.errors import Problem, wrong
-from dashboard.api.guards import requires
+from dashboard.api.guards import ApiRequest, requires
 from dashboard.api.openapi.declare import Schema, declare
 from dashboard.api.openapi.resources import Score, ScoringKey
 from dashboard.api.parsing import only, read_object
-from dashboard.audit import record as audit
+from dashboard.audit.record import note_details
 from dashboard.forms.resources.console import ConsoleForm
 from dashboard.views.forms.console import scored_service
 from dashboard.views.forms.operation import operation_of
@@ -32,7 +32,7 @@ POSITION = {
 @requires(Permission.USE_SERVICE, changes=False)
 @declare(Score, any_json=True)
 @sensitive_variables("service")
-def test_service(request: HttpRequest, account: HostingAccount, pk: int) -> HttpResponse:
+def test_service(request: ApiRequest, account: HostingAccount, pk: int) -> HttpResponse:
     """Send a test request to the service. The body is any JSON value, and the response body is in `answer`."""
     service = scored_service(account, pk)
     try:
@@ -55,18 +55,18 @@ def test_service(request: HttpRequest, account: HostingAccount, pk: int) -> Http
 @requires(Permission.USE_SERVICE)
 @declare(ScoringKey)
 @sensitive_variables("service")
-def show_key(request: HttpRequest, account: HostingAccount, pk: int) -> HttpResponse:
+def show_key(request: ApiRequest, account: HostingAccount, pk: int) -> HttpResponse:
     """Return the primary scoring key of the service."""
     only(read_object(request), ())
     service = scored_service(account, pk)
-    audit.note(request, target=service)
+    note_details(request, target=service)
     key: ScoringKey = {"scoring_uri": service.scoring_uri, "key": service.scoring_key or ""}
     return JsonResponse(key)
 
 
 @requires(Permission.SEE)
 @declare(str, query=AFTER, headers=POSITION)
-def operation_log(request: HttpRequest, account: HostingAccount, pk: UUID) -> HttpResponse:
+def operation_log(request: ApiRequest, account: HostingAccount, pk: UUID) -> HttpResponse:
     """Return the log of an operation as text. With `after`, only the lines since that position."""
     operation = operation_of(account, pk)
     events.note_log_interest("operation", operation.pk)
@@ -75,14 +75,14 @@ def operation_log(request: HttpRequest, account: HostingAccount, pk: UUID) -> Ht
 
 @requires(Permission.SEE)
 @declare(str, query=AFTER, headers=POSITION)
-def service_log(request: HttpRequest, account: HostingAccount, pk: int) -> HttpResponse:
+def service_log(request: ApiRequest, account: HostingAccount, pk: int) -> HttpResponse:
     """Return the log of a service as text. With `after`, only the lines since that position."""
     service = service_of(account, pk)
     events.note_log_interest("service", service.pk)
     return _log(request, events.service_log_key(service), service.vanished_at is not None)
 
 
-def _log(request: HttpRequest, key: str, ended: bool) -> HttpResponse:
+def _log(request: ApiRequest, key: str, ended: bool) -> HttpResponse:
     part = read_whole(key, request.GET.get("after", ""))
     text = "".join(f"{line}\n" for line in part.lines)
     return HttpResponse(text, content_type=PLAIN, headers=progress(part, ended))

@@ -5,15 +5,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from django.db.models import BooleanField, ExpressionWrapper, Q, QuerySet
-from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.http import HttpResponse, JsonResponse
 from django.shortcuts import get_object_or_404
 from django.urls import reverse
 from django.views.decorators.debug import sensitive_variables
 
-from dashboard.access.permissions import Permission, needed
+from dashboard.access.permissions import Permission, required_level
 from dashboard.api import serializers
 from dashboard.api.errors import Problem, of_form
-from dashboard.api.guards import View, requires
+from dashboard.api.guards import ApiRequest, View, requires
 from dashboard.api.openapi import settings
 from dashboard.api.openapi.declare import LOCATION, Body, declare
 from dashboard.api.openapi.fields import new_row
@@ -35,7 +35,7 @@ class Place:
     cls: type[Any]
     form: type[SettingsForm]
     permission: Permission
-    delete: Callable[[HttpRequest, Any], bool]
+    delete: Callable[[ApiRequest, Any], bool]
     show: Callable[[Any], Any]  # of a row of `rows`
     response: type[Any]
     responses: type[Any]
@@ -86,8 +86,8 @@ CLUSTER = Place(
 
 def list_of(place: Place) -> View:
     @declare(place.responses)
-    def list_rows(request: HttpRequest, account: HostingAccount) -> HttpResponse:
-        whole = request.rank >= needed(place.permission)  # type: ignore[attr-defined]
+    def list_rows(request: ApiRequest, account: HostingAccount) -> HttpResponse:
+        whole = request.access_level >= required_level(place.permission)
         rows = [place.show(row) if whole else {"name": row.name} for row in place.rows(account)]
         return JsonResponse({place.plural: rows})
 
@@ -97,7 +97,7 @@ def list_of(place: Place) -> View:
 
 def add(place: Place) -> View:
     @declare(place.response, status=201, bodies=(place.body_to_add,), headers=LOCATION, conflicts=True)
-    def add_row(request: HttpRequest, account: HostingAccount) -> HttpResponse:
+    def add_row(request: ApiRequest, account: HostingAccount) -> HttpResponse:
         row = write(request, place.form, place.cls(account=account))
         answer = JsonResponse(_shown(place, account, row.pk), status=201)
         answer.headers["Location"] = reverse(f"v1_get_{place.name}", args=[account.name, row.pk])
@@ -109,7 +109,7 @@ def add(place: Place) -> View:
 
 def get_one(place: Place) -> View:
     @declare(place.response)
-    def get_row(request: HttpRequest, account: HostingAccount, pk: int) -> HttpResponse:
+    def get_row(request: ApiRequest, account: HostingAccount, pk: int) -> HttpResponse:
         return JsonResponse(_shown(place, account, pk))
 
     get_row.__doc__ = f"Return one {place.name}, without its secret."
@@ -118,7 +118,7 @@ def get_one(place: Place) -> View:
 
 def change(place: Place) -> View:
     @declare(place.response, bodies=(place.body_to_change,), conflicts=True)
-    def change_row(request: HttpRequest, account: HostingAccount, pk: int) -> HttpResponse:
+    def change_row(request: ApiRequest, account: HostingAccount, pk: int) -> HttpResponse:
         write(request, place.form, get_object_or_404(place.cls, account=account, pk=pk))
         return JsonResponse(_shown(place, account, pk))
 
@@ -130,7 +130,7 @@ def change(place: Place) -> View:
 
 def delete(place: Place) -> View:
     @declare(None, status=204, conflicts=True)
-    def delete_row(request: HttpRequest, account: HostingAccount, pk: int) -> HttpResponse:
+    def delete_row(request: ApiRequest, account: HostingAccount, pk: int) -> HttpResponse:
         only(read_object(request), ())
         if not place.delete(request, get_object_or_404(place.rows(account), pk=pk)):
             raise Problem(409, f"An open operation uses this {place.name}. Wait for it to finish, or cancel it.")
@@ -141,7 +141,7 @@ def delete(place: Place) -> View:
 
 
 @sensitive_variables("body", "form")
-def write(request: HttpRequest, form_class: type[SettingsForm], instance: Any) -> Any:
+def write(request: ApiRequest, form_class: type[SettingsForm], instance: Any) -> Any:
     """The row, stored with what the body says; what it does not say stays as it was. Raises Problem."""
     body, unbound = read_object(request), form_class(instance=instance)
     only(body, unbound.fields)

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from django import forms
 
-from dashboard.files import store as files
+from dashboard.files import store
 from dashboard.forms.fields.text import MimeTypeField, check_web_address
 
 # Why an upload failed, where the answer had to be a redirect back to the form (a browser without JavaScript).
@@ -52,10 +52,10 @@ class SourceForm(forms.Form):
     )
 
     @cached_property
-    def stored(self) -> files.StoredFile | None:
+    def stored(self) -> store.StoredFile | None:
         """The uploaded file this form holds, if it does."""
         token = str(self["file"].value() or "")
-        return files.stored(token) if token else None
+        return store.find_stored(token) if token else None
 
     @property
     def file_name(self) -> str:

@@ -5,7 +5,7 @@ from typing import Any
 from django import forms
 from django.contrib.auth import get_user_model
 
-from dashboard.models import Membership, Role
+from dashboard.access.models import Membership, Role
 from deployments.models import HostingAccount
 
 

@@ -7,7 +7,7 @@ from django import forms
 from django.db.models import Q, QuerySet
 from django.utils import timezone
 
-from dashboard.models import AuditEntry
+from dashboard.audit.models import AuditEntry
 
 
 class AuditFilterForm(forms.Form):

@@ -7,7 +7,7 @@ from django.contrib.auth import get_user_model
 
 from dashboard.access.guards import visible_accounts
 from dashboard.auth import tokens
-from dashboard.models import ApiToken
+from dashboard.auth.models import ApiToken
 
 EVERY_ACCOUNT = "Every account"
 
@@ -25,7 +25,10 @@ class CreateTokenForm(forms.Form):
     scope = forms.ChoiceField(choices=ApiToken.Scope.choices, help_text="Read-only tokens can’t change anything.")
     account = forms.ChoiceField(required=False)
     days = forms.TypedChoiceField(
-        label="Expires after", coerce=int, choices=[(days, f"{days} days") for days in tokens.DAYS], initial=90
+        label="Expires after",
+        coerce=int,
+        choices=[(days, f"{days} days") for days in tokens.LIFETIMES_DAYS],
+        initial=90,
     )
 
     def __init__(self, user: Any, *args: Any, **kwargs: Any) -> None:

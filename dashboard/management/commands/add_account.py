@@ -8,7 +8,7 @@ from django.core.exceptions import ValidationError
 from django.core.management.base import BaseCommand, CommandError
 from django.db import transaction
 
-from dashboard.audit import record as audit
+from dashboard.audit.record import record_entry
 from deployments.models import HostingAccount
 
 
@@ -44,7 +44,7 @@ class Command(BaseCommand):
         with transaction.atomic():
             account.save()
             after = {"base_url": account.base_url, "token": "changed"}
-            audit.record(
+            record_entry(
                 "add_account",
                 account_id=account.pk,
                 account_name=account.name,

@@ -8,9 +8,10 @@ from django.core.exceptions import ValidationError
 from django.core.management.base import BaseCommand, CommandError
 from django.db import transaction
 
+from dashboard.access.models import Membership, Role
 from dashboard.auth import events
+from dashboard.auth.models import Machine
 from dashboard.management import prompts
-from dashboard.models import Machine, Membership, Role
 from deployments.models import HostingAccount
 
 ADMIN = "admin"
@@ -45,14 +46,14 @@ class Command(BaseCommand):
             user.full_clean(exclude=["password"])
         except ValidationError as error:
             raise CommandError(" ".join(error.messages)) from None
-        user.set_password(None if machine else prompts.read(user, password_stdin))  # None: no password fits
+        user.set_password(None if machine else prompts.read_password(user, password_stdin))  # None: no password fits
         with transaction.atomic():
             user.save()
             if machine:
                 Machine.objects.create(user=user)
             Membership.objects.bulk_create(Membership(user=user, account_id=found.pk, role=role) for found in accounts)
             roles = {"role": role, "accounts": [found.name for found in accounts]}
-            events.by_command("create_user", user, after=roles)
+            events.record_command("create_user", user, after=roles)
         where = f" in {', '.join(found.name for found in accounts)}" if accounts else ""
         done = "is a machine: an administrator makes tokens for it," if machine else "can sign in"
         self.stdout.write(f"{name} {done} as {role}{where}.")

@@ -19,12 +19,12 @@ class Command(BaseCommand):
         parser.add_argument("--undo", action="store_true", help="Let them in again.")
 
     def handle(self, *args: Any, name: str, undo: bool, **options: Any) -> None:
-        user = users.find(name)
+        user = users.get_user_or_error(name)
         before, user.is_active = user.is_active, undo
         with transaction.atomic():
             user.save(update_fields=["is_active"])
             sessions.end_all(user)
             change: dict[str, Any] = {"before": {"active": before}, "after": {"active": undo}}
-            events.by_command("activate_user" if undo else "deactivate_user", user, **change)
-        revocation.withdraw()
+            events.record_command("activate_user" if undo else "deactivate_user", user, **change)
+        revocation.cancel_unauthorized_operations()
         self.stdout.write(f"{name} can sign in again." if undo else f"{name} is signed out and cannot sign in.")

@@ -7,7 +7,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 from django.db import transaction
 
-from dashboard.audit import record as audit
+from dashboard.audit.record import record_entry
 from deployments.live import events
 from deployments.models import HostingAccount
 
@@ -31,7 +31,7 @@ class Command(BaseCommand):
             raise CommandError("Standard input held no token; nothing was changed.")
         with transaction.atomic():
             account.replace_token(token, by="whoever runs the site")
-            audit.record(
+            record_entry(
                 "replace_token",
                 account_id=account.pk,
                 account_name=account.name,

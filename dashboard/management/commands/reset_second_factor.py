@@ -17,10 +17,10 @@ class Command(BaseCommand):
         parser.add_argument("name")
 
     def handle(self, *args: Any, name: str, **options: Any) -> None:
-        user = users.find(name)
+        user = users.get_user_or_error(name)
         with transaction.atomic():
-            had = two_factor.switch_off(user)
+            had = two_factor.disable(user)
             if had:
                 sessions.end_all(user)
-                events.by_command("reset_second_factor", user)
+                events.record_command("reset_second_factor", user)
         self.stdout.write(f"{name} signs in with the password alone." if had else f"{name} has no second factor.")

@@ -7,8 +7,8 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError
 from django.db import DatabaseError
 
-from dashboard.audit import record as audit
-from dashboard.files import store as files
+from dashboard.audit.record import record_entry
+from dashboard.files import store
 from dashboard.ops import rotate_keys
 from dashboard.ops.doctor.finding import many
 from dashboard.ops.startup import data_dir
@@ -21,13 +21,13 @@ class Command(BaseCommand):
         try:
             data_dir.refuse_half_a_restore()
             data_dir.refuse_another_database()
-            files.keep_former_keys()
+            store.store_former_keys()
             done = rotate_keys.rotate()
         except ImproperlyConfigured as error:
             raise CommandError(str(error)) from None
         except DatabaseError as error:
             raise CommandError(f"The database stopped this: {str(error).strip()}. Run it again.") from None
-        audit.record("rotate_keys", actor="whoever runs the site", after={"renewed": done.renewed}, via="command")
+        record_entry("rotate_keys", actor="whoever runs the site", after={"renewed": done.renewed}, via="command")
         self.stdout.write(f"{many(done.renewed, 'secret')} of {done.values} encrypted anew with SECRET_KEY.")
         if done.lost:
             self.stderr.write("No key that is known here opens these (table, column, row); enter them again:")

@@ -18,12 +18,12 @@ class Command(BaseCommand):
         parser.add_argument("--password-stdin", action="store_true", help="Read the password from standard input.")
 
     def handle(self, *args: Any, name: str, password_stdin: bool, **options: Any) -> None:
-        user = users.find(name)
+        user = users.get_user_or_error(name)
         if hasattr(user, "identity"):
             raise CommandError(f"{name} signs in with the identity provider, and has no password here.")
-        user.set_password(prompts.read(user, password_stdin))
+        user.set_password(prompts.read_password(user, password_stdin))
         with transaction.atomic():
             user.save(update_fields=["password"])
             sessions.end_all(user)
-            events.by_command("set_password", user, after={"password": "changed"})
+            events.record_command("set_password", user, after={"password": "changed"})
         self.stdout.write(f"{name} has another password, and is signed out everywhere.")

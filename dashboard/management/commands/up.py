@@ -53,7 +53,7 @@ class Command(BaseCommand):
 
     def invitation(self) -> str:
         """Return what to print about signing in, once the site answers."""
-        return setup_link.invitation(on_terminal=sys.stdout.isatty())
+        return setup_link.startup_message(on_terminal=sys.stdout.isatty())
 
 
 def _only_one_here() -> int:

@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Any
 
-from dashboard.models import AuditEntry
+from dashboard.audit.models import AuditEntry
 from dashboard.ops.seed.history.story import Story
 from dashboard.ops.seed.people import PEOPLE, PROGRAM, Person
 from dashboard.ops.seed.world import DAYS, World

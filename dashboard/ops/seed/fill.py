@@ -7,7 +7,7 @@ from django.contrib.auth import get_user_model
 from django.db import transaction
 from django.utils import timezone
 
-from dashboard.models import Role
+from dashboard.access.models import Role
 from dashboard.ops.seed import accounts, audit, live, people
 from dashboard.ops.seed.catalog import Portfolio
 from dashboard.ops.seed.history import projects, unfinished

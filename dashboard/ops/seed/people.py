@@ -7,7 +7,8 @@ from typing import Any
 from django.contrib.auth import get_user_model
 from django.contrib.auth.hashers import make_password
 
-from dashboard.models import ApiToken, Identity, Machine, Membership, Role, Source
+from dashboard.access.models import Membership, Role, Source
+from dashboard.auth.models import ApiToken, Identity, Machine
 from dashboard.ops.seed.world import World
 from deployments.models import HostingAccount
 

@@ -4,12 +4,13 @@ from typing import Any
 
 from django.contrib.auth import get_user_model
 from django.contrib.auth.forms import BaseUserCreationForm
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpResponse
 from django.shortcuts import render, resolve_url
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods
 
 from dashboard.auth import events, login, setup_link
+from dashboard.http.request import Request
 
 
 class FirstAdministratorForm(BaseUserCreationForm):
@@ -34,17 +35,17 @@ class FirstAdministratorForm(BaseUserCreationForm):
 
 @never_cache
 @require_http_methods(["GET", "HEAD", "POST"])
-def set_up(request: HttpRequest, token: str) -> HttpResponse:
+def set_up(request: Request, token: str) -> HttpResponse:
     """Make the first administrator and sign them in. 404 unless the link is the one printed at this start."""
     if not setup_link.is_valid(token):
         return _void(request)
     form = FirstAdministratorForm(request.POST or None)
     if not form.is_valid():
         return render(request, "people/set_up.html", {"form": form}, status=422 if form.is_bound else 200)
-    if not setup_link.withdraw():
+    if not setup_link.revoke():
         return _void(request)
-    return login.after_password(request, form.save(), resolve_url("home"), events.LINK)
+    return login.continue_login(request, form.save(), resolve_url("home"), events.LINK)
 
 
-def _void(request: HttpRequest) -> HttpResponse:
+def _void(request: Request) -> HttpResponse:
     return render(request, "people/void_link.html", status=404)

@@ -4,35 +4,37 @@ from typing import Any
 
 from django.contrib import messages
 from django.contrib.auth import update_session_auth_hash
-from django.http import Http404, HttpRequest, HttpResponse
+from django.http import Http404, HttpResponse
 from django.shortcuts import redirect, render
 from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
-from dashboard.access import guards as access
+from dashboard.access import guards
 from dashboard.access.guards import signed_in
+from dashboard.access.models import Membership
 from dashboard.access.permissions import ADMINISTRATOR
 from dashboard.auth import events, sessions, throttle, two_factor
-from dashboard.auth.throttle import Refusal
+from dashboard.auth.models import RecoveryCode
+from dashboard.auth.throttle import Throttled
 from dashboard.forms.auth import NewPasswordForm, ProofForm
-from dashboard.models import Membership, RecoveryCode
+from dashboard.http.request import Request
 from dashboard.views.auth.sign_in import too_often
 from dashboard.views.forms.submit import INVALID
 
 
 @require_safe
 @signed_in
-def you(request: HttpRequest) -> HttpResponse:
+def you(request: Request) -> HttpResponse:
     user: Any = request.user
     page = {
         "roles": _roles(user),
         "sessions": [
             {"row": row, "id": sessions.public_id(row), "this": row.session_key == request.session.session_key}
-            for row in sessions.of(user)
+            for row in sessions.open_sessions(user)
         ],
         "has_password": user.has_usable_password(),
         "identity": getattr(user, "identity", None),
-        "second_factor": two_factor.is_on(user),
+        "second_factor": two_factor.is_enabled(user),
         "codes_left": RecoveryCode.objects.filter(user=user).count(),
         "proof": ProofForm(),
     }
@@ -41,24 +43,24 @@ def you(request: HttpRequest) -> HttpResponse:
 
 @require_POST
 @signed_in
-def end_session(request: HttpRequest, session: str) -> HttpResponse:
+def end_session(request: Request, session: str) -> HttpResponse:
     """End one of the reader's own sessions; its open streams end within half a minute."""
-    found = next((row for row in sessions.of(request.user) if sessions.public_id(row) == session), None)
+    found = next((row for row in sessions.open_sessions(request.user) if sessions.public_id(row) == session), None)
     if found is None:
         raise Http404("This session has already ended.")
     if found.session_key == request.session.session_key:
         raise Http404("To end this session, sign out.")
     found.delete()
-    events.changed("end_session", request, request.user, before={"from": found.address})
+    events.record_change("end_session", request, request.user, before={"from": found.address})
     messages.success(request, f"The session from {found.address or 'an unknown address'} has ended.")
     return redirect("you")
 
 
 @require_POST
 @signed_in
-def end_other_sessions(request: HttpRequest) -> HttpResponse:
-    count = sessions.end_all(request.user, but=request.session.session_key)
-    events.changed("end_other_sessions", request, request.user, before={"sessions": count})
+def end_other_sessions(request: Request) -> HttpResponse:
+    count = sessions.end_all(request.user, keep=request.session.session_key)
+    events.record_change("end_other_sessions", request, request.user, before={"sessions": count})
     messages.success(request, "All your other sessions have ended.")
     return redirect("you")
 
@@ -66,23 +68,23 @@ def end_other_sessions(request: HttpRequest) -> HttpResponse:
 @require_http_methods(["GET", "HEAD", "POST"])
 @signed_in
 @sensitive_post_parameters("old_password", "new_password1", "new_password2")
-def change_password(request: HttpRequest) -> HttpResponse:
+def change_password(request: Request) -> HttpResponse:
     """Choose another password, which ends all other sessions."""
     user: Any = request.user
     if not user.has_usable_password():
         raise Http404("You sign in with the identity provider. Change your password there.")
     form = NewPasswordForm(user, request.POST or None)
     if request.method == "POST":
-        attempt = throttle.begin(request, user.get_username())
-        if isinstance(attempt, Refusal):
+        attempt = throttle.start_attempt(request, user.get_username())
+        if isinstance(attempt, Throttled):
             return too_often(request, attempt)
         if "old_password" not in form.errors:
-            throttle.succeeded(attempt)
+            throttle.record_success(attempt)
         if form.is_valid():
             form.save()
             update_session_auth_hash(request, user)
-            sessions.end_all(user, but=request.session.session_key)
-            events.changed("change_password", request, user, after={"password": "changed"})
+            sessions.end_all(user, keep=request.session.session_key)
+            events.record_change("change_password", request, user, after={"password": "changed"})
             messages.success(request, "Password changed. All your other sessions have ended.")
             return redirect("you")
     return render(request, "people/change_password.html", {"form": form}, status=INVALID if form.is_bound else 200)
@@ -92,7 +94,7 @@ def _roles(user: Any) -> list[dict[str, Any]]:
     """The accounts the reader sees, with the role in each and whether a group of the provider gave it."""
     members = {member.account_id: member for member in Membership.objects.filter(user=user)}
     found = []
-    for account in access.visible_accounts(user):
+    for account in guards.visible_accounts(user):
         member = members.get(account.pk)
         role = ADMINISTRATOR if user.is_superuser else member.get_role_display() if member else ""
         source = member.get_source_display() if member and not user.is_superuser else ""

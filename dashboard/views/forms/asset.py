@@ -2,14 +2,15 @@
 
 from typing import Any
 
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpResponse
 from django.shortcuts import redirect, render
 
 from dashboard.access.guards import requires
 from dashboard.access.permissions import Permission
-from dashboard.audit import record as audit
+from dashboard.audit.record import PREVIEW, note_details
 from dashboard.forms import snippets
 from dashboard.forms.resources.asset import AddAssetForm
+from dashboard.http.request import Request
 from dashboard.views.forms.submit import INVALID, missing
 from dashboard.views.forms.uploads import upload_context, uploaded
 from deployments.models import Asset, HostingAccount
@@ -17,12 +18,12 @@ from deployments.operations import submit
 
 
 @requires(Permission.ADD_ASSET, previews=True)
-def add_asset(request: HttpRequest, account: HostingAccount) -> HttpResponse:
+def add_asset(request: Request, account: HostingAccount) -> HttpResponse:
     form = AddAssetForm(account, request.POST or None, initial=uploaded(request))
     page: dict[str, Any] = {"form": form, **upload_context(request)}
-    if request.POST.get("do") == audit.PREVIEW:
+    if request.POST.get("do") == PREVIEW:
         page["preview"] = {"command": snippets.of_asset(form)} if form.is_valid() else missing(form)
-        if request.htmx:  # type: ignore[attr-defined]
+        if request.htmx:
             return render(request, "_shared/_preview.html", {**page, "oob": True})
         return render(request, "assets/add_asset.html", page)
     if request.method == "POST" and form.is_valid():
@@ -30,9 +31,9 @@ def add_asset(request: HttpRequest, account: HostingAccount) -> HttpResponse:
     return render(request, "assets/add_asset.html", page, status=INVALID if form.is_bound else 200)
 
 
-def add(request: HttpRequest, form: AddAssetForm) -> Asset:
+def add(request: Request, form: AddAssetForm) -> Asset:
     """The asset of a valid form, stored."""
     asset = form.save(request.user.get_username())
     after = {"url": submit.without_keys(asset.url), "mime_type": asset.mime_type, "unpack": asset.unpack}
-    audit.note(request, target=asset, after=after)
+    note_details(request, target=asset, after=after)
     return asset

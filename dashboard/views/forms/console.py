@@ -3,7 +3,7 @@
 import json
 import shlex
 
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpResponse
 from django.shortcuts import get_object_or_404, render
 from django.views.decorators.cache import never_cache
 from django.views.decorators.debug import sensitive_variables
@@ -12,8 +12,9 @@ from django.views.decorators.http import require_POST
 from dashboard.access.guards import requires
 from dashboard.access.permissions import Permission
 from dashboard.actions.scoring import ask, example_body
-from dashboard.audit import record as audit
+from dashboard.audit.record import note_details
 from dashboard.forms.resources.console import ConsoleForm
+from dashboard.http.request import Request
 from dashboard.views.forms.submit import INVALID
 from deployments.models import HostingAccount, Service
 
@@ -39,7 +40,7 @@ def call_with(body: str) -> dict[str, str] | None:
 @never_cache
 @requires(Permission.USE_SERVICE, changes=False)
 @sensitive_variables("service")
-def test_service(request: HttpRequest, account: HostingAccount, pk: int) -> HttpResponse:
+def test_service(request: Request, account: HostingAccount, pk: int) -> HttpResponse:
     """GET fills the console with the service's example; POST sends the body and shows the answer."""
     service = scored_service(account, pk)
     form, answer = ConsoleForm(request.POST or None), None
@@ -47,7 +48,7 @@ def test_service(request: HttpRequest, account: HostingAccount, pk: int) -> Http
         form = ConsoleForm(initial={"body": example_body(service.scoring_uri, service.scoring_key)})
     elif form.is_valid():
         answer = ask(service.scoring_uri, service.scoring_key, form.cleaned_data["body"])
-    template = "services/_console.html" if request.htmx else "services/test_service.html"  # type: ignore[attr-defined]
+    template = "services/_console.html" if request.htmx else "services/test_service.html"
     page = {"service": service, "form": form, "answer": answer, "asked": request.method != "POST"}
     page["call"] = call_with(str(form["body"].value() or ""))
     return render(request, template, page, status=INVALID if form.is_bound and form.errors else 200)
@@ -57,9 +58,9 @@ def test_service(request: HttpRequest, account: HostingAccount, pk: int) -> Http
 @require_POST
 @requires(Permission.USE_SERVICE)
 @sensitive_variables("service")
-def show_key(request: HttpRequest, account: HostingAccount, pk: int) -> HttpResponse:
+def show_key(request: Request, account: HostingAccount, pk: int) -> HttpResponse:
     """The service's primary key, for whoever may call the service from a program of theirs."""
     service = scored_service(account, pk)
-    audit.note(request, target=service)
-    template = "services/_key.html" if request.htmx else "services/show_key.html"  # type: ignore[attr-defined]
+    note_details(request, target=service)
+    template = "services/_key.html" if request.htmx else "services/show_key.html"
     return render(request, template, {"service": service, "key": service.scoring_key or ""})

@@ -2,20 +2,21 @@
 
 from typing import Any
 
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpResponse
 from django.urls import reverse
 
 from dashboard.access.guards import requires
 from dashboard.access.permissions import Permission
 from dashboard.catalog.picker import numbers
 from dashboard.forms.resources.manifest import NO_DRIVER, CreateManifestForm
+from dashboard.http.request import Request
 from dashboard.views.forms.submit import cloned, picker_rows, write
 from deployments.models import HostingAccount, Manifest, Operation
 from deployments.models.operation import Kind
 
 
 @requires(Permission.CREATE_MANIFEST, previews=True)
-def create_manifest(request: HttpRequest, account: HostingAccount) -> HttpResponse:
+def create_manifest(request: Request, account: HostingAccount) -> HttpResponse:
     if request.GET.get("part"):
         return picker_rows(request, CreateManifestForm(account, request.GET))
     form = CreateManifestForm(account, request.POST or None, initial=_initial(request, account))
@@ -26,7 +27,7 @@ def create_manifest(request: HttpRequest, account: HostingAccount) -> HttpRespon
     return write(request, form, "manifests/create_manifest.html", done=done)
 
 
-def _initial(request: HttpRequest, account: HostingAccount) -> dict[str, Any]:
+def _initial(request: Request, account: HostingAccount) -> dict[str, Any]:
     """From the operation or the manifest to clone, else from the links of model and asset pages (?model=3&asset=5)."""
     if body := cloned(request, account, Kind.CREATE_MANIFEST) or _body_of(account, request.GET.get("manifest", "")):
         return {**body, "driver": body.get("driver") or NO_DRIVER}

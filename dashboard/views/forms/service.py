@@ -1,17 +1,18 @@
 """Create, update and delete services."""
 
 from django.core.exceptions import PermissionDenied
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
 
 from dashboard.access import service_rules
 from dashboard.access.guards import requires
 from dashboard.access.permissions import Permission
-from dashboard.audit import record as audit
+from dashboard.audit.record import note_details
 from dashboard.forms import snippets
 from dashboard.forms.resources.changes import changes
 from dashboard.forms.resources.service import CreateServiceForm, UpdateServiceForm
+from dashboard.http.request import Request
 from dashboard.views.forms.submit import INVALID, chosen_in_link, cloned, picker_rows, write
 from deployments.live import events
 from deployments.models import HostingAccount, Image, Operation, Service
@@ -32,15 +33,15 @@ def open_operation(service: Service) -> Operation | None:
     return service.operations.filter(state__in=OPEN).first()
 
 
-def require(request: HttpRequest, permission: Permission, service: Service) -> None:
+def require(request: Request, permission: Permission, service: Service) -> None:
     """Raise PermissionDenied unless the reader may do that to this very service."""
-    if why := service_rules.refusal(request.rank, request.user.get_username(), permission, service):  # type: ignore[attr-defined]
+    if why := service_rules.denial_reason(request.access_level, request.user.get_username(), permission, service):
         raise PermissionDenied(why)
 
 
 @requires(Permission.CREATE_SERVICE, previews=True)
-def create_service(request: HttpRequest, account: HostingAccount) -> HttpResponse:
-    rights = {"production": service_rules.may_act(request.rank)}  # type: ignore[attr-defined]
+def create_service(request: Request, account: HostingAccount) -> HttpResponse:
+    rights = {"production": service_rules.can_act_in_production(request.access_level)}
     if request.GET.get("part"):
         return picker_rows(request, CreateServiceForm(account, request.GET, **rights))
     initial = {**cloned(request, account, "create_service"), **chosen_in_link(request, "image")}
@@ -49,22 +50,22 @@ def create_service(request: HttpRequest, account: HostingAccount) -> HttpRespons
 
 
 @requires(Permission.UPDATE_SERVICE, previews=True)
-def update_service(request: HttpRequest, account: HostingAccount, pk: int) -> HttpResponse:
+def update_service(request: Request, account: HostingAccount, pk: int) -> HttpResponse:
     service = service_of(account, pk)
     require(request, Permission.UPDATE_SERVICE, service)
-    rights = {"production": service_rules.may_act(request.rank)}  # type: ignore[attr-defined]
+    rights = {"production": service_rules.can_act_in_production(request.access_level)}
     if request.GET.get("part"):
         return picker_rows(request, UpdateServiceForm(service, request.GET, **rights))
     initial = {**cloned(request, account, "update_service"), **chosen_in_link(request, "image")}
     form = UpdateServiceForm(service, request.POST or None, initial=initial, **rights)
-    audit.note(request, before={"image": service.image_id, "cluster": service.cluster_id})
+    note_details(request, before={"image": service.image_id, "cluster": service.cluster_id})
     page = {"service": service, "open_operation": open_operation(service), "changes": _changes(form)}
     template, panel = "services/update_service.html", "services/_update_preview.html"
     return write(request, form, template, done=_to_service, context=page, panel=panel)
 
 
 @requires(Permission.DELETE_SERVICE)
-def delete_service(request: HttpRequest, account: HostingAccount, pk: int) -> HttpResponse:
+def delete_service(request: Request, account: HostingAccount, pk: int) -> HttpResponse:
     service = service_of(account, pk)
     require(request, Permission.DELETE_SERVICE, service)
     refusal = ""
@@ -72,7 +73,7 @@ def delete_service(request: HttpRequest, account: HostingAccount, pk: int) -> Ht
         try:
             operation = submit.delete_service(account, request.user.get_username(), service=service)
             before = {"image": str(service.image or ""), "cluster": str(service.cluster or "")}
-            audit.note(request, target=service, before=before, after={"operation": str(operation.pk)})
+            note_details(request, target=service, before=before, after={"operation": str(operation.pk)})
             return redirect("get_operation", account.name, operation.pk)
         except submit.Refused as refused:
             refusal = refused.message

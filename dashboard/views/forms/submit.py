@@ -6,13 +6,14 @@ from typing import Any
 
 from django.core.exceptions import ValidationError
 from django.forms import Form
-from django.http import Http404, HttpRequest, HttpResponse
+from django.http import Http404, HttpResponse
 from django.shortcuts import redirect, render
 
-from dashboard.audit import record as audit
-from dashboard.files.store import masked
+from dashboard.audit.record import PREVIEW, note_details
+from dashboard.files.store import mask_keys
 from dashboard.forms import snippets
 from dashboard.forms.resources.operation import OperationForm
+from dashboard.http.request import Request
 from deployments.models import HostingAccount, Operation
 from deployments.operations import submit
 
@@ -20,7 +21,7 @@ INVALID = 422
 
 
 def write(
-    request: HttpRequest,
+    request: Request,
     form: OperationForm,
     template: str,
     *,
@@ -36,7 +37,7 @@ def write(
     page = {"form": form, **(context or {})}
     if request.method != "POST":
         return render(request, template, page)
-    if request.POST.get("do") == audit.PREVIEW:
+    if request.POST.get("do") == PREVIEW:
         return _show_preview(request, form, template, page, panel)
     if form.is_valid() and (operation := form.submit(request.user.get_username())):
         note_operation(request, operation)
@@ -44,13 +45,13 @@ def write(
     return render(request, template, page, status=INVALID)
 
 
-def note_operation(request: HttpRequest, operation: Operation) -> None:
+def note_operation(request: Request, operation: Operation) -> None:
     """For the audit: what was asked for, in the words of the form, rows by number, without access keys."""
     after = {"operation": str(operation.pk), **submit.without_keys(operation.body)}
-    audit.note(request, target=operation.resource, after=after)
+    note_details(request, target=operation.resource, after=after)
 
 
-def picker_rows(request: HttpRequest, form: OperationForm) -> HttpResponse:
+def picker_rows(request: Request, form: OperationForm) -> HttpResponse:
     """The rows of the picker that ?part= names, for what the rest of the query says is picked and sought."""
     picker = form.pickers.get(request.GET["part"])
     if picker is None:
@@ -63,7 +64,7 @@ def previewed(form: OperationForm) -> dict[str, Any]:
     body = form.preview() if form.is_valid() else None
     if body is None:
         return missing(form)
-    text = masked(json.dumps(body, indent=2, ensure_ascii=False))
+    text = mask_keys(json.dumps(body, indent=2, ensure_ascii=False))
     return {"json": text, "notes": form.notes(), "command": snippets.of_form(form)}
 
 
@@ -72,12 +73,12 @@ def missing(form: Form) -> dict[str, Any]:
     return {"missing": [(_label(form, name), errors) for name, errors in form.errors.items()]}
 
 
-def chosen_in_link(request: HttpRequest, *names: str) -> dict[str, list[str]]:
+def chosen_in_link(request: Request, *names: str) -> dict[str, list[str]]:
     """The rows that a link to a form has picked already: `?image=3` is {"image": ["3"]}."""
     return {name: request.GET.getlist(name) for name in names if name in request.GET}
 
 
-def cloned(request: HttpRequest, account: HostingAccount, kind: str) -> dict[str, Any]:
+def cloned(request: Request, account: HostingAccount, kind: str) -> dict[str, Any]:
     """What a form starts with when ?clone= names an operation of this kind; {} without, 404 for any other."""
     pk = request.GET.get("clone")
     if not pk:
@@ -89,10 +90,10 @@ def cloned(request: HttpRequest, account: HostingAccount, kind: str) -> dict[str
 
 
 def _show_preview(
-    request: HttpRequest, form: OperationForm, template: str, page: dict[str, Any], panel: str
+    request: Request, form: OperationForm, template: str, page: dict[str, Any], panel: str
 ) -> HttpResponse:
     page = {**page, "preview": previewed(form)}
-    if request.htmx:  # type: ignore[attr-defined]
+    if request.htmx:
         return render(request, panel, {**page, "oob": True})
     form.unchecked()
     return render(request, template, page)

@@ -4,20 +4,20 @@ from typing import Any
 from urllib.parse import urlencode
 
 from django.conf import settings
-from django.http import HttpRequest
 
 from dashboard.forms.fields.source import UPLOAD_ERRORS, UPLOAD_FAILED
+from dashboard.http.request import Request
 
 
-def uploaded(request: HttpRequest) -> dict[str, Any]:
+def uploaded(request: Request) -> dict[str, Any]:
     """The initial value of `file` when an upload led back here."""
     return {"file": request.GET["file"]} if request.GET.get("file") else {}
 
 
-def upload_context(request: HttpRequest) -> dict[str, Any]:
+def upload_context(request: Request) -> dict[str, Any]:
     """`upload_url` for the form that uploads (its answer leads back to this page), and why the last one failed."""
     code = request.GET.get("upload_error")
-    query = urlencode({"account": request.account.name, "next": request.path})  # type: ignore[attr-defined]
+    query = urlencode({"account": request.account.name, "next": request.path})
     return {
         "upload_url": f"/uploads/?{query}",
         "upload_error": UPLOAD_ERRORS.get(code, UPLOAD_FAILED) if code else "",

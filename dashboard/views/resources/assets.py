@@ -2,13 +2,14 @@
 
 from typing import Any
 
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpResponse
 from django.views.decorators.http import require_safe
 
 from dashboard.access.guards import requires
 from dashboard.access.permissions import Permission
 from dashboard.catalog.detail import render_detail
 from dashboard.catalog.listing import Column, Listing, Shape, render_list
+from dashboard.http.request import Request
 from deployments.models import Asset, HostingAccount
 
 SHAPE = Shape(
@@ -27,14 +28,14 @@ SHAPE = Shape(
 
 @require_safe
 @requires(Permission.SEE)
-def list_assets(request: HttpRequest, account: HostingAccount) -> HttpResponse:
+def list_assets(request: Request, account: HostingAccount) -> HttpResponse:
     """All assets of the account."""
     return render_list(request, Listing(request, account, Asset.objects.filter(account=account), SHAPE))
 
 
 @require_safe
 @requires(Permission.SEE)
-def get_asset(request: HttpRequest, account: HostingAccount, pk: int) -> HttpResponse:
+def get_asset(request: Request, account: HostingAccount, pk: int) -> HttpResponse:
     """One asset and what uses it."""
     return render_detail(request, account, Asset.objects.all(), pk, _nothing_more)
 

@@ -3,7 +3,7 @@
 from typing import Any
 
 from django.db.models import Prefetch, QuerySet
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpResponse
 from django.views.decorators.http import require_safe
 
 from dashboard.access.guards import requires
@@ -11,6 +11,7 @@ from dashboard.access.permissions import Permission
 from dashboard.catalog import filters
 from dashboard.catalog.detail import render_detail
 from dashboard.catalog.listing import Column, Listing, Shape, render_list
+from dashboard.http.request import Request
 from dashboard.views.resources.manifests import NAMES_OF_MODELS
 from deployments.models import HostingAccount, Image
 from deployments.models.operation import Kind
@@ -32,7 +33,7 @@ SHAPE = Shape(
 
 @require_safe
 @requires(Permission.SEE)
-def list_images(request: HttpRequest, account: HostingAccount) -> HttpResponse:
+def list_images(request: Request, account: HostingAccount) -> HttpResponse:
     """All images of the account with the models inside."""
     rows = with_models().filter(account=account)
     return render_list(request, Listing(request, account, rows, SHAPE), seen_at=account.images_seen_at)
@@ -40,7 +41,7 @@ def list_images(request: HttpRequest, account: HostingAccount) -> HttpResponse:
 
 @require_safe
 @requires(Permission.SEE)
-def get_image(request: HttpRequest, account: HostingAccount, pk: int) -> HttpResponse:
+def get_image(request: Request, account: HostingAccount, pk: int) -> HttpResponse:
     """One image, how it was built, and what runs it."""
     return render_detail(request, account, with_models(), pk, _build)
 

@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 from django.db.models import Prefetch, QuerySet
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpResponse
 from django.views.decorators.http import require_safe
 
 from dashboard.access.guards import requires
@@ -12,6 +12,7 @@ from dashboard.access.permissions import Permission
 from dashboard.catalog import filters
 from dashboard.catalog.detail import render_detail
 from dashboard.catalog.listing import Column, Listing, Shape, render_list
+from dashboard.http.request import Request
 from deployments.models import HostingAccount, Manifest, RegisteredModel
 from deployments.operations import submit
 
@@ -33,7 +34,7 @@ SHAPE = Shape(
 
 @require_safe
 @requires(Permission.SEE)
-def list_manifests(request: HttpRequest, account: HostingAccount) -> HttpResponse:
+def list_manifests(request: Request, account: HostingAccount) -> HttpResponse:
     """All manifests of the account with their models."""
     rows = with_models().filter(account=account).defer("asset_list", "properties", "model_ids")
     return render_list(request, Listing(request, account, rows, SHAPE), seen_at=account.manifests_seen_at)
@@ -41,7 +42,7 @@ def list_manifests(request: HttpRequest, account: HostingAccount) -> HttpRespons
 
 @require_safe
 @requires(Permission.SEE)
-def get_manifest(request: HttpRequest, account: HostingAccount, pk: int) -> HttpResponse:
+def get_manifest(request: Request, account: HostingAccount, pk: int) -> HttpResponse:
     """One manifest, what it consists of, and the JSON that says so."""
     return render_detail(request, account, with_models(), pk, _contents)
 

@@ -3,7 +3,7 @@
 from typing import Any
 
 from django.db.models import Exists, OuterRef, Q, QuerySet
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpResponse
 from django.views.decorators.http import require_safe
 
 from dashboard.access.guards import requires
@@ -12,6 +12,7 @@ from dashboard.catalog import filters
 from dashboard.catalog.badges import with_badges
 from dashboard.catalog.detail import render_detail
 from dashboard.catalog.listing import Choice, Column, Listing, Shape, render_list
+from dashboard.http.request import Request
 from deployments.models import HostingAccount, RegisteredModel
 
 VERSIONS = 8  # other versions shown on a model's page
@@ -36,7 +37,7 @@ SHAPE = Shape(
 
 @require_safe
 @requires(Permission.SEE)
-def list_models(request: HttpRequest, account: HostingAccount) -> HttpResponse:
+def list_models(request: Request, account: HostingAccount) -> HttpResponse:
     """All models of the account, one row per version."""
     rows = RegisteredModel.objects.filter(account=account).defer("url", "mime_type")
     return render_list(request, Listing(request, account, rows, SHAPE), seen_at=account.models_seen_at)
@@ -44,7 +45,7 @@ def list_models(request: HttpRequest, account: HostingAccount) -> HttpResponse:
 
 @require_safe
 @requires(Permission.SEE)
-def get_model(request: HttpRequest, account: HostingAccount, pk: int) -> HttpResponse:
+def get_model(request: Request, account: HostingAccount, pk: int) -> HttpResponse:
     """One version of a model, where it is used, and the other versions."""
     return render_detail(request, account, RegisteredModel.objects.all(), pk, _versions)
 

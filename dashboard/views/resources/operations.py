@@ -4,7 +4,7 @@ from typing import Any
 from uuid import UUID
 
 from django.db.models import Q
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpResponse
 from django.shortcuts import get_object_or_404, render
 from django.views.decorators.http import require_safe
 
@@ -14,6 +14,7 @@ from dashboard.catalog.badges import with_badges
 from dashboard.catalog.lineage import lineage
 from dashboard.catalog.listing import Choice, Column, Listing, Shape, render_list
 from dashboard.forms import snippets
+from dashboard.http.request import Request
 from deployments.models import HostingAccount, Operation
 from deployments.models.operation import OPEN, Kind, State
 from deployments.operations import submit
@@ -42,7 +43,7 @@ SHAPE = Shape(
 
 @require_safe
 @requires(Permission.SEE)
-def list_operations(request: HttpRequest, account: HostingAccount) -> HttpResponse:
+def list_operations(request: Request, account: HostingAccount) -> HttpResponse:
     """All operations of the account, newest first."""
     rows = (
         Operation.objects.filter(account=account)
@@ -61,12 +62,12 @@ def list_operations(request: HttpRequest, account: HostingAccount) -> HttpRespon
 
 @require_safe
 @requires(Permission.SEE)
-def get_operation(request: HttpRequest, account: HostingAccount, pk: UUID) -> HttpResponse:
+def get_operation(request: Request, account: HostingAccount, pk: UUID) -> HttpResponse:
     """One operation: where it stands, the reason if it failed, and what can be done about it."""
     rows = Operation.objects.filter(account=account).select_related(*ABOUT, "retry_of")
     operation = get_object_or_404(rows.defer("service__scoring_key"), pk=pk)
     with_badges(account, [operation])
-    target = request.htmx.target  # type: ignore[attr-defined]
+    target = request.htmx.target
     if target == f"operation-{pk}":
         return render(request, "operations/_row.html", {"row": operation})
     if target == "panel":

@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Any
 
 from django.db.models import Prefetch, Q, QuerySet
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpResponse
 from django.utils.dateparse import parse_datetime
 from django.views.decorators.http import require_safe
 
@@ -13,6 +13,7 @@ from dashboard.access.permissions import Permission
 from dashboard.catalog import filters
 from dashboard.catalog.detail import render_detail
 from dashboard.catalog.listing import Choice, Column, Listing, Shape, render_list
+from dashboard.http.request import Request
 from dashboard.views.resources.manifests import NAMES_OF_MODELS
 from deployments.models import HostingAccount, Image, RegisteredModel, Service
 
@@ -40,7 +41,7 @@ SHAPE = Shape(
 
 @require_safe
 @requires(Permission.SEE)
-def list_services(request: HttpRequest, account: HostingAccount) -> HttpResponse:
+def list_services(request: Request, account: HostingAccount) -> HttpResponse:
     """All services of the account and the models each answers with."""
     rows = with_models().filter(account=account)
     return render_list(request, Listing(request, account, rows, SHAPE), seen_at=account.services_seen_at)
@@ -48,7 +49,7 @@ def list_services(request: HttpRequest, account: HostingAccount) -> HttpResponse
 
 @require_safe
 @requires(Permission.SEE)
-def get_service(request: HttpRequest, account: HostingAccount, pk: int) -> HttpResponse:
+def get_service(request: Request, account: HostingAccount, pk: int) -> HttpResponse:
     """One service: whether it answers, what it runs, its revisions, and how to call it."""
     return render_detail(request, account, with_models(), pk, _facts)
 

@@ -4,15 +4,16 @@ from typing import Any
 
 from django.contrib import messages
 from django.db.models import Count, Q
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.debug import sensitive_post_parameters, sensitive_variables
 from django.views.decorators.http import require_POST, require_safe
 
 from dashboard.access.guards import requires
 from dashboard.access.permissions import Permission
-from dashboard.audit import record as audit
+from dashboard.audit.record import note_details
 from dashboard.forms.settings.cluster import ClusterForm
+from dashboard.http.request import Request
 from dashboard.views.forms.submit import INVALID
 from dashboard.views.settings.pages import show_trial, write_settings
 from deployments.accounts import kubeconfig, usage
@@ -25,7 +26,7 @@ TEMPLATE = "settings/change_cluster.html"
 
 @require_safe
 @requires(Permission.CHANGE_CLUSTER)
-def list_clusters(request: HttpRequest, account: HostingAccount) -> HttpResponse:
+def list_clusters(request: Request, account: HostingAccount) -> HttpResponse:
     there = Count("services", Q(services__vanished_at=None))
     rows = Cluster.objects.filter(account=account).defer(*Cluster.SECRETS).annotate(uses=there)
     return render(request, "settings/list_clusters.html", {"rows": rows})
@@ -33,14 +34,14 @@ def list_clusters(request: HttpRequest, account: HostingAccount) -> HttpResponse
 
 @sensitive_post_parameters()
 @requires(Permission.CHANGE_CLUSTER)
-def add_cluster(request: HttpRequest, account: HostingAccount) -> HttpResponse:
+def add_cluster(request: Request, account: HostingAccount) -> HttpResponse:
     form = ClusterForm(request.POST or None, instance=Cluster(account=account))
     return write_settings(request, form, TEMPLATE, done="list_clusters")
 
 
 @sensitive_post_parameters()
 @requires(Permission.CHANGE_CLUSTER)
-def change_cluster(request: HttpRequest, account: HostingAccount, pk: int) -> HttpResponse:
+def change_cluster(request: Request, account: HostingAccount, pk: int) -> HttpResponse:
     row = get_object_or_404(Cluster, account=account, pk=pk)
     form = ClusterForm(request.POST or None, instance=row)
     return write_settings(request, form, TEMPLATE, done="list_clusters", context=_page(row))
@@ -50,7 +51,7 @@ def change_cluster(request: HttpRequest, account: HostingAccount, pk: int) -> Ht
 @sensitive_post_parameters()
 @requires(Permission.CHANGE_CLUSTER, changes=False)
 @sensitive_variables("form", "row")
-def test_cluster(request: HttpRequest, account: HostingAccount, pk: int) -> HttpResponse:
+def test_cluster(request: Request, account: HostingAccount, pk: int) -> HttpResponse:
     """Try what is typed, with the kubeconfig that is kept where none is typed. `pk` 0: it is not stored yet."""
     row = get_object_or_404(Cluster, account=account, pk=pk) if pk else Cluster(account=account)
     page = _page(row) if pk else {}
@@ -68,7 +69,7 @@ def attempt(row: Cluster) -> Trial:
 
 
 @requires(Permission.CHANGE_CLUSTER)
-def delete_cluster(request: HttpRequest, account: HostingAccount, pk: int) -> HttpResponse:
+def delete_cluster(request: Request, account: HostingAccount, pk: int) -> HttpResponse:
     row = get_object_or_404(Cluster.objects.defer(*Cluster.SECRETS), account=account, pk=pk)
     under_way = usage.operations_with_cluster(row)
     if request.method == "POST" and delete(request, row):
@@ -83,11 +84,11 @@ def delete_cluster(request: HttpRequest, account: HostingAccount, pk: int) -> Ht
     return render(request, "settings/delete_cluster.html", page, status=INVALID if request.method == "POST" else 200)
 
 
-def delete(request: HttpRequest, row: Cluster) -> bool:
+def delete(request: Request, row: Cluster) -> bool:
     """Forget it here, unless an open operation uses it; whether that was done."""
     if usage.operations_with_cluster(row).exists():
         return False
-    audit.note(request, target=row.name, before={"production": row.production})
+    note_details(request, target=row.name, before={"production": row.production})
     row.delete()
     return True
 

@@ -4,19 +4,19 @@ from typing import Any
 
 from django.contrib import messages
 from django.db import transaction
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpResponse
 from django.shortcuts import redirect, render
 
-from dashboard.audit import record as audit
+from dashboard.audit.record import note_details, record_entry
 from dashboard.forms.fields.secret import SettingsForm
-from dashboard.http.client_ip import address
+from dashboard.http.request import Request, client_ip
 from dashboard.views.forms.submit import INVALID
 from deployments.accounts.connection_tests import Trial
 from deployments.live import events
 
 
 def write_settings(
-    request: HttpRequest, form: SettingsForm, template: str, *, done: str, context: dict[str, Any] | None = None
+    request: Request, form: SettingsForm, template: str, *, done: str, context: dict[str, Any] | None = None
 ) -> HttpResponse:
     """Show the form, or store what it says and lead to the page called `done`; an invalid form comes back with 422."""
     if request.method == "POST" and form.is_valid():
@@ -27,33 +27,33 @@ def write_settings(
     return render(request, template, page, status=INVALID if form.is_bound else 200)
 
 
-def store(request: HttpRequest, form: SettingsForm) -> Any:
+def store(request: Request, form: SettingsForm) -> Any:
     """The row of a valid form, stored; who looks at the account sees it."""
     before, after = form.changes()
     row: Any = form.save_by(request.user.get_username())
     account = getattr(row, "account", row)
-    audit.note(request, target=row, before=before, after=after)
+    note_details(request, target=row, before=before, after=after)
     transaction.on_commit(lambda: events.publish_account(account.pk), robust=True)
     return row
 
 
-def record_trial(request: HttpRequest, action: str, row: Any, trial: Trial, via: str = "page") -> None:
+def record_trial(request: Request, action: str, row: Any, trial: Trial, via: str = "page") -> None:
     """A connection test changes nothing, and yet it sends a secret: who made it, and what came of it."""
-    account = request.account  # type: ignore[attr-defined]
-    audit.record(
+    account = request.account
+    record_entry(
         action,
         actor=request.user.get_username(),
         account_id=account.pk,
         account_name=account.name,
         target=str(row),
-        address=address(request),
+        address=client_ip(request),
         after={"works": trial.works, "says": trial.says},
         via=via,
     )
 
 
 def show_trial(
-    request: HttpRequest, form: SettingsForm, trial: Trial | None, template: str, context: dict[str, Any]
+    request: Request, form: SettingsForm, trial: Trial | None, template: str, context: dict[str, Any]
 ) -> HttpResponse:
     """What came of a connection test; None: the form was not fit for one. For htmx the result alone.
 
@@ -64,6 +64,6 @@ def show_trial(
         record_trial(request, name, form.instance, trial)
     page = {"form": form, "trial": trial, "tried": True, "said": "The connection wasn’t tested.", **context}
     status = 200 if trial is not None else INVALID
-    if request.htmx:  # type: ignore[attr-defined]
+    if request.htmx:
         return render(request, "settings/_trial.html", page, status=status)
     return render(request, template, page, status=status)

@@ -3,13 +3,14 @@
 from typing import Any
 
 from django.contrib.auth import get_user_model
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpResponse
 from django.shortcuts import render
 from django.views.decorators.http import require_safe
 
 from dashboard.access.guards import requires
-from dashboard.access.permissions import ADMIN, ADMINISTRATOR, RANK, Permission, needed
-from dashboard.models import Membership, Role
+from dashboard.access.models import Membership, Role
+from dashboard.access.permissions import ACCESS_LEVELS, ADMIN_LEVEL, ADMINISTRATOR, Permission, required_level
+from dashboard.http.request import Request
 from deployments.models import HostingAccount
 
 MOST_NAMES = 12  # of people who can grant more; nobody asks them all
@@ -17,10 +18,10 @@ MOST_NAMES = 12  # of people who can grant more; nobody asks them all
 
 @require_safe
 @requires(Permission.SEE)
-def see_roles(request: HttpRequest, account: HostingAccount) -> HttpResponse:
+def see_roles(request: Request, account: HostingAccount) -> HttpResponse:
     """The table of permissions with the reader's own role marked, and who can give them another."""
-    have = request.rank  # type: ignore[attr-defined]
-    roles = [(role.label, RANK[role]) for role in Role] + [(ADMINISTRATOR, ADMIN)]
+    have = request.access_level
+    roles = [(role.label, ACCESS_LEVELS[role]) for role in Role] + [(ADMINISTRATOR, ADMIN_LEVEL)]
     page = {
         "roles": [(label, rank == have) for label, rank in roles],
         "rows": [_row(permission, have, [rank for _, rank in roles]) for permission in Permission],
@@ -30,7 +31,7 @@ def see_roles(request: HttpRequest, account: HostingAccount) -> HttpResponse:
 
 
 def _row(permission: Permission, have: int, ranks: list[int]) -> dict[str, Any]:
-    least = needed(permission)
+    least = required_level(permission)
     return {"words": permission.label, "mine": have >= least, "by": [rank >= least for rank in ranks]}
 
 

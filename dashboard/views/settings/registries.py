@@ -4,15 +4,16 @@ from typing import Any
 
 from django.contrib import messages
 from django.db.models import BooleanField, Count, ExpressionWrapper, Q
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.debug import sensitive_post_parameters, sensitive_variables
 from django.views.decorators.http import require_POST, require_safe
 
 from dashboard.access.guards import requires
 from dashboard.access.permissions import Permission
-from dashboard.audit import record as audit
+from dashboard.audit.record import note_details
 from dashboard.forms.settings.registry import RegistryForm
+from dashboard.http.request import Request
 from dashboard.views.forms.submit import INVALID
 from dashboard.views.settings.pages import show_trial, write_settings
 from deployments.accounts import usage
@@ -25,7 +26,7 @@ TEMPLATE = "settings/change_registry.html"
 
 @require_safe
 @requires(Permission.CHANGE_REGISTRY)
-def list_registries(request: HttpRequest, account: HostingAccount) -> HttpResponse:
+def list_registries(request: Request, account: HostingAccount) -> HttpResponse:
     there = Count("images", Q(images__vanished_at=None))
     kept = ExpressionWrapper(Q(password__isnull=False), BooleanField())
     rows = RegistryInfo.objects.filter(account=account).defer(*RegistryInfo.SECRETS)
@@ -35,14 +36,14 @@ def list_registries(request: HttpRequest, account: HostingAccount) -> HttpRespon
 
 @sensitive_post_parameters()
 @requires(Permission.CHANGE_REGISTRY)
-def add_registry(request: HttpRequest, account: HostingAccount) -> HttpResponse:
+def add_registry(request: Request, account: HostingAccount) -> HttpResponse:
     form = RegistryForm(request.POST or None, instance=RegistryInfo(account=account))
     return write_settings(request, form, TEMPLATE, done="list_registries")
 
 
 @sensitive_post_parameters()
 @requires(Permission.CHANGE_REGISTRY)
-def change_registry(request: HttpRequest, account: HostingAccount, pk: int) -> HttpResponse:
+def change_registry(request: Request, account: HostingAccount, pk: int) -> HttpResponse:
     row = get_object_or_404(RegistryInfo, account=account, pk=pk)
     form = RegistryForm(request.POST or None, instance=row)
     return write_settings(request, form, TEMPLATE, done="list_registries", context=_page(row))
@@ -52,7 +53,7 @@ def change_registry(request: HttpRequest, account: HostingAccount, pk: int) -> H
 @sensitive_post_parameters()
 @requires(Permission.CHANGE_REGISTRY, changes=False)
 @sensitive_variables("form", "row")
-def test_registry(request: HttpRequest, account: HostingAccount, pk: int) -> HttpResponse:
+def test_registry(request: Request, account: HostingAccount, pk: int) -> HttpResponse:
     """Try what is typed, with the password that is kept where none is typed. `pk` 0: it is not stored yet."""
     row = get_object_or_404(RegistryInfo, account=account, pk=pk) if pk else RegistryInfo(account=account)
     page = _page(row) if pk else {}
@@ -67,7 +68,7 @@ def attempt(row: RegistryInfo) -> Trial:
 
 
 @requires(Permission.CHANGE_REGISTRY)
-def delete_registry(request: HttpRequest, account: HostingAccount, pk: int) -> HttpResponse:
+def delete_registry(request: Request, account: HostingAccount, pk: int) -> HttpResponse:
     row = get_object_or_404(RegistryInfo.objects.defer(*RegistryInfo.SECRETS), account=account, pk=pk)
     under_way = usage.operations_with_registry(row)
     if request.method == "POST" and delete(request, row):
@@ -82,11 +83,11 @@ def delete_registry(request: HttpRequest, account: HostingAccount, pk: int) -> H
     return render(request, "settings/delete_registry.html", page, status=INVALID if request.method == "POST" else 200)
 
 
-def delete(request: HttpRequest, row: RegistryInfo) -> bool:
+def delete(request: Request, row: RegistryInfo) -> bool:
     """Forget it here, unless an open operation uses it; whether that was done."""
     if usage.operations_with_registry(row).exists():
         return False
-    audit.note(request, target=row.name, before={"location": row.location, "user": row.user})
+    note_details(request, target=row.name, before={"location": row.location, "user": row.user})
     row.delete()
     return True
 

@@ -4,16 +4,17 @@ from typing import Any
 
 from django.contrib import messages
 from django.db import transaction
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpResponse
 from django.shortcuts import redirect, render
 from django.views.decorators.debug import sensitive_post_parameters, sensitive_variables
 from django.views.decorators.http import require_POST
 
 from dashboard.access.guards import administrators, requires
+from dashboard.access.models import Membership
 from dashboard.access.permissions import Permission
-from dashboard.audit import record as audit
+from dashboard.audit.record import note_details
 from dashboard.forms.settings.server import AddAccountForm, ConfirmForm, ServerForm
-from dashboard.models import Membership
+from dashboard.http.request import Request
 from dashboard.ops.startup import bundled_account
 from dashboard.views.forms.submit import INVALID
 from dashboard.views.settings.pages import show_trial, write_settings
@@ -37,7 +38,7 @@ DEPENDENT = (Service, Image, Manifest, RegisteredModel, Asset, Operation, Regist
 
 @sensitive_post_parameters()
 @requires(Permission.CHANGE_SERVER)
-def change_server(request: HttpRequest, account: HostingAccount) -> HttpResponse:
+def change_server(request: Request, account: HostingAccount) -> HttpResponse:
     form = ServerForm(request.POST or None, instance=fresh(account))
     return write_settings(request, form, "settings/change_server.html", done="change_server", context=_page(account))
 
@@ -46,7 +47,7 @@ def change_server(request: HttpRequest, account: HostingAccount) -> HttpResponse
 @sensitive_post_parameters()
 @requires(Permission.CHANGE_SERVER, changes=False)
 @sensitive_variables("form")
-def test_server(request: HttpRequest, account: HostingAccount) -> HttpResponse:
+def test_server(request: Request, account: HostingAccount) -> HttpResponse:
     """Try what is typed, with the secret that is kept where none is typed."""
     form = ServerForm(request.POST, instance=fresh(account))
     trial = in_time(lambda: try_server(form.instance)) if form.is_valid() else None
@@ -55,13 +56,13 @@ def test_server(request: HttpRequest, account: HostingAccount) -> HttpResponse:
 
 @sensitive_post_parameters()
 @administrators(Permission.CHANGE_ACCOUNTS)
-def add_account(request: HttpRequest) -> HttpResponse:
+def add_account(request: Request) -> HttpResponse:
     form = AddAccountForm(request.POST or None, instance=HostingAccount())
     return write_settings(request, form, "settings/add_account.html", done="change_server")
 
 
 @requires(Permission.CHANGE_ACCOUNTS)
-def delete_account(request: HttpRequest, account: HostingAccount) -> HttpResponse:
+def delete_account(request: Request, account: HostingAccount) -> HttpResponse:
     """Forget the account and all that is known of it here. Its server is not told, and keeps what it has."""
     form = ConfirmForm(account.name, request.POST or None)
     under_way = Operation.objects.filter(account=account, state__in=OPEN)
@@ -82,13 +83,13 @@ def delete_account(request: HttpRequest, account: HostingAccount) -> HttpRespons
 
 
 @transaction.atomic
-def delete(request: HttpRequest, account: HostingAccount) -> bool:
+def delete(request: Request, account: HostingAccount) -> bool:
     """Forget it here with all that depends on it, unless an operation is open; whether that was done."""
     if Operation.objects.filter(account=account, state__in=OPEN).exists():
         return False
     counts = {label: count for label, count in _dependent(account) if count}
     _delete(account)
-    audit.note(request, target=account.name, before=counts)
+    note_details(request, target=account.name, before=counts)
     return True
 
 

@@ -6,13 +6,14 @@ from typing import Any
 
 from django.core.paginator import Paginator
 from django.db.models import QuerySet
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpResponse
 from django.shortcuts import render
 from django.views.decorators.http import require_safe
 
 from dashboard.access.guards import operators
+from dashboard.audit.models import AuditEntry
 from dashboard.forms.site.audit import AuditFilterForm
-from dashboard.models import AuditEntry
+from dashboard.http.request import Request
 
 ROWS = 50
 CSV_MOST = 100_000  # rows of one file; the filters give the rest
@@ -22,7 +23,7 @@ FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet takes for more 
 
 @require_safe
 @operators
-def see_audit(request: HttpRequest, accounts: frozenset[int] | None) -> HttpResponse:
+def see_audit(request: Request, accounts: frozenset[int] | None) -> HttpResponse:
     """The entries of the accounts that the reader operates; an administrator sees all. `?format=csv` is a file."""
     form = AuditFilterForm(entries_of(accounts), request.GET)
     found = form.find()

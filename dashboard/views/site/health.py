@@ -9,10 +9,11 @@ from collections.abc import Iterator
 import redis
 from django.conf import settings
 from django.db import Error, connection
-from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.http import HttpResponse, JsonResponse
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
+from dashboard.http.request import Request
 from dashboard.ops.supervisor import heartbeat
 from dashboard.ops.supervisor.heartbeat import Heartbeat
 
@@ -22,7 +23,7 @@ QUEUES = {"dashboard": "celery", "mms": "mms"}  # which part of the site needs a
 
 @never_cache
 @require_safe
-def healthz(request: HttpRequest) -> HttpResponse:
+def healthz(request: Request) -> HttpResponse:
     """200 when all parts work, else 503; names each part with "works" or a sentence that says what is wrong.
 
     JSON, or one line per part for a browser.

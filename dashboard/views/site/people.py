@@ -13,7 +13,7 @@ from django.contrib.auth.tokens import default_token_generator
 from django.contrib.auth.views import PasswordResetConfirmView
 from django.core.paginator import Paginator
 from django.db.models import QuerySet
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse, reverse_lazy
 from django.utils.encoding import force_bytes
@@ -22,11 +22,12 @@ from django.views.decorators.http import require_POST
 
 from dashboard.access import revocation
 from dashboard.access.guards import administrators, anyone
+from dashboard.access.models import Membership, Role
 from dashboard.access.permissions import Permission
-from dashboard.audit import record as audit
+from dashboard.audit.record import Result, note_details
 from dashboard.auth import events, sessions
 from dashboard.forms.site.person import AddPersonForm
-from dashboard.models import Membership, Role
+from dashboard.http.request import Request
 from dashboard.views.forms.submit import INVALID
 from deployments.models import HostingAccount
 
@@ -41,29 +42,29 @@ CHANGES = {
 
 
 @administrators(Permission.CHANGE_PEOPLE)
-def list_people(request: HttpRequest) -> HttpResponse:
+def list_people(request: Request) -> HttpResponse:
     """Everybody; POST adds a person and shows, once, the link behind which they choose a password."""
     form = AddPersonForm(request.POST or None)
     if request.method == "POST" and form.is_valid():
         person = form.save()
-        audit.note(request, action="add_person", target=person)
+        note_details(request, action="add_person", target=person)
         return _show(request, AddPersonForm(), invited=person)
     return _show(request, form)
 
 
 @require_POST
 @administrators(Permission.CHANGE_PEOPLE)
-def invite_person(request: HttpRequest, pk: int) -> HttpResponse:
+def invite_person(request: Request, pk: int) -> HttpResponse:
     """A new link to choose a password, for somebody who has none, or has forgotten it. An older link is void."""
     # A machine never signs in, and who comes from the provider does so there.
     person = get_object_or_404(get_user_model(), pk=pk, is_active=True, identity=None, machine=None)
-    audit.note(request, target=person)
+    note_details(request, target=person)
     return _show(request, AddPersonForm(), invited=person)
 
 
 @require_POST
 @administrators(Permission.CHANGE_PEOPLE)
-def change_person(request: HttpRequest, pk: int) -> HttpResponse:
+def change_person(request: Request, pk: int) -> HttpResponse:
     """Do one of CHANGES; never so that no administrator is left who can sign in."""
     asked = request.POST.get("do", "")
     person, refusal = change(request, pk, asked)
@@ -74,20 +75,20 @@ def change_person(request: HttpRequest, pk: int) -> HttpResponse:
     return redirect("list_people")
 
 
-def change(request: HttpRequest, pk: int, asked: str) -> tuple[Any, str]:
+def change(request: Request, pk: int, asked: str) -> tuple[Any, str]:
     """The person, with whom one of CHANGES was done, and ""; or why it was not. Raises Http404."""
     person: Any = get_object_or_404(get_user_model().objects.select_for_update(), pk=pk)
-    audit.note(request, target=person)
+    note_details(request, target=person)
     if refusal := _refusal(asked, person, request.user):
-        audit.note(request, result=audit.Result.REFUSED, after={"refused": refusal})
+        note_details(request, result=Result.REFUSED, after={"refused": refusal})
         return person, refusal
     field, value = CHANGES[asked]
-    audit.note(request, before={field: getattr(person, field)}, after={field: value})
+    note_details(request, before={field: getattr(person, field)}, after={field: value})
     setattr(person, field, value)
     person.save(update_fields=[field])
     if not person.is_active:
         sessions.end_all(person)
-    revocation.withdraw()
+    revocation.cancel_unauthorized_operations()
     return person, ""
 
 
@@ -105,7 +106,7 @@ class ChoosePassword(PasswordResetConfirmView):
         return None if user is None or not user.is_active or hasattr(user, "identity") else user
 
     def form_valid(self, form: Any) -> HttpResponse:
-        events.changed("choose_password", self.request, form.user)
+        events.record_change("choose_password", self.request, form.user)
         sessions.end_all(form.user)
         messages.success(self.request, "Your password is set. You can sign in with it now.")
         return super().form_valid(form)
@@ -126,7 +127,7 @@ def _refusal(asked: str, person: Any, reader: Any) -> str:
     return ""
 
 
-def _show(request: HttpRequest, form: AddPersonForm, invited: Any = None) -> HttpResponse:
+def _show(request: Request, form: AddPersonForm, invited: Any = None) -> HttpResponse:
     sought = sought_in(request)
     page = Paginator(find(sought), ROWS).get_page(request.GET.get("page"))
     facts = {"form": form, "page": page, "people": with_roles(page.object_list), "q": sought}
@@ -140,7 +141,7 @@ def _link(person: Any) -> str:
     return f"{settings.SITE_URL}{reverse('choose_password', args=[uid, token])}"
 
 
-def sought_in(request: HttpRequest) -> str:
+def sought_in(request: Request) -> str:
     """The part of a name that ?q= asks for."""
     return request.GET.get("q", "").replace("\x00", "").strip()[:150]
 

@@ -1,11 +1,12 @@
 """The page that says whether everything works, for the people who can do something about it."""
 
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpResponse
 from django.shortcuts import render
 from django.utils import timezone
 from django.views.decorators.http import require_safe
 
 from dashboard.access.guards import operators
+from dashboard.http.request import Request
 from dashboard.ops import doctor as checks
 from dashboard.ops.doctor import Asked, State
 from deployments.live import events
@@ -13,11 +14,11 @@ from deployments.live import events
 
 @require_safe
 @operators
-def doctor(request: HttpRequest, accounts: frozenset[int] | None) -> HttpResponse:
+def doctor(request: Request, accounts: frozenset[int] | None) -> HttpResponse:
     """What is not in order, worst first, and what to do; then what is. It fetches itself anew every few seconds."""
-    partial = request.htmx.target == "findings"  # type: ignore[attr-defined]
+    partial = request.htmx.target == "findings"
     if not partial:
-        request.stream_position = events.position()  # type: ignore[attr-defined]
+        request.stream_position = events.position()
     findings = checks.examine(Asked(accounts))
     parts = checks.by_part(findings).values()
     wrong = [finding for about in parts for finding in about if finding.state != State.OK]

@@ -10,13 +10,13 @@ import pytest
 from django.conf import settings as django_settings
 from django.db import connection
 
-from dashboard.files import store as files
-from dashboard.files import upload
+from dashboard.files import store
 from dashboard.ops.startup import prepare
 from dashboard.templatetags.page import source
 from mms.models import Model, State
 from mms.operations import builds, run
 from tests.asgi_server import Server
+from tests.support import file_server
 from tests.support.mms_rows import DRIVER, image_operation
 
 DIGEST = "ab" * 32
@@ -86,9 +86,9 @@ def test_pages_know_an_upload_of_a_former_address_and_hide_its_key(settings: Any
 
 def uploaded(content: bytes, name: str) -> str:
     """The address under which an upload is registered today."""
-    incoming = files.Incoming()
+    incoming = store.IncomingFile()
     incoming.write([content])
-    return incoming.keep(name).url
+    return incoming.store(name).url
 
 
 @pytest.mark.django_db(transaction=True)
@@ -99,7 +99,7 @@ def test_a_model_uploaded_before_the_move_goes_into_a_new_image(settings: Any) -
     manifest.assets[0]["url"] = uploaded(DRIVER.encode(), "score.py")
     manifest.save()
     Model.objects.filter(id=manifest.resolved_model_ids[0]).update(url=uploaded(b"a model", "model.bin"))
-    with Server(upload.application) as server:
+    with Server(file_server.application) as server:
         settings.FILES_URL, settings.FORMER_FILES_URLS = server.url, [FORMER]
         run.run(str(operation.id))
         connection.close()

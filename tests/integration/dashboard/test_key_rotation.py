@@ -15,7 +15,7 @@ from cryptography.fernet import Fernet, InvalidToken
 from django.conf import settings
 from django.core.management import CommandError, call_command
 
-from dashboard.files import store as files
+from dashboard.files import store
 from dashboard.models import FormerFileKey
 from dashboard.ops import rotate_keys
 from dashboard.ops.rotate_keys import encrypted_columns, sealed_values
@@ -161,15 +161,15 @@ def test_what_no_key_opens_is_named_and_left_alone(monkeypatch: pytest.MonkeyPat
 def test_uploads_that_were_registered_with_the_old_key_are_still_given_out(monkeypatch: pytest.MonkeyPatch) -> None:
     digest = "0" * 64
     use_keys(monkeypatch, OLD)
-    key = files.file_url(digest, "m.bin").partition("?key=")[2]
+    key = store.file_url(digest, "m.bin").partition("?key=")[2]
     use_keys(monkeypatch, NEW, OLD)
     rotate()
     rotate()
     assert FormerFileKey.objects.count() == 1
     use_keys(monkeypatch, NEW)
-    assert not files.is_key(digest, "m.bin", key)
-    assert files.is_former_key(digest, "m.bin", key)
-    assert not files.is_former_key(digest, "other.bin", key)
+    assert not store.is_valid_key(digest, "m.bin", key)
+    assert store.is_valid_former_key(digest, "m.bin", key)
+    assert not store.is_valid_former_key(digest, "other.bin", key)
 
 
 @pytest.mark.slow

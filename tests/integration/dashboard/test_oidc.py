@@ -34,7 +34,7 @@ def process() -> Iterator[Provider]:
 def provider(process: Provider, settings: Any) -> Iterator[Provider]:
     for name, value in process.settings().items():
         setattr(settings, name, value)
-    settings.OIDC_ROLES = group_roles.parse(ROLES)
+    settings.OIDC_ROLES = group_roles.parse_grants(ROLES)
     yield process
     process.spoil()
 
@@ -251,10 +251,10 @@ def test_the_session_before_the_sign_in_is_not_the_one_after_it(provider: Provid
 
 def test_whoever_comes_by_the_provider_does_not_use_up_the_link_of_the_first_administrator(provider: Provider) -> None:
     sign_in(Client(), "s-1")
-    assert setup_link.offer()
+    assert setup_link.create()
     provider.person("s-2", groups=["admins"])
     sign_in(Client(), "s-2")
-    assert setup_link.offer() is None
+    assert setup_link.create() is None
 
 
 def test_whoever_comes_by_the_provider_gets_no_password_here(provider: Provider, live_redis: Any) -> None:
@@ -292,10 +292,10 @@ def test_deactivating_on_the_page_ends_sessions(provider: Provider, live_redis: 
 @pytest.mark.parametrize("text", ["ml-team", "ml-team=lab", "ml-team=lab:boss", "=admin", "a=:viewer"])
 def test_a_mapping_that_cannot_be_read_is_said_so(text: str) -> None:
     with pytest.raises(ValueError, match="write"):
-        group_roles.parse(text)
+        group_roles.parse_grants(text)
 
 
 def test_names_of_groups_may_hold_what_directories_put_there() -> None:
-    grants = group_roles.parse("cn=ml,ou=groups=lab:viewer; ops=*:operator")
+    grants = group_roles.parse_grants("cn=ml,ou=groups=lab:viewer; ops=*:operator")
     assert [grant.group for grant in grants] == ["cn=ml,ou=groups", "ops"]
-    assert list(group_roles.ROLES) == Role.values
+    assert list(group_roles.ROLE_LEVELS) == Role.values

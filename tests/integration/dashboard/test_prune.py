@@ -16,7 +16,7 @@ import pytest
 from django.conf import settings as site
 from django.core.management import CommandError, call_command
 
-from dashboard.files import store as files
+from dashboard.files.store import IncomingFile, StoredFile, delete_if_unused, find_stored, path_of
 from dashboard.ops import prune
 from deployments.models import Asset, Manifest
 from mms import models as mms
@@ -49,10 +49,10 @@ def nothing_kept(settings: Any, tmp_path: Path) -> None:
         setattr(settings, name, folder)
 
 
-def upload(content: bytes = b"weights", name: str = "model.pkl") -> files.StoredFile:
-    incoming = files.Incoming()
+def upload(content: bytes = b"weights", name: str = "model.pkl") -> StoredFile:
+    incoming = IncomingFile()
     incoming.write([content])
-    return incoming.keep(name)
+    return incoming.store(name)
 
 
 def age(path: Path, days: float = 2) -> Path:
@@ -61,14 +61,14 @@ def age(path: Path, days: float = 2) -> Path:
     return path
 
 
-def old_upload(**about: Any) -> files.StoredFile:
+def old_upload(**about: Any) -> StoredFile:
     file = upload(**about)
-    age(files.path_of(file.sha256))
+    age(path_of(file.sha256))
     return file
 
 
-def is_there(file: files.StoredFile) -> bool:
-    return files.path_of(file.sha256).is_file()
+def is_there(file: StoredFile) -> bool:
+    return path_of(file.sha256).is_file()
 
 
 def counts(parts: list[prune.Part]) -> dict[str, int]:
@@ -144,28 +144,28 @@ def test_an_upload_is_used_while_any_row_names_it_by_any_address(name_it: Any, b
 
 def test_an_upload_of_today_stays_for_its_form_may_be_open() -> None:
     file = upload()
-    age(files.path_of(file.sha256), days=0.9)
+    age(path_of(file.sha256), days=0.9)
     assert counts(prune.free()) == {}
     assert is_there(file)
 
 
 def test_an_old_upload_that_a_form_shows_counts_as_new() -> None:
     file = old_upload()
-    assert files.stored(file.token) == file
+    assert find_stored(file.token) == file
     assert counts(prune.free()) == {}
 
 
 def test_a_form_that_comes_too_late_is_told_so() -> None:
     file = old_upload()
     prune.free()
-    assert files.stored(file.token) is None
+    assert find_stored(file.token) is None
 
 
 def test_an_upload_that_a_form_asked_for_since_it_was_found_unused_stays() -> None:
     file = old_upload()
-    found = files.path_of(file.sha256)
-    files.stored(file.token)
-    assert not files.remove(found, before=time.time() - prune.YOUNG)
+    found = path_of(file.sha256)
+    find_stored(file.token)
+    assert not delete_if_unused(found, before=time.time() - prune.YOUNG)
 
 
 # --- what killed processes left -----------------------------------------------------------------------------------
@@ -458,7 +458,7 @@ def manage_prune(folder: Path, answer: str = "") -> str:
 
 
 def test_nothing_is_freed_while_a_backup_reads_it(settings: Any) -> None:
-    path = age(files.path_of(upload().sha256))
+    path = age(path_of(upload().sha256))
     with locked(settings.RUN_DIR / "backup.lock"), pytest.raises(CommandError, match="backup is being made"):
         call_command("prune", yes=True)
     assert path.exists()

@@ -194,7 +194,7 @@ def test_after_redis_was_emptied_pages_are_told_to_resync(
 def test_whoever_missed_very_much_resyncs_instead(
     server: Server, team: HostingAccount, viewer: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stream, "REPLAY_LENGTH", 3)
+    monkeypatch.setattr(stream, "MAX_REPLAYED_EVENTS", 3)
     publish(team)
     position = live.position()
     for _ in range(4):
@@ -295,7 +295,7 @@ def test_a_silent_stream_is_kept_alive_by_heartbeats(
 def test_one_person_cannot_take_all_connections(
     server: Server, team: HostingAccount, viewer: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stream, "CONNECTIONS_PER_USER", 2)
+    monkeypatch.setattr(stream, "MAX_CONNECTIONS_PER_USER", 2)
     readers = [Reader(server, viewer, live.position()) for _ in range(2)]
     assert [reader.status for reader in readers] == [200, 200]
     assert Reader(server, viewer).status == 429
@@ -311,7 +311,7 @@ def test_one_person_cannot_take_all_connections(
 def test_a_reader_that_does_not_read_is_dropped_and_the_others_go_on(
     server: Server, team: HostingAccount, viewer: str, live_redis: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stream, "QUEUE_LENGTH", 20)
+    monkeypatch.setattr(stream, "MAX_QUEUED_EVENTS", 20)
     slow = Reader(server, viewer, live.position())
     slow.until_live()
     publish(team)
@@ -372,7 +372,7 @@ def test_a_stop_signal_does_not_wait_for_open_streams(live_redis: redis.Redis, t
     script = (
         "import django, sys; django.setup()\n"
         "from dashboard import live as stream\n"
-        "stream._reader = lambda scope: (1, {1})\n"  # the people of this test live in its own database
+        "stream._find_reader = lambda scope: (1, {1})\n"  # the people of this test live in its own database
         "import uvicorn\n"
         "uvicorn.run(stream.application, port=int(sys.argv[1]), lifespan='off', timeout_graceful_shutdown=15)\n"
     )

@@ -20,12 +20,13 @@ from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.test import Client
 
-from dashboard.files import multipart, upload
-from dashboard.files import store as files
+from dashboard.files import store, upload
+from dashboard.http import body as request_body
 from dashboard.models import Membership, Role
 from deployments.models import HostingAccount
 from tests.asgi_server import Server
 from tests.ports import free_port
+from tests.support import file_server
 from tests.support.programs import expired, revoked, token_of
 from tests.twins import twins
 
@@ -36,7 +37,7 @@ DIGEST = hashlib.sha256(CONTENT).hexdigest()
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
-    with Server(upload.application) as server:
+    with Server(file_server.application) as server:
         yield server
 
 
@@ -84,7 +85,7 @@ def send(server: Server, cookie: str, content: bytes = CONTENT, name: str = "mod
     )
 
 
-def fetch(server: Server, file: files.StoredFile, method: str = "GET", **sent: str) -> requests.Response:
+def fetch(server: Server, file: store.StoredFile, method: str = "GET", **sent: str) -> requests.Response:
     url = file.url.replace(settings.FILES_URL, server.url)
     return requests.request(method, url, headers={name.replace("_", "-"): text for name, text in sent.items()})
 
@@ -101,7 +102,7 @@ def test_an_uploaded_file_is_kept_by_its_sha256_and_fetched_by_its_keyed_address
     assert path.read_bytes() == CONTENT
     assert path.stat().st_mode & 0o777 == 0o600
 
-    file = upload.stored(found["file"])
+    file = store.find_stored(found["file"])
     assert file == upload.StoredFile(DIGEST, "model.pkl", len(CONTENT))
     got = fetch(server, file)
     assert got.content == CONTENT
@@ -115,14 +116,14 @@ def test_the_same_file_twice_is_kept_once(server: Server, scientist: str) -> Non
     tokens = [send(server, scientist, name=name).json()["file"] for name in ("a.pkl", "b.pkl")]
     assert len(list(settings.FILES_DIR.glob("*/*"))) == 1
     for token in tokens:
-        assert fetch(server, upload.stored(token)).content == CONTENT
+        assert fetch(server, store.find_stored(token)).content == CONTENT
 
 
 def test_without_the_right_key_no_file_is_given_out(server: Server, scientist: str) -> None:
-    file = upload.stored(send(server, scientist).json()["file"])
+    file = store.find_stored(send(server, scientist).json()["file"])
     good = file.url.replace(settings.FILES_URL, server.url)
     base, key = good.split("?key=")
-    other = files.file_url("0" * 64, "model.pkl").replace(settings.FILES_URL, server.url)
+    other = store.file_url("0" * 64, "model.pkl").replace(settings.FILES_URL, server.url)
     for url in (base, f"{base}?key=", f"{base}?key={'0' * 64}", good[:-1], good.replace("model.pkl", "other"), other):
         assert requests.get(url).status_code == 404, url
     assert requests.get(f"{server.url}/files/..%2f..%2fsecret_key/x?key={key}").status_code == 404
@@ -130,7 +131,7 @@ def test_without_the_right_key_no_file_is_given_out(server: Server, scientist: s
 
 
 def test_a_key_made_before_the_secret_was_changed_still_opens(server: Server, scientist: str, settings: Any) -> None:
-    file = upload.stored(send(server, scientist).json()["file"])
+    file = store.find_stored(send(server, scientist).json()["file"])
     url = file.url.replace(settings.FILES_URL, server.url)
     settings.SECRET_KEY_FALLBACKS = [settings.SECRET_KEY]
     settings.SECRET_KEY = "another secret"
@@ -140,7 +141,7 @@ def test_a_key_made_before_the_secret_was_changed_still_opens(server: Server, sc
 
 
 def test_parts_of_a_file_are_given_out_on_request(server: Server, scientist: str) -> None:
-    file = upload.stored(send(server, scientist).json()["file"])
+    file = store.find_stored(send(server, scientist).json()["file"])
     size = len(CONTENT)
     for asked, start, end in [
         ("bytes=0-9", 0, 10),
@@ -207,7 +208,7 @@ def test_a_plain_form_is_led_back_with_the_token_or_the_reason(server: Server, s
     assert answer.status_code == 303
     place, _, token = answer.headers["location"].partition("&file=")
     assert place == "/accounts/team/models/new/?tag=a"
-    assert upload.stored(requests.utils.unquote(token)).sha256 == DIGEST
+    assert store.find_stored(requests.utils.unquote(token)).sha256 == DIGEST
 
     began = time.monotonic()
     answer = send(server, scientist, content=b"", **form)
@@ -282,7 +283,7 @@ def test_other_fields_of_the_form_are_passed_over(server: Server, scientist: str
     ],
 )
 def test_names_are_made_safe_for_paths_and_headers(sent: str, kept: str) -> None:
-    assert files.safe_name(sent) == kept
+    assert store.safe_name(sent) == kept
 
 
 def test_a_client_that_leaves_in_the_middle_leaves_nothing_behind(server: Server, scientist: str) -> None:
@@ -303,14 +304,14 @@ def test_a_full_disk_is_said_and_leaves_nothing_behind(
 ) -> None:
     if not os.access("/dev/full", os.W_OK):
         pytest.skip("needs /dev/full")
-    real = files.Incoming.__init__
+    real = store.IncomingFile.__init__
 
-    def on_a_full_disk(self: files.Incoming) -> None:
+    def on_a_full_disk(self: store.IncomingFile) -> None:
         real(self)
         self._file.close()
         self._file = open("/dev/full", "wb")  # noqa: SIM115 - every write fails with ENOSPC, as on a full disk
 
-    monkeypatch.setattr(files.Incoming, "__init__", on_a_full_disk)
+    monkeypatch.setattr(store.IncomingFile, "__init__", on_a_full_disk)
     answer = send(server, scientist)
     assert (answer.status_code, answer.json()["error"]["code"]) == (507, "no_space")
     assert os.strerror(errno.ENOSPC) not in answer.text
@@ -319,15 +320,15 @@ def test_a_full_disk_is_said_and_leaves_nothing_behind(
 
 def test_a_forged_token_or_one_whose_file_is_gone_stands_for_nothing(server: Server, scientist: str) -> None:
     token = send(server, scientist).json()["file"]
-    assert upload.stored(token[:-1] + ("A" if token[-1] != "A" else "B")) is None
-    assert upload.stored("") is None
-    files.path_of(DIGEST).unlink()
-    assert upload.stored(token) is None
+    assert store.find_stored(token[:-1] + ("A" if token[-1] != "A" else "B")) is None
+    assert store.find_stored("") is None
+    store.path_of(DIGEST).unlink()
+    assert store.find_stored(token) is None
 
 
 def test_keys_are_masked_in_texts() -> None:
-    url = files.file_url(DIGEST, "model.pkl")
-    text = upload.masked(f'{{"url": "{url}", "again": "{url}"}} http://other/?key=abc')
+    url = store.file_url(DIGEST, "model.pkl")
+    text = store.mask_keys(f'{{"url": "{url}", "again": "{url}"}} http://other/?key=abc')
     assert text.count("?key=…") == 2
     assert url.split("?key=")[1] not in text
     assert text.endswith("http://other/?key=abc")
@@ -347,9 +348,10 @@ def test_a_big_file_passes_both_ways_within_little_memory(scientist: str, tmp_pa
     block, blocks = os.urandom(1024 * 1024), megabytes
     script = (
         "import django, sys; django.setup()\n"
-        "from dashboard.files import upload as uploads; from dashboard.auth import request_user as visitor\n"
-        "uploads._rank = lambda scope, account: 4\n"  # the people of this test live in its own database
-        "import uvicorn; uvicorn.run(uploads.application, port=int(sys.argv[1]), lifespan='off', log_level='error')\n"
+        "from dashboard.files import upload; from tests.support import file_server\n"
+        "upload._user_level = lambda scope, account: 4\n"  # the users of this test are in its own database
+        "import uvicorn\n"
+        "uvicorn.run(file_server.application, port=int(sys.argv[1]), lifespan='off', log_level='error')\n"
     )
     port = free_port()
     environment = {**os.environ, "DJANGO_SETTINGS_MODULE": "dashboard.settings", "DATA_DIR": str(tmp_path)}
@@ -377,7 +379,7 @@ def test_a_big_file_passes_both_ways_within_little_memory(scientist: str, tmp_pa
         answer = requests.post(f"http://127.0.0.1:{port}/uploads/?account=x", data=body(), headers=sent, timeout=300)
         assert answer.status_code == 201, answer.text
         assert answer.json()["size"] == blocks * len(block)
-        url = files.file_url(answer.json()["sha256"], "big.bin").replace(settings.FILES_URL, f"http://127.0.0.1:{port}")
+        url = store.file_url(answer.json()["sha256"], "big.bin").replace(settings.FILES_URL, f"http://127.0.0.1:{port}")
         digest = hashlib.sha256()
         with requests.get(url, stream=True, timeout=300) as got:
             for part in got.iter_content(1024 * 1024):
@@ -394,7 +396,7 @@ def test_a_big_file_passes_both_ways_within_little_memory(scientist: str, tmp_pa
 def test_who_sends_a_byte_now_and_then_is_told_off_and_leaves_nothing(
     server: Server, scientist: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(multipart, "PAUSE_SECONDS", 1.0)
+    monkeypatch.setattr(request_body, "PAUSE_SECONDS", 1.0)
     told = headers(server, scientist, Content_Type="multipart/form-data; boundary=x", Content_Length="1000")
     lines = ["POST /uploads/?account=team HTTP/1.1", f"Host: 127.0.0.1:{server.port}"]
     lines += [f"{name}: {value}" for name, value in told.items()]
@@ -428,7 +430,7 @@ def test_a_program_uploads_with_its_token_and_without_a_cookie(server: Server, s
     ada = get_user_model().objects.get(username="ada")
     answer = by_token(server, token_of(ada))
     assert answer.status_code == 201
-    assert upload.stored(answer.json()["file"]) == upload.StoredFile(DIGEST, "model.pkl", len(CONTENT))
+    assert store.find_stored(answer.json()["file"]) == upload.StoredFile(DIGEST, "model.pkl", len(CONTENT))
 
 
 def test_a_token_that_does_not_reach_that_far_uploads_nothing(server: Server, scientist: str) -> None:

@@ -4,7 +4,7 @@ import re
 
 from django.conf import settings
 
-from dashboard.access.permissions import Permission, needed
+from dashboard.access.permissions import Permission, required_level
 
 PAGE = (settings.BASE_DIR / "docs" / "explanation" / "security.md").read_text()
 PERMISSIONS = (settings.BASE_DIR / "docs" / "reference" / "permissions.md").read_text()
@@ -13,7 +13,7 @@ PERMISSIONS = (settings.BASE_DIR / "docs" / "reference" / "permissions.md").read
 def test_the_table_of_permissions_is_that_of_the_code() -> None:
     rows = dict(re.findall(r"^\| ([^|]+) \| ((?:(?:yes)? \| ){3}(?:yes)?) \|$", PERMISSIONS, re.MULTILINE))
     told = {label.strip(): [bool(cell.strip()) for cell in cells.split("|")] for label, cells in rows.items()}
-    decided = {may.label: [rank >= needed(may) for rank in (1, 2, 3, 4)] for may in Permission}
+    decided = {may.label: [rank >= required_level(may) for rank in (1, 2, 3, 4)] for may in Permission}
     assert told == decided
 
 

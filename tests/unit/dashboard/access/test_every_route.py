@@ -7,7 +7,7 @@ from django.apps import apps
 from django.contrib.auth import get_user_model
 from django.test import Client
 
-from dashboard.access.permissions import Permission, needed
+from dashboard.access.permissions import Permission, required_level
 from dashboard.models import AuditEntry
 from tests.support.doors import OF_AN_ACCOUNT, VIEWS, address, permission_of
 from tests.support.people import Cast, Lab, make_cast, make_lab
@@ -45,8 +45,8 @@ def refusal(name: str, person: str) -> int | None:
     if name in OF_AN_ACCOUNT:
         if rank == 0:
             return NOT_THERE
-        return FORBIDDEN if rank < needed(permission) else None
-    return FORBIDDEN if rank < needed(permission) else None
+        return FORBIDDEN if rank < required_level(permission) else None
+    return FORBIDDEN if rank < required_level(permission) else None
 
 
 def counts() -> dict[str, int]:

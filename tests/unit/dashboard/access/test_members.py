@@ -6,7 +6,7 @@ import pytest
 from django.contrib.auth import get_user_model
 from django.test import Client
 
-from dashboard.access.revocation import withdraw
+from dashboard.access.revocation import cancel_unauthorized_operations
 from dashboard.models import AuditEntry, Membership
 from deployments.models import Operation
 from deployments.models.operation import Kind, State
@@ -128,14 +128,14 @@ def test_however_the_right_went(how: str, lab: Lab, cast: Cast) -> None:
         Membership.objects.filter(user__username="sam").delete()
     else:
         get_user_model().objects.filter(username="sam").update(is_active=False)
-    assert withdraw() == 1
+    assert cancel_unauthorized_operations() == 1
     waiting.refresh_from_db()
     assert waiting.state == State.CANCELED
 
 
 def test_what_is_allowed_or_was_sent_or_comes_from_a_command_goes_on(lab: Lab, cast: Cast) -> None:
     kept = [queued(lab, "sam"), queued(lab, "demo"), queued(lab, "ada"), queued(lab, "vera", attempts=1)]
-    assert withdraw() == 0
+    assert cancel_unauthorized_operations() == 0
     assert {Operation.objects.get(pk=operation.pk).state for operation in kept} == {State.QUEUED}
 
 

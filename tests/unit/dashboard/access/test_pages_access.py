@@ -9,7 +9,7 @@ from django.http import HttpResponse
 from django.test import Client
 from django.urls import reverse
 
-from dashboard.access.permissions import Permission, needed, role_for
+from dashboard.access.permissions import Permission, required_level, required_role
 from tests.support.doors import OF_AN_ACCOUNT, VIEWS, address, permission_of
 from tests.support.people import Cast, Lab, make_cast, make_lab
 from tests.support.workshop import sign_in
@@ -62,9 +62,9 @@ def test_members_get_what_their_role_allows_and_are_told_what_is_missing(name: s
     own = name != "delete_service"  # which belongs to nobody here: see its own test
     for person, rank in PEOPLE.items():
         answer = visit(cast.everybody()[person], address(name, lab))
-        if rank < needed(permission):
+        if rank < required_level(permission):
             assert answer.status_code == 403, (person, name)
-            assert f"“{role_for(permission)}”" in answer.text
+            assert f"“{required_role(permission)}”" in answer.text
         elif own:
             assert answer.status_code < 500, (person, name)
             assert answer.status_code not in {401, 403}, (person, name)

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from django.test import Client
 
-from dashboard.access.revocation import withdraw
+from dashboard.access.revocation import cancel_unauthorized_operations
 from dashboard.models import Membership, Role
 from deployments.models import Cluster, Operation, Service
 from deployments.models.operation import Kind, State
@@ -89,9 +89,9 @@ def test_a_service_of_unknown_place_counts_as_production_where_there_is_one(lab:
 
 def test_what_an_operator_queued_for_production_is_withdrawn_with_the_role(lab: Lab, cast: Cast) -> None:
     waiting = make_operation(lab.service, Kind.UPDATE_SERVICE, State.QUEUED, requested_by="otto")
-    assert withdraw() == 0
+    assert cancel_unauthorized_operations() == 0
     Membership.objects.filter(user__username="otto").update(role=Role.SCIENTIST)
-    assert withdraw() == 1
+    assert cancel_unauthorized_operations() == 1
     waiting.refresh_from_db()
     assert waiting.state == State.CANCELED
 

@@ -10,7 +10,7 @@ from django.db import OperationalError
 from django.utils import timezone
 
 from dashboard.api import idempotency
-from dashboard.http.body_limits import Bounded
+from dashboard.http.body_limits import BodyLimit
 from dashboard.models import AuditEntry, Role, SentOnce
 from deployments.live import events
 from deployments.models import Image, Operation, RegisteredModel
@@ -207,7 +207,7 @@ def test_what_breaks_on_our_side_is_said_in_json_too(
 
 
 def test_a_body_that_is_too_long_is_refused_in_json_before_it_is_read_whole(lab: Lab) -> None:
-    with Server(Bounded(nobody)) as server:
+    with Server(BodyLimit(nobody)) as server:
         answer = requests.post(f"{server.url}/v1/accounts/lab/assets/", b"x" * 3_000_000, timeout=20)
         assert (answer.status_code, answer.json()["error"]["code"]) == (413, "TooLarge")
         page = requests.post(f"{server.url}/accounts/lab/assets/new/", b"x" * 3_000_000, timeout=20)

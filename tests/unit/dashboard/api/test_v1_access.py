@@ -9,7 +9,7 @@ from django.contrib.auth import get_user_model
 from django.http import HttpResponse
 from django.test import Client
 
-from dashboard.access.permissions import Permission, needed, role_for
+from dashboard.access.permissions import Permission, required_level, required_role
 from dashboard.api.guards import ANY_TOKEN, View
 from dashboard.api.routes import METHODS, ROUTES
 from dashboard.api.views import operations as api_operations
@@ -184,9 +184,9 @@ def test_a_token_may_do_what_its_owner_may_within_its_scope(
         answer = programs[who].send(method, address(route, lab), body_for(view, lab))
         permission = permission_of(view)
         record["requests"] = record.get("requests", 0) + 1
-        if rank < needed(permission):
+        if rank < required_level(permission):
             assert answer.status_code == 403, (route, method)
-            assert f"“{role_for(permission)}”" in said(answer)["message"]
+            assert f"“{required_role(permission)}”" in said(answer)["message"]
         elif reads and method != "GET" and permission != Permission.SEE:
             assert answer.status_code == 403, (route, method)
             assert "scope “write”" in said(answer)["message"]

@@ -17,7 +17,6 @@ from openapi_spec_validator import validate
 
 from dashboard.access.permissions import Permission
 from dashboard.api import serializers
-from dashboard.api.errors import CODES
 from dashboard.api.openapi.bodies import OPERATIONS
 from dashboard.api.openapi.declare import Endpoint
 from dashboard.api.openapi.document import make_document
@@ -28,6 +27,7 @@ from dashboard.forms.resources.manifest import CreateManifestForm
 from dashboard.forms.resources.model import RegisterModelForm
 from dashboard.forms.resources.service import CreateServiceForm, UpdateServiceForm
 from dashboard.forms.settings.member import AddMemberForm
+from dashboard.http.problems import CODES
 from dashboard.version import __version__
 from deployments.models import Cluster, Image, Operation, Service
 from deployments.models.operation import NEEDS_DECISION, State

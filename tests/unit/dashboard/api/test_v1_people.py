@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from django.contrib.auth import get_user_model
 
-from dashboard.audit import record as audit
+from dashboard.audit.record import record_entry
 from dashboard.models import ApiToken, AuditEntry, Role
 from tests.support.people import Lab, make_lab
 from tests.support.programs import Program, person, token_of
@@ -69,8 +69,8 @@ def test_what_makes_no_sense_is_named(lab: Lab, admin: Program) -> None:
 def test_the_audit_shows_each_what_they_operate_and_no_more(lab: Lab, admin: Program) -> None:
     other = make_lab("other")
     for found in (lab.account, other.account):
-        audit.record("register_model", actor="sam", account_id=found.pk, account_name=found.name, target=found.name)
-    audit.record("sign_in", actor="ada")
+        record_entry("register_model", actor="sam", account_id=found.pk, account_name=found.name, target=found.name)
+    record_entry("sign_in", actor="ada")
     otto = person("otto", lab.account, Role.OPERATOR)
     person("otto", other.account, Role.OPERATOR)
     vera = person("vera", lab.account, Role.SCIENTIST)
@@ -89,7 +89,7 @@ def test_the_audit_shows_each_what_they_operate_and_no_more(lab: Lab, admin: Pro
 
 
 def test_the_first_and_the_last_day_that_there_are_can_be_asked_for(lab: Lab, admin: Program) -> None:
-    audit.record("sign_in", actor="ada")
+    record_entry("sign_in", actor="ada")
     assert admin.get(f"{AUDIT}?since=0001-01-01&until=9999-12-31").json()["found"] == 1
     assert admin.get(f"{AUDIT}?since=9999-12-31").json()["found"] == 0
     assert admin.get(f"{AUDIT}?until=0001-01-01").json()["found"] == 0
@@ -97,7 +97,7 @@ def test_the_first_and_the_last_day_that_there_are_can_be_asked_for(lab: Lab, ad
 
 def test_the_audit_is_read_page_by_page(lab: Lab, admin: Program) -> None:
     for number in range(120):
-        audit.record("register_model", actor="sam", target=str(number))
+        record_entry("register_model", actor="sam", target=str(number))
     path, seen = f"{AUDIT}?actor=sam", []
     while path:
         page = admin.get(path).json()

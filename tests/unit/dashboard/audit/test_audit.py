@@ -9,8 +9,8 @@ from django.conf import settings
 from django.db import DatabaseError, connection, transaction
 from django.test.utils import CaptureQueriesContext
 
-from dashboard.access.permissions import Permission, needed, role_for
-from dashboard.audit import record as audit
+from dashboard.access.permissions import Permission, required_level, required_role
+from dashboard.audit.record import record_entry
 from dashboard.models import AuditEntry
 from deployments.models import Asset, Operation
 from deployments.models.operation import State
@@ -122,7 +122,7 @@ def test_what_breaks_on_our_side_is_recorded_as_failed(lab: Lab, cast: Cast, mon
 
 
 def test_an_entry_is_changed_by_nobody(db: None) -> None:
-    audit.record("sign_in", actor="ann")
+    record_entry("sign_in", actor="ann")
     entry = AuditEntry.objects.get()
     entry.actor = "bob"
     for attempt in (
@@ -139,7 +139,7 @@ def test_an_entry_is_changed_by_nobody(db: None) -> None:
 
 
 def test_texts_of_any_length_and_kind_can_be_recorded(db: None) -> None:
-    audit.record(
+    record_entry(
         "x" * 500, actor="é" * 500, target="line\nline\x00\u202e" * 100, after={"pip": "y" * 100_000, "n": [1, None]}
     )
     entry = AuditEntry.objects.get()
@@ -160,9 +160,9 @@ def test_templates_ask_for_permissions_that_there_are() -> None:
 
 
 def test_every_permission_is_somebodys() -> None:
-    assert {needed(permission) for permission in Permission} == {1, 2, 3, 4}
-    assert role_for(Permission.CREATE_IMAGE) == "Data scientist"
-    assert role_for(Permission.CHANGE_PEOPLE) == "Administrator"
+    assert {required_level(permission) for permission in Permission} == {1, 2, 3, 4}
+    assert required_role(Permission.CREATE_IMAGE) == "Data scientist"
+    assert required_role(Permission.CHANGE_PEOPLE) == "Administrator"
 
 
 def test_no_change_escapes_by_being_called_a_preview(lab: Lab, cast: Cast) -> None:

@@ -130,6 +130,6 @@ def test_a_session_that_was_ended_is_not_brought_back_by_a_page_on_its_way(ada: 
     OpenSession.objects.update(seen_at=timezone.now() - timedelta(minutes=6))
     row = OpenSession.objects.get()
     OpenSession.objects.all().delete()
-    sessions._note_use(row)
+    sessions._record_use(row)
     assert not OpenSession.objects.exists()
     assert not is_in(client)

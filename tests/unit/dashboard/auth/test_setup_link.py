@@ -17,10 +17,10 @@ GOOD = {"username": "ada", "password1": "correct horse battery", "password2": "c
 @pytest.fixture
 def path():
     """The path of a fresh link."""
-    link = setup_link.offer()
+    link = setup_link.create()
     assert link
     yield link.removeprefix(settings.SITE_URL)
-    setup_link.withdraw()
+    setup_link.revoke()
 
 
 def test_the_link_makes_one_administrator_and_signs_them_in(client: Client, path) -> None:
@@ -47,7 +47,7 @@ def test_a_guessed_link_is_no_link(client: Client, path) -> None:
 
 
 def test_the_next_start_makes_the_old_link_void(client: Client, path) -> None:
-    setup_link.offer()
+    setup_link.create()
     answer = client.get(path)
     assert answer.status_code == 404
     assert "the terminal shows a new link" in " ".join(answer.text.split())
@@ -56,11 +56,11 @@ def test_the_next_start_makes_the_old_link_void(client: Client, path) -> None:
 def test_there_is_no_link_once_somebody_can_sign_in(client: Client, path) -> None:
     User.objects.create_user("bob", password="correct horse battery")
     assert client.get(path).status_code == 404
-    assert setup_link.offer() is None
+    assert setup_link.create() is None
 
 
 def test_two_people_with_the_same_link_make_one_administrator(path) -> None:
-    assert [setup_link.withdraw(), setup_link.withdraw()] == [True, False]
+    assert [setup_link.revoke(), setup_link.revoke()] == [True, False]
 
 
 def test_a_weak_password_is_refused_and_the_link_stays(client: Client, path) -> None:
@@ -72,11 +72,11 @@ def test_a_weak_password_is_refused_and_the_link_stays(client: Client, path) -> 
 
 
 def test_a_terminal_is_given_the_link() -> None:
-    assert f"{settings.SITE_URL}/set-up/" in setup_link.invitation(on_terminal=True)
+    assert f"{settings.SITE_URL}/set-up/" in setup_link.startup_message(on_terminal=True)
 
 
 def test_a_log_is_told_the_command_and_every_older_link_is_void(client: Client, path) -> None:
-    text = setup_link.invitation(on_terminal=False)
+    text = setup_link.startup_message(on_terminal=False)
     assert "manage.py create_user NAME --role admin" in text
     assert "http" not in text
     assert client.get(path).status_code == 404
@@ -84,7 +84,7 @@ def test_a_log_is_told_the_command_and_every_older_link_is_void(client: Client, 
 
 def test_nobody_is_invited_once_somebody_can_sign_in() -> None:
     User.objects.create_user("bob", password="correct horse battery")
-    assert setup_link.invitation(on_terminal=True) == setup_link.invitation(on_terminal=False) == ""
+    assert setup_link.startup_message(on_terminal=True) == setup_link.startup_message(on_terminal=False) == ""
 
 
 def test_only_a_hash_of_the_token_is_kept_and_only_for_the_owner(path) -> None:

@@ -131,7 +131,7 @@ def test_tries_at_the_same_time_let_no_more_through() -> None:
 
     def go() -> None:
         try:
-            got.append(throttle.begin(Request(), "ada"))  # type: ignore[arg-type]
+            got.append(throttle.start_attempt(Request(), "ada"))  # type: ignore[arg-type]
         finally:
             connection.close()
 

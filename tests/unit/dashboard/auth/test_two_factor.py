@@ -34,12 +34,12 @@ def password(client: Client | None = None, to: str = "") -> Any:
 def code(user: Any, later: int = 0) -> str:
     """What the app shows so many steps later."""
     secret = SecondFactor.objects.get(user=user).secret
-    return two_factor.code_of(secret, int(time.time()) // two_factor.STEP + later)
+    return two_factor.totp_code(secret, int(time.time()) // two_factor.STEP_SECONDS + later)
 
 
 def switched_on(user: Any) -> list[str]:
-    factor = two_factor.offered(user)
-    codes = two_factor.switch_on(factor, code(user, -1))
+    factor = two_factor.pending_secret(user)
+    codes = two_factor.enable(factor, code(user, -1))
     assert codes
     return codes
 
@@ -52,7 +52,7 @@ def test_codes_are_those_of_the_standard() -> None:
     """RFC 6238, appendix B (its codes have eight digits: the last six of them)."""
     secret = base64.b32encode(b"12345678901234567890").decode()
     known = {59: "287082", 1111111109: "081804", 1234567890: "005924", 20000000000: "353130"}
-    assert {at: two_factor.code_of(secret, at // 30) for at in known} == known
+    assert {at: two_factor.totp_code(secret, at // 30) for at in known} == known
 
 
 def test_it_is_switched_on_with_the_password_and_a_first_code(ada: Any) -> None:
@@ -65,10 +65,10 @@ def test_it_is_switched_on_with_the_password_and_a_first_code(ada: Any) -> None:
     assert wrong.status_code == 422
     guessed = client.post("/you/second-factor/", {"code": code(ada), "password": "guess"})
     assert guessed.status_code == 422
-    assert not two_factor.is_on(ada)
+    assert not two_factor.is_enabled(ada)
     done = client.post("/you/second-factor/", {"code": code(ada), "password": PASSWORD})
     assert done.text.count("<li><code>") == 10
-    assert two_factor.is_on(ada)
+    assert two_factor.is_enabled(ada)
     assert "10 recovery codes left" in compact(client.get("/you/").text)
     assert AuditEntry.objects.filter(action="second_factor_on", actor="ada").exists()
 
@@ -160,7 +160,7 @@ def test_a_session_left_open_is_not_enough_to_change_it(ada: Any, path: str) -> 
     client = entered(ada)
     assert client.post(f"/you/second-factor/{path}/", {"proof": "guess"}).status_code == 422
     assert client.post(f"/you/second-factor/{path}/", {}).status_code == 422
-    assert two_factor.is_on(ada)
+    assert two_factor.is_enabled(ada)
     assert RecoveryCode.objects.filter(digest=two_factor._digest(ada, codes[0])).exists()
 
 
@@ -169,7 +169,7 @@ def test_it_is_switched_off_with_password_or_code(ada: Any, by: str) -> None:
     codes = switched_on(ada)
     proof = {"password": PASSWORD, "code": code(ada), "recovery code": codes[3]}[by]
     assert entered(ada).post("/you/second-factor/off/", {"proof": proof}).status_code == 302
-    assert not two_factor.is_on(ada)
+    assert not two_factor.is_enabled(ada)
     assert password().headers["Location"] == "/"
     assert AuditEntry.objects.filter(action="second_factor_off", actor="ada").exists()
 
@@ -178,7 +178,7 @@ def test_new_recovery_codes_make_the_old_ones_void(ada: Any) -> None:
     old = switched_on(ada)
     page = entered(ada).post("/you/second-factor/codes/", {"proof": PASSWORD})
     assert page.text.count("<li><code>") == 10
-    assert not two_factor.takes_either(ada, old[0])
+    assert not two_factor.verify_code(ada, old[0])
 
 
 def test_where_it_is_required_nothing_else_comes_before_it(ada: Any, settings: Any) -> None:
@@ -193,7 +193,7 @@ def test_where_it_is_required_nothing_else_comes_before_it(ada: Any, settings: A
     assert 'href="/doctor/"' in page.text
     assert is_in(client)
     assert client.post("/you/second-factor/off/", {"proof": PASSWORD}).status_code == 302
-    assert two_factor.is_on(ada)
+    assert two_factor.is_enabled(ada)
 
 
 def test_an_administrator_takes_it_away_by_command(ada: Any, capsys: Any) -> None:

@@ -8,8 +8,8 @@ import pytest
 import requests
 from django.conf import settings
 
-from dashboard.files import multipart
-from dashboard.http.body_limits import Bounded
+from dashboard.http import body
+from dashboard.http.body_limits import BodyLimit
 from tests.asgi_server import Server
 from tests.integration.dashboard.test_uploads import drip
 
@@ -22,9 +22,9 @@ class Echo:
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         self.asked += 1
-        body = (await receive())["body"]
+        content = (await receive())["body"]
         await send({"type": "http.response.start", "status": 200, "headers": []})
-        await send({"type": "http.response.body", "body": body})
+        await send({"type": "http.response.body", "body": content})
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def echo() -> Echo:
 
 @pytest.fixture
 def server(echo: Echo) -> Iterator[Server]:
-    with Server(Bounded(echo)) as server:
+    with Server(BodyLimit(echo)) as server:
         yield server
 
 
@@ -57,7 +57,7 @@ def test_a_longer_one_is_refused_whether_announced_or_not_and_not_kept(server: S
 def test_one_that_comes_drop_by_drop_or_not_to_its_end_never_reaches_a_page(
     server: Server, echo: Echo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(multipart, "PAUSE_SECONDS", 1.0)
+    monkeypatch.setattr(body, "PAUSE_SECONDS", 1.0)
     head = f"POST / HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\nContent-Length: 1000\r\n\r\n".encode()
     with socket.create_connection(("127.0.0.1", server.port)) as connection:
         connection.settimeout(0.2)

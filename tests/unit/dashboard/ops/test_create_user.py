@@ -163,5 +163,5 @@ def test_a_deactivated_person_is_out_at_once_until_that_is_undone(live_redis: re
 
 @pytest.mark.parametrize("command", ["set_password", "deactivate_user", "reset_second_factor"])
 def test_nobody_is_named_where_nobody_is_called_so(command) -> None:
-    with pytest.raises(CommandError, match="Nobody is called eve here"):
+    with pytest.raises(CommandError, match="There is no user named eve"):
         call_command(command, "eve")

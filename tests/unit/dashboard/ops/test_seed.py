@@ -96,7 +96,7 @@ def test_people_accounts_and_tokens_cover_their_choices(made: fill.Made) -> None
     assert set(Membership.objects.values_list("source", flat=True)) == set(Source.values)
     assert set(HostingAccount.objects.values_list("sign_in", flat=True)) == set(HostingAccount.SignIn.values)
     assert set(ApiToken.objects.values_list("scope", flat=True)) == set(ApiToken.Scope.values)
-    assert {token.why_dead().split(" ")[0] for token in ApiToken.objects.all()} == {"", "expired", "was"}
+    assert {token.inactive_reason().split(" ")[0] for token in ApiToken.objects.all()} == {"", "expired", "was"}
     assert set(AuditEntry.objects.values_list("result", flat=True)) == set(Result.values)
     assert set(AuditEntry.objects.values_list("via", flat=True)) == {"page", "api", "command", "provider"}
     assert get_user_model().objects.filter(is_active=False).exists()
@@ -162,7 +162,7 @@ def test_workers_have_nothing_to_do_and_change_nothing(made: fill.Made) -> None:
     before = dict(Operation.objects.values_list("pk", "state"))
     assert dispatch.tick() == []
     dispatch.sweep()
-    assert revocation.withdraw() == 0
+    assert revocation.cancel_unauthorized_operations() == 0
     assert dict(Operation.objects.values_list("pk", "state")) == before
 
 

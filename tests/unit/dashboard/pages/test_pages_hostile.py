@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from django.test import Client
 
-from dashboard.audit import record as audit
+from dashboard.audit.record import record_entry
 from deployments.models import HostingAccount
 from deployments.models.operation import State
 from tests.support.doors import VIEWS, address
@@ -50,7 +50,7 @@ def lab(live_redis: Any) -> Lab:
     for row in (lab.model, lab.manifest, lab.image, lab.service):
         lab.operation = make_operation(row, state=State.FAILED, **more)
     HostingAccount.objects.filter(pk=lab.account.pk).update(error=EVIL)
-    audit.record(EVIL, actor=EVIL, account_name=EVIL, target=EVIL, address=EVIL, before={EVIL: EVIL}, after={"a": EVIL})
+    record_entry(EVIL, actor=EVIL, account_name=EVIL, target=EVIL, address=EVIL, before={EVIL: EVIL}, after={"a": EVIL})
     return lab
 
 
