@@ -23,6 +23,7 @@ from mms.images.store.layout import LAYER_ANNOTATION
 from tests.builder import DRIVER, Builder
 from tests.doubles.files import running_files
 from tests.support.wheels import make_wheel
+from tests.twins import twins
 
 IRIS = Path(__file__).parent.parents[2] / "examples/iris"
 
@@ -459,8 +460,9 @@ def test_the_iris_example_builds_warm_in_two_seconds_and_skopeo_agrees(builder: 
 
 
 @pytest.mark.slow
-def test_two_gigabytes_build_in_little_memory(tmp_path: Path) -> None:
-    size = 2 << 30
+@twins("megabytes", 512, 2048)
+def test_a_big_model_builds_in_little_memory(tmp_path: Path, megabytes: int) -> None:
+    size = megabytes << 20
 
     def sparse(request: BaseHTTPRequestHandler) -> None:
         request.send_response(200)
