@@ -8,6 +8,7 @@ import pytest
 
 from tests.faults.installation import Installation
 from tests.faults.postgresql import PostgreSQL
+from tests.twins import twins
 
 pytestmark = pytest.mark.slow
 
@@ -153,14 +154,17 @@ def test_data_that_the_database_refuses_changes_nothing(postgresql: PostgreSQL, 
     assert not (place.data / "restore_unfinished").exists()
 
 
-def test_a_restore_killed_at_some_moment_can_be_run_again(postgresql: PostgreSQL, backup: Path, tmp_path: Path) -> None:
-    place, number = elsewhere(postgresql, tmp_path, "sixth"), 0
+@twins("step", 29, 11)
+def test_a_restore_killed_at_some_moment_can_be_run_again(
+    postgresql: PostgreSQL, backup: Path, tmp_path: Path, step: int
+) -> None:
+    place, number = elsewhere(postgresql, tmp_path, f"sixth_{step}"), 0
     calls = (
         "dashboard.ops.startup.migrate.Executor.apply_migration dashboard.ops.backup.restore_database._fill "
         "pathlib.Path.rename os.sync"
     )
     while place.killed_at(number, calls, "restore", str(backup)):
-        number += 11
+        number += step
     assert number > 30
     place.has_everything()
 
