@@ -1,4 +1,4 @@
-"""The tables of the bundled MMS."""
+"""Tables of the bundled MMS."""
 
 import uuid
 
@@ -7,7 +7,7 @@ from encrypted_fields.fields import EncryptedTextField
 
 
 class Account(models.Model):
-    """A hosting account of this server: the first three parts of every URL."""
+    """A hosting account of this server, named by three parts of each URL."""
 
     subscription = models.CharField(max_length=200)
     resource_group = models.CharField(max_length=200)
@@ -24,14 +24,14 @@ class Account(models.Model):
 
 
 class Scope(models.TextChoices):
-    """What a token may do in its account."""
+    """Permissions of a token in its account."""
 
-    READ = "read"  # GET only, and no scoring keys
+    READ = "read"  # GET except scoring keys
     WRITE = "write"  # everything
 
 
 class Token(models.Model):
-    """A bearer token of one account, kept as a SHA-256 hash."""
+    """A bearer token of one account, stored as a SHA-256 hash."""
 
     account = models.ForeignKey(Account, on_delete=models.CASCADE, related_name="tokens")
     name = models.CharField(max_length=100)
@@ -47,6 +47,8 @@ class Token(models.Model):
 
 
 class Resource(models.Model):
+    """Base of the resources that the API creates."""
+
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     account = models.ForeignKey(Account, on_delete=models.CASCADE, related_name="%(class)ss")
     description = models.CharField(max_length=512, blank=True, default="")
@@ -57,6 +59,8 @@ class Resource(models.Model):
 
 
 class Model(Resource):
+    """A version of a registered model."""
+
     name = models.CharField(max_length=32)
     version = models.PositiveIntegerField()
     url = models.TextField()
@@ -77,12 +81,14 @@ class Model(Resource):
 
 
 class Manifest(Resource):
+    """Models, assets and a runtime, from which images are built."""
+
     driver_program = models.CharField(max_length=255, blank=True, default="")
     model_ids = models.JSONField(help_text="As sent: ids or names.")
     assets = models.JSONField(help_text="Items: id, url, mimeType, unPack.")
     runtime_type = models.CharField(max_length=32)
     properties = models.JSONField(default=dict)
-    # A name in model_ids means its newest version at creation: frozen here, in the order sent.
+    # Names in model_ids are resolved at creation to their newest version, in the order sent.
     resolved_model_ids = models.JSONField(default=list, help_text="Model ids.")
     client_request_id = models.CharField(max_length=100, null=True)  # noqa: DJ001
     request_digest = models.CharField(max_length=64, blank=True, default="")
@@ -97,12 +103,14 @@ class Manifest(Resource):
 
 
 class Image(Resource):
+    """An image of a manifest. Readers see it once its build has succeeded."""
+
     manifest = models.ForeignKey(Manifest, on_delete=models.PROTECT, related_name="images")
     image_type = models.CharField(max_length=32, default="Docker")
     registry_location = models.CharField(max_length=400)
     registry_user = models.CharField(max_length=200, blank=True, default="")
     registry_password = EncryptedTextField(null=True, blank=True)
-    # Set when the build has succeeded; an image without digest is not there for readers.
+    # Set when the build succeeds. The API hides images without a digest.
     digest = models.CharField(max_length=100, blank=True, default="")
     reference = models.CharField(max_length=500, blank=True, default="")
     result = models.JSONField(default=dict, blank=True, help_text="What the build reported.")
@@ -112,6 +120,8 @@ class Image(Resource):
 
 
 class Service(Resource):
+    """A service. Deleted services stay as rows until the retention period ends."""
+
     name = models.CharField(max_length=255)
     image = models.ForeignKey(Image, on_delete=models.PROTECT, related_name="services")
     state = models.CharField(max_length=16, default="NotStarted")
@@ -136,7 +146,7 @@ class Service(Resource):
 
 
 class Revision(models.Model):
-    """One image a service runs or ran. Numbers count up from 1; a number is never used again."""
+    """An image that a service runs or ran. Numbers start at 1 and are never reused."""
 
     service = models.ForeignKey(Service, on_delete=models.CASCADE, related_name="revisions")
     number = models.PositiveIntegerField()
@@ -157,7 +167,7 @@ class Revision(models.Model):
 
 
 class State(models.TextChoices):
-    """The states of the reference, in the one spelling that answers use."""
+    """States of an operation, as spelled in responses."""
 
     NOT_STARTED = "NotStarted"
     RUNNING = "Running"
@@ -168,10 +178,11 @@ class State(models.TextChoices):
 
 TERMINAL = frozenset({State.CANCELED, State.SUCCEEDED, State.FAILED})
 OPEN = frozenset(set(State) - TERMINAL)
+OUTCOMES = {State.CANCELED: "been canceled", State.SUCCEEDED: "succeeded", State.FAILED: "failed"}  # after "has"
 
 
 class Operation(models.Model):
-    """An asynchronous operation as clients poll it."""
+    """An asynchronous operation, which clients poll."""
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     account = models.ForeignKey(Account, on_delete=models.CASCADE, related_name="operations")

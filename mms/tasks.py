@@ -1,4 +1,4 @@
-"""Celery shells of the bundled MMS: ids in, nothing out, safe to run twice."""
+"""Celery tasks of the bundled MMS. Arguments are IDs, nothing is returned, and running one twice is safe."""
 
 from typing import Any
 
@@ -10,32 +10,36 @@ from mms.operations import retention, run
 
 @shared_task(name="mms.run_operation")
 def run_operation(operation_id: str) -> None:
+    """Run one operation, unless another worker has its lease."""
     run.run(operation_id)
 
 
 @shared_task(name="mms.sweep_operations")
 def sweep_operations() -> None:
+    """Queue open operations that no worker is running."""
     run.sweep()
 
 
 @shared_task(name="mms.watch_services")
 def watch_services() -> None:
+    """Reconcile running services with the database."""
     services.watch()
 
 
 @shared_task(name="mms.answer", bind=True)
 def answer(self: Any, key: str) -> None:
-    """Show whoever sent it that this queue is worked on: by a word in the broker, the only place both sides know."""
+    """Confirm that this queue has a worker, by setting `key` in the broker, which the sender reads."""
     with self.app.connection_for_write() as connection:
         connection.default_channel.client.set(key, 1, ex=60)
 
 
 @shared_task(name="mms.prune")
 def prune() -> None:
+    """Delete rows and files whose retention period has ended, at most once an hour."""
     retention.prune()
 
 
 @signals.worker_ready.connect
-def adopt(**_: Any) -> None:
-    """A worker that starts looks at once for what the one before it left behind."""
+def resume_operations(**_: Any) -> None:
+    """Queue operations that the previous worker left unfinished, as soon as a worker starts."""
     sweep_operations.delay()

@@ -1,10 +1,10 @@
-"""The answer to what takes time."""
+"""The response to a request that starts an operation."""
 
 from mms.api.http import Request, Response
 from mms.models import Operation
 
 
 def accepted(request: Request, operation: Operation) -> Response:
-    """202, empty. The reference names the operation in x-ms-request-id; clients of 2017 read Operation-Location."""
+    """Return an empty 202. The reference has the operation's ID in x-ms-request-id; clients of 2017 use the URL."""
     location = f"{request.account_url}/operations/{operation.id}"
     return Response(202, headers={"x-ms-request-id": str(operation.id), "Operation-Location": location})

@@ -1,4 +1,4 @@
-"""What routes see of HTTP: a request with its account, an answer, and the description of a route."""
+"""Requests, responses and routes as views see them."""
 
 import json
 import re
@@ -18,12 +18,15 @@ from mms.tokens import Grant
 
 API_VERSION = "2017-06-01-privatepreview"
 REQUEST_BODY = TypeVar("REQUEST_BODY", bound=BaseModel)
+_ID = re.compile(r"[0-9a-fA-F]{8}-?([0-9a-fA-F]{4}-?){3}[0-9a-fA-F]{12}")
 
 
 @dataclass(frozen=True)
 class Request:
+    """An authorized request with its whole body."""
+
     grant: Grant
-    account_url: str  # absolute, without a slash at the end
+    account_url: str  # absolute, without a trailing slash
     method: str
     path: str
     query: dict[str, str]
@@ -32,87 +35,94 @@ class Request:
 
     @property
     def account_id(self) -> int:
+        """The primary key of the hosting account."""
         return self.grant.account_id
 
     @property
     def is_legacy_client(self) -> bool:
-        """Sent by a command-line client of 2017: they send no api-version, and read some statuses differently."""
+        """True for the command-line clients of 2017, which send no api-version and expect other statuses."""
         return "api-version" not in self.query
 
     def parse_body(self, kind: type[REQUEST_BODY]) -> REQUEST_BODY:
-        """The body as `kind`. Raises ApiError 400 naming every field that is wrong."""
+        """Return the body as `kind`. Raises ApiError 400 that names each invalid field."""
         try:
-            found = kind.model_validate_json(self.body)
+            body = kind.model_validate_json(self.body)
         except ValidationError as error:
             raise from_validation(error) from None
         _reject_duplicate_fields(self.body)
-        return found
+        return body
 
     def id_parameter(self, name: str) -> UUID | None:
-        """The query parameter `name` as an id; raises ApiError 400 where it is none."""
+        """Return the query parameter `name` as an ID, None if absent. Raises ApiError 400 if it isn't an ID."""
         text = self.query.get(name)
         if not text:
             return None
         if (id := parse_id(text)) is None:
-            raise bad_field(name, "must be an id (GUID).")
+            raise bad_field(name, "must be an ID (GUID).")
         return id
 
-    def integer_parameter(self, name: str, default: int, most: int) -> int:
-        """The query parameter `name` as a whole number from 0 to `most`; raises ApiError 400 where it is none."""
+    def integer_parameter(self, name: str, default: int, maximum: int) -> int:
+        """Return the query parameter `name`, a whole number from 0 to `maximum`. Raises ApiError 400 if it isn't."""
         text = self.query.get(name, str(default))
-        if not re.fullmatch(r"[0-9]{1,18}", text) or int(text) > most:
-            raise bad_field(name, f"must be a whole number from 0 to {most}.")
+        if not re.fullmatch(r"[0-9]{1,18}", text) or int(text) > maximum:
+            raise bad_field(name, f"must be a whole number from 0 to {maximum}.")
         return int(text)
 
     @cached_property
     def digests(self) -> list[str]:
-        """Fingerprints of what is asked for; keyed, since the body may hold a password: by the present SECRET_KEY, and
-        by those before."""
-        what = f"{self.method} {self.path} ".encode() + sha256(self.body).digest()
+        """Digests that identify this request, the first by the current SECRET_KEY, the others by its fallbacks.
+
+        They are keyed because the body may contain a password.
+        """
+        content = f"{self.method} {self.path} ".encode() + sha256(self.body).digest()
         keys = [settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS]
-        return [salted_hmac("mms.api.request", what, secret=key, algorithm="sha256").hexdigest() for key in keys]
+        return [salted_hmac("mms.api.request", content, secret=key, algorithm="sha256").hexdigest() for key in keys]
 
 
 @dataclass(frozen=True)
 class Response:
+    """A response. At most one of `body` and `raw` is set."""
+
     status: int = 200
-    body: Any = None  # a pydantic model or a list of them; None: empty
+    body: Any = None  # a pydantic model or a list of them; None if empty
     headers: dict[str, str] = field(default_factory=dict)
-    raw: bytes | None = None  # instead of body
+    raw: bytes | None = None  # an encoded body
 
 
 @dataclass(frozen=True)
 class Route:
-    """One operation of the API. `path` is what follows the hosting account, with {id} for an id."""
+    """One operation of the API. `path` follows the hosting account, with {id} for an ID."""
 
     method: str
     path: str
     view: Callable[..., Response]
     summary: str
-    answer: Any = None  # what the body of a good answer is, for the OpenAPI document
+    response: Any = None  # type of the response body: a model, a list of one, or str; None if empty
     status: int = 200
     body: type[BaseModel] | None = None
-    query: dict[str, str] = field(default_factory=dict)  # parameter: what it means
-    extension: bool = False  # not in the reference
-    secret: bool = False  # the answer opens something else: not for a token that only reads
+    query: dict[str, str] = field(default_factory=dict)  # descriptions of the parameters, by name
+    extension: bool = False  # True if not in the reference
+    secret: bool = False  # True if the response has credentials, which read-only tokens may not read
 
     @property
-    def for_readers(self) -> bool:
+    def is_for_readers(self) -> bool:
+        """True if read-only tokens are allowed."""
         return self.method == "GET" and not self.secret
 
     @property
     def name(self) -> str:
+        """The name of the view, which is the operation's ID in the OpenAPI document."""
         return self.view.__name__
 
 
 def _reject_duplicate_fields(body: bytes) -> None:
-    """Raise ApiError 400 where an object has a field twice: readers differ in which of the two they take."""
+    """Raise ApiError 400 if an object has a field twice: JSON parsers differ in which of the two they use."""
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         seen: set[str] = set()
         for name, _ in pairs:
             if name in seen:
-                raise bad_field(name[:200], "is there twice.")
+                raise bad_field(name[:200], "must not occur twice.")
             seen.add(name)
         return {}
 
@@ -120,7 +130,5 @@ def _reject_duplicate_fields(body: bytes) -> None:
 
 
 def parse_id(text: str) -> UUID | None:
-    """A GUID, with or without hyphens."""
-    if not re.fullmatch(r"[0-9a-fA-F]{8}-?([0-9a-fA-F]{4}-?){3}[0-9a-fA-F]{12}", text):
-        return None
-    return UUID(text)
+    """Return the GUID in `text`, with or without hyphens; None if it isn't one."""
+    return UUID(text) if _ID.fullmatch(text) else None

@@ -227,7 +227,7 @@ def test_a_field_that_is_there_twice_is_refused_by_name(server: Server, body: st
     answer = server.raw("POST", "models", params={"api-version": API_VERSION}, data=body.encode())
     assert_is_error(answer, 400)
     assert targets(answer) <= {"name", "url"}
-    assert "is there twice" in answer.json()["error"]["message"]
+    assert "must not occur twice" in answer.json()["error"]["message"]
     assert server.send("GET", "models", name="twice").json() == []
 
 

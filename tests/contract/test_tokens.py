@@ -110,7 +110,7 @@ def test_unknown_expired_and_revoked_tokens_get_one_answer(server: Server, site:
 def test_a_token_of_a_person_is_refused_by_its_kind(server: Server) -> None:
     answer = with_token(server, "dash_" + "x" * 43).send("GET", "models")
     assert_is_error(answer, 401)
-    assert "token of a person, for the API of the dashboard" in answer.json()["error"]["message"]
+    assert "This token is for the dashboard's API, not for the MMS." in answer.json()["error"]["message"]
 
 
 def test_a_token_sent_anywhere_but_in_the_header_opens_nothing(server: Server) -> None:

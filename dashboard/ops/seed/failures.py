@@ -128,13 +128,14 @@ ROLLOUTS = (
 )
 REASONS: dict[str, tuple[Failure, ...]] = {
     Kind.REGISTER_MODEL: (
-        Failure("Forbidden", "This token is not for this hosting account."),
-        Failure("InvalidRequest", "url: must be a full http or https URL without blanks."),
+        Failure("Forbidden", "This token belongs to another hosting account. Use a token of the account in the URL."),
+        Failure("InvalidRequest", "url: must be an absolute http or https URL without spaces."),
     ),
     Kind.CREATE_MANIFEST: (
         Failure("NotFound", "There is no model '5f0c1c1d9a5e4a3f8e55b2f0a1c9d7e4' in this hosting account."),
         Failure(
-            "InvalidRequest", "targetRuntime.properties.condaEnvFile: must be a full http or https URL without blanks."
+            "InvalidRequest",
+            "targetRuntime.properties.condaEnvFile: must be an absolute http or https URL without spaces.",
         ),
     ),
     Kind.CREATE_IMAGE: BUILDS,

@@ -1,4 +1,4 @@
-"""What describes the API, open to all: the OpenAPI document and a page made from it."""
+"""Public documentation of the API: the OpenAPI document, and an HTML page made from it."""
 
 from base64 import b64encode
 from functools import lru_cache
@@ -12,11 +12,11 @@ from pydantic_core import to_json
 from mms.api.docs.openapi import document
 from mms.api.http import Response
 
-FOLDER = Path(__file__).parent / "pages"
+PAGES_DIR = Path(__file__).parent / "pages"
 
 
 def find_document(method: str, path: str) -> Response | None:
-    """The answer where `path` is one of the documents."""
+    """Return the response if `path` is one of the documents, else None."""
     page = PAGES.get(path.removesuffix("/"))
     return page() if page and method in {"GET", "HEAD"} else None
 
@@ -28,9 +28,9 @@ def _openapi() -> Response:
 
 @lru_cache(1)
 def _page() -> Response:
-    """The same for people: one page without scripts, its style allowed by hash."""
-    style = (FOLDER / "docs.css").read_text()
-    template = Engine(dirs=[str(FOLDER)]).get_template("docs.html")
+    """Return the HTML page. It has no scripts, and its style sheet is allowed by hash."""
+    style = (PAGES_DIR / "docs.css").read_text()
+    template = Engine(dirs=[str(PAGES_DIR)]).get_template("docs.html")
     html = template.render(Context({"style": style, "info": document()["info"], "groups": _groups()}))
     digest = b64encode(sha256(style.encode()).digest()).decode()
     policy = f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; frame-ancestors 'none'"
@@ -39,20 +39,20 @@ def _page() -> Response:
 
 
 def _groups() -> list[dict[str, Any]]:
-    """The operations by noun, with their fields, as the page shows them."""
-    whole = document()
+    """Return the operations by noun, with their fields, for the page."""
+    openapi = document()
     groups: dict[str, list[dict[str, Any]]] = {}
-    for path, item in whole["paths"].items():
+    for path, item in openapi["paths"].items():
         for method, operation in item.items():
             if method == "parameters":
                 continue
-            groups.setdefault(operation["tags"][0], []).append(_operation(whole, method, path, operation))
+            groups.setdefault(operation["tags"][0], []).append(_operation(openapi, method, path, operation))
     return [{"noun": noun, "operations": operations} for noun, operations in groups.items()]
 
 
-def _operation(whole: dict[str, Any], method: str, path: str, operation: dict[str, Any]) -> dict[str, Any]:
-    status, answer = next(iter(operation["responses"].items()))
-    sent, got = _schema(operation.get("requestBody", {})), _schema(answer)
+def _operation(openapi: dict[str, Any], method: str, path: str, operation: dict[str, Any]) -> dict[str, Any]:
+    status, response = next(iter(operation["responses"].items()))
+    sent, got = _schema(operation.get("requestBody", {})), _schema(response)
     return {
         "id": operation["operationId"],
         "method": method.upper(),
@@ -61,38 +61,39 @@ def _operation(whole: dict[str, Any], method: str, path: str, operation: dict[st
         "extension": operation["x-extension"],
         "query": [item for item in operation["parameters"] if item["in"] == "query" and item["name"] != "api-version"],
         "status": status,
-        "answer": answer["description"],
-        "sent": _fields(whole, sent),
-        "got": _fields(whole, got),
+        "response": response["description"],
+        "sent": _fields(openapi, sent),
+        "got": _fields(openapi, got),
     }
 
 
 def _schema(part: dict[str, Any]) -> dict[str, Any] | None:
-    """The schema of a request's or an answer's body, if it has one."""
+    """Return the schema of a request or response body; None if there is no body."""
     contents: list[dict[str, Any]] = list(part.get("content", {}).values())
     return contents[0]["schema"] if contents else None
 
 
-def _fields(whole: dict[str, Any], schema: dict[str, Any] | None, prefix: str = "") -> list[dict[str, Any]]:
-    """One line per field of a schema, nested ones with their path: targetRuntime.runtimeType."""
-    target = _resolved(whole, schema or {})
+def _fields(openapi: dict[str, Any], schema: dict[str, Any] | None, prefix: str = "") -> list[dict[str, Any]]:
+    """Return a line for each field of a schema; nested fields have a path such as targetRuntime.runtimeType."""
+    target = _resolve(openapi, schema or {})
     lines: list[dict[str, Any]] = []
     for name, inner in target.get("properties", {}).items():
-        nested = _resolved(whole, inner)
+        nested = _resolve(openapi, inner)
         lines.append({"name": prefix + name, "required": name in target.get("required", []), "type": _type(nested)})
-        lines += _fields(whole, nested if nested.get("properties") else None, f"{prefix}{name}.")
-        items = _resolved(whole, nested.get("items", {}))
-        lines += _fields(whole, items if items.get("properties") else None, f"{prefix}{name}[].")
+        lines += _fields(openapi, nested if nested.get("properties") else None, f"{prefix}{name}.")
+        items = _resolve(openapi, nested.get("items", {}))
+        lines += _fields(openapi, items if items.get("properties") else None, f"{prefix}{name}[].")
     if target.get("type") == "array":
-        lines += _fields(whole, target["items"], "[].")
+        lines += _fields(openapi, target["items"], "[].")
     return lines
 
 
-def _resolved(whole: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
+def _resolve(openapi: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
     if options := [option for option in schema.get("anyOf", []) if option.get("type") != "null"]:
         schema = schema | options[0]
     if reference := schema.get("$ref"):
-        return whole["components"]["schemas"][reference.rsplit("/", 1)[1]]
+        target: dict[str, Any] = openapi["components"]["schemas"][reference.rsplit("/", 1)[1]]
+        return target
     return schema
 
 

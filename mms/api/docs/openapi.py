@@ -1,4 +1,4 @@
-"""The OpenAPI document, made from the routes and the schemas, so that it cannot say anything else than they do."""
+"""The OpenAPI document, derived from the routes and the schemas."""
 
 from functools import lru_cache
 from typing import Any, get_args
@@ -14,13 +14,13 @@ PREFIX = "/api/subscriptions/{subscriptionId}/resourceGroups/{resourceGroup}/hos
 REFERENCE = "#/components/schemas/{model}"
 HEADERS = {
     "x-ms-request-id": {
-        "description": "The id of this request; on 202, the id of the operation.",
+        "description": "The ID of this request; with 202, the ID of the operation.",
         "schema": {"type": "string", "format": "uuid"},
     }
 }
 LOCATION = {
     "Operation-Location": {
-        "description": "Where to ask for the status of the operation.",
+        "description": "The URL of the operation's status.",
         "schema": {"type": "string", "format": "uri"},
     }
 }
@@ -29,7 +29,7 @@ Schemas = dict[Any, dict[str, Any]]  # by class
 
 @lru_cache(1)
 def document() -> dict[str, Any]:
-    """The whole document (OpenAPI 3.1)."""
+    """Return the document (OpenAPI 3.1)."""
     schemas, components = _schemas()
     paths: dict[str, dict[str, Any]] = {}
     for route in ROUTES:
@@ -51,19 +51,19 @@ def document() -> dict[str, Any]:
 
 
 def _schemas() -> tuple[Schemas, dict[str, Any]]:
-    """Where the schema of each class is, and all schemas by name."""
-    wanted: dict[tuple[type[BaseModel], JsonSchemaMode], None] = {(responses.ErrorBody, "serialization"): None}
+    """Return the reference to the schema of each class, and all schemas by name."""
+    kinds: dict[tuple[type[BaseModel], JsonSchemaMode], None] = {(responses.ErrorBody, "serialization"): None}
     for route in ROUTES:
         if route.body:
-            wanted[route.body, "validation"] = None
-        if kind := _model(route.answer):
-            wanted[kind, "serialization"] = None
-    places, whole = models_json_schema(list(wanted), ref_template=REFERENCE)
-    return {kind: place for (kind, _), place in places.items()}, whole["$defs"]
+            kinds[route.body, "validation"] = None
+        if kind := _model(route.response):
+            kinds[kind, "serialization"] = None
+    references, definitions = models_json_schema(list(kinds), ref_template=REFERENCE)
+    return {kind: reference for (kind, _), reference in references.items()}, definitions["$defs"]
 
 
-def _model(answer: Any) -> type[BaseModel] | None:
-    kind = get_args(answer)[0] if get_args(answer) else answer
+def _model(response: Any) -> type[BaseModel] | None:
+    kind = get_args(response)[0] if get_args(response) else response
     return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
 
 
@@ -76,9 +76,9 @@ def _operation(route: Route, schemas: Schemas) -> dict[str, Any]:
         "x-extension": route.extension,
         "parameters": _parameters(route),
         "responses": {
-            str(route.status): _good(route, schemas),
+            str(route.status): _success(route, schemas),
             "default": {
-                "description": "What was wrong, field by field.",
+                "description": "An error, with a detail for each invalid field.",
                 "headers": HEADERS,
                 "content": {"application/json": {"schema": schemas[responses.ErrorBody]}},
             },
@@ -100,23 +100,23 @@ def _parameters(route: Route) -> list[dict[str, Any]]:
     in_query = [
         {"name": name, "in": "query", "description": meaning, "schema": text} for name, meaning in route.query.items()
     ]
-    once = {
+    client_request_id = {
         "name": "x-ms-client-request-id",
         "in": "header",
-        "description": "The same request sent again with the same id has its effect once.",
+        "description": "An ID chosen by the client. A request repeated with the same ID takes effect once.",
         "schema": {"type": "string", "maxLength": 100},
     }
-    return [*in_path, version, *in_query] + ([] if route.method == "GET" else [once])
+    return [*in_path, version, *in_query] + ([] if route.method == "GET" else [client_request_id])
 
 
-def _good(route: Route, schemas: Schemas) -> dict[str, Any]:
+def _success(route: Route, schemas: Schemas) -> dict[str, Any]:
     if route.status == 202:
-        return {"description": "Accepted; empty. Ask for the operation.", "headers": HEADERS | LOCATION}
-    if route.answer is None:
-        return {"description": "Done; empty.", "headers": HEADERS}
-    if route.answer is str:
+        return {"description": "Accepted. The body is empty; poll the operation.", "headers": HEADERS | LOCATION}
+    if route.response is None:
+        return {"description": "Done. The body is empty.", "headers": HEADERS}
+    if route.response is str:
         return {"description": "Text.", "headers": HEADERS, "content": {"text/plain": {"schema": {"type": "string"}}}}
-    schema: dict[str, Any] = schemas[_model(route.answer)]
-    if get_args(route.answer):
+    schema: dict[str, Any] = schemas[_model(route.response)]
+    if get_args(route.response):
         schema = {"type": "array", "items": schema}
     return {"description": "Done.", "headers": HEADERS, "content": {"application/json": {"schema": schema}}}

@@ -1,4 +1,4 @@
-"""Every operation of the API, by noun."""
+"""All routes of the API, one module for each noun."""
 
 from mms.api.http import Route
 from mms.api.routes import images, keys, manifests, models, operations, services

@@ -1,7 +1,9 @@
-from typing import Any
+"""Images."""
+
 from uuid import UUID
 
 from django.db import transaction
+from django.db.models import QuerySet
 
 from mms.api.accepted import accepted
 from mms.api.errors import bad_field, not_found
@@ -35,14 +37,14 @@ def list_images(request: Request) -> Response:
     return Response(body=responses.from_rows(responses.Image, rows))
 
 
-def built_images(request: Request) -> Any:
-    """The images of the account that are there: those whose build has succeeded (a QuerySet)."""
+def built_images(request: Request) -> QuerySet[Image]:
+    """Return the images of the account whose build succeeded."""
     return Image.objects.filter(account_id=request.account_id).exclude(digest="").defer("result", "registry_password")
 
 
 def _create(request: Request, body: requests.CreateImage) -> Operation:
     manifest = find_manifest(request, body.manifest_id)
-    _refuse_what_cannot_run(manifest)
+    _check_can_run(manifest)
     registry = body.registry_info
     with transaction.atomic():
         image = Image.objects.create(
@@ -64,12 +66,12 @@ def _create(request: Request, body: requests.CreateImage) -> Operation:
         return run.accept(operation)
 
 
-def _refuse_what_cannot_run(manifest: Manifest) -> None:
-    """Before anything is built: a runtime this server does not have, and a manifest that nothing could start."""
+def _check_can_run(manifest: Manifest) -> None:
+    """Raise ApiError 400 for a runtime that this server doesn't have, or a manifest without a driver."""
     if reason := runtimes.unavailable_reason(manifest.runtime_type):
         raise bad_field("manifestId", reason, "RuntimeNotAvailable")
     if not manifest.driver_program:
-        raise bad_field("manifestId", "this manifest names no driverProgram, so its image would have nothing to run.")
+        raise bad_field("manifestId", "this manifest has no driverProgram, so its image would have nothing to run.")
 
 
 ROUTES = [
@@ -80,7 +82,7 @@ ROUTES = [
         list_images,
         "List images",
         list[responses.Image],
-        query={"manifestId": "only images of this manifest", "modelId": "only images with this model"},
+        query={"manifestId": "Only images of this manifest.", "modelId": "Only images with this model."},
     ),
     Route("GET", "images/{id}", get_image, "Get one image", responses.Image),
 ]

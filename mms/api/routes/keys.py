@@ -1,3 +1,5 @@
+"""Scoring keys of a service."""
+
 from uuid import UUID
 
 from django.db import transaction
@@ -17,7 +19,7 @@ def get_keys(request: Request, id: UUID) -> Response:
 
 
 def regenerate_keys(request: Request, id: UUID) -> Response:
-    """A new key in the place named by keyType; both where none is named, as the clients of 2017 ask for it."""
+    """Replace the key named by keyType, or both if none is named, as clients of 2017 expect."""
     body = request.parse_body(requests.RegenerateKeys) if request.body.strip() else requests.RegenerateKeys()
     create_once(request, Operation, lambda: _regenerate(request, id, body))
     service = find_service(request, id, live_services(request))
@@ -27,7 +29,7 @@ def regenerate_keys(request: Request, id: UUID) -> Response:
 
 @transaction.atomic
 def _regenerate(request: Request, id: UUID, body: requests.RegenerateKeys) -> Operation:
-    """New keys, and an operation that is over already: by it a repeated request is known."""
+    """Store new keys, and a finished operation that identifies a repeated request."""
     service = find_service(request, id, live_services(request).select_for_update())
     operation = Operation.objects.create(
         account_id=request.account_id,

@@ -1,3 +1,5 @@
+"""Manifests."""
+
 from uuid import UUID
 
 from django.db.models import QuerySet, TextField
@@ -33,16 +35,16 @@ def list_manifests(request: Request) -> Response:
 
 
 def find_manifest(request: Request, manifest_id: str) -> Manifest:
-    """The manifest that a body's manifestId names; raises ApiError 400 where there is none."""
+    """Return the manifest with the ID in a body's manifestId. Raises ApiError 400 if there is none."""
     id = parse_id(manifest_id)
     row = Manifest.objects.filter(account_id=request.account_id, id=id).first() if id else None
     if row is None:
-        raise bad_field("manifestId", "names no manifest of this hosting account.", "NotFound")
+        raise bad_field("manifestId", "doesn't match any manifest of this hosting account.", "NotFound")
     return row
 
 
 def manifests_using(model_id: UUID) -> QuerySet[Manifest]:
-    """The manifests made of this model (version)."""
+    """Return the manifests that contain this model version."""
     text = Cast("resolved_model_ids", TextField())
     return Manifest.objects.annotate(resolved_text=text).filter(resolved_text__contains=f'"{model_id}"')
 
@@ -67,7 +69,7 @@ def _create(request: Request, body: requests.CreateManifest) -> Manifest:
 
 
 def _resolve(account_id: int, references: list[str]) -> tuple[list[str], list[dict[str, str]]]:
-    """The ids of the models meant (an id: itself; a name: its newest version), and what is wrong with the others."""
+    """Return the model IDs for references by ID or name (its newest version), and errors for unknown references."""
     models = Model.objects.filter(account_id=account_id)
     ids = {id for reference in references if (id := parse_id(reference))}
     by_id = {str(id) for id in models.filter(id__in=ids).values_list("id", flat=True)}
@@ -77,20 +79,20 @@ def _resolve(account_id: int, references: list[str]) -> tuple[list[str], list[di
     for index, reference in enumerate(references):
         target = f"modelIds[{index}]"
         as_text = str(parse_id(reference))
-        found = as_text if as_text in by_id else str(newest.get(reference, ""))
-        if not found:
+        match = as_text if as_text in by_id else str(newest.get(reference, ""))
+        if not match:
             problems.append(detail("NotFound", f"there is no model {reference!r} in this hosting account.", target))
-        elif found in resolved:
-            problems.append(detail("Duplicate", f"the model {reference!r} is in the list already.", target))
+        elif match in resolved:
+            problems.append(detail("Duplicate", f"the model {reference!r} is already in the list.", target))
         else:
-            resolved.append(found)
+            resolved.append(match)
     return resolved, problems
 
 
 def _asset_problems(body: requests.CreateManifest) -> list[dict[str, str]]:
     ids = [asset.id for asset in body.assets]
     problems = [
-        detail("Duplicate", f"the asset id {id!r} is in the list already.", f"assets[{index}].id")
+        detail("Duplicate", f"the asset id {id!r} is already in the list.", f"assets[{index}].id")
         for index, id in enumerate(ids)
         if id in ids[:index]
     ]
@@ -108,7 +110,7 @@ ROUTES = [
         list_manifests,
         "List manifests",
         list[responses.Manifest],
-        query={"modelId": "only manifests made of this model", "manifestId": "only this manifest"},
+        query={"modelId": "Only manifests that contain this model.", "manifestId": "Only this manifest."},
     ),
     Route("GET", "manifests/{id}", get_manifest, "Get one manifest", responses.Manifest),
 ]

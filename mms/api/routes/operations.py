@@ -1,3 +1,5 @@
+"""Operations and their logs."""
+
 from pathlib import Path
 from uuid import UUID
 
@@ -6,7 +8,7 @@ from mms.api.errors import ApiError, conflict, not_found
 from mms.api.http import Request, Response, Route
 from mms.api.routes.services import LOG_CHUNK_BYTES, MAX_LOG_CHUNK_BYTES, log_response
 from mms.api.schemas import responses
-from mms.models import TERMINAL, Operation
+from mms.models import OUTCOMES, TERMINAL, Operation, State
 from mms.operations import builds, run
 from mms.services import read_logs
 
@@ -18,14 +20,14 @@ def get_operation(request: Request, id: UUID) -> Response:
 def cancel_operation(request: Request, id: UUID) -> Response:
     operation = _find(request, id)
     if operation.state in TERMINAL:
-        raise conflict("OperationOver", f"This operation has {operation.state.lower()} already.")
+        raise conflict("OperationOver", f"This operation has already {OUTCOMES[State(operation.state)]}.")
     if not run.cancel(operation):
-        raise conflict("CannotCancel", "Only an image build, or what has not begun yet, can be canceled.")
+        raise conflict("CannotCancel", "Only image builds, and operations that haven't started, can be canceled.")
     return accepted(request, operation)
 
 
 def get_operation_log(request: Request, id: UUID) -> Response:
-    """The build log of an image operation; of a service operation, the log of the revision it started."""
+    """Return the build log of an image operation, or the log of the revision that a service operation started."""
     operation = _find(request, id)
     after, limit = (
         request.integer_parameter("after", 0, 10**18),
@@ -35,7 +37,7 @@ def get_operation_log(request: Request, id: UUID) -> Response:
         return log_response(*_read(builds.log_path(operation.image_id), after, limit))
     if operation.service and operation.revision:
         return log_response(*read_logs(operation.service, operation.revision.number, after, limit))
-    raise ApiError(404, "NotFound", "This operation writes no log.")
+    raise ApiError(404, "NotFound", "This operation has no log.")
 
 
 def _find(request: Request, id: UUID) -> Operation:
@@ -48,15 +50,18 @@ def _find(request: Request, id: UUID) -> Operation:
 
 
 def _read(path: Path, after: int, limit: int) -> tuple[str, int]:
-    """Text of a log from byte `after`, and where to read on. It ends at a whole line while there is one."""
+    """Return the text of a log from byte `after`, and the position for the next call.
+
+    The text ends with a complete line, unless a single line is longer than `limit` bytes.
+    """
     try:
         with path.open("rb") as file:
             file.seek(after)
             chunk = file.read(limit)
     except FileNotFoundError:
         return "", after
-    whole = chunk[: chunk.rfind(b"\n") + 1] or chunk
-    return whole.decode(errors="replace"), after + len(whole)
+    lines = chunk[: chunk.rfind(b"\n") + 1] or chunk
+    return lines.decode(errors="replace"), after + len(lines)
 
 
 ROUTES = [
@@ -77,8 +82,8 @@ ROUTES = [
         "Read the log of an operation",
         str,
         query={
-            "after": "byte position to read from: the X-Log-Position of the answer before",
-            "limit": "at most so many bytes",
+            "after": "Byte position to read from: the X-Log-Position of the previous response.",
+            "limit": "Maximum number of bytes.",
         },
         extension=True,
     ),

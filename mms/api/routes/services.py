@@ -1,3 +1,5 @@
+"""Services and their logs."""
+
 from functools import partial
 from uuid import UUID
 
@@ -13,7 +15,7 @@ from mms.api.routes.images import built_images
 from mms.api.routes.manifests import find_manifest
 from mms.api.schemas import requests, responses
 from mms.engines.base import EngineRefusedError
-from mms.models import OPEN, Image, Operation, Revision, Service
+from mms.models import OPEN, OUTCOMES, Image, Operation, Revision, Service, State
 from mms.operations import run
 from mms.services import engine_for, publish_route, read_logs
 from mms.services.scoring_keys import new_key
@@ -34,11 +36,11 @@ def update_service(request: Request, id: UUID) -> Response:
 
 
 def delete_service(request: Request, id: UUID) -> Response:
-    """200 at once: the scoring URL is gone when this answers; what ran behind it is stopped by a worker."""
+    """Remove the scoring URL before responding 200. A worker then stops the service's processes."""
     try:
         operation = create_once(request, Operation, lambda: _delete(request, id))
     except ApiError as error:
-        if error.status == 404 and request.is_legacy_client:  # their clients count 204 as done, and 404 as a failure
+        if error.status == 404 and request.is_legacy_client:  # these clients treat 404 as a failure
             return Response(204)
         raise
     return Response(200, headers={"x-ms-request-id": str(operation.id)})
@@ -72,16 +74,18 @@ def get_service_logs(request: Request, id: UUID) -> Response:
 
 
 def log_response(text: str, position: int) -> Response:
+    """Return log text, with the position for the next request in a header."""
     headers = {"content-type": "text/plain; charset=utf-8", "x-log-position": str(position)}
     return Response(raw=text.encode(errors="replace"), headers=headers)
 
 
 def live_services(request: Request) -> QuerySet[Service]:
-    """The services of the account that have not been deleted."""
+    """Return the services of the account that aren't deleted."""
     return Service.objects.filter(account_id=request.account_id, deleted_at=None)
 
 
 def find_service(request: Request, id: UUID, rows: QuerySet[Service]) -> Service:
+    """Return the service with this ID among `rows`. Raises ApiError 404 if there is none."""
     service = rows.filter(id=id).first()
     if service is None:
         raise not_found("service", str(id))
@@ -97,10 +101,14 @@ def _with_revisions(request: Request) -> QuerySet[Service]:
 
 def _create(request: Request, body: requests.CreateService) -> Operation:
     image = _image(request, body.image_id)
-    _refuse_unknown_engine(body.kube_config)
+    _check_engine(body.kube_config)
     with transaction.atomic():
         if taken := live_services(request).filter(name=body.name).first():
-            raise conflict("NameTaken", f"A service named {body.name!r} exists already (id {taken.id}).", "name")
+            raise conflict(
+                "NameTaken",
+                f"A service named {body.name!r} already exists (ID {taken.id}). Choose another name.",
+                "name",
+            )
         service = Service.objects.create(
             account_id=request.account_id,
             name=body.name,
@@ -117,7 +125,7 @@ def _update(request: Request, id: UUID, body: requests.UpdateService) -> Operati
     with transaction.atomic():
         service = find_service(request, id, live_services(request).select_for_update())
         image = _image(request, body.image_id) if body.image_id else _newest_image(request, body.manifest_id or "")
-        _refuse_second_operation(service)
+        _check_no_open_operation(service)
         service.pull_secret = body.acr_image_pull_secret
         service.save(update_fields=["pull_secret"])
         return _accept(request, "update_service", service, image)
@@ -126,7 +134,7 @@ def _update(request: Request, id: UUID, body: requests.UpdateService) -> Operati
 def _delete(request: Request, id: UUID) -> Operation:
     with transaction.atomic():
         service = find_service(request, id, live_services(request).select_for_update())
-        _refuse_second_operation(service)
+        _check_no_open_operation(service)
         Service.objects.filter(pk=id).update(deleted_at=timezone.now())
         operation = Operation(
             account_id=request.account_id,
@@ -135,12 +143,14 @@ def _delete(request: Request, id: UUID) -> Operation:
             service=service,
             **request_identity(request),
         )
-        transaction.on_commit(partial(publish_route, service), robust=True)  # withdraws it, for it is deleted
+        transaction.on_commit(
+            partial(publish_route, service), robust=True
+        )  # removes the route, because the service is deleted
         return run.accept(operation)
 
 
 def _accept(request: Request, verb: str, service: Service, image: Image) -> Operation:
-    """The next revision of the service, and the operation that brings it up."""
+    """Store the next revision of the service, and the operation that starts it."""
     newest = service.revisions.values_list("number", flat=True).first() or 0
     revision = Revision.objects.create(service=service, number=newest + 1, image=image)
     operation = Operation(
@@ -155,23 +165,27 @@ def _accept(request: Request, verb: str, service: Service, image: Image) -> Oper
 
 
 def _image(request: Request, image_id: str) -> Image:
-    """The built image meant by a body's imageId; 409 where its build is not through, or failed."""
+    """Return the image with the ID in a body's imageId.
+
+    Raises ApiError 400 if there is none, and 409 if its build hasn't finished or has failed.
+    """
     id = parse_id(image_id)
-    if image := built_images(request).filter(id=id).first():
+    if id and (image := built_images(request).filter(id=id).first()):
         return image
     builds = Operation.objects.filter(account_id=request.account_id, verb="create_image")
     build = builds.filter(image__id=id).first() if id else None
     if build is None:
-        raise bad_field("imageId", "names no image of this hosting account.", "NotFound")
+        raise bad_field("imageId", "doesn't match any image of this hosting account.", "NotFound")
     if build.state in OPEN:
-        raise conflict("ImageNotReady", f"The image is still being built (operation {build.id}).", "imageId")
-    raise conflict(
-        "ImageNotBuilt", f"The build of this image has {build.state.lower()} (operation {build.id}).", "imageId"
+        raise conflict("ImageNotReady", f"The image is still being built. Wait for operation {build.id}.", "imageId")
+    message = (
+        f"The build of this image has {OUTCOMES[State(build.state)]} (operation {build.id}). Create another image."
     )
+    raise conflict("ImageNotBuilt", message, "imageId")
 
 
 def _newest_image(request: Request, manifest_id: str) -> Image:
-    """The newest image of a manifest; 409 where it has none yet."""
+    """Return the newest image of a manifest. Raises ApiError 409 if it has none."""
     manifest = find_manifest(request, manifest_id)
     image = built_images(request).filter(manifest=manifest).order_by("-created_at").first()
     if image is None:
@@ -180,17 +194,17 @@ def _newest_image(request: Request, manifest_id: str) -> Image:
     return image
 
 
-def _refuse_unknown_engine(kube_config: str) -> None:
+def _check_engine(kube_config: str) -> None:
     try:
         engine_for(kube_config)
     except EngineRefusedError as refusal:
         raise bad_field("kubeConfig", str(refusal), "EngineNotAvailable") from None
 
 
-def _refuse_second_operation(service: Service) -> None:
+def _check_no_open_operation(service: Service) -> None:
     other = service.operations.filter(state__in=OPEN).first()
     if other is not None:
-        message = f"The operation {other.verb} {other.id} of this service is not over yet. Wait for it, or cancel it."
+        message = f"Operation {other.id} ({other.verb}) of this service hasn't finished. Wait for it, or cancel it."
         raise conflict("OperationInProgress", message, "operation")
 
 
@@ -203,9 +217,9 @@ ROUTES = [
         "List services",
         list[responses.Service],
         query={
-            "name": "only the service of this name",
-            "imageId": "only services of this image",
-            "manifestId": "only services of images of this manifest",
+            "name": "Only the service with this name.",
+            "imageId": "Only services that run this image.",
+            "manifestId": "Only services that run an image of this manifest.",
         },
     ),
     Route("GET", "services/{id}", get_service, "Get one service", responses.Service),
@@ -218,9 +232,9 @@ ROUTES = [
         "Read the log of a service",
         str,
         query={
-            "revision": "the number of the revision; the newest if left out",
-            "after": "byte position to read from: the X-Log-Position of the answer before",
-            "limit": "at most so many bytes",
+            "revision": "Number of the revision. Defaults to the newest.",
+            "after": "Byte position to read from: the X-Log-Position of the previous response.",
+            "limit": "Maximum number of bytes.",
         },
         extension=True,
     ),

@@ -1,4 +1,4 @@
-"""The kinds of values that requests carry, with the limits of the reference and a sentence for each mistake."""
+"""Types of request fields, with the limits of the reference and a message for each violation."""
 
 import re
 from typing import Annotated
@@ -10,46 +10,46 @@ from pydantic_core import PydanticCustomError
 from mms.images import runtimes
 
 
-def field_error(sentence: str) -> PydanticCustomError:
-    """A mistake in a field, in our words (pydantic would format braces, so they are doubled)."""
-    return PydanticCustomError("refused", sentence.replace("{", "{{").replace("}", "}}"))
+def field_error(message: str) -> PydanticCustomError:
+    """Return the validation error with this message. pydantic formats braces, so they are doubled."""
+    return PydanticCustomError("refused", message.replace("{", "{{").replace("}", "}}"))
 
 
-def matching(pattern: str, sentence: str) -> AfterValidator:
-    """A validator for texts that must match `pattern` as a whole; else `sentence` is the mistake."""
+def matching(pattern: str, message: str) -> AfterValidator:
+    """Return a validator for strings that must match all of `pattern`; `message` is its error."""
     compiled = re.compile(pattern)
 
     def check(text: str) -> str:
         if not compiled.fullmatch(text):
-            raise field_error(sentence)
+            raise field_error(message)
         return text
 
     return AfterValidator(check)
 
 
 def _without_nul(text: str) -> str:
-    if "\0" in text:  # PostgreSQL cannot store it
+    if "\0" in text:  # PostgreSQL can't store it
         raise field_error("must not contain a NUL character.")
     return text
 
 
 def _http_url(text: str) -> str:
-    """An absolute http(s) URL: anything else could not be fetched by the image builder."""
+    """Validate an absolute http(s) URL, the only kind that the image builder fetches."""
     try:
         parts = urlsplit(text)
-        usable = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+        is_valid = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
     except ValueError:
-        usable = False
-    if not usable or re.search(r"[\s\x00-\x1f\x7f]", text):
-        raise field_error("must be a full http or https URL without blanks.")
+        is_valid = False
+    if not is_valid or re.search(r"[\s\x00-\x1f\x7f]", text):
+        raise field_error("must be an absolute http or https URL without spaces.")
     return text
 
 
 def _registry_location(text: str) -> str:
-    """A registry: `https://host[:port][/path]`, `host[:port][/path]`, or `oci://local` for this machine's store."""
+    """Validate `https://host[:port][/path]`, `host[:port][/path]`, or `oci://local` for this machine's store."""
     scheme, _, rest = text.rpartition("://")
     if scheme == "oci" and rest != "local":
-        raise field_error("oci:// takes one place only: oci://local, this machine's store.")
+        raise field_error("must be oci://local, this machine's store, if it begins with oci://.")
     if scheme not in {"", "http", "https", "oci"} or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.:-]*(/[\w./-]*)?", rest):
         raise field_error("must be the address of a registry, such as https://registry.example, or oci://local.")
     return text
@@ -63,7 +63,7 @@ def _canonical_runtime(text: str) -> str:
 
 
 def _only(word: str) -> AfterValidator:
-    """A text that must be `word`, in any case."""
+    """Return a validator for a string that must be `word`, ignoring case."""
 
     def check(text: str) -> str:
         if text.lower() != word.lower():
@@ -80,8 +80,8 @@ ModelName = Annotated[
     str, Field(max_length=32), matching(r"[A-Za-z0-9-]+", "may contain letters, digits and hyphens only.")
 ]
 Tag = Annotated[str, Field(max_length=29), matching(r"[A-Za-z0-9]+", "may contain letters and digits only.")]
-# The reference names letters, digits and hyphens. The clients of its days send file names, and an asset's id is its
-# file name in the image, so dots and underscores pass too.
+# The reference allows letters, digits and hyphens. Clients of 2017 send file names, and an asset's ID is its file name
+# in the image, so dots and underscores are allowed as well.
 AssetId = Annotated[
     str,
     Field(max_length=32),
@@ -101,7 +101,7 @@ RegistryLocation = Annotated[str, Field(max_length=400), AfterValidator(_registr
 Runtime = Annotated[str, Field(max_length=64), AfterValidator(_canonical_runtime)]
 Registered = Annotated[str, _only("Registered")]
 Docker = Annotated[str, _only("Docker")]
-# Reading YAML takes 40 ms per kB of it at worst, and the fast reader crashes on deep nesting.
+# Parsing YAML takes up to 40 ms per kB, and the fast parser crashes on deep nesting.
 KubeConfig = Annotated[Text, Field(min_length=1, max_length=64 * 1024)]
 PullSecret = Annotated[Text, Field(min_length=1, max_length=200)]
 Id = Annotated[Text, Field(min_length=1, max_length=64)]

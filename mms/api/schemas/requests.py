@@ -1,7 +1,7 @@
-"""The bodies of requests. Every spelling a client may use is known here; `null` means *not sent*.
+"""Request bodies. `null` means *not sent*.
 
-A field nobody knows is refused by name, so that a typing error is not silently ignored. What the clients of 2017 send
-besides the reference is listed as IGNORED.
+Unknown fields are rejected by name, so that a misspelled field isn't silently ignored. SPELLINGS lists other accepted
+spellings of fields; IGNORED lists fields that clients of 2017 send and that have no effect.
 """
 
 from typing import Annotated, Any, ClassVar, Literal
@@ -16,7 +16,7 @@ MIME_TYPE = {"mimetype": "mimeType", "mimetypes": "mimeType", "mimeTypes": "mime
 
 
 class RequestBody(BaseModel):
-    """A request body. Other spellings become ours, and fields of other dialects are dropped, before the check."""
+    """Base of all request bodies: renames SPELLINGS and drops IGNORED before validation."""
 
     model_config = ConfigDict(extra="forbid", alias_generator=to_camel)
     SPELLINGS: ClassVar[dict[str, str]] = {}
@@ -24,17 +24,19 @@ class RequestBody(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _one_spelling(cls, data: Any) -> Any:
+    def _normalize(cls, data: Any) -> Any:
         if not isinstance(data, dict):
             return data
         sent = {key: value for key, value in data.items() if value is not None and key not in cls.IGNORED}
-        for other in cls.SPELLINGS.keys() & sent.keys():
-            value = sent.pop(other)
-            sent.setdefault(cls.SPELLINGS[other], value)
+        for spelling in cls.SPELLINGS.keys() & sent.keys():
+            value = sent.pop(spelling)
+            sent.setdefault(cls.SPELLINGS[spelling], value)
         return sent
 
 
 class RegisterModel(RequestBody):
+    """Body of POST models."""
+
     SPELLINGS = UNPACK | MIME_TYPE
 
     name: fields.ModelName
@@ -46,6 +48,8 @@ class RegisterModel(RequestBody):
 
 
 class AssetItem(RequestBody):
+    """An item of a manifest's assets."""
+
     SPELLINGS = UNPACK | MIME_TYPE
 
     id: fields.AssetId
@@ -55,16 +59,22 @@ class AssetItem(RequestBody):
 
 
 class RuntimeProperties(RequestBody):
+    """Properties of a manifest's target runtime."""
+
     pip_requirements: fields.Requirements | None = None
     conda_env_file: fields.Requirements | None = None
 
 
 class TargetRuntime(RequestBody):
+    """A manifest's target runtime."""
+
     runtime_type: fields.Runtime
     properties: RuntimeProperties = RuntimeProperties()
 
 
 class CreateManifest(RequestBody):
+    """Body of POST manifests."""
+
     IGNORED = frozenset({"name", "webserviceType"})
 
     driver_program: Annotated[fields.Text, Field(max_length=255)] = ""
@@ -76,12 +86,16 @@ class CreateManifest(RequestBody):
 
 
 class RegistryInfo(RequestBody):
+    """The registry that an image is pushed to, with its credentials."""
+
     user: Annotated[fields.Text, Field(max_length=200)]
     location: fields.RegistryLocation
     password: Annotated[fields.Text, Field(max_length=8192)]
 
 
 class CreateImage(RequestBody):
+    """Body of POST images."""
+
     IGNORED = frozenset({"name"})
 
     manifest_id: fields.Id
@@ -91,6 +105,8 @@ class CreateImage(RequestBody):
 
 
 class CreateService(RequestBody):
+    """Body of POST services."""
+
     IGNORED = frozenset({"dataCollection"})
 
     image_id: fields.Id
@@ -100,6 +116,8 @@ class CreateService(RequestBody):
 
 
 class UpdateService(RequestBody):
+    """Body of PUT services/{id}. An image ID takes precedence over a manifest ID."""
+
     IGNORED = frozenset({"dataCollection"})
 
     manifest_id: fields.Id | None = None
@@ -107,11 +125,13 @@ class UpdateService(RequestBody):
     acr_image_pull_secret: fields.PullSecret
 
     @model_validator(mode="after")
-    def _names_what_to_run(self) -> "UpdateService":
+    def _require_manifest_or_image(self) -> "UpdateService":
         if self.manifest_id is None and self.image_id is None:
-            raise fields.field_error("manifestId (or imageId) is required.")
+            raise fields.field_error("manifestId or imageId is required.")
         return self
 
 
 class RegenerateKeys(RequestBody):
+    """Body of POST services/{id}/regenerateKeys."""
+
     key_type: Literal["Primary", "Secondary"] | None = None

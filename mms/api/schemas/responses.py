@@ -1,4 +1,4 @@
-"""The bodies of answers: one spelling each, made from rows. Times are UTC, ids are GUIDs with hyphens."""
+"""Response bodies, created from rows. Times are UTC; IDs are GUIDs with hyphens."""
 
 from collections.abc import Iterable
 from datetime import datetime
@@ -11,14 +11,18 @@ from pydantic.alias_generators import to_camel
 
 from mms import models
 
-MASKED = "********"  # replaces a registry password, unlike in the reference (docs/reference/mms-api.md)
+MASKED = "********"  # replaces a registry password; a difference from the reference (docs/reference/mms-api.md)
 
 
 class ResponseBody(BaseModel):
+    """Base of all response bodies: fields have camel-case names in JSON."""
+
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, from_attributes=True)
 
 
 class Model(ResponseBody):
+    """A model version."""
+
     id: UUID
     name: str
     version: int
@@ -31,6 +35,8 @@ class Model(ResponseBody):
 
 
 class Asset(ResponseBody):
+    """An item of a manifest's assets."""
+
     id: str
     url: str
     mime_type: str
@@ -38,11 +44,15 @@ class Asset(ResponseBody):
 
 
 class TargetRuntime(ResponseBody):
+    """A manifest's target runtime."""
+
     runtime_type: str
     properties: dict[str, str]
 
 
 class Manifest(ResponseBody):
+    """A manifest."""
+
     id: UUID
     driver_program: str
     description: str
@@ -66,12 +76,16 @@ class Manifest(ResponseBody):
 
 
 class RegistryInfo(ResponseBody):
+    """The registry that an image was pushed to. The password is always masked."""
+
     user: str
     location: str
     password: str = MASKED
 
 
 class Image(ResponseBody):
+    """A built image."""
+
     id: UUID
     image_type: str
     registry_info: RegistryInfo
@@ -96,10 +110,14 @@ class Image(ResponseBody):
 
 
 class Reference(ResponseBody):
+    """The ID of another resource."""
+
     id: UUID
 
 
 class Revision(ResponseBody):
+    """A revision of a service."""
+
     number: int
     image_id: UUID
     state: str
@@ -110,6 +128,8 @@ class Revision(ResponseBody):
 
 
 class Service(ResponseBody):
+    """A service with its newest revisions."""
+
     id: UUID
     image_id: UUID
     name: str
@@ -126,7 +146,7 @@ class Service(ResponseBody):
 
     @classmethod
     def from_row(cls, row: models.Service) -> "Service":
-        """`row` comes with its image selected and its newest revisions prefetched as `newest_revisions`."""
+        """Return the body for `row`, whose image is selected and whose `newest_revisions` are prefetched."""
         revisions: list[models.Revision] = row.newest_revisions  # type: ignore[attr-defined]
         return cls(
             id=row.id,
@@ -146,27 +166,37 @@ class Service(ResponseBody):
 
 
 class Keys(ResponseBody):
+    """The scoring keys of a service."""
+
     primary_key: str
     secondary_key: str
 
 
 class ErrorDetail(ResponseBody):
+    """One invalid field, or a line of a log."""
+
     code: str
     message: str
     target: str = ""
 
 
 class Error(ResponseBody):
+    """An error with its details."""
+
     code: str
     message: str
     details: list[ErrorDetail] = []
 
 
 class ErrorBody(ResponseBody):
+    """The body of each error response."""
+
     error: Error
 
 
 class Operation(ResponseBody):
+    """An operation as clients poll it."""
+
     id: UUID
     operation_type: str
     verb: str
@@ -192,4 +222,5 @@ class Operation(ResponseBody):
 
 
 def from_rows(kind: Any, rows: Iterable[Any]) -> list[Any]:
+    """Return the list of `kind.from_row(row)` for all rows."""
     return [kind.from_row(row) for row in rows]
