@@ -30,7 +30,7 @@ def _applications() -> dict[str, ASGI3Application]:
         from mms.gateway.app import Gateway
 
         gateway = Gateway(settings.MMS_DIR / "routes", metrics_token=settings.METRICS_TOKEN)
-        by_segment |= {"api": cast(ASGI3Application, mms_api), "scoring": cast(ASGI3Application, gateway)}
+        by_segment |= {"api": mms_api, "scoring": gateway}
     if "dashboard" in settings.SERVE:
         from dashboard.files.download import application as downloads
         from dashboard.files.upload import application as uploads
