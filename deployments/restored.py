@@ -9,10 +9,10 @@ from django.utils import timezone
 from deployments.models import Operation
 from deployments.models.operation import State
 
-WAITING = (State.QUEUED, State.SENDING)
+UNSENT = (State.QUEUED, State.SENDING)
 
 
-def doubt_what_waited(made_at: datetime) -> int:
+def mark_queued_uncertain(made_at: datetime) -> int:
     """What waited to be sent when the backup was made may have been sent since, by a site that went on: it is looked
     into before anything is sent. Returns how many operations that concerns. For a site that does not run."""
     now = timezone.now()
@@ -22,7 +22,7 @@ def doubt_what_waited(made_at: datetime) -> int:
     )
     # With a time of sending the mirror takes nothing that this may have made for something from outside; and with an
     # attempt behind it, a conflict does not pass for a refusal.
-    return Operation.objects.filter(state__in=WAITING).update(
+    return Operation.objects.filter(state__in=UNSENT).update(
         state=State.UNCERTAIN,
         state_since=now,
         sent_at=Coalesce("sent_at", Value(now)),

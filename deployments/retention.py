@@ -18,25 +18,25 @@ from django.db import transaction
 from django.db.models import Exists, Max, OuterRef, Q, QuerySet
 from django.utils import timezone
 
-from deployments.live import redis as volatile
+from deployments.live import redis
 from deployments.live.badges import NOUN
 from deployments.models import Image, Manifest, Operation, RegisteredModel, Service
 from deployments.models.operation import OPEN, TERMINAL
 
 log = logging.getLogger(__name__)
-EVERY = 3600  # seconds between two looks at everything
-SECONDS = 10.0  # of work at a time
-BATCH = 250  # rows in one transaction
-PAUSE = 0.15  # seconds between two transactions: who waits for SQLite's lock asks for it every 0.1 s
+INTERVAL_SECONDS = 3600  # seconds between two looks at everything
+RUN_SECONDS = 10.0  # of work at a time
+BATCH_ROWS = 250  # rows in one transaction
+PAUSE_SECONDS = 0.15  # seconds between two transactions: who waits for SQLite's lock asks for it every 0.1 s
 # In this order, for each is referred to by rows of the one before it; with the name of that reference.
-ROWS: dict[type[Any], str] = {Service: "", Image: "services", Manifest: "images", RegisteredModel: "manifests"}
+REFERENCED_BY: dict[type[Any], str] = {Service: "", Image: "services", Manifest: "images", RegisteredModel: "manifests"}
 
 
 def prune() -> None:
     """Delete what is kept no longer, unless that was done within the hour. To be called every minute."""
-    claim = volatile.claim("retention", EVERY, fallback=False)
-    if claim and not delete_old(time.monotonic() + SECONDS):
-        volatile.release("retention", claim)
+    claim = redis.acquire_lock("retention", INTERVAL_SECONDS, fallback=False)
+    if claim and not delete_old(time.monotonic() + RUN_SECONDS):
+        redis.release_lock("retention", claim)
 
 
 def delete_old(deadline: float = float("inf")) -> bool:
@@ -58,7 +58,7 @@ def _operations(before: datetime) -> tuple[QuerySet[Operation], list[Any]]:
 
 def _rows(before: datetime) -> Iterator[QuerySet[Any]]:
     """Those that vanished at the server before then, or never came to be there; nothing refers to them any more."""
-    for row, referred_to in ROWS.items():
+    for row, referred_to in REFERENCED_BY.items():
         recent = Operation.objects.filter(Q(state__in=OPEN) | Q(finished_at__gte=before), **{NOUN[row]: OuterRef("pk")})
         old = Q(vanished_at__lt=before) | Q(mms_id=None, added_at__lt=before)
         rows = row._default_manager.filter(old).exclude(Exists(recent))
@@ -76,10 +76,10 @@ def _delete(rows: QuerySet[Any], keys: list[Any], deadline: float) -> bool:
     count = done = 0
     while done < len(keys) and time.monotonic() < deadline:
         with transaction.atomic():
-            deleted = rows.filter(pk__in=keys[done : done + BATCH]).delete()[1]
+            deleted = rows.filter(pk__in=keys[done : done + BATCH_ROWS]).delete()[1]
         count += deleted.get(rows.model._meta.label, 0)
-        done += BATCH
-        time.sleep(PAUSE)
+        done += BATCH_ROWS
+        time.sleep(PAUSE_SECONDS)
     if count:
         log.info("Deleted %s %s past their retention.", count, rows.model._meta.verbose_name_plural)
     return done >= len(keys)

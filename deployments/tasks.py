@@ -3,7 +3,7 @@
 from celery import shared_task
 
 from deployments import retention
-from deployments.live import redis as volatile
+from deployments.live import redis
 from deployments.mirror import follow_logs, refresh
 from deployments.operations import dispatch
 
@@ -32,7 +32,7 @@ def refresh_mirrors() -> None:
 @shared_task(name="deployments.answer")
 def answer(key: str) -> None:
     """Show whoever sent it that this queue is worked on."""
-    volatile.attempt(lambda link: link.set(key, 1, ex=60), fallback=None)
+    redis.execute(lambda link: link.set(key, 1, ex=60), fallback=None)
 
 
 @shared_task(name="deployments.prune")

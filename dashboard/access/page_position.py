@@ -12,5 +12,5 @@ def record_page_view(request: Request, account: HostingAccount) -> None:
     Rows read after the position can only be newer. Events in between may be delivered twice but are never missed.
     """
     if request.method == "GET":
-        request.stream_position = events.position()
-        refresh.note_interest(account.pk)
+        request.stream_position = events.stream_position()
+        refresh.record_interest(account.pk)

@@ -10,7 +10,7 @@ from django.contrib.auth.models import User
 from dashboard.access import guards, service_rules
 from dashboard.access.permissions import Permission
 from dashboard.audit.record import record_entry
-from deployments.live.transitions import change
+from deployments.live.transitions import transition
 from deployments.models import Operation
 from deployments.models.operation import State
 
@@ -34,7 +34,7 @@ def _cancel_if_unauthorized(operation: Operation, user: User | None) -> bool:
     if not service_rules.denial_reason(level, user.get_username(), permission, operation.service):
         return False
     reason = f"{user} no longer has permission for this, so it wasn’t sent."
-    was_canceled = change(
+    was_canceled = transition(
         operation, State.CANCELED, expected={State.QUEUED}, error_code="NoLongerAllowed", error_message=reason
     )
     if was_canceled:

@@ -3,10 +3,11 @@
 import time
 
 from django.conf import settings
+from redis import Redis
 
 from dashboard.api.errors import Problem
 from dashboard.auth.models import ApiToken
-from deployments.live import redis as volatile
+from deployments.live import redis
 
 MINUTE = 60  # seconds
 
@@ -25,11 +26,11 @@ def keep(token: ApiToken) -> None:
     now = int(time.time())
     key = f"calls:{token.pk}:{now // MINUTE}"
 
-    def count(redis: volatile.redis.Redis) -> int:
-        calls = int(redis.incr(key))
+    def count(connection: Redis) -> int:
+        calls = int(connection.incr(key))
         if calls == 1:
-            redis.expire(key, MINUTE)
+            connection.expire(key, MINUTE)
         return calls
 
-    if volatile.attempt(count, fallback=0) > settings.API_CALLS_PER_MINUTE:
+    if redis.execute(count, fallback=0) > settings.API_CALLS_PER_MINUTE:
         raise TooFast(MINUTE - now % MINUTE)

@@ -8,7 +8,7 @@ from dashboard.api.openapi import common, resources, settings
 from dashboard.files.store import is_file_url
 from deployments.live.badges import NOUN, Badge
 from deployments.models import Asset, HostingAccount, Image, Manifest, Operation, RegisteredModel, Service
-from deployments.operations.submit import manifest_as_json, without_keys
+from deployments.operations.submit import manifest_as_json, redact_keys
 
 
 def show_account(account: HostingAccount, role: str) -> settings.Account:
@@ -122,8 +122,8 @@ def show_operation(operation: Operation) -> resources.Operation:
 def show_operation_whole(operation: Operation) -> resources.OperationDetail:
     """With the details of its failure, and what was asked for."""
     asked = {name: source(value) if name == "url" else value for name, value in operation.body.items()}
-    details = without_keys(operation.error_details)
-    return {**show_operation(operation), "asked": without_keys(asked), "error_details": details}
+    details = redact_keys(operation.error_details)
+    return {**show_operation(operation), "asked": redact_keys(asked), "error_details": details}
 
 
 def show_badge(badge: Badge) -> common.Badge:

@@ -18,8 +18,8 @@ from dashboard.forms.fields.secret import SecretField
 from dashboard.forms.resources.asset import AddAssetForm
 from dashboard.forms.resources.operation import OperationForm
 from deployments.models import Cluster, HostingAccount, Operation, RegistryInfo
-from deployments.operations.requests import body_of
-from deployments.operations.submit import without_keys
+from deployments.operations.requests import to_body
+from deployments.operations.submit import redact_keys
 
 NAMED = {"registry": RegistryInfo, "cluster": Cluster}
 # Pages with a form about something else than an operation, and the route that does the same.
@@ -61,7 +61,7 @@ class Command:
 
 def of_form(form: OperationForm) -> Command:
     """From a valid form."""
-    body = body_of(form.arguments())
+    body = to_body(form.arguments())
     return _of_operation(form.account, form.kind, body, str(form.data.get("file") or ""))
 
 
@@ -110,7 +110,7 @@ def _shown(form: forms.BaseForm, adds: bool) -> dict[str, Any]:
         if value in (None, "") and (field.required or _is_secret(form, name)) and adds:
             value = TO_COME
         if value not in (None, "", False):
-            found[NAMES_IN_API.get(name, name)] = without_keys(value if isinstance(value, bool) else str(value))
+            found[NAMES_IN_API.get(name, name)] = redact_keys(value if isinstance(value, bool) else str(value))
     return found
 
 
@@ -134,7 +134,7 @@ def _fields(account: HostingAccount, body: dict[str, Any], file: str) -> dict[st
         if name in fields:
             names = rows.objects.filter(account=account, pk=fields[name])  # type: ignore[attr-defined]
             fields[name] = names.values_list("name", flat=True).first() or fields[name]
-    return {name: without_keys(value) for name, value in fields.items()}
+    return {name: redact_keys(value) for name, value in fields.items()}
 
 
 def _command(account: HostingAccount, route: str, fields: dict[str, Any]) -> Command:

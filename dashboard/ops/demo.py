@@ -16,7 +16,7 @@ from django.conf import settings
 from dashboard.actions.scoring import Answer, ask
 from dashboard.files import store
 from deployments.models import Asset, Cluster, HostingAccount, Operation, RegistryInfo, Service
-from deployments.operations import submit as operations
+from deployments.operations import submit
 
 EXAMPLE = settings.SHARE_DIR / "examples" / "iris"
 NAME = "iris"
@@ -45,7 +45,7 @@ class Demo:
     progress: Callable[[Operation], None] = field(default=lambda operation: None)
 
     def run(self) -> Iterator[Step]:
-        """Do every step, yielding it when it is done. Raises Failed, and operations.Refused."""
+        """Do every step, yielding it when it is done. Raises Failed, and submit.Refused."""
         model = yield from self._step("register model", self._register_model)
         manifest = yield from self._step("create manifest", lambda: self._create_manifest(model))
         image = yield from self._step("create image", lambda: self._create_image(manifest))
@@ -61,9 +61,9 @@ class Demo:
         body = json.dumps(json.loads((EXAMPLE / "schema.json").read_text())["example"])
         return body, ask(service.scoring_uri, service.scoring_key, body)
 
-    def _step(self, what: str, submit: Callable[[], Operation]) -> Generator[Step, None, Any]:
+    def _step(self, what: str, request: Callable[[], Operation]) -> Generator[Step, None, Any]:
         started = time.monotonic()
-        operation = self._finish(submit())
+        operation = self._finish(request())
         resource = operation.resource
         yield Step(what, str(resource), time.monotonic() - started)
         return resource
@@ -71,7 +71,7 @@ class Demo:
     def _finish(self, operation: Operation) -> Operation:
         until = time.monotonic() + PATIENCE
         while operation.is_open:
-            if operations.needs_decision(operation):
+            if submit.needs_decision(operation):
                 raise Failed(f"{operation}: {operation.error_message}")
             if time.monotonic() > until:
                 raise Failed(f"{operation} is still {operation.get_state_display().lower()} after {PATIENCE:.0f} s.")
@@ -84,13 +84,13 @@ class Demo:
 
     def _register_model(self) -> Operation:
         model = keep(EXAMPLE / "model.pkl")
-        return operations.register_model(
+        return submit.register_model(
             self.account, BY, name=NAME, url=model.url, description="Iris species, logistic regression", tags=["demo"]
         )
 
     def _create_manifest(self, model: Any) -> Operation:
         driver, schema = self._asset("score.py", "text/x-python"), self._asset("schema.json", "application/json")
-        return operations.create_manifest(
+        return submit.create_manifest(
             self.account,
             BY,
             models=[model],
@@ -105,18 +105,16 @@ class Demo:
         registry = RegistryInfo.objects.filter(account=self.account).first()
         if registry is None:
             raise Failed(f"The account {self.account} has no registry to keep images in.")
-        return operations.create_image(
-            self.account, BY, manifest=manifest, registry=registry, description="Iris example"
-        )
+        return submit.create_image(self.account, BY, manifest=manifest, registry=registry, description="Iris example")
 
     def _create_service(self, image: Any) -> Operation:
         cluster = Cluster.objects.filter(account=self.account).first()
         if cluster is None:
             raise Failed(f"The account {self.account} has no cluster to run services on.")
-        return operations.create_service(self.account, BY, name=NAME, image=image, cluster=cluster)
+        return submit.create_service(self.account, BY, name=NAME, image=image, cluster=cluster)
 
     def _update_service(self, service: Service, image: Any) -> Operation:
-        return operations.update_service(self.account, BY, service=service, image=image)
+        return submit.update_service(self.account, BY, service=service, image=image)
 
     def _asset(self, file_name: str, mime_type: str) -> Asset:
         """The asset made of this file of the example: that of an earlier run, if the file is still the same."""

@@ -20,7 +20,7 @@ from dashboard.catalog.lineage import NOUN
 from dashboard.files.store import is_file_url
 from dashboard.forms import snippets
 from dashboard.forms.site.audit import words
-from deployments.live.badges import OUTDATED_LIST
+from deployments.live.badges import LIST_STALE_AFTER
 from deployments.models import Operation, Service
 
 register = template.Library()
@@ -68,7 +68,7 @@ def start_command() -> str:
 @register.filter
 def outdated(seen: datetime) -> bool:
     """Whether a list read from the server at `seen` is too old to be taken for the truth."""
-    return timezone.now() - seen > OUTDATED_LIST
+    return timezone.now() - seen > LIST_STALE_AFTER
 
 
 @register.filter

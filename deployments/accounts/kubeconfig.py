@@ -17,28 +17,28 @@ from deployments.client.urls import web_address
 from deployments.models.validators import NEVER_CALLED
 from netguard.addresses import is_forbidden_host
 
-MAX_SIZE = 256 * 1024  # bytes
-BUNDLED = "process://local"  # the engine of the bundled server: services are processes of that machine
+MAX_BYTES = 256 * 1024  # bytes
+BUNDLED_ENGINE = "process://local"  # the engine of the bundled server: services are processes of that machine
 PROGRAMS = {"exec": "a program to run", "auth-provider": "a plug-in to run"}
 FILES = ("certificate-authority", "client-certificate", "client-key", "tokenFile")
 
 
-class Unusable(Exception):
+class InvalidKubeconfigError(Exception):
     """This is no kubeconfig that is taken. The text says why, and holds nothing of what may be secret in it."""
 
 
 @dataclass(frozen=True)
-class Access:
+class ClusterAccess:
     """How the current context of a kubeconfig reaches its cluster. Certificates and keys are PEM."""
 
     server: str
-    authority: bytes = b""
+    ca_certificate: bytes = b""
     token: str = field(default="", repr=False)
     user: str = ""
     password: str = field(default="", repr=False)
     certificate: bytes = field(default=b"", repr=False)
     key: bytes = field(default=b"", repr=False)
-    unchecked: bool = False  # insecure-skip-tls-verify
+    skips_tls_verify: bool = False  # insecure-skip-tls-verify
     tls_name: str = ""
 
 
@@ -51,7 +51,7 @@ class _Loader(yaml.SafeLoader):
         return super().compose_node(parent, index)
 
 
-def read(text: str) -> Access:
+def parse(text: str) -> ClusterAccess:
     """The access that the kubeconfig gives. Raises Unusable."""
     document = _load(text)
     users, clusters = _named(document, "users", "user"), _named(document, "clusters", "cluster")
@@ -67,19 +67,19 @@ def read(text: str) -> Access:
 
 
 def _load(text: str) -> dict[str, Any]:
-    if len(text.encode(errors="surrogatepass")) > MAX_SIZE:
-        raise Unusable(f"This is too large for a kubeconfig. The maximum is {MAX_SIZE // 1024} kB.")
+    if len(text.encode(errors="surrogatepass")) > MAX_BYTES:
+        raise InvalidKubeconfigError(f"This is too large for a kubeconfig. The maximum is {MAX_BYTES // 1024} kB.")
     try:
         document = yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader
     except yaml.MarkedYAMLError as error:
         at = f": line {error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise Unusable(f"This isn't valid YAML{at}.") from None
+        raise InvalidKubeconfigError(f"This isn't valid YAML{at}.") from None
     except yaml.YAMLError:
-        raise Unusable("This isn't valid YAML, or it has aliases (*name). Write them out.") from None
+        raise InvalidKubeconfigError("This isn't valid YAML, or it has aliases (*name). Write them out.") from None
     except (ValueError, RecursionError):
-        raise Unusable("This isn't valid YAML.") from None
+        raise InvalidKubeconfigError("This isn't valid YAML.") from None
     if not isinstance(document, dict) or "clusters" not in document:
-        raise Unusable("This isn't a kubeconfig: it has no “clusters”. Paste the whole file.")
+        raise InvalidKubeconfigError("This isn't a kubeconfig: it has no “clusters”. Paste the whole file.")
     return document
 
 
@@ -87,12 +87,12 @@ def _named(document: dict[str, Any], many: str, one: str) -> list[tuple[str, dic
     """The named entries of a list in the document. Raises Unusable where it is no such list."""
     entries = document.get(many) or []
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-        raise Unusable(f"“{many}” must be a list of entries that each have a name.")
+        raise InvalidKubeconfigError(f"“{many}” must be a list of entries that each have a name.")
     found = []
     for entry in entries:
         part = entry.get(one) or {}
         if not isinstance(part, dict):
-            raise Unusable(f"The “{one}” of an entry of “{many}” must be a mapping.")
+            raise InvalidKubeconfigError(f"The “{one}” of an entry of “{many}” must be a mapping.")
         found.append((str(entry.get("name", ""))[:80], part))
     return found
 
@@ -100,26 +100,26 @@ def _named(document: dict[str, Any], many: str, one: str) -> list[tuple[str, dic
 def _refuse_programs_and_files(name: str, part: dict[str, Any]) -> None:
     for key, what in PROGRAMS.items():
         if key in part:
-            raise Unusable(
+            raise InvalidKubeconfigError(
                 f"“{name}” names {what} (“{key}”), which the dashboard never runs. "
                 "Create a service account in the cluster and put its token inline."
             )
     for key in FILES:
         if key in part:
             inline = "token" if key == "tokenFile" else f"{key}-data"
-            raise Unusable(
+            raise InvalidKubeconfigError(
                 f"“{name}” names a file (“{key}”), which the dashboard can't read. "
                 f"Put its content inline as “{inline}”. To do so, run “kubectl config view --flatten --minify --raw”."
             )
     if "proxy-url" in part:
-        raise Unusable(f"“{name}” names a proxy (“proxy-url”), which isn't supported. Remove it.")
+        raise InvalidKubeconfigError(f"“{name}” names a proxy (“proxy-url”), which isn't supported. Remove it.")
 
 
 def _current(document: dict[str, Any], contexts: list[tuple[str, dict[str, Any]]]) -> dict[str, Any]:
     name = document.get("current-context")
     if not name:
         if len(contexts) > 1:
-            raise Unusable("It has several contexts and no “current-context”. Set the one to use.")
+            raise InvalidKubeconfigError("It has several contexts and no “current-context”. Set the one to use.")
         return contexts[0][1] if contexts else {}
     return _find(contexts, name, "context")
 
@@ -128,7 +128,7 @@ def _find(entries: list[tuple[str, dict[str, Any]]], name: Any, noun: str) -> di
     for known, part in entries:
         if known == str(name)[:80]:
             return part
-    raise Unusable(f"It has no {noun} named “{str(name)[:80]}”.")
+    raise InvalidKubeconfigError(f"It has no {noun} named “{str(name)[:80]}”.")
 
 
 def _only(
@@ -138,30 +138,30 @@ def _only(
         return entries[0][1]
     if not entries and otherwise is not None:
         return otherwise
-    raise Unusable(f"It has {len(entries)} entries for a {noun} and no context that selects one.")
+    raise InvalidKubeconfigError(f"It has {len(entries)} entries for a {noun} and no context that selects one.")
 
 
 def _check_server(cluster: dict[str, Any]) -> None:
     server = cluster.get("server")
-    if server == BUNDLED:
+    if server == BUNDLED_ENGINE:
         return
     parts = web_address(server if isinstance(server, str) else "")
     if parts is None or "@" in parts.netloc or not str(server).isprintable() or " " in str(server):
-        raise Unusable("The “server” of a cluster must be a URL that starts with https://.")
+        raise InvalidKubeconfigError("The “server” of a cluster must be a URL that starts with https://.")
     if is_forbidden_host(parts.hostname or ""):
-        raise Unusable(f"The “server” of a cluster: {NEVER_CALLED}")
+        raise InvalidKubeconfigError(f"The “server” of a cluster: {NEVER_CALLED}")
 
 
-def _access(cluster: dict[str, Any], user: dict[str, Any]) -> Access:
-    return Access(
+def _access(cluster: dict[str, Any], user: dict[str, Any]) -> ClusterAccess:
+    return ClusterAccess(
         server=str(cluster["server"]).rstrip("/"),
-        authority=_pem(cluster, "certificate-authority-data"),
+        ca_certificate=_pem(cluster, "certificate-authority-data"),
         token=_text(user, "token"),
         user=_text(user, "username"),
         password=_text(user, "password"),
         certificate=_pem(user, "client-certificate-data"),
         key=_pem(user, "client-key-data"),
-        unchecked=cluster.get("insecure-skip-tls-verify") is True,
+        skips_tls_verify=cluster.get("insecure-skip-tls-verify") is True,
         tls_name=_text(cluster, "tls-server-name"),
     )
 
@@ -169,7 +169,7 @@ def _access(cluster: dict[str, Any], user: dict[str, Any]) -> Access:
 def _text(part: dict[str, Any], key: str) -> str:
     value = part.get(key) or ""
     if not isinstance(value, str):
-        raise Unusable(f"“{key}” must be a string. Put it in quotes.")
+        raise InvalidKubeconfigError(f"“{key}” must be a string. Put it in quotes.")
     return value.strip()
 
 
@@ -179,7 +179,7 @@ def _pem(part: dict[str, Any], key: str) -> bytes:
     try:
         data = base64.b64decode("".join(value.split()), validate=True)
     except (binascii.Error, ValueError):
-        raise Unusable(f"“{key}” is not base64.") from None
+        raise InvalidKubeconfigError(f"“{key}” is not base64.") from None
     if data and not data.lstrip().startswith(b"-----BEGIN "):
-        raise Unusable(f"“{key}” contains no PEM data, which starts with -----BEGIN.")
+        raise InvalidKubeconfigError(f"“{key}” contains no PEM data, which starts with -----BEGIN.")
     return data

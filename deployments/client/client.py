@@ -12,13 +12,13 @@ from typing import Any, Generic, TypeVar
 from urllib.parse import quote, urljoin, urlsplit
 
 from deployments.client import errors, wire, wire_values
-from deployments.client.http import Answer
-from deployments.client.transport import MAX_LIST, BearerToken, Credential, Transport
+from deployments.client.http import ServerResponse
+from deployments.client.transport import MAX_LIST_BYTES, BearerToken, Credential, Transport
 
 log = logging.getLogger(__name__)
 Item = TypeVar("Item")
-LOG_PART = 256 * 1024  # bytes of a log in one answer
-IDEMPOTENCY = "idempotency"
+LOG_PART_BYTES = 256 * 1024  # bytes of a log in one answer
+IDEMPOTENCY_EXTENSION = "idempotency"
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Accepted:
     """A write the server took. `operation_id` is "" where there is nothing to wait for, or no way to ask."""
 
     operation_id: str = ""
-    waits: bool = False  # 202: it goes on after the answer
+    is_pending: bool = False  # 202: it goes on after the answer
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Listing(Generic[Item]):
     """The resources of a list. Not `whole` where one of them made no sense: then nothing missing has vanished."""
 
     items: list[Item]
-    whole: bool = True
+    is_complete: bool = True
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class MMSClient:
     @property
     def idempotent(self) -> bool:
         """Whether the last answer said that a repeated request with the same client request id has one effect."""
-        return IDEMPOTENCY in self.transport.extensions
+        return IDEMPOTENCY_EXTENSION in self.transport.extensions
 
     @property
     def called_at(self) -> datetime:
@@ -133,7 +133,7 @@ class MMSClient:
 
     def get_service_key(self, service_id: str) -> str:
         """The key that the scoring URL takes as a bearer token."""
-        return _read(self._call("GET", f"services/{_segment(service_id)}/keys"), wire.keys_of_service)
+        return _read(self._call("GET", f"services/{_segment(service_id)}/keys"), wire.primary_key)
 
     def get_operation_log(self, operation_id: str, after: int) -> LogText:
         return self._log(f"operations/{_segment(operation_id)}/log", after=after)
@@ -147,11 +147,11 @@ class MMSClient:
 
     # --- how ------------------------------------------------------------------------------------------------------
 
-    def _call(self, method: str, path: str, **more: Any) -> Answer:
+    def _call(self, method: str, path: str, **more: Any) -> ServerResponse:
         params = {"api-version": self.api_version} | more.pop("params", {})
         return self.transport.call(method, f"{self.base}/{path}", params, **more)
 
-    def _send(self, method: str, path: str, request: wire.Request | None, request_id: str) -> Answer:
+    def _send(self, method: str, path: str, request: wire.Request | None, request_id: str) -> ServerResponse:
         body = request.to_wire() if request else None
         secrets = wire.secrets_in(request) if request else []
         return self._call(method, path, body=body, request_id=request_id, secrets=secrets)
@@ -163,7 +163,7 @@ class MMSClient:
 
     def _list(self, noun: str, from_wire: Callable[[Any], Item]) -> Listing[Item]:
         """All pages of a list, which together have the time and the size of one answer."""
-        until, room = time.monotonic() + self.transport.deadline, MAX_LIST
+        until, room = time.monotonic() + self.transport.deadline, MAX_LIST_BYTES
         answer = self._call("GET", noun, most=room, until=until)
         items: list[Any] = []
         pages = set()
@@ -173,38 +173,40 @@ class MMSClient:
             if not next_page:
                 return _listing(items, from_wire)
             if next_page in pages:
-                raise errors.Unintelligible(f"The list of {noun} returned to an earlier page.")
+                raise errors.InvalidResponseError(f"The list of {noun} returned to an earlier page.")
             pages.add(next_page)
             room -= len(answer.body)
             answer = self._next(noun, self._own(next_page), room, until)
 
-    def _next(self, noun: str, url: str, room: int, until: float) -> Answer:
+    def _next(self, noun: str, url: str, room: int, until: float) -> ServerResponse:
         """A further page of a list. What was too much, or took too long, is the list and not its last page."""
         try:
             return self.transport.call("GET", url, {}, most=room, until=until)
-        except errors.TooLarge as error:
-            raise errors.TooLarge(f"The list of {noun} is larger than {MAX_LIST // 1024**2} MB.") from error
-        except (errors.NoAnswer, errors.Unreachable) as error:
+        except errors.ResponseTooLargeError as error:
+            raise errors.ResponseTooLargeError(
+                f"The list of {noun} is larger than {MAX_LIST_BYTES // 1024**2} MB."
+            ) from error
+        except (errors.NoResponseError, errors.UnreachableError) as error:
             if time.monotonic() < until:
                 raise
             late = f"The list of {noun} was not complete after {self.transport.deadline:.0f} s."
-            raise errors.NoAnswer(late) from error
+            raise errors.NoResponseError(late) from error
 
     def _own(self, url: str) -> str:
         """The address of a next page, if it is the same server's: the token goes nowhere else."""
         try:
             whole, ours = urlsplit(urljoin(self.base, url)), urlsplit(self.base)
         except ValueError:
-            raise errors.Unintelligible("The next page of the list has an invalid address.") from None
+            raise errors.InvalidResponseError("The next page of the list has an invalid address.") from None
         if (whole.scheme, whole.netloc) != (ours.scheme, ours.netloc):
-            raise errors.Unintelligible(
+            raise errors.InvalidResponseError(
                 "The next page of the list is on another server, where the token must not be sent."
             )
         return whole.geturl()
 
     def _log(self, path: str, after: int, **which: Any) -> LogText:
-        answer = self._call("GET", path, params={"after": after, "limit": LOG_PART, **which}, most=MAX_LIST)
-        position = wire.whole(answer.headers.get("X-Log-Position"))
+        answer = self._call("GET", path, params={"after": after, "limit": LOG_PART_BYTES, **which}, most=MAX_LIST_BYTES)
+        position = wire_values.whole_number(answer.headers.get("X-Log-Position"))
         return LogText(answer.body, after + len(answer.body) if position is None else position)
 
 
@@ -212,14 +214,14 @@ def _segment(value: str) -> str:
     return quote(value, safe="")
 
 
-def _read(answer: Answer, from_wire: Callable[[Any], Item]) -> Item:
+def _read(answer: ServerResponse, from_wire: Callable[[Any], Item]) -> Item:
     """What the answer says. Raises Unintelligible."""
     try:
         return from_wire(answer.json())
-    except wire.Garbled as error:
-        raise errors.Unintelligible(f"The server's response isn't valid: {error}") from error
+    except wire_values.MalformedPayloadError as error:
+        raise errors.InvalidResponseError(f"The server's response isn't valid: {error}") from error
     except RecursionError:
-        raise errors.Unintelligible("The server's response isn't valid: it is nested too deeply.") from None
+        raise errors.InvalidResponseError("The server's response isn't valid: it is nested too deeply.") from None
 
 
 def _listing(items: list[Any], from_wire: Callable[[Any], Item]) -> Listing[Item]:
@@ -227,22 +229,22 @@ def _listing(items: list[Any], from_wire: Callable[[Any], Item]) -> Listing[Item
     for item in items:
         try:
             found.append(from_wire(item))
-        except (wire.Garbled, RecursionError):
+        except (wire_values.MalformedPayloadError, RecursionError):
             dropped += 1
     if dropped and not found:
-        raise errors.Unintelligible("The server's response isn't valid: nothing listed in it has a usable ID.")
+        raise errors.InvalidResponseError("The server's response isn't valid: nothing listed in it has a usable ID.")
     if dropped:
         log.warning("%s of %s listed resources aren't valid and are left out.", dropped, len(items))
-    return Listing(found, whole=not dropped)
+    return Listing(found, is_complete=not dropped)
 
 
-def _accepted(answer: Answer) -> Accepted:
+def _accepted(answer: ServerResponse) -> Accepted:
     """The reference names the operation in `x-ms-request-id`, servers of its days in `Operation-Location`.
 
     Only a 202 goes on after the answer: on others `x-ms-request-id` names just the request.
     """
     if answer.status != 202:
         return Accepted()
-    located = wire.last_segment(answer.headers.get("Operation-Location", ""))
-    named = wire.text(answer.headers.get("x-ms-request-id"), 1000).strip()
-    return Accepted(located or (named if wire_values.usable_id(named) else ""), waits=True)
+    located = wire_values.last_segment(answer.headers.get("Operation-Location", ""))
+    named = wire_values.text(answer.headers.get("x-ms-request-id"), 1000).strip()
+    return Accepted(located or (named if wire_values.is_usable_id(named) else ""), is_pending=True)

@@ -25,84 +25,86 @@ from deployments.client.wire import Failure
 class MMSError(Exception):
     """A call that did not succeed. Its text is for people; `failure` has the server's own code and details."""
 
+    code = "MMSError"
+
     def __init__(self, message: str, failure: Failure | None = None, retry_after: float | None = None):
         super().__init__(message)
-        self.failure = failure or Failure(code=type(self).__name__, message=message)
+        self.failure = failure or Failure(code=self.code, message=message)
         self.retry_after = retry_after  # seconds, where the server named a time
 
 
-class NotSent(MMSError):
-    pass
+class NotSentError(MMSError):
+    code = "NotSent"
 
 
-class Unreachable(NotSent):
-    pass
+class UnreachableError(NotSentError):
+    code = "Unreachable"
 
 
-class NoToken(NotSent):
-    pass
+class NoTokenError(NotSentError):
+    code = "NoToken"
 
 
-class Busy(NotSent):
-    pass
+class BusyError(NotSentError):
+    code = "Busy"
 
 
-class OutcomeUnknown(MMSError):
-    pass
+class OutcomeUnknownError(MMSError):
+    code = "OutcomeUnknown"
 
 
-class NoAnswer(OutcomeUnknown):
-    pass
+class NoResponseError(OutcomeUnknownError):
+    code = "NoAnswer"
 
 
-class TooLarge(NoAnswer):
-    pass
+class ResponseTooLargeError(NoResponseError):
+    code = "TooLarge"
 
 
-class ServerFault(OutcomeUnknown):
-    pass
+class ServerFaultError(OutcomeUnknownError):
+    code = "ServerFault"
 
 
-class Unintelligible(OutcomeUnknown):
-    pass
+class InvalidResponseError(OutcomeUnknownError):
+    code = "Unintelligible"
 
 
-class Rejected(MMSError):
-    pass
+class RejectedError(MMSError):
+    code = "Rejected"
 
 
-class TokenRefused(Rejected):
-    pass
+class TokenRefusedError(RejectedError):
+    code = "TokenRefused"
 
 
-class Forbidden(Rejected):
-    pass
+class ForbiddenError(RejectedError):
+    code = "Forbidden"
 
 
-class NotFound(Rejected):
-    pass
+class NotFoundError(RejectedError):
+    code = "NotFound"
 
 
-class NotOffered(Rejected):
-    pass
+class NotSupportedError(RejectedError):
+    code = "NotOffered"
 
 
-class Conflict(Rejected):
-    pass
+class ConflictError(RejectedError):
+    code = "Conflict"
 
 
-class Redirected(Rejected):
-    pass
+class RedirectedError(RejectedError):
+    code = "Redirected"
 
 
-REJECTED: dict[int, type[Rejected]] = {
-    401: TokenRefused,
-    403: Forbidden,
-    404: NotFound,
-    405: NotOffered,
-    409: Conflict,
-    501: NotOffered,
+ERROR_BY_STATUS: dict[int, type[RejectedError]] = {
+    401: TokenRefusedError,
+    403: ForbiddenError,
+    404: NotFoundError,
+    405: NotSupportedError,
+    409: ConflictError,
+    501: NotSupportedError,
 }
 
 # What is about the server as a whole; any other refusal is about the one thing that was asked.
-OF_THE_SERVER = (NotSent, OutcomeUnknown, TokenRefused, Redirected)
+SERVER_WIDE = (NotSentError, OutcomeUnknownError, TokenRefusedError, RedirectedError)

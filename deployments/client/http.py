@@ -16,18 +16,18 @@ import requests
 import urllib3
 from requests.auth import AuthBase
 
-from deployments.client import errors, wire
+from deployments.client import errors, wire_values
 from deployments.client.deadlines import CALL, Call, TimedAdapter
 from netguard.connect import ForbiddenAddressError
 
-CONNECT_TIMEOUT = 5.0  # seconds, for each address of the host
-READ_TIMEOUT = 20.0  # seconds between two bytes of an answer
-DEADLINE = 60.0  # seconds for a whole call; less than a worker's claim (schedule.LEASE)
-MAX_ANSWER = 4 * 1024**2  # bytes
+CONNECT_TIMEOUT_SECONDS = 5.0  # seconds, for each address of the host
+READ_TIMEOUT_SECONDS = 20.0  # seconds between two bytes of an answer
+DEADLINE_SECONDS = 60.0  # seconds for a whole call; less than a worker's claim (schedule.LEASE)
+MAX_RESPONSE_BYTES = 4 * 1024**2  # bytes
 
 
 @dataclass(frozen=True)
-class Answer:
+class ServerResponse:
     status: int
     headers: Any  # case-insensitive mapping
     body: bytes
@@ -37,7 +37,7 @@ class Answer:
         try:
             return json.loads(self.body)
         except (ValueError, RecursionError):
-            raise wire.Garbled("The body isn't JSON.") from None
+            raise wire_values.MalformedPayloadError("The body isn't JSON.") from None
 
 
 class Authorization(AuthBase):
@@ -52,7 +52,7 @@ class Authorization(AuthBase):
         return request
 
 
-def basic(user: str, password: str) -> str:
+def basic_auth(user: str, password: str) -> str:
     """The Authorization header of a user with a password."""
     return f"Basic {base64.b64encode(f'{user}:{password}'.encode()).decode()}"
 
@@ -71,13 +71,13 @@ def exchange(
     method: str,
     url: str,
     *,
-    seconds: float = DEADLINE,
-    read_timeout: float = READ_TIMEOUT,
+    seconds: float = DEADLINE_SECONDS,
+    read_timeout: float = READ_TIMEOUT_SECONDS,
     until: float | None = None,
-    most: int = MAX_ANSWER,
+    most: int = MAX_RESPONSE_BYTES,
     named: str = "the account's base URL",
     **content: Any,
-) -> Answer:
+) -> ServerResponse:
     """Send one request (`content` as for requests) and return its answer, whatever the status.
 
     most: bytes. until: of time.monotonic(), for what has to end before its own `seconds` are over. named: what people
@@ -90,13 +90,13 @@ def exchange(
         with session.request(
             method,
             url,
-            timeout=(CONNECT_TIMEOUT, read_timeout),
+            timeout=(CONNECT_TIMEOUT_SECONDS, read_timeout),
             allow_redirects=False,
             stream=True,
             **content,
         ) as response:
-            return Answer(response.status_code, response.headers, _body(response, most))
-    except _BROKEN as error:
+            return ServerResponse(response.status_code, response.headers, _body(response, most))
+    except _TRANSPORT_ERRORS as error:
         raise _failed(host_of(url) or url, error, call, seconds, named) from error
     finally:
         CALL.reset(mine)
@@ -109,27 +109,39 @@ def _failed(host: str, error: Exception, call: Call, seconds: float, named: str)
     def because(*kinds: type[BaseException]) -> bool:
         return any(isinstance(reason, kinds) for reason in reasons)
 
-    if because(*_NO_ADDRESS):
-        return errors.Unreachable(f"“{host}” isn't a valid address. Check {named}.")
+    if because(*_INVALID_URL_ERRORS):
+        return errors.UnreachableError(f"“{host}” isn't a valid address. Check {named}.")
     if forbidden := next((reason for reason in reasons if isinstance(reason, ForbiddenAddressError)), None):
-        return errors.Unreachable(f"{host} is not called: {forbidden.strerror}. Check {named}.")
+        return errors.UnreachableError(f"{host} is not called: {forbidden.strerror}. Check {named}.")
     if because(ssl.SSLCertVerificationError):
-        return errors.Unreachable(f"The certificate of {host} isn't trusted: {_plain(reasons)}.")
+        return errors.UnreachableError(f"The certificate of {host} isn't trusted: {_describe(reasons)}.")
     if not call.sent:
-        return errors.Unreachable(f"Couldn't reach {host}: {_plain(reasons)}. Check that the server is running.")
-    if because(_TooLarge):
-        return errors.TooLarge(f"{host} sent no usable response: {_plain(reasons)}.")
+        return errors.UnreachableError(
+            f"Couldn't reach {host}: {_describe(reasons)}. Check that the server is running."
+        )
+    if because(_BodyTooLargeError):
+        return errors.ResponseTooLargeError(f"{host} sent no usable response: {_describe(reasons)}.")
     if call.over:
-        return errors.NoAnswer(f"The response from {host} was not complete after {seconds:.0f} s.")
-    return errors.NoAnswer(f"{host} sent no usable response: {_plain(reasons)}.")
+        return errors.NoResponseError(f"The response from {host} was not complete after {seconds:.0f} s.")
+    return errors.NoResponseError(f"{host} sent no usable response: {_describe(reasons)}.")
 
 
 # A ValueError is what http.client and its friends raise for what makes no sense to them.
-_BROKEN = (requests.RequestException, urllib3.exceptions.HTTPError, http.client.HTTPException, ValueError, OSError)
-_NO_ADDRESS = (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema, requests.exceptions.MissingSchema)
+_TRANSPORT_ERRORS = (
+    requests.RequestException,
+    urllib3.exceptions.HTTPError,
+    http.client.HTTPException,
+    ValueError,
+    OSError,
+)
+_INVALID_URL_ERRORS = (
+    requests.exceptions.InvalidURL,
+    requests.exceptions.InvalidSchema,
+    requests.exceptions.MissingSchema,
+)
 
 
-class _TooLarge(urllib3.exceptions.HTTPError):
+class _BodyTooLargeError(urllib3.exceptions.HTTPError):
     pass
 
 
@@ -139,7 +151,7 @@ def _body(response: requests.Response, most: int) -> bytes:
     for part in _parts(response.raw):
         size += len(part)
         if size > most:
-            raise _TooLarge(
+            raise _BodyTooLargeError(
                 f"the response is larger than {f'{most // 1024**2} MB' if most >= 1024**2 else f'{most // 1024} kB'}"
             )
         parts.append(part)
@@ -170,17 +182,17 @@ def _chain(error: Any) -> Iterator[Any]:
         error = inner if isinstance(inner, BaseException) else error.__cause__ or error.__context__
 
 
-def _plain(reasons: list[Any]) -> str:
+def _describe(reasons: list[Any]) -> str:
     """The innermost reason in words: an error number's text, else the exception's own."""
     for reason in reversed(reasons):
         if isinstance(reason, OSError) and reason.strerror:
             return reason.strerror.lower()
         if isinstance(reason, TimeoutError | urllib3.exceptions.TimeoutError | requests.Timeout):
             return "it took too long"
-    return wire.text(reasons[-1], 300)
+    return wire_values.text(reasons[-1], 300)
 
 
-def retry_after(answer: Answer) -> float | None:
+def retry_after(answer: ServerResponse) -> float | None:
     """A Retry-After in seconds or as a date, in seconds from now; None where there is none.
 
     A date is compared with the answer's own: a server whose clock is a day off means minutes all the same.

@@ -5,20 +5,20 @@ import time
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
-from deployments.client import errors, wire
+from deployments.client import errors, wire, wire_values
 from deployments.client.http import (
-    DEADLINE,
-    MAX_ANSWER,
-    READ_TIMEOUT,
-    Answer,
+    DEADLINE_SECONDS,
+    MAX_RESPONSE_BYTES,
+    READ_TIMEOUT_SECONDS,
     Authorization,
+    ServerResponse,
     exchange,
     host_of,
     new_session,
     retry_after,
 )
 
-MAX_LIST = 64 * 1024**2  # bytes; a list of 10 000 models has about 4 MB, as has a long log
+MAX_LIST_BYTES = 64 * 1024**2  # bytes; a list of 10 000 models has about 4 MB, as has a long log
 EXTENSIONS = "x-mms-extensions"
 
 
@@ -28,7 +28,7 @@ class Credential(Protocol):
     def token(self, until: float) -> str:
         """A bearer token, "" for none; before `until` of time.monotonic(). Raises NotSent or TokenRefused."""
 
-    def renewed(self, refused: str, until: float) -> str:
+    def renew(self, refused: str, until: float) -> str:
         """Another token after the server answered 401 to `refused`; "" where there is no other. Raises the same."""
 
 
@@ -41,7 +41,7 @@ class BearerToken:
     def token(self, until: float) -> str:
         return self._token
 
-    def renewed(self, refused: str, until: float) -> str:
+    def renew(self, refused: str, until: float) -> str:
         return ""
 
 
@@ -51,7 +51,7 @@ class Transport:
     def __init__(self, credential: Credential, read_timeout: float | None = None, deadline: float | None = None):
         self.session = new_session()
         self.credential = credential
-        self.read_timeout, self.deadline = read_timeout or READ_TIMEOUT, deadline or DEADLINE
+        self.read_timeout, self.deadline = read_timeout or READ_TIMEOUT_SECONDS, deadline or DEADLINE_SECONDS
         self.extensions: set[str] = set()
         self.called_at = datetime.now(UTC)  # when the last call began
 
@@ -66,9 +66,9 @@ class Transport:
         body: dict[str, Any] | None = None,
         request_id: str = "",
         secrets: list[str] | None = None,
-        most: int = MAX_ANSWER,
+        most: int = MAX_RESPONSE_BYTES,
         until: float | None = None,
-    ) -> Answer:
+    ) -> ServerResponse:
         """The answer, if its status is 2xx. Raises MMSError; no error text has one of the `secrets` or the token.
 
         most: bytes. until: of time.monotonic(), for calls that have to end before their own deadline.
@@ -81,17 +81,17 @@ class Transport:
         token = self.credential.token(ends)
         answer = self._send(method, url, token, ends, content)
         # Who refuses a token has done nothing of what was asked: it may be asked again.
-        if answer.status == 401 and (renewed := self.credential.renewed(token, ends)):
+        if answer.status == 401 and (renewed := self.credential.renew(token, ends)):
             token = renewed
             answer = self._send(method, url, token, ends, content)
         self.extensions = {name.strip() for name in answer.headers.get(EXTENSIONS, "").split(",")} - {""}
         if 200 <= answer.status < 300:
             return answer
-        raise _refusal(host_of(url), answer, [token, *(secrets or [])])
+        raise _error_for(host_of(url), answer, [token, *(secrets or [])])
 
-    def _send(self, method: str, url: str, token: str, ends: float, content: dict[str, Any]) -> Answer:
+    def _send(self, method: str, url: str, token: str, ends: float, content: dict[str, Any]) -> ServerResponse:
         if token and not re.fullmatch(r"[!-~]+", token):
-            raise errors.TokenRefused(
+            raise errors.TokenRefusedError(
                 "This account's token can't be sent: it contains characters that a token can't have."
             )
         self.session.auth = Authorization(f"Bearer {token}" if token else "")
@@ -106,40 +106,42 @@ class Transport:
         )
 
 
-def _refusal(host: str, answer: Answer, secrets: list[str]) -> errors.MMSError:
+def _error_for(host: str, answer: ServerResponse, secrets: list[str]) -> errors.MMSError:
     """The error for a status that is no success, with the server's own words where it has some."""
     failure = _failure(answer).redacted(secrets)
     wait = retry_after(answer)
     said = f": {failure.message}" if failure.message else "."
     status = answer.status
     if status == 429 or (status == 503 and wait is not None):
-        return errors.Busy(f"{host} is busy (status {status}){said}", failure, wait)
+        return errors.BusyError(f"{host} is busy (status {status}){said}", failure, wait)
     if status < 400:
-        return _elsewhere(host, answer)
+        return _unexpected_status(host, answer)
     if status == 401:
-        return errors.TokenRefused(f"{host} rejected this account's token (status 401). An operator has to renew it.")
-    if status in errors.REJECTED or status < 500:
-        kind = errors.REJECTED.get(status, errors.Rejected)
+        return errors.TokenRefusedError(
+            f"{host} rejected this account's token (status 401). An operator has to renew it."
+        )
+    if status in errors.ERROR_BY_STATUS or status < 500:
+        kind = errors.ERROR_BY_STATUS.get(status, errors.RejectedError)
         return kind(failure.message or f"{host} rejected the request (status {status}).", failure, wait)
-    return errors.ServerFault(f"{host} failed (status {status}){said}", failure, wait)
+    return errors.ServerFaultError(f"{host} failed (status {status}){said}", failure, wait)
 
 
-def _elsewhere(host: str, answer: Answer) -> errors.MMSError:
+def _unexpected_status(host: str, answer: ServerResponse) -> errors.MMSError:
     """A redirect, or another status below 400 that has no meaning here."""
     if answer.status not in {301, 302, 303, 307, 308}:
-        return errors.Unintelligible(f"{host} responded with the unexpected status {answer.status}.")
-    goal = wire.text(host_of(answer.headers.get("Location", "")), 200)
+        return errors.InvalidResponseError(f"{host} responded with the unexpected status {answer.status}.")
+    goal = wire_values.text(host_of(answer.headers.get("Location", "")), 200)
     # 303 may be said of something that was done.
-    kind = errors.Unintelligible if answer.status == 303 else errors.Redirected
+    kind = errors.InvalidResponseError if answer.status == 303 else errors.RedirectedError
     return kind(
         f"{host} redirects to another address{f' ({goal})' if goal else ''}, where the token must not be sent. "
         "Correct the account's base URL."
     )
 
 
-def _failure(answer: Answer) -> wire.Failure:
+def _failure(answer: ServerResponse) -> wire.Failure:
     """The error object of an answer; a page of HTML says nothing."""
     try:
         return wire.Failure.from_wire(answer.json())
-    except (wire.Garbled, RecursionError):
+    except (wire_values.MalformedPayloadError, RecursionError):
         return wire.Failure()

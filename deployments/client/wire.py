@@ -17,16 +17,16 @@ from enum import StrEnum
 from typing import Any
 
 from deployments.client.wire_values import (
-    Garbled,
-    flag,
+    MalformedPayloadError,
+    as_list,
     fold,
-    identity,
     last_segment,
-    moment,
-    reported,
-    sequence,
+    optional_text,
+    parse_bool,
+    parse_datetime,
+    resource_id,
     text,
-    whole,
+    whole_number,
 )
 
 SECRET = {"secret": True}
@@ -56,7 +56,9 @@ class AssetRef:
     def from_wire(cls, data: Any) -> "AssetRef":
         keys = fold(data)
         mime_type = keys.get("mimetype", keys.get("mimetypes"))
-        return cls(text(keys.get("id"), 255), text(keys.get("url")), text(mime_type, 200), flag(keys.get("unpack")))
+        return cls(
+            text(keys.get("id"), 255), text(keys.get("url")), text(mime_type, 200), parse_bool(keys.get("unpack"))
+        )
 
 
 @dataclass(frozen=True)
@@ -161,7 +163,7 @@ _PROPERTIES = {"pip_requirements": "pipRequirements", "conda_env_file": "condaEn
 _PROPERTY_NAMES = {wire.lower(): name for name, wire in _PROPERTIES.items()}
 
 
-def masked(request: Request) -> Request:
+def mask_secrets(request: Request) -> Request:
     """The same request to be shown: with what is secret, or inside a registry or cluster, as "…"."""
     inside = [f.name for f in dataclasses.fields(request) if f.metadata.get("secret") or f.metadata.get("hidden")]
     hidden: Any = {name: MASK for name in inside if getattr(request, name)}
@@ -214,15 +216,15 @@ class Model:
     def from_wire(cls, data: Any) -> "Model":
         keys = fold(data)
         return cls(
-            id=identity(keys),
-            name=text(keys.get("name"), 255) or identity(keys),
-            version=whole(keys.get("version")),
+            id=resource_id(keys),
+            name=text(keys.get("name"), 255) or resource_id(keys),
+            version=whole_number(keys.get("version")),
             description=text(keys.get("description"), 512),
             url=text(keys.get("url")),
-            tags=[text(tag, 200) for tag in sequence(keys.get("tags"))],
+            tags=[text(tag, 200) for tag in as_list(keys.get("tags"))],
             mime_type=text(keys.get("mimetype"), 200),
-            created_at=moment(keys.get("createdat", keys.get("createdtime"))),
-            unpack=flag(keys["unpack"]) if keys.get("unpack") is not None else None,
+            created_at=parse_datetime(keys.get("createdat", keys.get("createdtime"))),
+            unpack=parse_bool(keys["unpack"]) if keys.get("unpack") is not None else None,
         )
 
 
@@ -246,14 +248,14 @@ class Manifest:
             properties = {}
         named = {_property(name): text(value) for name, value in list(properties.items())[:MAX_PROPERTIES]}
         return cls(
-            id=identity(keys),
+            id=resource_id(keys),
             driver_program=text(keys.get("driverprogram"), 255),
             description=text(keys.get("description"), 512),
-            model_ids=[text(model_id, 255) for model_id in sequence(keys.get("modelids"))],
-            assets=[AssetRef.from_wire(a) for a in sequence(keys.get("assets")) if isinstance(a, Mapping)],
+            model_ids=[text(model_id, 255) for model_id in as_list(keys.get("modelids"))],
+            assets=[AssetRef.from_wire(a) for a in as_list(keys.get("assets")) if isinstance(a, Mapping)],
             runtime_type=runtime_type(text(runtime.get("runtimetype"), 64)),
             properties=named,
-            created_at=moment(keys.get("createdtime", keys.get("createdat"))),
+            created_at=parse_datetime(keys.get("createdtime", keys.get("createdat"))),
         )
 
 
@@ -275,14 +277,14 @@ class Image:
         keys = fold(data)
         registry = fold(keys.get("registryinfo") or {})  # its password is not read
         return cls(
-            id=identity(keys),
+            id=resource_id(keys),
             image_type=text(keys.get("imagetype"), 32) or "Docker",
             location=text(registry.get("location"), 400),
             user=text(registry.get("user"), 200),
-            manifest_id=reported(keys.get("manifestid") or _id_in(keys.get("manifest")), 200),
-            description=reported(keys.get("description"), 512),
-            digest=reported(keys.get("digest"), 100),
-            created_at=moment(keys.get("createdat", keys.get("createdtime"))),
+            manifest_id=optional_text(keys.get("manifestid") or _id_in(keys.get("manifest")), 200),
+            description=optional_text(keys.get("description"), 512),
+            digest=optional_text(keys.get("digest"), 100),
+            created_at=parse_datetime(keys.get("createdat", keys.get("createdtime"))),
         )
 
 
@@ -310,14 +312,14 @@ class Service:
         keys = fold(data)  # its kubeConfig is not read
         revisions = keys.get("revisions")
         return cls(
-            id=identity(keys),
-            name=text(keys.get("name"), 255) or identity(keys),
-            image_id=reported(keys.get("imageid") or _id_in(keys.get("image")), 200),
+            id=resource_id(keys),
+            name=text(keys.get("name"), 255) or resource_id(keys),
+            image_id=optional_text(keys.get("imageid") or _id_in(keys.get("image")), 200),
             state=text(keys.get("state"), 64),
-            created_at=moment(keys.get("createdat", keys.get("createdtime"))),
-            updated_at=moment(keys.get("updatedat")),
-            health=reported(keys.get("health"), 32),
-            health_detail=reported(keys.get("healthdetail"), MAX_REASON),
+            created_at=parse_datetime(keys.get("createdat", keys.get("createdtime"))),
+            updated_at=parse_datetime(keys.get("updatedat")),
+            health=optional_text(keys.get("health"), 32),
+            health_detail=optional_text(keys.get("healthdetail"), MAX_REASON),
             scoring_uri=_web_address(keys.get("scoringuri")),
             revisions=[_revision(r) for r in revisions[:50]] if isinstance(revisions, list) else None,
         )
@@ -340,7 +342,7 @@ class Failure:
         if isinstance(keys.get("error"), Mapping | str):
             return cls.from_wire(keys["error"])
         code = keys.get("code") or keys.get("statuscode")
-        details = [_detail(item) for item in sequence(keys.get("details"))[:MAX_DETAILS]]
+        details = [_detail(item) for item in as_list(keys.get("details"))[:MAX_DETAILS]]
         message = text(keys.get("message"), MAX_REASON) or next((d["message"] for d in details if d["message"]), "")
         return cls(text(code, 100), message, details)
 
@@ -363,7 +365,7 @@ class OperationStatus:
         keys = fold(data)
         state = text(keys.get("state"), 64)
         if not state:
-            raise Garbled("The operation's status has no state.")
+            raise MalformedPayloadError("The operation's status has no state.")
         return cls(
             id=text(keys.get("id"), 200),
             phase=phase(state),
@@ -382,7 +384,7 @@ def page(data: Any) -> tuple[list[Any], str]:
         return keys["value"], text(keys.get("nextlink"))
     if "id" in keys:  # the reference draws lists and single resources alike
         return [data], ""
-    raise Garbled("A list was expected.")
+    raise MalformedPayloadError("A list was expected.")
 
 
 def _property(name: Any) -> str:
@@ -390,7 +392,7 @@ def _property(name: Any) -> str:
     return _PROPERTY_NAMES.get(plain.lower(), plain)
 
 
-def keys_of_service(data: Any) -> str:
+def primary_key(data: Any) -> str:
     """The primary key in the answer of `services/{id}/keys`."""
     return text(fold(data).get("primarykey"), 1000)
 
@@ -410,7 +412,7 @@ def _id_in(value: Any) -> Any:
 
 def _web_address(value: Any) -> str | None:
     """The scoring URI; only http(s) may ever become a link."""
-    found = reported(value, 2000)
+    found = optional_text(value, 2000)
     return found if found is None or found.lower().startswith(("http://", "https://")) else ""
 
 
@@ -422,7 +424,7 @@ def _detail(item: Any) -> dict[str, str]:
 def _revision(item: Any) -> dict[str, Any]:
     keys = fold(item) if isinstance(item, Mapping) else {}
     return {
-        "number": whole(keys.get("number")),
+        "number": whole_number(keys.get("number")),
         "image_id": text(keys.get("imageid"), 200),
         "state": text(keys.get("state"), 32),
         "detail": text(keys.get("detail"), MAX_REASON),

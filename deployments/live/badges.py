@@ -12,7 +12,7 @@ from django.utils import timezone
 from deployments.client.wire import phase
 from deployments.models import HostingAccount, Image, Manifest, Operation, RegisteredModel, Service
 from deployments.models.operation import State
-from deployments.timing import LEASE
+from deployments.timing import LEASE_SECONDS
 
 Resource: TypeAlias = RegisteredModel | Manifest | Image | Service
 Row: TypeAlias = Operation | Resource
@@ -20,17 +20,17 @@ Row: TypeAlias = Operation | Resource
 NOUN = {RegisteredModel: "model", Manifest: "manifest", Image: "image", Service: "service"}
 AVAILABLE = {"model": "Registered", "manifest": "Created", "image": "Built"}
 # Twice the slowest schedule by which each is asked about (mirror.py, schedule.py): older news is called stale.
-OUTDATED = {
+STALE_AFTER = {
     "service": timedelta(seconds=150),
-    State.SENDING: LEASE + timedelta(seconds=30),
+    State.SENDING: timedelta(seconds=LEASE_SECONDS + 30),
     State.NOT_STARTED: timedelta(seconds=60),
     State.RUNNING: timedelta(seconds=60),
     State.UNCERTAIN: timedelta(seconds=150),
 }
-OUTDATED_LIST = timedelta(minutes=12)
-TROUBLED = timedelta(seconds=15)  # while the server is known to be out of reach
-UNTAKEN = timedelta(seconds=18)  # a queued operation that no worker has taken
-AGAIN = timedelta(seconds=30)  # what is stale may be known again, and nothing says so when nothing has changed
+LIST_STALE_AFTER = timedelta(minutes=12)
+STALE_AFTER_WHILE_FAILING = timedelta(seconds=15)  # while the server is known to be out of reach
+UNCLAIMED_AFTER = timedelta(seconds=18)  # a queued operation that no worker has taken
+RECHECK_AFTER = timedelta(seconds=30)  # what is stale may be known again, and nothing says so when nothing has changed
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Badge:
     until: datetime | None = None
 
     @property
-    def holds(self) -> int | None:
+    def valid_seconds(self) -> int | None:
         """For how many seconds it may still be believed. No time of day: the reader's clock may be wrong."""
         return None if self.until is None else max(1, math.ceil((self.until - timezone.now()).total_seconds()))
 
@@ -107,13 +107,13 @@ def _operation_badge(operation: Operation) -> Badge:
     if state == State.QUEUED:
         return _queued_badge(operation)
     stale_since, until = None, None
-    if state in OUTDATED:
-        stale_since, until = _news(_heard_of(operation), OUTDATED[state])
+    if state in STALE_AFTER:
+        stale_since, until = _staleness(_last_contact(operation), STALE_AFTER[state])
     since, reason = operation.state_since, operation.error_message
     return Badge(key_of(operation), state.value, state.label, since, reason, stale_since, until)
 
 
-def _heard_of(operation: Operation) -> datetime | None:
+def _last_contact(operation: Operation) -> datetime | None:
     """When the server was last asked about an operation that is on its way."""
     return max(filter(None, [operation.checked_at, operation.accepted_at, operation.sent_at]), default=None)
 
@@ -121,21 +121,21 @@ def _heard_of(operation: Operation) -> datetime | None:
 def _queued_badge(operation: Operation) -> Badge:
     """A queued operation waits for its server, or for a worker; when it is long overdue there is none."""
     label, reason, now = State.QUEUED.label, operation.error_message, timezone.now()
-    until = (operation.next_poll_at or now) + UNTAKEN
+    until = (operation.next_poll_at or now) + UNCLAIMED_AFTER
     overdue = until <= now
     if trouble := operation.account.error:
         reason = reason or f"Waiting. {trouble}"
-    elif overdue and _reached_lately(operation.account, now):
+    elif overdue and _was_reached_recently(operation.account, now):
         reason = reason or "Queued behind other operations on this server."
     elif overdue:
         label, reason = f"{label}, no worker", "No worker has started this. Check that the workers are running."
-    again = now + AGAIN if overdue else until
+    again = now + RECHECK_AFTER if overdue else until
     return Badge(key_of(operation), State.QUEUED, label, operation.state_since, reason, None, again)
 
 
-def _reached_lately(account: HostingAccount, now: datetime) -> bool:
+def _was_reached_recently(account: HostingAccount, now: datetime) -> bool:
     """Whether a worker has had an answer of the account's server lately: then there is one."""
-    return account.reached_at is not None and now - account.reached_at < UNTAKEN
+    return account.reached_at is not None and now - account.reached_at < UNCLAIMED_AFTER
 
 
 def _resource_badge(row: Resource, operation: Operation | None) -> Badge:
@@ -143,7 +143,7 @@ def _resource_badge(row: Resource, operation: Operation | None) -> Badge:
     since = row.created_at or row.added_at
     if row.vanished_at:
         return Badge(key_of(row), "gone", "Gone", row.vanished_at, "The server no longer lists it.")
-    stale_since, until = _news(row.seen_at, outdated(row.account, noun))
+    stale_since, until = _staleness(row.seen_at, stale_after(row.account, noun))
     if not isinstance(row, Service):
         return Badge(key_of(row), "available", AVAILABLE[noun], since, "", stale_since, until)
     state, label = _service_state(row)
@@ -152,9 +152,9 @@ def _resource_badge(row: Resource, operation: Operation | None) -> Badge:
     return Badge(key_of(row), state, label, row.updated_at or since, row.health_detail or last, stale_since, until)
 
 
-def outdated(account: HostingAccount, noun: str) -> timedelta:
+def stale_after(account: HostingAccount, noun: str) -> timedelta:
     """How old the last news of the account's rows of this noun may be; older news is called stale."""
-    return TROUBLED if account.troubled else OUTDATED.get(noun, OUTDATED_LIST)
+    return STALE_AFTER_WHILE_FAILING if account.is_failing else STALE_AFTER.get(noun, LIST_STALE_AFTER)
 
 
 def _service_state(service: Service) -> tuple[str, str]:
@@ -165,9 +165,9 @@ def _service_state(service: Service) -> tuple[str, str]:
     return (known.value, State(known.value).label) if known else ("unknown", service.state or "Not reported")
 
 
-def _news(heard: datetime | None, lasting: timedelta) -> tuple[datetime | None, datetime | None]:
+def _staleness(heard: datetime | None, lasting: timedelta) -> tuple[datetime | None, datetime | None]:
     """Since when the news is stale (None: it is not), and until when that is so."""
     if heard is None:
         return None, None
     now = timezone.now()
-    return (heard, now + AGAIN) if now - heard > lasting else (None, heard + lasting)
+    return (heard, now + RECHECK_AFTER) if now - heard > lasting else (None, heard + lasting)

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-import redis
+from redis import Redis
 
-from deployments.live import redis as volatile
+from deployments.live import redis
 from deployments.live.badges import Badge, Row, badge_of, badges_of, key_of, keys_of
 from deployments.models import Operation, Service
-from deployments.timing import LONGEST_RETRY_AFTER
+from deployments.timing import MAX_RETRY_AFTER_SECONDS
 
 __all__ = [
     "STREAM",
@@ -26,29 +26,29 @@ __all__ = [
     "append_log",
     "badge_of",
     "badges_of",
+    "current_interests",
     "decode",
-    "interested",
-    "note_interest",
-    "note_log_interest",
     "operation_log_key",
-    "position",
     "publish",
     "publish_account",
     "publish_operation",
     "publish_service",
     "read_log",
+    "record_interest",
+    "record_log_interest",
     "service_log_key",
+    "stream_position",
 ]
 
 STREAM = "live"
-STREAM_LENGTH = 10_000
-HASH_LIFE = 24 * 3600  # seconds
-MOST_BADGES = 200  # published at once
-LOG_LENGTH = 10_000  # lines
-LOG_LIFE = 3600
-LOG_PART = 2000  # lines in one answer
-INTEREST_LIFE = 30
-LONGEST_INTEREST = INTEREST_LIFE + int(LONGEST_RETRY_AFTER)  # a wish that waits for a server's pause to end
+MAX_STREAM_ENTRIES = 10_000
+HASH_TTL_SECONDS = 24 * 3600  # seconds
+MAX_BADGES = 200  # published at once
+MAX_LOG_LINES = 10_000  # lines
+LOG_TTL_SECONDS = 3600
+LOG_PART_LINES = 2000  # lines in one answer
+INTEREST_SECONDS = 30
+MAX_INTEREST_SECONDS = INTEREST_SECONDS + int(MAX_RETRY_AFTER_SECONDS)  # a wish that waits for a server's pause to end
 _missed = threading.Event()  # an event of this process could not be written
 
 
@@ -89,31 +89,31 @@ def publish_account(account_id: int) -> None:
 def _send(entries: list[dict[Any, Any]], *, kept: Sequence[dict[Any, Any]] = ()) -> None:
     """Announce them, after the word that earlier ones were lost; those in `kept` are their row's current state, too."""
 
-    def write(connection: redis.Redis) -> bool:
+    def write(connection: Redis) -> bool:
         pipe = connection.pipeline(transaction=False)
         for fields in [{"account": "0"}, *entries] if _missed.is_set() else entries:
-            pipe.xadd(STREAM, fields, maxlen=STREAM_LENGTH, approximate=True)
+            pipe.xadd(STREAM, fields, maxlen=MAX_STREAM_ENTRIES, approximate=True)
         for fields in kept:
             name = f"live:{fields['key'].replace('-', ':', 1)}"
             pipe.hset(name, mapping=fields)
-            pipe.expire(name, HASH_LIFE)
+            pipe.expire(name, HASH_TTL_SECONDS)
         pipe.execute()
         return True
 
-    if volatile.attempt(write, fallback=False):
+    if redis.execute(write, fallback=False):
         _missed.clear()
     else:
         _missed.set()
 
 
-def position() -> str:
+def stream_position() -> str:
     """The id of the newest event, to be read before the rows of a page are. "0" where Redis is out of reach."""
 
-    def read(connection: redis.Redis) -> str:
+    def read(connection: Redis) -> str:
         newest: Any = connection.xrevrange(STREAM, count=1)
         return newest[0][0].decode() if newest else "0-0"
 
-    return volatile.attempt(read, fallback="0")
+    return redis.execute(read, fallback="0")
 
 
 def decode(fields: dict[bytes, bytes]) -> LiveEvent:
@@ -127,13 +127,13 @@ def decode(fields: dict[bytes, bytes]) -> LiveEvent:
         label=plain["label"],
         since=datetime.fromisoformat(plain["since"]),
         reason=plain["reason"],
-        stale_since=_moment(plain["stale_since"]),
-        until=_moment(plain.get("until", "")),
+        stale_since=_parse_optional(plain["stale_since"]),
+        until=_parse_optional(plain.get("until", "")),
     )
     return LiveEvent(int(plain["account"]), badge, json.loads(plain["refresh"]))
 
 
-def _moment(text: str) -> datetime | None:
+def _parse_optional(text: str) -> datetime | None:
     return datetime.fromisoformat(text) if text else None
 
 
@@ -154,32 +154,32 @@ def _encode(account_id: int, badge: Badge, refresh: list[str]) -> dict[Any, Any]
 # --- who looks at what --------------------------------------------------------------------------------------------
 
 
-def note_interest(what: str, life: float = INTEREST_LIFE) -> None:
+def record_interest(what: str, life: float = INTEREST_SECONDS) -> None:
     """Somebody looks at `what` ("account:3", "service:7"): workers ask about it more often for `life` seconds."""
     now = _now()
 
-    def write(connection: redis.Redis) -> None:
+    def write(connection: Redis) -> None:
         pipe = connection.pipeline(transaction=False)
         pipe.zadd("interest", {what: now + life})
         pipe.zremrangebyscore("interest", 0, now)
-        pipe.expire("interest", LONGEST_INTEREST)
+        pipe.expire("interest", MAX_INTEREST_SECONDS)
         pipe.execute()
 
-    volatile.attempt(write, fallback=None)
+    redis.execute(write, fallback=None)
 
 
-def interested(prefix: str) -> set[str]:
+def current_interests(prefix: str) -> set[str]:
     """What is being looked at, of the names that begin with `prefix`, without it."""
 
-    def read(connection: redis.Redis) -> Any:
+    def read(connection: Redis) -> Any:
         return connection.zrangebyscore("interest", _now(), "+inf")
 
-    names = (name.decode() for name in volatile.attempt(read, fallback=[]))
+    names = (name.decode() for name in redis.execute(read, fallback=[]))
     return {name.removeprefix(prefix) for name in names if name.startswith(prefix)}
 
 
-def forget_interest(what: str) -> None:
-    volatile.attempt(lambda connection: connection.zrem("interest", what), fallback=None)
+def clear_interest(what: str) -> None:
+    redis.execute(lambda connection: connection.zrem("interest", what), fallback=None)
 
 
 def _now() -> float:
@@ -206,23 +206,23 @@ def service_log_key(service: Service) -> str:
     return f"log:service:{service.pk}:{newest or 0}"
 
 
-def note_log_interest(kind: str, pk: Any) -> None:
+def record_log_interest(kind: str, pk: Any) -> None:
     """A log page is open: its lines are fetched while it is. `kind` is "operation" or "service"."""
-    note_interest(f"log:{kind}:{pk}")
+    record_interest(f"log:{kind}:{pk}")
 
 
 def read_log(key: str, after: str = "0") -> LogPart:
     """The lines after position `after` (the newest 10 000 are kept)."""
 
-    def read(connection: redis.Redis) -> tuple[Any, Any]:
+    def read(connection: Redis) -> tuple[Any, Any]:
         pipe = connection.pipeline(transaction=False)
-        pipe.xrange(key, f"({after}" if after != "0" else "-", count=LOG_PART)
+        pipe.xrange(key, f"({after}" if after != "0" else "-", count=LOG_PART_LINES)
         pipe.hget(f"{key}:at", "reported")
         entries, reported = pipe.execute()
         return entries, reported
 
     try:
-        entries, reported = volatile.attempt(read, fallback=([], None))
+        entries, reported = redis.execute(read, fallback=([], None))
     except ValueError:
         entries, reported = [], None
     lines = [fields[b"line"].decode() for _, fields in entries]
@@ -234,29 +234,29 @@ def read_log(key: str, after: str = "0") -> LogPart:
 class LogMark:
     position: int  # how many bytes of the server's log have been fetched
     reported: bool | None
-    whole: bool  # it has ended, and all of it has been fetched
+    is_complete: bool  # it has ended, and all of it has been fetched
 
 
 def log_mark(key: str) -> LogMark | None:
     """How far a log has been fetched; None where Redis is out of reach."""
 
-    def read(connection: redis.Redis) -> LogMark:
+    def read(connection: Redis) -> LogMark:
         position, reported, whole = connection.hmget(f"{key}:at", ["bytes", "reported", "whole"])
         return LogMark(int(position or 0), None if reported is None else reported == b"1", whole == b"1")
 
-    return volatile.attempt(read, fallback=None)
+    return redis.execute(read, fallback=None)
 
 
-def append_log(key: str, lines: Sequence[str], at: int, *, reported: bool = True, whole: bool = False) -> None:
+def append_log(key: str, lines: Sequence[str], at: int, *, reported: bool = True, is_complete: bool = False) -> None:
     """Add lines, and remember that the server's log has been read up to byte `at`, or that it is all there."""
 
-    def write(connection: redis.Redis) -> None:
+    def write(connection: Redis) -> None:
         pipe = connection.pipeline(transaction=True)
         for line in lines:
-            pipe.xadd(key, {"line": line}, maxlen=LOG_LENGTH, approximate=True)
-        pipe.hset(f"{key}:at", mapping={"bytes": at, "reported": int(reported), "whole": int(whole)})
-        pipe.expire(key, LOG_LIFE)
-        pipe.expire(f"{key}:at", LOG_LIFE)
+            pipe.xadd(key, {"line": line}, maxlen=MAX_LOG_LINES, approximate=True)
+        pipe.hset(f"{key}:at", mapping={"bytes": at, "reported": int(reported), "whole": int(is_complete)})
+        pipe.expire(key, LOG_TTL_SECONDS)
+        pipe.expire(f"{key}:at", LOG_TTL_SECONDS)
         pipe.execute()
 
-    volatile.attempt(write, fallback=None)
+    redis.execute(write, fallback=None)

@@ -18,10 +18,10 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 log = logging.getLogger(__name__)
-Answer = TypeVar("Answer")
-PAUSE = 1.0  # seconds
-PAUSE_AFTER_SILENCE = 5.0
-RELEASE = "if redis.call('get', KEYS[1]) == ARGV[1] then redis.call('del', KEYS[1]) end"
+T = TypeVar("T")
+RETRY_SECONDS = 1.0  # seconds
+RETRY_AFTER_TIMEOUT_SECONDS = 5.0
+RELEASE_SCRIPT = "if redis.call('get', KEYS[1]) == ARGV[1] then redis.call('del', KEYS[1]) end"
 _down_until = 0.0
 
 
@@ -32,7 +32,7 @@ def connection() -> redis.Redis:
     return redis.Redis.from_url(settings.REDIS_URL, socket_timeout=1, socket_connect_timeout=1, retry=again)
 
 
-def attempt(command: Callable[[redis.Redis], Any], fallback: Answer) -> Answer | Any:
+def execute(command: Callable[[redis.Redis], Any], fallback: T) -> T | Any:
     """What `command` returns for the connection, or `fallback` where Redis is out of reach."""
     global _down_until
     if time.monotonic() < _down_until:
@@ -41,24 +41,24 @@ def attempt(command: Callable[[redis.Redis], Any], fallback: Answer) -> Answer |
         return command(connection())
     except (redis.RedisError, OSError) as error:
         silent = isinstance(error, redis.TimeoutError | TimeoutError)
-        _down_until = time.monotonic() + (PAUSE_AFTER_SILENCE if silent else PAUSE)
+        _down_until = time.monotonic() + (RETRY_AFTER_TIMEOUT_SECONDS if silent else RETRY_SECONDS)
         log.warning("Redis is unreachable; pages poll until it is available: %s", error)
         return fallback
 
 
-def forget_outage() -> None:
+def reset_outage() -> None:
     """Try Redis again at once."""
     global _down_until
     _down_until = 0.0
 
 
-def claim(name: str, seconds: int, fallback: bool) -> str:
+def acquire_lock(name: str, seconds: int, fallback: bool) -> str:
     """What `release` takes, if nobody else is at `name` now; else "". Should this process die it ends by itself."""
     token = uuid4().hex
-    won = attempt(lambda link: link.set(f"claim:{name}", token, nx=True, ex=seconds), fallback=fallback)
+    won = execute(lambda link: link.set(f"claim:{name}", token, nx=True, ex=seconds), fallback=fallback)
     return token if won else ""
 
 
-def release(name: str, token: str) -> None:
+def release_lock(name: str, token: str) -> None:
     """End one's own claim: it may have run out, and be somebody else's by now."""
-    attempt(lambda link: link.eval(RELEASE, 1, f"claim:{name}", token), fallback=None)
+    execute(lambda link: link.eval(RELEASE_SCRIPT, 1, f"claim:{name}", token), fallback=None)

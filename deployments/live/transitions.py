@@ -15,10 +15,10 @@ from deployments.models import Operation
 from deployments.models.operation import OPEN, TERMINAL, State
 
 log = logging.getLogger(__name__)
-INSIST = 120.0  # seconds; somewhat more than the lease of a sender
+MAX_LOCK_WAIT_SECONDS = 120.0  # seconds; somewhat more than the lease of a sender
 
 # From which states each state is reached. A terminal state is left by nothing.
-BEFORE: dict[State, frozenset[State]] = {
+PREDECESSORS: dict[State, frozenset[State]] = {
     State.QUEUED: frozenset({State.SENDING, State.UNCERTAIN}),
     State.SENDING: frozenset({State.QUEUED}),
     # From itself: that it was accepted may be heard by who is taken for dead (pipeline.doubt).
@@ -31,7 +31,7 @@ BEFORE: dict[State, frozenset[State]] = {
 }
 
 
-def change(operation: Operation, state: State, *, expected: Iterable[State] = OPEN, **fields: Any) -> bool:
+def transition(operation: Operation, state: State, *, expected: Iterable[State] = OPEN, **fields: Any) -> bool:
     """Move the operation on to `state`, with other fields, if it still is in one of the `expected` states.
 
     An operation that was sent anew meanwhile is left alone: the answer is about another attempt. True when this call
@@ -42,13 +42,13 @@ def change(operation: Operation, state: State, *, expected: Iterable[State] = OP
     if state in TERMINAL:
         fields |= {"finished_at": now, "next_poll_at": None, "cancel_requested": False}
     same = Operation.objects.filter(pk=operation.pk, sent_at=operation.sent_at)
-    if not write(operation, same.filter(state__in=BEFORE[state] & frozenset(expected)), **fields):
+    if not conditional_update(operation, same.filter(state__in=PREDECESSORS[state] & frozenset(expected)), **fields):
         return False
     transaction.on_commit(lambda: _publish(operation, state), robust=True)  # it is true, told or not
     return True
 
 
-def write(row: Model, where: QuerySet[Any], **fields: Any) -> bool:
+def conditional_update(row: Model, where: QuerySet[Any], **fields: Any) -> bool:
     """Write the fields in the database if the row is still found by `where`; whether it was. `row` has them then."""
     if not where.update(**fields):
         return False
@@ -57,13 +57,13 @@ def write(row: Model, where: QuerySet[Any], **fields: Any) -> bool:
     return True
 
 
-def insist(put_down: Callable[..., None], *args: Any) -> None:
+def retry_on_lock(put_down: Callable[..., None], *args: Any) -> None:
     """Run `put_down(*args)`, which puts down what a server said and may never say again, until the database takes it.
 
     One that is locked, full or out of reach has INSIST seconds to recover. Raises OperationalError then: what was sent
     is in doubt, as if this process had died.
     """
-    until = time.monotonic() + INSIST
+    until = time.monotonic() + MAX_LOCK_WAIT_SECONDS
     while True:
         try:
             return put_down(*args)

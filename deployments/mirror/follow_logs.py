@@ -3,21 +3,21 @@
 from collections.abc import Callable
 from typing import Any
 
-from deployments.accounts.availability import callable_now, client_for
+from deployments.accounts.availability import client_for, is_callable
 from deployments.client.client import MMSClient
 from deployments.live import events
 from deployments.models import HostingAccount, Operation, Service
-from deployments.operations.dispatch import CALLS, most_calls
+from deployments.operations.dispatch import CALL_POOL, max_calls
 from deployments.operations.matching import secrets_of
 from deployments.resources import logs
 
-MOST_LOGS = 2  # threads for the logs of an account: the others are the operations'
+MAX_LOG_THREADS = 2  # threads for the logs of an account: the others are the operations'
 
 
 def follow_logs() -> None:
     """Start fetching what is new in the logs that are being looked at, where the server may be called."""
-    watched = events.interested("log:")
-    able = HostingAccount.objects.filter(callable_now())
+    watched = events.current_interests("log:")
+    able = HostingAccount.objects.filter(is_callable())
     services = [name.removeprefix("service:") for name in watched if name.startswith("service:")]
     shown = Service.objects.filter(pk__in=services, mms_id__isnull=False, account__in=able)
     for service in shown.select_related("account"):
@@ -26,18 +26,18 @@ def follow_logs() -> None:
     asked = Operation.objects.filter(pk__in=operations, account__in=able).exclude(mms_operation_id="")
     for operation in asked.select_related("account"):
         mark = events.log_mark(events.operation_log_key(operation))
-        if mark is not None and not mark.whole:
+        if mark is not None and not mark.is_complete:
             _submit(operation, _fetch_operation_log)
 
 
 def _submit(row: Any, fetch: Callable[[Any, MMSClient], None]) -> None:
-    CALLS.submit(row.account_id, _follow, row, fetch, most=min(MOST_LOGS, most_calls(row.account)))
+    CALL_POOL.submit(row.account_id, _fetch, row, fetch, most=min(MAX_LOG_THREADS, max_calls(row.account)))
 
 
 def _fetch_operation_log(operation: Operation, client: MMSClient) -> None:
     logs.fetch_operation_log(operation, client, secrets_of(operation), last=not operation.is_open)
 
 
-def _follow(account_id: int, row: Any, fetch: Callable[[Any, MMSClient], None]) -> None:
+def _fetch(account_id: int, row: Any, fetch: Callable[[Any, MMSClient], None]) -> None:
     with client_for(row.account) as client:
         fetch(row, client)

@@ -15,29 +15,28 @@ from django.db.models import Max, Q
 from django.utils import timezone
 
 from deployments.accounts.availability import (
-    callable_now,
     client_for,
-    note_answer,
-    note_reached,
-    note_trouble,
-    tell_ages,
+    is_callable,
+    publish_staleness,
+    record_contact,
+    record_failure,
+    record_success,
 )
 from deployments.client import errors
 from deployments.client.client import Listing, MMSClient
-from deployments.live import events
-from deployments.live import redis as volatile
-from deployments.live.badges import NOUN, outdated
-from deployments.live.events import INTEREST_LIFE, MOST_BADGES
+from deployments.live import events, redis
+from deployments.live.badges import NOUN, stale_after
+from deployments.live.events import INTEREST_SECONDS, MAX_BADGES
 from deployments.mirror import upsert
 from deployments.models import HostingAccount, Image, Manifest, Operation, RegisteredModel, Service
 from deployments.models.operation import OPEN
 from deployments.operations import queue
-from deployments.operations.dispatch import CALLS, most_calls
+from deployments.operations.dispatch import CALL_POOL, max_calls
 from deployments.resources import links, scoring_keys
-from deployments.timing import TURN, seconds
+from deployments.timing import TURN_SECONDS
 
-MOST_KEYS = 20  # fetched in one refresh
-CLAIM = 90  # seconds; longer than reading a list and writing it down take
+MAX_KEYS_PER_REFRESH = 20  # fetched in one refresh
+LOCK_SECONDS = 90  # seconds; longer than reading a list and writing it down take
 
 # In this order, for each links to rows of those before it.
 LISTS: dict[type[Any], Callable[[MMSClient], Listing[Any]]] = {
@@ -55,16 +54,16 @@ UNWATCHED_LIST = timedelta(minutes=5)
 # --- for pages ----------------------------------------------------------------------------------------------------
 
 
-def note_interest(account_id: int) -> None:
+def record_interest(account_id: int) -> None:
     """Somebody looks at the account's pages. Never fails, never calls the server."""
-    events.note_interest(f"account:{account_id}")
+    events.record_interest(f"account:{account_id}")
 
 
 def request_refresh(account: HostingAccount) -> None:
     """Have everything of the account read anew by a worker, soon: where its server wants a pause, right after that."""
-    pause = seconds(account.not_before - timezone.now()) if account.not_before else 0.0
-    events.note_interest(f"account:{account.pk}")
-    events.note_interest(f"refresh:{account.pk}", life=INTEREST_LIFE + max(0.0, pause))
+    pause = (account.not_before - timezone.now()).total_seconds() if account.not_before else 0.0
+    events.record_interest(f"account:{account.pk}")
+    events.record_interest(f"refresh:{account.pk}", life=INTEREST_SECONDS + max(0.0, pause))
     queue.hint_refresh()
 
 
@@ -73,14 +72,14 @@ def request_refresh(account: HostingAccount) -> None:
 
 def refresh_due() -> "list[Future[None]]":
     """Start reading every list that is due, each account in a thread of its own. Returns at once with what started."""
-    watched = {int(pk) for pk in events.interested("account:")} | _in_flight()
-    forced = {int(pk) for pk in events.interested("refresh:")}
-    ready = callable_now() | callable_now(refused_too=True) & Q(pk__in=forced)
+    watched = {int(pk) for pk in events.current_interests("account:")} | _in_flight()
+    forced = {int(pk) for pk in events.current_interests("refresh:")}
+    ready = is_callable() | is_callable(refused_too=True) & Q(pk__in=forced)
     started = []
     for account in HostingAccount.objects.filter(ready).annotate(ended=Max("operations__finished_at")):
         nouns = list(LISTS) if account.pk in forced else _due_lists(account, account.pk in watched)
-        if nouns and (future := CALLS.submit(account.pk, refresh, nouns, most=most_calls(account))):
-            events.forget_interest(f"refresh:{account.pk}")
+        if nouns and (future := CALL_POOL.submit(account.pk, refresh, nouns, most=max_calls(account))):
+            events.clear_interest(f"refresh:{account.pk}")
             started.append(future)
     return started
 
@@ -100,19 +99,19 @@ def refresh(account_id: int, nouns: Iterable[type[Any]]) -> None:
         stale = _services_are_stale(account)
         read, failed = _read_lists(account, nouns, client)
         if failed:
-            note_trouble(account, failed)
+            record_failure(account, failed)
         elif read:
-            note_answer(account, client)
+            record_success(account, client)
         if Service in read:
             if stale:
-                tell_ages(account)
+                publish_staleness(account)
             _fetch_keys(account, client)
 
 
 def _services_are_stale(account: HostingAccount) -> bool:
     """Whether pages show the account's services as old news."""
     seen = account.services_seen_at
-    return seen is not None and timezone.now() - seen > outdated(account, NOUN[Service])
+    return seen is not None and timezone.now() - seen > stale_after(account, NOUN[Service])
 
 
 def _read_lists(
@@ -123,26 +122,28 @@ def _read_lists(
     failed: errors.MMSError | None = None
     for noun in nouns:
         try:
-            if _claim_and_refresh(account, noun, client):
+            if _lock_and_refresh(account, noun, client):
                 read.add(noun)
         except errors.MMSError as error:
             failed = failed or type(error)(
                 f"Couldn't read the list of {NOUN[noun]}s. {error}", error.failure, error.retry_after
             )
-            if isinstance(error, errors.NotSent | errors.NoAnswer | errors.TokenRefused | errors.Redirected):
+            if isinstance(
+                error, errors.NotSentError | errors.NoResponseError | errors.TokenRefusedError | errors.RedirectedError
+            ):
                 break
     return read, failed
 
 
-def _claim_and_refresh(account: HostingAccount, noun: type[Any], client: MMSClient) -> bool:
+def _lock_and_refresh(account: HostingAccount, noun: type[Any], client: MMSClient) -> bool:
     name = f"mirror:{account.pk}:{NOUN[noun]}"
-    claim = volatile.claim(name, seconds=CLAIM, fallback=True)
+    claim = redis.acquire_lock(name, seconds=LOCK_SECONDS, fallback=True)
     if not claim:
         return False
     try:
         _refresh_list(account, noun, client)
     finally:
-        volatile.release(name, claim)
+        redis.release_lock(name, claim)
     return True
 
 
@@ -151,13 +152,13 @@ def _due_lists(account: Any, watched: bool) -> list[type[Any]]:
     due, now = [], timezone.now()
     for noun in LISTS:
         every = WATCHED.get(noun, WATCHED_LIST) if watched else UNWATCHED.get(noun, UNWATCHED_LIST)
-        seen: datetime | None = getattr(account, _seen_at(noun))
+        seen: datetime | None = getattr(account, _seen_at_field(noun))
         if seen is None or now - seen > every or (account.ended and account.ended > seen):
             due.append(noun)
     return due
 
 
-def _seen_at(noun: type[Any]) -> str:
+def _seen_at_field(noun: type[Any]) -> str:
     return f"{NOUN[noun]}s_seen_at"
 
 
@@ -165,13 +166,13 @@ def _refresh_list(account: HostingAccount, noun: type[Any], client: MMSClient) -
     started = timezone.now()
     try:
         listing = LISTS[noun](client)
-    except (errors.NotFound, errors.NotOffered):
+    except (errors.NotFoundError, errors.NotSupportedError):
         if noun is not Image:  # the reference's URL for images has no list; its text has
             raise
-        listing = Listing([], whole=False)
-    note_reached(account, client)
+        listing = Listing([], is_complete=False)
+    record_contact(account, client)
     news = upsert.store(account, noun, listing, started)
-    HostingAccount.objects.filter(pk=account.pk).update(**{_seen_at(noun): started})
+    HostingAccount.objects.filter(pk=account.pk).update(**{_seen_at_field(noun): started})
     if noun is Manifest:
         links.link_models(account)
     _publish(account, noun, news)
@@ -181,19 +182,19 @@ def _fetch_keys(account: HostingAccount, client: MMSClient) -> None:
     """The keys of services that have none yet; a server without keys is asked once in a while only."""
     lacking = Service.objects.filter(account=account, scoring_key=None, vanished_at=None).exclude(scoring_uri="")
     name = f"no-keys:{account.pk}"
-    if not lacking.exists() or not (claim := volatile.claim(name, seconds=300, fallback=True)):
+    if not lacking.exists() or not (claim := redis.acquire_lock(name, seconds=300, fallback=True)):
         return
-    until = time.monotonic() + TURN
-    for service in lacking[:MOST_KEYS]:
+    until = time.monotonic() + TURN_SECONDS
+    for service in lacking[:MAX_KEYS_PER_REFRESH]:
         if not scoring_keys.fetch(service, client):
             return
         if time.monotonic() > until:
             break  # the others come with the next refresh
-    volatile.release(name, claim)
+    redis.release_lock(name, claim)
 
 
-def _publish(account: HostingAccount, noun: type[Any], news: upsert.News) -> None:
+def _publish(account: HostingAccount, noun: type[Any], news: upsert.ChangeSummary) -> None:
     """Tell the pages: each row's badge, or of many just one with the word that the list has changed."""
-    found = noun.objects.filter(account=account, mms_id__in=news.changed[:MOST_BADGES]).select_related("account")
-    badges = found if len(news.changed) <= MOST_BADGES else found[:1]
+    found = noun.objects.filter(account=account, mms_id__in=news.changed[:MAX_BADGES]).select_related("account")
+    badges = found if len(news.changed) <= MAX_BADGES else found[:1]
     events.publish(list(badges), *([f"{NOUN[noun]}s"] if news.moved else []))

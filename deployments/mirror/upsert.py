@@ -15,8 +15,8 @@ from deployments.operations import matching
 from deployments.resources import links, rows
 from deployments.resources.rows import Item
 
-CHUNK = 500  # rows written in one transaction: other writers get their turn between
-MADE: dict[type[Any], type[Item]] = {
+CHUNK_ROWS = 500  # rows written in one transaction: other writers get their turn between
+WIRE_TYPES: dict[type[Any], type[Item]] = {
     RegisteredModel: wire.Model,
     Manifest: wire.Manifest,
     Image: wire.Image,
@@ -24,31 +24,31 @@ MADE: dict[type[Any], type[Item]] = {
 }
 COLUMNS: dict[type[Any], list[str]] = {
     noun: [rows.RENAMED.get(f.name, f.name) for f in dataclasses.fields(of) if f.name != "id"]
-    for noun, of in MADE.items()
+    for noun, of in WIRE_TYPES.items()
 }
 Known = dict[str, dict[str, Any]]  # by id at the server: the row's columns
 
 
 @dataclasses.dataclass(frozen=True)
-class News:
+class ChangeSummary:
     changed: list[str] = dataclasses.field(default_factory=list)  # ids at the server
     moved: bool = False  # something appeared or vanished
 
 
-def store(account: HostingAccount, noun: type[Any], listing: Listing[Any], started: datetime) -> News:
+def store(account: HostingAccount, noun: type[Any], listing: Listing[Any], started: datetime) -> ChangeSummary:
     """Make the rows what the list, asked for at `started`, says. Rows written since then are newer, and left alone."""
     known = _known(account, noun)
     listed = {item.id: item for item in listing.items}
-    _respell(noun, known, listed)
-    new = _not_ours(account, noun, [item for item in listed.values() if item.id not in known])
-    old = [item for item in listed.values() if item.id in known and not _newer(known[item.id], started)]
+    _adopt_id_case(noun, known, listed)
+    new = _without_own(account, noun, [item for item in listed.values() if item.id not in known])
+    old = [item for item in listed.values() if item.id in known and not _is_newer(known[item.id], started)]
     rows_of = _Rows(account, noun, known)
     values = {item.id: rows_of.values(item) for item in [*new, *old]}
     changed = [mms_id for mms_id in values if mms_id not in known or _differs(known[mms_id], values[mms_id])]
     _write(account, noun, {mms_id: values[mms_id] for mms_id in changed}, started)
-    vanished = _vanish(noun, known, listed, started) if listing.whole else []
-    _seen(account, noun, started, None if listing.whole else [known[i]["pk"] for i in listed if i in known])
-    return News(changed + vanished, moved=bool(new or vanished))
+    vanished = _mark_vanished(noun, known, listed, started) if listing.is_complete else []
+    _mark_seen(account, noun, started, None if listing.is_complete else [known[i]["pk"] for i in listed if i in known])
+    return ChangeSummary(changed + vanished, moved=bool(new or vanished))
 
 
 def _known(account: HostingAccount, noun: type[Any]) -> Known:
@@ -56,7 +56,7 @@ def _known(account: HostingAccount, noun: type[Any]) -> Known:
     return {row["mms_id"]: row for row in found.values("pk", "mms_id", "seen_at", "vanished_at", *COLUMNS[noun])}
 
 
-def _respell(noun: type[Any], known: Known, listed: dict[str, Any]) -> None:
+def _adopt_id_case(noun: type[Any], known: Known, listed: dict[str, Any]) -> None:
     """Some servers change the case of an id: it is the same thing, so its row gets the id as it is spelled now.
 
     Not where a server has two ids that differ in nothing else.
@@ -71,7 +71,7 @@ def _respell(noun: type[Any], known: Known, listed: dict[str, Any]) -> None:
                 noun.objects.filter(pk=known[mms_id]["pk"]).update(mms_id=mms_id)
 
 
-def _newer(row: dict[str, Any], started: datetime) -> bool:
+def _is_newer(row: dict[str, Any], started: datetime) -> bool:
     return row["seen_at"] is not None and row["seen_at"] > started
 
 
@@ -79,15 +79,15 @@ def _differs(row: dict[str, Any], values: dict[str, Any]) -> bool:
     return row["vanished_at"] is not None or any(row[name] != value for name, value in values.items())
 
 
-def _not_ours(account: HostingAccount, noun: type[Any], new: list[Any]) -> list[Any]:
+def _without_own(account: HostingAccount, noun: type[Any], new: list[Any]) -> list[Any]:
     """The items that no operation of ours has made or may be making just now; what a finished one made is its row's."""
     if not new:
         return []
-    for operation, request in matching.unclaimed(account, MADE[noun]):
-        made = [item for item in new if matching.could_have_made(request, item)]
+    for operation, request in matching.unlinked_operations(account, WIRE_TYPES[noun]):
+        made = [item for item in new if matching.may_match(request, item)]
         row = operation.resource
         if operation.state == State.SUCCEEDED and made and row is not None:
-            rows.fill_in(row, made[0])
+            rows.apply(row, made[0])
             made = made[:1]
         new = [item for item in new if item not in made]
     return new
@@ -125,19 +125,19 @@ def _write(account: HostingAccount, noun: type[Any], values: dict[str, dict[str,
             )
 
 
-def _vanish(noun: type[Any], known: Known, listed: dict[str, Any], started: datetime) -> list[str]:
+def _mark_vanished(noun: type[Any], known: Known, listed: dict[str, Any], started: datetime) -> list[str]:
     """Mark what is no longer listed. Returns the ids at the server of what was marked."""
     gone = [
         row
         for mms_id, row in known.items()
-        if mms_id not in listed and row["vanished_at"] is None and not _newer(row, started)
+        if mms_id not in listed and row["vanished_at"] is None and not _is_newer(row, started)
     ]
     for part in _chunks(gone):
         noun.objects.filter(pk__in=[row["pk"] for row in part]).update(vanished_at=started)
     return [row["mms_id"] for row in gone]
 
 
-def _seen(account: HostingAccount, noun: type[Any], started: datetime, only: list[int] | None) -> None:
+def _mark_seen(account: HostingAccount, noun: type[Any], started: datetime, only: list[int] | None) -> None:
     """What is still there was seen just now: all of it, or only these primary keys."""
     there = noun.objects.filter(account=account, vanished_at=None, seen_at__lt=started)
     for part in [None] if only is None else _chunks(only):
@@ -145,4 +145,4 @@ def _seen(account: HostingAccount, noun: type[Any], started: datetime, only: lis
 
 
 def _chunks(whole: Sequence[Any]) -> Iterator[Sequence[Any]]:
-    return (whole[at : at + CHUNK] for at in range(0, len(whole), CHUNK))
+    return (whole[at : at + CHUNK_ROWS] for at in range(0, len(whole), CHUNK_ROWS))

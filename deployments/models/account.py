@@ -21,7 +21,7 @@ class WithSecret(models.Model):
     class Meta:
         abstract = True
 
-    def note_secret(self, by: str) -> None:
+    def record_secret_change(self, by: str) -> None:
         """The secret is another one from now on, or is forgotten; `by`: who did that. To be saved."""
         self.secret_set_at, self.secret_set_by = timezone.now(), by
 
@@ -30,7 +30,7 @@ class HostingAccount(WithSecret):
     """One account at one server: where calls go, with which token, and what is known of the far end."""
 
     SECRETS = ("token", "client_secret")
-    TROUBLE = ("token_refused", "error", "error_at", "not_before")
+    FAILURE_FIELDS = ("token_refused", "error", "error_at", "not_before")
 
     class SignIn(models.TextChoices):
         TOKEN = "token", "Bearer token"
@@ -76,7 +76,7 @@ class HostingAccount(WithSecret):
         return self.name
 
     @property
-    def troubled(self) -> bool:
+    def is_failing(self) -> bool:
         """Whether something is wrong with the server, or with our token there."""
         return bool(self.error) or self.token_refused
 
@@ -89,11 +89,11 @@ class HostingAccount(WithSecret):
     def replace_token(self, token: str, by: str = "") -> None:
         """Use this bearer token from now on; calls that waited for it go out again."""
         self.sign_in, self.token, self.client_secret = self.SignIn.TOKEN, token, None
-        self.note_secret(by)
-        self.forget_trouble()
-        self.save(update_fields=["sign_in", *self.SECRETS, "secret_set_at", "secret_set_by", *self.TROUBLE])
+        self.record_secret_change(by)
+        self.clear_failure()
+        self.save(update_fields=["sign_in", *self.SECRETS, "secret_set_at", "secret_set_by", *self.FAILURE_FIELDS])
 
-    def forget_trouble(self) -> None:
+    def clear_failure(self) -> None:
         """The server, or what is shown to it, is another one: it is called again at once. To be saved."""
         self.token_refused, self.error, self.error_at, self.not_before = False, "", None, None
 

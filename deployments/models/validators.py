@@ -12,7 +12,7 @@ from django.core.exceptions import ValidationError
 from deployments.client.urls import web_address
 from netguard.addresses import LOOPBACK_HOSTS, is_forbidden_host
 
-STORE = "oci://local"  # the bundled server's own store: nothing is pushed anywhere
+BUNDLED_STORE = "oci://local"  # the bundled server's own store: nothing is pushed anywhere
 NEVER_CALLED = "This address is reserved for a machine's own services and is never called."
 
 
@@ -32,10 +32,10 @@ def check_authority(value: str) -> None:
 
 def check_location(value: str) -> None:
     """The same of a registry: host, perhaps port and path, with or without scheme; or the bundled server's store."""
-    if value == STORE:
+    if value == BUNDLED_STORE:
         return
     if "://" in value and not value.startswith(("http://", "https://")):
-        raise ValidationError(f"Enter the registry's host, such as example.azurecr.io, or {STORE}.")
+        raise ValidationError(f"Enter the registry's host, such as example.azurecr.io, or {BUNDLED_STORE}.")
     _web_address(registry_url(value))
 
 

@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -17,50 +18,50 @@ from django.db import OperationalError, close_old_connections
 from django.db.models import QuerySet
 from django.utils import timezone
 
-from deployments.accounts.availability import callable_now, client_for
+from deployments.accounts.availability import client_for, is_callable
 from deployments.client.client import MMSClient
-from deployments.live.transitions import change, insist
+from deployments.live.transitions import retry_on_lock, transition
 from deployments.models import HostingAccount, Operation
 from deployments.models.operation import State
 from deployments.operations import reconcile, run
-from deployments.timing import AHEAD, GIVE_UP_SENDING, TURN
+from deployments.timing import MAX_UNSENT_SECONDS, TICK_AHEAD_SECONDS, TURN_SECONDS
 
 log = logging.getLogger(__name__)
-PER_ACCOUNT = 4
-THREADS = 32
-BATCH = 50  # operations that one thread works through with one connection
+MAX_CALLS_PER_ACCOUNT = 4
+MAX_CALLS = 32
+BATCH_OPERATIONS = 50  # operations that one thread works through with one connection
 
-WORK: dict[str, Callable[[Operation, MMSClient], None]] = {
+STEPS: dict[str, Callable[[Operation, MMSClient], None]] = {
     State.QUEUED: run.send,
     State.UNCERTAIN: reconcile.reconcile,
     State.NOT_STARTED: run.poll,
     State.RUNNING: run.poll,
 }
-ASKED_ABOUT = {State.UNCERTAIN, State.NOT_STARTED, State.RUNNING}
+POLLED = {State.UNCERTAIN, State.NOT_STARTED, State.RUNNING}
 
 
-class Calls:
+class CallPool:
     """Threads for calls to servers; at most PER_ACCOUNT of them for one account. What finds no room is not kept.
 
     While a server is in trouble one thread at a time tries it, so that eight servers that hang do not take them all.
     """
 
     def __init__(self) -> None:
-        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="mms-call")
+        self._threads = ThreadPoolExecutor(MAX_CALLS, thread_name_prefix="mms-call")
         self._busy: Counter[int] = Counter()
         self._lock = threading.Lock()
 
-    def room(self, account_id: int, most: int = PER_ACCOUNT) -> int:
+    def free_slots(self, account_id: int, most: int = MAX_CALLS_PER_ACCOUNT) -> int:
         """How many calls for the account may start now, if `most` may be under way."""
         with self._lock:
-            return min(most - self._busy[account_id], THREADS - self._busy.total())
+            return min(most - self._busy[account_id], MAX_CALLS - self._busy.total())
 
     def submit(
-        self, account_id: int, work: Callable[..., None], *args: Any, most: int = PER_ACCOUNT
+        self, account_id: int, work: Callable[..., None], *args: Any, most: int = MAX_CALLS_PER_ACCOUNT
     ) -> "Future[None] | None":
         """Run `work(account_id, *args)` in a thread; None where there is no room for it."""
         with self._lock:
-            if self._busy[account_id] >= most or self._busy.total() >= THREADS:
+            if self._busy[account_id] >= most or self._busy.total() >= MAX_CALLS:
                 return None
             self._busy[account_id] += 1
         return self._threads.submit(self._run, account_id, work, *args)
@@ -77,27 +78,27 @@ class Calls:
                 self._busy[account_id] -= 1
 
 
-CALLS = Calls()
+CALL_POOL = CallPool()
 
 
 def tick() -> "list[Future[None]]":
     """Start whatever is due, for every account whose server may be called. Returns at once with what was started."""
     due = _due()
-    accounts = HostingAccount.objects.filter(callable_now(), pk__in=due.values("account")).order_by("pk")
+    accounts = HostingAccount.objects.filter(is_callable(), pk__in=due.values("account")).order_by("pk")
     started = [_start_batches(account, due) for account in accounts.only("error")]
     return [future for batch in started for future in batch]
 
 
 def start(operation_id: str) -> None:
     """Do the operation's next thing soon, without waiting for the tick. No room now: the tick finds it."""
-    found = Operation.objects.filter(pk=operation_id, state__in=WORK).select_related("account").first()
+    found = Operation.objects.filter(pk=operation_id, state__in=STEPS).select_related("account").first()
     if found is not None:
-        CALLS.submit(found.account_id, work_through, [UUID(operation_id)], most=most_calls(found.account))
+        CALL_POOL.submit(found.account_id, work_through, [UUID(operation_id)], most=max_calls(found.account))
 
 
-def most_calls(account: HostingAccount) -> int:
+def max_calls(account: HostingAccount) -> int:
     """How many threads may call the account's server at once."""
-    return 1 if account.error else PER_ACCOUNT
+    return 1 if account.error else MAX_CALLS_PER_ACCOUNT
 
 
 def work_through(account_id: int, operation_ids: Sequence[UUID]) -> None:
@@ -105,14 +106,14 @@ def work_through(account_id: int, operation_ids: Sequence[UUID]) -> None:
 
     What is left is still due, and the next tick takes it together with what has become due meanwhile.
     """
-    account, until = _able(account_id).first(), time.monotonic() + TURN
+    account, until = _callable_account(account_id).first(), time.monotonic() + TURN_SECONDS
     if account is None:
         return
     with client_for(account) as client:
         for operation_id in operation_ids:
             step(operation_id, client, account)
             # Asked anew: another thread may have been told to wait.
-            if time.monotonic() > until or not _able(account_id).exists():
+            if time.monotonic() > until or not _callable_account(account_id).exists():
                 return
 
 
@@ -120,20 +121,20 @@ def step(operation_id: UUID, client: MMSClient, account: HostingAccount) -> None
     """Do the operation's next thing. Safe at any time: each is claimed in the database first."""
     rows = Operation.objects.select_related("model", "manifest", "image", "service")
     operation = rows.filter(pk=operation_id, account=account).first()
-    if operation is not None and operation.state in WORK:
+    if operation is not None and operation.state in STEPS:
         operation.account = account
-        asked = operation.state in ASKED_ABOUT  # before: what is not committed is in the object all the same
+        asked = operation.state in POLLED  # before: what is not committed is in the object all the same
         try:
-            WORK[operation.state](operation, client)
+            STEPS[operation.state](operation, client)
         except OperationalError:
             if asked:
-                insist(_due_again, operation)  # else not before its lease has run out
+                retry_on_lock(_due_again, operation)  # else not before its lease has run out
             raise
 
 
 def _due_again(operation: Operation) -> None:
     """What was asked about, and whose answer could not be written down, is asked about again."""
-    asked = Operation.objects.filter(pk=operation.pk, state__in=ASKED_ABOUT, next_poll_at__isnull=False)
+    asked = Operation.objects.filter(pk=operation.pk, state__in=POLLED, next_poll_at__isnull=False)
     asked.update(next_poll_at=timezone.now())
 
 
@@ -141,33 +142,38 @@ def sweep() -> None:
     """Adopt what a dead worker left behind, and end what could not be sent for too long."""
     now = timezone.now()
     for operation in Operation.objects.filter(state=State.SENDING, claimed_until__lt=now):
-        run.doubt(operation, "The worker that sent this stopped before it received the response.")
+        run.mark_uncertain(operation, "The worker that sent this stopped before it received the response.")
+    before = now - timedelta(seconds=MAX_UNSENT_SECONDS)
     # Only what was never sent: of anything else it is not known what became of it, and that can be found out one day.
     waiting = Operation.objects.filter(
         state=State.QUEUED,
         attempts=0,
-        requested_at__lt=now - GIVE_UP_SENDING,
-        account__error_at__lt=now - GIVE_UP_SENDING,
+        requested_at__lt=before,
+        account__error_at__lt=before,
     )
     for operation in waiting.select_related("account"):
         reason = f"Nothing was sent, because the server couldn't be called: {operation.account.error}"
-        change(operation, State.FAILED, expected={State.QUEUED}, error_code="NotSent", error_message=reason)
+        transition(operation, State.FAILED, expected={State.QUEUED}, error_code="NotSent", error_message=reason)
 
 
-def _able(account_id: int) -> "QuerySet[HostingAccount]":
-    return HostingAccount.objects.filter(callable_now(), pk=account_id)
+def _callable_account(account_id: int) -> "QuerySet[HostingAccount]":
+    return HostingAccount.objects.filter(is_callable(), pk=account_id)
 
 
 def _due() -> "QuerySet[Operation]":
-    return Operation.objects.filter(state__in=WORK, next_poll_at__lte=timezone.now() + AHEAD)
+    return Operation.objects.filter(
+        state__in=STEPS, next_poll_at__lte=timezone.now() + timedelta(seconds=TICK_AHEAD_SECONDS)
+    )
 
 
 def _start_batches(account: HostingAccount, due: "QuerySet[Operation]") -> "list[Future[None]]":
-    most = most_calls(account)
-    room = CALLS.room(account.pk, most)
+    most = max_calls(account)
+    room = CALL_POOL.free_slots(account.pk, most)
     if room <= 0:
         return []
-    ids = list(due.filter(account=account).order_by("next_poll_at").values_list("pk", flat=True)[: BATCH * room])
+    ids = list(
+        due.filter(account=account).order_by("next_poll_at").values_list("pk", flat=True)[: BATCH_OPERATIONS * room]
+    )
     parts = [ids[part::room] for part in range(min(room, len(ids)))]
-    futures = [CALLS.submit(account.pk, work_through, part, most=most) for part in parts]
+    futures = [CALL_POOL.submit(account.pk, work_through, part, most=most) for part in parts]
     return [future for future in futures if future is not None]

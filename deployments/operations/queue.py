@@ -6,11 +6,13 @@ from celery import current_app
 from django.conf import settings
 from kombu.exceptions import OperationalError
 
-from deployments.live import redis as volatile
+from deployments.live import redis
 from deployments.models import Operation
 
 log = logging.getLogger(__name__)
-LONGEST = 1000  # messages in the queue; what finds no place is found by the tick, once the queue is short again
+MAX_QUEUE_LENGTH = (
+    1000  # messages in the queue; what finds no place is found by the tick, once the queue is short again
+)
 
 
 def hint(operation: Operation) -> None:
@@ -25,8 +27,8 @@ def hint_refresh() -> None:
 
 def _send(task: str, *arguments: str) -> None:
     # Asked first, for kombu itself retries a lost connection for seconds, whatever it is told.
-    length = volatile.attempt(lambda connection: connection.llen(settings.CELERY_TASK_DEFAULT_QUEUE), fallback=None)
-    if length is None or length >= LONGEST:
+    length = redis.execute(lambda connection: connection.llen(settings.CELERY_TASK_DEFAULT_QUEUE), fallback=None)
+    if length is None or length >= MAX_QUEUE_LENGTH:
         return
     try:
         current_app.send_task(task, arguments, retry=False, ignore_result=True)

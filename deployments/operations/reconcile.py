@@ -6,23 +6,24 @@ and never one whose acceptance was seen, or whose effect could not be recognised
 """
 
 from collections.abc import Callable
+from datetime import timedelta
 from enum import StrEnum
 from typing import Any
 
 from django.utils import timezone
 
-from deployments.accounts.availability import note_answer, note_trouble
+from deployments.accounts.availability import record_failure, record_success
 from deployments.client import errors, wire
 from deployments.client.client import Listing, MMSClient
 from deployments.live import events
-from deployments.live.transitions import change
+from deployments.live.transitions import transition
 from deployments.models import Operation
 from deployments.models.operation import NEEDS_DECISION, Kind, State
 from deployments.operations import run
-from deployments.operations.matching import request_of, same_id, surely_made
-from deployments.operations.requests import Refused
+from deployments.operations.matching import matches, request_of, same_id
+from deployments.operations.requests import RequestRefusedError
 from deployments.resources import rows
-from deployments.timing import ASK_A_PERSON, LEASE, MOST_ATTEMPTS, SETTLED, look_interval, seconds
+from deployments.timing import EFFECT_GRACE_SECONDS, LEASE_SECONDS, MAX_ATTEMPTS, MAX_PROBING_SECONDS, probe_interval
 
 LISTS: dict[str, Callable[[MMSClient], Listing[Any]]] = {
     Kind.REGISTER_MODEL: MMSClient.list_models,
@@ -38,7 +39,7 @@ MADE_TWICE = ("there will be two", "the result appears in the lists as created o
 CHANGED_TWICE = ("it is done twice", "the service shows it")
 
 
-class Look(StrEnum):
+class Probe(StrEnum):
     """What a look at the server tells about an uncertain operation."""
 
     SETTLED = "its effect was found, and the operation goes on"
@@ -50,88 +51,88 @@ def reconcile(operation: Operation, client: MMSClient) -> None:
     """Look once for what an uncertain operation did, unless another worker does just now."""
     now = timezone.now()
     mine = Operation.objects.filter(pk=operation.pk, state=State.UNCERTAIN, next_poll_at=operation.next_poll_at)
-    if not mine.update(next_poll_at=now + LEASE, checked_at=now):
+    if not mine.update(next_poll_at=now + timedelta(seconds=LEASE_SECONDS), checked_at=now):
         return
-    if operation.account.idempotent and not operation.accepted_at and operation.attempts < MOST_ATTEMPTS:
+    if operation.account.idempotent and not operation.accepted_at and operation.attempts < MAX_ATTEMPTS:
         _send_again(operation)
         return
     try:
-        look = _look(operation, request_of(operation), client)
-    except Refused as error:
-        reason = f"{error.message} {run.UNKNOWN}"
-        change(operation, State.FAILED, error_code="Refused", error_message=reason)
+        look = _probe(operation, request_of(operation), client)
+    except RequestRefusedError as error:
+        reason = f"{error.message} {run.OUTCOME_UNKNOWN}"
+        transition(operation, State.FAILED, error_code="Refused", error_message=reason)
         return
-    except errors.OF_THE_SERVER as error:
-        note_trouble(operation.account, error)
-        if not isinstance(error, errors.ServerFault | errors.Unintelligible):
-            _look_later(operation)
+    except errors.SERVER_WIDE as error:
+        record_failure(operation.account, error)
+        if not isinstance(error, errors.ServerFaultError | errors.InvalidResponseError):
+            _schedule_probe(operation)
             return
-        look = Look.UNCLEAR  # it answers, and may do so like this for ever
-    except errors.Rejected:
-        look = Look.UNCLEAR
+        look = Probe.UNCLEAR  # it answers, and may do so like this for ever
+    except errors.RejectedError:
+        look = Probe.UNCLEAR
     else:
-        note_answer(operation.account, client)
-    if look != Look.SETTLED and not _decided(operation, look):
-        _look_later(operation)
+        record_success(operation.account, client)
+    if look != Probe.SETTLED and not _decide(operation, look):
+        _schedule_probe(operation)
 
 
-def _look(operation: Operation, request: wire.Request, client: MMSClient) -> Look:
-    if operation.mms_operation_id and _known_again(operation, client):
-        return Look.SETTLED
+def _probe(operation: Operation, request: wire.Request, client: MMSClient) -> Probe:
+    if operation.mms_operation_id and _rediscover(operation, client):
+        return Probe.SETTLED
     match request:
         case wire.ServiceUpdate():
-            return _look_for_update(operation, request, client)
+            return _probe_update(operation, request, client)
         case wire.ServiceDeletion():
-            return _look_for_deletion(operation, request, client)
+            return _probe_deletion(operation, request, client)
     listing = LISTS[operation.kind](client)
-    item = _made(operation, request, listing)
+    item = _find_match(operation, request, listing)
     if item is not None:
-        done = _follow(operation, item) if isinstance(item, wire.Service) else _succeed(operation, item)
-        return Look.SETTLED if done else Look.UNCLEAR
+        done = _track_service(operation, item) if isinstance(item, wire.Service) else _succeed(operation, item)
+        return Probe.SETTLED if done else Probe.UNCLEAR
     # An image shows only once it is built, minutes later.
-    sure = operation.kind != Kind.CREATE_IMAGE and _has_all_we_know(operation, listing)
-    return Look.ABSENT if sure else Look.UNCLEAR
+    sure = operation.kind != Kind.CREATE_IMAGE and _is_plausible(operation, listing)
+    return Probe.ABSENT if sure else Probe.UNCLEAR
 
 
-def _known_again(operation: Operation, client: MMSClient) -> bool:
+def _rediscover(operation: Operation, client: MMSClient) -> bool:
     """A server that had forgotten the operation (it was starting, say) may know it again."""
     try:
         client.get_operation(operation.mms_operation_id)
-    except errors.NotFound:
+    except errors.NotFoundError:
         return False
-    return change(operation, State.NOT_STARTED, next_poll_at=timezone.now(), error_code="", error_message="")
+    return transition(operation, State.NOT_STARTED, next_poll_at=timezone.now(), error_code="", error_message="")
 
 
-def _look_for_update(operation: Operation, request: wire.ServiceUpdate, client: MMSClient) -> Look:
+def _probe_update(operation: Operation, request: wire.ServiceUpdate, client: MMSClient) -> Probe:
     """An update shows only once the service has changed over, minutes later; and not at all where no image is told."""
     service = client.get_service(request.service_id)
     same = service.image_id is not None and same_id(service.image_id, request.image_id)
-    return Look.SETTLED if same and _follow(operation, service) else Look.UNCLEAR
+    return Probe.SETTLED if same and _track_service(operation, service) else Probe.UNCLEAR
 
 
-def _look_for_deletion(operation: Operation, request: wire.ServiceDeletion, client: MMSClient) -> Look:
+def _probe_deletion(operation: Operation, request: wire.ServiceDeletion, client: MMSClient) -> Probe:
     """Gone is what is not in the list and cannot be read either: a list may be short for once."""
     listing = client.list_services()
     if any(same_id(service.id, request.service_id) for service in listing.items):
-        return Look.ABSENT
+        return Probe.ABSENT
     try:
         client.get_service(request.service_id)
-    except (errors.NotFound, errors.NotOffered):
-        return Look.SETTLED if listing.whole and _succeed(operation) else Look.UNCLEAR
-    return Look.UNCLEAR
+    except (errors.NotFoundError, errors.NotSupportedError):
+        return Probe.SETTLED if listing.is_complete and _succeed(operation) else Probe.UNCLEAR
+    return Probe.UNCLEAR
 
 
-def _has_all_we_know(operation: Operation, listing: Listing[Any]) -> bool:
+def _is_plausible(operation: Operation, listing: Listing[Any]) -> bool:
     """Whether the list has everything the mirror takes for present. One that is short for once proves no absence."""
     row = operation.resource
-    if row is None or not listing.whole:
+    if row is None or not listing.is_complete:
         return False
     present = type(row)._default_manager.filter(account=operation.account_id, vanished_at=None).exclude(mms_id=None)
     listed = {item.id.casefold() for item in listing.items}
     return all(str(mms_id).casefold() in listed for mms_id in present.values_list("mms_id", flat=True))
 
 
-def _made(operation: Operation, request: wire.Request, listing: Listing[Any]) -> rows.Item | None:
+def _find_match(operation: Operation, request: wire.Request, listing: Listing[Any]) -> rows.Item | None:
     """The oldest resource of the list that the request made, of those that no row knows."""
     row = operation.resource
     ids = set()
@@ -139,7 +140,7 @@ def _made(operation: Operation, request: wire.Request, listing: Listing[Any]) ->
         others = type(row)._default_manager.filter(account=operation.account_id).exclude(pk=row.pk)
         known = others.exclude(mms_id=None).values_list("mms_id", flat=True)
         ids = {str(mms_id).casefold() for mms_id in known}
-    made = [item for item in listing.items if item.id.casefold() not in ids and surely_made(request, item)]
+    made = [item for item in listing.items if item.id.casefold() not in ids and matches(request, item)]
     return min(made, key=_age_order) if made else None
 
 
@@ -148,13 +149,13 @@ def _age_order(item: rows.Item) -> tuple[int, str]:
     return version, item.created_at.isoformat() if item.created_at else ""
 
 
-def _follow(operation: Operation, service: wire.Service) -> bool:
+def _track_service(operation: Operation, service: wire.Service) -> bool:
     """The service is there: from here on its own state is asked, for the operation's id is not known."""
     if operation.service is not None and not operation.service.mms_id:
-        rows.fill_in(operation.service, service)
+        rows.apply(operation.service, service)
     now = timezone.now()
     none: dict[str, Any] = {"mms_operation_id": "", "error_code": "", "error_message": ""}
-    return change(operation, State.NOT_STARTED, accepted_at=now, next_poll_at=now, **none)
+    return transition(operation, State.NOT_STARTED, accepted_at=now, next_poll_at=now, **none)
 
 
 def _succeed(operation: Operation, item: rows.Item | None = None) -> bool:
@@ -162,22 +163,24 @@ def _succeed(operation: Operation, item: rows.Item | None = None) -> bool:
     return True
 
 
-def _decided(operation: Operation, look: Look) -> bool:
+def _decide(operation: Operation, look: Probe) -> bool:
     """Nothing shows that the request took effect: repeat it where that is safe and a fair time has passed."""
     now = timezone.now()
-    if seconds(now - operation.state_since) < SETTLED or operation.error_code == NEEDS_DECISION:
+    if (now - operation.state_since).total_seconds() < EFFECT_GRACE_SECONDS or operation.error_code == NEEDS_DECISION:
         return False
-    if operation.accepted_at or look == Look.UNCLEAR:
-        return seconds(now - (operation.sent_at or operation.requested_at)) > ASK_A_PERSON and _ask(operation)
-    if operation.attempts >= MOST_ATTEMPTS:
-        tried = f"{operation.error_message} Tried {MOST_ATTEMPTS} times without a trace of it on the server."
+    if operation.accepted_at or look == Probe.UNCLEAR:
+        return (
+            now - (operation.sent_at or operation.requested_at)
+        ).total_seconds() > MAX_PROBING_SECONDS and _request_decision(operation)
+    if operation.attempts >= MAX_ATTEMPTS:
+        tried = f"{operation.error_message} Tried {MAX_ATTEMPTS} times without a trace of it on the server."
         run.fail(operation, wire.Failure("OutcomeUnknown"), tried)
         return True
     _send_again(operation)
     return True
 
 
-def _ask(operation: Operation) -> bool:
+def _request_decision(operation: Operation) -> bool:
     """Leave the choice to a person, and go on looking."""
     twice, unseen = CHANGED_TWICE if operation.kind in {Kind.UPDATE_SERVICE, Kind.DELETE_SERVICE} else MADE_TWICE
     message = f"{operation.error_message} {DECIDE.format(twice=twice, unseen=unseen)}"
@@ -189,10 +192,10 @@ def _ask(operation: Operation) -> bool:
 
 
 def _send_again(operation: Operation) -> None:
-    change(operation, State.QUEUED, next_poll_at=timezone.now())
+    transition(operation, State.QUEUED, next_poll_at=timezone.now())
 
 
-def _look_later(operation: Operation) -> None:
-    age = seconds(timezone.now() - (operation.sent_at or operation.requested_at))
+def _schedule_probe(operation: Operation) -> None:
+    age = (timezone.now() - (operation.sent_at or operation.requested_at)).total_seconds()
     still = Operation.objects.filter(pk=operation.pk, state=State.UNCERTAIN)
-    still.update(next_poll_at=timezone.now() + look_interval(age))
+    still.update(next_poll_at=timezone.now() + probe_interval(age))

@@ -23,7 +23,7 @@ RUNTIME_TYPES = [
 ]
 
 
-class Refused(Exception):
+class RequestRefusedError(Exception):
     """What was asked for cannot be done as it stands; nothing was stored. `field` is the keyword's name, "" for all."""
 
     def __init__(self, field: str, message: str):
@@ -35,10 +35,10 @@ def register_model(
     *, name: str, url: str, tags: Iterable[str] = (), description: str = "", mime_type: str = "", unpack: bool = False
 ) -> wire.NewModel:
     if not re.fullmatch(r"[A-Za-z0-9-]{1,32}", name):
-        raise Refused("name", "A model's name must have 1 to 32 letters, digits and hyphens.")
+        raise RequestRefusedError("name", "A model's name must have 1 to 32 letters, digits and hyphens.")
     for tag in (tags := list(tags)):
         if not re.fullmatch(r"[A-Za-z0-9]{1,29}", tag):
-            raise Refused("tags", f"The tag “{tag}” must have 1 to 29 letters and digits.")
+            raise RequestRefusedError("tags", f"The tag “{tag}” must have 1 to 29 letters and digits.")
     check_length("description", description, 200)
     check_length("mime_type", mime_type, 200)
     check_url("url", url)
@@ -56,12 +56,12 @@ def create_manifest(
     description: str = "",
 ) -> wire.NewManifest:
     if not models:
-        raise Refused("models", "Choose at least one model.")
+        raise RequestRefusedError("models", "Choose at least one model.")
     if runtime_type not in dict(RUNTIME_TYPES):
-        raise Refused("runtime_type", f"The runtime “{runtime_type}” doesn't exist.")
+        raise RequestRefusedError("runtime_type", f"The runtime “{runtime_type}” doesn't exist.")
     check_length("description", description, 512)
     return wire.NewManifest(
-        model_ids=[known("models", model) for model in models],
+        model_ids=[require_id("models", model) for model in models],
         assets=_asset_refs(assets_with_driver(assets, driver)),
         driver_program=driver.name if driver else "",
         runtime_type=runtime_type,
@@ -73,32 +73,36 @@ def create_manifest(
 def create_image(*, manifest: Manifest, registry: RegistryInfo, description: str = "") -> wire.NewImage:
     check_length("description", description, 512)
     return wire.NewImage(
-        known("manifest", manifest), description, registry.location, registry.user, registry.password or ""
+        require_id("manifest", manifest), description, registry.location, registry.user, registry.password or ""
     )
 
 
 def create_service(*, name: str, image: Image, cluster: Cluster) -> wire.NewService:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}", name):
-        raise Refused(
+        raise RequestRefusedError(
             "name",
             "A service's name can have letters, digits, hyphens and dots, and must start with a letter or digit.",
         )
-    return wire.NewService(name, known("image", image), cluster.pull_secret, cluster.kube_config or "")
+    return wire.NewService(name, require_id("image", image), cluster.pull_secret, cluster.kube_config or "")
 
 
 def update_service(*, service: Service, image: Image, cluster: Cluster | None = None) -> wire.ServiceUpdate:
     cluster = cluster or service.cluster or only_cluster(service.account)
     if cluster is None:
-        raise Refused("service", f"“{service}” was created outside the dashboard, so its pull secret is unknown.")
+        raise RequestRefusedError(
+            "service", f"“{service}” was created outside the dashboard, so its pull secret is unknown."
+        )
     manifest_id = image.manifest.mms_id if image.manifest else None
-    return wire.ServiceUpdate(known("service", service), known("image", image), manifest_id or "", cluster.pull_secret)
+    return wire.ServiceUpdate(
+        require_id("service", service), require_id("image", image), manifest_id or "", cluster.pull_secret
+    )
 
 
 def delete_service(*, service: Service) -> wire.ServiceDeletion:
-    return wire.ServiceDeletion(known("service", service))
+    return wire.ServiceDeletion(require_id("service", service))
 
 
-REQUEST: dict[str, Callable[..., wire.Request]] = {
+BUILDERS: dict[str, Callable[..., wire.Request]] = {
     Kind.REGISTER_MODEL: register_model,
     Kind.CREATE_MANIFEST: create_manifest,
     Kind.CREATE_IMAGE: create_image,
@@ -107,7 +111,7 @@ REQUEST: dict[str, Callable[..., wire.Request]] = {
     Kind.DELETE_SERVICE: delete_service,
 }
 # Keywords that are rows: a stored operation names these by primary key.
-ROWS: dict[str, Any] = {
+ROW_CLASSES: dict[str, Any] = {
     "models": RegisteredModel,
     "assets": Asset,
     "driver": Asset,
@@ -119,7 +123,7 @@ ROWS: dict[str, Any] = {
 }
 
 
-def body_of(chosen: dict[str, Any]) -> dict[str, Any]:
+def to_body(chosen: dict[str, Any]) -> dict[str, Any]:
     """The keyword arguments as JSON can hold them: rows as primary keys, so without any secret."""
 
     def stored(value: Any) -> Any:
@@ -130,56 +134,56 @@ def body_of(chosen: dict[str, Any]) -> dict[str, Any]:
     return {name: stored(value) for name, value in chosen.items()}
 
 
-def chosen_in(account: HostingAccount, body: dict[str, Any]) -> dict[str, Any]:
+def from_body(account: HostingAccount, body: dict[str, Any]) -> dict[str, Any]:
     """The keyword arguments that `body_of` stored. Raises Refused where a row is gone."""
-    return {name: _load(account, name, value) if name in ROWS else value for name, value in body.items()}
+    return {name: _load(account, name, value) if name in ROW_CLASSES else value for name, value in body.items()}
 
 
 def _load(account: HostingAccount, name: str, value: Any) -> Any:
     if value is None:
         return None
     wanted = value if isinstance(value, list) else [value]
-    rows = ROWS[name].objects.filter(account=account).in_bulk(wanted)
+    rows = ROW_CLASSES[name].objects.filter(account=account).in_bulk(wanted)
     if gone := [pk for pk in wanted if pk not in rows]:
-        raise Refused(name, f"The resource selected as “{name}” no longer exists (number {gone[0]}).")
+        raise RequestRefusedError(name, f"The resource selected as “{name}” no longer exists (number {gone[0]}).")
     return [rows[pk] for pk in wanted] if isinstance(value, list) else rows[value]
 
 
 def check_account(account: HostingAccount, chosen: dict[str, Any]) -> None:
     """Refuse rows of another account: for who asks, those do not exist."""
-    for name in chosen.keys() & ROWS.keys():
+    for name in chosen.keys() & ROW_CLASSES.keys():
         value = chosen[name]
         for row in value if isinstance(value, list | tuple) else [value]:
             if row is not None and row.account_id != account.pk:
-                raise Refused(name, "Not found in this account.")
+                raise RequestRefusedError(name, "Not found in this account.")
 
 
-def check_there(chosen: dict[str, Any]) -> None:
+def check_present(chosen: dict[str, Any]) -> None:
     """Refuse what the server no longer has. Asked when somebody submits, not when their operation is sent."""
     for name, value in chosen.items():
         for row in value if isinstance(value, list | tuple) else [value]:
             if isinstance(row, Mirrored) and row.vanished_at:
-                raise Refused(name, f"“{row}” no longer exists on the server.")
+                raise RequestRefusedError(name, f"“{row}” no longer exists on the server.")
 
 
 def check_url(field: str, url: str) -> None:
     try:
         parts = urlsplit(url)
     except ValueError:
-        raise Refused(field, "This isn't a valid URL.") from None
+        raise RequestRefusedError(field, "This isn't a valid URL.") from None
     if parts.scheme not in {"http", "https"} or not parts.hostname or re.search(r"\s", url):
-        raise Refused(field, "Enter a URL that starts with http:// or https:// and has a host.")
+        raise RequestRefusedError(field, "Enter a URL that starts with http:// or https:// and has a host.")
 
 
 def check_length(field: str, value: str, limit: int) -> None:
     if len(value) > limit:
-        raise Refused(field, f"At most {limit} characters are allowed. This has {len(value)}.")
+        raise RequestRefusedError(field, f"At most {limit} characters are allowed. This has {len(value)}.")
 
 
-def known(field: str, row: Mirrored) -> str:
+def require_id(field: str, row: Mirrored) -> str:
     """The row's id at the server. Raises Refused where it has none yet."""
     if not row.mms_id:
-        raise Refused(field, f"“{row}” isn't ready. Wait for the operation that creates it.")
+        raise RequestRefusedError(field, f"“{row}” isn't ready. Wait for the operation that creates it.")
     return row.mms_id
 
 
@@ -197,5 +201,7 @@ def assets_with_driver(assets: Sequence[Asset], driver: Asset | None) -> list[As
 def _asset_refs(assets: Sequence[Asset]) -> list[wire.AssetRef]:
     names = [asset.name for asset in assets]
     if twice := next((name for name in names if names.count(name) > 1), ""):
-        raise Refused("assets", f"Two of the assets are named “{twice}”. Names must be unique in a manifest.")
+        raise RequestRefusedError(
+            "assets", f"Two of the assets are named “{twice}”. Names must be unique in a manifest."
+        )
     return [wire.AssetRef(asset.name, asset.url, asset.mime_type, asset.unpack) for asset in assets]

@@ -6,32 +6,42 @@ is claimed in the database first. Nothing sleeps: what is to be done later is du
 
 import logging
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 from django.db import transaction
 from django.db.models import QuerySet
 from django.utils import timezone
 
-from deployments.accounts.availability import note_answer, note_trouble
+from deployments.accounts.availability import record_failure, record_success
 from deployments.client import errors, wire
 from deployments.client.client import Accepted, MMSClient
 from deployments.live import events
-from deployments.live.transitions import change, insist, write
+from deployments.live.transitions import conditional_update, retry_on_lock, transition
 from deployments.models import Operation
 from deployments.models.operation import OPEN, Kind, State
 from deployments.operations.matching import request_of, secrets_of
-from deployments.operations.requests import Refused
+from deployments.operations.requests import RequestRefusedError
 from deployments.resources import logs, rows, scoring_keys
-from deployments.timing import LEASE, STOP_POLLING, look_interval, poll_interval, seconds
+from deployments.timing import LEASE_SECONDS, MAX_POLLING_SECONDS, poll_interval, probe_interval
 
 log = logging.getLogger(__name__)
-FORGOTTEN = 30.0  # seconds after which an operation that the server does not know is no mere delay
-UNKNOWN = "It is unknown whether it took effect when it was sent."
-NOTES = {"UnknownState", "NotTold"}  # error codes of what is said about an operation that goes on
-STOPPED = (
-    f"Not finished after {seconds(STOP_POLLING) / 3600:.0f} hours. The dashboard stopped checking; resume to continue."
+NOT_FOUND_GRACE_SECONDS = 30.0  # seconds after which an operation that the server does not know is no mere delay
+OUTCOME_UNKNOWN = "It is unknown whether it took effect when it was sent."
+NOTE_CODES = {"UnknownState", "NotTold"}  # error codes of what is said about an operation that goes on
+POLLING_STOPPED = (
+    f"Not finished after {MAX_POLLING_SECONDS / 3600:.0f} hours. The dashboard stopped checking; resume to continue."
 )
-FETCHED: dict[str, Callable[[MMSClient, str], rows.Item]] = {
+# One client method for each kind of operation; each takes the request that `requests.BUILDERS` builds for that kind.
+SEND: dict[str, Callable[[MMSClient, Any, str], Accepted | rows.Item]] = {
+    Kind.REGISTER_MODEL: MMSClient.register_model,
+    Kind.CREATE_MANIFEST: MMSClient.create_manifest,
+    Kind.CREATE_IMAGE: MMSClient.create_image,
+    Kind.CREATE_SERVICE: MMSClient.create_service,
+    Kind.UPDATE_SERVICE: MMSClient.update_service,
+    Kind.DELETE_SERVICE: MMSClient.delete_service,
+}
+RESULT_READERS: dict[str, Callable[[MMSClient, str], rows.Item]] = {
     Kind.CREATE_IMAGE: MMSClient.get_image,
     Kind.CREATE_SERVICE: MMSClient.get_service,
     Kind.UPDATE_SERVICE: MMSClient.get_service,
@@ -41,19 +51,23 @@ FETCHED: dict[str, Callable[[MMSClient, str], rows.Item]] = {
 def send(operation: Operation, client: MMSClient) -> None:
     """Send a queued operation, unless another worker does. An outcome that is not known is looked into later."""
     now = timezone.now()
-    claim = {"attempts": operation.attempts + 1, "sent_at": now, "claimed_until": now + LEASE}
-    if not change(operation, State.SENDING, expected={State.QUEUED}, error_code="", error_message="", **claim):
+    claim = {
+        "attempts": operation.attempts + 1,
+        "sent_at": now,
+        "claimed_until": now + timedelta(seconds=LEASE_SECONDS),
+    }
+    if not transition(operation, State.SENDING, expected={State.QUEUED}, error_code="", error_message="", **claim):
         return
     try:
-        made = getattr(client, operation.kind)(request_of(operation), str(operation.pk))
-    except Refused as error:
-        reason = f"{error.message} {UNKNOWN}" if operation.attempts > 1 else error.message
-        change(operation, State.FAILED, error_code="Refused", error_message=reason)
+        made = SEND[operation.kind](client, request_of(operation), str(operation.pk))
+    except RequestRefusedError as error:
+        reason = f"{error.message} {OUTCOME_UNKNOWN}" if operation.attempts > 1 else error.message
+        transition(operation, State.FAILED, error_code="Refused", error_message=reason)
     except errors.MMSError as error:
-        insist(_not_accepted, operation, error)
+        retry_on_lock(_not_accepted, operation, error)
     else:
-        insist(_accepted, operation, made, client)
-        note_answer(operation.account, client)
+        retry_on_lock(_accepted, operation, made, client)
+        record_success(operation.account, client)
 
 
 def _accepted(operation: Operation, made: Accepted | rows.Item, client: MMSClient) -> None:
@@ -63,44 +77,44 @@ def _accepted(operation: Operation, made: Accepted | rows.Item, client: MMSClien
     elif made.operation_id:
         known: dict[str, Any] = {"mms_operation_id": made.operation_id, "accepted_at": now, "next_poll_at": now}
         # Without what was said of it while it was in doubt, should it have been called so meanwhile.
-        change(operation, State.NOT_STARTED, error_code="", error_message="", **known)
-    elif made.waits:
-        doubt(operation, "The server accepted this but returned no operation to check.", accepted_at=now)
+        transition(operation, State.NOT_STARTED, error_code="", error_message="", **known)
+    elif made.is_pending:
+        mark_uncertain(operation, "The server accepted this but returned no operation to check.", accepted_at=now)
     elif operation.kind == Kind.DELETE_SERVICE:
         succeed(operation)
     else:
-        doubt(operation, "The server's response doesn't include the result.", accepted_at=now)
+        mark_uncertain(operation, "The server's response doesn't include the result.", accepted_at=now)
 
 
 def _not_accepted(operation: Operation, error: errors.MMSError) -> None:
     """Nothing was sent: later. It may have happened: look. The server said no: failed."""
-    unclear = isinstance(error, errors.Conflict) and operation.attempts > 1
-    unclear |= isinstance(error, errors.NotFound) and operation.kind == Kind.DELETE_SERVICE
-    if isinstance(error, errors.NotSent | errors.TokenRefused):
-        note_trouble(operation.account, error)
+    unclear = isinstance(error, errors.ConflictError) and operation.attempts > 1
+    unclear |= isinstance(error, errors.NotFoundError) and operation.kind == Kind.DELETE_SERVICE
+    if isinstance(error, errors.NotSentError | errors.TokenRefusedError):
+        record_failure(operation.account, error)
         due = operation.account.not_before or timezone.now()
         later: dict[str, Any] = {"next_poll_at": due, "attempts": operation.attempts - 1}
-        change(operation, State.QUEUED, error_message=str(error), **later)
-    elif isinstance(error, errors.OutcomeUnknown) or unclear:
-        if isinstance(error, errors.NoAnswer | errors.ServerFault):
-            note_trouble(operation.account, error)
-        doubt(operation, str(error))
+        transition(operation, State.QUEUED, error_message=str(error), **later)
+    elif isinstance(error, errors.OutcomeUnknownError) or unclear:
+        if isinstance(error, errors.NoResponseError | errors.ServerFaultError):
+            record_failure(operation.account, error)
+        mark_uncertain(operation, str(error))
     else:
         fail(operation, error.failure, str(error))
 
 
-def doubt(operation: Operation, reason: str, **fields: Any) -> None:
+def mark_uncertain(operation: Operation, reason: str, **fields: Any) -> None:
     """Whether it took effect is not known: it is looked into before anything else.
 
     Of one that is in doubt already, only that it was accepted is news: then it is not to be sent again.
     """
     expected = OPEN if "accepted_at" in fields else OPEN - {State.UNCERTAIN}
-    fields |= {"error_message": reason, "next_poll_at": timezone.now() + look_interval(0)}
-    change(operation, State.UNCERTAIN, expected=expected, **fields)
+    fields |= {"error_message": reason, "next_poll_at": timezone.now() + probe_interval(0)}
+    transition(operation, State.UNCERTAIN, expected=expected, **fields)
 
 
 def fail(operation: Operation, failure: wire.Failure, otherwise: str) -> None:
-    change(
+    transition(
         operation,
         State.FAILED,
         error_code=failure.code,
@@ -112,23 +126,23 @@ def fail(operation: Operation, failure: wire.Failure, otherwise: str) -> None:
 def poll(operation: Operation, client: MMSClient) -> None:
     """Ask how an accepted operation goes, unless another worker does just now."""
     now = timezone.now()
-    age = seconds(now - (operation.accepted_at or operation.requested_at))
-    mine = _still(operation).filter(next_poll_at=operation.next_poll_at)
-    if not mine.update(next_poll_at=now + LEASE, checked_at=now):
+    age = (now - (operation.accepted_at or operation.requested_at)).total_seconds()
+    mine = _unchanged(operation).filter(next_poll_at=operation.next_poll_at)
+    if not mine.update(next_poll_at=now + timedelta(seconds=LEASE_SECONDS), checked_at=now):
         return
     try:
         status = _ask(operation, client)
-    except errors.NotFound as error:
-        if age > FORGOTTEN:
-            doubt(operation, f"The server no longer knows this operation: {error}")
-    except errors.OF_THE_SERVER as error:
-        note_trouble(operation.account, error)
-    except errors.Rejected as error:
+    except errors.NotFoundError as error:
+        if age > NOT_FOUND_GRACE_SECONDS:
+            mark_uncertain(operation, f"The server no longer knows this operation: {error}")
+    except errors.SERVER_WIDE as error:
+        record_failure(operation.account, error)
+    except errors.RejectedError as error:
         _note(operation, "NotTold", f"The server doesn't report the progress: {error}")
     else:
-        note_answer(operation.account, client)
+        record_success(operation.account, client)
         _advance(operation, status, client)
-        _read_along(operation, client)
+        _fetch_log_and_key(operation, client)
     _next_poll(operation, age)
 
 
@@ -147,31 +161,31 @@ def _advance(operation: Operation, status: wire.OperationStatus, client: MMSClie
         said = f"The server reports the unknown state “{status.state}”."
         _note(operation, "UnknownState", said if status.state else "The server reports no state.")
         return
-    if operation.error_code in NOTES:
+    if operation.error_code in NOTE_CODES:
         _note(operation, "", "")
     match status.phase:
         case wire.Phase.RUNNING:
-            change(operation, State.RUNNING, expected={State.NOT_STARTED})
+            transition(operation, State.RUNNING, expected={State.NOT_STARTED})
         case wire.Phase.SUCCEEDED:
             _finish(operation, status.resource_id, client)
         case wire.Phase.FAILED:
-            _note_remains(operation, status.resource_id, client)
+            _adopt_failed_service(operation, status.resource_id, client)
             fail(operation, status.failure.redacted(secrets_of(operation)), "The server gave no reason.")
         case wire.Phase.CANCELED:
-            _note_remains(operation, status.resource_id, client)
+            _adopt_failed_service(operation, status.resource_id, client)
             said = status.failure.redacted(secrets_of(operation)).message
-            change(operation, State.CANCELED, error_message=said or operation.error_message)
+            transition(operation, State.CANCELED, error_message=said or operation.error_message)
 
 
 def _note(operation: Operation, code: str, message: str) -> None:
     """Tell people something about an operation that goes on (one of NOTES), or, with "", that it is over."""
     if (operation.error_code, operation.error_message) == (code, message):
         return
-    if write(operation, _still(operation), error_code=code, error_message=message):
+    if conditional_update(operation, _unchanged(operation), error_code=code, error_message=message):
         events.publish_operation(operation)
 
 
-def _note_remains(operation: Operation, resource_id: str, client: MMSClient) -> None:
+def _adopt_failed_service(operation: Operation, resource_id: str, client: MMSClient) -> None:
     """A service that could not be created is there all the same, and holds its name: it is the row's, not a second one.
 
     With its id the row can be updated or deleted. A server that kept nothing does not know the id.
@@ -179,12 +193,12 @@ def _note_remains(operation: Operation, resource_id: str, client: MMSClient) -> 
     if operation.kind != Kind.CREATE_SERVICE or not resource_id or operation.service is None:
         return
     try:
-        rows.fill_in(operation.service, client.get_service(resource_id))
+        rows.apply(operation.service, client.get_service(resource_id))
     except errors.MMSError as error:
         log.info("Operation %s failed and left nothing that can be read: %s", operation.pk, error)
 
 
-def _read_along(operation: Operation, client: MMSClient) -> None:
+def _fetch_log_and_key(operation: Operation, client: MMSClient) -> None:
     """What a reader wants besides the state: new lines of the log, and once it has ended the key of its service."""
     if operation.mms_operation_id:
         logs.fetch_operation_log(operation, client, secrets_of(operation), last=not operation.is_open)
@@ -195,9 +209,9 @@ def _read_along(operation: Operation, client: MMSClient) -> None:
 def _next_poll(operation: Operation, age: float) -> None:
     """When to ask again; never for what has ended meanwhile, or has not ended within the stated limit."""
     still = Operation.objects.filter(pk=operation.pk, state__in=[State.NOT_STARTED, State.RUNNING])
-    if age <= seconds(STOP_POLLING):
+    if age <= MAX_POLLING_SECONDS:
         still.update(next_poll_at=timezone.now() + poll_interval(age))
-    elif still.update(next_poll_at=None, error_code="", error_message=STOPPED):
+    elif still.update(next_poll_at=None, error_code="", error_message=POLLING_STOPPED):
         operation.refresh_from_db()
         events.publish_operation(operation)
 
@@ -207,9 +221,9 @@ def _finish(operation: Operation, resource_id: str, client: MMSClient) -> None:
     row = operation.resource
     resource_id = resource_id or (row.mms_id if row is not None and row.mms_id else "")
     item = None
-    if resource_id and operation.kind in FETCHED:
+    if resource_id and operation.kind in RESULT_READERS:
         try:
-            item = FETCHED[operation.kind](client, resource_id)
+            item = RESULT_READERS[operation.kind](client, resource_id)
         except errors.MMSError as error:
             log.warning("Operation %s succeeded, but reading %s failed: %s", operation.pk, resource_id, error)
     succeed(operation, item, resource_id)
@@ -218,17 +232,17 @@ def _finish(operation: Operation, resource_id: str, client: MMSClient) -> None:
 def succeed(operation: Operation, item: rows.Item | None = None, resource_id: str = "") -> None:
     """The operation did what was asked: its row has the resource's id, and what is known of it."""
     with transaction.atomic():
-        if not change(operation, State.SUCCEEDED, error_code="", error_message=""):
+        if not transition(operation, State.SUCCEEDED, error_code="", error_message=""):
             return
         row = operation.resource
         if row is None:
             return
         if operation.kind == Kind.DELETE_SERVICE:
-            rows.gone(row)
+            rows.mark_gone(row)
         elif item is not None:
-            rows.fill_in(row, item)
+            rows.apply(row, item)
         elif resource_id:
-            rows.give(row, resource_id)
+            rows.assign_remote_id(row, resource_id)
 
 
 def _cancel(operation: Operation, client: MMSClient) -> None:
@@ -239,15 +253,15 @@ def _cancel(operation: Operation, client: MMSClient) -> None:
     answered: dict[str, Any] = {"cancel_requested": False}
     try:
         client.cancel_operation(operation.mms_operation_id)
-    except errors.OutcomeUnknown:
+    except errors.OutcomeUnknownError:
         return
-    except errors.OF_THE_SERVER:
+    except errors.SERVER_WIDE:
         raise
-    except errors.Rejected:
+    except errors.RejectedError:
         answered["error_message"] = "The server doesn't cancel this operation. It continues."
-    write(operation, _still(operation), **answered)
+    conditional_update(operation, _unchanged(operation), **answered)
 
 
-def _still(operation: Operation) -> QuerySet[Operation]:
+def _unchanged(operation: Operation) -> QuerySet[Operation]:
     """The operation, while it is in the state that this worker has seen."""
     return Operation.objects.filter(pk=operation.pk, state=operation.state)

@@ -7,6 +7,7 @@ message only hurries it, so an unreachable Redis fails nobody's request.
 import dataclasses
 import re
 from collections.abc import Callable, Iterable, Sequence
+from datetime import timedelta
 from typing import Any
 
 from django.db import IntegrityError, transaction
@@ -15,7 +16,7 @@ from django.utils import timezone
 from deployments.client import wire
 from deployments.live import events
 from deployments.live.badges import NOUN, Resource
-from deployments.live.transitions import change
+from deployments.live.transitions import transition
 from deployments.models import (
     Asset,
     Cluster,
@@ -28,14 +29,14 @@ from deployments.models import (
     Service,
 )
 from deployments.models.operation import NEEDS_DECISION, OPEN, Kind, State
-from deployments.operations import queue
-from deployments.operations import requests as wanted
-from deployments.operations.requests import RUNTIME_TYPES, Refused
-from deployments.timing import GRACE
+from deployments.operations import queue, requests
+from deployments.operations.requests import RUNTIME_TYPES, RequestRefusedError
+from deployments.timing import QUEUE_GRACE_SECONDS
 
 __all__ = [
     "RUNTIME_TYPES",
-    "Refused",
+    "SUBMIT",
+    "RequestRefusedError",
     "cancel",
     "create_image",
     "create_manifest",
@@ -44,12 +45,12 @@ __all__ = [
     "manifest_as_json",
     "needs_decision",
     "preview",
+    "redact_keys",
     "register_model",
+    "resolve",
     "resume",
     "retry",
-    "settle",
     "update_service",
-    "without_keys",
 ]
 
 
@@ -86,7 +87,7 @@ def create_manifest(
     chosen |= {"runtime_type": runtime_type, "pip_requirements": pip_requirements}
     chosen |= {"conda_env_file": conda_env_file, "description": description}
     _check(account, Kind.CREATE_MANIFEST, chosen)
-    request = wanted.create_manifest(**chosen)
+    request = requests.create_manifest(**chosen)
 
     def make() -> Manifest:
         return Manifest(
@@ -100,7 +101,7 @@ def create_manifest(
 
     def link(manifest: Any) -> None:
         manifest.models.set(models)
-        manifest.assets.set(wanted.assets_with_driver(assets, driver))
+        manifest.assets.set(requests.assets_with_driver(assets, driver))
 
     return _submit(account, by, Kind.CREATE_MANIFEST, chosen, make, link)
 
@@ -119,7 +120,7 @@ def create_service(account: HostingAccount, by: str, *, name: str, image: Image,
     _check(account, Kind.CREATE_SERVICE, chosen)
     namesakes = Service.objects.filter(account=account, name=name, vanished_at=None)
     if namesakes.exclude(mms_id=None).exists() or namesakes.filter(operations__state__in=OPEN).exists():
-        raise Refused("name", f"A service named “{name}” already exists.")
+        raise RequestRefusedError("name", f"A service named “{name}” already exists.")
     return _submit(account, by, Kind.CREATE_SERVICE, chosen, lambda: Service(**chosen))
 
 
@@ -137,6 +138,16 @@ def delete_service(account: HostingAccount, by: str, *, service: Service) -> Ope
     return _submit(account, by, Kind.DELETE_SERVICE, chosen, lambda: service)
 
 
+SUBMIT: dict[str, Callable[..., Operation]] = {
+    Kind.REGISTER_MODEL: register_model,
+    Kind.CREATE_MANIFEST: create_manifest,
+    Kind.CREATE_IMAGE: create_image,
+    Kind.CREATE_SERVICE: create_service,
+    Kind.UPDATE_SERVICE: update_service,
+    Kind.DELETE_SERVICE: delete_service,
+}
+
+
 def retry(operation: Operation, by: str) -> Operation:
     """Ask for the same again, for the same row: a new operation that names the old one.
 
@@ -144,12 +155,12 @@ def retry(operation: Operation, by: str) -> Operation:
     """
     row, kind = operation.resource, operation.kind
     if row is None or operation.state not in {State.FAILED, State.CANCELED}:
-        raise Refused("", "Only a failed or canceled operation can be retried.")
+        raise RequestRefusedError("", "Only a failed or canceled operation can be retried.")
     remains = isinstance(row, Service) and kind == Kind.CREATE_SERVICE and _never_served(row)
     if row.mms_id and not remains and kind not in {Kind.UPDATE_SERVICE, Kind.DELETE_SERVICE}:
-        raise Refused("", f"“{row}” was created in the meantime.")
+        raise RequestRefusedError("", f"“{row}” was created in the meantime.")
     _refuse_open(row)
-    chosen = wanted.chosen_in(operation.account, operation.body)
+    chosen = requests.from_body(operation.account, operation.body)
     if remains:
         kind, chosen = Kind.UPDATE_SERVICE, {"service": row, "image": chosen["image"], "cluster": chosen["cluster"]}
     _check(operation.account, kind, chosen)
@@ -165,7 +176,9 @@ def cancel(operation: Operation, by: str) -> Operation:
     """Stop the operation: at once while nothing was sent, else by asking the server (which may not offer that)."""
     when = "before it was sent" if not operation.attempts else "before it was sent again"
     unknown = "" if not operation.attempts else " It is unknown whether it took effect the first time."
-    if change(operation, State.CANCELED, expected={State.QUEUED}, error_message=f"Canceled by {by} {when}.{unknown}"):
+    if transition(
+        operation, State.CANCELED, expected={State.QUEUED}, error_message=f"Canceled by {by} {when}.{unknown}"
+    ):
         return operation
     # In one statement: it may end at any moment, and how it ended is not to be overwritten.
     going = Operation.objects.filter(pk=operation.pk, state__in=[State.NOT_STARTED, State.RUNNING])
@@ -174,7 +187,7 @@ def cancel(operation: Operation, by: str) -> Operation:
     )
     operation.refresh_from_db()
     if not asked:
-        raise Refused("", f"This can't be canceled now: it is {operation.get_state_display().lower()}.")
+        raise RequestRefusedError("", f"This can't be canceled now: it is {operation.get_state_display().lower()}.")
     queue.hint(operation)
     return operation
 
@@ -184,19 +197,19 @@ def needs_decision(operation: Operation) -> bool:
     return operation.state == State.UNCERTAIN and operation.error_code == NEEDS_DECISION
 
 
-def settle(operation: Operation, by: str, *, send_again: bool) -> Operation:
+def resolve(operation: Operation, by: str, *, send_again: bool) -> Operation:
     """End the doubt about an operation whose outcome cannot be found out: send it again, or call it failed."""
     if send_again:
         fresh: dict[str, Any] = {"next_poll_at": timezone.now(), "accepted_at": None, "mms_operation_id": ""}
         fresh |= {"error_code": "", "error_message": ""}
-        done = change(operation, State.QUEUED, expected={State.UNCERTAIN}, **fresh)
+        done = transition(operation, State.QUEUED, expected={State.UNCERTAIN}, **fresh)
     else:
         reason = f"{by} decided not to send it again. It is unknown whether it took effect."
-        done = change(
+        done = transition(
             operation, State.FAILED, expected={State.UNCERTAIN}, error_code="OutcomeUnknown", error_message=reason
         )
     if not done:
-        raise Refused("", "This is already resolved.")
+        raise RequestRefusedError("", "This is already resolved.")
     queue.hint(operation)
     return operation
 
@@ -205,7 +218,7 @@ def resume(operation: Operation, by: str) -> Operation:
     """Ask the server again about an operation that had not ended within the stated limit."""
     waiting = Operation.objects.filter(pk=operation.pk, state__in=OPEN, next_poll_at=None, claimed_until=None)
     if not waiting.update(next_poll_at=timezone.now(), accepted_at=timezone.now(), error_message=""):
-        raise Refused("", "This operation is already being checked.")
+        raise RequestRefusedError("", "This operation is already being checked.")
     operation.refresh_from_db()
     queue.hint(operation)
     return operation
@@ -213,7 +226,7 @@ def resume(operation: Operation, by: str) -> Operation:
 
 def preview(kind: str, **chosen: Any) -> dict[str, Any]:
     """The JSON that will be sent, secrets as "…". Takes the verb's keyword arguments; raises Refused as it does."""
-    return without_keys(wire.masked(wanted.REQUEST[kind](**chosen)).to_wire())
+    return redact_keys(wire.mask_secrets(requests.BUILDERS[kind](**chosen)).to_wire())
 
 
 def manifest_as_json(manifest: Manifest) -> dict[str, Any]:
@@ -226,13 +239,13 @@ def manifest_as_json(manifest: Manifest) -> dict[str, Any]:
         properties=manifest.properties,
         description=manifest.description,
     )
-    return without_keys({"id": manifest.mms_id, **said.to_wire()})
+    return redact_keys({"id": manifest.mms_id, **said.to_wire()})
 
 
 def _check(account: HostingAccount, kind: str, chosen: dict[str, Any]) -> None:
-    wanted.check_account(account, chosen)
-    wanted.check_there(chosen)
-    wanted.REQUEST[kind](**chosen)
+    requests.check_account(account, chosen)
+    requests.check_present(chosen)
+    requests.BUILDERS[kind](**chosen)
 
 
 def _submit(
@@ -254,8 +267,8 @@ def _submit(
                 if link:
                     link(row)
             operation = Operation(account=account, kind=kind, requested_by=by, retry_of=retry_of)
-            operation.body = wanted.body_of(chosen)
-            operation.next_poll_at = timezone.now() + GRACE
+            operation.body = requests.to_body(chosen)
+            operation.next_poll_at = timezone.now() + timedelta(seconds=QUEUE_GRACE_SECONDS)
             setattr(operation, NOUN[type(row)], row)
             operation.save(force_insert=True)
             transaction.on_commit(lambda: _announce(operation, row), robust=True)  # it is stored, told or not
@@ -275,7 +288,7 @@ def _refuse_open(row: Resource) -> None:
     """Raise Refused naming the open operation of the row, if it has one."""
     first = Operation.objects.filter(**{NOUN[type(row)]: row}, state__in=OPEN).order_by("requested_at").first()
     if first:
-        raise Refused(
+        raise RequestRefusedError(
             "",
             f"“{row}” has an open operation: {first.get_kind_display().lower()}, requested by {first.requested_by} "
             f"({first.pk}). Wait for it to finish, or cancel it.",
@@ -288,10 +301,10 @@ _KEY_IN_URL = re.compile(
 )
 
 
-def without_keys(value: Any) -> Any:
+def redact_keys(value: Any) -> Any:
     """`value` (JSON) with the access keys in its URLs (of uploads, or of a cloud store) as "…": they show nowhere."""
     if isinstance(value, dict):
-        return {name: without_keys(item) for name, item in value.items()}
+        return {name: redact_keys(item) for name, item in value.items()}
     if isinstance(value, list):
-        return [without_keys(item) for item in value]
+        return [redact_keys(item) for item in value]
     return _KEY_IN_URL.sub(wire.MASK, value) if isinstance(value, str) else value

@@ -5,18 +5,17 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from deployments.accounts.availability import note_trouble
-from deployments.client import errors, wire
+from deployments.accounts.availability import record_failure
+from deployments.client import errors, wire, wire_values
 from deployments.client.client import LogText, MMSClient
-from deployments.live import events
-from deployments.live import redis as volatile
+from deployments.live import events, redis
 from deployments.models import HostingAccount, Operation, Service
-from deployments.timing import TURN
+from deployments.timing import TURN_SECONDS
 
 log = logging.getLogger(__name__)
-MAX_LINE = 4000  # characters
-CLAIM = 90  # seconds; longer than a turn and one more call take
-REST = 10  # seconds without a question about a log that could not be read
+MAX_LINE_CHARS = 4000  # characters
+LOCK_SECONDS = 90  # seconds; longer than a turn and one more call take
+FAILURE_PAUSE_SECONDS = 10  # seconds without a question about a log that could not be read
 
 
 def fetch_operation_log(operation: Operation, client: MMSClient, secrets: list[str], last: bool = False) -> None:
@@ -25,7 +24,7 @@ def fetch_operation_log(operation: Operation, client: MMSClient, secrets: list[s
     `last`: the operation is over, so a line without end is complete, too.
     """
     key = events.operation_log_key(operation)
-    with _noting_trouble(operation.account):
+    with _recording_failures(operation.account):
         _fetch(key, lambda after: client.get_operation_log(operation.mms_operation_id, after), secrets, last)
 
 
@@ -33,17 +32,17 @@ def fetch_service_log(service: Service, client: MMSClient) -> None:
     """Append what is new in the log of the service's newest revision."""
     key, mms_id = events.service_log_key(service), service.mms_id or ""
     revision = int(key.rpartition(":")[2]) or None
-    with _noting_trouble(service.account):
+    with _recording_failures(service.account):
         _fetch(key, lambda after: client.get_service_log(mms_id, revision, after), [])
 
 
 @contextmanager
-def _noting_trouble(account: HostingAccount) -> Iterator[None]:
+def _recording_failures(account: HostingAccount) -> Iterator[None]:
     """That the server wants a pause, or another token, is about the account; all else is about the log alone."""
     try:
         yield
-    except (errors.Busy, errors.TokenRefused) as error:
-        note_trouble(account, error)
+    except (errors.BusyError, errors.TokenRefusedError) as error:
+        record_failure(account, error)
     except errors.MMSError as error:
         log.info("Couldn't read a log of account %s: %s", account, error)
 
@@ -53,23 +52,23 @@ def _fetch(key: str, read: Callable[[int], LogText], secrets: list[str], last: b
 
     Raises MMSError.
     """
-    claim = volatile.claim(key, seconds=CLAIM, fallback=False)
+    claim = redis.acquire_lock(key, seconds=LOCK_SECONDS, fallback=False)
     if not claim:
         return
     begun = time.monotonic()
     try:
-        while time.monotonic() - begun < TURN:
+        while time.monotonic() - begun < TURN_SECONDS:
             mark = events.log_mark(key)
             # Redis is away, or the server has no logs, or there is no more to come.
             if mark is None or mark.reported is False or not _fetch_part(key, mark, read, secrets, last):
                 break
-    except (errors.NotFound, errors.NotOffered):
+    except (errors.NotFoundError, errors.NotSupportedError):
         events.append_log(key, [], 0, reported=False)
     except errors.MMSError:
-        volatile.release(key, claim)
-        volatile.claim(key, seconds=REST, fallback=False)
+        redis.release_lock(key, claim)
+        redis.acquire_lock(key, seconds=FAILURE_PAUSE_SECONDS, fallback=False)
         raise
-    volatile.release(key, claim)
+    redis.release_lock(key, claim)
 
 
 def _fetch_part(key: str, mark: events.LogMark, read: Callable[[int], LogText], secrets: list[str], last: bool) -> bool:
@@ -78,12 +77,12 @@ def _fetch_part(key: str, mark: events.LogMark, read: Callable[[int], LogText], 
     whole, rest = _lines(part.body)
     if last and rest:
         whole, rest = [*whole, rest], b""
-    lines = [wire.redact(wire.text(line.decode("utf-8", "replace"), MAX_LINE), secrets) for line in whole]
-    events.append_log(key, lines, part.position - len(rest), whole=last and not part.body)
+    lines = [wire.redact(wire_values.text(line.decode("utf-8", "replace"), MAX_LINE_CHARS), secrets) for line in whole]
+    events.append_log(key, lines, part.position - len(rest), is_complete=last and not part.body)
     return bool(part.body) and (bool(lines) or last)
 
 
 def _lines(body: bytes) -> tuple[list[bytes], bytes]:
     """The complete lines, and the beginning of one that is still being written (a very long one is cut here)."""
     *whole, rest = body.split(b"\n")
-    return ([*whole, rest], b"") if len(rest) > MAX_LINE else (whole, rest)
+    return ([*whole, rest], b"") if len(rest) > MAX_LINE_CHARS else (whole, rest)

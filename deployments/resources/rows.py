@@ -16,7 +16,7 @@ RENAMED = {"id": "mms_id", "assets": "asset_list", "location": "registry_locatio
 LINKS: dict[str, tuple[str, type[Any]]] = {"manifest_id": ("manifest", Manifest), "image_id": ("image", Image)}
 LINKED: dict[type[Any], type[Any]] = {Image: Manifest, Service: Image}
 # Pairs: the name in `wire`, the name of our column.
-NAMES: dict[type[Any], list[tuple[str, str]]] = {
+COLUMNS_BY_TYPE: dict[type[Any], list[tuple[str, str]]] = {
     of: [
         (field.name, RENAMED.get(field.name, field.name)) for field in dataclasses.fields(of) if field.name not in LINKS
     ]
@@ -27,7 +27,7 @@ NAMES: dict[type[Any], list[tuple[str, str]]] = {
 def columns(item: Item) -> dict[str, Any]:
     """The columns of the row, without those that this server does not report, and without links to other rows."""
     # Not dataclasses.asdict: its deep copies are most of the time that a list of 10 000 takes.
-    said = {column: getattr(item, name) for name, column in NAMES[type(item)]}
+    said = {column: getattr(item, name) for name, column in COLUMNS_BY_TYPE[type(item)]}
     if isinstance(item, wire.Manifest):
         said["asset_list"] = [dataclasses.asdict(asset) for asset in item.assets]
     return {column: value for column, value in said.items() if value is not None}
@@ -41,7 +41,7 @@ def link_of(item: Item) -> tuple[str, type[Any], str] | None:
     return None
 
 
-def fill_in(row: Resource, item: Item) -> None:
+def apply(row: Resource, item: Item) -> None:
     """Write what the server says of the row's resource into the row."""
     values = columns(item)
     mms_id = values.pop("mms_id")
@@ -49,22 +49,22 @@ def fill_in(row: Resource, item: Item) -> None:
         column, of, other_id = link
         if other := of._default_manager.filter(account=row.account_id, mms_id=other_id).first():
             values[column] = other
-    give(row, mms_id, **values)
+    assign_remote_id(row, mms_id, **values)
     if isinstance(row, Manifest) and not row.models.exists():
         row.models.set(RegisteredModel.objects.filter(account=row.account_id, mms_id__in=row.model_ids))
 
 
-def give(row: Resource, mms_id: str, **values: Any) -> None:
+def assign_remote_id(row: Resource, mms_id: str, **values: Any) -> None:
     """The row is the server's resource `mms_id`: seen just now, with these values."""
     values |= {"mms_id": mms_id, "seen_at": timezone.now(), "vanished_at": None}
     with transaction.atomic():
-        _absorb(row, mms_id)
+        _merge_duplicate(row, mms_id)
         for name, value in values.items():
             setattr(row, name, value)
         row.save(update_fields=list(values))
 
 
-def _absorb(row: Resource, mms_id: str) -> None:
+def _merge_duplicate(row: Resource, mms_id: str) -> None:
     """Where a refresh has made a row for the same resource already: that one goes, what points to it moves here."""
     other = type(row)._default_manager.filter(account=row.account_id, mms_id=mms_id).exclude(pk=row.pk).first()
     if other is None:
@@ -80,7 +80,7 @@ def _absorb(row: Resource, mms_id: str) -> None:
     other.delete()
 
 
-def gone(row: Resource) -> None:
+def mark_gone(row: Resource) -> None:
     """The server no longer has the row's resource."""
     row.vanished_at = timezone.now()
     row.save(update_fields=["vanished_at"])

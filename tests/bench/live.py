@@ -23,7 +23,7 @@ WATCH = """() => {
 # A worker's side of a state change: write it to Redis, as the pipeline does, forty times.
 FLIP = """
     import json, time
-    from deployments.live import events as live
+    from deployments.live.events import publish_operation
     from deployments.models import Operation
     operation = Operation.objects.get(pk="{pk}")
     kept = operation.state
@@ -31,24 +31,24 @@ FLIP = """
     for number in range(40):
         operation.state = ("running", "not_started")[number % 2]
         at = time.time()
-        live.publish_operation(operation)
+        publish_operation(operation)
         print(json.dumps([at, operation.state]), flush=True)
         time.sleep(0.25)
     operation.state = kept
-    live.publish_operation(operation)
+    publish_operation(operation)
 """
 
 # Twenty small builds of one manifest, one after the other through the pipeline; prints when the MMS had ended each.
 BUILD = """
     import json, time
-    from deployments.operations import submit as operations
+    from deployments.operations.submit import create_image
     from deployments.models import HostingAccount, Image, Operation
     from mms.models import Operation as MmsOperation
     account = HostingAccount.objects.get(name="local")
     image = Image.objects.filter(account=account, digest__gt="").latest("pk")
     for number in range(20):
         time.sleep(0.37)
-        new = operations.create_image(account, "bench", manifest=image.manifest, registry=account.registries.first())
+        new = create_image(account, "bench", manifest=image.manifest, registry=account.registries.first())
         until = time.time() + 60
         while time.time() < until and (now := Operation.objects.get(pk=new.pk)).is_open:
             time.sleep(0.05)

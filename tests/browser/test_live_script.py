@@ -46,7 +46,7 @@ class Site:
         path = scope["path"]
         if path == "/stream":
             return await self.stream(scope, receive, send)
-        kind, text = "text/html", PAGE.replace("{position}", events.position())
+        kind, text = "text/html", PAGE.replace("{position}", events.stream_position())
         if path.endswith(".js"):
             kind, text = "text/javascript", (HTMX if path == "/htmx.js" else STATIC / "live.js").read_text()
         if path.startswith("/part/"):

@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 
 from deployments import timing
-from deployments.client import errors, wire
-from deployments.client import http as exchange
+from deployments.client import errors, http, wire
 from deployments.client.client import MMSClient
 from deployments.mirror import refresh
 from deployments.resources import logs
@@ -117,7 +116,7 @@ def test_a_call_ends_in_its_time_whatever_the_server_does(how: str) -> None:
     with server(TALKS[how]) as url:
         error, took = call(url)
     assert took < DEADLINE + SLACK
-    assert isinstance(error, errors.OutcomeUnknown)
+    assert isinstance(error, errors.OutcomeUnknownError)
 
 
 BIG = {
@@ -141,7 +140,7 @@ def test_an_answer_beyond_all_measure_is_no_answer(what: str) -> None:
     with server(talk) as url:
         error, took = call(url)
     assert took < DEADLINE + SLACK
-    assert isinstance(error, errors.NoAnswer)
+    assert isinstance(error, errors.NoResponseError)
 
 
 @contextmanager
@@ -161,7 +160,7 @@ def test_what_never_connects_was_not_sent() -> None:
     with black_hole() as url:
         error, took = call(url)
     assert took < DEADLINE + SLACK
-    assert isinstance(error, errors.Unreachable)
+    assert isinstance(error, errors.UnreachableError)
     assert "took too long" in str(error)
 
 
@@ -169,20 +168,20 @@ def test_a_handshake_that_never_ends_was_not_sent() -> None:
     with server(silent) as url:
         error, took = call(url.replace("http", "https"))
     assert took < DEADLINE + SLACK
-    assert isinstance(error, errors.Unreachable)
+    assert isinstance(error, errors.UnreachableError)
 
 
 def test_a_port_that_speaks_no_tls_was_not_sent_anything() -> None:
     with server(dripping(first=b"HTTP/1.0 400 Bad Request\r\n\r\n")) as url:
         error, _ = call(url.replace("http", "https"))
-    assert isinstance(error, errors.Unreachable)
+    assert isinstance(error, errors.UnreachableError)
 
 
 def test_a_proxy_that_leads_nowhere_was_not_sent_the_request(monkeypatch: pytest.MonkeyPatch) -> None:
     with server(lambda link: link.recv(100) and None) as proxy:
         monkeypatch.setenv("https_proxy", proxy)
         error, _ = call("https://mms.example")
-    assert isinstance(error, errors.Unreachable)
+    assert isinstance(error, errors.UnreachableError)
 
 
 def test_an_address_that_is_found_too_late_gets_no_request(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -197,7 +196,7 @@ def test_an_address_that_is_found_too_late_gets_no_request(monkeypatch: pytest.M
     monkeypatch.setattr(socket, "getaddrinfo", slowly)
     with server(lambda link: got.append(link.recv(100))) as url:
         error, _ = call(url.replace("127.0.0.1", "localhost"))
-    assert isinstance(error, errors.Unreachable)
+    assert isinstance(error, errors.UnreachableError)
     assert not any(got)
 
 
@@ -212,7 +211,7 @@ def test_a_list_of_many_pages_has_the_time_of_one_answer() -> None:
 
     with server(talk) as url, MMSClient(url, "s", "g", "a", token="t", api_version="1", deadline=1.0) as client:
         begun = time.monotonic()
-        with pytest.raises(errors.NoAnswer, match="not complete"):
+        with pytest.raises(errors.NoResponseError, match="not complete"):
             client.list_models()
         assert time.monotonic() - begun < 1.0 + SLACK
 
@@ -224,13 +223,13 @@ def test_a_list_that_runs_in_a_circle_is_left() -> None:
         while link.recv(10_000):
             link.sendall(OK + b"Content-Length: %d\r\n\r\n" % len(body) + body)
 
-    again = pytest.raises(errors.Unintelligible, match="returned to an earlier page")
+    again = pytest.raises(errors.InvalidResponseError, match="returned to an earlier page")
     with server(talk) as url, MMSClient(url, "s", "g", "a", token="t", api_version="1") as client, again:
         client.list_models()
 
 
 def test_every_claim_outlives_the_calls_it_is_for() -> None:
-    longest = exchange.DEADLINE + exchange.CONNECT_TIMEOUT
-    assert longest < timing.seconds(timing.LEASE) - 20, "with time to write the outcome down"
-    assert longest < refresh.CLAIM - 20, "a whole list, and writing it down"
-    assert timing.TURN + longest < logs.CLAIM, "a turn, and the call that was under way at its end"
+    longest = http.DEADLINE_SECONDS + http.CONNECT_TIMEOUT_SECONDS
+    assert longest < timing.LEASE_SECONDS - 20, "with time to write the outcome down"
+    assert longest < refresh.LOCK_SECONDS - 20, "a whole list, and writing it down"
+    assert timing.TURN_SECONDS + longest < logs.LOCK_SECONDS, "a turn, and the call that was under way at its end"

@@ -173,7 +173,7 @@ def impatient() -> Iterator[None]:
 
 def turns(operation: Operation) -> "Future[None] | None":
     """What a queue message starts: a thread of the worker with a connection of its own."""
-    return dispatch.CALLS.submit(operation.account_id, dispatch.work_through, [operation.pk])
+    return dispatch.CALL_POOL.submit(operation.account_id, dispatch.work_through, [operation.pk])
 
 
 @pytest.mark.django_db(transaction=True)
@@ -218,7 +218,7 @@ def test_where_the_lock_outlasts_all_patience_the_outcome_is_in_doubt_and_found_
 ) -> None:
     from tests.support.lifecycle import later, turn
 
-    monkeypatch.setattr(transitions, "INSIST", 0.5)
+    monkeypatch.setattr(transitions, "MAX_LOCK_WAIT_SECONDS", 0.5)
     operation = register(account)
     mms.plan("POST", "models", faults.effect_then_hang(0.5))
     future = turns(operation)

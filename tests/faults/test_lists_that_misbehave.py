@@ -7,7 +7,7 @@ import pytest
 from django.test import Client
 
 from deployments.live.badges import badge_of
-from deployments.mirror import refresh as mirror
+from deployments.mirror import refresh
 from deployments.models import HostingAccount, Image, Operation, RegisteredModel, Service
 from deployments.models.operation import State
 from deployments.operations import submit
@@ -30,8 +30,8 @@ def browser() -> Client:
     return sign_in_superuser()
 
 
-def refresh(account: HostingAccount) -> None:
-    mirror.refresh(account.pk, mirror.LISTS)
+def refresh_lists(account: HostingAccount) -> None:
+    refresh.refresh(account.pk, refresh.LISTS)
 
 
 def ask(account: HostingAccount, verb: str) -> Operation:
@@ -53,7 +53,7 @@ def test_ten_thousand_models_cost_seconds_and_little_memory(account: HostingAcco
     for n in range(10_000):
         mms.add_model(f"model-{n % 500}", n // 500 + 1, tags=["a", "b"], description="one of many " * 10)
     begun, before = time.monotonic(), most_memory()
-    refresh(account)
+    refresh_lists(account)
     took, grown = time.monotonic() - begun, most_memory() - before
     assert RegisteredModel.objects.count() == 10_001
     begun = time.monotonic()
@@ -76,16 +76,16 @@ def test_a_list_that_is_short_for_once_takes_things_away_and_brings_them_back(
 ) -> None:
     for n in range(20):
         mms.add_model(f"model-{n}")
-    refresh(account)
+    refresh_lists(account)
     rows = set(RegisteredModel.objects.values_list("pk", "mms_id"))
     whole, mms.models = mms.models, dict(list(mms.models.items())[:kept])
-    refresh(account)
+    refresh_lists(account)
     assert len(present()) == kept
     gone = RegisteredModel.objects.select_related("account").exclude(vanished_at=None)[0]
     assert (badge_of(gone).state, badge_of(gone).reason) == ("gone", "The server no longer lists it.")
     assert browser.get(f"/accounts/{account.name}/models/{gone.pk}/").status_code == 200
     mms.models = whole
-    refresh(account)
+    refresh_lists(account)
     assert len(present()) == 21
     assert set(RegisteredModel.objects.values_list("pk", "mms_id")) == rows
 
@@ -136,7 +136,7 @@ def test_a_service_of_somebody_else_under_the_same_name_is_not_taken_for_ours(
     operation = turn(ask(account, "create_service"))
     mms.add_service("iris", "image-1")
     assert again(operation).state == State.UNCERTAIN
-    refresh(account)
+    refresh_lists(account)
     assert Service.objects.filter(name="iris", mms_id__isnull=False, created_by="").count() == 1
 
 
@@ -146,7 +146,7 @@ def test_a_service_of_somebody_else_under_the_same_name_is_not_taken_for_ours(
 def test_a_service_that_vanishes_during_its_update_leaves_both_truths(account: HostingAccount, mms: MMS) -> None:
     operation = turn(ask(account, "update_service"))
     del mms.services[operation.service.mms_id]
-    refresh(account)
+    refresh_lists(account)
     service = Service.objects.select_related("account").get(pk=operation.service_id)
     assert badge_of(service).state == State.NOT_STARTED, "while it goes on, the operation is what is known"
     mms.end("Failed", {"message": "There is no such service."})
@@ -157,7 +157,7 @@ def test_a_service_that_vanishes_during_its_update_leaves_both_truths(account: H
 def test_an_image_that_vanishes_before_it_is_used_is_the_reason(account: HostingAccount, mms: MMS) -> None:
     operation = ask(account, "create_service")
     del mms.images["image-2"]
-    refresh(account)
+    refresh_lists(account)
     mms.plan("POST", "/services", faults.status(404, {"error": {"message": "There is no image image-2."}}))
     operation = turn(operation)
     assert (operation.state, operation.error_message) == (State.FAILED, "There is no image image-2.")
@@ -167,11 +167,11 @@ def test_a_service_that_was_made_anew_under_its_name_is_another_one(account: Hos
     old = Service.objects.get(name="to update")
     mms.services.pop(old.mms_id)
     new = mms.add_service("to update", "image-2")
-    refresh(account)
+    refresh_lists(account)
     old.refresh_from_db()
     assert old.vanished_at
     assert Service.objects.get(name="to update", vanished_at=None).mms_id == new["id"]
-    with pytest.raises(submit.Refused, match="no longer exists"):
+    with pytest.raises(submit.RequestRefusedError, match="no longer exists"):
         submit.update_service(account, "ann", service=old, image=Image.objects.get(mms_id="image-2"))
 
 
@@ -180,7 +180,7 @@ def test_a_service_that_was_made_anew_while_its_deletion_was_in_doubt_stays(acco
     operation = turn(ask(account, "delete_service"))
     new = mms.add_service("to delete", "image-2")
     assert again(operation).state == State.SUCCEEDED
-    refresh(account)
+    refresh_lists(account)
     assert Service.objects.get(name="to delete", vanished_at=None).mms_id == new["id"]
     assert new["id"] in mms.services
 
@@ -196,7 +196,7 @@ def test_ids_that_change_their_case_are_the_same_things(account: HostingAccount,
     before = set(Service.objects.values_list("pk", "name"))
     for spell in (str.upper, str.lower, str.title):
         mms.services, mms.images = spelled(mms.services, spell), spelled(mms.images, spell)
-        refresh(account)
+        refresh_lists(account)
         assert set(Service.objects.values_list("pk", "name")) == before
         assert not Service.objects.exclude(vanished_at=None).exists()
         assert set(Service.objects.values_list("mms_id", flat=True)) == set(mms.services)
@@ -208,7 +208,7 @@ def test_ids_that_differ_in_their_case_alone_are_two_things(account: HostingAcco
     mms.add_model("one", id="aB1")
     mms.add_model("other", id="Ab1")
     for _ in range(2):
-        refresh(account)
+        refresh_lists(account)
     assert {"one", "other"} <= present()
 
 
@@ -225,7 +225,7 @@ def test_an_id_that_is_listed_twice_has_one_row(account: HostingAccount, mms: MM
     model = mms.add_model("twin")
     mms.models |= {f"again-{n}": model | {"description": f"copy {n}"} for n in range(3)}
     for _ in range(2):
-        refresh(account)
+        refresh_lists(account)
     assert RegisteredModel.objects.filter(name="twin").count() == 1
     assert "twin" in present()
 
@@ -235,20 +235,20 @@ def test_an_answer_with_the_id_of_another_model_loses_neither_row(account: Hosti
     known = RegisteredModel.objects.get(name="roses")
     mms.plan("POST", "/models", faults.answer(lambda reply: faults.Reply(201, mms.models[known.mms_id])))
     turn(register(account))
-    refresh(account)
+    refresh_lists(account)
     assert present() == {"roses", "iris"}
 
 
 def test_a_resource_without_a_name_is_shown_by_its_id(account: HostingAccount, mms: MMS, browser: Client) -> None:
     mms.add_model("", id="nameless-1")
     mms.add_service("", id="nameless-2")
-    refresh(account)
+    refresh_lists(account)
     assert "nameless-1" in browser.get(f"/accounts/{account.name}/models/").content.decode()
     assert "nameless-2" in browser.get(f"/accounts/{account.name}/services/").content.decode()
 
 
 def test_a_row_that_was_only_here_is_gone_and_not_forgotten(account: HostingAccount, mms: MMS) -> None:
     image = image_of(account, "never-there")
-    refresh(account)
+    refresh_lists(account)
     image.refresh_from_db()
     assert image.vanished_at

@@ -16,7 +16,7 @@ from django.utils import timezone
 from django.utils.html import escape
 
 from deployments import timing
-from deployments.accounts.availability import client_for, note_trouble
+from deployments.accounts.availability import client_for, record_failure
 from deployments.client import errors, transport
 from deployments.live import events
 from deployments.live.badges import badge_of
@@ -98,8 +98,8 @@ def elsewhere() -> Iterator[MMS]:
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transport, "READ_TIMEOUT", 0.3)
-    monkeypatch.setattr(transport, "DEADLINE", 0.5)
+    monkeypatch.setattr(transport, "READ_TIMEOUT_SECONDS", 0.3)
+    monkeypatch.setattr(transport, "DEADLINE_SECONDS", 0.5)
 
 
 def build(account: HostingAccount) -> Operation:
@@ -135,7 +135,7 @@ def test_what_was_read_last_stays_with_its_age_and_the_cause(
     mms.plan("GET", "/", fault, times=100)
     operation = turn(operation)
     refresh.refresh(account.pk, refresh.LISTS)
-    events.note_log_interest("operation", operation.pk)
+    events.record_log_interest("operation", operation.pk)
     follow_logs.follow_logs()
 
     assert operation.state == State.NOT_STARTED
@@ -165,7 +165,7 @@ HANGS = {"hangs": faults.hang_for_good, "drips": faults.drip, "drips headers": f
 def test_another_accounts_operation_is_as_quick_as_ever(
     how: str, account: HostingAccount, mms: MMS, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(transport, "DEADLINE", 2.0)
+    monkeypatch.setattr(transport, "DEADLINE_SECONDS", 2.0)
     for method in ("GET", "POST"):
         mms.plan(method, "/", HANGS[how], times=200)
     for n in range(30):
@@ -174,7 +174,9 @@ def test_another_accounts_operation_is_as_quick_as_ever(
     with MMS() as other:
         second = account_at(other.url, "second")
         held = dispatch.tick()
-        wait_until(lambda: len(mms.calls("POST")) == dispatch.PER_ACCOUNT, 3, "calls that are held", every=0.01)
+        wait_until(
+            lambda: len(mms.calls("POST")) == dispatch.MAX_CALLS_PER_ACCOUNT, 3, "calls that are held", every=0.01
+        )
         begun = time.monotonic()
         quick = later(register(second), 10)
         dispatch.tick()
@@ -182,20 +184,20 @@ def test_another_accounts_operation_is_as_quick_as_ever(
         wait_until(lambda: Operation.objects.get(pk=quick.pk).state == State.SUCCEEDED, 2, "the other", every=0.01)
         wait_until(lambda: HostingAccount.objects.get(pk=second.pk).services_seen_at, 2, "its lists", every=0.01)
         print(f"{how}: the other account's operation and lists took {time.monotonic() - begun:.2f} s")
-        assert dispatch.CALLS.room(account.pk) == 0, "the first server still holds its calls"
+        assert dispatch.CALL_POOL.free_slots(account.pk) == 0, "the first server still holds its calls"
         mms.heal()
         wait(held)
         wait_until(free, 10, "threads that are free again")
 
 
 def free() -> bool:
-    return dispatch.CALLS.room(0) == dispatch.PER_ACCOUNT and not dispatch.CALLS._busy.total()
+    return dispatch.CALL_POOL.free_slots(0) == dispatch.MAX_CALLS_PER_ACCOUNT and not dispatch.CALL_POOL._busy.total()
 
 
 def test_a_server_in_trouble_gets_one_thread_so_that_many_do_not_take_them_all(
     live_redis: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(transport, "READ_TIMEOUT", 1.5)
+    monkeypatch.setattr(transport, "READ_TIMEOUT_SECONDS", 1.5)
     with MMS() as hanging, MMS() as other:
         hanging.plan("POST", "/", faults.hang_for_good, times=200)
         for n in range(12):
@@ -237,7 +239,7 @@ def test_a_pause_that_another_worker_was_asked_for_is_not_ended_by_an_older_call
 ) -> None:
     def busy_meanwhile(connection: faults.Connection, effect: Callable[[], Reply]) -> None:
         other_worker = HostingAccount.objects.get(pk=account.pk)
-        note_trouble(other_worker, errors.Busy("It is busy.", retry_after=600))
+        record_failure(other_worker, errors.BusyError("It is busy.", retry_after=600))
         connection.reply(effect())
 
     HostingAccount.objects.update(error="It was down.", error_at=timezone.now())
@@ -295,7 +297,7 @@ def test_a_refused_token_stops_all_calls_and_says_so_until_there_is_a_new_one(
     account: HostingAccount, mms: MMS, browser: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     operation = build(account)
-    events.note_log_interest("operation", operation.pk)
+    events.record_log_interest("operation", operation.pk)
     account.replace_token("worn-out")
     turn(operation)
     mms.requests.clear()
@@ -332,7 +334,7 @@ def test_a_token_that_cannot_be_sent_is_refused_here_and_told_to_nobody(
     account: HostingAccount, mms: MMS, token: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     account.token = token
-    with client_for(account) as client, pytest.raises(errors.TokenRefused) as refused:
+    with client_for(account) as client, pytest.raises(errors.TokenRefusedError) as refused:
         client.list_models()
     assert token not in str(refused.value) + caplog.text
 
@@ -350,7 +352,7 @@ def test_a_log_that_cannot_be_read_holds_up_nothing_else(account: HostingAccount
     mms.plan("GET", "/log", faults.status(500), times=100)
     mms.run()
     assert turn(operation).state == State.RUNNING
-    events.note_log_interest("operation", operation.pk)
+    events.record_log_interest("operation", operation.pk)
     for _ in range(3):
         follow_logs.follow_logs()
         wait_until(free, 5, "the log")
@@ -364,15 +366,15 @@ def test_logs_obey_retry_after_and_leave_threads_to_the_operations(
     services = [Service.objects.create(account=account, name=f"s-{n}", mms_id=f"s-{n}") for n in range(6)]
     mms.plan("GET", "/logs", faults.hang_for_good, times=100)
     for service in services:
-        events.note_log_interest("service", service.pk)
+        events.record_log_interest("service", service.pk)
     follow_logs.follow_logs()
-    assert dispatch.CALLS.room(account.pk) == dispatch.PER_ACCOUNT - follow_logs.MOST_LOGS
+    assert dispatch.CALL_POOL.free_slots(account.pk) == dispatch.MAX_CALLS_PER_ACCOUNT - follow_logs.MAX_LOG_THREADS
     wait_until(free, 5, "the logs")
     mms.heal()
     mms.plan("GET", "/logs", faults.status(429, None, Retry_After="600"))
     for name, asked in (("busy", 1), ("next", 0)):
         another = Service.objects.create(account=account, name=name, mms_id=name)
-        events.note_log_interest("service", another.pk)
+        events.record_log_interest("service", another.pk)
         mms.requests.clear()
         follow_logs.follow_logs()
         wait_until(free, 5, "the logs")
@@ -380,7 +382,7 @@ def test_logs_obey_retry_after_and_leave_threads_to_the_operations(
 
 
 def test_a_wish_for_a_refresh_outlives_every_pause_of_our_own() -> None:
-    assert timing.LONGEST_PAUSE < events.INTEREST_LIFE - 3
+    assert timing.MAX_PAUSE_SECONDS < events.INTEREST_SECONDS - 3
 
 
 def test_the_page_says_when_a_wish_for_a_refresh_is_granted(account: HostingAccount, browser: Client) -> None:

@@ -14,13 +14,13 @@ from django.utils.html import escape
 
 from deployments.accounts.availability import client_for
 from deployments.client import transport
-from deployments.live.transitions import change
+from deployments.live.transitions import transition
 from deployments.mirror import refresh
 from deployments.models import HostingAccount, Operation
 from deployments.models.operation import Kind, State
-from deployments.operations import dispatch, submit
+from deployments.operations import dispatch, run, submit
 from deployments.operations.matching import request_of
-from deployments.timing import LEASE
+from deployments.timing import LEASE_SECONDS
 from tests.doubles import mms as faults
 from tests.doubles.mms import MMS, PlainDialect, Reply
 from tests.faults.verbs import VERBS, Verb, furnished, shows
@@ -146,8 +146,8 @@ def test_nothing_is_lost_and_nothing_happens_twice(
         for verb in VERBS:
             with monkeypatch.context() as limits:
                 if case.slow:
-                    limits.setattr(transport, "READ_TIMEOUT", 0.15)
-                    limits.setattr(transport, "DEADLINE", 0.25)
+                    limits.setattr(transport, "READ_TIMEOUT_SECONDS", 0.15)
+                    limits.setattr(transport, "DEADLINE_SECONDS", 0.25)
                 operation = sent[verb] = send(verb.ask(account), case, verb, mms)
             assert operation.state in case.except_for.get(verb.name, case.first), verb
             if operation.state in UNCERTAIN | QUEUED | FAILED:
@@ -171,10 +171,10 @@ def send(operation: Operation, case: Case, verb: Verb, mms: MMS) -> Operation:
         wait_until(lambda: mms.idle, 5, "a server that is done with the request", every=0.01)
         return operation
     now = timezone.now()
-    change(operation, State.SENDING, sent_at=now, attempts=1, claimed_until=now + LEASE)
+    transition(operation, State.SENDING, sent_at=now, attempts=1, claimed_until=now + timedelta(seconds=LEASE_SECONDS))
     if case is CASES["killed between sending and recording"]:
         with client_for(operation.account) as client:
-            getattr(client, operation.kind)(request_of(operation), str(operation.pk))
+            run.SEND[operation.kind](client, request_of(operation), str(operation.pk))
     dispatch.sweep()
     assert Operation.objects.get(pk=operation.pk).state == State.SENDING, "its worker may be alive"
     later(operation, 91)

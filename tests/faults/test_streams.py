@@ -22,7 +22,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from dashboard import live as stream
 from dashboard.ops.supervisor.programs import redis_server as redis_binary
-from deployments.live import events as live
+from deployments.live.events import STREAM, stream_position
 from tests.asgi_server import Server
 from tests.browser.test_live_script import Site as PageServer
 from tests.faults.browserless import Visitor
@@ -51,12 +51,12 @@ def link(site: Site) -> redis.Redis:
 def announce(link: redis.Redis, key: str, label: str = "Healthy", reason: str = "") -> str:
     """As a worker does; returns the position."""
     fields = {"account": ACCOUNT, "key": key, "state": "healthy", "label": label, "reason": reason, "stale_since": ""}
-    told: Any = link.xadd(live.STREAM, fields | {"since": timezone.now().isoformat(), "refresh": json.dumps([])})
+    told: Any = link.xadd(STREAM, fields | {"since": timezone.now().isoformat(), "refresh": json.dumps([])})
     return str(told.decode())
 
 
 def newest(link: redis.Redis) -> str:
-    entries: Any = link.xrevrange(live.STREAM, count=1)
+    entries: Any = link.xrevrange(STREAM, count=1)
     return entries[0][0].decode() if entries else "0-0"
 
 
@@ -299,7 +299,7 @@ def test_two_hundred_readers_that_leave_without_a_goodbye_are_forgotten(
     monkeypatch.setattr(stream, "_reader", lambda scope: (next(numbers), {1}))
     application = stream.Stream()
     with Server(application) as server:
-        readers = [Reader(server, "", live.position()) for _ in range(200)]
+        readers = [Reader(server, "", stream_position()) for _ in range(200)]
         for reader in readers:
             reader.until_live()
         hub: Any = application._hub

@@ -14,11 +14,11 @@ from dashboard.api.parsing import only, read_object
 from dashboard.api.views.settings import CLUSTER, REGISTRY, Place
 from dashboard.views.settings import clusters, registries, server
 from dashboard.views.settings.pages import record_trial
-from deployments.accounts.connection_tests import Trial, in_time
+from deployments.accounts.connection_tests import ConnectionTestResult, with_timeout
 from deployments.accounts.connection_tests.server import try_server
 from deployments.models import HostingAccount
 
-ATTEMPTS: dict[str, Callable[[Any], Trial]] = {
+ATTEMPTS: dict[str, Callable[[Any], ConnectionTestResult]] = {
     REGISTRY.name: registries.attempt,
     CLUSTER.name: clusters.attempt,
 }
@@ -41,9 +41,9 @@ def test_of(place: Place) -> View:
     return requires(place.permission, changes=False)(test_row)
 
 
-def _answer(request: ApiRequest, action: str, row: Any, attempt: Callable[[Any], Trial]) -> HttpResponse:
+def _answer(request: ApiRequest, action: str, row: Any, attempt: Callable[[Any], ConnectionTestResult]) -> HttpResponse:
     only(read_object(request), ())
-    trial = in_time(lambda: attempt(row))
+    trial = with_timeout(lambda: attempt(row))
     record_trial(request, action, row, trial, via="api")
-    found: ConnectionTest = {"works": trial.works, "says": trial.says, "advice": trial.advice}
+    found: ConnectionTest = {"works": trial.succeeded, "says": trial.message, "advice": trial.advice}
     return JsonResponse(found)

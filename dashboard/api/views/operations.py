@@ -29,7 +29,7 @@ from dashboard.views.forms import asset as asset_forms
 from dashboard.views.forms.operation import operation_of
 from dashboard.views.forms.service import SECRETS, require
 from dashboard.views.forms.submit import note_operation
-from deployments.mirror import refresh as mirror
+from deployments.mirror.refresh import request_refresh
 from deployments.models import HostingAccount, Operation, Service
 from deployments.models.operation import Kind
 from deployments.operations import submit
@@ -88,7 +88,7 @@ def _submit(request: ApiRequest, account: HostingAccount, kind: str, body: dict[
     note_details(request, before={"image": str(service.image or ""), "cluster": str(service.cluster or "")})
     try:
         return submit.delete_service(account, by, service=service)
-    except submit.Refused as refused:
+    except submit.RequestRefusedError as refused:
         raise Problem(409, refused.message) from None
 
 
@@ -130,7 +130,7 @@ def _action(act: Callable[..., Operation], what: str, body: Body | None = None) 
         note_details(request, target=f"{operation} ({operation.pk})", after=sent)
         try:
             done = act(operation, request.user.get_username(), **sent)
-        except submit.Refused as refused:
+        except submit.RequestRefusedError as refused:
             note_details(request, result=Result.REFUSED, after={"refused": refused.message})
             raise Problem(409, refused.message) from None
         return _answer(done or operation, 202)
@@ -143,7 +143,7 @@ retry_operation = _action(submit.retry, "Request the same operation again. Retur
 cancel_operation = _action(submit.cancel, "Cancel an operation, if that is still possible.")
 resume_operation = _action(submit.resume, "Ask the server again about an operation that timed out.")
 settle_operation = _action(
-    submit.settle,
+    submit.resolve,
     "Decide about an operation whose outcome is unknown. Send the request again, or mark it as failed.",
     SETTLE,
 )
@@ -167,7 +167,7 @@ def add_asset(request: ApiRequest, account: HostingAccount) -> HttpResponse:
 def refresh(request: ApiRequest, account: HostingAccount) -> HttpResponse:
     """Refresh the account's lists from the server. Responds before the refresh is done."""
     only(read_object(request), ())
-    mirror.request_refresh(account)
+    request_refresh(account)
     confirmed: resources.RefreshRequested = {"refresh": "asked"}
     return JsonResponse(confirmed, status=202)
 

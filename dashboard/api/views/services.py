@@ -69,7 +69,7 @@ def show_key(request: ApiRequest, account: HostingAccount, pk: int) -> HttpRespo
 def operation_log(request: ApiRequest, account: HostingAccount, pk: UUID) -> HttpResponse:
     """Return the log of an operation as text. With `after`, only the lines since that position."""
     operation = operation_of(account, pk)
-    events.note_log_interest("operation", operation.pk)
+    events.record_log_interest("operation", operation.pk)
     return _log(request, events.operation_log_key(operation), not operation.is_open)
 
 
@@ -78,7 +78,7 @@ def operation_log(request: ApiRequest, account: HostingAccount, pk: UUID) -> Htt
 def service_log(request: ApiRequest, account: HostingAccount, pk: int) -> HttpResponse:
     """Return the log of a service as text. With `after`, only the lines since that position."""
     service = service_of(account, pk)
-    events.note_log_interest("service", service.pk)
+    events.record_log_interest("service", service.pk)
     return _log(request, events.service_log_key(service), service.vanished_at is not None)
 
 

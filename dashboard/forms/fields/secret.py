@@ -93,7 +93,7 @@ class SettingsForm(forms.ModelForm):
         """Store the row of a valid form; `by`: who does it."""
         row: WithSecret = self.instance
         if self.secret_changes:
-            row.note_secret(by)
+            row.record_secret_change(by)
         row.save()
         return row
 

@@ -7,7 +7,7 @@ from django import forms
 
 from dashboard.catalog.picker import Picker
 from deployments.models import HostingAccount, Operation
-from deployments.operations import submit as operations
+from deployments.operations.submit import SUBMIT, RequestRefusedError, preview
 
 
 class OperationForm(forms.Form):
@@ -33,20 +33,20 @@ class OperationForm(forms.Form):
     def submit(self, by: str) -> Operation | None:
         """Ask for the operation in the name of `by`. None when it is refused: the form then says why."""
         try:
-            return getattr(operations, self.kind)(self.account, by, **self.arguments())
-        except operations.Refused as refused:
+            return SUBMIT[self.kind](self.account, by, **self.arguments())
+        except RequestRefusedError as refused:
             self._refuse(refused)
             return None
 
     def preview(self) -> dict[str, Any] | None:
         """What would be sent, secrets left out. None when it would be refused: the form then says why."""
         try:
-            return operations.preview(self.kind, **self.arguments())
-        except operations.Refused as refused:
+            return preview(self.kind, **self.arguments())
+        except RequestRefusedError as refused:
             self._refuse(refused)
             return None
 
-    def _refuse(self, refused: operations.Refused) -> None:
+    def _refuse(self, refused: RequestRefusedError) -> None:
         self.add_error(refused.field if refused.field in self.fields else None, refused.message)
 
     def unchecked(self) -> None:

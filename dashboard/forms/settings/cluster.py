@@ -24,7 +24,7 @@ class ClusterForm(SettingsForm):
     )
     kube_config = SecretField(
         label="Kubeconfig",
-        max_length=kubeconfig.MAX_SIZE,
+        max_length=kubeconfig.MAX_BYTES,
         strip=False,
         widget=SecretText(attrs=CODE),
         help_text="The whole file, with certificates and token inline. It is read, never executed. A kubeconfig that "
@@ -73,8 +73,8 @@ class ClusterForm(SettingsForm):
         if not self.errors and not self.instance.kube_config:
             self.add_error("kube_config", "Paste the kubeconfig.")
 
-    def read(self, text: str) -> kubeconfig.Access:
+    def read(self, text: str) -> kubeconfig.ClusterAccess:
         try:
-            return kubeconfig.read(text)
-        except kubeconfig.Unusable as error:
+            return kubeconfig.parse(text)
+        except kubeconfig.InvalidKubeconfigError as error:
             raise ValidationError(str(error)) from None

@@ -120,7 +120,7 @@ class ServerForm(SettingsForm):
     def save_by(self, by: str) -> HostingAccount:
         row: HostingAccount = self.instance
         if row.credentials != self.credentials_before or row.base_url != self.address_before:
-            row.forget_trouble()
+            row.clear_failure()
         super().save_by(by)
         return row
 

@@ -40,7 +40,7 @@ class Command(BaseCommand):
             account.full_clean()
         except ValidationError as error:
             raise CommandError("; ".join(_sentences(error))) from None
-        account.note_secret("whoever runs the site")
+        account.record_secret_change("whoever runs the site")
         with transaction.atomic():
             account.save()
             after = {"base_url": account.base_url, "token": "changed"}

@@ -9,7 +9,7 @@ from django.core.management.base import BaseCommand, CommandError
 from dashboard.ops.demo import Demo, Failed
 from dashboard.ops.startup import banner
 from deployments.models import HostingAccount, Operation
-from deployments.operations.submit import Refused
+from deployments.operations.submit import RequestRefusedError
 
 
 class Command(BaseCommand):
@@ -25,7 +25,7 @@ class Command(BaseCommand):
                 self._clear()
                 self.stdout.write(f"✓ {step.what:<16}{step.result:<28}{step.seconds:6.1f} s")
             body, answer = demo.score()
-        except (Failed, Refused) as error:
+        except (Failed, RequestRefusedError) as error:
             self._clear()
             raise CommandError(str(error)) from None
         if answer.problem or answer.status != 200:

@@ -125,7 +125,7 @@ def _connected_to(path: Path) -> Iterator[None]:
 def _bring_up_to_date(made_at: datetime) -> int:
     with migration_lock():
         migrate.migrate()
-    return restored.doubt_what_waited(made_at)
+    return restored.mark_queued_uncertain(made_at)
 
 
 def place(folder: Path, content: Content, move_aside: Callable[[Path], None]) -> None:

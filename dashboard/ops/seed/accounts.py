@@ -28,7 +28,7 @@ def add(world: World) -> dict[str, tuple[HostingAccount, Portfolio]]:
     """Write the three accounts, and return them by name, each with what is in it."""
     made = [(_healthy(world), COMMERCE), (_unreachable(world), CREDIT), (_refused(world), PLANT)]
     for account, _ in made:
-        account.note_secret("omar")
+        account.record_secret_change("omar")
         account.secret_set_at = world.ago(days=44)
         account.save()
     return {account.name: (account, portfolio) for account, portfolio in made}

@@ -8,7 +8,7 @@ from dashboard.ops.seed.history.story import Story
 from dashboard.ops.seed.people import PEOPLE, PROGRAM, Person
 from dashboard.ops.seed.world import DAYS, World
 from deployments.models import HostingAccount, Operation
-from deployments.operations.submit import without_keys
+from deployments.operations.submit import redact_keys
 
 Result = AuditEntry.Result
 
@@ -91,7 +91,7 @@ def _add_sessions(log: Log, person: Person) -> None:
 
 def _add_operation(log: Log, operation: Operation) -> None:
     action = "retry_operation" if operation.retry_of else operation.kind
-    after = {"operation": str(operation.pk), **without_keys(operation.body)}
+    after = {"operation": str(operation.pk), **redact_keys(operation.body)}
     target = str(operation.resource)[:300]
     log.add(operation.requested_at, operation.requested_by, action, operation.account, target=target, after=after)
     if operation.state == "canceled" and operation.finished_at:

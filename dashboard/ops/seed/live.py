@@ -2,12 +2,11 @@
 
 from random import Random
 
-import redis
 from django.utils import timezone
+from redis import RedisError
 
 from dashboard.ops.seed.accounts import HEALTHY, LISTS, SERVER
-from deployments.live import events
-from deployments.live import redis as volatile
+from deployments.live import events, redis
 from deployments.models import HostingAccount, Image, Manifest, Operation, RegisteredModel, Service
 from deployments.models.operation import OPEN, TERMINAL, Kind
 
@@ -30,8 +29,8 @@ def keep_fresh() -> None:
 
 def _redis_answers() -> bool:
     try:
-        return bool(volatile.connection().ping())
-    except (redis.RedisError, OSError):
+        return bool(redis.connection().ping())
+    except (RedisError, OSError):
         return False
 
 
@@ -39,15 +38,15 @@ def write_logs(account: HostingAccount) -> None:
     """Put the log lines of the newest builds and services into Redis, where they aren't there already."""
     builds = Operation.objects.filter(account=account, kind=Kind.CREATE_IMAGE).exclude(accepted_at=None)
     for build in builds.select_related("image__manifest")[:LOGS]:
-        _write(events.operation_log_key(build), _build_lines(build), whole=build.state in TERMINAL)
+        _write(events.operation_log_key(build), _build_lines(build), is_complete=build.state in TERMINAL)
     for service in Service.objects.filter(account=account, vanished_at=None).exclude(mms_id=None)[:LOGS]:
         _write(events.service_log_key(service), _service_lines(service))
 
 
-def _write(key: str, lines: list[str], whole: bool = False) -> None:
+def _write(key: str, lines: list[str], is_complete: bool = False) -> None:
     mark = events.log_mark(key)
     if mark is not None and not mark.position:
-        events.append_log(key, lines, sum(len(line) + 1 for line in lines), whole=whole)
+        events.append_log(key, lines, sum(len(line) + 1 for line in lines), is_complete=is_complete)
 
 
 def _build_lines(build: Operation) -> list[str]:

@@ -28,7 +28,7 @@ def ensure() -> None:
         account = HostingAccount(name=NAME, subscription=NAME, resource_group=NAME, hosting_account=NAME)
     if account.sign_in == HostingAccount.SignIn.TOKEN and not (account.token and _is_known(account.token)):
         account.token = _new_token()
-        account.note_secret("the site itself")
+        account.record_secret_change("the site itself")
         account.token_refused = False
     account.base_url = settings.MMS_URL
     account.save()

@@ -34,6 +34,6 @@ def add_asset(request: Request, account: HostingAccount) -> HttpResponse:
 def add(request: Request, form: AddAssetForm) -> Asset:
     """The asset of a valid form, stored."""
     asset = form.save(request.user.get_username())
-    after = {"url": submit.without_keys(asset.url), "mime_type": asset.mime_type, "unpack": asset.unpack}
+    after = {"url": submit.redact_keys(asset.url), "mime_type": asset.mime_type, "unpack": asset.unpack}
     note_details(request, target=asset, after=after)
     return asset

@@ -16,7 +16,7 @@ from dashboard.access.guards import local_path, requires
 from dashboard.access.permissions import Permission
 from dashboard.audit.record import Result, note_details
 from dashboard.http.request import Request
-from deployments.mirror import refresh as mirror
+from deployments.mirror.refresh import request_refresh
 from deployments.models import HostingAccount, Operation
 from deployments.models.operation import Kind
 from deployments.operations import submit
@@ -51,7 +51,7 @@ def resume_operation(request: Request, account: HostingAccount, pk: UUID) -> Htt
 @requires(Permission.MANAGE_OPERATIONS)
 def settle_operation(request: Request, account: HostingAccount, pk: UUID) -> HttpResponse:
     send_again = request.POST.get("send_again") == "yes"
-    return _act(request, operation_of(account, pk), submit.settle, send_again=send_again)
+    return _act(request, operation_of(account, pk), submit.resolve, send_again=send_again)
 
 
 @requires(Permission.MANAGE_OPERATIONS)
@@ -68,7 +68,7 @@ def clone_operation(request: Request, account: HostingAccount, pk: UUID) -> Http
 @requires(Permission.REFRESH, changes=False)
 def refresh(request: Request, account: HostingAccount) -> HttpResponse:
     """Have a worker read the account's lists at the server again."""
-    mirror.request_refresh(account)
+    request_refresh(account)
     rests = account.not_before is not None and account.not_before > timezone.now()
     when = "will sync when the current wait is over" if rests else "is syncing"
     messages.info(request, f"The account {when}. Changes appear here automatically.")
@@ -85,7 +85,7 @@ def _act(request: Request, operation: Operation, action: Any, **choice: Any) -> 
     note_details(request, target=f"{operation} ({operation.pk})", after=choice)
     try:
         page = action(operation, name, **choice) or operation
-    except submit.Refused as refused:
+    except submit.RequestRefusedError as refused:
         note_details(request, result=Result.REFUSED, after={"refused": refused.message})
         messages.error(request, refused.message)
     return redirect("get_operation", operation.account.name, page.pk)

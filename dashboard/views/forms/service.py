@@ -75,7 +75,7 @@ def delete_service(request: Request, account: HostingAccount, pk: int) -> HttpRe
             before = {"image": str(service.image or ""), "cluster": str(service.cluster or "")}
             note_details(request, target=service, before=before, after={"operation": str(operation.pk)})
             return redirect("get_operation", account.name, operation.pk)
-        except submit.Refused as refused:
+        except submit.RequestRefusedError as refused:
             refusal = refused.message
     page = {
         "service": service,

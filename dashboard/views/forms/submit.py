@@ -47,7 +47,7 @@ def write(
 
 def note_operation(request: Request, operation: Operation) -> None:
     """For the audit: what was asked for, in the words of the form, rows by number, without access keys."""
-    after = {"operation": str(operation.pk), **submit.without_keys(operation.body)}
+    after = {"operation": str(operation.pk), **submit.redact_keys(operation.body)}
     note_details(request, target=operation.resource, after=after)
 
 

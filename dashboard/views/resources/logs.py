@@ -23,7 +23,7 @@ POSITION = re.compile(r"\d{1,20}(-\d{1,20})?", re.ASCII)
 @requires(Permission.SEE)
 def operation_log(request: Request, account: HostingAccount, pk: UUID) -> HttpResponse:
     operation = operation_of(account, pk)
-    events.note_log_interest("operation", operation.pk)
+    events.record_log_interest("operation", operation.pk)
     page = {"operation": operation, "page_badge": events.badge_of(operation), "ended": not operation.is_open}
     return _answer(request, events.operation_log_key(operation), "operations/operation_log.html", page)
 
@@ -39,7 +39,7 @@ def image_log(request: Request, account: HostingAccount, pk: int) -> HttpRespons
 @requires(Permission.SEE)
 def service_log(request: Request, account: HostingAccount, pk: int) -> HttpResponse:
     service = service_of(account, pk)
-    events.note_log_interest("service", service.pk)
+    events.record_log_interest("service", service.pk)
     page = {"service": service, "page_badge": events.badge_of(service), "ended": service.vanished_at is not None}
     return _answer(request, events.service_log_key(service), "services/service_log.html", page)
 

@@ -17,7 +17,7 @@ from dashboard.http.request import Request
 from dashboard.views.forms.submit import INVALID
 from dashboard.views.settings.pages import show_trial, write_settings
 from deployments.accounts import kubeconfig, usage
-from deployments.accounts.connection_tests import Trial, in_time
+from deployments.accounts.connection_tests import ConnectionTestResult, with_timeout
 from deployments.accounts.connection_tests.cluster import try_cluster
 from deployments.models import Cluster, HostingAccount
 
@@ -56,16 +56,16 @@ def test_cluster(request: Request, account: HostingAccount, pk: int) -> HttpResp
     row = get_object_or_404(Cluster, account=account, pk=pk) if pk else Cluster(account=account)
     page = _page(row) if pk else {}
     form = ClusterForm(request.POST, instance=row)
-    trial = in_time(lambda: attempt(form.instance)) if form.is_valid() else None
+    trial = with_timeout(lambda: attempt(form.instance)) if form.is_valid() else None
     return show_trial(request, form, trial, TEMPLATE, page)
 
 
-def attempt(row: Cluster) -> Trial:
+def attempt(row: Cluster) -> ConnectionTestResult:
     """What comes of asking the cluster for its version."""
     try:
-        return try_cluster(kubeconfig.read(row.kube_config or ""))
-    except kubeconfig.Unusable as error:
-        return Trial(False, f"The saved kubeconfig isn’t valid: {error}", "Paste another one.")
+        return try_cluster(kubeconfig.parse(row.kube_config or ""))
+    except kubeconfig.InvalidKubeconfigError as error:
+        return ConnectionTestResult(False, f"The saved kubeconfig isn’t valid: {error}", "Paste another one.")
 
 
 @requires(Permission.CHANGE_CLUSTER)

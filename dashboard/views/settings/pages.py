@@ -11,7 +11,7 @@ from dashboard.audit.record import note_details, record_entry
 from dashboard.forms.fields.secret import SettingsForm
 from dashboard.http.request import Request, client_ip
 from dashboard.views.forms.submit import INVALID
-from deployments.accounts.connection_tests import Trial
+from deployments.accounts.connection_tests import ConnectionTestResult
 from deployments.live import events
 
 
@@ -37,7 +37,7 @@ def store(request: Request, form: SettingsForm) -> Any:
     return row
 
 
-def record_trial(request: Request, action: str, row: Any, trial: Trial, via: str = "page") -> None:
+def record_trial(request: Request, action: str, row: Any, trial: ConnectionTestResult, via: str = "page") -> None:
     """A connection test changes nothing, and yet it sends a secret: who made it, and what came of it."""
     account = request.account
     record_entry(
@@ -47,13 +47,13 @@ def record_trial(request: Request, action: str, row: Any, trial: Trial, via: str
         account_name=account.name,
         target=str(row),
         address=client_ip(request),
-        after={"works": trial.works, "says": trial.says},
+        after={"works": trial.succeeded, "says": trial.message},
         via=via,
     )
 
 
 def show_trial(
-    request: Request, form: SettingsForm, trial: Trial | None, template: str, context: dict[str, Any]
+    request: Request, form: SettingsForm, trial: ConnectionTestResult | None, template: str, context: dict[str, Any]
 ) -> HttpResponse:
     """What came of a connection test; None: the form was not fit for one. For htmx the result alone.
 

@@ -17,7 +17,7 @@ from dashboard.http.request import Request
 from dashboard.views.forms.submit import INVALID
 from dashboard.views.settings.pages import show_trial, write_settings
 from deployments.accounts import usage
-from deployments.accounts.connection_tests import Trial, in_time
+from deployments.accounts.connection_tests import ConnectionTestResult, with_timeout
 from deployments.accounts.connection_tests.registry import try_registry
 from deployments.models import HostingAccount, RegistryInfo
 
@@ -58,11 +58,11 @@ def test_registry(request: Request, account: HostingAccount, pk: int) -> HttpRes
     row = get_object_or_404(RegistryInfo, account=account, pk=pk) if pk else RegistryInfo(account=account)
     page = _page(row) if pk else {}
     form = RegistryForm(request.POST, instance=row)
-    trial = in_time(lambda: attempt(form.instance)) if form.is_valid() else None
+    trial = with_timeout(lambda: attempt(form.instance)) if form.is_valid() else None
     return show_trial(request, form, trial, TEMPLATE, page)
 
 
-def attempt(row: RegistryInfo) -> Trial:
+def attempt(row: RegistryInfo) -> ConnectionTestResult:
     """What comes of signing in at the registry."""
     return try_registry(row.location, row.user, row.password or "")
 

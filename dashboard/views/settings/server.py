@@ -18,7 +18,7 @@ from dashboard.http.request import Request
 from dashboard.ops.startup import bundled_account
 from dashboard.views.forms.submit import INVALID
 from dashboard.views.settings.pages import show_trial, write_settings
-from deployments.accounts.connection_tests import in_time
+from deployments.accounts.connection_tests import with_timeout
 from deployments.accounts.connection_tests.server import try_server
 from deployments.models import (
     Asset,
@@ -50,7 +50,7 @@ def change_server(request: Request, account: HostingAccount) -> HttpResponse:
 def test_server(request: Request, account: HostingAccount) -> HttpResponse:
     """Try what is typed, with the secret that is kept where none is typed."""
     form = ServerForm(request.POST, instance=fresh(account))
-    trial = in_time(lambda: try_server(form.instance)) if form.is_valid() else None
+    trial = with_timeout(lambda: try_server(form.instance)) if form.is_valid() else None
     return show_trial(request, form, trial, "settings/change_server.html", _page(account))
 
 

@@ -18,7 +18,7 @@ def doctor(request: Request, accounts: frozenset[int] | None) -> HttpResponse:
     """What is not in order, worst first, and what to do; then what is. It fetches itself anew every few seconds."""
     partial = request.htmx.target == "findings"
     if not partial:
-        request.stream_position = events.position()
+        request.stream_position = events.stream_position()
     findings = checks.examine(Asked(accounts))
     parts = checks.by_part(findings).values()
     wrong = [finding for about in parts for finding in about if finding.state != State.OK]

@@ -14,36 +14,38 @@ from deployments.client import errors
 from netguard.addresses import LOOPBACK_HOSTS
 
 log = logging.getLogger(__name__)
-CALL = 5.0  # seconds for each call of a trial
-SECONDS = 12.0  # for a whole trial
-SLOW = 2.0  # seconds; slower than this is worth a word
+CALL_SECONDS = 5.0  # seconds for each call of a trial
+TEST_SECONDS = 12.0  # for a whole trial
+SLOW_SECONDS = 2.0  # seconds; slower than this is worth a word
 _THREADS = ThreadPoolExecutor(4, thread_name_prefix="trial")
 
 
 @dataclass(frozen=True)
-class Trial:
-    """What came of it: `says` what happened, `advice` what to do about it ("" for nothing)."""
+class ConnectionTestResult:
+    """What came of it: `message` is what happened, `advice` what to do about it ("" for nothing)."""
 
-    works: bool
-    says: str
+    succeeded: bool
+    message: str
     advice: str = ""
 
 
-def in_time(attempt: Callable[[], Trial]) -> Trial:
+def with_timeout(attempt: Callable[[], ConnectionTestResult]) -> ConnectionTestResult:
     """What `attempt` finds, within SECONDS: not even a name server that is silent holds the page any longer.
 
     It runs in a thread without the database.
     """
     try:
-        return _THREADS.submit(attempt).result(SECONDS)
+        return _THREADS.submit(attempt).result(TEST_SECONDS)
     except Late:
-        return Trial(False, f"No response within {SECONDS:.0f} s.", "Check the host, then try again.")
+        return ConnectionTestResult(
+            False, f"No response within {TEST_SECONDS:.0f} s.", "Check the host, then try again."
+        )
     except Exception:
         log.exception("A connection test failed with an unexpected error.")
-        return Trial(False, "The connection test itself failed. The site's log has the reason.")
+        return ConnectionTestResult(False, "The connection test itself failed. The site's log has the reason.")
 
 
-def unreached(error: errors.MMSError, where: str) -> Trial:
+def unreachable(error: errors.MMSError, where: str) -> ConnectionTestResult:
     """Of a place that gave no answer. where: the field of the form that names it."""
     text = str(error)
     for words, advice in (
@@ -62,15 +64,15 @@ def unreached(error: errors.MMSError, where: str) -> Trial:
         ("not complete", "It responds too slowly. Check whether it's overloaded."),
     ):
         if words in text.lower():
-            return Trial(False, text, advice)
-    return Trial(False, text, f"Check “{where}”, and that the program is running.")
+            return ConnectionTestResult(False, text, advice)
+    return ConnectionTestResult(False, text, f"Check “{where}”, and that the program is running.")
 
 
-def slowly(seconds: float) -> str:
-    return f" The response took {seconds:.1f} s, which is slow." if seconds > SLOW else ""
+def slow_note(seconds: float) -> str:
+    return f" The response took {seconds:.1f} s, which is slow." if seconds > SLOW_SECONDS else ""
 
 
-def openly(url: str) -> str:
+def insecure_note(url: str) -> str:
     """A word about secrets on a network without encryption."""
     parts = urlsplit(url)
     open_network = parts.scheme == "http" and parts.hostname not in LOOPBACK_HOSTS

@@ -9,13 +9,19 @@ from typing import Any
 
 from requests.utils import DEFAULT_CA_BUNDLE_PATH
 
-from deployments.accounts.connection_tests import CALL, Trial, openly, slowly, unreached
-from deployments.accounts.kubeconfig import BUNDLED, Access
-from deployments.client import errors, wire
+from deployments.accounts.connection_tests import (
+    CALL_SECONDS,
+    ConnectionTestResult,
+    insecure_note,
+    slow_note,
+    unreachable,
+)
+from deployments.accounts.kubeconfig import BUNDLED_ENGINE, ClusterAccess
+from deployments.client import errors, wire_values
 from deployments.client.deadlines import TimedAdapter
-from deployments.client.http import Authorization, basic, exchange, host_of, new_session
+from deployments.client.http import Authorization, basic_auth, exchange, host_of, new_session
 
-MAX_ANSWER = 256 * 1024  # bytes
+MAX_RESPONSE_BYTES = 256 * 1024  # bytes
 
 
 class TrustAdapter(TimedAdapter):
@@ -38,14 +44,14 @@ class TrustAdapter(TimedAdapter):
         return host, {"ssl_context": self.context, **self.name}
 
 
-def try_cluster(access: Access) -> Trial:
-    if access.server == BUNDLED:
-        return Trial(True, "Services run on the bundled server's machine.")
+def try_cluster(access: ClusterAccess) -> ConnectionTestResult:
+    if access.server == BUNDLED_ENGINE:
+        return ConnectionTestResult(True, "Services run on the bundled server's machine.")
     host, started = host_of(access.server), time.monotonic()
     try:
         context = tls_context(access)
     except (ssl.SSLError, ValueError, OSError):
-        return Trial(
+        return ConnectionTestResult(
             False,
             "The certificates in the kubeconfig can't be used.",
             "Check that the certificate and key belong together.",
@@ -53,54 +59,58 @@ def try_cluster(access: Access) -> Trial:
     try:
         with new_session(TrustAdapter(context, access.tls_name)) as session:
             session.auth = Authorization(_authorization(access))
-            limits = {"seconds": CALL, "read_timeout": CALL}
+            limits = {"seconds": CALL_SECONDS, "read_timeout": CALL_SECONDS}
             answer = exchange(
                 session,
                 "GET",
                 f"{access.server}/version",
                 **limits,
-                most=MAX_ANSWER,
+                most=MAX_RESPONSE_BYTES,
                 named="the server in the kubeconfig",
             )
     except errors.MMSError as error:
-        return unreached(error, "Kubeconfig")
+        return unreachable(error, "Kubeconfig")
     if answer.status == 401:
-        return Trial(
+        return ConnectionTestResult(
             False,
             f"{host} rejected these credentials (status 401).",
             "The token or certificate is wrong or no longer valid.",
         )
     if answer.status == 403:
-        return Trial(
+        return ConnectionTestResult(
             False,
             f"{host} accepts these credentials but grants no access (status 403).",
             "Ask the person who runs the cluster to grant them a role.",
         )
     if 300 <= answer.status < 400:
-        return Trial(
+        return ConnectionTestResult(
             False, f"{host} redirects to another address.", "Put the address it redirects to into the kubeconfig."
         )
     version = _version(answer)
     if answer.status != 200 or not version:
-        return Trial(
+        return ConnectionTestResult(
             False,
             f"The server at {host} isn't Kubernetes (status {answer.status}).",
             "Check the server in the kubeconfig.",
         )
     advice = (
         "Its certificate isn't checked (insecure-skip-tls-verify), so anyone on the network path can impersonate it."
-        if access.unchecked
-        else openly(access.server)
+        if access.skips_tls_verify
+        else insecure_note(access.server)
     )
-    return Trial(True, f"{host} answers: Kubernetes {version}." + slowly(time.monotonic() - started), advice)
+    return ConnectionTestResult(
+        True, f"{host} answers: Kubernetes {version}." + slow_note(time.monotonic() - started), advice
+    )
 
 
-def tls_context(access: Access) -> ssl.SSLContext:
+def tls_context(access: ClusterAccess) -> ssl.SSLContext:
     """What the kubeconfig trusts and shows. Raises ssl.SSLError, ValueError, OSError."""
-    context = ssl.create_default_context(cadata=access.authority.decode("ascii") if access.authority else None)
-    if not access.authority:
-        _trust_the_host(context)
-    if access.unchecked:
+    context = ssl.create_default_context(
+        cadata=access.ca_certificate.decode("ascii") if access.ca_certificate else None
+    )
+    if not access.ca_certificate:
+        _load_default_authorities(context)
+    if access.skips_tls_verify:
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     if access.certificate:
         with _in_memory(access.certificate + b"\n" + access.key) as path:
@@ -108,7 +118,7 @@ def tls_context(access: Access) -> ssl.SSLContext:
     return context
 
 
-def _trust_the_host(context: ssl.SSLContext) -> None:
+def _load_default_authorities(context: ssl.SSLContext) -> None:
     """The authorities that all other calls of this site trust."""
     found = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or DEFAULT_CA_BUNDLE_PATH
     context.load_verify_locations(**{"capath" if os.path.isdir(found) else "cafile": found})
@@ -125,17 +135,17 @@ def _in_memory(data: bytes) -> Iterator[str]:
         os.close(descriptor)
 
 
-def _authorization(access: Access) -> str:
+def _authorization(access: ClusterAccess) -> str:
     if access.token:
         return f"Bearer {access.token}"
     if access.user:
-        return basic(access.user, access.password)
+        return basic_auth(access.user, access.password)
     return ""
 
 
 def _version(answer: Any) -> str:
     try:
         said = answer.json()
-    except wire.Garbled:
+    except wire_values.MalformedPayloadError:
         return ""
-    return wire.text(said.get("gitVersion") or "", 80) if isinstance(said, dict) else ""
+    return wire_values.text(said.get("gitVersion") or "", 80) if isinstance(said, dict) else ""

@@ -10,72 +10,86 @@ from urllib.parse import urlsplit
 
 import requests
 
-from deployments.accounts.connection_tests import CALL, Trial, openly, slowly, unreached
-from deployments.client import errors, wire
-from deployments.client.http import Answer, Authorization, basic, exchange, host_of, new_session
-from deployments.models.validators import STORE, registry_url
+from deployments.accounts.connection_tests import (
+    CALL_SECONDS,
+    ConnectionTestResult,
+    insecure_note,
+    slow_note,
+    unreachable,
+)
+from deployments.client import errors, wire_values
+from deployments.client.http import Authorization, ServerResponse, basic_auth, exchange, host_of, new_session
+from deployments.models.validators import BUNDLED_STORE, registry_url
 
-MAX_ANSWER = 256 * 1024  # bytes
+MAX_RESPONSE_BYTES = 256 * 1024  # bytes
 _CHALLENGE = re.compile(r'(\w+)="([^"]*)"')
-_WRONG = "Check the user and password."
+_WRONG_CREDENTIALS = "Check the user and password."
 
 
-class _Refused(Exception):
+class _RegistryRefusedError(Exception):
     def __init__(self, says: str, advice: str):
         super().__init__(says)
-        self.trial = Trial(False, says, advice)
+        self.trial = ConnectionTestResult(False, says, advice)
 
 
-def try_registry(location: str, user: str, password: str) -> Trial:
+def try_registry(location: str, user: str, password: str) -> ConnectionTestResult:
     """location: one that places.check_location takes."""
-    if location == STORE:
-        return Trial(True, "Images stay in the bundled server's store. Nothing is pushed elsewhere.")
+    if location == BUNDLED_STORE:
+        return ConnectionTestResult(True, "Images stay in the bundled server's store. Nothing is pushed elsewhere.")
     parts = urlsplit(registry_url(location))
     base, started = f"{parts.scheme}://{parts.netloc}", time.monotonic()
     try:
         with new_session() as session:
-            says = _signed_in(session, base, user, password)
-    except _Refused as refused:
+            says = _sign_in(session, base, user, password)
+    except _RegistryRefusedError as refused:
         return refused.trial
     except errors.MMSError as error:
-        return unreached(error, "Location")
+        return unreachable(error, "Location")
     note = "Permission to push is first checked when an image is built."
-    return Trial(True, says + slowly(time.monotonic() - started), f"{openly(base)} {note}".strip())
+    return ConnectionTestResult(
+        True, says + slow_note(time.monotonic() - started), f"{insecure_note(base)} {note}".strip()
+    )
 
 
-def _signed_in(session: requests.Session, base: str, user: str, password: str) -> str:
+def _sign_in(session: requests.Session, base: str, user: str, password: str) -> str:
     """What to say of a registry that lets us in. Raises _Refused, MMSError."""
     host, url = host_of(base), f"{base}/v2/"
-    answer = _ask(session, url, "")
+    answer = _get(session, url, "")
     if answer.status == 401:
-        answer = _ask(session, url, _authorization(session, host, base, answer, user, password))
+        answer = _get(session, url, _authorization(session, host, base, answer, user, password))
         says = f"{host} accepts {f'the user “{user}”' if user else 'anonymous access'}."
     else:
         says = f"{host} accepts anonymous access, without a password."
     if answer.status == 200:
         return says
     if answer.status == 401:
-        raise _Refused(f"{host} rejected this user and password (status 401).", _WRONG)
+        raise _RegistryRefusedError(f"{host} rejected this user and password (status 401).", _WRONG_CREDENTIALS)
     if answer.status == 403:
-        raise _Refused(
+        raise _RegistryRefusedError(
             f"{host} denied access to this user (status 403).", "Ask the person who runs the registry for access."
         )
     if 300 <= answer.status < 400:
-        raise _Refused(f"{host} redirects to another address.", "Use the location it redirects to.")
+        raise _RegistryRefusedError(f"{host} redirects to another address.", "Use the location it redirects to.")
     if answer.status == 404:
-        raise _Refused(f"{host} has no /v2/ (status 404).", "The server there isn't a registry.")
-    raise _Refused(f"{host} responded with status {answer.status}.", "Check that it's a registry and that it works.")
+        raise _RegistryRefusedError(f"{host} has no /v2/ (status 404).", "The server there isn't a registry.")
+    raise _RegistryRefusedError(
+        f"{host} responded with status {answer.status}.", "Check that it's a registry and that it works."
+    )
 
 
-def _authorization(session: requests.Session, host: str, base: str, answer: Answer, user: str, password: str) -> str:
+def _authorization(
+    session: requests.Session, host: str, base: str, answer: ServerResponse, user: str, password: str
+) -> str:
     kind, _, rest = str(answer.headers.get("WWW-Authenticate", "")).partition(" ")
     if kind.lower() == "bearer":
         return f"Bearer {_token(session, host, base, dict(_CHALLENGE.findall(rest)), user, password)}"
     if kind.lower() != "basic":
-        raise _Refused(f"{host} requires a sign-in method that isn't supported.", "Check that it's a registry.")
+        raise _RegistryRefusedError(
+            f"{host} requires a sign-in method that isn't supported.", "Check that it's a registry."
+        )
     if not user:
-        raise _Refused(f"{host} requires a user and password.", "Enter them.")
-    return basic(user, password)
+        raise _RegistryRefusedError(f"{host} requires a user and password.", "Enter them.")
+    return basic_auth(user, password)
 
 
 def _token(session: requests.Session, host: str, base: str, challenge: dict[str, str], user: str, password: str) -> str:
@@ -86,31 +100,37 @@ def _token(session: requests.Session, host: str, base: str, challenge: dict[str,
     except ValueError:
         safe = False
     if not safe:
-        raise _Refused(
+        raise _RegistryRefusedError(
             f"{host} requests sign-in at an address without TLS.",
             "The registry is misconfigured. No password was sent there.",
         )
     query = {"service": challenge.get("service", "")} | (
         {"scope": challenge["scope"]} if challenge.get("scope") else {}
     )
-    answer = _ask(session, realm, basic(user, password) if user else "", query)
+    answer = _get(session, realm, basic_auth(user, password) if user else "", query)
     try:
         said = answer.json()
         token = said.get("token") or said.get("access_token") if isinstance(said, dict) else None
-    except wire.Garbled:
+    except wire_values.MalformedPayloadError:
         token = None
     if answer.status in {401, 403}:
         where = "" if host_of(realm) == host else f" at {host_of(realm)}"
         wrong = "rejected this user and password" if user else "requires a user and password"
-        raise _Refused(f"{host} {wrong}{where} (status {answer.status}).", _WRONG if user else "Enter them.")
+        raise _RegistryRefusedError(
+            f"{host} {wrong}{where} (status {answer.status}).", _WRONG_CREDENTIALS if user else "Enter them."
+        )
     if answer.status != 200 or not isinstance(token, str) or not re.fullmatch(r"[!-~]+", token):
-        raise _Refused(
+        raise _RegistryRefusedError(
             f"{host_of(realm)} returned no token (status {answer.status}).", "Check the registry's configuration."
         )
     return token
 
 
-def _ask(session: requests.Session, url: str, authorization: str, query: dict[str, str] | None = None) -> Answer:
+def _get(
+    session: requests.Session, url: str, authorization: str, query: dict[str, str] | None = None
+) -> ServerResponse:
     session.auth = Authorization(authorization)
-    limits = {"seconds": CALL, "read_timeout": CALL}
-    return exchange(session, "GET", url, **limits, most=MAX_ANSWER, named="the registry's location", params=query)
+    limits = {"seconds": CALL_SECONDS, "read_timeout": CALL_SECONDS}
+    return exchange(
+        session, "GET", url, **limits, most=MAX_RESPONSE_BYTES, named="the registry's location", params=query
+    )

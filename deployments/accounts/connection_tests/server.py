@@ -4,56 +4,62 @@ import time
 
 from deployments.accounts import credentials
 from deployments.accounts.availability import client_for
-from deployments.accounts.connection_tests import CALL, Trial, openly, slowly, unreached
+from deployments.accounts.connection_tests import (
+    CALL_SECONDS,
+    ConnectionTestResult,
+    insecure_note,
+    slow_note,
+    unreachable,
+)
 from deployments.client import errors
 from deployments.client.transport import BearerToken, Credential
 from deployments.models import HostingAccount
 
 ADVICE: dict[type[errors.MMSError], str] = {
-    errors.Forbidden: "The server accepts the token but doesn't let it read this hosting account. "
+    errors.ForbiddenError: "The server accepts the token but doesn't let it read this hosting account. "
     "Ask the person who runs the server for access.",
-    errors.NotFound: "Check the subscription, resource group, hosting account and API version for typos.",
-    errors.NotOffered: "This isn't an MMS, or the base URL has a path it shouldn't have.",
-    errors.Redirected: "Use the address it redirects to, if that is the server.",
-    errors.Busy: "It works but is busy. Try again later.",
-    errors.Unintelligible: "The server there isn't an MMS. Check the base URL.",
-    errors.ServerFault: "The server, or a proxy in front of it, failed. Contact the person who runs it.",
-    errors.Rejected: "Check that the server supports this API version.",
+    errors.NotFoundError: "Check the subscription, resource group, hosting account and API version for typos.",
+    errors.NotSupportedError: "This isn't an MMS, or the base URL has a path it shouldn't have.",
+    errors.RedirectedError: "Use the address it redirects to, if that is the server.",
+    errors.BusyError: "It works but is busy. Try again later.",
+    errors.InvalidResponseError: "The server there isn't an MMS. Check the base URL.",
+    errors.ServerFaultError: "The server, or a proxy in front of it, failed. Contact the person who runs it.",
+    errors.RejectedError: "Check that the server supports this API version.",
 }
 
 
-def try_server(account: HostingAccount) -> Trial:
+def try_server(account: HostingAccount) -> ConnectionTestResult:
     """account: perhaps not saved, and not to be. Its token is fetched anew where Entra ID gives it."""
     credential: Credential = BearerToken(account.token or "")
     if account.sign_in == HostingAccount.SignIn.ENTRA:
         client = credentials.entra_client(account)
         try:
-            credential = BearerToken(credentials.fetch(client, time.monotonic() + CALL).token)
-        except errors.TokenRefused as error:
-            return Trial(False, str(error), "Check the tenant, client ID, client secret and scope.")
-        except errors.NoToken as error:
-            return unreached(error, "Authority")
+            credential = BearerToken(credentials.fetch_token(client, time.monotonic() + CALL_SECONDS).token)
+        except errors.TokenRefusedError as error:
+            return ConnectionTestResult(False, str(error), "Check the tenant, client ID, client secret and scope.")
+        except errors.NoTokenError as error:
+            return unreachable(error, "Authority")
     started = time.monotonic()
     try:
-        with client_for(account, credential, read_timeout=CALL, deadline=CALL) as mms:
+        with client_for(account, credential, read_timeout=CALL_SECONDS, deadline=CALL_SECONDS) as mms:
             listing = mms.list_services()
     except errors.MMSError as error:
         return _failed(account, error)
     count = len(listing.items)
     says = f"The server responded and lists {count} {'service' if count == 1 else 'services'}."
-    return Trial(True, says + slowly(time.monotonic() - started), openly(account.base_url))
+    return ConnectionTestResult(True, says + slow_note(time.monotonic() - started), insecure_note(account.base_url))
 
 
-def _failed(account: HostingAccount, error: errors.MMSError) -> Trial:
-    if isinstance(error, errors.TokenRefused):
+def _failed(account: HostingAccount, error: errors.MMSError) -> ConnectionTestResult:
+    if isinstance(error, errors.TokenRefusedError):
         entra = account.sign_in == HostingAccount.SignIn.ENTRA
         advice = (
             "Entra ID issued a token, but the server rejected it. Check that the scope is the server's own."
             if entra
             else "The token is wrong or no longer valid. Get a new one from the person who runs the server."
         )
-        return Trial(False, str(error), advice)
-    if isinstance(error, errors.NoAnswer | errors.Unreachable):
-        return unreached(error, "Base URL")
+        return ConnectionTestResult(False, str(error), advice)
+    if isinstance(error, errors.NoResponseError | errors.UnreachableError):
+        return unreachable(error, "Base URL")
     advice = next((text for kind, text in ADVICE.items() if isinstance(error, kind)), "")
-    return Trial(False, str(error), advice)
+    return ConnectionTestResult(False, str(error), advice)

@@ -20,8 +20,7 @@ from deployments import retention
 from deployments.live import events
 from deployments.models import HostingAccount, Image, Manifest, Operation, RegisteredModel, Service
 from deployments.models.operation import Kind, State
-from deployments.operations import queue
-from deployments.operations import submit as operations
+from deployments.operations import queue, submit
 from mms.gateway import routes
 from mms.models import Image as MmsImage
 from mms.models import Operation as MmsOperation
@@ -157,7 +156,7 @@ def test_everything_is_looked_at_once_an_hour_however_often_beat_asks(live_redis
     ended(model)
     retention.prune()
     assert Operation.objects.count() == 2
-    assert 0 < live_redis.ttl("claim:retention") <= retention.EVERY
+    assert 0 < live_redis.ttl("claim:retention") <= retention.INTERVAL_SECONDS
     live_redis.flushall()
     retention.prune()
     assert Operation.objects.count() == 1
@@ -170,9 +169,9 @@ def test_what_was_not_done_in_its_time_goes_on_a_minute_later(
     model = make_model(make_account())
     for days in range(5):
         ended(model, LONG_AGO + timedelta(days=days))
-    monkeypatch.setattr(retention, "BATCH", 2)
-    monkeypatch.setattr(retention, "PAUSE", 1.1)
-    monkeypatch.setattr(retention, "SECONDS", 1.0)
+    monkeypatch.setattr(retention, "BATCH_ROWS", 2)
+    monkeypatch.setattr(retention, "PAUSE_SECONDS", 1.1)
+    monkeypatch.setattr(retention, "RUN_SECONDS", 1.0)
     retention.prune()
     assert Operation.objects.count() == 3
     retention.prune()
@@ -213,7 +212,7 @@ def test_a_crowd_of_operations_goes_without_holding_up_who_writes(live_redis: re
 
 def test_two_at_once_do_each_others_work_and_no_harm() -> None:
     model = make_model(make_account())
-    operations = [ended(model, LONG_AGO + timedelta(hours=age)) for age in range(60)]
+    submit = [ended(model, LONG_AGO + timedelta(hours=age)) for age in range(60)]
 
     def delete() -> None:
         retention.delete_old()
@@ -224,7 +223,7 @@ def test_two_at_once_do_each_others_work_and_no_harm() -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert left(Operation) == {operations[0].pk}
+    assert left(Operation) == {submit[0].pk}
 
 
 # --- rows and files of the bundled MMS ----------------------------------------------------------------------------
@@ -338,7 +337,7 @@ def test_the_mms_looks_at_everything_once_an_hour() -> None:
 
 CAPPED = {
     b"live": "10 000 entries",
-    b"celery": "dashboard.ops.supervisor.beat.MAX_QUEUE_LENGTH and deployments.operations.queue.LONGEST",
+    b"celery": "dashboard.ops.supervisor.beat.MAX_QUEUE_LENGTH and deployments.operations.queue.MAX_QUEUE_LENGTH",
     b"mms": "dashboard.ops.supervisor.beat.MAX_QUEUE_LENGTH, and one message per open operation",
     b"_kombu.binding.celery": "one member",
     b"_kombu.binding.mms": "one member",
@@ -368,11 +367,11 @@ def test_every_key_that_a_busy_site_leaves_in_redis_expires_or_is_capped(mms: MM
     try:
         do = [
             register(account),
-            operations.create_image(account, "ann", manifest=manifest_of(account), registry=registry_of(account)),
-            operations.create_service(account, "ann", name="s", image=image_of(account), cluster=cluster_of(account)),
+            submit.create_image(account, "ann", manifest=manifest_of(account), registry=registry_of(account)),
+            submit.create_service(account, "ann", name="s", image=image_of(account), cluster=cluster_of(account)),
         ]
-        events.note_interest(f"account:{account.pk}")
-        events.note_log_interest("operation", do[1].pk)
+        events.record_interest(f"account:{account.pk}")
+        events.record_log_interest("operation", do[1].pk)
         wait_until(lambda: len(mms.calls("POST")) == 3, 60, "a worker to send everything")
         wait_until(lambda: mms.run() or mms.end() or _over(do), 60, "a whole job", every=0.3)
         wait_until(lambda: live_redis.zcard("interest") or live_redis.exists("claim:retention"), 90, "the hourly look")
@@ -382,7 +381,7 @@ def test_every_key_that_a_busy_site_leaves_in_redis_expires_or_is_capped(mms: MM
     keys = set(live_redis.scan_iter(count=1000))
     assert {b"live", f"live:operation:{do[0].pk}".encode(), b"heartbeat:worker:celery"} <= keys
     assert {key for key in keys if live_redis.ttl(key) < 0} <= set(CAPPED), "these never go and have no bound"
-    assert {key for key in keys if live_redis.ttl(key) > events.HASH_LIFE} == set()
+    assert {key for key in keys if live_redis.ttl(key) > events.HASH_TTL_SECONDS} == set()
 
 
 def _over(do: list[Operation]) -> bool:
@@ -390,8 +389,8 @@ def _over(do: list[Operation]) -> bool:
 
 
 def test_what_was_looked_at_leaves_nothing_behind(live_redis: redis.Redis) -> None:
-    events.note_interest("account:1")
-    assert 0 < live_redis.ttl("interest") <= events.LONGEST_INTEREST
+    events.record_interest("account:1")
+    assert 0 < live_redis.ttl("interest") <= events.MAX_INTEREST_SECONDS
 
 
 @pytest.mark.slow
@@ -412,7 +411,7 @@ def test_beat_adds_nothing_to_a_queue_that_nobody_works_through(live_redis: redi
 
 
 def test_people_add_no_pile_of_hints_either(live_redis: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(queue, "LONGEST", 3)
+    monkeypatch.setattr(queue, "MAX_QUEUE_LENGTH", 3)
     for _ in range(5):
         queue.hint_refresh()
     assert live_redis.llen("celery") == 3

@@ -21,7 +21,7 @@ from django.utils import timezone
 
 from dashboard import live as stream
 from dashboard.models import Membership, Role
-from deployments.live import events as live
+from deployments.live.events import STREAM, publish_operation, stream_position
 from deployments.models import HostingAccount, Operation, RegisteredModel
 from deployments.models.operation import Kind, State
 from tests.asgi_server import Server
@@ -72,7 +72,7 @@ def publish(account: HostingAccount, state: State = State.RUNNING) -> str:
     """Let a worker announce a change; returns the badge's key."""
     model = RegisteredModel.objects.create(account=account, name="iris", url="http://x/m")
     operation = Operation.objects.create(account=account, kind=Kind.REGISTER_MODEL, state=state, model=model)
-    live.publish_operation(operation)
+    publish_operation(operation)
     return f"operation-{operation.pk}"
 
 
@@ -120,7 +120,7 @@ class Reader:
 
 @pytest.mark.serial
 def test_a_change_arrives_as_the_badge_the_page_would_render(server: Server, team: HostingAccount, viewer: str) -> None:
-    with Reader(server, viewer, live.position()) as reader:
+    with Reader(server, viewer, stream_position()) as reader:
         assert reader.response.headers["content-type"].startswith("text/event-stream")
         assert reader.response.headers["x-accel-buffering"] == "no"
         assert reader.until_live() == []
@@ -133,14 +133,14 @@ def test_a_change_arrives_as_the_badge_the_page_would_render(server: Server, tea
     assert f'data-badge="{key}"' in event["data"]["html"]
     assert 'data-state="running"' in event["data"]["html"]
     assert key in event["data"]["refresh"]
-    assert event["id"] == live.position()
+    assert event["id"] == stream_position()
 
 
 def test_what_happened_between_the_page_and_the_stream_is_told_first(
     server: Server, team: HostingAccount, viewer: str
 ) -> None:
     publish(team)
-    position = live.position()
+    position = stream_position()
     keys = [publish(team) for _ in range(3)]
     with Reader(server, viewer, position) as reader:
         assert [event["data"]["key"] for event in reader.until_live()] == keys
@@ -151,14 +151,14 @@ def test_what_happened_between_the_page_and_the_stream_is_told_first(
 def test_a_page_rendered_before_anything_ever_happened_misses_nothing(
     server: Server, team: HostingAccount, viewer: str
 ) -> None:
-    position = live.position()
+    position = stream_position()
     key = publish(team)
     with Reader(server, viewer, position) as reader:
         assert [event["data"]["key"] for event in reader.until_live()] == [key]
 
 
 def test_a_reconnect_goes_on_where_it_was_cut_off(server: Server, team: HostingAccount, viewer: str) -> None:
-    position = live.position()
+    position = stream_position()
     with Reader(server, viewer, position) as reader:
         reader.until_live()
         publish(team)
@@ -175,14 +175,14 @@ def test_a_position_that_cannot_be_carried_on_from_means_resync(
     publish(team)
     with Reader(server, viewer, position) as reader:
         (event,) = reader.until_live()
-        assert (event["event"], event["id"]) == ("resync", live.position())
+        assert (event["event"], event["id"]) == ("resync", stream_position())
 
 
 def test_after_redis_was_emptied_pages_are_told_to_resync(
     server: Server, team: HostingAccount, viewer: str, live_redis: redis.Redis
 ) -> None:
     publish(team)
-    position = live.position()
+    position = stream_position()
     live_redis.flushall()
     with Reader(server, viewer, position) as reader:
         assert [event["event"] for event in reader.until_live()] == ["resync"]
@@ -196,7 +196,7 @@ def test_whoever_missed_very_much_resyncs_instead(
 ) -> None:
     monkeypatch.setattr(stream, "MAX_REPLAYED_EVENTS", 3)
     publish(team)
-    position = live.position()
+    position = stream_position()
     for _ in range(4):
         publish(team)
     with Reader(server, viewer, position) as reader:
@@ -206,15 +206,15 @@ def test_whoever_missed_very_much_resyncs_instead(
 def test_lost_events_of_a_worker_reach_everybody_as_resync(
     server: Server, viewer: str, live_redis: redis.Redis
 ) -> None:
-    with Reader(server, viewer, live.position()) as reader:
+    with Reader(server, viewer, stream_position()) as reader:
         reader.until_live()
-        live_redis.xadd(live.STREAM, {"account": "0"})
+        live_redis.xadd(STREAM, {"account": "0"})
         assert reader.next()["event"] == "resync"
 
 
 def test_only_the_readers_own_accounts_are_told(server: Server, team: HostingAccount, viewer: str) -> None:
     other = make_account("other")
-    position = live.position()
+    position = stream_position()
     publish(other)
     mine = publish(team)
     with Reader(server, viewer, position) as reader:
@@ -229,7 +229,7 @@ def test_administrators_see_all_accounts(server: Server, team: HostingAccount) -
     client = Client()
     client.force_login(get_user_model().objects.get())
     cookie = f"{settings.SESSION_COOKIE_NAME}={client.cookies[settings.SESSION_COOKIE_NAME].value}"
-    with Reader(server, cookie, live.position()) as reader:
+    with Reader(server, cookie, stream_position()) as reader:
         reader.until_live()
         assert publish(team) == reader.next()["data"]["key"]
 
@@ -239,7 +239,7 @@ def test_rights_that_are_taken_away_end_the_events_of_that_account(
 ) -> None:
     monkeypatch.setattr(stream, "RECHECK_SECONDS", 0.2)
     other = make_account("other")
-    with Reader(server, viewer, live.position()) as reader:
+    with Reader(server, viewer, stream_position()) as reader:
         reader.until_live()
         Membership.objects.update(account_id=other.pk)
         time.sleep(0.6)
@@ -253,7 +253,7 @@ def test_who_is_signed_out_loses_the_stream(
     server: Server, viewer: str, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
     monkeypatch.setattr(stream, "RECHECK_SECONDS", 0.2)
-    with Reader(server, viewer, live.position()) as reader:
+    with Reader(server, viewer, stream_position()) as reader:
         reader.until_live()
         if how == "signed out":
             from dashboard.models import OpenSession
@@ -275,7 +275,7 @@ def test_no_database_connection_is_held_by_an_open_stream(server: Server, viewer
     """The only connection a stream uses is the one of Django's own thread, and it is not inside a transaction."""
     from django.db import connections
 
-    with Reader(server, viewer, live.position()) as reader:
+    with Reader(server, viewer, stream_position()) as reader:
         reader.until_live()
         assert not connections["default"].in_atomic_block
         get_user_model().objects.create_user("written while the stream is open")
@@ -286,7 +286,7 @@ def test_a_silent_stream_is_kept_alive_by_heartbeats(
 ) -> None:
     assert stream.HEARTBEAT_SECONDS <= 15
     monkeypatch.setattr(stream, "HEARTBEAT_SECONDS", 0.2)
-    with Reader(server, viewer, live.position()) as reader:
+    with Reader(server, viewer, stream_position()) as reader:
         reader.until_live()
         assert reader.next()["event"] == "alive"
         assert reader.next()["event"] == "alive"
@@ -296,7 +296,7 @@ def test_one_person_cannot_take_all_connections(
     server: Server, team: HostingAccount, viewer: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stream, "MAX_CONNECTIONS_PER_USER", 2)
-    readers = [Reader(server, viewer, live.position()) for _ in range(2)]
+    readers = [Reader(server, viewer, stream_position()) for _ in range(2)]
     assert [reader.status for reader in readers] == [200, 200]
     assert Reader(server, viewer).status == 429
     with Reader(server, sign_in("otto", team)) as other:
@@ -304,7 +304,7 @@ def test_one_person_cannot_take_all_connections(
     for reader in readers:
         reader.__exit__()
     time.sleep(0.3)
-    with Reader(server, viewer, live.position()) as again:
+    with Reader(server, viewer, stream_position()) as again:
         assert again.status == 200
 
 
@@ -312,14 +312,14 @@ def test_a_reader_that_does_not_read_is_dropped_and_the_others_go_on(
     server: Server, team: HostingAccount, viewer: str, live_redis: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stream, "MAX_QUEUED_EVENTS", 20)
-    slow = Reader(server, viewer, live.position())
+    slow = Reader(server, viewer, stream_position())
     slow.until_live()
     publish(team)
-    fields = live_redis.xrange(live.STREAM, count=1)[0][1] | {b"label": b"x" * 200_000}
-    with Reader(server, sign_in("otto", team), live.position()) as good:
+    fields = live_redis.xrange(STREAM, count=1)[0][1] | {b"label": b"x" * 200_000}
+    with Reader(server, sign_in("otto", team), stream_position()) as good:
         good.until_live()
         for _ in range(120):
-            live_redis.xadd(live.STREAM, fields)
+            live_redis.xadd(STREAM, fields)
             assert good.next()["event"] == "badge"
     received = 0
     while slow.next():
@@ -330,11 +330,11 @@ def test_a_reader_that_does_not_read_is_dropped_and_the_others_go_on(
 def test_when_redis_goes_away_streams_end_and_come_back_with_it(
     server: Server, team: HostingAccount, viewer: str, live_redis: redis.Redis
 ) -> None:
-    with Reader(server, viewer, live.position()) as reader:
+    with Reader(server, viewer, stream_position()) as reader:
         reader.until_live()
         live_redis.client_kill_filter(skipme=True, _type="normal")
         assert reader.next() == {}
-    with Reader(server, viewer, live.position()) as reader:
+    with Reader(server, viewer, stream_position()) as reader:
         reader.until_live()
         key = publish(team)
         assert reader.next()["data"]["key"] == key
@@ -348,7 +348,7 @@ def test_without_redis_the_answer_is_503(settings: Any, viewer: str) -> None:
 
 def test_a_page_that_is_left_is_forgotten(server: Server, viewer: str, live_redis: redis.Redis) -> None:
     for _ in range(5):
-        with Reader(server, viewer, live.position()) as reader:
+        with Reader(server, viewer, stream_position()) as reader:
             reader.until_live()
     wait_until(lambda: all(client["cmd"] != "xread" for client in live_redis.client_list()), 10, "the reader to end")
 
@@ -356,7 +356,7 @@ def test_a_page_that_is_left_is_forgotten(server: Server, viewer: str, live_redi
 def test_one_reader_of_redis_feeds_all_pages(
     server: Server, team: HostingAccount, viewer: str, live_redis: redis.Redis
 ) -> None:
-    readers = [Reader(server, viewer, live.position()) for _ in range(8)]
+    readers = [Reader(server, viewer, stream_position()) for _ in range(8)]
     for reader in readers:
         reader.until_live()
     time.sleep(0.1)
@@ -381,7 +381,7 @@ def test_a_stop_signal_does_not_wait_for_open_streams(live_redis: redis.Redis, t
     process = subprocess.Popen([sys.executable, "-c", script, str(port)], env=environment)
     try:
         wait_until(lambda: socket.socket().connect_ex(("127.0.0.1", port)) == 0, 20, "uvicorn")
-        reader = Reader(port, "", live.position())
+        reader = Reader(port, "", stream_position())
         assert reader.until_live() == []
         began = time.monotonic()
         process.terminate()
@@ -397,12 +397,12 @@ def test_nothing_is_lost_or_told_twice_while_pages_come_and_go_under_load(
     server: Server, team: HostingAccount, viewer: str, live_redis: redis.Redis
 ) -> None:
     publish(team)
-    fields = live_redis.xrange(live.STREAM, count=1)[0][1]
-    position, seen = live.position(), []
+    fields = live_redis.xrange(STREAM, count=1)[0][1]
+    position, seen = stream_position(), []
 
     def write() -> None:
         for number in range(600):
-            live_redis.xadd(live.STREAM, fields | {b"reason": b"%d" % number})
+            live_redis.xadd(STREAM, fields | {b"reason": b"%d" % number})
             time.sleep(0.001)
 
     writer = threading.Thread(target=write)

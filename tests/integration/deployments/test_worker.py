@@ -98,9 +98,9 @@ def test_a_worker_killed_over_every_verb_at_once_loses_and_repeats_nothing(
     with MMS(extensions=idempotent) as mms:
         account = furnished(account_at(mms.url), mms)
         for method in ("POST", "PUT", "DELETE"):
-            mms.plan(method, "/", faults.effect_then_hang(30), times=dispatch.PER_ACCOUNT)
+            mms.plan(method, "/", faults.effect_then_hang(30), times=dispatch.MAX_CALLS_PER_ACCOUNT)
         asked = [verb.ask(account) for verb in VERBS]
-        wait_for(lambda: mms.effects.total() == dispatch.PER_ACCOUNT)
+        wait_for(lambda: mms.effects.total() == dispatch.MAX_CALLS_PER_ACCOUNT)
         worker.kill()
         worker.wait(10)
         mms.heal()

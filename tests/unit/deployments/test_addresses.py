@@ -12,14 +12,14 @@ from tests.doubles.mms import MMS
 
 @pytest.mark.parametrize("host", ["169.254.169.254", "2852039166", "0xa9fea9fe", "0251.0376.0251.0376", "[fe80::1]"])
 def test_a_call_to_such_an_address_says_so_and_sends_nothing(host: str) -> None:
-    with new_session() as session, pytest.raises(errors.Unreachable) as error:
+    with new_session() as session, pytest.raises(errors.UnreachableError) as error:
         exchange(session, "GET", f"http://{host}/latest/meta-data/", seconds=3)
     assert "never called" in str(error.value)
 
 
 def test_the_client_of_an_account_obeys_the_same_rule() -> None:
     client = MMSClient("http://169.254.169.254", "s", "g", "a", token="t", api_version="1")
-    with client, pytest.raises(errors.Unreachable, match="never called"):
+    with client, pytest.raises(errors.UnreachableError, match="never called"):
         client.list_models()
 
 

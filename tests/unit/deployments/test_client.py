@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from deployments.client import client as client_module
 from deployments.client import errors, wire
 from deployments.client.client import MMSClient
 from tests.doubles import mms as faults
@@ -30,27 +29,27 @@ def register(mms: MMS, **limits: float) -> wire.Model:
 @pytest.mark.parametrize(
     ("fault", "kind"),
     [
-        (faults.status(400), errors.Rejected),
-        (faults.status(401), errors.TokenRefused),
-        (faults.status(403), errors.Forbidden),
-        (faults.status(404), errors.NotFound),
-        (faults.status(405), errors.NotOffered),
-        (faults.status(409), errors.Conflict),
-        (faults.status(429), errors.Busy),
-        (faults.status(500), errors.ServerFault),
-        (faults.html(502), errors.ServerFault),
-        (faults.status(503), errors.ServerFault),
-        (faults.status(503, None, Retry_After="1"), errors.Busy),
-        (faults.status(302, None, Location="http://elsewhere.example/"), errors.Redirected),
-        (faults.status(303, None, Location="http://elsewhere.example/"), errors.OutcomeUnknown),
-        (faults.status(304), errors.Unintelligible),
-        (faults.drop, errors.NoAnswer),
-        (faults.lose_answer, errors.NoAnswer),
-        (faults.truncate, errors.OutcomeUnknown),
-        (faults.garbage, errors.Unintelligible),
-        (faults.status(201, []), errors.Unintelligible),
-        (faults.status(201, {"name": "no id"}), errors.Unintelligible),
-        (faults.status(200, None), errors.Unintelligible),
+        (faults.status(400), errors.RejectedError),
+        (faults.status(401), errors.TokenRefusedError),
+        (faults.status(403), errors.ForbiddenError),
+        (faults.status(404), errors.NotFoundError),
+        (faults.status(405), errors.NotSupportedError),
+        (faults.status(409), errors.ConflictError),
+        (faults.status(429), errors.BusyError),
+        (faults.status(500), errors.ServerFaultError),
+        (faults.html(502), errors.ServerFaultError),
+        (faults.status(503), errors.ServerFaultError),
+        (faults.status(503, None, Retry_After="1"), errors.BusyError),
+        (faults.status(302, None, Location="http://elsewhere.example/"), errors.RedirectedError),
+        (faults.status(303, None, Location="http://elsewhere.example/"), errors.OutcomeUnknownError),
+        (faults.status(304), errors.InvalidResponseError),
+        (faults.drop, errors.NoResponseError),
+        (faults.lose_answer, errors.NoResponseError),
+        (faults.truncate, errors.OutcomeUnknownError),
+        (faults.garbage, errors.InvalidResponseError),
+        (faults.status(201, []), errors.InvalidResponseError),
+        (faults.status(201, {"name": "no id"}), errors.InvalidResponseError),
+        (faults.status(200, None), errors.InvalidResponseError),
     ],
 )
 def test_every_outcome_has_its_error(mms: MMS, fault: faults.Fault, kind: type[errors.MMSError]) -> None:
@@ -65,7 +64,7 @@ def test_every_outcome_has_its_error(mms: MMS, fault: faults.Fault, kind: type[e
     "url", ["http://127.0.0.1:1", "http://no-such-host.invalid", "nonsense", "ftp://x", "http://["]
 )
 def test_what_never_left_is_safe_to_send_again(url: str) -> None:
-    with client_of(url) as client, pytest.raises(errors.NotSent):
+    with client_of(url) as client, pytest.raises(errors.NotSentError):
         client.register_model(REQUEST, "request-1")
 
 
@@ -77,7 +76,7 @@ def test_a_certificate_that_cannot_be_trusted_names_itself(mms: MMS) -> None:
 def test_a_server_that_hangs_costs_the_read_timeout(mms: MMS) -> None:
     mms.plan("POST", "models", faults.hang(3))
     started = time.perf_counter()
-    with pytest.raises(errors.NoAnswer, match="too long"):
+    with pytest.raises(errors.NoResponseError, match="too long"):
         register(mms, read_timeout=0.2)
     assert time.perf_counter() - started < 1
 
@@ -85,23 +84,23 @@ def test_a_server_that_hangs_costs_the_read_timeout(mms: MMS) -> None:
 def test_ten_bytes_a_second_end_at_the_deadline(mms: MMS) -> None:
     mms.plan("POST", "models", faults.drip)
     started = time.perf_counter()
-    with pytest.raises(errors.NoAnswer, match="not complete"):
+    with pytest.raises(errors.NoResponseError, match="not complete"):
         register(mms, deadline=0.5)
     assert time.perf_counter() - started < 2
 
 
 def test_an_answer_without_end_is_cut_off(mms: MMS) -> None:
     mms.plan("POST", "models", faults.status(201, "x" * 4 * 1024**2))
-    with pytest.raises(errors.NoAnswer, match="larger than 4 MB"):
+    with pytest.raises(errors.NoResponseError, match="larger than 4 MB"):
         register(mms)
 
 
 def test_a_list_that_is_too_long_is_called_so_and_not_its_last_page(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client_module, "MAX_LIST", 2 * 1024**2)
+    monkeypatch.setattr("deployments.client.client.MAX_LIST_BYTES", 2 * 1024**2)
     with MMS(dialect=OldDialect()) as mms, client_of(mms.url) as client:
         for n in range(4):
             mms.add_model(f"iris-{n}", description="x" * 600_000)
-        with pytest.raises(errors.NoAnswer, match=r"^The list of models is larger than 2 MB"):
+        with pytest.raises(errors.NoResponseError, match=r"^The list of models is larger than 2 MB"):
             client.list_models()
 
 
@@ -119,13 +118,13 @@ def test_a_list_that_is_too_slow_is_called_so_and_not_out_of_reach(monkeypatch: 
             mms.add_model(f"iris-{n}")
         closed = faults.answer(lambda reply: Reply(200, reply.body, {"Connection": "close"}))
         mms.plan("GET", "models", closed)
-        with pytest.raises(errors.NoAnswer, match=r"^The list of models was not complete after"):
+        with pytest.raises(errors.NoResponseError, match=r"^The list of models was not complete after"):
             client.list_models()
 
 
 def busy(mms: MMS, retry_after: str) -> float | None:
     mms.plan("POST", "models", faults.status(429, None, Retry_After=retry_after))
-    with pytest.raises(errors.Busy) as error:
+    with pytest.raises(errors.BusyError) as error:
         register(mms)
     return error.value.retry_after
 
@@ -145,7 +144,7 @@ def test_a_redirect_is_not_followed_with_the_token(mms: MMS) -> None:
     with MMS() as other:
         reply = Reply(308, headers={"Location": f"{other.url}/steal"})
         mms.plan("GET", "models", lambda connection, effect: connection.reply(reply))
-        with client_of(mms.url) as client, pytest.raises(errors.Redirected):
+        with client_of(mms.url) as client, pytest.raises(errors.RedirectedError):
             client.list_models()
         assert not other.requests
 
@@ -162,7 +161,7 @@ def test_an_error_never_repeats_a_secret(mms: MMS) -> None:
     request = wire.NewImage("m1", "", "registry.example", "puller", "registry-password-7351")
     said = {"error": {"message": f"login with registry-password-7351 by {mms.token}", "details": [mms.token]}}
     mms.plan("POST", "images", faults.status(400, said))
-    with client_of(mms.url) as client, pytest.raises(errors.Rejected) as error:
+    with client_of(mms.url) as client, pytest.raises(errors.RejectedError) as error:
         client.create_image(request, "request-1")
     told = str(error.value) + repr(error.value.failure)
     assert "login with … by …" in told
@@ -172,7 +171,7 @@ def test_an_error_never_repeats_a_secret(mms: MMS) -> None:
 
 
 def test_ids_cannot_leave_their_place_in_a_path(mms: MMS) -> None:
-    with client_of(mms.url) as client, pytest.raises(errors.NotFound):
+    with client_of(mms.url) as client, pytest.raises(errors.NotFoundError):
         client.get_service("../models?x=#")
     assert mms.requests[0].path.startswith("/services/..%2Fmodels%3Fx%3D%23")
 
@@ -183,5 +182,5 @@ def test_an_operation_without_usable_id_is_no_operation(mms: MMS, operation_id: 
     request = wire.NewImage("m1", "", "registry.example", "puller", "secret")
     with client_of(mms.url) as client:
         accepted = client.create_image(request, "request-1")
-    assert accepted.waits
+    assert accepted.is_pending
     assert accepted.operation_id == ""

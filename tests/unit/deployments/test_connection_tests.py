@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from deployments.accounts import connection_tests, kubeconfig
-from deployments.accounts.connection_tests import Trial, in_time
+from deployments.accounts.connection_tests import ConnectionTestResult, with_timeout
 from deployments.accounts.connection_tests.cluster import try_cluster
 from deployments.accounts.connection_tests.registry import try_registry
 from deployments.accounts.connection_tests.server import try_server
@@ -26,8 +26,8 @@ def account(url: str, **more: Any) -> HostingAccount:
     return HostingAccount(name="team", base_url=url, **{**place, **more})
 
 
-def told(trial: Trial) -> str:
-    return f"{trial.says} {trial.advice}"
+def told(trial: ConnectionTestResult) -> str:
+    return f"{trial.message} {trial.advice}"
 
 
 # --- servers ------------------------------------------------------------------------------------------------------
@@ -36,8 +36,8 @@ def told(trial: Trial) -> str:
 def test_a_server_that_works_says_what_it_has(mms: MMS) -> None:
     mms.add_service("iris")
     trial = try_server(account(mms.url))
-    assert trial.works
-    assert "lists 1 service." in trial.says
+    assert trial.succeeded
+    assert "lists 1 service." in trial.message
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def test_a_server_that_works_says_what_it_has(mms: MMS) -> None:
 def test_what_is_wrong_with_a_server_is_told(mms: MMS, fault: Any, words: str) -> None:
     mms.plan("GET", "services", fault)
     trial = try_server(account(mms.url))
-    assert not trial.works
+    assert not trial.succeeded
     assert re.search(words, told(trial), re.DOTALL), told(trial)
     assert MMS.token not in told(trial)
 
@@ -73,7 +73,7 @@ def test_what_is_wrong_with_a_server_is_told(mms: MMS, fault: Any, words: str) -
 )
 def test_a_server_that_cannot_be_reached_is_told(url: str, words: str) -> None:
     trial = try_server(account(url))
-    assert not trial.works
+    assert not trial.succeeded
     assert words in told(trial)
 
 
@@ -90,7 +90,7 @@ def test_a_certificate_nobody_trusts_is_told() -> None:
 
 
 def test_a_server_that_hangs_costs_seconds(mms: MMS, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("deployments.accounts.connection_tests.server.CALL", 0.3)
+    monkeypatch.setattr("deployments.accounts.connection_tests.server.CALL_SECONDS", 0.3)
     mms.plan("GET", "services", faults.hang(3))
     trial = try_server(account(mms.url))
     assert "overloaded" in told(trial)
@@ -101,7 +101,7 @@ def test_an_account_of_entra_id_is_tried_with_a_token_of_its_own(mms: MMS) -> No
     with Authority() as authority:
         authority.given_to = lambda token: setattr(mms, "token", token)
         known = {**entra, "authority": authority.url}
-        assert try_server(account(mms.url, **known, client_secret=SECRET)).works
+        assert try_server(account(mms.url, **known, client_secret=SECRET)).succeeded
         wrong = try_server(account(mms.url, **known, client_secret="wrong-one"))
         mms.plan("GET", "services", faults.status(401))
         elsewhere = try_server(account(mms.url, **known, client_secret=SECRET))
@@ -123,9 +123,9 @@ def registry(request: pytest.FixtureRequest) -> Iterator[RegistryDouble]:
 
 def test_a_registry_lets_its_user_in(registry: RegistryDouble) -> None:
     trial = try_registry(registry.location, USER, PASSWORD)
-    assert trial.works
-    assert f"accepts the user “{USER}”" in trial.says
-    assert not trial.says.count(PASSWORD)
+    assert trial.succeeded
+    assert f"accepts the user “{USER}”" in trial.message
+    assert not trial.message.count(PASSWORD)
 
 
 def test_a_wrong_password_and_none_are_told_apart(registry: RegistryDouble) -> None:
@@ -148,7 +148,7 @@ def test_a_registry_does_not_lead_to_what_is_never_called(registry: RegistryDoub
 
 def test_what_is_no_registry_is_told(mms: MMS) -> None:
     assert "Check that it's a registry." in told(try_registry(mms.url, USER, PASSWORD))
-    assert try_registry("oci://local", "", "").works
+    assert try_registry("oci://local", "", "").succeeded
     assert "Check “Location” for a typo" in told(try_registry("no-such-host.invalid", "", ""))
 
 
@@ -162,30 +162,30 @@ def cluster() -> Iterator[Kubernetes]:
 
 
 def test_a_cluster_is_asked_for_its_version_with_the_token_and_the_authority_inline(cluster: Kubernetes) -> None:
-    trial = try_cluster(kubeconfig.read(cluster.kubeconfig()))
-    assert trial.works, told(trial)
-    assert "Kubernetes v1.31.2" in trial.says
+    trial = try_cluster(kubeconfig.parse(cluster.kubeconfig()))
+    assert trial.succeeded, told(trial)
+    assert "Kubernetes v1.31.2" in trial.message
     assert cluster.asked == [("/version", "Bearer token-of-the-cluster", False)]
 
 
 def test_a_cluster_takes_a_client_certificate(cluster: Kubernetes) -> None:
     certificate, key = (base64.b64encode(part).decode() for part in cluster.issuer.issue("robot"))
     user = {"client-certificate-data": certificate, "client-key-data": key}
-    assert try_cluster(kubeconfig.read(cluster.kubeconfig(user))).works
+    assert try_cluster(kubeconfig.parse(cluster.kubeconfig(user))).succeeded
     assert cluster.asked[0][2]
 
 
 def test_only_the_authority_in_the_kubeconfig_is_trusted(cluster: Kubernetes) -> None:
     other = base64.b64encode(Issuer().certificate).decode()
-    trial = try_cluster(kubeconfig.read(cluster.kubeconfig(**{"certificate-authority-data": other})))
+    trial = try_cluster(kubeconfig.parse(cluster.kubeconfig(**{"certificate-authority-data": other})))
     assert "certificate" in told(trial).lower()
     assert not cluster.asked, "no token was sent"
 
 
 def test_an_unchecked_certificate_is_warned_of(cluster: Kubernetes) -> None:
     text = cluster.kubeconfig(**{"certificate-authority-data": "", "insecure-skip-tls-verify": True})
-    trial = try_cluster(kubeconfig.read(text))
-    assert trial.works
+    trial = try_cluster(kubeconfig.parse(text))
+    assert trial.succeeded
     assert "isn't checked" in trial.advice
 
 
@@ -201,14 +201,14 @@ def test_an_unchecked_certificate_is_warned_of(cluster: Kubernetes) -> None:
 )
 def test_what_is_wrong_with_a_cluster_is_told(cluster: Kubernetes, change: dict[str, Any], words: str) -> None:
     vars(cluster).update(change)
-    trial = try_cluster(kubeconfig.read(cluster.kubeconfig()))
-    assert not trial.works
+    trial = try_cluster(kubeconfig.parse(cluster.kubeconfig()))
+    assert not trial.succeeded
     assert words in told(trial)
 
 
 def test_a_wrong_token_of_a_cluster_is_told(cluster: Kubernetes) -> None:
-    trial = try_cluster(kubeconfig.read(cluster.kubeconfig({"token": "wrong-and-secret"})))
-    assert "rejected these credentials" in trial.says
+    trial = try_cluster(kubeconfig.parse(cluster.kubeconfig({"token": "wrong-and-secret"})))
+    assert "rejected these credentials" in trial.message
     assert "wrong-and-secret" not in told(trial)
 
 
@@ -218,11 +218,11 @@ def test_certificate_and_key_that_do_not_belong_together_are_told(cluster: Kuber
         "client-certificate-data": base64.b64encode(certificate).decode(),
         "client-key-data": base64.b64encode(key).decode(),
     }
-    assert "belong together" in told(try_cluster(kubeconfig.read(cluster.kubeconfig(user))))
+    assert "belong together" in told(try_cluster(kubeconfig.parse(cluster.kubeconfig(user))))
 
 
 def test_the_bundled_engine_needs_no_call() -> None:
-    assert try_cluster(kubeconfig.Access(kubeconfig.BUNDLED)).works
+    assert try_cluster(kubeconfig.ClusterAccess(kubeconfig.BUNDLED_ENGINE)).succeeded
 
 
 # --- all of them --------------------------------------------------------------------------------------------------
@@ -230,15 +230,17 @@ def test_the_bundled_engine_needs_no_call() -> None:
 
 @pytest.mark.serial
 def test_a_name_server_that_is_silent_holds_up_no_page(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection_tests, "SECONDS", 0.2)
+    monkeypatch.setattr(connection_tests, "TEST_SECONDS", 0.2)
     started = time.monotonic()
-    trial = in_time(lambda: time.sleep(1) or Trial(True, "late"))  # type: ignore[func-returns-value]
+    trial = with_timeout(lambda: time.sleep(1) or ConnectionTestResult(True, "late"))  # type: ignore[func-returns-value]
     assert time.monotonic() - started < 0.8
-    assert "No response within" in trial.says
+    assert "No response within" in trial.message
 
 
 def test_a_test_that_breaks_says_so_and_nothing_more() -> None:
-    def breaks() -> Trial:
+    def breaks() -> ConnectionTestResult:
         raise OSError("secret-in-an-error")
 
-    assert in_time(breaks) == Trial(False, "The connection test itself failed. The site's log has the reason.")
+    assert with_timeout(breaks) == ConnectionTestResult(
+        False, "The connection test itself failed. The site's log has the reason."
+    )

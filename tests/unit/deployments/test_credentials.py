@@ -76,7 +76,7 @@ def test_threads_that_need_a_token_at_once_fetch_it_once(account: HostingAccount
 
 def test_a_token_is_renewed_before_it_ends(account: HostingAccount, authority: Authority) -> None:
     authority.lasts = 0.6
-    credential = credentials.of(account)
+    credential = credentials.credential_for(account)
     assert credential.token(forever()) == "token-1"
     assert credential.token(forever()) == "token-1"
     time.sleep(0.35)  # more than half of its life
@@ -88,7 +88,7 @@ def test_while_the_authority_is_away_a_token_that_is_still_good_is_used(
     account: HostingAccount, authority: Authority
 ) -> None:
     authority.lasts = 4
-    credential = credentials.of(account)
+    credential = credentials.credential_for(account)
     credential.token(forever())
     authority.fault = lambda: (503, {}, b"")
     time.sleep(2.1)
@@ -109,7 +109,7 @@ def test_a_server_that_takes_no_token_is_asked_twice_and_no_more(
     account: HostingAccount, mms: MMS, authority: Authority
 ) -> None:
     mms.plan("GET", "models", faults.status(401), times=5)
-    with client_for(account) as client, pytest.raises(errors.TokenRefused):
+    with client_for(account) as client, pytest.raises(errors.TokenRefusedError):
         client.list_models()
     assert len(mms.calls("GET", "models")) == 2
 
@@ -148,23 +148,27 @@ def test_the_right_secret_later_lets_calls_out_again(account: HostingAccount, au
     account.save()
     assert read_models(account).token_refused
     account.client_secret = SECRET
-    account.forget_trouble()
+    account.clear_failure()
     account.save()
-    assert not read_models(account).troubled
+    assert not read_models(account).is_failing
 
 
 @pytest.mark.parametrize(
     ("fault", "kind", "words"),
     [
-        (lambda: (302, {"Location": "https://elsewhere.example/"}, b""), errors.NoToken, "Correct the account's auth"),
-        (lambda: (404, {}, b"<h1>"), errors.NoToken, "Check the account's authority and tenant"),
-        (lambda: (200, {}, b"no json"), errors.NoToken, "no bearer token"),
-        (lambda: (200, {}, b'{"access_token": "a b"}'), errors.NoToken, "no bearer token"),
-        (lambda: (200, {}, b'{"access_token": "a", "token_type": "pop"}'), errors.NoToken, "no bearer token"),
-        (lambda: (200, {}, b"[" * 100_000), errors.NoToken, "no bearer token"),
-        (lambda: (200, {}, b"x" * 300_000), errors.NoToken, "larger than"),
-        (lambda: said(400, "invalid_scope", "AADSTS70011: scope"), errors.TokenRefused, "AADSTS70011: scope"),
-        (lambda: said(400, "temporarily_unavailable", "later"), errors.NoToken, "later"),
+        (
+            lambda: (302, {"Location": "https://elsewhere.example/"}, b""),
+            errors.NoTokenError,
+            "Correct the account's auth",
+        ),
+        (lambda: (404, {}, b"<h1>"), errors.NoTokenError, "Check the account's authority and tenant"),
+        (lambda: (200, {}, b"no json"), errors.NoTokenError, "no bearer token"),
+        (lambda: (200, {}, b'{"access_token": "a b"}'), errors.NoTokenError, "no bearer token"),
+        (lambda: (200, {}, b'{"access_token": "a", "token_type": "pop"}'), errors.NoTokenError, "no bearer token"),
+        (lambda: (200, {}, b"[" * 100_000), errors.NoTokenError, "no bearer token"),
+        (lambda: (200, {}, b"x" * 300_000), errors.NoTokenError, "larger than"),
+        (lambda: said(400, "invalid_scope", "AADSTS70011: scope"), errors.TokenRefusedError, "AADSTS70011: scope"),
+        (lambda: said(400, "temporarily_unavailable", "later"), errors.NoTokenError, "later"),
     ],
 )
 def test_every_answer_of_the_authority_has_its_words(
@@ -172,20 +176,20 @@ def test_every_answer_of_the_authority_has_its_words(
 ) -> None:
     authority.fault = fault
     with pytest.raises(kind, match=words) as error:
-        credentials.of(account).token(forever())
+        credentials.credential_for(account).token(forever())
     assert SECRET not in str(error.value)
-    assert isinstance(error.value, errors.NotSent | errors.TokenRefused), "the server has seen nothing"
+    assert isinstance(error.value, errors.NotSentError | errors.TokenRefusedError), "the server has seen nothing"
 
 
 def test_an_authority_that_is_out_of_reach_is_named(account: HostingAccount) -> None:
     client = EntraClient("http://127.0.0.1:1", TENANT, CLIENT_ID, SECRET, SCOPE)
-    with pytest.raises(errors.NoToken, match=r"Couldn't reach 127\.0\.0\.1:1: connection refused"):
-        credentials.fetch(client)
+    with pytest.raises(errors.NoTokenError, match=r"Couldn't reach 127\.0\.0\.1:1: connection refused"):
+        credentials.fetch_token(client)
 
 
 def test_neither_secret_nor_token_shows_in_what_is_printed(account: HostingAccount) -> None:
     client = credentials.entra_client(account)
-    fetched = credentials.fetch(client)
+    fetched = credentials.fetch_token(client)
     assert SECRET not in repr(client)
     assert fetched.token not in repr(fetched)
 

@@ -7,7 +7,7 @@ import pytest
 
 from dashboard.ops.startup.bundled_account import KUBE_CONFIG
 from deployments.accounts import kubeconfig
-from deployments.accounts.kubeconfig import Unusable, read
+from deployments.accounts.kubeconfig import InvalidKubeconfigError, parse
 from tests.doubles.kubernetes import kubeconfig as written
 
 SERVER = {"server": "https://k8s.example:6443"}
@@ -17,14 +17,14 @@ INLINE = base64.b64encode(PEM).decode()
 
 def test_what_is_inline_is_read() -> None:
     user = {"token": "t", "client-certificate-data": INLINE, "client-key-data": INLINE}
-    access = read(written({**SERVER, "certificate-authority-data": INLINE}, user))
-    assert (access.server, access.token, access.authority) == ("https://k8s.example:6443", "t", PEM)
-    assert (access.certificate, access.key, access.unchecked) == (PEM, PEM, False)
+    access = parse(written({**SERVER, "certificate-authority-data": INLINE}, user))
+    assert (access.server, access.token, access.ca_certificate) == ("https://k8s.example:6443", "t", PEM)
+    assert (access.certificate, access.key, access.skips_tls_verify) == (PEM, PEM, False)
     assert "token" not in repr(access)
 
 
 def test_the_bundled_engine_is_a_cluster_like_any_other() -> None:
-    assert read(KUBE_CONFIG).server == kubeconfig.BUNDLED
+    assert parse(KUBE_CONFIG).server == kubeconfig.BUNDLED_ENGINE
 
 
 @pytest.mark.parametrize(
@@ -51,17 +51,17 @@ def test_the_bundled_engine_is_a_cluster_like_any_other() -> None:
     ],
 )
 def test_what_it_would_run_read_or_reach_is_refused(cluster: dict[str, Any], user: dict[str, Any], words: str) -> None:
-    with pytest.raises(Unusable, match=words):
-        read(written({**SERVER, **cluster}, user))
+    with pytest.raises(InvalidKubeconfigError, match=words):
+        parse(written({**SERVER, **cluster}, user))
 
 
 def test_users_and_clusters_that_are_not_the_current_ones_are_looked_at_too() -> None:
     sly = [{"name": "u", "user": {"token": "t"}}, {"name": "sly", "user": {"exec": {"command": "sh"}}}]
-    with pytest.raises(Unusable, match="“sly” names a program"):
-        read(written(SERVER, {}, users=sly))
+    with pytest.raises(InvalidKubeconfigError, match="“sly” names a program"):
+        parse(written(SERVER, {}, users=sly))
     two = [{"name": "c", "cluster": SERVER}, {"name": "d", "cluster": {"server": "http://169.254.169.254"}}]
-    with pytest.raises(Unusable, match="never called"):
-        read(written(SERVER, {}, clusters=two))
+    with pytest.raises(InvalidKubeconfigError, match="never called"):
+        parse(written(SERVER, {}, clusters=two))
 
 
 @pytest.mark.parametrize(
@@ -82,20 +82,20 @@ def test_users_and_clusters_that_are_not_the_current_ones_are_looked_at_too() ->
         "[" * 50_000,
         "clusters: [{name: c, cluster: {server: 'https://k8s.example'}}]\ncurrent-context: nowhere",
         "clusters: \x00",
-        "a" * (kubeconfig.MAX_SIZE + 1),
+        "a" * (kubeconfig.MAX_BYTES + 1),
         "clusters: \ud800",
         "2001-13-45: x\nclusters: []",
     ],
 )
 def test_what_is_no_kubeconfig_gets_a_sentence(text: str) -> None:
-    with pytest.raises(Unusable) as error:
-        read(text)
+    with pytest.raises(InvalidKubeconfigError) as error:
+        parse(text)
     assert str(error.value).endswith(".")
 
 
 def test_no_refusal_repeats_what_may_be_secret() -> None:
     for user in ({"token": ["not-to-be-seen"]}, {"client-key-data": "not-to-be-seen!"}, {"exec": "not-to-be-seen"}):
-        with pytest.raises(Unusable) as error:
-            read(written(SERVER, user))
+        with pytest.raises(InvalidKubeconfigError) as error:
+            parse(written(SERVER, user))
         assert "not-to-be-seen" not in str(error.value)
         assert error.value.__cause__ is None

@@ -7,15 +7,14 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-import redis
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
+from redis import Redis
 
-from deployments.live import events as live
-from deployments.live import redis as volatile
+from deployments.live import events, redis
 from deployments.live.badges import badge_of, badges_of
-from deployments.live.transitions import change
+from deployments.live.transitions import transition
 from deployments.mirror import follow_logs, refresh
 from deployments.models import HostingAccount, Operation, RegisteredModel, Service
 from deployments.models.operation import State
@@ -27,28 +26,28 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 
 @pytest.fixture
-def account(live_redis: redis.Redis) -> HostingAccount:
+def account(live_redis: Redis) -> HostingAccount:
     return account_at("http://127.0.0.1:1")
 
 
-def events(live_redis: redis.Redis, after: str = "-") -> list[live.LiveEvent]:
-    found = live_redis.xrange(live.STREAM, after if after == "-" else f"({after}")
-    return [live.decode(fields) for _, fields in found]
+def read_events(live_redis: Redis, after: str = "-") -> list[events.LiveEvent]:
+    found = live_redis.xrange(events.STREAM, after if after == "-" else f"({after}")
+    return [events.decode(fields) for _, fields in found]
 
 
-def test_every_change_of_state_is_announced_and_kept(account: HostingAccount, live_redis: redis.Redis) -> None:
+def test_every_change_of_state_is_announced_and_kept(account: HostingAccount, live_redis: Redis) -> None:
     operation = register(account)
-    before = live.position()
+    before = events.stream_position()
     started = time.perf_counter()
-    assert change(operation, State.FAILED, error_message="no <b>space</b>")
+    assert transition(operation, State.FAILED, error_message="no <b>space</b>")
     took = time.perf_counter() - started
-    [event] = events(live_redis, before)
+    [event] = read_events(live_redis, before)
     assert event.account_id == account.pk
     assert event.badge == badge_of(operation)
     assert event.badge.reason == "no <b>space</b>"
     assert event.refresh == [f"operation-{operation.pk}", f"model-{operation.model_id}", "models"]
     kept = live_redis.hgetall(f"live:operation:{operation.pk}")
-    assert live.decode(kept).badge == event.badge
+    assert events.decode(kept).badge == event.badge
     assert live_redis.ttl(f"live:operation:{operation.pk}") > 0
     assert took < 0.2
 
@@ -57,47 +56,45 @@ def test_every_change_of_state_is_announced_and_kept(account: HostingAccount, li
 def without_redis(settings: Any) -> Iterator[None]:
     there = settings.REDIS_URL
     settings.REDIS_URL = "unix:///nowhere/redis.sock"
-    volatile.connection.cache_clear()
+    redis.connection.cache_clear()
     yield
     settings.REDIS_URL = there
-    volatile.connection.cache_clear()
-    volatile.forget_outage()
+    redis.connection.cache_clear()
+    redis.reset_outage()
 
 
 def test_what_could_not_be_announced_makes_everybody_fetch_anew(
-    account: HostingAccount, live_redis: redis.Redis, settings: Any
+    account: HostingAccount, live_redis: Redis, settings: Any
 ) -> None:
     operation = register(account)
     with without_redis(settings):
-        change(operation, State.SENDING, sent_at=timezone.now())
-    before = live.position()
-    change(operation, State.FAILED)
-    resync, event = events(live_redis, before)
+        transition(operation, State.SENDING, sent_at=timezone.now())
+    before = events.stream_position()
+    transition(operation, State.FAILED)
+    resync, event = read_events(live_redis, before)
     assert resync.badge is None
     assert event.badge is not None
     assert event.badge.state == "failed"
 
 
-def test_so_does_the_next_word_about_a_server(account: HostingAccount, live_redis: redis.Redis, settings: Any) -> None:
+def test_so_does_the_next_word_about_a_server(account: HostingAccount, live_redis: Redis, settings: Any) -> None:
     with without_redis(settings):
-        live.publish_account(account.pk)
-    before = live.position()
-    live.publish_account(account.pk)
-    live.publish_account(account.pk)
-    everybody, *told = events(live_redis, before)
-    assert everybody == live.LiveEvent(0, None, [])
-    assert told == [live.LiveEvent(account.pk, None, ["account"])] * 2
+        events.publish_account(account.pk)
+    before = events.stream_position()
+    events.publish_account(account.pk)
+    events.publish_account(account.pk)
+    everybody, *told = read_events(live_redis, before)
+    assert everybody == events.LiveEvent(0, None, [])
+    assert told == [events.LiveEvent(account.pk, None, ["account"])] * 2
 
 
-def test_the_stream_has_a_bound(
-    account: HostingAccount, live_redis: redis.Redis, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(live, "STREAM_LENGTH", 500)
+def test_the_stream_has_a_bound(account: HostingAccount, live_redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(events, "MAX_STREAM_ENTRIES", 500)
     services = [Service(account=account, name=f"s{n}", mms_id=f"id{n}") for n in range(100)]
     Service.objects.bulk_create(services)
     for _ in range(10):
-        live.publish(services)
-    assert 500 <= live_redis.xlen(live.STREAM) < 700
+        events.publish(services)
+    assert 500 <= live_redis.xlen(events.STREAM) < 700
 
 
 def test_the_badge_of_a_row_is_its_open_operations(account: HostingAccount) -> None:
@@ -106,14 +103,14 @@ def test_the_badge_of_a_row_is_its_open_operations(account: HostingAccount) -> N
     chosen = {"service": service, "image": image_of(account), "cluster": cluster_of(account)}
     operation = submit.update_service(account, "ann", **chosen)
     assert (badge_of(service).state, badge_of(service).key) == ("queued", f"operation-{operation.pk}")
-    change(operation, State.FAILED, error_message="no room")
+    transition(operation, State.FAILED, error_message="no room")
     assert badge_of(service).state == "healthy", "the old revision serves on"
     assert "no room" in badge_of(service).reason
 
 
 def test_the_badge_of_a_row_that_was_never_made_is_why(account: HostingAccount) -> None:
     operation = register(account)
-    change(operation, State.FAILED, error_message="no such URL")
+    transition(operation, State.FAILED, error_message="no such URL")
     badge = badge_of(RegisteredModel.objects.get())
     assert (badge.state, badge.reason) == ("failed", "no such URL")
 
@@ -148,14 +145,14 @@ def test_a_badge_says_until_when_it_may_be_believed(account: HostingAccount) -> 
     service = Service.objects.create(account=account, name="iris", mms_id="s1", health="healthy", seen_at=seen)
     badge = badge_of(service)
     assert badge.until == seen + timedelta(seconds=150)
-    assert badge.holds in {50, 49}
+    assert badge.valid_seconds in {50, 49}
     service.seen_at = timezone.now() - timedelta(minutes=10)
-    assert 25 <= (badge_of(service).holds or 0) <= 30, "what is stale is looked at again, for it may have been read"
+    assert 25 <= (badge_of(service).valid_seconds or 0) <= 30, "stale data is checked again, in case it was refreshed"
     operation = register(account)
-    assert change(operation, State.SENDING, sent_at=timezone.now())
-    assert 100 < (badge_of(operation).holds or 0) <= 120
-    change(operation, State.FAILED)
-    assert badge_of(operation).holds is None, "what is over stays so"
+    assert transition(operation, State.SENDING, sent_at=timezone.now())
+    assert 100 < (badge_of(operation).valid_seconds or 0) <= 120
+    transition(operation, State.FAILED)
+    assert badge_of(operation).valid_seconds is None, "what is over stays so"
 
 
 @pytest.mark.parametrize(
@@ -184,7 +181,7 @@ def test_a_queued_operation_says_when_no_worker_takes_it(account: HostingAccount
     operation = register(account)
     badge = badge_of(operation)
     assert (badge.label, badge.reason) == ("Queued", "")
-    assert (badge.holds or 0) <= 21, "an open page is to say so within half a minute"
+    assert (badge.valid_seconds or 0) <= 21, "an open page is to say so within half a minute"
     operation.next_poll_at = timezone.now() - timedelta(seconds=21)
     badge = badge_of(operation)
     assert badge.label == "Queued, no worker"
@@ -195,33 +192,33 @@ def test_a_queued_operation_says_when_no_worker_takes_it(account: HostingAccount
     assert "Queued behind other operations" in badge_of(operation).reason
 
 
-def test_interest_ends_by_itself(live_redis: redis.Redis) -> None:
-    live.note_interest("account:7")
+def test_interest_ends_by_itself(live_redis: Redis) -> None:
+    events.record_interest("account:7")
     live_redis.zadd("interest", {"account:8": time.time() - 1, "service:7": time.time() + 9})
-    assert live.interested("account:") == {"7"}
+    assert events.current_interests("account:") == {"7"}
 
 
-def test_a_claim_that_ran_out_does_not_end_that_of_a_successor(live_redis: redis.Redis) -> None:
-    slow = volatile.claim("list", seconds=90, fallback=False)
+def test_a_claim_that_ran_out_does_not_end_that_of_a_successor(live_redis: Redis) -> None:
+    slow = redis.acquire_lock("list", seconds=90, fallback=False)
     assert slow
-    assert not volatile.claim("list", seconds=90, fallback=False)
+    assert not redis.acquire_lock("list", seconds=90, fallback=False)
     live_redis.delete("claim:list")
-    successor = volatile.claim("list", seconds=90, fallback=False)
-    volatile.release("list", slow)
-    assert not volatile.claim("list", seconds=90, fallback=False)
-    volatile.release("list", successor)
-    assert volatile.claim("list", seconds=90, fallback=False)
+    successor = redis.acquire_lock("list", seconds=90, fallback=False)
+    redis.release_lock("list", slow)
+    assert not redis.acquire_lock("list", seconds=90, fallback=False)
+    redis.release_lock("list", successor)
+    assert redis.acquire_lock("list", seconds=90, fallback=False)
 
 
-def test_log_lines_are_read_on_from_a_position(live_redis: redis.Redis) -> None:
+def test_log_lines_are_read_on_from_a_position(live_redis: Redis) -> None:
     key = "log:operation:x"
-    assert live.read_log(key) == live.LogPart([], "0", None)
-    live.append_log(key, ["one", "two"], 8)
-    first = live.read_log(key)
+    assert events.read_log(key) == events.LogPart([], "0", None)
+    events.append_log(key, ["one", "two"], 8)
+    first = events.read_log(key)
     assert (first.lines, first.reported) == (["one", "two"], True)
-    live.append_log(key, ["three"], 14)
-    assert live.read_log(key, first.position).lines == ["three"]
-    assert live.read_log(key, "nonsense").lines == []
+    events.append_log(key, ["three"], 14)
+    assert events.read_log(key, first.position).lines == ["three"]
+    assert events.read_log(key, "nonsense").lines == []
 
 
 @pytest.mark.serial
@@ -231,18 +228,18 @@ def test_nothing_waits_for_a_redis_that_hangs(settings: Any, transactional_db: N
 
     with socket.create_server(("127.0.0.1", 0)) as mute:
         settings.REDIS_URL = f"redis://127.0.0.1:{mute.getsockname()[1]}/0"
-        volatile.connection.cache_clear()
+        redis.connection.cache_clear()
         try:
             started = time.perf_counter()
-            assert live.position() == "0"
+            assert events.stream_position() == "0"
             assert time.perf_counter() - started < 2.5
             started = time.perf_counter()
-            live.note_interest("account:1")
-            assert live.interested("account:") == set()
+            events.record_interest("account:1")
+            assert events.current_interests("account:") == set()
             assert time.perf_counter() - started < 0.1
         finally:
-            volatile.connection.cache_clear()
-            volatile.forget_outage()
+            redis.connection.cache_clear()
+            redis.reset_outage()
 
 
 @pytest.fixture
@@ -251,7 +248,7 @@ def mms() -> Iterator[MMS]:
         yield server
 
 
-def test_a_services_log_is_followed_while_somebody_looks(mms: MMS, live_redis: redis.Redis) -> None:
+def test_a_services_log_is_followed_while_somebody_looks(mms: MMS, live_redis: Redis) -> None:
     account = account_at(mms.url)
     remote = mms.add_service("iris", revisions=[{"number": 2}])
     refresh.refresh(account.pk, [Service])
@@ -259,32 +256,32 @@ def test_a_services_log_is_followed_while_somebody_looks(mms: MMS, live_redis: r
     mms.logs[remote["id"]] = b"hello\n"
     follow_logs.follow_logs()
     assert not mms.calls("GET", "/logs")
-    live.note_log_interest("service", service.pk)
+    events.record_log_interest("service", service.pk)
     for _ in range(100):
         follow_logs.follow_logs()
-        if live.read_log(live.service_log_key(service)).lines:
+        if events.read_log(events.service_log_key(service)).lines:
             break
         time.sleep(0.02)
-    assert live.read_log(live.service_log_key(service)).lines == ["hello"]
+    assert events.read_log(events.service_log_key(service)).lines == ["hello"]
     assert mms.calls("GET", "/logs")[0].query["revision"] == ["2"]
 
 
-def test_the_log_of_an_ended_operation_comes_back_after_redis_was_emptied(mms: MMS, live_redis: redis.Redis) -> None:
+def test_the_log_of_an_ended_operation_comes_back_after_redis_was_emptied(mms: MMS, live_redis: Redis) -> None:
     account = account_at(mms.url)
     operation = register(account)
-    change(operation, State.SENDING)
-    change(operation, State.FAILED, mms_operation_id="op-1")
+    transition(operation, State.SENDING)
+    transition(operation, State.FAILED, mms_operation_id="op-1")
     mms.logs["op-1"] = b"step 1\nno space"
     live_redis.flushall()
-    key = live.operation_log_key(operation)
-    live.note_log_interest("operation", operation.pk)
+    key = events.operation_log_key(operation)
+    events.record_log_interest("operation", operation.pk)
     for _ in range(100):
         follow_logs.follow_logs()
         time.sleep(0.02)
-        mark = live.log_mark(key)
-        if mark and mark.whole:
+        mark = events.log_mark(key)
+        if mark and mark.is_complete:
             break
-    assert live.read_log(key).lines == ["step 1", "no space"]
+    assert events.read_log(key).lines == ["step 1", "no space"]
     asked = len(mms.requests)
     follow_logs.follow_logs()
     time.sleep(0.1)

@@ -7,15 +7,14 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-import redis
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
+from redis import Redis
 
-from deployments.live import events
-from deployments.live import redis as volatile
+from deployments.live import events, redis
 from deployments.live.badges import badges_of
-from deployments.mirror import refresh as mirror
+from deployments.mirror import refresh
 from deployments.models import HostingAccount, Image, Manifest, Operation, RegisteredModel, Service
 from deployments.models.operation import State
 from deployments.operations import submit
@@ -24,49 +23,49 @@ from tests.doubles.mms import MMS, OldDialect, PlainDialect
 from tests.support.lifecycle import account_at, cluster_of, image_of, later, manifest_of, register, registry_of, turn
 
 pytestmark = pytest.mark.django_db(transaction=True)
-EVERYTHING = list(mirror.LISTS)
+EVERYTHING = list(refresh.LISTS)
 NOUNS = {"models", "manifests", "images", "services"}
 
 
 @pytest.fixture
 def without_redis(settings: Any) -> Iterator[None]:
     settings.REDIS_URL = "unix:///nowhere/redis.sock"
-    volatile.connection.cache_clear()
+    redis.connection.cache_clear()
     yield
-    volatile.connection.cache_clear()
-    volatile.forget_outage()
+    redis.connection.cache_clear()
+    redis.reset_outage()
 
 
-def refresh(account: HostingAccount, *nouns: type) -> None:
-    mirror.refresh(account.pk, nouns or EVERYTHING)
+def refresh_lists(account: HostingAccount, *nouns: type) -> None:
+    refresh.refresh(account.pk, nouns or EVERYTHING)
 
 
 def test_what_others_made_appears_changes_and_vanishes(account: HostingAccount, mms: MMS) -> None:
     listed = mms.add_model("iris", 3, tags=["flowers"])
-    refresh(account)
+    refresh_lists(account)
     model = RegisteredModel.objects.get()
     assert (model.name, model.version, model.tags, model.created_by) == ("iris", 3, ["flowers"], "")
     assert model.seen_at
     assert not model.vanished_at
 
     listed["description"] = "three kinds"
-    refresh(account)
+    refresh_lists(account)
     model.refresh_from_db()
     assert model.description == "three kinds"
 
     mms.models.clear()
-    refresh(account)
+    refresh_lists(account)
     model.refresh_from_db()
     assert model.vanished_at
     assert badges_of([model])[0].state == "gone"
 
     mms.models[listed["id"]] = listed
-    refresh(account)
+    refresh_lists(account)
     model.refresh_from_db()
     assert not model.vanished_at
 
 
-def test_rows_are_linked_whatever_the_order_and_the_spelling(live_redis: redis.Redis) -> None:
+def test_rows_are_linked_whatever_the_order_and_the_spelling(live_redis: Redis) -> None:
     with MMS(dialect=OldDialect()) as mms:
         account = account_at(mms.url)
         old = mms.add_model("iris", 1, createdAt="2017-08-01T10:00:00.1234567Z")
@@ -83,7 +82,7 @@ def test_rows_are_linked_whatever_the_order_and_the_spelling(live_redis: redis.R
         mms._add(mms.manifests, manifest | {"driverProgram": "score.py", "assets": [asset]}, "m1")
         mms._add(mms.images, {"manifestId": "m1", "registryInfo": {"password": "echoed"}}, "i1")
         mms.add_service("flowers", image={"id": "i1"}, imageId=None)
-        refresh(account)
+        refresh_lists(account)
     service = Service.objects.get()
     manifest_row = service.image.manifest
     assert (manifest_row.runtime_type, manifest_row.properties) == ("SparkPython", {"pip_requirements": "numpy"})
@@ -100,7 +99,7 @@ def test_ten_thousand_models_are_mirrored_in_bulk(account: HostingAccount, mms: 
     for what in ("first", "unchanged"):
         started = time.perf_counter()
         with CaptureQueriesContext(connection) as counted:
-            refresh(account, RegisteredModel)
+            refresh_lists(account, RegisteredModel)
         took[what], queries[what] = time.perf_counter() - started, len(counted)
     assert RegisteredModel.objects.count() == 10_000
     assert RegisteredModel.objects.values_list("version", flat=True)[0] == 20, "the list begins with what was made last"
@@ -112,10 +111,10 @@ def test_one_change_among_many_costs_no_query_per_row(account: HostingAccount, m
     def changed_among(rows: int) -> int:
         for n in range(rows):
             mms.add_model(f"model-{len(mms.models) + n}")
-        refresh(account, RegisteredModel)
+        refresh_lists(account, RegisteredModel)
         next(iter(mms.models.values()))["description"] = f"changed among {rows}"
         with CaptureQueriesContext(connection) as counted:
-            refresh(account, RegisteredModel)
+            refresh_lists(account, RegisteredModel)
         return len(counted)
 
     assert changed_among(10) == changed_among(300)
@@ -126,28 +125,28 @@ def test_what_an_operation_is_just_making_gets_no_second_row(account: HostingAcc
 
     def look(connection: faults.Connection, effect: object) -> None:
         reply = effect()  # type: ignore[operator]
-        refresh(account)
+        refresh_lists(account)
         seen_while_sending.append(RegisteredModel.objects.exclude(mms_id=None).count())
         connection.reply(reply)
 
     mms.plan("POST", "models", look)
     operation = turn(register(account))
-    refresh(account)
+    refresh_lists(account)
     assert seen_while_sending == [0]
     assert operation.model == RegisteredModel.objects.get()
 
 
 @pytest.mark.parametrize("plain", [False, True])
-def test_an_image_being_built_gets_no_second_row(live_redis: redis.Redis, plain: bool) -> None:
+def test_an_image_being_built_gets_no_second_row(live_redis: Redis, plain: bool) -> None:
     with MMS(dialect=PlainDialect() if plain else None) as mms:
         account = account_at(mms.url)
         asked = submit.create_image(account, "ann", manifest=manifest_of(account), registry=registry_of(account))
         operation = turn(asked)
         mms.end()
-        refresh(account)
+        refresh_lists(account)
         assert Image.objects.count() == 1
         assert turn(operation).state == State.SUCCEEDED
-        refresh(account)
+        refresh_lists(account)
         assert Image.objects.get().mms_id in mms.images
         assert Image.objects.get().manifest == operation.image.manifest
 
@@ -155,7 +154,7 @@ def test_an_image_being_built_gets_no_second_row(live_redis: redis.Redis, plain:
 def test_a_row_that_was_made_too_early_is_taken_over(account: HostingAccount, mms: MMS) -> None:
     operation = register(account)
     early = mms.add_model("iris", url="http://files.example/iris.pkl")
-    refresh(account)
+    refresh_lists(account)
     twin = RegisteredModel.objects.get(mms_id=early["id"])
     manifest = manifest_of(account)
     manifest.models.add(twin)
@@ -173,7 +172,7 @@ def test_a_success_without_location_is_filled_in_by_the_mirror(account: HostingA
         remote["resourceLocation"] = None
     mms.end()
     assert turn(operation).state == State.SUCCEEDED
-    refresh(account)
+    refresh_lists(account)
     assert Service.objects.get().mms_id in mms.services
 
 
@@ -196,11 +195,11 @@ def test_bad_answers_leave_the_last_good_data_with_its_age(
     account: HostingAccount, mms: MMS, fault: faults.Fault
 ) -> None:
     mms.add_service("iris")
-    refresh(account)
+    refresh_lists(account)
     before = Service.objects.get()
     Service.objects.update(seen_at=timezone.now() - timedelta(minutes=1))
     mms.plan("GET", "services", fault)
-    refresh(account, Service)
+    refresh_lists(account, Service)
     service = Service.objects.select_related("account").get()
     assert service.vanished_at is None
     assert service.account.not_before or service.account.token_refused
@@ -208,7 +207,7 @@ def test_bad_answers_leave_the_last_good_data_with_its_age(
     assert badge.stale_since == service.seen_at
     assert service.account.error.startswith("Couldn't read the list of services. "), "it says of what"
     HostingAccount.objects.update(not_before=None)
-    refresh(account, Service)
+    refresh_lists(account, Service)
     service = Service.objects.select_related("account").get()
     assert not service.account.error
     assert badges_of([service])[0].stale_since is None
@@ -218,17 +217,17 @@ def test_bad_answers_leave_the_last_good_data_with_its_age(
 def test_items_that_make_no_sense_neither_appear_nor_let_others_vanish(account: HostingAccount, mms: MMS) -> None:
     mms.add_model("good")
     kept = mms.add_model("hidden")
-    refresh(account)
+    refresh_lists(account)
     del mms.models[kept["id"]]
     nonsense = [{"id": None}, {"id": ""}, {"id": "../services/1"}, {"id": ["x"]}, {"name": "no id"}, {"id": "x" * 999}]
     mms.models |= {f"bad-{n}": item for n, item in enumerate(nonsense)}
-    refresh(account)
+    refresh_lists(account)
     assert set(RegisteredModel.objects.filter(vanished_at=None).values_list("name", flat=True)) == {"good", "hidden"}
 
 
 def test_values_that_no_database_takes_are_made_fit(account: HostingAccount, mms: MMS) -> None:
     mms.add_model("nul\0 and half \ud800", version="7", description="x" * 5000, tags=None, createdAt="yesterday")
-    refresh(account)
+    refresh_lists(account)
     model = RegisteredModel.objects.get()
     assert (model.name, model.version, model.tags, model.created_at) == ("nul and half ?", 7, [], None)
     assert len(model.description) == 512
@@ -239,7 +238,7 @@ def test_a_server_without_a_list_of_images_has_the_rest_mirrored(account: Hostin
     mms.plan("GET", "images", faults.status(405))
     mms.add_service("iris")
     Manifest.objects.update(mms_id=None)
-    refresh(account)
+    refresh_lists(account)
     assert Service.objects.get().name == "iris"
     assert Image.objects.get().vanished_at is None
 
@@ -247,7 +246,7 @@ def test_a_server_without_a_list_of_images_has_the_rest_mirrored(account: Hostin
 def test_a_next_page_elsewhere_does_not_get_the_token(account: HostingAccount, mms: MMS) -> None:
     with MMS() as other:
         mms.plan("GET", "models", faults.status(200, {"value": [], "nextLink": f"{other.url}/more"}))
-        refresh(account, RegisteredModel)
+        refresh_lists(account, RegisteredModel)
         assert not other.requests
     assert "another server" in HostingAccount.objects.get().error
 
@@ -255,7 +254,7 @@ def test_a_next_page_elsewhere_does_not_get_the_token(account: HostingAccount, m
 def test_lists_are_read_when_somebody_looks_and_after_operations(account: HostingAccount, mms: MMS) -> None:
     def read() -> set[str]:
         mms.requests.clear()
-        wait(mirror.refresh_due())
+        wait(refresh.refresh_due())
         return {request.path.strip("/") for request in mms.calls("GET")}
 
     def age(seconds: float) -> None:
@@ -268,55 +267,55 @@ def test_lists_are_read_when_somebody_looks_and_after_operations(account: Hostin
     assert read() == set()
     age(40)
     assert read() == set(), "nobody looks"
-    mirror.note_interest(account.pk)
+    refresh.record_interest(account.pk)
     assert read() == NOUNS
     age(10)
     assert read() == {"services"}
-    events.forget_interest(f"account:{account.pk}")
+    events.clear_interest(f"account:{account.pk}")
     age(10)
     turn(register(account))
     assert read() == NOUNS, "an operation has ended"
-    mirror.request_refresh(account)
+    refresh.request_refresh(account)
     assert read() == NOUNS
     assert read() == set()
 
 
 def test_a_refresh_on_demand_tries_a_server_that_refused_the_token(account: HostingAccount, mms: MMS) -> None:
     HostingAccount.objects.update(token_refused=True, error="refused")
-    assert not mirror.refresh_due()
-    mirror.request_refresh(account)
-    wait(mirror.refresh_due())
+    assert not refresh.refresh_due()
+    refresh.request_refresh(account)
+    wait(refresh.refresh_due())
     assert not HostingAccount.objects.get().token_refused
 
 
 def test_a_refresh_on_demand_waits_for_what_the_server_asked_for(account: HostingAccount, mms: MMS) -> None:
     HostingAccount.objects.update(not_before=timezone.now() + timedelta(seconds=20))
-    mirror.request_refresh(account)
-    assert not mirror.refresh_due()
+    refresh.request_refresh(account)
+    assert not refresh.refresh_due()
     assert not mms.requests
     HostingAccount.objects.update(not_before=timezone.now())
-    wait(mirror.refresh_due())
+    wait(refresh.refresh_due())
     assert {request.path.strip("/") for request in mms.calls("GET")} == NOUNS, "the wish was kept"
 
 
 def test_a_refresh_on_demand_outlives_the_longest_pause(
-    account: HostingAccount, mms: MMS, live_redis: redis.Redis, monkeypatch: pytest.MonkeyPatch
+    account: HostingAccount, mms: MMS, live_redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What the page promised: the server is asked when the current wait is over."""
     account.not_before = timezone.now() + timedelta(minutes=59)
     account.save()
-    mirror.request_refresh(account)
-    mirror.note_interest(account.pk)
+    refresh.request_refresh(account)
+    refresh.record_interest(account.pk)
     assert live_redis.ttl("interest") > 59 * 60, "who looks meanwhile does not cut it short"
     now = time.time() + 59 * 60 + 20
     monkeypatch.setattr(events, "_now", lambda: now)
-    mirror.note_interest(account.pk)
+    refresh.record_interest(account.pk)
     HostingAccount.objects.update(not_before=timezone.now(), services_seen_at=timezone.now())
-    wait(mirror.refresh_due())
+    wait(refresh.refresh_due())
     assert {request.path.strip("/") for request in mms.calls("GET")} == NOUNS
 
 
-def badges_told(live_redis: redis.Redis) -> list[str]:
+def badges_told(live_redis: Redis) -> list[str]:
     """The keys of the rows whose badges the pages were told since the last call."""
     told = [events.decode(fields) for _, fields in live_redis.xrange(events.STREAM)]
     live_redis.delete(events.STREAM)
@@ -324,14 +323,14 @@ def badges_told(live_redis: redis.Redis) -> list[str]:
 
 
 def test_one_list_that_always_fails_is_one_trouble_and_not_a_new_one_each_time(
-    account: HostingAccount, mms: MMS, live_redis: redis.Redis
+    account: HostingAccount, mms: MMS, live_redis: Redis
 ) -> None:
     mms.add_service("iris")
-    refresh(account)
+    refresh_lists(account)
     key = f"service-{Service.objects.get().pk}"
     badges_told(live_redis)
     mms.plan("GET", "images", faults.status(500), times=3)
-    refresh(account)
+    refresh_lists(account)
     assert badges_told(live_redis) == [key], "from now on it is to be believed for a shorter time"
     since, seen = timezone.now() - timedelta(minutes=1), []
 
@@ -342,47 +341,47 @@ def test_one_list_that_always_fails_is_one_trouble_and_not_a_new_one_each_time(
     mms.plan("GET", "services", look, times=2)
     for _ in range(2):
         HostingAccount.objects.update(error_at=since, not_before=None)
-        refresh(account)
+        refresh_lists(account)
         account.refresh_from_db()
         assert seen.pop() == account.error, "it is not over in between"
         assert account.error_at == since
         assert (account.not_before - timezone.now()).total_seconds() > 10
     assert badges_told(live_redis) == []
     HostingAccount.objects.update(not_before=None)
-    refresh(account)
+    refresh_lists(account)
     account.refresh_from_db()
     assert (account.error, account.error_at, account.not_before) == ("", None, None)
 
 
 def test_what_changed_while_a_server_was_in_trouble_is_told_when_it_is_over(
-    account: HostingAccount, mms: MMS, live_redis: redis.Redis
+    account: HostingAccount, mms: MMS, live_redis: Redis
 ) -> None:
     mms.add_service("iris")
-    refresh(account)
+    refresh_lists(account)
     long_ago = timezone.now() - timedelta(minutes=1)
     HostingAccount.objects.update(error="It is out of reach.", error_at=long_ago, services_seen_at=long_ago)
     mms.add_model("roses")
     badges_told(live_redis)
-    refresh(account)
+    refresh_lists(account)
     keys = {f"model-{RegisteredModel.objects.get().pk}", f"service-{Service.objects.get().pk}"}
     assert set(badges_told(live_redis)) == keys
 
 
 def test_services_that_are_read_again_are_said_to_be_fresh_though_another_list_fails(
-    account: HostingAccount, mms: MMS, live_redis: redis.Redis
+    account: HostingAccount, mms: MMS, live_redis: Redis
 ) -> None:
     mms.add_service("iris")
-    refresh(account)
+    refresh_lists(account)
     long_ago = timezone.now() - timedelta(seconds=25)
     HostingAccount.objects.update(error="A list fails.", error_at=long_ago, services_seen_at=long_ago)
     badges_told(live_redis)
     mms.plan("GET", "images", faults.status(500))
-    refresh(account)
+    refresh_lists(account)
     assert badges_told(live_redis) == [f"service-{Service.objects.get().pk}"]
 
 
 def test_keys_are_read_after_the_lists_and_all_of_them_in_the_end(
-    account: HostingAccount, mms: MMS, live_redis: redis.Redis, monkeypatch: pytest.MonkeyPatch
+    account: HostingAccount, mms: MMS, live_redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mms.extensions = True
     for n in range(3):
@@ -394,21 +393,21 @@ def test_keys_are_read_after_the_lists_and_all_of_them_in_the_end(
         connection.reply(effect())
 
     mms.plan("GET", "/keys", look)
-    monkeypatch.setattr(mirror, "TURN", 0.0)
+    monkeypatch.setattr(refresh, "TURN_SECONDS", 0.0)
     for _ in range(3):
-        refresh(account)
+        refresh_lists(account)
     assert claimed == [0], "the list is anybody's by then"
     assert not Service.objects.filter(scoring_key=None).exists(), "one at a time, for each takes the whole turn"
 
 
 def test_pages_work_without_redis_and_nothing_is_lost(mms: MMS, without_redis: None) -> None:
     account = account_at(mms.url)
-    mirror.note_interest(account.pk)
-    mirror.request_refresh(account)
-    assert events.position() == "0"
+    refresh.record_interest(account.pk)
+    refresh.request_refresh(account)
+    assert events.stream_position() == "0"
     operation = later(register(account), 5)
     operation = turn(operation)
     assert operation.state == State.SUCCEEDED
-    refresh(account)
+    refresh_lists(account)
     assert RegisteredModel.objects.get().version == 1
     assert Operation.objects.count() == 1

@@ -5,14 +5,14 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-import redis
 from django.utils import timezone
+from redis import Redis
 
 from deployments.mirror import refresh
 from deployments.models import Asset, HostingAccount, Image, Manifest, Operation, RegisteredModel, Service
 from deployments.models.operation import Kind, State
 from deployments.operations import submit
-from deployments.operations.submit import Refused
+from deployments.operations.submit import RequestRefusedError
 from tests.doubles import mms as faults
 from tests.doubles.mms import MMS
 from tests.support.lifecycle import (
@@ -40,7 +40,7 @@ def service_of(account: HostingAccount) -> Service:
 
 
 def test_a_request_answers_at_once_with_a_row_and_a_queue_message(
-    account: HostingAccount, mms: MMS, live_redis: redis.Redis
+    account: HostingAccount, mms: MMS, live_redis: Redis
 ) -> None:
     operation = register(account)
     assert (operation.state, operation.requested_by) == (State.QUEUED, "ann")
@@ -76,7 +76,7 @@ def test_the_body_is_what_was_chosen_with_rows_by_number(account: HostingAccount
 def test_what_the_reference_forbids_is_refused_by_field_and_not_stored(
     account: HostingAccount, field: str, chosen: dict[str, Any]
 ) -> None:
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(RequestRefusedError) as refused:
         register(account, **chosen)
     assert refused.value.field == field
     assert not Operation.objects.exists()
@@ -102,7 +102,7 @@ def test_a_manifest_needs_registered_models_and_assets_told_apart(account: Hosti
     ]
     for field, chosen in cases:
         RegisteredModel.objects.filter(name="a").delete()
-        with pytest.raises(Refused) as refused:
+        with pytest.raises(RequestRefusedError) as refused:
             compose(**chosen)
         assert refused.value.field == field
     assert not Manifest.objects.exists()
@@ -110,9 +110,9 @@ def test_a_manifest_needs_registered_models_and_assets_told_apart(account: Hosti
 
 def test_rows_of_another_account_do_not_exist(account: HostingAccount, mms: MMS) -> None:
     other = account_at(mms.url, "other")
-    with pytest.raises(Refused, match="Not found in this account"):
+    with pytest.raises(RequestRefusedError, match="Not found in this account"):
         submit.create_image(account, "ann", manifest=manifest_of(other), registry=registry_of(account))
-    with pytest.raises(Refused, match="Not found in this account"):
+    with pytest.raises(RequestRefusedError, match="Not found in this account"):
         submit.delete_service(account, "ann", service=service_of(other))
     assert not Operation.objects.exists()
 
@@ -120,7 +120,7 @@ def test_rows_of_another_account_do_not_exist(account: HostingAccount, mms: MMS)
 def test_a_second_open_operation_of_a_service_is_refused_naming_the_first(account: HostingAccount) -> None:
     service = service_of(account)
     first = submit.update_service(account, "ann", service=service, image=image_of(account))
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(RequestRefusedError) as refused:
         submit.delete_service(account, "bob", service=service)
     assert str(first.pk) in refused.value.message
     assert "ann" in refused.value.message
@@ -132,18 +132,18 @@ def test_a_second_open_operation_of_a_service_is_refused_naming_the_first(accoun
 def test_a_name_that_a_service_has_is_refused(account: HostingAccount) -> None:
     service = service_of(account)
     chosen = {"name": "iris", "image": image_of(account), "cluster": service.cluster}
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(RequestRefusedError) as refused:
         submit.create_service(account, "ann", **chosen)
     assert refused.value.field == "name"
     Service.objects.update(vanished_at=timezone.now())
     assert submit.create_service(account, "ann", **chosen)
-    with pytest.raises(Refused):
+    with pytest.raises(RequestRefusedError):
         submit.create_service(account, "ann", **chosen)
 
 
 def test_a_service_made_elsewhere_takes_the_only_clusters_pull_secret(account: HostingAccount, mms: MMS) -> None:
     service = Service.objects.create(account=account, name="iris", mms_id="service-1")
-    with pytest.raises(Refused, match="pull secret"):
+    with pytest.raises(RequestRefusedError, match="pull secret"):
         submit.update_service(account, "ann", service=service, image=image_of(account))
     cluster_of(account)
     turn(submit.update_service(account, "ann", service=service, image=image_of(account, "image-2")))
@@ -161,7 +161,7 @@ def test_a_retry_is_a_new_operation_for_the_same_row(account: HostingAccount, mm
     assert again.pk != failed.pk
     sent = [call.headers["x-ms-client-request-id"] for call in mms.calls("POST")]
     assert sent == [str(failed.pk), str(again.pk)]
-    with pytest.raises(Refused, match="created in the meantime"):
+    with pytest.raises(RequestRefusedError, match="created in the meantime"):
         submit.retry(failed, "bob")
 
 
@@ -184,7 +184,7 @@ def test_a_service_that_could_not_be_created_is_one_row_and_is_retried_as_an_upd
     left["state"] = "Succeeded"
     mms.end()
     assert turn(again).state == State.SUCCEEDED
-    with pytest.raises(Refused, match="created in the meantime"):
+    with pytest.raises(RequestRefusedError, match="created in the meantime"):
         submit.retry(Operation.objects.get(pk=failed.pk), "bob")
 
 
@@ -199,12 +199,12 @@ def test_a_server_that_keeps_nothing_of_a_failed_creation_gets_it_anew(account: 
 
 
 def test_only_what_failed_and_is_not_being_retried_can_be_retried(account: HostingAccount, mms: MMS) -> None:
-    with pytest.raises(Refused):
+    with pytest.raises(RequestRefusedError):
         submit.retry(register(account), "bob")
     mms.plan("POST", "models", faults.status(400))
     failed = turn(register(account, name="other"))
     submit.retry(failed, "bob")
-    with pytest.raises(Refused, match="open operation"):
+    with pytest.raises(RequestRefusedError, match="open operation"):
         submit.retry(failed, "bob")
 
 
@@ -214,7 +214,7 @@ def test_a_retry_without_what_it_was_asked_for_is_refused(account: HostingAccoun
     submit.cancel(operation, "ann")
     registry.delete()
     operation = Operation.objects.get()
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(RequestRefusedError) as refused:
         submit.retry(operation, "ann")
     assert refused.value.field == "registry"
 
@@ -264,17 +264,17 @@ def test_what_the_preview_shows_is_what_is_sent(account: HostingAccount, mms: MM
 def test_a_request_without_redis_is_stored_and_quick(mms: MMS, settings: Any) -> None:
     import time
 
-    from deployments.live import redis as volatile
+    from deployments.live import redis
 
     settings.REDIS_URL = "unix:///nowhere/redis.sock"
-    volatile.connection.cache_clear()
+    redis.connection.cache_clear()
     try:
         started = time.perf_counter()
         register(account_at(mms.url))
         assert time.perf_counter() - started < 1
     finally:
-        volatile.connection.cache_clear()
-        volatile.forget_outage()
+        redis.connection.cache_clear()
+        redis.reset_outage()
     assert Operation.objects.get().next_poll_at
 
 
@@ -308,7 +308,7 @@ def test_no_key_in_a_url_is_shown() -> None:
         "https://x.example/m?a=1&SIG=s3cret&b=2",
         "https://ann:s3cret@x.example/m",
     ]
-    shown = submit.without_keys({"urls": urls, "plain": "mail ann@x.example", "n": 1})
+    shown = submit.redact_keys({"urls": urls, "plain": "mail ann@x.example", "n": 1})
     assert "s3cret" not in str(shown)
     assert shown["urls"][1].endswith("&b=2")
     assert shown["urls"][2] == "https://…@x.example/m"

@@ -168,7 +168,7 @@ def test_a_terminal_state_never_goes_back(account: HostingAccount, mms: MMS) -> 
     operation = turn(operation)
     assert operation.state == State.FAILED
     with client_for(account) as client:
-        assert not run.change(late, State.RUNNING)
+        assert not run.transition(late, State.RUNNING)
         run.succeed(late, None, "image-9")
         dispatch.step(operation.pk, client, account)
     operation.refresh_from_db()
@@ -335,7 +335,7 @@ def test_a_server_that_hangs_holds_up_nobody_else(account: HostingAccount, mms: 
         wait(dispatch.tick(), timeout=1)
         quick.refresh_from_db()
         assert quick.state == State.SUCCEEDED
-        assert 0 < len(mms.calls("POST")) <= dispatch.PER_ACCOUNT
+        assert 0 < len(mms.calls("POST")) <= dispatch.MAX_CALLS_PER_ACCOUNT
         mms._plans.clear()
         wait(slow)
 
@@ -344,11 +344,11 @@ def test_queue_messages_for_a_server_that_hangs_take_no_more_threads(account: Ho
     mms.plan("POST", "models", faults.hang(1), times=20)
     for n in range(20):
         dispatch.start(str(register(account, name=f"slow-{n}").pk))
-    assert dispatch.CALLS.room(account.pk) == 0
+    assert dispatch.CALL_POOL.free_slots(account.pk) == 0
     time.sleep(0.5)
-    assert len(mms.calls("POST")) == dispatch.PER_ACCOUNT
+    assert len(mms.calls("POST")) == dispatch.MAX_CALLS_PER_ACCOUNT
     mms._plans.clear()
-    while dispatch.CALLS.room(account.pk) < dispatch.PER_ACCOUNT:
+    while dispatch.CALL_POOL.free_slots(account.pk) < dispatch.MAX_CALLS_PER_ACCOUNT:
         time.sleep(0.05)
 
 
@@ -405,7 +405,7 @@ def test_a_cancel_that_comes_too_late_leaves_the_end_as_it_was(account: HostingA
         return execute(sql, *more)
 
     late = Operation.objects.get()
-    with connection.execute_wrapper(end_before_the_second), pytest.raises(submit.Refused, match="failed"):
+    with connection.execute_wrapper(end_before_the_second), pytest.raises(submit.RequestRefusedError, match="failed"):
         submit.cancel(late, "bob")
     ended = Operation.objects.get()
     assert (ended.state, ended.error_message, ended.cancel_requested) == (State.FAILED, "no space", False)

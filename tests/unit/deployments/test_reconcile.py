@@ -126,13 +126,13 @@ def test_where_the_server_tells_too_little_a_person_decides(live_redis: redis.Re
         assert submit.needs_decision(operation)
         assert "Send it again" in operation.error_message
         assert len(mms.calls("POST")) == 1
-        operation = submit.settle(operation, "ann", send_again=send_again)
+        operation = submit.resolve(operation, "ann", send_again=send_again)
         if send_again:
             assert turn(operation).state == State.NOT_STARTED
         else:
             assert operation.state == State.FAILED
-        with pytest.raises(submit.Refused):
-            submit.settle(operation, "ann", send_again=True)
+        with pytest.raises(submit.RequestRefusedError):
+            submit.resolve(operation, "ann", send_again=True)
 
 
 @pytest.mark.parametrize("fault", [faults.lose_answer, faults.anonymous])

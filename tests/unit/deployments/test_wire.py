@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deployments.client import wire
+from deployments.client import wire, wire_values
 
 WHEN = datetime(2017, 8, 2, 10, 0, tzinfo=UTC)
 JSON = st.recursive(
@@ -62,7 +62,7 @@ FIELDS = [
     ],
 )
 def test_every_form_of_date_is_a_moment_or_nothing(said: object, meant: datetime | None) -> None:
-    assert wire.moment(said) == meant
+    assert wire_values.parse_datetime(said) == meant
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ def test_unpack_in_every_spelling(unpack: str, said: object, meant: bool) -> Non
     ],
 )
 def test_the_resource_is_the_end_of_its_location(location: str, resource_id: str) -> None:
-    assert wire.last_segment(location) == resource_id
+    assert wire_values.last_segment(location) == resource_id
 
 
 def test_echoed_secrets_are_not_read() -> None:
@@ -138,9 +138,9 @@ def test_no_answer_at_all_breaks_more_than_itself(data: object) -> None:
         wire.Service.from_wire,
         wire.OperationStatus.from_wire,
         wire.page,
-        wire.keys_of_service,
+        wire.primary_key,
     ):
-        with contextlib.suppress(wire.Garbled):
+        with contextlib.suppress(wire_values.MalformedPayloadError):
             read(data)  # type: ignore[operator]
     failure = wire.Failure.from_wire(data)
     assert "\0" not in failure.message

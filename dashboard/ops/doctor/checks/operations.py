@@ -10,7 +10,7 @@ from django.utils import timezone
 from dashboard.ops.doctor.checks import database
 from dashboard.ops.doctor.checks.servers import accounts_of, part
 from dashboard.ops.doctor.finding import Asked, Finding, failed, many, ok, warning
-from deployments.live.badges import UNTAKEN
+from deployments.live.badges import UNCLAIMED_AFTER
 from deployments.models import HostingAccount, Operation
 from deployments.models.operation import NEEDS_DECISION, OPEN, State
 
@@ -21,7 +21,10 @@ def check(asked: Asked) -> Iterator[Finding]:
     database.must_exist()
     open_ones = Operation.objects.filter(state__in=sorted(OPEN), account__in=accounts_of(asked).values("pk"))
     untaken = Q(
-        state=State.QUEUED, next_poll_at__lt=timezone.now() - UNTAKEN, account__error="", account__token_refused=False
+        state=State.QUEUED,
+        next_poll_at__lt=timezone.now() - UNCLAIMED_AFTER,
+        account__error="",
+        account__token_refused=False,
     )
     counts = open_ones.values("account").annotate(
         all=Count("pk"),
@@ -38,7 +41,8 @@ def check(asked: Asked) -> Iterator[Finding]:
 def _stuck(account: HostingAccount, counts: Mapping[str, Any]) -> Iterator[Finding]:
     page = f"{reverse('list_operations', args=[account.name])}?state="
     if counts["untaken"]:
-        says = f"{many(counts['untaken'], 'operation')} queued for more than {UNTAKEN.seconds} s that no worker took."
+        waiting = many(counts["untaken"], "operation")
+        says = f"{waiting} queued for more than {UNCLAIMED_AFTER.seconds} s that no worker took."
         yield failed(part(account), says, "Nothing is lost; they go on once the worker works.", f"{page}open")
     if counts["undecided"]:
         says = f"{many(counts['undecided'], 'operation')} may or may not have taken effect, and a person has to decide."

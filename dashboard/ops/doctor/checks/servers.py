@@ -15,9 +15,9 @@ from dashboard.ops.startup import bundled_account
 from dashboard.templatetags.page import relative
 from deployments.accounts.availability import client_for
 from deployments.client import errors
-from deployments.live.badges import OUTDATED
+from deployments.live.badges import STALE_AFTER
 from deployments.models import HostingAccount
-from deployments.timing import LONGEST_PAUSE
+from deployments.timing import MAX_PAUSE_SECONDS
 
 LISTS = ("services", "images", "manifests", "models")
 MISSED = timedelta(seconds=60)  # past the time of the next try, and nobody tried
@@ -60,7 +60,7 @@ def _last_seen(account: HostingAccount) -> Finding:
             part(account), "Its server was never asked yet.", "The worker asks within 5 minutes: see “worker”."
         )
     # Services are read every minute at least; nothing that old is stale as long as somebody asks.
-    if now - _newest(account) > OUTDATED["service"]:
+    if now - _newest(account) > STALE_AFTER["service"]:
         says = f"Its server was not asked since {relative(_newest(account))}; then it answered."
         return unknown(part(account), says, "The worker asks: see “worker”.")
     return ok(part(account), f"Its server answered {relative(_newest(account))}. Lists: {_ages(account)}.")
@@ -110,7 +110,7 @@ def _called(accounts: Iterable[HostingAccount]) -> Iterator[Finding]:
 
 def _call(account: HostingAccount) -> Finding:
     """Read the list of services. A server that asked to be left alone is."""
-    if account.not_before and account.not_before > timezone.now() + timedelta(seconds=LONGEST_PAUSE):
+    if account.not_before and account.not_before > timezone.now() + timedelta(seconds=MAX_PAUSE_SECONDS):
         says = f"Not called now: its server asked to be left alone; it is asked again {relative(account.not_before)}."
         return unknown(part(account), says)
     started = time.monotonic()
@@ -118,7 +118,7 @@ def _call(account: HostingAccount) -> Finding:
         with client_for(account, read_timeout=CALL, deadline=CALL) as client:
             listing = client.list_services()
     except errors.MMSError as error:
-        mend = _new_token if isinstance(error, errors.TokenRefused) else _mend
+        mend = _new_token if isinstance(error, errors.TokenRefusedError) else _mend
         return failed(part(account), f"Called just now: {error}", mend(account))
     took = milliseconds(time.monotonic() - started)
     return ok(part(account), f"Called just now: it listed {many(len(listing.items), 'service')} in {took}.")

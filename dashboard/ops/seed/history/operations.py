@@ -9,8 +9,8 @@ from deployments.live.badges import NOUN
 from deployments.models import Operation
 from deployments.models.operation import NEEDS_DECISION, OPEN, TERMINAL, Kind, State
 from deployments.operations.reconcile import CHANGED_TWICE, DECIDE, MADE_TWICE
-from deployments.operations.run import STOPPED
-from deployments.timing import STOP_POLLING
+from deployments.operations.run import POLLING_STOPPED
+from deployments.timing import MAX_POLLING_SECONDS
 
 SECONDS: dict[str, tuple[float, float]] = {  # from acceptance to the end
     Kind.REGISTER_MODEL: (0.2, 2.0),
@@ -62,7 +62,7 @@ def _progress(story: Story, operation: Operation, at: datetime) -> None:
     random, state = story.world.random, State(operation.state)
     if state == State.QUEUED:
         # Attempted: what was never sent fails after an hour at a server that can't be called.
-        operation.attempts = 1 if story.account.troubled else 0
+        operation.attempts = 1 if story.account.is_failing else 0
         operation.next_poll_at = story.world.now + RESTED
         return
     if state == State.CANCELED:
@@ -83,16 +83,18 @@ def _say_how_it_goes(story: Story, operation: Operation) -> None:
     now, state = story.world.now, State(operation.state)
     heard = story.account.reached_at or now
     if state in {State.NOT_STARTED, State.RUNNING}:
-        stopped = operation.accepted_at is not None and now - operation.accepted_at > STOP_POLLING
+        stopped = operation.accepted_at is not None and now - operation.accepted_at > timedelta(
+            seconds=MAX_POLLING_SECONDS
+        )
         operation.checked_at = heard
         operation.next_poll_at = None if stopped else now + RESTED
-        operation.error_message = STOPPED if stopped else ""
+        operation.error_message = POLLING_STOPPED if stopped else ""
     elif state == State.UNCERTAIN:
         operation.error_code = NEEDS_DECISION
         operation.checked_at = heard
         twice, unseen = CHANGED_TWICE if operation.kind in {Kind.UPDATE_SERVICE, Kind.DELETE_SERVICE} else MADE_TWICE
         operation.error_message = DECIDE.format(twice=twice, unseen=unseen)
-    elif state == State.QUEUED and story.account.troubled:
+    elif state == State.QUEUED and story.account.is_failing:
         operation.error_message = story.account.error
 
 

@@ -21,7 +21,7 @@ from deployments.models import (
     RegistryInfo,
     Service,
 )
-from deployments.operations.requests import body_of
+from deployments.operations.requests import to_body
 
 Resource: TypeAlias = RegisteredModel | Manifest | Image | Service
 BATCH = 400  # rows in one statement
@@ -66,7 +66,7 @@ class Story:
             _insert(rows)
         self._link_manifests()
         for operation in self.operations:
-            operation.body = body_of(self.chosen[operation.pk])
+            operation.body = to_body(self.chosen[operation.pk])
         _insert(self.operations)
         self._set_times()
 

@@ -15,6 +15,7 @@ from dashboard.models import AuditEntry, Role, SentOnce
 from deployments.live import events
 from deployments.models import Image, Operation, RegisteredModel
 from deployments.models.operation import NEEDS_DECISION, State
+from deployments.operations.submit import SUBMIT
 from tests.asgi_server import Server
 from tests.support.people import Lab, make_lab, make_operation
 from tests.support.programs import Program, person, token_of
@@ -199,7 +200,7 @@ def test_what_breaks_on_our_side_is_said_in_json_too(
         def broken(*_: Any, error: Exception = error, **__: Any) -> None:
             raise error
 
-        monkeypatch.setattr("deployments.operations.submit.create_image", broken)
+        monkeypatch.setitem(SUBMIT, "create_image", broken)
         answer = program.post(f"{HERE}operations/", wish(lab))
         assert answer.status_code == status
         assert answer.json()["error"]["code"] in {"NotNow", "Broken"}

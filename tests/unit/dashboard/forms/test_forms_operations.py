@@ -3,12 +3,11 @@
 from uuid import uuid4
 
 import pytest
-import redis
 from django.test import Client
+from redis import Redis
 
 from dashboard.models import Role
-from deployments.live import events
-from deployments.live import redis as volatile
+from deployments.live import events, redis
 from deployments.models import HostingAccount, Operation
 from deployments.models.operation import State
 from tests.site import wait_until
@@ -28,9 +27,9 @@ def scientist(account: HostingAccount) -> Client:
 
 
 @pytest.fixture
-def redis_in_reach(live_redis: redis.Redis) -> redis.Redis:
+def redis_in_reach(live_redis: Redis) -> Redis:
     """Redis, once this process tries it again: an earlier test may have found it out of reach a moment ago."""
-    wait_until(lambda: volatile.attempt(lambda link: link.ping(), fallback=False), 5, "Redis")
+    wait_until(lambda: redis.execute(lambda link: link.ping(), fallback=False), 5, "Redis")
     return live_redis
 
 
@@ -110,7 +109,7 @@ def test_acts_are_posts_of_people_who_may(
     assert scientist.post(f"/accounts/lab/operations/{uuid4()}/{act}/").status_code == 404
 
 
-def test_refresh_comes_back_to_a_page_of_this_site_only(scientist: Client, redis_in_reach: redis.Redis) -> None:
+def test_refresh_comes_back_to_a_page_of_this_site_only(scientist: Client, redis_in_reach: Redis) -> None:
     refresh = "/accounts/lab/refresh/"
     assert scientist.post(refresh, {"next": "/accounts/lab/models/"}).headers["Location"] == "/accounts/lab/models/"
     assert scientist.post(refresh, {"next": "https://evil.example/"}).headers["Location"] == "/accounts/lab/"
@@ -118,16 +117,16 @@ def test_refresh_comes_back_to_a_page_of_this_site_only(scientist: Client, redis
 
 
 def test_the_log_page_shows_the_lines_and_notes_that_somebody_looks(
-    scientist: Client, operation: Operation, redis_in_reach: redis.Redis
+    scientist: Client, operation: Operation, redis_in_reach: Redis
 ) -> None:
     events.append_log(events.operation_log_key(operation), ["step 1", "<b>step 2</b>"], at=20)
     page = scientist.get(url(operation, "log"))
     assert "step 1\n&lt;b&gt;step 2&lt;/b&gt;\n</pre>" in page.text
-    assert str(operation.pk) in events.interested("log:operation:")
+    assert str(operation.pk) in events.current_interests("log:operation:")
 
 
 def test_the_log_is_followed_from_a_position_to_its_end(
-    scientist: Client, operation: Operation, redis_in_reach: redis.Redis
+    scientist: Client, operation: Operation, redis_in_reach: Redis
 ) -> None:
     key = events.operation_log_key(operation)
     events.append_log(key, ["one", "two"], at=8)
@@ -142,7 +141,7 @@ def test_the_log_is_followed_from_a_position_to_its_end(
     assert (last.text, last.headers["X-Log-End"]) == ("", "1")
 
 
-def test_the_log_can_be_kept_as_a_file(scientist: Client, operation: Operation, redis_in_reach: redis.Redis) -> None:
+def test_the_log_can_be_kept_as_a_file(scientist: Client, operation: Operation, redis_in_reach: Redis) -> None:
     events.append_log(events.operation_log_key(operation), [f"line {number}" for number in range(5000)], at=1)
     answer = scientist.get(url(operation, "log"), {"download": ""})
     assert answer.headers["Content-Disposition"] == f'attachment; filename="operation_log-{operation.pk}.txt"'
@@ -155,9 +154,7 @@ def test_a_log_without_redis_or_with_a_strange_position_is_no_error(scientist: C
     assert scientist.get(url(operation, "log"), {"after": "1-1\r\nX: y"}).status_code == 200
 
 
-def test_the_logs_of_images_and_services(
-    scientist: Client, account: HostingAccount, redis_in_reach: redis.Redis
-) -> None:
+def test_the_logs_of_images_and_services(scientist: Client, account: HostingAccount, redis_in_reach: Redis) -> None:
     image = make_image(make_manifest(account, make_model(account)))
     assert scientist.get(f"/accounts/lab/images/{image.pk}/log/").status_code == 404
     build = Operation.objects.create(account=account, kind="create_image", image=image, requested_by="sam")

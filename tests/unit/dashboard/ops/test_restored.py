@@ -32,7 +32,7 @@ def test_what_was_sent_after_the_backup_is_found_and_not_sent_again(account: Hos
     operation = register(account)
     assert turn(operation).state == State.SUCCEEDED  # at the site that went on after the backup
     as_backed_up(operation, state)
-    assert restored.doubt_what_waited(BACKUP) == 1
+    assert restored.mark_queued_uncertain(BACKUP) == 1
     doubted = Operation.objects.get(pk=operation.pk)
     assert doubted.state == State.UNCERTAIN
     assert f"{BACKUP:%Y-%m-%d %H:%M} UTC" in doubted.error_message
@@ -46,7 +46,7 @@ def test_the_mirror_does_not_take_its_effect_for_somebody_elses(account: Hosting
     operation = register(account)
     turn(operation)
     as_backed_up(operation)
-    restored.doubt_what_waited(BACKUP)
+    restored.mark_queued_uncertain(BACKUP)
     refresh.refresh(account.pk, [RegisteredModel])
     assert RegisteredModel.objects.count() == 1
     assert turn(Operation.objects.get(pk=operation.pk)).state == State.SUCCEEDED
@@ -55,7 +55,7 @@ def test_the_mirror_does_not_take_its_effect_for_somebody_elses(account: Hosting
 
 def test_what_was_never_sent_is_sent_once_a_look_found_nothing(account: HostingAccount, mms: MMS) -> None:
     operation = as_backed_up(register(account))
-    restored.doubt_what_waited(BACKUP)
+    restored.mark_queued_uncertain(BACKUP)
     assert turn(operation).state == State.UNCERTAIN, "it may have been sent a moment ago"
     earlier = timezone.now() - timedelta(seconds=70)
     Operation.objects.update(sent_at=earlier, state_since=earlier, next_poll_at=timezone.now())
@@ -68,7 +68,7 @@ def test_what_is_over_or_accepted_stays_as_it_is(account: HostingAccount) -> Non
     operation = register(account)
     for state in set(State) - {State.QUEUED, State.SENDING}:
         Operation.objects.update(state=state)
-        assert restored.doubt_what_waited(BACKUP) == 0
+        assert restored.mark_queued_uncertain(BACKUP) == 0
         assert Operation.objects.get(pk=operation.pk).state == state
 
 

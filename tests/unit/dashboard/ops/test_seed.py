@@ -22,8 +22,7 @@ from deployments.client import errors, wire
 from deployments.live.badges import badges_of
 from deployments.models import Asset, HostingAccount, Image, Manifest, Operation, RegisteredModel, Service
 from deployments.models.operation import TERMINAL, Kind, State
-from deployments.operations import dispatch
-from deployments.operations import requests as wanted
+from deployments.operations import dispatch, requests
 from mms.engines.base import Health
 from tests.twins import twins
 
@@ -106,7 +105,7 @@ def test_people_accounts_and_tokens_cover_their_choices(made: fill.Made) -> None
 
 def test_one_server_is_healthy_one_is_unreachable_and_one_refuses_the_credentials(made: fill.Made) -> None:
     healthy, unreachable, refused = HostingAccount.objects.order_by("name")
-    assert not healthy.troubled
+    assert not healthy.is_failing
     assert unreachable.error
     assert not unreachable.token_refused
     assert refused.token_refused
@@ -114,7 +113,7 @@ def test_one_server_is_healthy_one_is_unreachable_and_one_refuses_the_credential
 
 def test_the_unreachable_server_is_described_as_workers_describe_it(made: fill.Made) -> None:
     account = HostingAccount.objects.get(name="credit-risk")
-    with client_for(account) as client, pytest.raises(errors.Unreachable) as raised:
+    with client_for(account) as client, pytest.raises(errors.UnreachableError) as raised:
         client.list_services()
     assert account.error == str(raised.value)
 
@@ -155,7 +154,7 @@ def test_the_audit_log_is_in_the_order_of_time_and_names_every_operation(made: f
 def test_what_was_asked_for_can_be_asked_for_again(made: fill.Made) -> None:
     operations = {(found.kind, found.state): found for found in Operation.objects.select_related("account")}
     for operation in operations.values():
-        assert wanted.chosen_in(operation.account, operation.body)
+        assert requests.from_body(operation.account, operation.body)
 
 
 def test_workers_have_nothing_to_do_and_change_nothing(made: fill.Made) -> None:

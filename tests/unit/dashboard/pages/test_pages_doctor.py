@@ -8,7 +8,7 @@ import pytest
 from django.utils import timezone
 
 from dashboard.ops.supervisor import heartbeat
-from deployments.live import redis as volatile
+from deployments.live import redis
 from deployments.models import HostingAccount, Operation
 from mms.models import Revision, Service
 from tests.support import mms_rows
@@ -76,11 +76,11 @@ def test_what_a_server_said_is_shown_as_text(cast: Cast) -> None:
 
 def test_the_page_answers_while_redis_is_away(cast: Cast, settings: Any, tmp_path: Any, monkeypatch: Any) -> None:
     settings.REDIS_URL = f"unix://{tmp_path}/nobody.sock"
-    volatile.connection.cache_clear()
-    monkeypatch.setattr(volatile, "_down_until", 0.0)
+    redis.connection.cache_clear()
+    monkeypatch.setattr(redis, "_down_until", 0.0)
     started = time.monotonic()
     page = cast.operator.get("/doctor/")
-    volatile.connection.cache_clear()
+    redis.connection.cache_clear()
     assert page.status_code == 200
     assert "It cannot be reached at" in page.text
     assert page.text.count("Not known while Redis does not answer") == 3

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from deployments.live import redis as volatile
+from deployments.live import redis
 from tests.support.people import make_cast, make_lab
 
 pytestmark = pytest.mark.django_db
@@ -15,10 +15,10 @@ pytestmark = pytest.mark.django_db
 @pytest.fixture
 def no_redis(settings: Any, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     settings.REDIS_URL = f"unix://{tmp_path}/nobody.sock"
-    volatile.connection.cache_clear()
-    monkeypatch.setattr(volatile, "_down_until", 0.0)
+    redis.connection.cache_clear()
+    monkeypatch.setattr(redis, "_down_until", 0.0)
     yield
-    volatile.connection.cache_clear()
+    redis.connection.cache_clear()
 
 
 def test_every_page_answers_while_redis_is_away(no_redis: None) -> None:
