@@ -1,4 +1,4 @@
-"""A whole site of which one thing after the other is broken: `doctor` names exactly that, and says what to do."""
+"""A whole site with one broken part at a time: `doctor` reports exactly that part and how to fix it."""
 
 import json
 import sqlite3
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def broken(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """A site of this file's own."""
+    """Start a site for the tests of this module."""
     site = Site(tmp_path_factory.mktemp("doctor") / "data").start()
     yield site
     site.stop()
@@ -42,13 +42,13 @@ def ask_doctor(site: Site) -> tuple[int, list[dict[str, Any]], float]:
 
 
 def failed(findings: list[dict[str, Any]]) -> dict[str, str]:
-    """What has failed, and the advice."""
+    """Return the advice for each part that has failed."""
     return {finding["part"]: finding["advice"] for finding in findings if finding["state"] == "failed"}
 
 
 @contextmanager
 def stopped(site: Site, name: str) -> Iterator[None]:
-    """As when somebody stopped it and forgot."""
+    """Stop a program for a while."""
     site.supervisorctl("stop", name)
     try:
         yield
@@ -58,7 +58,7 @@ def stopped(site: Site, name: str) -> Iterator[None]:
 
 @contextmanager
 def frozen(site: Site, name: str) -> Iterator[None]:
-    """As when it hangs."""
+    """Make a program hang for a while."""
     process = site.program(name)
     process.suspend()
     try:
@@ -67,18 +67,18 @@ def frozen(site: Site, name: str) -> Iterator[None]:
         process.resume()
 
 
-def test_of_a_healthy_site_nothing_has_failed_and_every_queue_does_a_task(broken: Site) -> None:
+def test_every_check_of_a_healthy_site_passes_and_every_queue_runs_a_task(broken: Site) -> None:
     status, findings, seconds = ask_doctor(broken)
     assert (status, failed(findings)) == (0, {})
     done = [finding for finding in findings if "A task sent to queue" in finding["says"]]
     assert [(finding["part"], finding["state"]) for finding in done] == [("worker", "ok"), ("mms-worker", "ok")]
-    assert any("Called just now: it listed 0 services" in finding["says"] for finding in findings)
+    assert any("Test call: listed 0 services" in finding["says"] for finding in findings)
     assert seconds < 20
 
 
-def test_a_frozen_worker_is_named_alone_and_the_command_that_is_named_mends_it(broken: Site) -> None:
+def test_only_a_hanging_worker_is_reported_and_the_advised_command_fixes_it(broken: Site) -> None:
     broken.program("site:worker").suspend()
-    silence()
+    wait_until_stale()
     status, findings, _ = ask_doctor(broken)
     assert status == 1
     assert set(failed(findings)) == {"worker"}
@@ -88,16 +88,16 @@ def test_a_frozen_worker_is_named_alone_and_the_command_that_is_named_mends_it(b
     assert failed(ask_doctor(broken)[1]) == {}
 
 
-def test_two_frozen_programs_are_both_named_and_nobody_else(broken: Site) -> None:
+def test_of_two_hanging_programs_both_are_reported_and_no_others(broken: Site) -> None:
     with frozen(broken, "site:beat"), frozen(broken, "site:mms-worker"):
-        silence()
+        wait_until_stale()
         status, findings, _ = ask_doctor(broken)
     assert status == 1
     assert set(failed(findings)) == {"beat", "mms-worker"}
 
 
-def silence() -> None:
-    """Nothing is heard for so long that a program counts as dead: there is no other sign of that than the time."""
+def wait_until_stale() -> None:
+    """Wait until a program without heartbeats counts as stopped. Only the elapsed time shows that."""
     time.sleep(STALE_SECONDS + 1)
 
 
@@ -109,7 +109,7 @@ def silence() -> None:
         ("site:web", {"web", "gateway", "account local"}),  # which is where the bundled MMS answers
     ],
 )
-def test_a_stopped_program_is_named_at_once_with_the_command_that_starts_it(
+def test_a_stopped_program_is_reported_immediately_with_the_command_that_starts_it(
     broken: Site, name: str, parts: set[str]
 ) -> None:
     with stopped(broken, name):
@@ -121,7 +121,7 @@ def test_a_stopped_program_is_named_at_once_with_the_command_that_starts_it(
     assert seconds < 25
 
 
-def test_a_frozen_redis_is_named_and_nobody_is_blamed_for_it(broken: Site) -> None:
+def test_only_a_hanging_redis_is_reported_as_failed(broken: Site) -> None:
     with frozen(broken, "redis"):
         status, findings, seconds = ask_doctor(broken)
     assert status == 1
@@ -131,7 +131,7 @@ def test_a_frozen_redis_is_named_and_nobody_is_blamed_for_it(broken: Site) -> No
     assert seconds < 15
 
 
-def test_a_locked_database_is_named_with_who_holds_it(broken: Site) -> None:
+def test_a_locked_database_is_reported_with_the_process(broken: Site) -> None:
     file = broken.data / "db.sqlite3"
     holder = subprocess.Popen([sys.executable, "-c", HOLD, str(file)], stdout=subprocess.PIPE)
     assert holder.stdout
@@ -153,7 +153,7 @@ time.sleep(60)
 """
 
 
-def test_a_secret_key_that_others_may_read_and_a_newer_database_are_named(broken: Site) -> None:
+def test_a_readable_secret_key_and_a_newer_database_are_reported(broken: Site) -> None:
     (broken.data / "secret_key").chmod(0o644)
     with _future(broken.data / "db.sqlite3"):
         status, findings, _ = ask_doctor(broken)
@@ -165,7 +165,7 @@ def test_a_secret_key_that_others_may_read_and_a_newer_database_are_named(broken
 
 @contextmanager
 def _future(file: Path) -> Iterator[None]:
-    """As if a newer version had been here."""
+    """Record a migration of a newer release for a while."""
     with sqlite3.connect(file, timeout=20) as link:
         link.execute("INSERT INTO django_migrations (app, name, applied) VALUES ('mms', '9999_future', '2030-01-01')")
     yield

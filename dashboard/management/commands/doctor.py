@@ -1,4 +1,4 @@
-"""`manage.py doctor`: is everything in order, and if not, what is to be done? Works whatever else does not."""
+"""`manage.py doctor`: check the installation and explain how to fix each problem. Works when nothing else does."""
 
 import json
 import logging
@@ -13,25 +13,27 @@ from django.conf import settings
 from django.core.management.base import BaseCommand
 
 from dashboard.ops import doctor
-from dashboard.ops.doctor import Asked, Finding, State
+from dashboard.ops.doctor import CheckContext, Finding, State
 
 MARKS = {State.OK: "✓", State.WARNING: "!", State.FAILED: "✗", State.UNKNOWN: "?"}
-COLUMN = 16  # characters for what a line is about
-WIDEST = 120
+PART_WIDTH = 16  # characters
+MAX_WIDTH = 120  # characters
 
 
 class Command(BaseCommand):
-    help = "Checks the installation end to end and says what to do. Exit status 1 when something has failed."
+    help = "Check the installation end to end and print how to fix each problem. Exits with status 1 if a check failed."
     requires_system_checks: list[str] = []
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("--json", action="store_true", help="Write the findings as JSON.")
+        """Add --json."""
+        parser.add_argument("--json", action="store_true", help="Print the findings as JSON.")
 
     def handle(self, *args: Any, verbosity: int, **options: Any) -> None:
+        """Print the findings. Exit with status 1 if a check failed."""
         if verbosity < 2:
-            logging.disable(logging.CRITICAL)  # whatever they would say is a finding
+            logging.disable(logging.CRITICAL)  # what would be logged is in the findings
         started = time.monotonic()
-        findings = doctor.examine(Asked(thorough=True))
+        findings = doctor.run_checks(CheckContext(thorough=True))
         if options["json"]:
             self.stdout.write(json.dumps(_as_json(findings), indent=2, ensure_ascii=False))
         else:
@@ -42,24 +44,37 @@ class Command(BaseCommand):
 
 
 def _as_json(findings: Sequence[Finding]) -> dict[str, Any]:
-    ok = all(finding.state != State.FAILED for finding in findings)
-    return {"ok": ok, "findings": [vars(finding) for finding in findings]}
+    """Return the findings for scripts. These keys are an interface."""
+    return {
+        "ok": all(finding.state != State.FAILED for finding in findings),
+        "findings": [
+            {
+                "part": finding.part,
+                "state": finding.state,
+                "says": finding.message,
+                "advice": finding.advice,
+                "page": finding.page,
+            }
+            for finding in findings
+        ],
+    }
 
 
 def _table(findings: Sequence[Finding]) -> Iterator[str]:
-    """A line per finding, under what it is about; advice below what is not in order."""
-    width = min(WIDEST, shutil.get_terminal_size((WIDEST, 24)).columns)
-    for named, about in doctor.by_part(findings).items():
-        for finding in about:
-            yield from _lines(f"{MARKS[finding.state]} {named:<{COLUMN}}", finding.says, width)
+    """Yield the lines of the findings, grouped by part, each with its advice below."""
+    width = min(MAX_WIDTH, shutil.get_terminal_size((MAX_WIDTH, 24)).columns)
+    for part, group in doctor.group_by_part(findings).items():
+        label = part
+        for finding in group:
+            yield from _wrap(f"{MARKS[finding.state]} {label:<{PART_WIDTH}}", finding.message, width)
             if finding.advice:
-                where = f" See {settings.SITE_URL}{finding.page}" if finding.page else ""
-                yield from _lines(f"  {'':<{COLUMN}}", f"→ {finding.advice}{where}", width)
-            named = ""
+                link = f" See {settings.SITE_URL}{finding.page}" if finding.page else ""
+                yield from _wrap(f"  {'':<{PART_WIDTH}}", f"→ {finding.advice}{link}", width)
+            label = ""  # only on the first line of its group
 
 
-def _lines(head: str, text: str, width: int) -> list[str]:
-    indent = " " * (COLUMN + 3)
+def _wrap(head: str, text: str, width: int) -> list[str]:
+    indent = " " * (PART_WIDTH + 3)
     return textwrap.wrap(
         text, width, initial_indent=f"{head} ", subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
     )

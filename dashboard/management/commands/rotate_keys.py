@@ -10,7 +10,7 @@ from django.db import DatabaseError
 from dashboard.audit.record import record_entry
 from dashboard.files import store
 from dashboard.ops import rotate_keys
-from dashboard.ops.doctor.finding import many
+from dashboard.ops.doctor.finding import pluralize
 from dashboard.ops.startup import data_dir
 
 
@@ -28,7 +28,7 @@ class Command(BaseCommand):
         except DatabaseError as error:
             raise CommandError(f"The database stopped this: {str(error).strip()}. Run it again.") from None
         record_entry("rotate_keys", actor="whoever runs the site", after={"renewed": done.renewed}, via="command")
-        self.stdout.write(f"{many(done.renewed, 'secret')} of {done.values} encrypted anew with SECRET_KEY.")
+        self.stdout.write(f"{pluralize(done.renewed, 'secret')} of {done.values} encrypted anew with SECRET_KEY.")
         if done.lost:
             self.stderr.write("No key that is known here opens these (table, column, row); enter them again:")
             self.stderr.writelines(f"  {place}\n" for place in done.lost)

@@ -1,9 +1,9 @@
-"""Does everything work that an installation consists of, and if not, what is to be done about it?
+"""Checks of an installation, with advice on how to fix each problem.
 
-One module per thing that can break. `manage.py doctor` and the page of the same name show the same findings.
+There is one module per part that can fail. `manage.py doctor` and the page System status show the same findings.
 """
 
-from dashboard.ops.doctor.finding import Asked, Finding, State, by_part, summary
-from dashboard.ops.doctor.run import CHECKS, examine
+from dashboard.ops.doctor.finding import CheckContext, Finding, State, group_by_part, summary
+from dashboard.ops.doctor.run import CHECKS, run_checks
 
-__all__ = ["CHECKS", "Asked", "Finding", "State", "by_part", "examine", "summary"]
+__all__ = ["CHECKS", "CheckContext", "Finding", "State", "group_by_part", "run_checks", "summary"]

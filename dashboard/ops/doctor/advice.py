@@ -1,4 +1,4 @@
-"""What the reader can type to mend something: it depends on who runs the programs here, and whether they run at all."""
+"""Advice that depends on how the programs run here: under the supervisor or each in a container."""
 
 import socket
 import sys
@@ -12,50 +12,52 @@ from dashboard.ops.supervisor import programs
 START = f"Start the site: `{settings.START_COMMAND}`."
 
 
-def supervised() -> set[str]:
-    """The programs that the supervisor of this DATA_DIR runs; none where each has a container of its own."""
-    if not _config().exists() and "mms" not in settings.SERVE:
+def supervised_programs() -> set[str]:
+    """Return the names of the programs that the supervisor runs here. Empty if each runs in a container."""
+    if not _config_path().exists() and "mms" not in settings.SERVE:
         return set()
     try:
         return {program.name for program in programs.programs()} | {"supervisord"}
-    except ImproperlyConfigured:  # no Redis server could be found
+    except ImproperlyConfigured:  # there is no Redis server
         return {"web", "beat", "worker", "mms-worker", "redis", "supervisord"}
 
 
-def supervisorctl(*words: str) -> str:
-    """A command line for the supervisor of this site."""
-    return f"`{Path(sys.executable).with_name('supervisorctl')} -c {_config()} {' '.join(words)}`"
+def supervisorctl(*arguments: str) -> str:
+    """Return a supervisorctl command for this site, in backquotes."""
+    return f"`{Path(sys.executable).with_name('supervisorctl')} -c {_config_path()} {' '.join(arguments)}`"
 
 
 def restart(name: str) -> str:
-    """How a program is started anew, as a sentence."""
-    if name not in supervised():
+    """Return a sentence that says how to restart the program."""
+    if name not in supervised_programs():
         return f"Restart the container that runs `{settings.COMMAND} run {name}`."
-    if not _supervisor_lives():
+    if not _is_supervisor_running():
         return START
-    return f"Restart it: {supervisorctl('restart', _full(name))}."
+    return f"Restart it: {supervisorctl('restart', _qualified_name(name))}."
 
 
 def start(name: str) -> str:
-    """How a program is started that the supervisor knows, as a sentence."""
-    return f"Start it: {supervisorctl('start', _full(name))}."
+    """Return a sentence that says how to start a program of the supervisor."""
+    return f"Start it: {supervisorctl('start', _qualified_name(name))}."
 
 
-def look(name: str) -> str:
-    """Where a program says what ails it, as a sentence."""
-    return f"Its log is {settings.LOG_DIR / name}.log." if name in supervised() else "Its log is the container’s."
+def log_hint(name: str) -> str:
+    """Return a sentence that says where the program's log is."""
+    if name in supervised_programs():
+        return f"Its log is {settings.LOG_DIR / name}.log."
+    return "Its log is the log of its container."
 
 
-def _full(name: str) -> str:
+def _qualified_name(name: str) -> str:
     return name if name == "redis" else f"site:{name}"
 
 
-def _config() -> Path:
+def _config_path() -> Path:
     path: Path = settings.RUN_DIR / "supervisord.conf"
     return path
 
 
-def _supervisor_lives() -> bool:
+def _is_supervisor_running() -> bool:
     with socket.socket(socket.AF_UNIX) as probe:
         probe.settimeout(1)
         try:

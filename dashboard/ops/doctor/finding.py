@@ -1,4 +1,4 @@
-"""What a check says: a sentence on what is the case, with its figures, and one on what to do about it."""
+"""The result of a check, and helpers to word it."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -11,84 +11,96 @@ from dashboard.templatetags.page import UNITS
 
 
 class State(StrEnum):
-    """How bad it is, worst first."""
+    """The severity of a finding, worst first."""
 
     FAILED = "failed"
-    UNKNOWN = "unknown"  # nobody can tell at the moment
+    UNKNOWN = "unknown"  # could not be checked
     WARNING = "warning"
     OK = "ok"
 
 
-WORDS = {State.FAILED: "failed", State.UNKNOWN: "not known", State.WARNING: "to look at", State.OK: "in order"}
-
-
 @dataclass(frozen=True)
 class Finding:
-    """`part` is what it is about, `says` one sentence, `advice` what to do; commands stand between backquotes.
+    """One result. `message` says what was found and `advice` what to do, both as sentences; commands are in backquotes.
 
-    `page` is the path of the page of this site where it is done, if there is one.
+    `part` names the checked part. `page` is the path of the page where the problem can be fixed, if there is one.
     """
 
     part: str
     state: State
-    says: str
+    message: str
     advice: str = ""
     page: str = ""
 
 
 @dataclass(frozen=True)
-class Asked:
-    """For whom and how thoroughly. `accounts`: only these may be named (primary keys); None: everything may."""
+class CheckContext:
+    """The scope of a check.
+
+    `accounts`: primary keys of the hosting accounts that may be named, or None for all. `thorough`: include what takes
+    seconds, namely calls to servers, round trips of tasks, and a check of every page of the database.
+    """
 
     accounts: frozenset[int] | None = None
-    thorough: bool = False  # also what takes seconds: real calls, real tasks, every page of the database
+    thorough: bool = False
 
 
-def ok(part: str, says: str) -> Finding:
-    return Finding(part, State.OK, says)
+def ok(part: str, message: str) -> Finding:
+    """Return a finding that needs no action."""
+    return Finding(part, State.OK, message)
 
 
-def warning(part: str, says: str, advice: str, page: str = "") -> Finding:
-    return Finding(part, State.WARNING, says, advice, page)
+def warning(part: str, message: str, advice: str, page: str = "") -> Finding:
+    """Return a finding about something that works but should be changed."""
+    return Finding(part, State.WARNING, message, advice, page)
 
 
-def failed(part: str, says: str, advice: str, page: str = "") -> Finding:
-    return Finding(part, State.FAILED, says, advice, page)
+def failed(part: str, message: str, advice: str, page: str = "") -> Finding:
+    """Return a finding about something that doesn't work."""
+    return Finding(part, State.FAILED, message, advice, page)
 
 
-def unknown(part: str, says: str, advice: str = "") -> Finding:
-    return Finding(part, State.UNKNOWN, says, advice)
+def unknown(part: str, message: str, advice: str = "") -> Finding:
+    """Return a finding about something that couldn't be checked."""
+    return Finding(part, State.UNKNOWN, message, advice)
 
 
-def by_part(findings: Iterable[Finding]) -> dict[str, list[Finding]]:
-    """The findings under what they are about, both in the order in which they came first."""
-    found: dict[str, list[Finding]] = {}
+def group_by_part(findings: Iterable[Finding]) -> dict[str, list[Finding]]:
+    """Group the findings by part. Parts and findings keep the order of their first appearance."""
+    groups: dict[str, list[Finding]] = {}
     for finding in findings:
-        found.setdefault(finding.part, []).append(finding)
-    return found
+        groups.setdefault(finding.part, []).append(finding)
+    return groups
 
 
 def summary(findings: Iterable[Finding]) -> str:
-    """ "1 failed, 2 to look at, 20 in order"."""
+    """Return the number of findings per state: "1 failed, 2 warnings, 20 OK"."""
     counts = Counter(finding.state for finding in findings)
-    return ", ".join(f"{counts[state]} {WORDS[state]}" for state in State if counts[state])
+    labels = {
+        State.FAILED: "failed",
+        State.UNKNOWN: "unknown",
+        State.WARNING: "warning" if counts[State.WARNING] == 1 else "warnings",
+        State.OK: "OK",
+    }
+    return ", ".join(f"{counts[state]} {labels[state]}" for state in State if counts[state])
 
 
-def size(count: float) -> str:
-    """A number of bytes as people say it: "1.2 GB"."""
+def file_size(count: float) -> str:
+    """Format a number of bytes: "1.2 GB"."""
     return filesizeformat(count).replace("\xa0", " ")
 
 
-def span(seconds: float) -> str:
-    """A length of time as people say it: "4 s", "3 min", "2 d"."""
+def duration(seconds: float) -> str:
+    """Format a duration in its largest unit: "4 s", "3 min", "2 d"."""
     unit, length = next(((unit, length) for unit, length in UNITS if seconds >= length), ("s", 1))
     return f"{seconds // length:.0f} {unit}"
 
 
 def milliseconds(seconds: float) -> str:
+    """Format a short duration in milliseconds: "0.4 ms", "27 ms"."""
     return f"{seconds * 1000:.1f} ms" if seconds < 0.01 else f"{seconds * 1000:.0f} ms"
 
 
-def many(count: int, noun: str) -> str:
-    """ "1 task", "2 tasks"."""
+def pluralize(count: int, noun: str) -> str:
+    """Format a number with its noun: "1 task", "2 tasks"."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}".replace(",", " ")

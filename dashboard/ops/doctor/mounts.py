@@ -1,35 +1,38 @@
-"""What kind of disk a path lies on, as the kernel's list of mounts says."""
+"""The file system that holds a path, from the kernel's list of mounts; see proc_pid_mountinfo(5)."""
 
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
-REMOTE = frozenset(
+REMOTE_TYPES = frozenset(
     {"nfs", "nfs4", "cifs", "smb3", "smbfs", "ceph", "fuse.ceph", "glusterfs", "fuse.glusterfs", "fuse.sshfs"}
     | {"lustre", "afs", "9p", "fuse.s3fs", "fuse.gcsfuse", "fuse.rclone"}
 )
-MOUNTS = Path("/proc/self/mountinfo")
+MOUNTINFO = Path("/proc/self/mountinfo")
 
 
 @dataclass(frozen=True)
 class Mount:
+    """A mounted file system."""
+
     point: Path
-    kind: str  # "ext4", "nfs4", …
+    type: str  # "ext4", "nfs4", …
 
 
-def of(path: Path, mounts: str | None = None) -> Mount:
-    """The mount that `path` lies on. `mounts`: another text than the kernel's, in its format (proc(5))."""
+def find_mount(path: Path, mountinfo: str | None = None) -> Mount:
+    """Return the mount that holds `path`. `mountinfo`: text to read instead of the kernel's, in the same format."""
     path = path.resolve()
+    unknown = Mount(Path("/"), "of unknown type")
     try:
-        lines = (MOUNTS.read_text() if mounts is None else mounts).splitlines()
+        lines = (MOUNTINFO.read_text() if mountinfo is None else mountinfo).splitlines()
     except OSError:
-        return Mount(Path("/"), "of unknown kind")
-    found = [Mount(Path(_plain(line.split()[4])), line.partition(" - ")[2].split()[0]) for line in lines]
-    above = [mount for mount in found if path.is_relative_to(mount.point)]
-    # The longest is the nearest; of several at one place the last covers the others.
-    return max(reversed(above), key=lambda mount: len(mount.point.parts), default=Mount(Path("/"), "of unknown kind"))
+        return unknown
+    mounts = [Mount(Path(_unescape(line.split()[4])), line.partition(" - ")[2].split()[0]) for line in lines]
+    parents = [mount for mount in mounts if path.is_relative_to(mount.point)]
+    # The longest mount point is the nearest. Of several mounts at one point, the last hides the others.
+    return max(reversed(parents), key=lambda mount: len(mount.point.parts), default=unknown)
 
 
-def _plain(point: str) -> str:
-    """Spaces and the like stand in the list as three octal digits."""
+def _unescape(point: str) -> str:
+    """Replace octal escapes, which the kernel writes for spaces and similar characters."""
     return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), point)

@@ -1,4 +1,4 @@
-"""All checks beside each other, each in a thread of its own with a limit: what hangs holds up nobody else's answer."""
+"""Run all checks in parallel, each in a thread with a time limit, so that one that hangs doesn't delay the others."""
 
 import logging
 import threading
@@ -19,9 +19,9 @@ from dashboard.ops.doctor.checks import (
     servers,
     versions,
 )
-from dashboard.ops.doctor.finding import Asked, Finding, unknown
+from dashboard.ops.doctor.finding import CheckContext, Finding, unknown
 
-Check = Callable[[Asked], Iterable[Finding]]
+Check = Callable[[CheckContext], Iterable[Finding]]
 CHECKS: dict[str, Check] = {
     "database": database.check,
     "Redis": redis.check,
@@ -33,58 +33,64 @@ CHECKS: dict[str, Check] = {
     "disk": disk.check,
     "versions": versions.check,
 }
-QUICK, THOROUGH = 4.0, 30.0  # seconds for all of it
-MOST_THREADS = 60  # of this process that may hang in a check at a time
+QUICK_SECONDS, THOROUGH_SECONDS = 4.0, 30.0  # limits for all checks together
+MAX_THREADS = 60  # in this process, including those of checks that hang
 
 log = logging.getLogger(__name__)
-_room = threading.BoundedSemaphore(MOST_THREADS)
+_free_threads = threading.BoundedSemaphore(MAX_THREADS)
 
 
-def examine(asked: Asked) -> list[Finding]:
-    """What every check finds, in the order of CHECKS. Never raises, and returns within QUICK or THOROUGH seconds."""
-    limit = THOROUGH if asked.thorough else QUICK
+def run_checks(context: CheckContext) -> list[Finding]:
+    """Run every check and return the findings in the order of CHECKS.
+
+    Never raises. Returns within QUICK_SECONDS, or THOROUGH_SECONDS if the context is thorough.
+    """
+    limit = THOROUGH_SECONDS if context.thorough else QUICK_SECONDS
     until = time.monotonic() + limit
-    running = [Running(part, check, asked) for part, check in CHECKS.items()]
-    for one in running:
-        one.join(max(0.0, until - time.monotonic()))
-    return [finding for one in running for finding in one.so_far(limit)]
+    runs = [CheckRun(part, check, context) for part, check in CHECKS.items()]
+    for run in runs:
+        run.join(max(0.0, until - time.monotonic()))
+    return [finding for run in runs for finding in run.findings_so_far(limit)]
 
 
-class Running:
-    """One check at work. What it has found is kept, should it hang after that."""
+class CheckRun:
+    """One check in a thread. Its findings so far remain available if it then hangs."""
 
-    def __init__(self, part: str, check: Check, asked: Asked) -> None:
-        self.part, self.check, self.asked = part, check, asked
-        self.found: list[Finding] = []
+    def __init__(self, part: str, check: Check, context: CheckContext) -> None:
+        self.part, self.check, self.context = part, check, context
+        self.findings: list[Finding] = []
         self.thread = threading.Thread(target=self._run, name=f"check {part}", daemon=True)
-        if _room.acquire(blocking=False):
+        if _free_threads.acquire(blocking=False):
             self.thread.start()
         else:
-            self.found.append(unknown(part, "It was not checked: too many checks of this process hang already."))
+            message = "Not checked: too many earlier checks of this process are still hanging."
+            self.findings.append(unknown(self.part, message, "Fix the other problems first, then check again."))
 
     def join(self, seconds: float) -> None:
+        """Wait up to `seconds` for the check."""
         if self.thread.ident:
             self.thread.join(seconds)
 
-    def so_far(self, limit: float) -> list[Finding]:
-        found = list(self.found)
+    def findings_so_far(self, limit: float) -> list[Finding]:
+        """Return the findings. One is added if the check has not finished within `limit` seconds."""
+        findings = list(self.findings)
         if self.thread.is_alive():
-            says = f"There was no answer within {limit:.0f} s." if not found else f"More did not come in {limit:.0f} s."
-            found.append(unknown(self.part, says, "Something it asks hangs: see what else is not in order."))
-        return found
+            message = f"Not complete after {limit:.0f} s." if findings else f"No result after {limit:.0f} s."
+            findings.append(unknown(self.part, message, "It waits for something that hangs. See the other problems."))
+        return findings
 
     def _run(self) -> None:
         try:
-            for finding in self.check(self.asked):
-                self.found.append(finding)
+            for finding in self.check(self.context):
+                self.findings.append(finding)
         except Error:
-            self.found.append(unknown(self.part, "Not known, for the database cannot be read: see “database”."))
+            self.findings.append(unknown(self.part, 'Unknown, because the database can\'t be read. See "database".'))
         except redis_client.RedisError:
-            self.found.append(unknown(self.part, "Not known, for Redis cannot be asked: see “Redis”."))
+            self.findings.append(unknown(self.part, 'Unknown, because Redis isn\'t responding. See "Redis".'))
         except Exception as error:
             log.exception("The check of %s failed.", self.part)
-            says = f"It could not be checked: {type(error).__name__}: {str(error)[:200]}"
-            self.found.append(unknown(self.part, says, "This is a fault of the check itself; the log has its details."))
+            message = f"The check failed: {type(error).__name__}: {str(error)[:200]}"
+            self.findings.append(unknown(self.part, message, "This is a bug in the check. The log has details."))
         finally:
             connections.close_all()
-            _room.release()
+            _free_threads.release()

@@ -8,7 +8,7 @@ from django.views.decorators.http import require_safe
 from dashboard.access.guards import operators
 from dashboard.http.request import Request
 from dashboard.ops import doctor as checks
-from dashboard.ops.doctor import Asked, State
+from dashboard.ops.doctor import CheckContext, State
 from deployments.live import events
 
 
@@ -19,12 +19,12 @@ def doctor(request: Request, accounts: frozenset[int] | None) -> HttpResponse:
     partial = request.htmx.target == "findings"
     if not partial:
         request.stream_position = events.stream_position()
-    findings = checks.examine(Asked(accounts))
-    parts = checks.by_part(findings).values()
+    findings = checks.run_checks(CheckContext(accounts))
+    parts = checks.group_by_part(findings).values()
     wrong = [finding for about in parts for finding in about if finding.state != State.OK]
     facts = {
         "wrong": sorted(wrong, key=lambda finding: list(State).index(finding.state)),
-        "right": checks.by_part(finding for finding in findings if finding.state == State.OK),
+        "right": checks.group_by_part(finding for finding in findings if finding.state == State.OK),
         "summary": checks.summary(findings),
         "checked_at": timezone.now(),
         "everything": accounts is None,

@@ -222,9 +222,9 @@ def test_a_provider_out_of_reach_is_named_in_words(settings: Any, process: Provi
 
 
 def test_the_doctor_says_whether_the_provider_is_what_the_setting_says(provider: Provider, settings: Any) -> None:
-    assert addresses._provider().state == "ok"
+    assert addresses._check_provider().state == "ok"
     settings.OIDC_ISSUER = f"{provider.url}/nowhere"
-    assert addresses._provider().state == "failed"
+    assert addresses._check_provider().state == "failed"
 
 
 def test_without_a_provider_there_is_no_button_and_no_way(settings: Any) -> None:

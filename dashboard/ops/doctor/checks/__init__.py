@@ -1,1 +1,1 @@
-"""One module per part of the installation that the doctor checks."""
+"""One module per part of the installation that `doctor` checks."""

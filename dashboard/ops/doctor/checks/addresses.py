@@ -1,4 +1,4 @@
-"""The addresses of the site: are they the ones it answers at? Called only when asked to be thorough."""
+"""The addresses of the site, its gateway and its identity provider. Only a thorough check calls them."""
 
 import json
 import time
@@ -8,98 +8,107 @@ from urllib.parse import urlsplit
 import requests
 from django.conf import settings
 
-from dashboard.ops.doctor.advice import look, restart
-from dashboard.ops.doctor.finding import Asked, Finding, failed, milliseconds, ok, warning
+from dashboard.ops.doctor.advice import log_hint, restart
+from dashboard.ops.doctor.finding import CheckContext, Finding, failed, milliseconds, ok, warning
 from netguard.addresses import LOOPBACK_HOSTS
 
-CALL = 3.0  # seconds for each step
-NOTHING = "doctor"  # the id of no service
+TIMEOUT_SECONDS = 3.0  # for each step of a request
+UNKNOWN_SERVICE = "doctor"  # service IDs are UUIDs, so no service has this one
 
 
-def check(asked: Asked) -> Iterator[Finding]:
-    pages = "dashboard" in settings.SERVE
-    if pages and settings.SECURE and not settings.TRUSTED_PROXIES:
-        says = "SITE_URL begins with https://, and TRUSTED_PROXIES names no proxy: everybody has its address."
-        yield warning("proxy", says, "Set TRUSTED_PROXIES to the address that the proxy calls from.")
-    if not asked.thorough:
+def check(context: CheckContext) -> Iterator[Finding]:
+    """Check that the site answers at the addresses in its settings."""
+    has_pages = "dashboard" in settings.SERVE
+    if has_pages and settings.SECURE and not settings.TRUSTED_PROXIES:
+        message = (
+            "SITE_URL starts with https:// but TRUSTED_PROXIES is empty, so all users appear to have the proxy's "
+            "IP address."
+        )
+        yield warning("proxy", message, "Set TRUSTED_PROXIES to the address from which the proxy connects.")
+    if not context.thorough:
         return
-    if pages and settings.OIDC_ISSUER:
-        yield _provider()
-    yield _web()
-    if pages and urlsplit(settings.SITE_URL).hostname not in LOOPBACK_HOSTS:
-        yield _site_url()
+    if has_pages and settings.OIDC_ISSUER:
+        yield _check_provider()
+    yield _check_web()
+    if has_pages and urlsplit(settings.SITE_URL).hostname not in LOOPBACK_HOSTS:
+        yield _check_site_url()
     if "mms" in settings.SERVE:
-        yield _gateway()
+        yield _check_gateway()
 
 
-def here() -> str:
-    """The address at which the web process of this machine listens."""
+def local_url() -> str:
+    """Return the URL at which the web server of this machine listens."""
     host = "127.0.0.1" if settings.HOST in {"0.0.0.0", "::", ""} else settings.HOST  # noqa: S104 - compared, not bound
     return f"http://{f'[{host}]' if ':' in host else host}:{settings.PORT}"
 
 
-def _web() -> Finding:
+def _check_web() -> Finding:
     try:
-        answer, took = _get(f"{here()}/healthz", Host=settings.ALLOWED_HOSTS[0])
-        parts = json.loads(answer.text)["parts"]
+        response, seconds = _get(f"{local_url()}/healthz", Host=settings.ALLOWED_HOSTS[0])
+        parts = json.loads(response.text)["parts"]
     except (requests.RequestException, ValueError, KeyError) as error:
-        says = f"Nothing that is ours answers at {here()}: {_reason(error)}."
-        return failed("web", says, f"{restart('web')} {look('web')}")
-    wrong = [name for name, state in parts.items() if state != "works"]
-    if wrong:
-        says = f"It answers at {here()} in {milliseconds(took)} and reports trouble with {', '.join(wrong)}."
-        return warning("web", says, "See what is said of these.")
-    return ok("web", f"It answers at {here()} in {milliseconds(took)}.")
+        message = f"Couldn't reach the site at {local_url()}: {_reason(error)}."
+        return failed("web", message, f"{restart('web')} {log_hint('web')}")
+    broken = [name for name, state in parts.items() if state != "works"]
+    if broken:
+        message = f"Responds at {local_url()} in {milliseconds(seconds)} and reports problems: {', '.join(broken)}."
+        return warning("web", message, "See the findings about these parts.")
+    return ok("web", f"Responds at {local_url()} in {milliseconds(seconds)}.")
 
 
-def _site_url() -> Finding:
-    """The address that people use; from here it may lead through a proxy, or nowhere."""
+def _check_site_url() -> Finding:
+    """Check the public address. From this machine it may lead through a proxy, or be unreachable."""
     try:
-        answer, took = _get(f"{settings.SITE_URL}/healthz")
-        json.loads(answer.text)["parts"]
+        response, seconds = _get(f"{settings.SITE_URL}/healthz")
+        json.loads(response.text)["parts"]
     except (requests.RequestException, ValueError, KeyError) as error:
-        says = f"From this machine the site does not answer at its address {settings.SITE_URL}: {_reason(error)}."
-        return warning("web", says, "If it does for other people all is well; else look at the proxy, and at SITE_URL.")
-    return ok("web", f"It answers at its address {settings.SITE_URL} in {milliseconds(took)}.")
+        message = f"Couldn't reach the site at {settings.SITE_URL} from this machine: {_reason(error)}."
+        advice = "If it works from other machines, ignore this. Otherwise, check the proxy and SITE_URL."
+        return warning("web", message, advice)
+    return ok("web", f"Responds at {settings.SITE_URL} in {milliseconds(seconds)}.")
 
 
-def _provider() -> Finding:
+def _check_provider() -> Finding:
     try:
-        answer, took = _get(f"{settings.OIDC_ISSUER}/.well-known/openid-configuration")
-        issuer = str(json.loads(answer.text)["issuer"]).rstrip("/")
+        response, seconds = _get(f"{settings.OIDC_ISSUER}/.well-known/openid-configuration")
+        issuer = str(json.loads(response.text)["issuer"]).rstrip("/")
     except (requests.RequestException, ValueError, KeyError, TypeError) as error:
-        says = f"The identity provider {settings.OIDC_ISSUER} does not say what it is: {_reason(error)}."
-        return failed("provider", says, "Nobody can sign in with it. Is OIDC_ISSUER right, and reached from here?")
+        message = f"Couldn't read the configuration of the identity provider {settings.OIDC_ISSUER}: {_reason(error)}."
+        advice = "Until this is fixed, no one can sign in with it. Check OIDC_ISSUER and the network of this machine."
+        return failed("provider", message, advice)
     if issuer != settings.OIDC_ISSUER:
-        says = f"The identity provider {settings.OIDC_ISSUER} calls itself {issuer[:200]!r}."
-        return failed("provider", says, "Set OIDC_ISSUER to what it calls itself.")
-    return ok("provider", f"The identity provider answers in {milliseconds(took)}.")
+        message = f"The identity provider at {settings.OIDC_ISSUER} names itself {issuer[:200]!r}."
+        return failed("provider", message, "Set OIDC_ISSUER to this name.")
+    return ok("provider", f"The identity provider responds in {milliseconds(seconds)}.")
 
 
-def _gateway() -> Finding:
-    """A gateway refuses an unknown service in words of its own, which nobody else answers by chance."""
-    url = f"{settings.GATEWAY_URL}/scoring/{NOTHING}/score"
-    advice = f"Is GATEWAY_URL right? {restart('web')} {look('web')}"
+def _check_gateway() -> Finding:
+    """Check the gateway by its response for an unknown service, which no other server sends."""
+    url = f"{settings.GATEWAY_URL}/scoring/{UNKNOWN_SERVICE}/score"
+    advice = f"Check GATEWAY_URL. {restart('web')} {log_hint('web')}"
     try:
-        answer, took = _get(url)
-        code = json.loads(answer.text)["error"]["code"]
+        response, seconds = _get(url)
+        code = json.loads(response.text)["error"]["code"]
     except (requests.RequestException, ValueError, KeyError, TypeError) as error:
-        return failed("gateway", f"No gateway answers at {settings.GATEWAY_URL}: {_reason(error)}.", advice)
+        message = f"Couldn't reach the gateway at {settings.GATEWAY_URL}: {_reason(error)}."
+        return failed("gateway", message, advice)
     if code != "NotFound":
-        says = f"The gateway at {settings.GATEWAY_URL} does not know its routes ({code})."
-        return failed("gateway", says, f"Look at {settings.MMS_DIR / 'routes'}. {restart('mms-worker')}")
-    return ok("gateway", f"It answers at {settings.GATEWAY_URL} in {milliseconds(took)}.")
+        message = f"The gateway at {settings.GATEWAY_URL} can't read its routes (error {code})."
+        return failed("gateway", message, f"Check the files in {settings.MMS_DIR / 'routes'}. {restart('mms-worker')}")
+    return ok("gateway", f"Responds at {settings.GATEWAY_URL} in {milliseconds(seconds)}.")
 
 
 def _get(url: str, **headers: str) -> tuple[requests.Response, float]:
+    """Return the response and the seconds it took."""
     started = time.monotonic()
-    answer = requests.get(url, headers={"Accept": "application/json", **headers}, timeout=CALL, allow_redirects=False)
-    return answer, time.monotonic() - started
+    headers = {"Accept": "application/json", **headers}
+    response = requests.get(url, headers=headers, timeout=TIMEOUT_SECONDS, allow_redirects=False)
+    return response, time.monotonic() - started
 
 
 def _reason(error: Exception) -> str:
     if isinstance(error, requests.Timeout):
-        return f"it takes longer than {CALL:g} s"
+        return f"no response within {TIMEOUT_SECONDS:g} s"
     if isinstance(error, requests.ConnectionError):
         return "no connection"
-    return "no answer" if isinstance(error, requests.RequestException) else "the answer is not the one of this site"
+    return "no response" if isinstance(error, requests.RequestException) else "the response is not from this software"

@@ -1,4 +1,4 @@
-"""The disk: room for what comes, what takes the room, and who may read the secrets on it."""
+"""The disk: free space, what uses it, and who can read the secrets on it."""
 
 import os
 import stat
@@ -10,105 +10,107 @@ from pathlib import Path
 from django.conf import settings
 
 from dashboard.ops.doctor import mounts
-from dashboard.ops.doctor.finding import Asked, Finding, failed, many, ok, size, warning
+from dashboard.ops.doctor.finding import CheckContext, Finding, failed, file_size, ok, pluralize, warning
 
 MB, GB = 1024**2, 1024**3
-# Too little: less than both of these shares and sizes, or less than the size alone where that is written first.
-LITTLE, LITTLE_SHARE, PLENTY = 2 * GB, 0.10, 20 * GB
-VERY_LITTLE, VERY_LITTLE_SHARE = 200 * MB, 0.02
-FEW_FILES, VERY_FEW_FILES = 0.05, 0.01  # shares of all inodes
-ADVICE = (
-    f"Free some: `{settings.COMMAND} prune` shows and removes what nothing uses; or move DATA_DIR to a larger disk."
-)
-COUNTING = 1.5  # seconds for adding up folders
-COUNTED = 600  # seconds that the sums are good for
+# Free space is low below LOW_BYTES, or below both LOW_SHARE and AMPLE_BYTES. It is critical below CRITICAL_BYTES, or
+# below both CRITICAL_SHARE and LOW_BYTES.
+LOW_BYTES, LOW_SHARE, AMPLE_BYTES = 2 * GB, 0.10, 20 * GB
+CRITICAL_BYTES, CRITICAL_SHARE = 200 * MB, 0.02
+LOW_INODES_SHARE, CRITICAL_INODES_SHARE = 0.05, 0.01
+ADVICE = f"Free some: `{settings.COMMAND} prune` lists and deletes unused files. Or move DATA_DIR to a larger disk."
+COUNT_SECONDS = 1.5  # limit for adding up directories
+CACHE_SECONDS = 600  # for the sizes of directories
 
 
-def check(asked: Asked) -> Iterator[Finding]:
+def check(context: CheckContext) -> Iterator[Finding]:
+    """Check the disk of DATA_DIR."""
     data: Path = settings.DATA_DIR
-    yield _room(data, "disk")
-    yield _files(data, "disk")
+    yield _check_space(data, "disk")
+    yield _check_inodes(data, "disk")
     if data.stat().st_dev != settings.TMP_DIR.stat().st_dev:
-        yield _room(settings.TMP_DIR, "temporary files")
-        says = f"{settings.TMP_DIR} lies on another disk than {data}: finished files cannot be renamed into place."
-        yield warning("temporary files", says, "Let both lie on the same disk.")
-    yield _folders(int(time.time() // COUNTED))
-    yield from _secrets(data)
+        yield _check_space(settings.TMP_DIR, "temporary files")
+        message = f"{settings.TMP_DIR} is on another disk than {data}, so finished files can't be renamed into place."
+        yield warning("temporary files", message, "Put both on the same disk.")
+    yield _measure_directories(int(time.time() // CACHE_SECONDS))
+    yield from _check_secrets(data)
 
 
-def _room(folder: Path, part: str) -> Finding:
-    found = os.statvfs(folder)
-    free, whole = found.f_bavail * found.f_frsize, found.f_blocks * found.f_frsize
-    share = free / whole if whole else 1.0
-    says = f"{size(free)} of {size(whole)} are free ({share:.0%}) on {mounts.of(folder).point}, where {folder} lies."
-    if free < VERY_LITTLE or (share < VERY_LITTLE_SHARE and free < LITTLE):
-        return failed(part, f"{says} Uploads, builds and soon every change fail.", ADVICE)
-    if free < LITTLE or (share < LITTLE_SHARE and free < PLENTY):
-        return warning(part, says, ADVICE)
-    return ok(part, says)
+def _check_space(directory: Path, part: str) -> Finding:
+    stats = os.statvfs(directory)
+    free, total = stats.f_bavail * stats.f_frsize, stats.f_blocks * stats.f_frsize
+    share = free / total if total else 1.0
+    point = mounts.find_mount(directory).point
+    message = f"{file_size(free)} of {file_size(total)} ({share:.0%}) are free on {point}, the disk of {directory}."
+    if free < CRITICAL_BYTES or (share < CRITICAL_SHARE and free < LOW_BYTES):
+        return failed(part, f"{message} Uploads and builds fail, and soon all changes will.", ADVICE)
+    if free < LOW_BYTES or (share < LOW_SHARE and free < AMPLE_BYTES):
+        return warning(part, message, ADVICE)
+    return ok(part, message)
 
 
-def _files(folder: Path, part: str) -> Finding:
-    found = os.statvfs(folder)
-    if not found.f_files:  # this kind of disk has no such limit
-        return ok(part, "It has no limit on the number of files.")
-    share = found.f_favail / found.f_files
-    says = f"Room for {many(found.f_favail, 'more file')} ({share:.0%} of its inodes)."
-    if share < FEW_FILES:
-        kind = failed if share < VERY_FEW_FILES else warning
-        return kind(part, says, ADVICE)
-    return ok(part, says)
+def _check_inodes(directory: Path, part: str) -> Finding:
+    stats = os.statvfs(directory)
+    if not stats.f_files:  # the file system has no limit
+        return ok(part, "The number of files is unlimited.")
+    share = stats.f_favail / stats.f_files
+    message = f"Space for {pluralize(stats.f_favail, 'more file')} ({share:.0%} of the inodes)."
+    if share < LOW_INODES_SHARE:
+        finding = failed if share < CRITICAL_INODES_SHARE else warning
+        return finding(part, message, ADVICE)
+    return ok(part, message)
 
 
 @lru_cache(maxsize=1)
-def _folders(period: int) -> Finding:
-    """What takes how much, largest first. Added up once per `period`, for it means looking at every file."""
-    until = time.monotonic() + COUNTING
-    sums = sorted(((_sum(path, until), path.name) for path in settings.DATA_DIR.iterdir()), reverse=True)
-    most = ", ".join(f"{name} {size(count)}" for count, name in sums[:4] if count)
+def _measure_directories(period: int) -> Finding:
+    """Report the sizes of the largest directories. Measured once per `period`, because every file is read."""
+    until = time.monotonic() + COUNT_SECONDS
+    sizes = sorted(((_disk_usage(path, until), path.name) for path in settings.DATA_DIR.iterdir()), reverse=True)
+    largest = ", ".join(f"{name} {file_size(size)}" for size, name in sizes[:4] if size)
     at_least = "at least " if time.monotonic() > until else ""
     return ok(
         "data",
-        f"It holds {at_least}{size(sum(count for count, _ in sums))}: {most}. "
-        f"`{settings.COMMAND} prune` shows what is unused.",
+        f"Uses {at_least}{file_size(sum(size for size, _ in sizes))}: {largest}. "
+        f"`{settings.COMMAND} prune` lists unused files.",
     )
 
 
-def _sum(path: Path, until: float) -> int:
-    """The bytes that a file or a folder takes on the disk, counted until the time is up."""
+def _disk_usage(path: Path, until: float) -> int:
+    """Return the bytes that a file or directory occupies, counted until the time is up."""
     try:
-        found = path.lstat()
-        if not stat.S_ISDIR(found.st_mode):
-            return found.st_blocks * 512
+        stats = path.lstat()
+        if not stat.S_ISDIR(stats.st_mode):
+            return stats.st_blocks * 512
         total = 0
         for inner in path.iterdir():
             if time.monotonic() > until:
                 break
-            total += _sum(inner, until)
+            total += _disk_usage(inner, until)
         return total
-    except OSError:  # removed meanwhile, or not ours to read
+    except OSError:  # deleted meanwhile, or not readable
         return 0
 
 
-def _secrets(data: Path) -> Iterator[Finding]:
-    """Whether others of this machine can read the data, and whether it is ours at all."""
-    open_files = [
-        path for path in (data / "secret_key", settings.RUN_DIR / "supervisord.conf") if _open_to_others(path)
+def _check_secrets(data: Path) -> Iterator[Finding]:
+    """Check the permissions and the owner of the data."""
+    readable = [
+        path for path in (data / "secret_key", settings.RUN_DIR / "supervisord.conf") if _is_open_to_others(path)
     ]
     owner = data.stat().st_uid
-    if open_files:
-        names = " and ".join(map(str, open_files))
-        says = f"Others of this machine may read {names}, and with it every stored token and password."
-        yield failed("secrets", says, f"`chmod 600 {' '.join(map(str, open_files))}`")
-    if _open_to_others(data):
-        says = f"Others of this machine may look into {data} (mode {stat.S_IMODE(data.stat().st_mode):o})."
-        yield warning("secrets", says, f"`chmod 700 {data}`")
+    if readable:
+        names = " and ".join(map(str, readable))
+        message = f"Other users of this machine can read {names}, and with it every stored token and password."
+        yield failed("secrets", message, f"`chmod 600 {' '.join(map(str, readable))}`")
+    if _is_open_to_others(data):
+        mode = f"{stat.S_IMODE(data.stat().st_mode):o}"
+        message = f"Other users of this machine can access {data} (mode {mode})."
+        yield warning("secrets", message, f"`chmod 700 {data}`")
     if owner != os.geteuid():
-        says = f"{data} belongs to user {owner}, but this runs as user {os.geteuid()}: one may shut out the other."
-        yield warning("secrets", says, "Run the site and its commands as the owner of its data.")
-    if not open_files and not _open_to_others(data):
-        yield ok("secrets", "The data and the secret key are closed to others of this machine.")
+        message = f"{data} belongs to user {owner}, but doctor runs as user {os.geteuid()}: one can lock out the other."
+        yield warning("secrets", message, "Run the site and its commands as the owner of the data.")
+    if not readable and not _is_open_to_others(data):
+        yield ok("secrets", "Other users of this machine can't read the data and the secret key.")
 
 
-def _open_to_others(path: Path) -> bool:
+def _is_open_to_others(path: Path) -> bool:
     return path.exists() and bool(path.stat().st_mode & 0o077)

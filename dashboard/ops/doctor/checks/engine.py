@@ -1,4 +1,4 @@
-"""The bundled MMS: its supervisor, the services it runs, and what it builds images with."""
+"""The bundled MMS: its supervisor, its services, the sandbox and the image builder."""
 
 import importlib.util
 from collections.abc import Iterator
@@ -9,9 +9,9 @@ from typing import Any
 from django.conf import settings
 from django.utils import timezone
 
-from dashboard.ops.doctor.advice import look, restart, start
+from dashboard.ops.doctor.advice import log_hint, restart, start
 from dashboard.ops.doctor.checks import database
-from dashboard.ops.doctor.finding import Asked, Finding, failed, many, ok, span, warning
+from dashboard.ops.doctor.finding import CheckContext, Finding, duration, failed, ok, pluralize, warning
 from mms.engines.base import EngineUnavailableError, Health
 from mms.engines.process.supervisor import ALIVE, State, Supervisor
 from mms.models import Operation, Service
@@ -20,96 +20,96 @@ from mms.operations import leases
 from mms.services.engine import denial_reason, exposure, holes, unsandboxed_reason
 
 PART = "MMS"
-YOUNG = 60  # seconds; a program of the site that is so much younger than the others was started anew
-UNTAKEN = timedelta(seconds=60)
-NAMES = 5  # shown
-REPAIR = (
-    "Until this is fixed, deploy only what you would run yourself. Run the site as a user other than root, update "
-    "bubblewrap and the kernel, restart, and run `manage.py doctor` again."
+RESTARTED_SECONDS = 60  # a program younger than this was restarted, if the others are much older
+UNTAKEN_AFTER = timedelta(seconds=60)
+MAX_NAMES = 5  # of unhealthy services in a message
+SANDBOX_ADVICE = (
+    "Until this is fixed, deploy only code that you trust. Run the site as a user other than root, update bubblewrap "
+    "and the kernel, restart, and run `manage.py doctor` again."
 )
 
 
-def check(asked: Asked) -> Iterator[Finding]:
+def check(context: CheckContext) -> Iterator[Finding]:
+    """Check the bundled MMS, if it runs here."""
     if "mms" not in settings.SERVE:
         return
-    yield from _supervisor(asked)
-    yield _sandbox()
-    yield _builder()
-    database.must_exist()
-    yield _services(asked)
-    yield _operations()
+    yield from _check_supervisor(context)
+    yield _check_sandbox()
+    yield _check_builder()
+    database.require_database()
+    yield _check_services(context)
+    yield _check_operations()
 
 
-def _supervisor(asked: Asked) -> Iterator[Finding]:
+def _check_supervisor(context: CheckContext) -> Iterator[Finding]:
     try:
         programs = Supervisor(Path(settings.SUPERVISOR_SOCKET)).programs()
     except EngineUnavailableError:
-        says = f"It does not answer at {settings.SUPERVISOR_SOCKET}."
-        yield failed("supervisor", says, f"{restart('web')} {look('supervisord')}")
+        message = f"No response at {settings.SUPERVISOR_SOCKET}."
+        yield failed("supervisor", message, f"{restart('web')} {log_hint('supervisord')}")
         return
     own = [info for info in programs if info["group"] in {"site", "redis"}]
     broken = [info for info in programs if info["state"] not in ALIVE | {State.STOPPING}]
-    yield from (_broken(info, asked) for info in broken)
+    yield from (_broken_program(info, context) for info in broken)
     oldest = max((info["now"] - info["start"] for info in own if info not in broken), default=0)
     for info in own:
-        if info not in broken and info["now"] - info["start"] < YOUNG < oldest - YOUNG:
-            says = f"It was started anew {span(info['now'] - info['start'])} ago; the site runs for {span(oldest)}."
-            yield warning(_part(info["name"]), says, f"If that happens again and again, look why. {look(info['name'])}")
+        age = info["now"] - info["start"]
+        if info not in broken and age < RESTARTED_SECONDS < oldest - RESTARTED_SECONDS:
+            message = f"Restarted {duration(age)} ago, while the site has been running for {duration(oldest)}."
+            yield warning(_part_name(info["name"]), message, f"If it restarts repeatedly: {log_hint(info['name'])}")
     if not broken:
-        yield ok("supervisor", f"It runs {many(len(programs), 'program')}, the oldest for {span(oldest)}.")
+        yield ok("supervisor", f"Runs {pluralize(len(programs), 'program')}, the oldest for {duration(oldest)}.")
 
 
-def _broken(info: dict[str, Any], asked: Asked) -> Finding:
-    own = info["group"] in {"site", "redis"}
-    name, state = info["name"] if own else "services", State(info["state"])
-    which = "" if own or asked.accounts is not None else f" ({info['name']})"
+def _broken_program(info: dict[str, Any], context: CheckContext) -> Finding:
+    is_own = info["group"] in {"site", "redis"}
+    name, state = info["name"] if is_own else "services", State(info["state"])
+    which = "" if is_own or context.accounts is not None else f" ({info['name']})"
     if state == State.BACKOFF:
-        says = f"It ends soon after every start{which} and is started again and again."
+        message = f"Exits soon after every start{which}. The supervisor keeps restarting it."
     elif state == State.FATAL:
-        says = f"It ended soon after every start{which}, and the supervisor has given it up."
+        message = f"Exited soon after every start{which}. The supervisor has given up."
     else:
-        says = f"It is not running{which}: the supervisor has it as {state.name.lower()}."
-    if not own:
-        return failed(name, says, "Its service’s page shows its log.")
-    mend = restart(name) if state == State.BACKOFF else start(name)
-    return failed(_part(name), says, f"{look(name)} {mend}")
+        message = f"Not running{which}: its state in the supervisor is {state.name.lower()}."
+    if not is_own:
+        return failed(name, message, "The page of the service shows its log.")
+    fix = restart(name) if state == State.BACKOFF else start(name)
+    return failed(_part_name(name), message, f"{log_hint(name)} {fix}")
 
 
-def _part(name: str) -> str:
-    return "Redis" if name == "redis" else name
+def _part_name(program: str) -> str:
+    return "Redis" if program == "redis" else program
 
 
-def _sandbox() -> Finding:
+def _check_sandbox() -> Finding:
     if found := holes(retry=True):
-        says = f"Tried as a driver would: a driver can {', '.join(found)}."
-        return failed("sandbox", says, REPAIR)
+        message = f"A test run as a service showed that a driver script can {', '.join(found)}."
+        return failed("sandbox", message, SANDBOX_ADVICE)
     if reason := denial_reason():
-        says, _, advice = reason.rpartition(" Install ")
-        return failed("sandbox", says, f"Install {advice}")
-    if not (danger := unsandboxed_reason()):
+        message, _, advice = reason.rpartition(" Install ")
+        return failed("sandbox", message, f"Install {advice}")
+    if not (risk := unsandboxed_reason()):
         return ok("sandbox", exposure())
-    says, _, advice = danger.rpartition(" Deploy only ")
-    return warning("sandbox", says, f"Deploy only {advice}")
+    message, _, advice = risk.rpartition(" Deploy only ")
+    return warning("sandbox", message, f"Deploy only {advice}")
 
 
-def _builder() -> Finding:
+def _check_builder() -> Finding:
     missing = [name for name in ("uv", "mms.images.build") if importlib.util.find_spec(name) is None]
-    if missing or not _uv():
-        again = (
+    if missing or not _has_uv_binary():
+        command = (
             f"pipx reinstall {settings.PROJECT_NAME}"
             if settings.IS_INSTALLED
             else "pip install -r requirements/base.txt"
         )
-        advice = f"Install the requirements anew: `{again}`."
-        return failed(
-            "builder", f"Images cannot be built: {', '.join(missing) or 'the program uv'} is missing.", advice
-        )
+        message = f"Images can't be built: {', '.join(missing) or 'the program uv'} is missing."
+        return failed("builder", message, f"Install the requirements again: `{command}`.")
     base = settings.MMS_BASE_IMAGE
-    onto = f"on top of {base}" if base else "without a base image, so they run on this machine only"
-    return ok("builder", f"uv and the builder are there; images are made {onto} (MMS_BASE_IMAGE).")
+    onto = f"on {base}" if base else "without a base image, so they run on this machine only"
+    return ok("builder", f"uv and the builder are installed. Images are built {onto} (MMS_BASE_IMAGE).")
 
 
-def _uv() -> bool:
+def _has_uv_binary() -> bool:
     import uv
 
     try:
@@ -118,25 +118,29 @@ def _uv() -> bool:
         return False
 
 
-def _services(asked: Asked) -> Finding:
+def _check_services(context: CheckContext) -> Finding:
     services = Service.objects.filter(deleted_at=None, revisions__state="active").distinct()
-    ill = list(services.exclude(health__in=[Health.HEALTHY, Health.STARTING, ""]).values_list("name", "health")[:100])
-    if not ill:
+    healthy = [Health.HEALTHY, Health.STARTING, ""]
+    unhealthy = list(services.exclude(health__in=healthy).values_list("name", "health")[:100])
+    if not unhealthy:
         count = services.count()
-        return ok("services", f"{many(count, 'service')}, all healthy or starting." if count else "None is deployed.")
-    names = ", ".join(f"{name} is {health}" for name, health in ill[:NAMES])
-    which = f" {names}{' …' if len(ill) > NAMES else ''}." if asked.accounts is None else ""
-    says = f"{len(ill)} of {many(services.count(), 'service')} {'is' if len(ill) == 1 else 'are'} not healthy.{which}"
-    return failed("services", says, "The log on the page of each says why; update it, or delete it.")
+        return ok("services", f"{pluralize(count, 'service')}, all healthy or starting." if count else "None deployed.")
+    names = ", ".join(f"{name} is {health}" for name, health in unhealthy[:MAX_NAMES])
+    which = f" {names}{' …' if len(unhealthy) > MAX_NAMES else ''}." if context.accounts is None else ""
+    total = pluralize(services.count(), "service")
+    message = f"{len(unhealthy)} of {total} {'is' if len(unhealthy) == 1 else 'are'} not healthy.{which}"
+    return failed("services", message, "The log on each service's page shows why. Update or delete the service.")
 
 
-def _operations() -> Finding:
+def _check_operations() -> Finding:
     waiting = Operation.objects.filter(
-        state=OperationState.NOT_STARTED, created_at__lt=timezone.now() - UNTAKEN, claimed_until=None
+        state=OperationState.NOT_STARTED, created_at__lt=timezone.now() - UNTAKEN_AFTER, claimed_until=None
     ).count()
     if waiting and leases.free_build_slots():
-        says = (
-            f"The MMS accepted {many(waiting, 'operation')} more than {span(UNTAKEN.seconds)} ago that nobody works on."
+        message = (
+            f"{pluralize(waiting, 'operation')} accepted more than {duration(UNTAKEN_AFTER.seconds)} ago that no "
+            "worker has started."
         )
-        return failed(PART, says, f"Nothing is lost; they go on once its worker does. {restart('mms-worker')}")
-    return ok(PART, f"{many(waiting, 'operation')} waiting for a turn.")
+        advice = f"Nothing is lost; they start when the worker works again. {restart('mms-worker')}"
+        return failed(PART, message, advice)
+    return ok(PART, f"{pluralize(waiting, 'operation')} waiting for a worker.")

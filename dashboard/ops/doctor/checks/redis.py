@@ -1,4 +1,4 @@
-"""Redis: the queue, the live state and the signs of life lie in it."""
+"""Redis, which holds the queues, the live state and the heartbeats."""
 
 import ipaddress
 import time
@@ -12,59 +12,60 @@ from django.conf import settings
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from dashboard.ops.doctor.advice import look, restart, supervised
-from dashboard.ops.doctor.finding import Asked, Finding, failed, milliseconds, ok, size, span, warning
+from dashboard.ops.doctor.advice import log_hint, restart, supervised_programs
+from dashboard.ops.doctor.finding import CheckContext, Finding, duration, failed, file_size, milliseconds, ok, warning
 
 PART, CLOCK = "Redis", "clock"
-PATIENCE = 2.0  # seconds
-OLDEST = (6, 2)  # logs are read from streams by an exclusive range
+TIMEOUT_SECONDS = 2.0
+MIN_VERSION = (6, 2)  # has the exclusive ranges with which logs are read from streams
 NEARLY_FULL = 0.8  # of maxmemory
-CLOCK_OFF, CLOCK_WRONG = 2.0, 8.0  # seconds; a sign of life that is 12 s old means that its program is dead
+# Differences of clocks. A program counts as stopped if its heartbeat is 12 s old.
+MAX_SKEW_SECONDS, CRITICAL_SKEW_SECONDS = 2.0, 8.0
 
 
 def connect() -> redis.Redis:
-    """A connection that gives up soon and tries once."""
+    """Return a client with short timeouts and no retries."""
     return redis.Redis.from_url(
         settings.REDIS_URL,
-        socket_timeout=PATIENCE,
-        socket_connect_timeout=PATIENCE,
+        socket_timeout=TIMEOUT_SECONDS,
+        socket_connect_timeout=TIMEOUT_SECONDS,
         retry=Retry(NoBackoff(), 0),
         decode_responses=True,
     )
 
 
-def check(asked: Asked) -> Iterator[Finding]:
+def check(context: CheckContext) -> Iterator[Finding]:
+    """Check that Redis responds, can be written, loses nothing and is protected, and compare the clocks."""
     try:
-        with connect() as link:
-            link.time()  # the first command also connects; PING is refused when Redis cannot save
+        with connect() as client:
+            client.time()  # connects; PING would be rejected while Redis can't save
             started = time.monotonic()
-            info: Any = link.info()
-            took = time.monotonic() - started
-            yield _answers(info, took)
-            yield _writable(link)
-            yield _keeps_everything(info)
-            yield _persistent(info)
-            yield _guarded()
-            yield clock(link)
+            info: Any = client.info()
+            elapsed = time.monotonic() - started
+            yield _check_version(info, elapsed)
+            yield _check_writable(client)
+            yield _check_memory(info)
+            yield _check_persistence(info)
+            yield _check_password()
+            yield check_clock(client)
     except redis.AuthenticationError as error:
-        yield failed(
-            PART, f"It refuses us: {error}.", "Put its password into REDIS_URL: `redis://:password@host:6379/0`."
-        )
+        advice = "Add the password to REDIS_URL: `redis://:password@host:6379/0`."
+        yield failed(PART, f"Rejected the connection: {error}.", advice)
     except redis.TimeoutError:
-        says = f"It does not answer within {PATIENCE:g} s, at {place()}."
-        yield failed(PART, says, f"It hangs or its machine is overloaded. {_how_to_start()}")
+        message = f"No response from {location()} within {TIMEOUT_SECONDS:g} s."
+        yield failed(PART, message, f"It hangs, or its machine is overloaded. {_start_advice()}")
     except (redis.ConnectionError, OSError) as error:
-        yield failed(PART, f"It cannot be reached at {place()}: {_reason(error)}.", _how_to_start())
+        yield failed(PART, f"Couldn't reach Redis at {location()}: {_reason(error)}.", _start_advice())
 
 
-def place() -> str:
-    """Where REDIS_URL leads to, without its password."""
+def location() -> str:
+    """Return the address in REDIS_URL without the password."""
     parts = urlsplit(settings.REDIS_URL)
     return parts.path if parts.scheme == "unix" else parts.netloc.rpartition("@")[2]
 
 
-def _is_here() -> bool:
-    """Whether nobody but this machine can reach it by the address we use."""
+def _is_local() -> bool:
+    """Return True if only this machine can use the address in REDIS_URL."""
     parts = urlsplit(settings.REDIS_URL)
     if parts.scheme == "unix" or parts.hostname in {None, "localhost"}:
         return True
@@ -74,88 +75,83 @@ def _is_here() -> bool:
         return False
 
 
-def _how_to_start() -> str:
-    return f"{restart('redis')} {look('redis')}" if "redis" in supervised() else "Start it, or correct REDIS_URL."
+def _start_advice() -> str:
+    if "redis" in supervised_programs():
+        return f"{restart('redis')} {log_hint('redis')}"
+    return "Start it, or correct REDIS_URL."
 
 
 def _reason(error: Exception) -> str:
-    """redis-py repeats the address in front of the reason."""
+    """Return the reason only. redis-py puts the address in front of it."""
     return str(error).rstrip(".").rpartition(". ")[2] or type(error).__name__
 
 
-def _answers(info: dict[str, Any], took: float) -> Finding:
+def _check_version(info: dict[str, Any], elapsed: float) -> Finding:
     version = str(info.get("redis_version", "0"))
     name = f"Valkey {info['valkey_version']}" if "valkey_version" in info else f"Redis {version}"
-    if tuple(int(part) for part in version.split(".")[:2] if part.isdigit()) < OLDEST:
-        needed = ".".join(map(str, OLDEST))
-        return failed(PART, f"{name} is too old: logs on pages need {needed}.", f"Upgrade it to {needed} or newer.")
-    since = span(info.get("uptime_in_seconds", 0))
-    return ok(PART, f"{name} answers in {milliseconds(took)}, up for {since}.")
+    if tuple(int(part) for part in version.split(".")[:2] if part.isdigit()) < MIN_VERSION:
+        needed = ".".join(map(str, MIN_VERSION))
+        return failed(PART, f"{name} is too old: live logs need {needed}.", f"Upgrade it to {needed} or later.")
+    uptime = duration(info.get("uptime_in_seconds", 0))
+    return ok(PART, f"{name} responds in {milliseconds(elapsed)}, up for {uptime}.")
 
 
-def _writable(link: redis.Redis) -> Finding:
+def _check_writable(client: redis.Redis) -> Finding:
     try:
-        link.set(f"doctor:{uuid.uuid4().hex}", 1, px=1000)
+        client.set(f"doctor:{uuid.uuid4().hex}", 1, px=1000)
     except redis.OutOfMemoryError:
-        advice = "Give it more memory (`maxmemory`), or find out what fills it: `redis-cli --bigkeys`."
-        return failed(PART, "It is full and takes nothing more: no task can be queued.", advice)
+        advice = "Raise `maxmemory`, or find the largest keys: `redis-cli --bigkeys`."
+        return failed(PART, "Out of memory: no task can be queued.", advice)
     except redis.ReadOnlyError:
-        return failed(PART, "It is a replica that only reads.", "Let REDIS_URL name the primary.")
+        return failed(PART, "This is a read-only replica.", "Set REDIS_URL to the primary.")
     except redis.ResponseError as error:
         reason = str(error).partition(". ")[0].rstrip(".")
-        return failed(PART, f"It takes no writes: {reason}.", "Look at its log and at the disk it saves to.")
-    return ok(PART, "It can be written.")
+        return failed(PART, f"Writes are rejected: {reason}.", "Check its log and its disk.")
+    return ok(PART, "Writable.")
 
 
-def _keeps_everything(info: dict[str, Any]) -> Finding:
-    policy, used, most = (
-        info["maxmemory_policy"],
-        info.get("used_memory", 0),
-        info.get("maxmemory", 0),
-    )
+def _check_memory(info: dict[str, Any]) -> Finding:
+    policy, used, limit = info["maxmemory_policy"], info.get("used_memory", 0), info.get("maxmemory", 0)
     if policy != "noeviction":
-        says = f"When its memory is full it drops keys (maxmemory-policy {policy}): queued work would vanish."
-        kind = failed if most else warning
-        return kind(PART, says, "Set `maxmemory-policy noeviction` in its configuration.")
-    if not most:
-        return ok(PART, f"It uses {size(used)} of memory, without a limit, and drops nothing.")
-    says = f"It uses {size(used)} of the {size(most)} of memory that it may."
-    if used > NEARLY_FULL * most:
-        return warning(PART, says, "Raise `maxmemory`; when it is full no task can be queued.")
-    return ok(PART, f"{says} It drops nothing.")
+        message = f"Deletes keys when its memory is full (maxmemory-policy {policy}): queued tasks would be lost."
+        finding = failed if limit else warning
+        return finding(PART, message, "Set `maxmemory-policy noeviction` in its configuration.")
+    if not limit:
+        return ok(PART, f"Uses {file_size(used)} of memory without a limit, and evicts nothing.")
+    message = f"Uses {file_size(used)} of {file_size(limit)} of memory."
+    if used > NEARLY_FULL * limit:
+        return warning(PART, message, "Raise `maxmemory`. When the memory is full, no task can be queued.")
+    return ok(PART, f"{message} Evicts nothing.")
 
 
-def _persistent(info: dict[str, Any]) -> Finding:
+def _check_persistence(info: dict[str, Any]) -> Finding:
     appends = bool(info.get("aof_enabled"))
     names = ["aof_last_write_status", "aof_last_bgrewrite_status"] if appends else ["rdb_last_bgsave_status"]
     if any(info.get(name, "ok") != "ok" for name in names):
-        advice = "Look at its log and at the free space of its disk; it refuses writes until that works again."
-        return failed(PART, "Its last attempt to write to disk failed.", advice)
+        advice = "Check its log and the free space of its disk. It rejects writes until it can save again."
+        return failed(PART, "The last write to disk failed.", advice)
     if appends:
-        return ok(PART, "It writes everything to disk as it goes (AOF).")
-    return ok(
-        PART, "It writes to disk at most now and then; losing it costs no facts, only queued hints and live state."
-    )
+        return ok(PART, "Writes every change to disk (AOF).")
+    return ok(PART, "Saves to disk rarely or never. A crash loses only live state and hints that are queued again.")
 
 
-def _guarded() -> Finding:
-    if _is_here():
-        return ok(PART, "It is reached without leaving this machine.")
+def _check_password() -> Finding:
+    if _is_local():
+        return ok(PART, "Reachable from this machine only.")
     if urlsplit(settings.REDIS_URL).password:
-        return ok(PART, "It asks for a password.")
-    says = f"It is reached over the network ({place()}) without a password: others may command the workers."
-    return warning(PART, says, "Set `requirepass` there and put the password into REDIS_URL.")
+        return ok(PART, "Protected by a password.")
+    message = f"Reachable over the network ({location()}) without a password: others can send tasks to the workers."
+    return warning(PART, message, "Set `requirepass` in its configuration and add the password to REDIS_URL.")
 
 
-def clock(link: redis.Redis) -> Finding:
-    """Signs of life carry the time of the machine that wrote them; Redis is the clock in the middle."""
+def check_clock(client: redis.Redis) -> Finding:
+    """Compare the clock of this machine with that of Redis. Heartbeats have the time of the machine that wrote them."""
     before = time.time()
-    seconds, micro = link.time()
-    off = abs((before + time.time()) / 2 - (seconds + micro / 1e6))
-    says = f"The clock here and the one of Redis’ machine differ by {off:.1f} s."
-    if off <= CLOCK_OFF:
-        return ok(CLOCK, says)
-    kind = failed if off > CLOCK_WRONG else warning
-    return kind(
-        CLOCK, f"{says} Programs look dead or alive that are not.", "Run a time service (NTP) on both machines."
-    )
+    seconds, microseconds = client.time()
+    skew = abs((before + time.time()) / 2 - (seconds + microseconds / 1e6))
+    message = f"The clocks of this machine and of the machine of Redis differ by {skew:.1f} s."
+    if skew <= MAX_SKEW_SECONDS:
+        return ok(CLOCK, message)
+    finding = failed if skew > CRITICAL_SKEW_SECONDS else warning
+    message = f"{message} Stopped programs can look running, and the other way around."
+    return finding(CLOCK, message, "Synchronize the clocks of both machines (NTP).")

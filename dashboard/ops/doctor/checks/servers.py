@@ -1,4 +1,4 @@
-"""The MMS of each hosting account: what the workers last saw of it, and a call of our own where time allows."""
+"""The MMS of each hosting account: its state as the workers last recorded it, and a call if there is time."""
 
 import time
 from collections.abc import Iterable, Iterator
@@ -10,7 +10,7 @@ from django.db.models import QuerySet
 from django.utils import timezone
 
 from dashboard.ops.doctor.checks import database
-from dashboard.ops.doctor.finding import Asked, Finding, failed, many, milliseconds, ok, unknown
+from dashboard.ops.doctor.finding import CheckContext, Finding, failed, milliseconds, ok, pluralize, unknown
 from dashboard.ops.startup import bundled_account
 from dashboard.templatetags.page import relative
 from deployments.accounts.availability import client_for
@@ -20,105 +20,110 @@ from deployments.models import HostingAccount
 from deployments.timing import MAX_PAUSE_SECONDS
 
 LISTS = ("services", "images", "manifests", "models")
-MISSED = timedelta(seconds=60)  # past the time of the next try, and nobody tried
-CALL = 3.0  # seconds for each step of a call
-CALLS = 8  # at a time
+MISSED_AFTER = timedelta(seconds=60)  # a retry this overdue means that no worker makes it
+TIMEOUT_SECONDS = 3.0  # for each step of a call
+MAX_CONCURRENT_CALLS = 8
+WORKER_ADVICE = 'Workers contact the servers. See "worker".'
 
 
-def check(asked: Asked) -> Iterator[Finding]:
-    database.must_exist()
-    accounts = list(accounts_of(asked))
+def check(context: CheckContext) -> Iterator[Finding]:
+    """Check the servers of the accounts. A thorough check also calls them."""
+    database.require_database()
+    accounts = list(accounts_in(context))
     if not accounts:
-        yield ok("accounts", "There is no hosting account yet.")
-    yield from (_last_seen(account) for account in accounts)
-    if asked.thorough:
-        yield from _called(accounts)
+        yield ok("accounts", "There are no hosting accounts yet.")
+    yield from (_check_recorded_state(account) for account in accounts)
+    if context.thorough:
+        yield from _call_servers(accounts)
 
 
-def accounts_of(asked: Asked) -> QuerySet[HostingAccount]:
-    accounts = HostingAccount.objects.all() if asked.thorough else HostingAccount.objects.defer(*HostingAccount.SECRETS)
-    return accounts if asked.accounts is None else accounts.filter(pk__in=asked.accounts)
+def accounts_in(context: CheckContext) -> QuerySet[HostingAccount]:
+    """Return the accounts that may be named. Their secrets are loaded only if the servers will be called."""
+    accounts = (
+        HostingAccount.objects.all() if context.thorough else HostingAccount.objects.defer(*HostingAccount.SECRETS)
+    )
+    return accounts if context.accounts is None else accounts.filter(pk__in=context.accounts)
 
 
-def part(account: HostingAccount) -> str:
+def part_name(account: HostingAccount) -> str:
+    """Return the part under which findings about the account are listed."""
     return f"account {account.name}"
 
 
-def _last_seen(account: HostingAccount) -> Finding:
-    """What the database knows. Where nobody has asked for too long, nothing is known."""
+def _check_recorded_state(account: HostingAccount) -> Finding:
+    """Judge by the database. If no worker contacted the server for too long, its state is unknown."""
     now = timezone.now()
+    part = part_name(account)
     if account.token_refused:
-        says = f"Its server refuses the token; nothing is sent or read.{_began(account.error_at)}"
-        return failed(part(account), says, _new_token(account))
-    if account.error and account.not_before and now - account.not_before > MISSED:
-        says = f"Not asked again since {relative(account.not_before)}; before that: {account.error}"
-        return unknown(part(account), says, "The worker asks: see “worker”.")
+        message = f"The server rejects the token, so nothing is sent or read.{_since(account.error_at)}"
+        return failed(part, message, _token_advice(account))
+    if account.error and account.not_before and now - account.not_before > MISSED_AFTER:
+        message = f"The retry due {relative(account.not_before)} is missing. Last error: {account.error}"
+        return unknown(part, message, WORKER_ADVICE)
     if account.error:
-        return failed(part(account), f"{account.error}{_began(account.error_at)}", _mend(account))
+        return failed(part, f"{account.error}{_since(account.error_at)}", _error_advice(account))
     if account.reached_at is None:
-        return unknown(
-            part(account), "Its server was never asked yet.", "The worker asks within 5 minutes: see “worker”."
-        )
-    # Services are read every minute at least; nothing that old is stale as long as somebody asks.
-    if now - _newest(account) > STALE_AFTER["service"]:
-        says = f"Its server was not asked since {relative(_newest(account))}; then it answered."
-        return unknown(part(account), says, "The worker asks: see “worker”.")
-    return ok(part(account), f"Its server answered {relative(_newest(account))}. Lists: {_ages(account)}.")
+        return unknown(part, "The server was never contacted. This takes up to 5 minutes.", WORKER_ADVICE)
+    # Services are read at least every minute, so a list this old means that no worker reads it.
+    if now - _last_response(account) > STALE_AFTER["service"]:
+        message = f"The server last responded {relative(_last_response(account))} and was not contacted since."
+        return unknown(part, message, WORKER_ADVICE)
+    return ok(part, f"The server last responded {relative(_last_response(account))}. Lists: {_list_ages(account)}.")
 
 
-def _newest(account: HostingAccount) -> datetime:
-    """When the server last answered. `reached_at` alone is written down now and then only."""
-    read = (getattr(account, f"{noun}_seen_at") for noun in LISTS)
-    return max(filter(None, [account.reached_at, *read]))
+def _last_response(account: HostingAccount) -> datetime:
+    """Return when the server last responded. `reached_at` alone is not updated at every call."""
+    times: list[datetime | None] = [account.reached_at, *(getattr(account, f"{noun}_seen_at") for noun in LISTS)]
+    return max(filter(None, times))
 
 
-def _ages(account: HostingAccount) -> str:
+def _list_ages(account: HostingAccount) -> str:
     times = [(noun, getattr(account, f"{noun}_seen_at")) for noun in LISTS]
     return ", ".join(f"{noun} {relative(seen) if seen else 'never'}" for noun, seen in times)
 
 
-def _began(when: datetime | None) -> str:
+def _since(when: datetime | None) -> str:
     return f" This began {relative(when)}." if when else ""
 
 
-def _mend(account: HostingAccount) -> str:
-    advice = f"Is the server at {account.base_url} running, and is that its address?"
+def _error_advice(account: HostingAccount) -> str:
+    advice = f"Check that the server at {account.base_url} is running and that the address is right."
     if account.not_before and account.not_before > timezone.now():
-        advice += f" It is asked again {relative(account.not_before)}."
-    return f"{advice} What pages show is stale, and operations wait; nothing is lost."
+        advice += f" The next attempt is {relative(account.not_before)}."
+    return f"{advice} Until then, pages show the last known data and operations wait. Nothing is lost."
 
 
-def _new_token(account: HostingAccount) -> str:
+def _token_advice(account: HostingAccount) -> str:
     if account.name == bundled_account.NAME:
-        return "Restart the site: it makes this account a new token."
-    command = f"`{settings.COMMAND} replace_token {account.name} --token-stdin < FILE`"
+        return "Restart the site: it creates a new token for this account."
     if account.sign_in == HostingAccount.SignIn.ENTRA:
-        return "Correct its credentials under Settings, Server; the test there says what is wrong."
+        return "Correct the credentials under Settings, Server. The connection test there shows what is wrong."
+    command = f"`{settings.COMMAND} replace_token {account.name} --token-stdin < FILE`"
     return (
-        f"Get a new token from whoever runs the server, and enter it under Settings, Server; "
-        f"or put it into a file, and {command}."
+        "Get a new token from the operator of the server and enter it under Settings, Server. "
+        f"Or put it into a file and run {command}."
     )
 
 
-# --- a call of our own --------------------------------------------------------------------------------------------
+# --- calls --------------------------------------------------------------------------------------------------------
 
 
-def _called(accounts: Iterable[HostingAccount]) -> Iterator[Finding]:
-    with ThreadPoolExecutor(CALLS) as threads:
-        yield from threads.map(_call, accounts)
+def _call_servers(accounts: Iterable[HostingAccount]) -> Iterator[Finding]:
+    with ThreadPoolExecutor(MAX_CONCURRENT_CALLS) as threads:
+        yield from threads.map(_call_server, accounts)
 
 
-def _call(account: HostingAccount) -> Finding:
-    """Read the list of services. A server that asked to be left alone is."""
+def _call_server(account: HostingAccount) -> Finding:
+    """List the services, unless the server requested a longer pause (Retry-After)."""
     if account.not_before and account.not_before > timezone.now() + timedelta(seconds=MAX_PAUSE_SECONDS):
-        says = f"Not called now: its server asked to be left alone; it is asked again {relative(account.not_before)}."
-        return unknown(part(account), says)
+        message = f"Not called: the server requested a pause. The next attempt is {relative(account.not_before)}."
+        return unknown(part_name(account), message)
     started = time.monotonic()
     try:
-        with client_for(account, read_timeout=CALL, deadline=CALL) as client:
+        with client_for(account, read_timeout=TIMEOUT_SECONDS, deadline=TIMEOUT_SECONDS) as client:
             listing = client.list_services()
     except errors.MMSError as error:
-        mend = _new_token if isinstance(error, errors.TokenRefusedError) else _mend
-        return failed(part(account), f"Called just now: {error}", mend(account))
-    took = milliseconds(time.monotonic() - started)
-    return ok(part(account), f"Called just now: it listed {many(len(listing.items), 'service')} in {took}.")
+        advice = _token_advice(account) if isinstance(error, errors.TokenRefusedError) else _error_advice(account)
+        return failed(part_name(account), f"Test call failed: {error}", advice)
+    elapsed = milliseconds(time.monotonic() - started)
+    return ok(part_name(account), f"Test call: listed {pluralize(len(listing.items), 'service')} in {elapsed}.")

@@ -1,4 +1,4 @@
-"""What runs here, in which version, and settings that are wrong for a site that people use."""
+"""Versions, and settings that are unsafe or wrong in production."""
 
 import platform
 import sys
@@ -9,46 +9,47 @@ from urllib.parse import urlsplit
 from django.conf import settings
 from django.http.request import validate_host
 
-from dashboard.ops.doctor.finding import Asked, Finding, failed, ok, warning
+from dashboard.ops.doctor.finding import CheckContext, Finding, failed, ok, warning
 from dashboard.version import __version__
 from netguard.addresses import LOOPBACK_HOSTS
 
-PYTHONS = ((3, 11), (3, 13))
+PYTHON_VERSIONS = ((3, 11), (3, 13))  # oldest and newest supported
 
 
-def check(asked: Asked) -> Iterator[Finding]:
-    yield _python()
+def check(context: CheckContext) -> Iterator[Finding]:
+    """Report versions and check settings."""
+    yield _check_python()
     libraries = ", ".join(f"{name} {version(name)}" for name in ("Django", "celery", "kombu", "redis", "uvicorn"))
     yield ok("versions", f"{libraries}.")
-    yield _debug()
+    yield _check_debug()
     if "dashboard" in settings.SERVE:
-        yield from _address()
+        yield from _check_site_url()
 
 
-def _python() -> Finding:
-    says = (
+def _check_python() -> Finding:
+    message = (
         f"Model Management {__version__}, Python {platform.python_version()}, {platform.system()} {platform.release()}."
     )
-    if PYTHONS[0] <= sys.version_info[:2] <= PYTHONS[1]:
-        return ok("versions", says)
-    return warning("versions", says, "Use a Python from 3.11 to 3.13: others were never tried.")
+    if PYTHON_VERSIONS[0] <= sys.version_info[:2] <= PYTHON_VERSIONS[1]:
+        return ok("versions", message)
+    return warning("versions", message, "This Python version is untested. Use Python 3.11, 3.12 or 3.13.")
 
 
-def _debug() -> Finding:
+def _check_debug() -> Finding:
     if not settings.DEBUG:
         return ok("settings", "DEBUG is off.")
-    says = "DEBUG is on: error pages show the code and the settings to everybody."
-    return warning("settings", says, "Start the site without DEBUG.")
+    message = "DEBUG is on: error pages show code and settings to everyone."
+    return warning("settings", message, "Start the site without DEBUG.")
 
 
-def _address() -> Iterator[Finding]:
+def _check_site_url() -> Iterator[Finding]:
     url = urlsplit(settings.SITE_URL)
     host = url.hostname or ""
     if not validate_host(host, settings.ALLOWED_HOSTS):
-        says = f"The site refuses its own address: {host} (SITE_URL) is not in ALLOWED_HOSTS."
-        yield failed("settings", says, f"Add {host} to ALLOWED_HOSTS.")
+        message = f"The site rejects requests to its own address: {host} (SITE_URL) is not in ALLOWED_HOSTS."
+        yield failed("settings", message, f"Add {host} to ALLOWED_HOSTS.")
     if url.scheme == "http" and host not in LOOPBACK_HOSTS:
-        says = f"People reach the site by {settings.SITE_URL}, unencrypted: passwords can be read on the way."
-        yield warning("settings", says, "Put a proxy with TLS in front and set SITE_URL to its https:// address.")
+        message = f"The address {settings.SITE_URL} is unencrypted: passwords can be read on the network."
+        yield warning("settings", message, "Put a proxy with TLS in front and set SITE_URL to its https:// address.")
     else:
-        yield ok("settings", f"People reach the site by {settings.SITE_URL}.")
+        yield ok("settings", f"The address of the site is {settings.SITE_URL}.")

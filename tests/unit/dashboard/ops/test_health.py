@@ -75,7 +75,7 @@ def test_a_missing_redis_is_named_and_nobody_else_is_blamed(client: Client, sett
     answer = client.get("/healthz")
     assert answer.status_code == 503
     parts = answer.json()["parts"]
-    assert parts["redis"] == "does not answer"
+    assert parts["redis"] == "not responding"
     assert parts["beat"] == "unknown while Redis isn’t responding"
     assert parts["database"] == "works"
 

@@ -82,8 +82,8 @@ def test_the_page_answers_while_redis_is_away(cast: Cast, settings: Any, tmp_pat
     page = cast.operator.get("/doctor/")
     redis.connection.cache_clear()
     assert page.status_code == 200
-    assert "It cannot be reached at" in page.text
-    assert page.text.count("Not known while Redis does not answer") == 3
+    assert "Couldn&#x27;t reach Redis at" in page.text
+    assert page.text.count("Unknown while Redis isn&#x27;t responding") == 3
     assert time.monotonic() - started < 4
 
 
