@@ -107,7 +107,7 @@ class Hub:
     async def join(self, connection: Connection, after: str) -> tuple[list[Event], Position]:
         """Add the connection. Return the events since position `after`, and the position of the last one.
 
-        Events that are queued meanwhile may repeat some of them. Raises RedisError.
+        The queued events may repeat some of them. Raises RedisError.
         """
         if self._reader is None:
             newest = await self._newest()
@@ -289,7 +289,7 @@ class Stream:
             )
         finally:
             self._hub.leave(connection)
-        with suppress(TimeoutError):  # a client that doesn't read would block this send, too
+        with suppress(TimeoutError):  # a client that doesn't read blocks this send
             async with asyncio.timeout(1):
                 await asgi.end_response(send)
         return None

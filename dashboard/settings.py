@@ -1,6 +1,6 @@
-"""Settings of the whole site, read from the environment. docs/reference/settings.md lists them.
+"""Settings of the site, read from environment variables. docs/reference/settings.md lists them.
 
-Wrong or missing values stop the start with a sentence that names the variable (`ImproperlyConfigured`).
+An invalid or missing value raises ImproperlyConfigured with a sentence that names the variable.
 """
 
 import ipaddress
@@ -29,7 +29,7 @@ START_COMMAND = f"{PROJECT_NAME} up" if IS_INSTALLED else "make up"
 
 
 def env_int(name: str, default: int) -> int:
-    """The environment variable `name` as an int; raises ImproperlyConfigured naming it when it is no number."""
+    """Return the environment variable `name` as an int. Raises ImproperlyConfigured if it isn't a whole number."""
     text = os.environ.get(name, str(default))
     try:
         return int(text)
@@ -37,16 +37,16 @@ def env_int(name: str, default: int) -> int:
         raise ImproperlyConfigured(f"{name} must be a whole number, not {text!r}.") from None
 
 
-def env_days(name: str, default: int, least: int) -> int:
-    """The environment variable `name` as a number of days, no fewer than `least` and at most a hundred years."""
+def env_days(name: str, default: int, minimum: int) -> int:
+    """Return the environment variable `name` as a number of days, from `minimum` to a hundred years."""
     days = env_int(name, default)
-    if not least <= days <= 36500:
-        raise ImproperlyConfigured(f"{name} must be a number of days between {least} and 36500, not {days}.")
+    if not minimum <= days <= 36500:
+        raise ImproperlyConfigured(f"{name} must be a number of days between {minimum} and 36500, not {days}.")
     return days
 
 
 def env_positive(name: str, default: int) -> int:
-    """The environment variable `name` as a number of at least 1."""
+    """Return the environment variable `name` as a number of at least 1."""
     number = env_int(name, default)
     if number < 1:
         raise ImproperlyConfigured(f"{name} must be at least 1, not {number}.")
@@ -54,7 +54,7 @@ def env_positive(name: str, default: int) -> int:
 
 
 def env_bool(name: str, default: bool) -> bool:
-    """The environment variable `name` as a bool: 1/true/yes/on or 0/false/no/off."""
+    """Return the environment variable `name` as a bool: 1/true/yes/on or 0/false/no/off."""
     text = os.environ.get(name, "").strip().lower()
     if not text:
         return default
@@ -66,31 +66,31 @@ def env_bool(name: str, default: bool) -> bool:
 
 
 def env_list(name: str, default: str = "") -> list[str]:
-    """The environment variable `name`, split at commas; empty parts are dropped."""
+    """Return the parts of the environment variable `name`, split at commas, without empty ones."""
     return [part.strip() for part in os.environ.get(name, default).split(",") if part.strip()]
 
 
-# --- where things lie ---------------------------------------------------------------------------------------------
+# --- data directory ------------------------------------------------------------------------------------------------
 _data_dir = platformdirs.user_data_path(PROJECT_NAME) if IS_INSTALLED else BASE_DIR / "var"
 DATA_DIR = Path(os.environ.get("DATA_DIR") or _data_dir).resolve()
 RUN_DIR = DATA_DIR / "run"  # sockets, pid files, generated configuration
 LOG_DIR = DATA_DIR / "log"
-TMP_DIR = DATA_DIR / "tmp"  # same file system as the data, so that a finished file is renamed into place
-FILES_DIR = DATA_DIR / "files"  # uploads, by sha256
+TMP_DIR = DATA_DIR / "tmp"  # on the file system of the data, so that a finished file can be renamed into place
+FILES_DIR = DATA_DIR / "files"  # uploads, by SHA-256
 MMS_DIR = DATA_DIR / "mms"  # the bundled MMS: OCI store, layers, build logs, services
 STATIC_ROOT = DATA_DIR / "static"
 
 
 def _make_writable(directory: Path) -> None:
-    """Make a folder for the owner alone, unless it is there; raises ImproperlyConfigured where nobody can write."""
+    """Create a directory that only the owner can use. Raises ImproperlyConfigured if it isn't writable."""
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        reason = "" if os.access(directory, os.W_OK | os.X_OK) else "this user may not write there"
+        reason = "" if os.access(directory, os.W_OK | os.X_OK) else "this user has no write permission"
     except OSError as error:
         reason = error.strerror or str(error)
     if reason:
         raise ImproperlyConfigured(
-            f"DATA_DIR cannot be used, for {directory}: {reason}. Choose another with DATA_DIR=…"
+            f"Can't use DATA_DIR, because of {directory}: {reason}. Choose another one with DATA_DIR=..."
         )
 
 
@@ -99,40 +99,40 @@ for _directory in (DATA_DIR, RUN_DIR, LOG_DIR, TMP_DIR, FILES_DIR, MMS_DIR, STAT
 
 
 def _read(path: Path) -> str:
-    """What a file of the data folder says; raises ImproperlyConfigured where this user may not read it."""
+    """Return the content of a file in DATA_DIR. Raises ImproperlyConfigured if this user can't read it."""
     try:
         return path.read_text()
     except OSError as error:
         reason = error.strerror or error
-        raise ImproperlyConfigured(f"{path} cannot be read: {reason}. Run this as the owner of DATA_DIR.") from None
+        raise ImproperlyConfigured(f"Can't read {path}: {reason}. Run this command as the owner of DATA_DIR.") from None
 
 
-# --- where the site is reached ------------------------------------------------------------------------------------
+# --- addresses -----------------------------------------------------------------------------------------------------
 HOST = os.environ.get("HOST", "127.0.0.1")
 PORT = env_int("PORT", 8000)
 if not 0 < PORT < 65536:
     raise ImproperlyConfigured(f"PORT must be between 1 and 65535, not {PORT}.")
 _reachable = "127.0.0.1" if HOST in {"0.0.0.0", "::", ""} else HOST  # noqa: S104 - compared, not bound
 SITE_URL = os.environ.get("SITE_URL", f"http://{_reachable}:{PORT}").rstrip("/")
-FILES_URL = os.environ.get("FILES_URL", SITE_URL).rstrip("/")  # where the MMS fetches uploads
-FILES_URLS_PATH = DATA_DIR / "files_urls"  # every FILES_URL there was, one per line; every start adds its own
+FILES_URL = os.environ.get("FILES_URL", SITE_URL).rstrip("/")  # base URL for uploads, as the MMS reaches it
+FILES_URLS_PATH = DATA_DIR / "files_urls"  # every FILES_URL so far, one per line; each start adds the current one
 
 
 def _former_files_urls() -> list[str]:
-    """FORMER_FILES_URLS, and those noted in DATA_DIR: an upload stays registered under the FILES_URL of its day."""
-    noted = _read(FILES_URLS_PATH).splitlines() if FILES_URLS_PATH.exists() else []
-    former = [url.rstrip("/") for url in env_list("FORMER_FILES_URLS")] + noted
+    """Return FORMER_FILES_URLS and those stored in DATA_DIR. Uploads stay registered under an earlier FILES_URL."""
+    stored = _read(FILES_URLS_PATH).splitlines() if FILES_URLS_PATH.exists() else []
+    former = [url.rstrip("/") for url in env_list("FORMER_FILES_URLS")] + stored
     return [url for url in dict.fromkeys(former) if url != FILES_URL]
 
 
 FORMER_FILES_URLS = _former_files_urls()
-GATEWAY_URL = os.environ.get("GATEWAY_URL", SITE_URL).rstrip("/")  # public base of the scoring URLs
-# Where the account `local` finds the bundled MMS; its gateway is there too, whatever people outside call it.
+GATEWAY_URL = os.environ.get("GATEWAY_URL", SITE_URL).rstrip("/")  # public base URL of the scoring URLs
+# Base URL of the bundled MMS and its gateway for the account `local`. The public URL of the gateway may differ.
 MMS_URL = os.environ.get("MMS_URL", f"http://{_reachable}:{PORT}").rstrip("/")
-# Which parts this process serves: the compose file runs the dashboard and the MMS in containers of their own.
+# The parts that this process serves. The compose file runs the dashboard and the MMS in separate containers.
 SERVE = set(env_list("SERVE", "dashboard,mms"))
 if SERVE - {"dashboard", "mms"}:
-    raise ImproperlyConfigured("SERVE takes a comma separated list of: dashboard, mms.")
+    raise ImproperlyConfigured("SERVE must be a comma-separated list of: dashboard, mms.")
 
 ALLOWED_HOSTS = env_list("ALLOWED_HOSTS") or sorted(
     {"localhost", "127.0.0.1", "[::1]", _reachable}
@@ -140,21 +140,21 @@ ALLOWED_HOSTS = env_list("ALLOWED_HOSTS") or sorted(
 )
 CSRF_TRUSTED_ORIGINS = env_list("CSRF_TRUSTED_ORIGINS") or [SITE_URL]
 SECURE = SITE_URL.startswith("https://")
-# Addresses or networks whose X-Forwarded-For and X-Forwarded-Proto are believed; nobody else's are.
+# Addresses or networks whose headers X-Forwarded-For and X-Forwarded-Proto are trusted.
 TRUSTED_PROXIES = env_list("TRUSTED_PROXIES")
 for _proxy in TRUSTED_PROXIES:
     try:
         ipaddress.ip_network(_proxy, strict=False)
     except ValueError:
         raise ImproperlyConfigured(
-            f"TRUSTED_PROXIES takes addresses and networks such as 10.0.0.7,10.1.0.0/16, not {_proxy!r}."
+            f"TRUSTED_PROXIES must be addresses and networks such as 10.0.0.7,10.1.0.0/16, not {_proxy!r}."
         ) from None
 
-# --- secrets ------------------------------------------------------------------------------------------------------
+# --- secrets -------------------------------------------------------------------------------------------------------
 
 
 def _secret_key() -> str:
-    """SECRET_KEY, or the one made once under DATA_DIR (mode 0600)."""
+    """Return SECRET_KEY, or the key in DATA_DIR, which the first start creates (mode 0600)."""
     if key := os.environ.get("SECRET_KEY"):
         return key
     path = DATA_DIR / "secret_key"
@@ -169,7 +169,7 @@ def _secret_key() -> str:
 
 SECRET_KEY = _secret_key()
 SECRET_KEY_FALLBACKS = env_list("SECRET_KEY_FALLBACKS")
-# The salt of the encrypted fields: keeps these keys apart from others made of SECRET_KEY.
+# Salt of the encrypted fields, so that their keys differ from others derived from SECRET_KEY.
 SALT_KEY = "encrypted-fields"
 
 DEBUG = env_bool("DEBUG", False)
@@ -181,7 +181,7 @@ if RELOAD and HOST not in LOOPBACK_HOSTS:
 if RELOAD and IS_INSTALLED:
     raise ImproperlyConfigured("RELOAD=true needs a checkout of the code. Start the site with `make dev` there.")
 
-# --- parts --------------------------------------------------------------------------------------------------------
+# --- Django --------------------------------------------------------------------------------------------------------
 INSTALLED_APPS = [
     "django.contrib.auth",
     "django.contrib.contenttypes",
@@ -194,7 +194,7 @@ INSTALLED_APPS = [
     "deployments",
     "mms",
 ]
-# Pages only. The MMS API and the plain ASGI parts (see asgi.py) do not pass through these.
+# For pages only. The MMS API and the plain ASGI applications (see asgi.py) don't use middleware.
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
     "csp.middleware.CSPMiddleware",
@@ -218,7 +218,7 @@ _template_options: dict[str, object] = {
         "dashboard.access.guards.context",
     ],
 }
-if RELOAD:  # without the cache that Django otherwise puts around these
+if RELOAD:  # without Django's template cache
     _template_options["loaders"] = [
         "django.template.loaders.filesystem.Loader",
         "django.template.loaders.app_directories.Loader",
@@ -232,28 +232,28 @@ TEMPLATES = [
     },
 ]
 
-# --- database -----------------------------------------------------------------------------------------------------
-# Seconds to wait for another writer of the SQLite file; the web process waits less, see asgi.py.
+# --- database ------------------------------------------------------------------------------------------------------
+# Seconds to wait for another writer of the SQLite file. The web process waits less, see asgi.py.
 DATABASE_TIMEOUT = env_int("DATABASE_TIMEOUT", 20)
 try:
     DATABASES = {
         "default": dj_database_url.parse(os.environ.get("DATABASE_URL") or f"sqlite:///{DATA_DIR / 'db.sqlite3'}")
     }
-except ValueError:  # its text may hold the password
-    raise ImproperlyConfigured("DATABASE_URL cannot be read: write it as postgres://user:password@host/name.") from None
+except ValueError:  # its text can contain the password
+    raise ImproperlyConfigured("DATABASE_URL is invalid. Write it as postgres://user:password@host/name.") from None
 if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
-    # All four are needed when several processes share one file: see docs/decisions/0002-sqlite.md.
+    # Several processes share one file, which needs all of these. See docs/decisions/0002-sqlite.md.
     DATABASES["default"]["OPTIONS"] = {
         "timeout": DATABASE_TIMEOUT,
         "transaction_mode": "IMMEDIATE",
         "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA foreign_keys=ON;",
     }
-    # A connection of a worker thread lives on; opening one costs more than most queries.
+    # Connections stay open, because opening one costs more than most queries.
     DATABASES["default"]["CONN_MAX_AGE"] = None
-    # Tests with threads and processes need a file: a database in memory knows neither WAL nor other processes.
+    # Tests with threads and processes need a file. A database in memory has neither WAL nor access by other processes.
     DATABASES["default"]["TEST"] = {"NAME": str(DATA_DIR / "test.sqlite3")}
 else:
-    # A server that hangs is a server that is down: nobody waits for it for long, on new connections (3 s) or old ones.
+    # A hanging server counts as down. Time out soon, on new connections (3 s) and on open ones.
     DATABASES["default"]["OPTIONS"] = {
         "connect_timeout": 3,
         "keepalives_idle": 20,
@@ -265,53 +265,53 @@ else:
     DATABASES["default"]["CONN_HEALTH_CHECKS"] = True
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
-# --- Redis and Celery ---------------------------------------------------------------------------------------------
+# --- Redis and Celery ----------------------------------------------------------------------------------------------
 REDIS_URL = os.environ.get("REDIS_URL") or f"unix://{RUN_DIR / 'redis.sock'}"
-if not REDIS_URL.startswith(("redis://", "rediss://", "unix://")):  # not shown: it may hold a password
-    raise ImproperlyConfigured("REDIS_URL cannot be read: write it as redis://:password@host:6379/0.")
+if not REDIS_URL.startswith(("redis://", "rediss://", "unix://")):  # not shown, because it can contain a password
+    raise ImproperlyConfigured("REDIS_URL is invalid. Write it as redis://:password@host:6379/0.")
 CELERY_BROKER_URL = REDIS_URL.replace("unix://", "redis+socket://", 1)
-CELERY_RESULT_BACKEND = None  # nobody waits for a result: the database says what happened
+CELERY_RESULT_BACKEND = None  # results are unused, because outcomes are stored in the database
 CELERY_TASK_IGNORE_RESULT = True
 CELERY_TASK_DEFAULT_QUEUE = "celery"
 CELERY_TASK_ROUTES = {"mms.*": {"queue": "mms"}}
 CELERY_TASK_SERIALIZER = "json"
 CELERY_ACCEPT_CONTENT = ["json"]
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
-CELERY_BROKER_CONNECTION_MAX_RETRIES = None  # for ever: Redis may be away for long
-CELERY_BROKER_CHANNEL_ERROR_RETRY = True  # a Redis that refuses writes (disk or memory full) ends no worker
+CELERY_BROKER_CONNECTION_MAX_RETRIES = None  # retry forever: Redis can be down for long
+CELERY_BROKER_CHANNEL_ERROR_RETRY = True  # keep workers running while Redis rejects writes (disk or memory full)
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 CELERY_WORKER_SEND_TASK_EVENTS = False
-CELERY_WORKER_ENABLE_REMOTE_CONTROL = False  # leaves reply lists in Redis for ever when a worker dies (celery#6089)
+CELERY_WORKER_ENABLE_REMOTE_CONTROL = False  # a killed worker would leave reply lists in Redis (celery#6089)
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1
 CELERY_TIMEZONE = "UTC"
-# A queue message is only a hint; the database says what is due. So nothing waits in the queue for long.
+# Messages are only hints, and the database stores what is due. So no message stays in the queue for long.
 CELERY_BROKER_TRANSPORT_OPTIONS = {"visibility_timeout": 3600, "socket_timeout": 30, "socket_connect_timeout": 5}
-WORKER_THREADS = env_int("WORKER_THREADS", 8)  # tasks at a time in each worker
+WORKER_THREADS = env_int("WORKER_THREADS", 8)  # concurrent tasks in each worker
 
-# --- people -------------------------------------------------------------------------------------------------------
+# --- authentication ------------------------------------------------------------------------------------------------
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator"},
     {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator", "OPTIONS": {"min_length": 10}},
     {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
     {"NAME": "django.contrib.auth.password_validation.NumericPasswordValidator"},
 ]
-PASSWORD_RESET_TIMEOUT = 24 * 3600  # seconds that a link to choose a password works
+PASSWORD_RESET_TIMEOUT = 24 * 3600  # seconds that a password link is valid
 LOGIN_URL = "sign_in"
 LOGIN_REDIRECT_URL = "home"
 LOGOUT_REDIRECT_URL = "sign_in"
 PASSWORD_SIGN_IN = env_bool("PASSWORD_SIGN_IN", True)
 REQUIRE_SECOND_FACTOR = env_bool("REQUIRE_SECOND_FACTOR", False)
-# Tries that fail within SIGN_IN_MINUTES: at one name from one address (or known browser), at one name from everywhere
-# else together, and from one address at all names together.
+# Failed attempts allowed within SIGN_IN_MINUTES: per name and address (or known browser), per name from all unknown
+# browsers together, and per address for all names together.
 SIGN_IN_MINUTES = env_positive("SIGN_IN_MINUTES", 5)
 SIGN_IN_TRIES = env_positive("SIGN_IN_TRIES", 5)
 SIGN_IN_TRIES_PER_NAME = env_positive("SIGN_IN_TRIES_PER_NAME", 30)
 SIGN_IN_TRIES_PER_ADDRESS = env_positive("SIGN_IN_TRIES_PER_ADDRESS", 50)
-# The identity provider (OpenID Connect), if there is one.
+# The identity provider (OpenID Connect), optional.
 OIDC_ISSUER = os.environ.get("OIDC_ISSUER", "").rstrip("/")
 OIDC_CLIENT_ID = os.environ.get("OIDC_CLIENT_ID", "")
 OIDC_CLIENT_SECRET = os.environ.get("OIDC_CLIENT_SECRET", "")
-OIDC_NAME = os.environ.get("OIDC_NAME", "") or urlsplit(OIDC_ISSUER).hostname or ""  # what the button calls it
+OIDC_NAME = os.environ.get("OIDC_NAME", "") or urlsplit(OIDC_ISSUER).hostname or ""  # on the sign-in button
 OIDC_SCOPES = os.environ.get("OIDC_SCOPES") or "openid profile email"
 OIDC_GROUPS_CLAIM = os.environ.get("OIDC_GROUPS_CLAIM") or "groups"
 try:
@@ -319,27 +319,27 @@ try:
 except ValueError as _error:
     raise ImproperlyConfigured(f"OIDC_ROLES: {_error}") from None
 if OIDC_ISSUER and not (OIDC_CLIENT_ID and OIDC_CLIENT_SECRET):
-    raise ImproperlyConfigured("OIDC_ISSUER needs OIDC_CLIENT_ID and OIDC_CLIENT_SECRET beside it.")
+    raise ImproperlyConfigured("OIDC_ISSUER requires OIDC_CLIENT_ID and OIDC_CLIENT_SECRET.")
 _issuer = urlsplit(OIDC_ISSUER)
 if OIDC_ISSUER and _issuer.scheme != "https" and _issuer.hostname not in LOOPBACK_HOSTS:
-    raise ImproperlyConfigured("OIDC_ISSUER must begin with https://: what it says about people would be open to all.")
+    raise ImproperlyConfigured("OIDC_ISSUER must begin with https://, because it sends personal data.")
 if not PASSWORD_SIGN_IN and not OIDC_ISSUER:
-    raise ImproperlyConfigured("PASSWORD_SIGN_IN=false needs OIDC_ISSUER: nobody could sign in.")
+    raise ImproperlyConfigured("PASSWORD_SIGN_IN=false requires OIDC_ISSUER. Without it, nobody could sign in.")
 
 SESSION_ENGINE = "dashboard.auth.sessions"
-SESSION_HOURS = env_positive("SESSION_HOURS", 12)  # that a session lasts at most
-SESSION_IDLE_MINUTES = env_positive("SESSION_IDLE_MINUTES", 120)  # that it lasts without being used
+SESSION_HOURS = env_positive("SESSION_HOURS", 12)  # maximum lifetime of a session
+SESSION_IDLE_MINUTES = env_positive("SESSION_IDLE_MINUTES", 120)  # after which an unused session ends
 SESSION_COOKIE_AGE = SESSION_HOURS * 3600
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = SECURE
-# Lax, not Strict: the identity provider's page leads back here, and the session has to come along.
+# Lax, not Strict, because the redirect from the identity provider must include the session cookie.
 SESSION_COOKIE_SAMESITE = CSRF_COOKIE_SAMESITE = "Lax"
-CSRF_COOKIE_HTTPONLY = True  # scripts read the token from the page
-# A browser takes a __Host- cookie only over TLS, for this host alone and for all of it: no neighbour can plant one.
+CSRF_COOKIE_HTTPONLY = True  # scripts read the token from the page, not the cookie
+# Browsers accept __Host- cookies only over TLS and only from this host, so other subdomains can't set them.
 _prefix = "__Host-" if SECURE else ""
 SESSION_COOKIE_NAME = f"{_prefix}sessionid"
 CSRF_COOKIE_NAME = f"{_prefix}csrftoken"
 KNOWN_BROWSER_COOKIE_NAME = f"{_prefix}known-browser"
-SECURE_HSTS_SECONDS = 365 * 24 * 3600 if SECURE else 0  # sent with answers to requests that came by TLS
+SECURE_HSTS_SECONDS = 365 * 24 * 3600 if SECURE else 0  # sent over TLS only
 X_FRAME_OPTIONS = "DENY"
 SECURE_REFERRER_POLICY = "same-origin"
 SECURE_CONTENT_TYPE_NOSNIFF = True
@@ -358,7 +358,7 @@ CONTENT_SECURITY_POLICY = {
     }
 }
 
-# --- the rest -----------------------------------------------------------------------------------------------------
+# --- localization, static files and logging ------------------------------------------------------------------------
 LANGUAGE_CODE = "en"
 TIME_ZONE = "UTC"
 USE_TZ = True
@@ -368,7 +368,7 @@ STORAGES = {
     "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
     "staticfiles": {"BACKEND": "whitenoise.storage.CompressedManifestStaticFilesStorage"},
 }
-if RELOAD or "pytest" in sys.modules:  # pages are rendered without a collectstatic first
+if RELOAD or "pytest" in sys.modules:  # render pages without running collectstatic first
     STORAGES["staticfiles"] = {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"}
 WHITENOISE_USE_FINDERS = DEBUG or RELOAD or "pytest" in sys.modules
 WHITENOISE_AUTOREFRESH = DEBUG or RELOAD
@@ -385,44 +385,43 @@ LOGGING = {
     "filters": {"one_line": {"()": "dashboard.http.db_errors.ShortTracebackFilter"}},
     "handlers": {
         "stderr": {"class": "logging.StreamHandler", "formatter": "line", "filters": ["one_line"]},
-        "nowhere": {"class": "logging.NullHandler"},
+        "null": {"class": "logging.NullHandler"},
     },
     "root": {"handlers": ["stderr"], "level": LOG_LEVEL},
-    # Authlib writes the verifier of a sign-in at DEBUG.
+    # Authlib logs the code verifier of a sign-in at DEBUG.
     "loggers": {
-        # Whoever sends it is told so; a trace for each in the log would be theirs to fill.
-        "django.security.DisallowedHost": {"handlers": ["nowhere"], "propagate": False},
+        # The sender gets an error page. Logging each request would let anyone fill the log.
+        "django.security.DisallowedHost": {"handlers": ["null"], "propagate": False},
         "django.request": {"level": "ERROR"},
         "authlib": {"level": "INFO"},
     },
 }
 
 # --- retention (docs/operate/retention.md lists what grows, and its bounds) -----------------------------------------
-# No fewer than 7 days: an operation at the MMS is also what makes the same request, sent again, have one effect.
-KEEP_OPERATIONS_DAYS = env_days("KEEP_OPERATIONS_DAYS", 365, least=7)
-KEEP_AUDIT_DAYS = env_days("KEEP_AUDIT_DAYS", 730, least=30)
-KEEP_LOGS_DAYS = env_days("KEEP_LOGS_DAYS", 90, least=1)
+# At least 7 days, because the operation at the MMS also makes repeated requests idempotent.
+KEEP_OPERATIONS_DAYS = env_days("KEEP_OPERATIONS_DAYS", 365, minimum=7)
+KEEP_AUDIT_DAYS = env_days("KEEP_AUDIT_DAYS", 730, minimum=30)
+KEEP_LOGS_DAYS = env_days("KEEP_LOGS_DAYS", 90, minimum=1)
 
-# --- limits of the dashboard --------------------------------------------------------------------------------------
-API_CALLS_PER_MINUTE = env_int("API_CALLS_PER_MINUTE", 600)  # of one token
+# --- limits of the dashboard ---------------------------------------------------------------------------------------
+API_CALLS_PER_MINUTE = env_int("API_CALLS_PER_MINUTE", 600)  # per token
 UPLOAD_MAX_BYTES = env_int("UPLOAD_MAX_BYTES", 10 * 1024**3)
 
-# --- the bundled MMS ----------------------------------------------------------------------------------------------
+# --- the bundled MMS -----------------------------------------------------------------------------------------------
 MMS_FETCH_MAX_BYTES = env_int("MMS_FETCH_MAX_BYTES", 10 * 1024**3)
 MMS_UNPACK_MAX_BYTES = env_int("MMS_UNPACK_MAX_BYTES", 20 * 1024**3)
 MMS_FETCH_ALLOW_PRIVATE = env_bool("MMS_FETCH_ALLOW_PRIVATE", False)  # FILES_URL's own origin is always allowed
 MMS_BUILD_TIMEOUT = env_int("MMS_BUILD_TIMEOUT", 1800)  # seconds
-MMS_BUILDS = env_int("MMS_BUILDS", 2)  # image builds at a time
-MMS_CACHE_MAX_BYTES = env_int("MMS_CACHE_MAX_BYTES", 10 * 1024**3)  # of downloaded packages; beyond, it is emptied
+MMS_BUILDS = env_int("MMS_BUILDS", 2)  # concurrent image builds
+MMS_CACHE_MAX_BYTES = env_int("MMS_CACHE_MAX_BYTES", 10 * 1024**3)  # of downloaded packages; emptied when exceeded
 MMS_BASE_IMAGE = os.environ.get("MMS_BASE_IMAGE", "")  # e.g. registry.example/python:3.11-slim; none by default
 MMS_SCORING_PROCESSES = env_int("MMS_SCORING_PROCESSES", 1)  # per service
 MMS_INIT_TIMEOUT = env_int("MMS_INIT_TIMEOUT", 120)  # seconds
 MMS_RUN_TIMEOUT = env_int("MMS_RUN_TIMEOUT", 60)  # seconds
 MMS_BODY_MAX_BYTES = env_int("MMS_BODY_MAX_BYTES", 16 * 1024**2)
-MMS_QUEUE_LENGTH = env_int("MMS_QUEUE_LENGTH", 100)  # requests waiting per scoring process; more are answered 503
-MMS_SCORING_NETWORK = env_bool("MMS_SCORING_NETWORK", False)  # whether services may use the network
-MMS_SCORING_MEMORY = env_int("MMS_SCORING_MEMORY", 0)  # bytes of address space of each scoring process; 0: no limit
-METRICS_TOKEN = os.environ.get(
-    "METRICS_TOKEN", ""
-)  # of GET /scoring/metrics; without one only this machine may read it
+MMS_QUEUE_LENGTH = env_int("MMS_QUEUE_LENGTH", 100)  # waiting requests per scoring process; more get status 503
+MMS_SCORING_NETWORK = env_bool("MMS_SCORING_NETWORK", False)  # whether services can use the network
+MMS_SCORING_MEMORY = env_int("MMS_SCORING_MEMORY", 0)  # bytes of address space per scoring process; 0 for no limit
+# Token for GET /scoring/metrics. Without one, only this machine can read it.
+METRICS_TOKEN = os.environ.get("METRICS_TOKEN", "")
 SUPERVISOR_SOCKET = os.environ.get("SUPERVISOR_SOCKET") or str(RUN_DIR / "supervisor.sock")

@@ -18,8 +18,8 @@ from deployments.models.operation import State
 def cancel_unauthorized_operations() -> int:
     """Cancel queued operations whose requester may no longer perform them. Return the number of canceled operations.
 
-    Only operations that were never sent are canceled, because the effect of others is unknown. An operation whose
-    requester is no user was started by a management command, which may do everything.
+    Only operations that were never sent are canceled, because the effect of others is unknown. Operations without a
+    user as requester were started by a management command, which needs no permission.
     """
     waiting = list(Operation.objects.filter(state=State.QUEUED, attempts=0))
     names = {operation.requested_by for operation in waiting}

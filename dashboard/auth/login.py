@@ -1,6 +1,6 @@
 """The last steps of every sign-in: two-factor authentication if enabled, then the session.
 
-Between the password and the second factor nobody is signed in yet. The session only stores who is signing in.
+Until the second factor is verified, the user is not signed in. The session only stores the pending login.
 """
 
 from datetime import timedelta

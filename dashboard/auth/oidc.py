@@ -28,7 +28,7 @@ from dashboard.http.request import client_ip
 from deployments.models import HostingAccount
 
 TIMEOUT_SECONDS = 10  # of each request to the provider
-# Asymmetric signatures only, which nobody but the provider can make: no shared secret, and not "none".
+# Asymmetric signatures only, which require the provider's private key: no shared secrets, and not "none".
 ALGORITHMS = {"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"}
 log = logging.getLogger(__name__)
 

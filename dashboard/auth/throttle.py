@@ -38,7 +38,10 @@ class Throttled:
 
 
 def start_attempt(request: HttpRequest, name: str, kind: str = PASSWORD) -> SignInTry | Throttled:
-    """Store an attempt for `name`. With a SignInTry the caller may go on, and calls `record_success` if it succeeds."""
+    """Store an attempt for `name`. Return it if it is allowed.
+
+    The caller then checks the credentials, and calls `record_success` if they are correct.
+    """
     window = timedelta(minutes=CODE_WINDOW_MINUTES if kind == CODE else settings.SIGN_IN_MINUTES)
     now = timezone.now()
     SignInTry.objects.filter(

@@ -92,7 +92,7 @@ async def _authorized_path(scope: HTTPScope) -> Path | None:
 
 
 def _requested_range(text: str, size: int) -> tuple[int, int] | None:
-    """Return start and end (exclusive) of the range in a Range header, or None if it lies outside the file.
+    """Return start and end (exclusive) of the range in a Range header, or None if it is outside the file.
 
     No range, several ranges, and ranges in other units select the whole file.
     """

@@ -1,4 +1,4 @@
-"""Temporary database failures (locked, full, unreachable), told apart from programming errors.
+"""Recognition of temporary database failures: locked, full or unreachable.
 
 Nothing here queries the database.
 """

@@ -24,18 +24,18 @@ def manage(**environment: str) -> subprocess.CompletedProcess[str]:
     [
         ("PORT", "http", "PORT must be a whole number, not 'http'."),
         ("PORT", "65536", "PORT must be between 1 and 65535, not 65536."),
-        ("SERVE", "pages", "SERVE takes a comma separated list of: dashboard, mms."),
+        ("SERVE", "pages", "SERVE must be a comma-separated list of: dashboard, mms."),
         ("KEEP_OPERATIONS_DAYS", "3", "KEEP_OPERATIONS_DAYS must be a number of days between 7 and 36500, not 3."),
         ("DEBUG", "maybe", "DEBUG must be true or false, not 'maybe'."),
         ("LOG_LEVEL", "loud", "LOG_LEVEL must be DEBUG, INFO, WARNING or ERROR, not 'LOUD'."),
-        ("REDIS_URL", ":hidden@host:6379/0", "REDIS_URL cannot be read: write it as redis://"),
-        ("TRUSTED_PROXIES", "proxy.example", "TRUSTED_PROXIES takes addresses and networks such as"),
+        ("REDIS_URL", ":hidden@host:6379/0", "REDIS_URL is invalid. Write it as redis://"),
+        ("TRUSTED_PROXIES", "proxy.example", "TRUSTED_PROXIES must be addresses and networks such as"),
         ("SESSION_HOURS", "0", "SESSION_HOURS must be at least 1, not 0."),
         ("OIDC_ROLES", "ml-team=lab:boss", "OIDC_ROLES: write 'ml-team=lab:boss' as group=account:role or group=admin"),
-        ("OIDC_ISSUER", "https://id.example", "OIDC_ISSUER needs OIDC_CLIENT_ID and OIDC_CLIENT_SECRET beside it."),
-        ("PASSWORD_SIGN_IN", "false", "PASSWORD_SIGN_IN=false needs OIDC_ISSUER: nobody could sign in."),
-        ("DATABASE_URL", "psql://me:hidden@x/y", "DATABASE_URL cannot be read: write it as postgres://"),
-        ("DATABASE_URL", "postgres://me:hidden@x:port/y", "DATABASE_URL cannot be read: write it as postgres://"),
+        ("OIDC_ISSUER", "https://id.example", "OIDC_ISSUER requires OIDC_CLIENT_ID and OIDC_CLIENT_SECRET."),
+        ("PASSWORD_SIGN_IN", "false", "PASSWORD_SIGN_IN=false requires OIDC_ISSUER. Without it, nobody could sign in."),
+        ("DATABASE_URL", "psql://me:hidden@x/y", "DATABASE_URL is invalid. Write it as postgres://"),
+        ("DATABASE_URL", "postgres://me:hidden@x:port/y", "DATABASE_URL is invalid. Write it as postgres://"),
     ],
 )
 def test_a_wrong_value_is_named_in_one_sentence(name: str, value: str, sentence: str, tmp_path: Path) -> None:
@@ -56,7 +56,7 @@ def test_a_data_folder_that_cannot_be_made_is_named_in_one_sentence(tmp_path: Pa
     (tmp_path / "file").touch()
     done = manage(DATA_DIR=str(tmp_path / "file" / "data"))
     assert done.returncode == 1
-    assert done.stderr.startswith(f"DATA_DIR cannot be used, for {tmp_path}/file/data: Not a directory.")
+    assert done.stderr.startswith(f"Can't use DATA_DIR, because of {tmp_path}/file/data: Not a directory.")
     assert done.stderr.count("\n") == 1
 
 
@@ -64,7 +64,7 @@ def test_a_data_folder_that_cannot_be_made_is_named_in_one_sentence(tmp_path: Pa
 def test_a_data_folder_of_somebody_else_is_named_in_one_sentence(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     done = manage(DATA_DIR=str(tmp_path))
-    assert done.stderr.startswith("DATA_DIR cannot be used, for ")
+    assert done.stderr.startswith("Can't use DATA_DIR, because of ")
     assert done.stderr.count("\n") == 1
 
 
