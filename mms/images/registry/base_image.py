@@ -1,4 +1,4 @@
-"""The base image: what the layers of a build are put on top of, pulled once and kept in the store."""
+"""Base images: pulled once and stored, and extended by the layers of a build."""
 
 import json
 import re
@@ -13,49 +13,57 @@ from mms.images.registry.client import DOCKER_INDEX_TYPE, Registry, RegistryErro
 from mms.images.store.layers import MEDIA_TYPE
 from mms.images.store.layout import INDEX_TYPE, Store, dump, replace_file
 
-TAG_MAX_AGE_SECONDS = 24 * 3600.0  # seconds for which a tag is not asked about again; a digest never changes
+TAG_MAX_AGE_SECONDS = 24 * 3600.0  # resolve a tag again after this time; a digest never changes
 _DOCKER_LAYER_TYPE = "application/vnd.docker.image.rootfs.diff.tar.gzip"
 _REFERENCE = re.compile(r"(?P<name>[^@]+?)(?::(?P<tag>[\w.-]+))?(?:@(?P<digest>sha256:[0-9a-f]{64}))?")
 
 
 @dataclass(frozen=True)
 class BaseImage:
-    """The layers and the config that an image starts from. None of both is a base too: the empty one."""
+    """The layers and the config of a base image; both are empty if no base image is configured."""
 
     layers: list[dict[str, Any]] = field(default_factory=list)  # descriptors
     config: dict[str, Any] = field(default_factory=dict)
 
     @property
     def diff_ids(self) -> list[str]:
-        return self.config.get("rootfs", {}).get("diff_ids", [])
+        """Return the diff ids of its layers."""
+        return list(self.config.get("rootfs", {}).get("diff_ids", []))
 
     @property
     def history(self) -> list[dict[str, Any]]:
-        return self.config.get("history", [])
+        """Return the history in its config."""
+        return list(self.config.get("history", []))
 
     @property
     def environment(self) -> dict[str, str]:
+        """Return its environment variables."""
         return dict(item.split("=", 1) for item in self.config.get("config", {}).get("Env") or [])
 
     @property
     def python(self) -> str:
-        """Its Python's minor version, as the official images tell it; "" if it says nothing."""
+        """Return its Python's minor version from PYTHON_VERSION, as set by the official images; "" if unset."""
         return ".".join(self.environment.get("PYTHON_VERSION", "").split(".")[:2])
 
 
 @dataclass(frozen=True)
 class Reference:
+    """A parsed image reference."""
+
     location: str  # of the registry
     repository: str
     reference: str  # tag or digest
 
 
 def parse_reference(text: str) -> Reference:
-    """`[http://]host[:port]/repository[:tag][@digest]`, or a name of Docker's hub as `docker pull` takes it."""
+    """Parse `[http://]host[:port]/repository[:tag][@digest]`, or a Docker Hub name as in `docker pull`.
+
+    Raises RegistryError.
+    """
     scheme, mark, rest = text.rpartition("://")
     match = _REFERENCE.fullmatch(rest)
     if not match:
-        raise RegistryError(f"{text!r} is no reference of an image.")
+        raise RegistryError(f"{text!r} isn't an image reference. Write it as registry/repository:tag.")
     host, _, repository = match["name"].partition("/")
     if not repository or not ("." in host or ":" in host or host == "localhost"):
         host, repository = "registry-1.docker.io", match["name"] if "/" in match["name"] else f"library/{match['name']}"
@@ -63,53 +71,56 @@ def parse_reference(text: str) -> Reference:
 
 
 def pull_base_image(text: str, platform: str, store: Store, credentials: Credentials) -> BaseImage:
-    """The base image `text` for `platform`, its blobs in the store. Raises RegistryError."""
-    wanted = parse_reference(text)
-    note = record_path(text, platform, store)
-    base = _load_record(note, store)
-    if base and (wanted.reference.startswith("sha256:") or _age(note) < TAG_MAX_AGE_SECONDS):
+    """Return the base image `text` for `platform`, with its blobs in the store. Raises RegistryError."""
+    reference = parse_reference(text)
+    record = record_path(text, platform, store)
+    base = _load_record(record, store)
+    if base and (reference.reference.startswith("sha256:") or _age(record) < TAG_MAX_AGE_SECONDS):
         return base
-    own = split_location(credentials.location)[0] == split_location(wanted.location)[0]
-    registry = Registry(wanted.location, *((credentials.user, credentials.password) if own else ()))
-    manifest = _for_platform(registry, wanted, platform)
+    is_own = split_location(credentials.location)[0] == split_location(reference.location)[0]
+    registry = Registry(reference.location, *((credentials.user, credentials.password) if is_own else ()))
+    manifest = _read_manifest(registry, reference, platform)
     with store.scratch_folder() as scratch:
         for descriptor in [manifest["config"], *manifest["layers"]]:
             if not store.has_blob(descriptor["digest"], descriptor["size"]):
-                registry.pull_blob(wanted.repository, descriptor, scratch / "blob")
+                registry.pull_blob(reference.repository, descriptor, scratch / "blob")
                 store.add_blob(scratch / "blob", descriptor["digest"])
     layers = [_oci_descriptor(layer) for layer in manifest["layers"]]
     base = BaseImage(layers, store.read_json(manifest["config"]["digest"]))
     if f"{base.config.get('os')}/{base.config.get('architecture')}" != platform:
-        raise RegistryError(f"The base image {text} is not made for {platform}.")
-    replace_file(note, dump({"layers": base.layers, "config": base.config}))
+        raise RegistryError(
+            f"The base image {text} isn't for {platform}. Set MMS_BASE_IMAGE to an image for this platform."
+        )
+    replace_file(record, dump({"layers": base.layers, "config": base.config}))
     return base
 
 
 def record_path(text: str, platform: str, store: Store) -> Path:
-    """Where it is noted which blobs are the base image `text`."""
+    """Return the path of the record that lists the blobs of the base image `text`."""
     return store.root / "known" / f"base-{sha256(f'{text} {platform}'.encode()).hexdigest()}.json"
 
 
-def _for_platform(registry: Registry, wanted: Reference, platform: str) -> dict[str, Any]:
-    manifest = registry.manifest(wanted.repository, wanted.reference)
+def _read_manifest(registry: Registry, reference: Reference, platform: str) -> dict[str, Any]:
+    """Return the manifest for `platform`, from an index if `reference` is one."""
+    manifest = registry.manifest(reference.repository, reference.reference)
     if manifest.get("mediaType") in {INDEX_TYPE, DOCKER_INDEX_TYPE} or "manifests" in manifest:
         for entry in manifest["manifests"]:
-            made_for = entry.get("platform", {})
-            if f"{made_for.get('os')}/{made_for.get('architecture')}" == platform:
-                return registry.manifest(wanted.repository, entry["digest"])
-        raise RegistryError(f"{wanted.repository} has no image for {platform}.")
+            target = entry.get("platform", {})
+            if f"{target.get('os')}/{target.get('architecture')}" == platform:
+                return registry.manifest(reference.repository, entry["digest"])
+        raise RegistryError(f"{reference.repository} has no image for {platform}. Set MMS_BASE_IMAGE to one that has.")
     return manifest
 
 
 def _oci_descriptor(descriptor: dict[str, Any]) -> dict[str, Any]:
-    """A layer's descriptor in OCI's words, without what else it said."""
+    """Return a layer's descriptor with OCI's media type and without extra fields."""
     media_type = MEDIA_TYPE if descriptor["mediaType"] == _DOCKER_LAYER_TYPE else descriptor["mediaType"]
     return {"mediaType": media_type, "digest": descriptor["digest"], "size": descriptor["size"]}
 
 
-def _load_record(note: Path, store: Store) -> BaseImage | None:
+def _load_record(record: Path, store: Store) -> BaseImage | None:
     try:
-        base = BaseImage(**json.loads(note.read_bytes()))
+        base = BaseImage(**json.loads(record.read_bytes()))
     except (FileNotFoundError, ValueError, TypeError):
         return None
     return base if all(store.has_blob(layer["digest"], layer["size"]) for layer in base.layers) else None

@@ -1,8 +1,8 @@
-"""Archives of strangers, unpacked so that nothing but new plain files and folders below one folder can come of it.
+"""Safe unpacking of untrusted archives: only new regular files and folders below one folder.
 
-The members are walked here, one by one, because the filters of tarfile do not stop everything on every Python that
-this runs on (a hard link to a deeper symbolic link gets out of 3.11.7). Links and devices are refused, modes are our
-own, sizes are counted while writing, whatever the headers claim. When something is refused nothing stays behind.
+tarfile's own filters don't stop everything on all supported Python versions (a hard link to a deeper symbolic link
+escapes on 3.11.7), so members are checked here one by one. Links and devices are rejected, modes are normalized, and
+sizes are counted while writing, whatever the headers claim. A rejected archive leaves no files behind.
 """
 
 import bz2
@@ -21,17 +21,17 @@ from pathlib import Path
 from typing import IO, Any, BinaryIO, cast
 
 CHUNK_BYTES = 1 << 18
-MAX_MEMBERS = 100_000  # files and folders, those included that only a path names
-MAX_PATH_BYTES = 1024  # bytes of a member's path
-MAX_DEPTH = 64  # folders within each other
-# Bytes of a tar between two members: long names and attributes. tarfile reads them into memory, and up to 3.11.9
-# with a regular expression whose time grows with the square of them (CVE-2024-6232): a second for this many.
+MAX_MEMBERS = 100_000  # files and folders, including folders implied by a path
+MAX_PATH_BYTES = 1024
+MAX_DEPTH = 64  # nested folders
+# Between two members of a tar: long names and attributes. tarfile reads them into memory and, up to 3.11.9, parses them
+# in quadratic time (CVE-2024-6232): about a second for this size.
 MAX_HEADER_BYTES = 32 << 10
-MAX_GLOBAL_ATTRIBUTES = 100  # attributes of a tar that hold for all members after them; copied for each
-MAX_DIRECTORY_BYTES = 32 << 20  # bytes of a zip's table of contents, read into memory by zipfile
-MAX_XZ_MEMORY_BYTES = 160 << 20  # bytes an xz stream may make us hold; xz -9 takes 65 MB
+MAX_GLOBAL_ATTRIBUTES = 100  # global attributes of a tar, which tarfile copies for each member
+MAX_DIRECTORY_BYTES = 32 << 20  # of a zip's directory, which zipfile reads into memory
+MAX_XZ_MEMORY_BYTES = 160 << 20  # for decompressing xz; xz -9 needs 65 MB
 
-# What the readers of the standard library raise when they meet something that they did not expect.
+# Raised by the standard library for damaged archives.
 READER_ERRORS = (
     zipfile.BadZipFile,
     tarfile.TarError,
@@ -45,23 +45,23 @@ READER_ERRORS = (
 
 
 class UnpackError(Exception):
-    """The archive is not unpacked. The text names the member and the reason, for people."""
+    """The archive is rejected. The message is for people and names the member and the reason."""
 
 
 @dataclass(frozen=True)
 class Member:
-    """One file or folder of an archive, as its header has it."""
+    """One file or folder of an archive, as described by its header."""
 
     name: str
     is_folder: bool
-    executable: bool
+    is_executable: bool
     open: Callable[[], AbstractContextManager[IO[bytes]]]
 
 
 def unpack(archive: Path, target: Path, max_bytes: int) -> int:
-    """Unpack a zip or tar (plain, .gz, .bz2, .xz), told by its content, into the new folder `target`.
+    """Unpack a zip or tar (plain, .gz, .bz2, .xz; detected by its content) to the new folder `target`.
 
-    Returns the bytes written. Raises UnpackError; then `target` does not exist.
+    Return the bytes written. Raises UnpackError after deleting `target`.
     """
     target.mkdir(parents=True)
     try:
@@ -69,9 +69,13 @@ def unpack(archive: Path, target: Path, max_bytes: int) -> int:
             return _write(_members(file), target, max_bytes)
     except READER_ERRORS as error:
         shutil.rmtree(target)
-        if getattr(error, "errno", None):  # ours, not the archive's: no space left, name too long
-            raise UnpackError(f"The archive could not be written: {error}") from error
-        raise UnpackError(f"The archive is damaged or of a kind that is not read: {error}") from error
+        if getattr(error, "errno", None):  # the disk's fault: no space left, name too long
+            raise UnpackError(
+                f"Couldn't write the unpacked archive: {error}. Check the disk, then build again."
+            ) from error
+        raise UnpackError(
+            f"The archive is damaged or of an unsupported type: {error}. Use a zip or tar file (.gz, .bz2, .xz)."
+        ) from error
     except BaseException:
         shutil.rmtree(target)
         raise
@@ -94,52 +98,58 @@ def _write(members: Iterator[Member], target: Path, max_bytes: int) -> int:
             while block := source.read(CHUNK_BYTES):
                 written += len(block)
                 if written > max_bytes:
-                    raise UnpackError(f"Unpacked, the archive is larger than {max_bytes} bytes (MMS_UNPACK_MAX_BYTES).")
+                    reason = f"The unpacked archive is larger than {max_bytes} bytes."
+                    raise UnpackError(f"{reason} Make it smaller or raise MMS_UNPACK_MAX_BYTES.")
                 file.write(block)
-        path.chmod(0o755 if member.executable else 0o644)
+        path.chmod(0o755 if member.is_executable else 0o644)
     return written
 
 
 def _parts(name: str) -> list[str]:
-    """The parts of a member's path; none for the top folder itself. Raises UnpackError where it leads elsewhere."""
+    """Return the parts of a member's path, empty for the top folder. Raises UnpackError if it is unsafe."""
     if name.startswith("/") or "\\" in name or name[1:2] == ":":
-        raise UnpackError(f"{name[:200]!r} is an absolute path or one of another system.")
+        raise UnpackError(
+            f"{name[:200]!r} is an absolute or Windows path. Use relative paths with slashes in the archive."
+        )
     parts = [part for part in name.split("/") if part not in {"", "."}]
     if ".." in parts:
-        raise UnpackError(f"{name[:200]!r} leads out of the archive ('..').")
+        raise UnpackError(f"{name[:200]!r} leads out of the archive by '..'. Use paths without '..' in the archive.")
     if not name.isprintable() or len(name.encode(errors="surrogateescape")) > MAX_PATH_BYTES:
-        raise UnpackError(f"{name[:200]!r} is no name for a file: control characters, or too long.")
+        raise UnpackError(f"{name[:200]!r} has control characters or is too long. Rename it in the archive.")
     if len(parts) > MAX_DEPTH:
-        raise UnpackError(f"{name[:200]!r} lies more than {MAX_DEPTH} folders deep.")
+        raise UnpackError(f"{name[:200]!r} is nested more than {MAX_DEPTH} folders deep. Flatten the archive.")
     return parts
 
 
 class _PathSet:
-    """Which paths there are, so that no member replaces another, here or where upper and lower case are the same."""
+    """The paths seen so far, to prevent one member from replacing another, also on case-insensitive systems."""
 
     def __init__(self) -> None:
         self._folders: dict[str, str] = {}
         self._files: dict[str, str] = {}
 
     def add(self, parts: list[str], is_folder: bool) -> None:
+        """Add a member's path and its folders. Raises UnpackError on a conflict."""
         for end in range(1, len(parts)):
             self._add_one("/".join(parts[:end]), True)
         self._add_one("/".join(parts), is_folder)
 
     def _add_one(self, path: str, is_folder: bool) -> None:
         key = unicodedata.normalize("NFC", unicodedata.normalize("NFD", path).casefold())
-        there = self._files.get(key) or (self._folders if is_folder else {}).get(key, path if is_folder else "")
+        existing = self._files.get(key) or (self._folders if is_folder else {}).get(key, path if is_folder else "")
         if not is_folder:
-            there = there or self._folders.get(key, "")
-        if there and (there != path or not is_folder or key in self._files):
-            raise UnpackError(f"{path[:200]!r} and {there[:200]!r} would be the same file.")
+            existing = existing or self._folders.get(key, "")
+        if existing and (existing != path or not is_folder or key in self._files):
+            raise UnpackError(
+                f"{path[:200]!r} and {existing[:200]!r} would be the same file. Rename one of them in the archive."
+            )
         (self._folders if is_folder else self._files)[key] = path
         if len(self._files) + len(self._folders) > MAX_MEMBERS:
             raise _too_many()
 
 
 def _too_many() -> UnpackError:
-    return UnpackError(f"The archive has more than {MAX_MEMBERS} members.")
+    return UnpackError(f"The archive has more than {MAX_MEMBERS} members. Pack fewer files.")
 
 
 def _members(file: BinaryIO) -> Iterator[Member]:
@@ -161,10 +171,10 @@ def _members(file: BinaryIO) -> Iterator[Member]:
 
 
 def _zip_members(file: BinaryIO) -> Iterator[Member]:
-    # ZipFile reads as much as this very function tells it to, whatever the number of entries is said to be.
+    # ZipFile reads as many bytes as this function returns, whatever number of entries the archive claims.
     end = zipfile._EndRecData(file)  # type: ignore[attr-defined]
     if end and end[5] > MAX_DIRECTORY_BYTES:
-        raise UnpackError("The archive's table of contents is too large.")
+        raise UnpackError("The archive's directory is too large. Pack fewer files.")
     with zipfile.ZipFile(file) as archive:
         for info in archive.infolist():
             yield _zip_member(archive, info)
@@ -172,12 +182,14 @@ def _zip_members(file: BinaryIO) -> Iterator[Member]:
 
 def _zip_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Member:
     if info.compress_type not in {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
-        # The others may ask for any amount of memory, and zipfile gives it to them.
-        raise UnpackError(f"{info.filename[:200]!r} is compressed by another method than deflate, which is not read.")
+        # The other methods can request any amount of memory, and zipfile doesn't limit it.
+        raise UnpackError(
+            f"{info.filename[:200]!r} uses an unsupported compression method. Compress the zip file with deflate."
+        )
     mode = info.external_attr >> 16
     if stat.S_IFMT(mode) not in {0, stat.S_IFREG, stat.S_IFDIR}:
-        raise UnpackError(f"{info.filename[:200]!r} is a link or a device; only files and folders are unpacked.")
-    # orig_filename: what stands in the archive, before the standard library cuts it at a NUL or swaps separators.
+        raise UnpackError(f"{info.filename[:200]!r} is a link or a device. Pack only files and folders.")
+    # orig_filename: the name before zipfile truncates it at a NUL or replaces separators.
     return Member(info.orig_filename, info.is_dir(), bool(mode & 0o100), lambda: archive.open(info))
 
 
@@ -185,25 +197,25 @@ def _zip_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Member:
 
 
 def _tar_members(raw: IO[bytes]) -> Iterator[Member]:
-    meter = _HeaderLimit(raw)
-    with tarfile.open(fileobj=cast(Any, meter), mode="r|") as tar:
-        while info := _next(tar, meter):
-            yield _tar_member(tar, info, meter)
+    reader = _LimitedReader(raw)
+    with tarfile.open(fileobj=cast(Any, reader), mode="r|") as tar:
+        while info := _next(tar, reader):
+            yield _tar_member(tar, info, reader)
 
 
-def _next(tar: tarfile.TarFile, meter: "_HeaderLimit") -> tarfile.TarInfo | None:
-    meter.left = MAX_HEADER_BYTES
+def _next(tar: tarfile.TarFile, reader: "_LimitedReader") -> tarfile.TarInfo | None:
+    reader.left = MAX_HEADER_BYTES
     info = tar.next()
-    tar.members = []  # type: ignore[attr-defined]  # else every header stays in memory
+    tar.members = []  # type: ignore[attr-defined]  # otherwise tarfile retains every header
     if len(tar.pax_headers) > MAX_GLOBAL_ATTRIBUTES:
-        raise UnpackError(f"The archive has more than {MAX_GLOBAL_ATTRIBUTES} attributes that hold for all of it.")
+        raise UnpackError(f"The archive has more than {MAX_GLOBAL_ATTRIBUTES} global attributes. Pack it without them.")
     return info
 
 
-def _tar_member(tar: tarfile.TarFile, info: tarfile.TarInfo, meter: "_HeaderLimit") -> Member:
+def _tar_member(tar: tarfile.TarFile, info: tarfile.TarInfo, reader: "_LimitedReader") -> Member:
     if not (info.isdir() or info.isreg()):
-        raise UnpackError(f"{info.name[:200]!r} is a link or a device; only files and folders are unpacked.")
-    meter.left = None
+        raise UnpackError(f"{info.name[:200]!r} is a link or a device. Pack only files and folders.")
+    reader.left = None
 
     def content() -> AbstractContextManager[IO[bytes]]:
         return cast(IO[bytes], tar.extractfile(info))
@@ -211,8 +223,8 @@ def _tar_member(tar: tarfile.TarFile, info: tarfile.TarInfo, meter: "_HeaderLimi
     return Member(info.name, info.isdir(), bool(info.mode & 0o100), content)
 
 
-class _HeaderLimit:
-    """Reads from `raw`, and stops where a header takes more than it may: `left` bytes, None in content."""
+class _LimitedReader:
+    """A reader that limits the size of headers: `left` bytes remain, None while reading content."""
 
     def __init__(self, raw: IO[bytes]) -> None:
         self._raw, self.left = raw, cast(int | None, MAX_HEADER_BYTES)
@@ -222,12 +234,12 @@ class _HeaderLimit:
         if self.left is not None:
             self.left -= len(data)
             if self.left < 0:
-                raise UnpackError("A header in the archive is too large.")
+                raise UnpackError("A header in the archive is too large. Use shorter names and fewer attributes.")
         return data
 
 
 class _Xz:
-    """An xz file to read from. LZMAFile has no limit for the memory that the file may ask for."""
+    """A reader for xz files with a memory limit, which LZMAFile doesn't have."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file, self._lzma = file, self._new()
@@ -246,6 +258,6 @@ class _Xz:
             else:
                 data = self._file.read(CHUNK_BYTES) if self._lzma.needs_input else b""
                 if self._lzma.needs_input and not data:
-                    raise EOFError("it ends too early")
+                    raise EOFError("it is truncated")
             if block := self._lzma.decompress(data, size):
                 return block

@@ -1,4 +1,4 @@
-"""The config of an image: how it is run, and what its layers are."""
+"""The OCI config of an image: how to run it, and its layers."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from mms.images.registry.base_image import BaseImage
 from mms.images.store.layout import APP_JSON_PATH, APP_PATH, RUNTIME_PATH, SITE_PATH
 
 EPOCH = "1970-01-01T00:00:00Z"
-# What the scoring program is told where it runs in a container; the process engine sets its own.
+# Environment of the scoring program in a container; the process engine sets its own.
 ENVIRONMENT = {
     "PYTHONPATH": f"/{RUNTIME_PATH}:/{SITE_PATH}",
     "PYTHONUNBUFFERED": "1",
@@ -19,9 +19,9 @@ ENVIRONMENT = {
 
 
 def image_config(start: BaseImage, target: Target, runtime: str, layers: list[tuple[str, str]]) -> dict[str, Any]:
-    """The config of an image that puts `layers`, each (what it holds, its diff id), on top of `start`.
+    """Return the config of an image that adds `layers`, each (content, diff id), to the base image `start`.
 
-    Nothing of this one build is in it: equal parts give an equal image.
+    It has no traces of a particular build: equal parts make an equal image.
     """
     environment = {"PATH": "/usr/local/bin:/usr/bin:/bin", **start.environment, **ENVIRONMENT}
     return {
@@ -31,7 +31,7 @@ def image_config(start: BaseImage, target: Target, runtime: str, layers: list[tu
         "config": {
             "User": "65534:65534",
             "WorkingDir": f"/{APP_PATH}",
-            "Entrypoint": ["python3", "-P", "-m", "scoring"],  # -P: no asset stands in for a module of Python
+            "Entrypoint": ["python3", "-P", "-m", "scoring"],  # -P: an asset must not shadow a Python module
             "ExposedPorts": {"8080/tcp": {}},
             "Env": [f"{name}={value}" for name, value in environment.items()],
             "Labels": {"mms.python": target.python, "mms.runtime": runtime},

@@ -1,11 +1,11 @@
-"""What the store holds and nothing uses: blobs that no image leads to, trees that no service runs, old records.
+"""Unused files of the store: blobs of no image, trees that no service runs, and stale records.
 
-What killed processes left is none of this: every build clears it away (Store.prepare).
+Leftovers of killed processes are not included: every build removes them (Store.prepare).
 
     image row → name or digest → manifest → config, layers → trees
 
-Only who is `alone` in the store looks and takes away: nobody builds an image, or makes folders of one, at that time.
-Taking away is renaming, so it is soon over; the disk gets its room back afterwards, while others go on.
+Callers hold `Store.exclusive`, so no image is built or unpacked meanwhile. Unused files are first renamed, which is
+fast, and deleted after the lock has been released.
 """
 
 import json
@@ -22,27 +22,29 @@ from typing import Any
 from mms.images.registry import base_image
 from mms.images.store.layout import REF_NAME_ANNOTATION, Store
 
-BLOBS = "blobs that no image has"
-TREES = "unpacked layers that no service runs"
-NOTES = "records of layers that are gone"
+BLOBS = "blobs not used by an image"
+TREES = "unpacked layers not used by a service"
+RECORDS = "records of deleted layers"
 
 Unused = dict[str, list[Path]]  # by kind
 
 
 @dataclass(frozen=True)
 class Retained:
-    """What the rows and the settings say is used."""
+    """Everything in use, according to the rows and the settings."""
 
-    images: set[str]  # ids of images: names that stand in the index
-    digests: set[str]  # of their manifests
-    running: set[str]  # manifests of images that services run, or are about to run
+    images: set[str]  # ids of images: names in the index
+    digests: set[str]  # of the images' manifests
+    running: set[str]  # digests of the images that services run, or are about to run
     bases: set[tuple[str, str]]  # base images, each with its platform
-    before: float  # Unix time: what is newer is left alone, for a build that is tried again may want it
+    before: float  # Unix time; newer files are retained, because a retried build may need them
 
 
 def find_unused(store: Store, retained: Retained) -> Unused:
-    """What can go. For who is alone in the store. Raises NotInStoreError if a used image is damaged:
-    its parts are unknown then, so nothing may be deleted."""
+    """Return the unused files by kind. The caller must hold `Store.exclusive`.
+
+    Raises NotInStoreError if a used image is damaged: its parts are unknown then, so nothing may be deleted.
+    """
     named = {
         entry["digest"]
         for entry in store.index_entries()
@@ -53,18 +55,21 @@ def find_unused(store: Store, retained: Retained) -> Unused:
     blobs = [path for path in _inside(store.oci / "blobs/sha256") if path.name not in used]
     trees = [path for path in _inside(store.root / "layers", store.root / "rootfs") if path.name not in running]
     gone = {path.name for path in blobs if is_older_than(path, retained.before)}
-    found = {BLOBS: blobs, TREES: trees, NOTES: list(_notes(store, retained, gone))}
+    found = {BLOBS: blobs, TREES: trees, RECORDS: list(_records(store, retained, gone))}
     return {kind: [path for path in paths if is_older_than(path, retained.before)] for kind, paths in found.items()}
 
 
 def move_to_trash(store: Store, unused: Unused, retained: Retained, trash: Path) -> Unused:
-    """Move it all into the folder `trash`, which lies in the store; where it is now. For who is alone in the store."""
+    """Move the unused files to `trash`, a folder in the store, and return their new paths.
+
+    The caller must hold `Store.exclusive`.
+    """
     store.remove_names({entry["annotations"][REF_NAME_ANNOTATION] for entry in store.index_entries()} - retained.images)
     return {kind: [path.rename(trash / f"{kind}-{at}") for at, path in enumerate(unused[kind])] for kind in unused}
 
 
 def is_older_than(path: Path, before: float) -> bool:
-    """Whether it was last changed before then (Unix time). What goes at this moment is somebody's who is at it."""
+    """Return True if the file was last modified before this Unix time; False if another process deleted it."""
     try:
         return path.lstat().st_mtime < before
     except FileNotFoundError:
@@ -72,13 +77,13 @@ def is_older_than(path: Path, before: float) -> bool:
 
 
 class DiskSpace:
-    """How much room the disk gets back: a file with several links counts with the last of them."""
+    """Disk space freed by deleting files. A file with several hard links counts once all of them are deleted."""
 
     def __init__(self) -> None:
         self._links: Counter[tuple[int, int]] = Counter()
 
     def freed_by(self, path: Path) -> int:
-        """Bytes of a file, or of everything below a folder. What goes meanwhile counts as nothing."""
+        """Return the bytes freed by deleting a file, or a folder with its contents. Missing files count as 0."""
         with suppress(FileNotFoundError):
             status = path.lstat()
             if stat.S_ISDIR(status.st_mode):
@@ -92,11 +97,11 @@ class DiskSpace:
         return self._links[inode] == status.st_nlink
 
 
-# --- what leads where ---------------------------------------------------------------------------------------------
+# --- references ---------------------------------------------------------------------------------------------------
 
 
 def _blobs(store: Store, digests: Iterable[str]) -> set[str]:
-    """The names of the blobs of these images."""
+    """Return the names of the blobs of these images."""
     found = set(digests)
     for digest in digests:
         manifest = store.read_manifest(digest)
@@ -105,7 +110,7 @@ def _blobs(store: Store, digests: Iterable[str]) -> set[str]:
 
 
 def _trees(store: Store, digests: Iterable[str]) -> set[str]:
-    """The names of the folders of these images."""
+    """Return the names of the unpacked trees of these images."""
     found = set(digests)
     for digest in digests:
         found |= set(store.read_config(digest)["rootfs"]["diff_ids"])
@@ -113,35 +118,38 @@ def _trees(store: Store, digests: Iterable[str]) -> set[str]:
 
 
 def _base_blobs(store: Store, retained: Retained) -> set[str]:
-    notes = (base_image.record_path(text, platform, store) for text, platform in retained.bases)
-    layers = chain.from_iterable(_read(note).get("layers", []) for note in notes)
+    """Return the names of the blobs of the configured base images."""
+    records = (base_image.record_path(text, platform, store) for text, platform in retained.bases)
+    layers = chain.from_iterable(_read(record).get("layers", []) for record in records)
     return _names(layer["digest"] for layer in layers)
 
 
-def _notes(store: Store, retained: Retained, gone: set[str]) -> Iterator[Path]:
-    """Of layers whose blobs go or are gone; of base images that no setting names; locks, which nobody trusts for more
-    than a day (install.LOCK_MAX_AGE_SECONDS)."""
+def _records(store: Store, retained: Retained, gone: set[str]) -> Iterator[Path]:
+    """Yield the records of deleted layers and unused base images, and all cached requirement locks.
+
+    Locks are valid only for a day (install.LOCK_MAX_AGE_SECONDS).
+    """
     bases = {base_image.record_path(text, platform, store) for text, platform in retained.bases}
-    for note in _inside(store.root / "known"):
-        if note.name.startswith("base-"):
-            if note not in bases:
-                yield note
+    for record in _inside(store.root / "known"):
+        if record.name.startswith("base-"):
+            if record not in bases:
+                yield record
             continue
-        blob = store.blob_path(_read(note).get("digest", ""))
+        blob = store.blob_path(_read(record).get("digest", ""))
         if blob.name in gone or not blob.is_file():
-            yield note
+            yield record
     yield from _inside(store.root / "cache/locks")
 
 
 def _inside(*folders: Path) -> list[Path]:
-    """What lies in these folders, scratch files left out."""
+    """Return the files and folders in these folders, without scratch files."""
     return [path for folder in folders for path in folder.glob("*") if not path.name.startswith(".")]
 
 
-def _read(note: Path) -> dict[str, Any]:
+def _read(record: Path) -> dict[str, Any]:
     try:
-        return json.loads(note.read_bytes())
-    except (FileNotFoundError, ValueError):
+        return dict(json.loads(record.read_bytes()))
+    except (FileNotFoundError, TypeError, ValueError):
         return {}
 
 

@@ -1,7 +1,7 @@
-"""A folder as one layer of an image: a deterministic tar in a deterministic gzip, streamed.
+"""Image layers: a folder as a deterministic tar in a deterministic gzip, streamed.
 
-The same tree gives the same bytes on every machine: entries are sorted, belong to nobody, have no time and one of two
-modes, and every choice of the compressor is made here. Nothing is held in memory but a few blocks.
+The same tree gives the same bytes on every machine: entries are sorted, without owners and times, with one of two
+modes, and all parameters of the compressor are fixed here. Only a few blocks are held in memory.
 """
 
 import hashlib
@@ -19,24 +19,24 @@ from typing import Any, BinaryIO, cast
 from mms.system import disk
 
 MEDIA_TYPE = "application/vnd.oci.image.layer.v1.tar+gzip"
-# Names every choice below that decides about the bytes. It is part of the key under which a layer is found again.
+# Names all choices below that affect the bytes. Part of the key by which a layer is found.
 FORMAT = "tar-pax gzip-1m-zlib1"
 
 BLOCK_BYTES = 1 << 20
-COMPRESSION_LEVEL = 1  # a third of the time of level 6 for a seventh more bytes
+COMPRESSION_LEVEL = 1  # takes a third of the time of level 6, for a seventh more bytes
 SAMPLE_BYTES = 1 << 15
-WORKERS = min(4, os.cpu_count() or 1)  # how many changes the speed, never the bytes
+WORKERS = min(4, os.cpu_count() or 1)  # affects the speed, never the bytes
 _GZIP_HEADER = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff"
 _LAST_BLOCK = b"\x03\x00"
 
 
 class DamagedBlobError(Exception):
-    """The bytes of a blob are not those that its digest promises."""
+    """A blob's content doesn't match its digest."""
 
 
 @dataclass(frozen=True)
 class Layer:
-    """A layer in the store. `digest` is that of the compressed blob, `diff_id` that of the tar in it."""
+    """A layer in the store: the digest of the compressed blob, and the diff id, which is the digest of its tar."""
 
     digest: str
     diff_id: str
@@ -44,9 +44,9 @@ class Layer:
 
 
 def write_layer(root: Path, blob: Path) -> Layer:
-    """Write the tree below `root`, whose paths are those in the image, to the new file `blob`."""
+    """Write the tree below `root`, with paths as in the image, to the new file `blob`."""
     with blob.open("xb") as file, GzipWriter(file) as packed:
-        # No larger bufsize: tarfile moves its whole buffer for each 16 kB that it adds, and the writer gathers anyway.
+        # No larger bufsize: tarfile copies its entire buffer for each 16 kB, and GzipWriter buffers anyway.
         with tarfile.open(fileobj=cast(Any, packed), mode="w|", format=tarfile.PAX_FORMAT) as tar:
             first: dict[tuple[int, int], str] = {}
             for path in _walk(root):
@@ -55,7 +55,7 @@ def write_layer(root: Path, blob: Path) -> Layer:
 
 
 def _walk(root: Path) -> Iterator[Path]:
-    """Everything below `root`, sorted, folders before what is in them."""
+    """Yield all paths below `root`, sorted, folders before their contents."""
     for entry in sorted(root.iterdir()):
         yield entry
         if entry.is_dir() and not entry.is_symlink():
@@ -63,7 +63,7 @@ def _walk(root: Path) -> Iterator[Path]:
 
 
 def _add(tar: tarfile.TarFile, path: Path, name: str, first: dict[tuple[int, int], str]) -> None:
-    """One entry. A file that lies in the tree twice (hard links) is stored once."""
+    """Add one entry. Hard links to a file already added are stored as links."""
     status = path.lstat()
     entry = tarfile.TarInfo(name)
     entry.mode = 0o755 if stat.S_ISDIR(status.st_mode) or status.st_mode & 0o100 else 0o644
@@ -71,7 +71,7 @@ def _add(tar: tarfile.TarFile, path: Path, name: str, first: dict[tuple[int, int
         entry.type = tarfile.DIRTYPE
         tar.addfile(entry)
     elif not stat.S_ISREG(status.st_mode):
-        raise ValueError(f"{name} is neither file nor folder")
+        raise ValueError(f"{name} is neither a file nor a folder")
     elif status.st_nlink > 1 and (seen := first.setdefault((status.st_dev, status.st_ino), name)) != name:
         entry.type, entry.linkname = tarfile.LNKTYPE, seen
         tar.addfile(entry)
@@ -82,17 +82,17 @@ def _add(tar: tarfile.TarFile, path: Path, name: str, first: dict[tuple[int, int
 
 
 def unpack_layer(blob: Path, diff_id: str, target: Path) -> None:
-    """The tree of a layer that `write_layer` made, in the new folder `target`. Raises DamagedBlobError."""
+    """Unpack a layer written by `write_layer` to the new folder `target`. Raises DamagedBlobError."""
     target.mkdir(parents=True)
     with blob.open("rb") as file:
         raw = _GzipReader(file)
         with tarfile.open(fileobj=cast(Any, raw), mode="r|", bufsize=BLOCK_BYTES) as tar:
             while entry := tar.next():
                 _extract(tar, entry, target)
-                tar.members = []  # type: ignore[attr-defined]  # else every header stays in memory
+                tar.members = []  # type: ignore[attr-defined]  # otherwise tarfile retains every header
         raw.drain()
     if raw.digest != diff_id:
-        raise DamagedBlobError(f"{blob.name} does not hold the layer {diff_id}.")
+        raise DamagedBlobError(f"{blob.name} doesn't contain the layer {diff_id}.")
 
 
 def _extract(tar: tarfile.TarFile, entry: tarfile.TarInfo, target: Path) -> None:
@@ -109,16 +109,17 @@ def _extract(tar: tarfile.TarFile, entry: tarfile.TarInfo, target: Path) -> None
 
 
 class _GzipReader:
-    """Reads a gzip file and keeps the digest of what was in it."""
+    """Decompresses a gzip file and computes the digest of its content."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file, self._zlib, self._hash = file, zlib.decompressobj(31), hashlib.sha256()
 
     def read(self, size: int) -> bytes:
+        """Return at most `size` decompressed bytes; b"" at the end."""
         while not self._zlib.eof:
             data = self._zlib.unconsumed_tail or self._file.read(BLOCK_BYTES)
             if not data:
-                raise DamagedBlobError("The blob ends too early.")
+                raise DamagedBlobError("The blob is truncated.")
             try:
                 block = self._zlib.decompress(data, size)
             except zlib.error as error:
@@ -129,17 +130,20 @@ class _GzipReader:
         return b""
 
     def drain(self) -> None:
+        """Read to the end, for the digest."""
         while self.read(BLOCK_BYTES):
             pass
 
     @property
     def digest(self) -> str:
+        """Return the digest of the bytes read so far."""
         return f"sha256:{self._hash.hexdigest()}"
 
 
 class GzipWriter:
-    """A file to write raw bytes to. They are compressed in blocks that know nothing of each other, several at a time,
-    and so that the result depends on nothing but the bytes. Use as a context; `finish` returns the Layer.
+    """A writable file that compresses independent blocks in parallel. The output depends only on the input.
+
+    Use as a context manager; `finish` returns the Layer.
     """
 
     def __init__(self, file: BinaryIO) -> None:
@@ -158,6 +162,7 @@ class GzipWriter:
         self._pool.shutdown(cancel_futures=True)
 
     def write(self, data: bytes) -> int:
+        """Compress `data`."""
         self._buffer += data
         while len(self._buffer) >= BLOCK_BYTES:
             self._submit(bytes(self._buffer[:BLOCK_BYTES]))
@@ -165,6 +170,7 @@ class GzipWriter:
         return len(data)
 
     def finish(self) -> Layer:
+        """Write the remaining blocks and return the layer."""
         if self._buffer:
             self._submit(bytes(self._buffer))
         while self._pending:
@@ -189,15 +195,16 @@ class GzipWriter:
 
 
 def _deflate(block: bytes) -> bytes:
-    """One block as a piece of a deflate stream that ends at a byte boundary."""
+    """Return one block as a part of a deflate stream that ends at a byte boundary."""
     sample = block[:SAMPLE_BYTES]
     if len(zlib.compress(sample, COMPRESSION_LEVEL)) > 0.9 * len(sample):
-        return _stored(block)  # weights of a network: compressing 2 GB of them would take a minute and save a tenth
+        return _stored(block)  # such as network weights: compressing 2 GB would take a minute and save a tenth
     compressor = zlib.compressobj(COMPRESSION_LEVEL, zlib.DEFLATED, -15)
     return compressor.compress(block) + compressor.flush(zlib.Z_SYNC_FLUSH)
 
 
 def _stored(block: bytes) -> bytes:
+    """Return the block as uncompressed parts of a deflate stream."""
     pieces = []
     for start in range(0, len(block), 65535):
         piece = block[start : start + 65535]

@@ -1,13 +1,13 @@
-"""The store: every image of this server in one OCI image layout, and its layers once more, unpacked.
+"""The store: all images of this server in one OCI image layout, and their unpacked layers.
 
     <root>/oci/                  the layout: oci-layout, index.json (one name per image id), blobs/sha256/<hex>
-    <root>/layers/<hex>/         the tree of one layer, by diff id, read-only: what the process engine runs
-    <root>/rootfs/<hex>/         /app of one image, by manifest digest, hard links into the layers
-    <root>/known/<hex>.json      layers by what they were made of, so that nothing is made twice
+    <root>/layers/<hex>/         the read-only tree of one layer, by diff id, as run by the process engine
+    <root>/rootfs/<hex>/         /app of one image, by manifest digest, as hard links into the layers
+    <root>/known/<hex>.json      layers by a digest of their inputs, for reuse
 
-Everything appears by a rename, so a reader, or a build that is killed, never meets or leaves half of anything. Only
-index.json is changed in place of an older one; a lock file guards that. What a disk has damaged all the same (a power
-cut, a fault) is noticed by its size or digest, counts as missing, and is made again by the next build that needs it.
+Files and folders appear by a rename, so readers never see, and killed builds never leave, partial ones. Only index.json
+is replaced, guarded by a lock file. Files damaged by the disk or a power failure are detected by their size or digest,
+count as missing, and are created again by the next build that needs them.
 """
 
 import contextlib
@@ -36,32 +36,34 @@ MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
 CONFIG_TYPE = "application/vnd.oci.image.config.v1+json"
 INDEX_TYPE = "application/vnd.oci.image.index.v1+json"
 REF_NAME_ANNOTATION = "org.opencontainers.image.ref.name"
-# What a layer of ours holds ("runtime", "site", "model …", "app"): an annotation of its descriptor in the manifest.
+# Annotation on the descriptors of our layers in a manifest. Its value is "runtime", "site", "model ..." or "app".
 LAYER_ANNOTATION = "mms.layer"
 # Paths in the image.
 SITE_PATH, RUNTIME_PATH, APP_PATH, APP_JSON_PATH = "opt/mms/site", "opt/mms/runtime", "app", "opt/mms/app.json"
-STALE_SECONDS = 3600.0
-WRITEBACK_SECONDS = 600.0  # seconds after which any system has written what it was given
+STALE_SECONDS = 3600.0  # delete leftover scratch files after this time
+WRITEBACK_SECONDS = 600.0  # the kernel has written files to the disk by then
 
 
 class NotInStoreError(LookupError):
-    """The store does not hold this. The text says what."""
+    """The store doesn't have this blob or image. The message names it."""
 
 
 @dataclass(frozen=True)
 class AssembledImage:
-    """An image as folders of this machine, all read-only."""
+    """An image as read-only folders on this machine."""
 
-    app: Path  # the content of /app
-    site: Path | None  # the content of /opt/mms/site; None where nothing was required
-    runtime: Path  # the content of /opt/mms/runtime
+    app: Path  # contents of /app
+    site: Path | None  # contents of /opt/mms/site; None if the image has no requirements
+    runtime: Path  # contents of /opt/mms/runtime
     app_json: Path  # the file /opt/mms/app.json
-    meta: dict[str, Any]  # what it says
+    meta: dict[str, Any]  # its contents
     python: str  # "3.11"
     platform: str  # "linux/amd64"
 
 
 class Store:
+    """The store below the folder `root`."""
+
     def __init__(self, root: Path) -> None:
         self.root = root
         self.oci = root / "oci"
@@ -69,8 +71,10 @@ class Store:
         self._index = self.oci / "index.json"
 
     def prepare(self, exclusive: bool = False) -> None:
-        """Make the folders and an empty layout, where they are missing; clear what the killed left behind, all of it
-        where nobody else uses the store (`alone`)."""
+        """Create missing folders and an empty layout, and delete stale leftovers of killed processes.
+
+        `exclusive`: no other process uses the store, so delete all leftovers, whatever their age.
+        """
         for folder in (self._blobs, self.root / "layers", self.root / "rootfs", self.root / "known"):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._clear(0 if exclusive else STALE_SECONDS)
@@ -80,38 +84,40 @@ class Store:
             if not (self.oci / "oci-layout").exists():
                 replace_file(self.oci / "oci-layout", dump({"imageLayoutVersion": "1.0.0"}))
 
-    # --- who is here ----------------------------------------------------------------------------------------------
+    # --- locks ----------------------------------------------------------------------------------------------------
 
     def in_use(self) -> AbstractContextManager[None]:
-        """Held by who relies on something in the store that no image refers to yet, a build for its whole life:
-        nothing is taken away meanwhile. Waits while somebody is `alone`, which is never for long."""
+        """Prevent deletions while using blobs that no image refers to yet. A build holds this for its entire duration.
+
+        Waits while another process holds `exclusive`, which is always brief.
+        """
         return shared_lock(self.root / "used.lock")
 
     def exclusive(self) -> AbstractContextManager[bool]:
-        """Held by who takes things away: nobody uses the store meanwhile. Yields False, at once, if somebody does."""
+        """Prevent all other use of the store, for deletions. Yield False if it is in use."""
         return locked(self.root / "used.lock", wait=False)
 
     # --- blobs ----------------------------------------------------------------------------------------------------
 
     def blob_path(self, digest: str) -> Path:
-        """Where the blob lies, or would."""
+        """Return the path of the blob, whether or not it exists."""
         return self._blobs / digest.removeprefix("sha256:")
 
     def has_blob(self, digest: str, size: int) -> bool:
-        """Whether the blob is there, as long as it has to be."""
+        """Return True if the blob exists with this size."""
         try:
             return self.blob_path(digest).stat().st_size == size
         except FileNotFoundError:
             return False
 
     def add_blob(self, path: Path, digest: str) -> None:
-        """Move the complete file `path` into the store. What has the name has the content, also after a power cut."""
+        """Move the complete file `path` to the store. The fsync guarantees its content after a power failure."""
         path.chmod(0o444)
         disk.fsync(path)
         path.rename(self.blob_path(digest))
 
     def add_json(self, document: dict[str, Any], media_type: str) -> dict[str, Any]:
-        """Store a JSON document; its descriptor."""
+        """Store a JSON document and return its descriptor."""
         data = dump(document)
         digest = digest_of(data)
         if not self._read_verified(digest):
@@ -119,14 +125,14 @@ class Store:
         return _descriptor(digest, len(data), media_type)
 
     def read_json(self, digest: str) -> dict[str, Any]:
-        """The JSON blob with this digest. Raises NotInStoreError, also where it is damaged."""
+        """Return the JSON blob with this digest. Raises NotInStoreError, also if the blob is damaged."""
         data = self._read_verified(digest)
         if data is None:
-            raise NotInStoreError(f"{digest} is not in the store of this machine, or damaged.")
-        return json.loads(data)
+            raise NotInStoreError(f"Blob {digest} is missing or damaged on this server. Build the image again.")
+        return dict(json.loads(data))
 
     def _read_verified(self, digest: str) -> bytes | None:
-        """The content of a small blob; None where it is missing or another than its digest says."""
+        """Return the content of a small blob; None if it is missing or doesn't match its digest."""
         try:
             data = self.blob_path(digest).read_bytes()
         except FileNotFoundError:
@@ -136,13 +142,13 @@ class Store:
     # --- images ---------------------------------------------------------------------------------------------------
 
     def set_name(self, image_id: str, descriptor: dict[str, Any]) -> None:
-        """Make the stored manifest `descriptor` findable as `image_id`, in place of what had that name."""
+        """Name the stored manifest `descriptor` by `image_id`, replacing an earlier one with that name."""
         with self._locked():
             others = [entry for entry in self.index_entries() if entry["annotations"][REF_NAME_ANNOTATION] != image_id]
             self._write_index([*others, _entry(image_id, descriptor)])
 
     def restore_names(self, images: Mapping[str, str]) -> None:
-        """Give the images (digests by image id) whose manifests are here the names that a damaged index has lost."""
+        """Restore names lost with a damaged index, for those `images` (digests by id) whose manifests exist."""
         with self._locked():
             entries = self.index_entries()
             lost = images.keys() - {entry["annotations"][REF_NAME_ANNOTATION] for entry in entries}
@@ -156,14 +162,14 @@ class Store:
                 self._write_index([*entries, *restored])
 
     def find_digest(self, image_id: str) -> str:
-        """The digest of the image named `image_id`. Raises NotInStoreError."""
+        """Return the digest of the image named `image_id`. Raises NotInStoreError."""
         for entry in self.index_entries():
             if entry["annotations"][REF_NAME_ANNOTATION] == image_id:
-                return entry["digest"]
-        raise NotInStoreError(f"Image {image_id} is not in the store of this machine.")
+                return str(entry["digest"])
+        raise NotInStoreError(f"Image {image_id} is not in this server's store. Build it again.")
 
     def remove_names(self, image_ids: set[str]) -> None:
-        """Take these names away; what they named stays."""
+        """Remove these names from the index, but not the blobs."""
         with self._locked():
             entries = self.index_entries()
             self._write_index(
@@ -171,8 +177,10 @@ class Store:
             )
 
     def index_entries(self) -> list[dict[str, Any]]:
-        """What index.json lists. One that cannot be read lists nothing: a build must not fail for it, and the next
-        start of the site brings the names back (see `name_all`)."""
+        """Return the entries of index.json; none if it is damaged.
+
+        A damaged index must not fail a build; the next start of the site restores the names (see `restore_names`).
+        """
         try:
             entries = json.loads(self._index.read_bytes())["manifests"]
             return [entry for entry in entries if entry["digest"] and entry["annotations"][REF_NAME_ANNOTATION]]
@@ -184,17 +192,17 @@ class Store:
         replace_file(self._index, dump({"schemaVersion": 2, "mediaType": INDEX_TYPE, "manifests": entries}))
 
     def read_manifest(self, digest: str) -> dict[str, Any]:
-        """The manifest with this digest. Raises NotInStoreError."""
+        """Return the manifest with this digest. Raises NotInStoreError."""
         return self.read_json(digest)
 
     def read_config(self, digest: str) -> dict[str, Any]:
-        """The config of the image whose manifest has this digest. Raises NotInStoreError."""
+        """Return the config of the image whose manifest has this digest. Raises NotInStoreError."""
         return self.read_json(self.read_manifest(digest)["config"]["digest"])
 
     # --- layers ---------------------------------------------------------------------------------------------------
 
     def find_layer(self, key: str) -> Layer | None:
-        """The layer that was made of what `key` stands for, if it is still here."""
+        """Return the layer with this key, if it is still in the store."""
         try:
             layer = Layer(**json.loads((self.root / "known" / f"{key}.json").read_bytes()))
         except (FileNotFoundError, ValueError, TypeError):
@@ -202,7 +210,7 @@ class Store:
         return layer if self.has_blob(layer.digest, layer.size) else None
 
     def add_layer(self, key: str, tree: Path) -> Layer:
-        """Make a layer of the folder `tree`, which must lie on the store's file system and is taken away."""
+        """Make a layer from the folder `tree`, which must be on the store's file system, and move the folder."""
         blob = tree.with_name(f"{tree.name}.blob")
         layer = write_layer(tree, blob)
         self.add_blob(blob, layer.digest)
@@ -211,7 +219,7 @@ class Store:
         return layer
 
     def layer_tree(self, layer: Layer) -> Path:
-        """The unpacked tree of a layer, made again from its blob where it is gone. Raises NotInStoreError."""
+        """Return the unpacked tree of a layer; unpack its blob if the tree is missing. Raises NotInStoreError."""
         tree = self._tree(layer.diff_id)
         if not tree.exists():
             self._unpack(layer)
@@ -219,22 +227,24 @@ class Store:
 
     def _unpack(self, layer: Layer) -> None:
         if not self.has_blob(layer.digest, layer.size):
-            raise NotInStoreError(f"Layer {layer.digest} is not in the store of this machine, or damaged.")
+            raise NotInStoreError(f"Layer {layer.digest} is missing or damaged on this server. Build the image again.")
         with self.scratch_folder() as scratch:
             try:
                 unpack_layer(self.blob_path(layer.digest), layer.diff_id, scratch / "tree")
             except DamagedBlobError as error:
-                self.blob_path(layer.digest).unlink()  # so that the next build makes it again
-                raise NotInStoreError(f"Layer {layer.digest} is damaged. {error}") from None
+                self.blob_path(layer.digest).unlink()  # so that the next build creates it again
+                raise NotInStoreError(f"Layer {layer.digest} is damaged: {error} Build the image again.") from None
             self._keep(scratch / "tree", layer.diff_id)
 
     def remove_recent_trees(self) -> None:
-        """Remove the trees made last, for `layer` to unpack again: a machine that lost its power may have written only
-        part of them. (Blobs are on the disk before they get their names; waiting for trees as well would take as long
-        again.) Only while nothing uses them."""
-        made = {path: path.stat().st_ctime for name in ("layers", "rootfs") for path in (self.root / name).iterdir()}
-        newest = max(made.values(), default=0.0)  # the power went later than that
-        for tree in (path for path, when in made.items() if when > newest - WRITEBACK_SECONDS):
+        """Delete the newest trees after a power failure, which may have truncated their files.
+
+        `layer_tree` unpacks them again. Blobs are synced to the disk before they get their names, but syncing trees as
+        well would take as long again. The caller must hold `exclusive`.
+        """
+        created = {path: path.stat().st_ctime for name in ("layers", "rootfs") for path in (self.root / name).iterdir()}
+        newest = max(created.values(), default=0.0)  # the power failed after that
+        for tree in (path for path, time_created in created.items() if time_created > newest - WRITEBACK_SECONDS):
             shutil.rmtree(tree)
 
     def _tree(self, diff_id: str) -> Path:
@@ -250,16 +260,16 @@ class Store:
     # --- for the process engine -----------------------------------------------------------------------------------
 
     def assemble(self, digest: str) -> AssembledImage:
-        """The image with this manifest digest as folders. Made once; the same answer later costs nothing.
+        """Return the image with this manifest digest as folders. They are created once and then reused.
 
-        Raises NotInStoreError where the image, or a layer of it, is not in the store.
+        Raises NotInStoreError if the image or one of its layers is missing.
         """
         with self.in_use():
             return self._assemble(digest)
 
     def _assemble(self, digest: str) -> AssembledImage:
         config = self.read_config(digest)
-        layers = self._ours(digest, config)
+        layers = self._built_layers(digest, config)
         root = self.root / "rootfs" / digest.removeprefix("sha256:")
         if not root.exists():
             with self.scratch_folder() as scratch:
@@ -280,8 +290,8 @@ class Store:
             platform=f"{config['os']}/{config['architecture']}",
         )
 
-    def _ours(self, digest: str, config: dict[str, Any]) -> dict[str, Path]:
-        """The trees of the layers that the builder made, by what they hold; not those of a base image."""
+    def _built_layers(self, digest: str, config: dict[str, Any]) -> dict[str, Path]:
+        """Return the trees of the layers that the builder made, by content, without those of a base image."""
         descriptors = self.read_manifest(digest)["layers"]
         trees = {}
         for descriptor, diff_id in zip(descriptors, config["rootfs"]["diff_ids"], strict=True):
@@ -293,8 +303,10 @@ class Store:
 
     @contextlib.contextmanager
     def scratch_folder(self) -> Iterator[Path]:
-        """A folder on the store's file system, gone afterwards. It is locked meanwhile: one that is not is a dead
-        process's."""
+        """Create a temporary folder on the store's file system, locked while in use.
+
+        An unlocked one is a leftover of a killed process.
+        """
         self._clear(STALE_SECONDS)
         with self._locked():
             folder = Path(tempfile.mkdtemp(prefix=".making-", dir=self.root))
@@ -307,17 +319,19 @@ class Store:
             os.close(lock)
 
     def _clear(self, age: float) -> None:
-        """Remove what killed processes left behind: folders without a lock, new files of this age. What goes at this
-        moment is somebody's who is at it."""
+        """Delete leftovers of killed processes: unlocked folders, and new files older than `age` seconds.
+
+        Another process may delete the same files at the same time.
+        """
         with contextlib.ExitStack() as stack:
-            with self._locked():  # who makes a folder locks it before it lets go of this
+            with self._locked():  # a new folder is locked before this lock is released
                 dead = [folder for folder in self.root.glob(".making-*") if _lock(folder, stack)]
-            for folder in dead:  # they can be large: nobody waits for that
+            for folder in dead:  # they can be large, so delete them without the lock
                 shutil.rmtree(folder, ignore_errors=True)
         for folder in (self.oci, self._blobs, self.root / "known", self.root / "cache" / "locks"):
             for path in folder.glob(".new-*"):
                 with contextlib.suppress(FileNotFoundError):
-                    if time.time() - path.stat().st_mtime >= age:  # it takes milliseconds to write one
+                    if time.time() - path.stat().st_mtime >= age:  # writing one takes milliseconds
                         path.unlink()
 
     def _locked(self) -> AbstractContextManager[bool]:
@@ -325,7 +339,7 @@ class Store:
 
 
 def _lock(folder: Path, stack: contextlib.ExitStack) -> bool:
-    """Hold the folder's lock until the stack ends, if nobody else does and it is still there."""
+    """Hold the folder's lock until `stack` closes. Return False if it is held or the folder is gone."""
     try:
         descriptor = os.open(folder, os.O_RDONLY)
     except FileNotFoundError:
@@ -339,11 +353,12 @@ def _lock(folder: Path, stack: contextlib.ExitStack) -> bool:
 
 
 def dump(document: Any) -> bytes:
-    """JSON with one spelling, so that equal documents have equal digests."""
+    """Return canonical JSON: equal documents have equal digests."""
     return json.dumps(document, sort_keys=True, separators=(",", ":")).encode()
 
 
 def digest_of(data: bytes) -> str:
+    """Return the digest of `data` in OCI notation."""
     return f"sha256:{hashlib.sha256(data).hexdigest()}"
 
 
@@ -356,7 +371,7 @@ def _entry(image_id: str, descriptor: dict[str, Any]) -> dict[str, Any]:
 
 
 def replace_file(path: Path, data: bytes) -> None:
-    """Write `path` so that every reader sees the old content or the new, also after a power cut."""
+    """Write `path` atomically: readers see the old or the new content, also after a power failure."""
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".new-")
     try:
         with open(descriptor, "wb") as file:
@@ -371,8 +386,8 @@ def replace_file(path: Path, data: bytes) -> None:
 
 
 def _move(tree: Path, target: Path) -> None:
-    """Rename a folder to `target`, unless somebody else was faster: what has the same name has the same content."""
-    target.parent.mkdir(mode=0o700, exist_ok=True)  # a restored store has its blobs only
+    """Rename a folder to `target`, unless it exists already: the same name means the same content."""
+    target.parent.mkdir(mode=0o700, exist_ok=True)  # a restored store has only blobs
     try:
         tree.rename(target)
     except OSError:
@@ -381,17 +396,19 @@ def _move(tree: Path, target: Path) -> None:
 
 
 def _open_folders(tree: Path) -> None:
-    """Let every user who gets as far as `tree` read it: a service may run as a user other than the site's, and sees
-    of the folders above `tree` nothing. Trees made by earlier releases are opened when they are next used; the
-    topmost folder is the last, so an open one means that all are."""
+    """Make `tree` readable by all users: a service may run as a different user than the site.
+
+    The folders above `tree` remain closed. Trees of earlier releases are opened at their next use; the topmost folder
+    comes last, so if it is open, all are.
+    """
     if stat.S_IMODE(tree.stat().st_mode) == 0o755:
         return
     for folder, _, _ in os.walk(tree, topdown=False):
-        os.chmod(folder, 0o755)  # noqa: S103 - below folders that are closed
+        os.chmod(folder, 0o755)  # noqa: S103 - below closed folders
 
 
 def _link_tree(source: Path, target: Path) -> None:
-    """Merge `source` into `target` by hard links. Two layers of one image hold no file twice: the build saw to it."""
+    """Merge `source` into `target` by hard links. The build ensures that no two layers have the same path."""
     target.mkdir(parents=True, exist_ok=True)
     if source.exists():
         shutil.copytree(source, target, copy_function=os.link, dirs_exist_ok=True)

@@ -333,7 +333,7 @@ def test_old_locks_and_what_killed_processes_left_go(builder: Builder) -> None:
     for path in (old, young):
         path.write_text("half")
     age(old)
-    assert counts(prune.free()) == {garbage.NOTES: 1}
+    assert counts(prune.free()) == {garbage.RECORDS: 1}
     assert [path.exists() for path in (old, young, store.root / ".making-x")] == [False, True, False]
 
 

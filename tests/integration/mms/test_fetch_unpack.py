@@ -320,7 +320,7 @@ def test_a_zip_with_an_immense_table_of_contents_is_refused_unread(tmp_path: Pat
     end[12:16] = struct.pack("<I", count * len(entry))
     (tmp_path / "it").write_bytes(data[:begin] + entry * count + bytes(end))
     said, memory = peak_memory(tmp_path / "it")
-    assert "table of contents is too large" in said
+    assert "directory is too large" in said
     assert memory < 100
 
 
@@ -330,5 +330,5 @@ def test_an_xz_that_asks_for_a_gigabyte_of_memory_is_refused(tmp_path: Path) -> 
     packer = lzma.LZMACompressor(lzma.FORMAT_XZ, filters=filters)
     (tmp_path / "it").write_bytes(packer.compress((tmp_path / "plain").read_bytes()) + packer.flush())
     said, memory = peak_memory(tmp_path / "it")
-    assert "not read" in said
+    assert "unsupported type" in said
     assert memory < 100

@@ -100,7 +100,7 @@ def test_noise_is_stored_and_text_is_compressed(tmp_path: Path) -> None:
 def test_links_in_a_tree_are_not_followed(tmp_path: Path) -> None:
     (tmp_path / "tree").mkdir()
     (tmp_path / "tree/link").symlink_to("/etc/passwd")
-    with pytest.raises(ValueError, match="link is neither file nor folder"):
+    with pytest.raises(ValueError, match="link is neither a file nor a folder"):
         write_layer(tmp_path / "tree", tmp_path / "blob")
 
 
