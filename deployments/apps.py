@@ -1,3 +1,5 @@
+"""Django application configuration."""
+
 from django.apps import AppConfig
 
 

@@ -1,4 +1,4 @@
-"""After the data of a backup was put in place: what it says of calls to servers may be long out of date."""
+"""Corrections after a restore: the backup's record of calls to servers may be outdated."""
 
 from datetime import datetime
 
@@ -13,15 +13,18 @@ UNSENT = (State.QUEUED, State.SENDING)
 
 
 def mark_queued_uncertain(made_at: datetime) -> int:
-    """What waited to be sent when the backup was made may have been sent since, by a site that went on: it is looked
-    into before anything is sent. Returns how many operations that concerns. For a site that does not run."""
+    """Mark operations that were unsent at the time of the backup as uncertain, and return their number.
+
+    made_at: when the backup was made. The original site may have sent them afterwards, so their outcome is checked
+        before anything is sent. Call this only while no worker is running.
+    """
     now = timezone.now()
     reason = (
         f"The data of {made_at:%Y-%m-%d %H:%M} UTC was restored. This was queued then. The dashboard is "
         "checking whether it was sent later."
     )
-    # With a time of sending the mirror takes nothing that this may have made for something from outside; and with an
-    # attempt behind it, a conflict does not pass for a refusal.
+    # With `sent_at` set, the mirror doesn't record their results as created outside the dashboard; with an attempt
+    # counted, a 409 isn't taken for a refusal.
     return Operation.objects.filter(state__in=UNSENT).update(
         state=State.UNCERTAIN,
         state_since=now,

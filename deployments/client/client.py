@@ -1,6 +1,6 @@
-"""The MMS client: one method per REST operation of the reference, and the extensions that some servers offer.
+"""Client for the MMS: one method per operation of the REST API reference, plus optional server extensions.
 
-All methods raise `errors.MMSError`; which one says whether a request may be sent again. No Django here.
+All methods raise `errors.MMSError`; the class says whether the request may be sent again. No Django here.
 """
 
 import logging
@@ -17,21 +17,21 @@ from deployments.client.transport import MAX_LIST_BYTES, BearerToken, Credential
 
 log = logging.getLogger(__name__)
 Item = TypeVar("Item")
-LOG_PART_BYTES = 256 * 1024  # bytes of a log in one answer
+LOG_PART_BYTES = 256 * 1024  # per response
 IDEMPOTENCY_EXTENSION = "idempotency"
 
 
 @dataclass(frozen=True)
 class Accepted:
-    """A write the server took. `operation_id` is "" where there is nothing to wait for, or no way to ask."""
+    """Accepted write. `operation_id` is "" if the operation is finished or can't be queried."""
 
     operation_id: str = ""
-    is_pending: bool = False  # 202: it goes on after the answer
+    is_pending: bool = False  # 202: the operation continues after the response
 
 
 @dataclass(frozen=True)
 class Listing(Generic[Item]):
-    """The resources of a list. Not `whole` where one of them made no sense: then nothing missing has vanished."""
+    """Resources of a list. Incomplete if some items were malformed; then missing resources may still exist."""
 
     items: list[Item]
     is_complete: bool = True
@@ -39,12 +39,17 @@ class Listing(Generic[Item]):
 
 @dataclass(frozen=True)
 class LogText:
-    body: bytes  # UTF-8, perhaps cut within a line or a letter
-    position: int  # bytes; what to ask from next
+    """Part of a log."""
+
+    body: bytes  # UTF-8, may end within a line or a character
+    position: int  # byte offset to continue from
 
 
 class MMSClient:
-    """Calls to one hosting account. To be closed; may be used by one thread at a time."""
+    """Client for one hosting account. Close it after use; not thread-safe.
+
+    token: a bearer token or a source of tokens. limits: `read_timeout` and `deadline` in seconds, as for Transport.
+    """
 
     def __init__(
         self,
@@ -70,82 +75,100 @@ class MMSClient:
 
     @property
     def idempotent(self) -> bool:
-        """Whether the last answer said that a repeated request with the same client request id has one effect."""
+        """Return True if the server says that requests with the same client request id have a single effect."""
         return IDEMPOTENCY_EXTENSION in self.transport.extensions
 
     @property
     def called_at(self) -> datetime:
-        """When the last call began."""
+        """Return when the last call began."""
         return self.transport.called_at
 
     # --- writes ---------------------------------------------------------------------------------------------------
 
     def register_model(self, request: wire.NewModel, request_id: str) -> wire.Model:
+        """Register a model (MMS API reference, "Register Model"). Return the registered version."""
         answer = self._send("POST", "models", request, request_id)
         return _read(answer, wire.Model.from_wire)
 
     def create_manifest(self, request: wire.NewManifest, request_id: str) -> wire.Manifest:
+        """Create a manifest (MMS API reference, "Create manifest"). Return the manifest."""
         answer = self._send("POST", "manifests", request, request_id)
         return _read(answer, wire.Manifest.from_wire)
 
     def create_image(self, request: wire.NewImage, request_id: str) -> Accepted:
+        """Start building an image (MMS API reference, "Create Image"). Return the operation to poll."""
         return _accepted(self._send("POST", "images", request, request_id))
 
     def create_service(self, request: wire.NewService, request_id: str) -> Accepted:
+        """Start creating a service (MMS API reference, "Create Service"). Return the operation to poll."""
         return _accepted(self._send("POST", "services", request, request_id))
 
     def update_service(self, request: wire.ServiceUpdate, request_id: str) -> Accepted:
+        """Start updating a service (MMS API reference, "Update Service"). Return the operation to poll."""
         return _accepted(self._send("PUT", f"services/{_segment(request.service_id)}", request, request_id))
 
     def delete_service(self, request: wire.ServiceDeletion, request_id: str) -> Accepted:
+        """Delete a service (MMS API reference, "Delete Service"). The operation may be finished on return."""
         return _accepted(self._send("DELETE", f"services/{_segment(request.service_id)}", None, request_id))
 
     # --- reads ----------------------------------------------------------------------------------------------------
 
     def list_models(self) -> Listing[wire.Model]:
+        """Return all models (MMS API reference, "Get Model Information")."""
         return self._list("models", wire.Model.from_wire)
 
     def list_manifests(self) -> Listing[wire.Manifest]:
+        """Return all manifests (MMS API reference, "Get Manifest Information")."""
         return self._list("manifests", wire.Manifest.from_wire)
 
     def list_images(self) -> Listing[wire.Image]:
+        """Return all images (MMS API reference, "Get Images")."""
         return self._list("images", wire.Image.from_wire)
 
     def list_services(self) -> Listing[wire.Service]:
+        """Return all services (MMS API reference, "Get Services")."""
         return self._list("services", wire.Service.from_wire)
 
     def get_model(self, model_id: str) -> wire.Model:
+        """Return one model. Raises NotFoundError."""
         return self._get("models", model_id, wire.Model.from_wire)
 
     def get_manifest(self, manifest_id: str) -> wire.Manifest:
+        """Return one manifest. Raises NotFoundError."""
         return self._get("manifests", manifest_id, wire.Manifest.from_wire)
 
     def get_image(self, image_id: str) -> wire.Image:
+        """Return one image. Raises NotFoundError."""
         return self._get("images", image_id, wire.Image.from_wire)
 
     def get_service(self, service_id: str) -> wire.Service:
+        """Return one service. Raises NotFoundError."""
         return self._get("services", service_id, wire.Service.from_wire)
 
     def get_operation(self, operation_id: str) -> wire.OperationStatus:
+        """Return the state of an operation (MMS API reference, "Get Async Operation Status")."""
         return self._get("operations", operation_id, wire.OperationStatus.from_wire)
 
-    # --- extensions: NotFound or NotOffered where a server lacks them ---------------------------------------------
+    # --- extensions: NotFoundError or NotSupportedError if the server lacks them -------------------------------------
 
     def get_service_key(self, service_id: str) -> str:
-        """The key that the scoring URL takes as a bearer token."""
+        """Return the service's scoring key, a bearer token for its scoring URL."""
         return _read(self._call("GET", f"services/{_segment(service_id)}/keys"), wire.primary_key)
 
     def get_operation_log(self, operation_id: str, after: int) -> LogText:
+        """Return the operation's log from byte `after` on, up to LOG_PART_BYTES."""
         return self._log(f"operations/{_segment(operation_id)}/log", after=after)
 
     def get_service_log(self, service_id: str, revision: int | None, after: int) -> LogText:
+        """Return the log of a revision (None: the current one) from byte `after` on, up to LOG_PART_BYTES."""
         which = {"revision": revision} if revision else {}
         return self._log(f"services/{_segment(service_id)}/logs", after=after, **which)
 
     def cancel_operation(self, operation_id: str) -> None:
+        """Cancel an operation."""
         self._call("DELETE", f"operations/{_segment(operation_id)}")
 
-    # --- how ------------------------------------------------------------------------------------------------------
+    # --- internals ----------------------------------------------------------------------------------------------------
 
     def _call(self, method: str, path: str, **more: Any) -> ServerResponse:
         params = {"api-version": self.api_version} | more.pop("params", {})
@@ -157,12 +180,12 @@ class MMSClient:
         return self._call(method, path, body=body, request_id=request_id, secrets=secrets)
 
     def _get(self, noun: str, resource_id: str, from_wire: Callable[[Any], Item]) -> Item:
-        """One resource; the reference draws it as an array of one in places."""
+        """Return one resource; the reference shows it as an array of one in places."""
         answer = self._call("GET", f"{noun}/{_segment(resource_id)}")
         return _read(answer, lambda data: from_wire(data[0] if isinstance(data, list) and len(data) == 1 else data))
 
     def _list(self, noun: str, from_wire: Callable[[Any], Item]) -> Listing[Item]:
-        """All pages of a list, which together have the time and the size of one answer."""
+        """Return all pages of a list, which together are limited to the time and MAX_LIST_BYTES of one call."""
         until, room = time.monotonic() + self.transport.deadline, MAX_LIST_BYTES
         answer = self._call("GET", noun, most=room, until=until)
         items: list[Any] = []
@@ -179,7 +202,7 @@ class MMSClient:
             answer = self._next(noun, self._own(next_page), room, until)
 
     def _next(self, noun: str, url: str, room: int, until: float) -> ServerResponse:
-        """A further page of a list. What was too much, or took too long, is the list and not its last page."""
+        """Return a further page. Errors of size and time name the whole list."""
         try:
             return self.transport.call("GET", url, {}, most=room, until=until)
         except errors.ResponseTooLargeError as error:
@@ -193,7 +216,7 @@ class MMSClient:
             raise errors.NoResponseError(late) from error
 
     def _own(self, url: str) -> str:
-        """The address of a next page, if it is the same server's: the token goes nowhere else."""
+        """Return the URL of a next page if it is on the same server: the token is sent to no other."""
         try:
             whole, ours = urlsplit(urljoin(self.base, url)), urlsplit(self.base)
         except ValueError:
@@ -215,7 +238,7 @@ def _segment(value: str) -> str:
 
 
 def _read(answer: ServerResponse, from_wire: Callable[[Any], Item]) -> Item:
-    """What the answer says. Raises Unintelligible."""
+    """Parse a response. Raises InvalidResponseError."""
     try:
         return from_wire(answer.json())
     except wire_values.MalformedPayloadError as error:
@@ -225,6 +248,7 @@ def _read(answer: ServerResponse, from_wire: Callable[[Any], Item]) -> Item:
 
 
 def _listing(items: list[Any], from_wire: Callable[[Any], Item]) -> Listing[Item]:
+    """Parse the items of a list, without malformed ones. Raises InvalidResponseError if all are malformed."""
     found, dropped = [], 0
     for item in items:
         try:
@@ -239,9 +263,10 @@ def _listing(items: list[Any], from_wire: Callable[[Any], Item]) -> Listing[Item
 
 
 def _accepted(answer: ServerResponse) -> Accepted:
-    """The reference names the operation in `x-ms-request-id`, servers of its days in `Operation-Location`.
+    """Return the accepted operation.
 
-    Only a 202 goes on after the answer: on others `x-ms-request-id` names just the request.
+    The reference names it in `x-ms-request-id`, newer servers in `Operation-Location`. Only after a 202 does the
+    operation continue; otherwise `x-ms-request-id` identifies just the request.
     """
     if answer.status != 202:
         return Accepted()

@@ -1,10 +1,10 @@
-"""Connections on which a call ends in time, whatever the server does.
+"""HTTP connections on which a call ends within its deadline, whatever the server does.
 
-requests limits the wait for each byte, and nothing else: a server that sends one now and then, in its headers or
-between two chunks, holds a call as long as it likes. Here no wait is longer than what is left of the whole call, and it
-is known whether anything of the request has left. (Only the search for a host's address cannot be cut short: nothing
-has left by then, and nothing leaves after it once the time is over.) netguard checks
-the addresses.
+requests only limits the wait for each byte, so a server that sends one now and then can block a call indefinitely. Here
+every wait is limited to the remaining time of the call, and `Call.sent` tells whether any of the request may have left.
+(Only name resolution can't be interrupted; nothing has been sent by then, and nothing is sent once the time is over.)
+`addresses` decides which addresses may be called; behind a proxy of the environment, which resolves names itself, that
+is up to the proxy.
 """
 
 import http.client
@@ -21,22 +21,23 @@ from urllib3 import HTTPConnectionPool
 
 from netguard.http import GuardedAdapter, GuardedConnection, GuardedPool, GuardedTLSConnection, GuardedTLSPool
 
-PIECE = 16 * 1024  # bytes handed over at once: one record of TLS
+PIECE = 16 * 1024  # bytes per write: one TLS record
 
 
 @dataclass
 class Call:
-    """The call that this thread is making."""
+    """Call that the current thread is making."""
 
     ends: float  # time.monotonic()
-    sent: bool = False  # the server may have something of the request
+    sent: bool = False  # the server may have received some of the request
 
     @property
     def over(self) -> bool:
+        """Return True once the call's time is over."""
         return time.monotonic() >= self.ends
 
     def left(self, most: float | None) -> float:
-        """How long may be waited now: `most` seconds, or what the call has left. Raises TimeoutError."""
+        """Return how many seconds may be waited now, at most `most`. Raises TimeoutError once the time is over."""
         left = self.ends - time.monotonic()
         if left <= 0:
             raise TimeoutError
@@ -48,7 +49,7 @@ CALL: ContextVar[Call] = ContextVar("CALL")
 
 @contextmanager
 def call_within(seconds: float) -> Iterator[Call]:
-    """Whatever is called in this block, and read of its answer later, ends in so many seconds."""
+    """Limit the calls made in this block, and later reads of their responses, to `seconds` in total."""
     call = Call(time.monotonic() + seconds)
     mine = CALL.set(call)
     try:
@@ -58,7 +59,7 @@ def call_within(seconds: float) -> Iterator[Call]:
 
 
 class TimedReader(io.RawIOBase):
-    """What comes from a socket; each wait is cut to what its call has left."""
+    """Reader of a socket whose waits are limited to the remaining time of its call."""
 
     def __init__(self, raw: Any, sock: socket.socket):
         self.raw, self.sock, self.most, self.call = raw, sock, sock.gettimeout(), CALL.get()
@@ -80,13 +81,15 @@ class TimedReader(io.RawIOBase):
 
 
 class TimedResponse(http.client.HTTPResponse):
+    """Response that is read within the time of its call."""
+
     def __init__(self, sock: socket.socket, *args: Any, **more: Any):
         super().__init__(sock, *args, **more)
         self.fp: Any = io.BufferedReader(TimedReader(self.fp.detach(), sock))
 
 
 class Timed:
-    """Of a connection: it is made, written to and read from within the time of the call that is being made."""
+    """Mixin for connections that are opened, written and read within the time of the current call."""
 
     response_class = TimedResponse
     sock: Any
@@ -98,8 +101,8 @@ class Timed:
         try:
             super().connect()  # type: ignore[misc]
         finally:
-            call.sent = False  # what a proxy was told on the way does not count
-        call.left(None)  # a host with many addresses, or a slow name server: too late to send anything
+            call.sent = False  # a CONNECT request to a proxy doesn't count
+        call.left(None)  # raises if connecting used up the time, before anything is sent
 
     def send(self, data: bytes) -> None:
         call = CALL.get()
@@ -112,26 +115,26 @@ class Timed:
 
 
 class Connection(Timed, GuardedConnection):  # type: ignore[misc] # both declare `sock` and `timeout`
-    """A guarded HTTP connection whose calls end in time."""
+    """HTTP connection with deadlines."""
 
 
 class TLSConnection(Timed, GuardedTLSConnection):  # type: ignore[misc] # both declare `sock` and `timeout`
-    """A guarded HTTPS connection whose calls end in time."""
+    """HTTPS connection with deadlines."""
 
 
 class Pool(GuardedPool):
-    """A pool of timed HTTP connections."""
+    """Pool of HTTP connections with deadlines."""
 
     ConnectionCls = Connection
 
 
 class TLSPool(GuardedTLSPool):
-    """A pool of timed HTTPS connections."""
+    """Pool of HTTPS connections with deadlines."""
 
     ConnectionCls = TLSConnection
 
 
 class TimedAdapter(GuardedAdapter):
-    """A transport adapter for requests with these connections."""
+    """Adapter that makes requests use these connections, with and without a proxy."""
 
     pool_classes: ClassVar[dict[str, type[HTTPConnectionPool]]] = {"http": Pool, "https": TLSPool}

@@ -1,99 +1,134 @@
-"""What can go wrong with a call to an MMS: whose fault it was, and whether the request may be sent again.
+"""Errors of calls to an MMS: who caused them, and whether the request may be sent again.
 
 MMSError
- +- NotSent             the server did nothing: safe to send again
- |   +- Unreachable     nothing of the request has left: no connection, no such name, no TLS
- |   +- NoToken         who gives the tokens is out of reach or broken: the server was not called
- |   +- Busy            429, or 503 with Retry-After: later
- +- OutcomeUnknown      it may have happened: look first, only then send again
- |   +- NoAnswer        time-out, reset, cut short
- |   |   +- TooLarge    more than is taken
- |   +- ServerFault     any other 5xx
- |   +- Unintelligible  success, but not what the reference describes; or a status that means nothing here
- +- Rejected            the server understood and said no: sending the same again is pointless
-     +- TokenRefused    401; or who gives the tokens gives none: a person has to change something
-     +- Forbidden       403
-     +- NotFound        404
-     +- NotOffered      405 or 501: this server lacks the operation
-     +- Conflict        409
-     +- Redirected      3xx: the base URL is wrong; the token follows nowhere
+ +- NotSentError                the request had no effect: safe to send again
+ |   +- UnreachableError        nothing was sent: no connection, unknown host, TLS failure
+ |   +- NoTokenError            the token authority is unavailable; the server wasn't called
+ |   +- BusyError               429, or 503 with Retry-After: send later
+ +- OutcomeUnknownError         it may have taken effect: probe before sending again
+ |   +- NoResponseError         timeout, reset or truncated response
+ |   |   +- ResponseTooLargeError
+ |   +- ServerFaultError        any other 5xx
+ |   +- InvalidResponseError    a success that doesn't match the API reference, or an unexpected status
+ +- RejectedError               the server refused: sending the same again is pointless
+     +- TokenRefusedError       401, or the authority issues no token: credentials must change
+     +- ForbiddenError          403
+     +- NotFoundError           404
+     +- NotSupportedError       405 or 501: this server lacks the operation
+     +- ConflictError           409
+     +- RedirectedError         3xx: the base URL is wrong; the token isn't sent elsewhere
 """
 
 from deployments.client.wire import Failure
 
 
 class MMSError(Exception):
-    """A call that did not succeed. Its text is for people; `failure` has the server's own code and details."""
+    """Failed call. The message is for users; `failure` has the server's code and details.
 
-    code = "MMSError"
+    retry_after: seconds after which the server asked to be called again, if it did.
+    """
+
+    code = "MMSError"  # default error code of an operation; stored, so a renamed class retains its code
 
     def __init__(self, message: str, failure: Failure | None = None, retry_after: float | None = None):
         super().__init__(message)
         self.failure = failure or Failure(code=self.code, message=message)
-        self.retry_after = retry_after  # seconds, where the server named a time
+        self.retry_after = retry_after
 
 
 class NotSentError(MMSError):
+    """The request had no effect."""
+
     code = "NotSent"
 
 
 class UnreachableError(NotSentError):
+    """Nothing of the request was sent."""
+
     code = "Unreachable"
 
 
 class NoTokenError(NotSentError):
+    """The token authority is unavailable, so the server wasn't called."""
+
     code = "NoToken"
 
 
 class BusyError(NotSentError):
+    """The server asks to send the request later."""
+
     code = "Busy"
 
 
 class OutcomeUnknownError(MMSError):
+    """The request may have taken effect."""
+
     code = "OutcomeUnknown"
 
 
 class NoResponseError(OutcomeUnknownError):
+    """No complete response arrived."""
+
     code = "NoAnswer"
 
 
 class ResponseTooLargeError(NoResponseError):
+    """The response exceeds the size limit."""
+
     code = "TooLarge"
 
 
 class ServerFaultError(OutcomeUnknownError):
+    """The server failed with a 5xx status."""
+
     code = "ServerFault"
 
 
 class InvalidResponseError(OutcomeUnknownError):
+    """The response doesn't match the API reference."""
+
     code = "Unintelligible"
 
 
 class RejectedError(MMSError):
+    """The server refused the request."""
+
     code = "Rejected"
 
 
 class TokenRefusedError(RejectedError):
+    """The server rejected the token, or the authority issued none."""
+
     code = "TokenRefused"
 
 
 class ForbiddenError(RejectedError):
+    """The account lacks the permission."""
+
     code = "Forbidden"
 
 
 class NotFoundError(RejectedError):
+    """The resource doesn't exist."""
+
     code = "NotFound"
 
 
 class NotSupportedError(RejectedError):
+    """The server lacks the operation."""
+
     code = "NotOffered"
 
 
 class ConflictError(RejectedError):
+    """The request conflicts with the state of the resource."""
+
     code = "Conflict"
 
 
 class RedirectedError(RejectedError):
+    """The server redirects; redirects aren't followed."""
+
     code = "Redirected"
 
 
@@ -106,5 +141,5 @@ ERROR_BY_STATUS: dict[int, type[RejectedError]] = {
     501: NotSupportedError,
 }
 
-# What is about the server as a whole; any other refusal is about the one thing that was asked.
+# Errors about the server as a whole. Other rejections only concern the requested resource.
 SERVER_WIDE = (NotSentError, OutcomeUnknownError, TokenRefusedError, RedirectedError)

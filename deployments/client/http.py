@@ -1,4 +1,4 @@
-"""One HTTP exchange: limits of time and size, no redirects; an answer of any status, or an MMSError."""
+"""HTTP exchange with limits of time and size, without redirects. Any status is a response, not an error."""
 
 import base64
 import http.client
@@ -20,20 +20,22 @@ from deployments.client import errors, wire_values
 from deployments.client.deadlines import CALL, Call, TimedAdapter
 from netguard.connect import ForbiddenAddressError
 
-CONNECT_TIMEOUT_SECONDS = 5.0  # seconds, for each address of the host
-READ_TIMEOUT_SECONDS = 20.0  # seconds between two bytes of an answer
-DEADLINE_SECONDS = 60.0  # seconds for a whole call; less than a worker's claim (schedule.LEASE)
+CONNECT_TIMEOUT_SECONDS = 5.0  # for each address of the host
+READ_TIMEOUT_SECONDS = 20.0  # between two bytes of a response
+DEADLINE_SECONDS = 60.0  # for a whole call; less than timing.LEASE_SECONDS
 MAX_RESPONSE_BYTES = 4 * 1024**2  # bytes
 
 
 @dataclass(frozen=True)
 class ServerResponse:
+    """Response of any status, with its complete body."""
+
     status: int
     headers: Any  # case-insensitive mapping
     body: bytes
 
     def json(self) -> Any:
-        """The body as JSON. Raises Garbled."""
+        """Parse the body as JSON. Raises MalformedPayloadError."""
         try:
             return json.loads(self.body)
         except (ValueError, RecursionError):
@@ -41,7 +43,7 @@ class ServerResponse:
 
 
 class Authorization(AuthBase):
-    """Given as `auth`, for requests would else prefer an entry for the host in somebody's .netrc."""
+    """Authorization header. Passed as `auth`, because requests otherwise uses entries of ~/.netrc."""
 
     def __init__(self, header: str = ""):
         self.header = header
@@ -53,12 +55,12 @@ class Authorization(AuthBase):
 
 
 def basic_auth(user: str, password: str) -> str:
-    """The Authorization header of a user with a password."""
+    """Return the Authorization header for a user and password."""
     return f"Basic {base64.b64encode(f'{user}:{password}'.encode()).decode()}"
 
 
 def new_session(adapter: TimedAdapter | None = None) -> requests.Session:
-    """A session whose calls end in time and reach only what may be called. To be closed."""
+    """Return a session whose calls meet deadlines and only reach permitted addresses. The caller closes it."""
     session = requests.Session()
     session.auth = Authorization()
     for scheme in ("http://", "https://"):
@@ -78,10 +80,13 @@ def exchange(
     named: str = "the account's base URL",
     **content: Any,
 ) -> ServerResponse:
-    """Send one request (`content` as for requests) and return its answer, whatever the status.
+    """Send one request and return its response, whatever the status.
 
-    most: bytes. until: of time.monotonic(), for what has to end before its own `seconds` are over. named: what people
-    call this URL. Raises Unreachable where nothing of the request has left, else NoAnswer or TooLarge.
+    seconds: limit for the whole call. read_timeout: seconds between two bytes. until: time.monotonic() by which the
+        call must end if that is before `seconds` are over. most: bytes of the response. named: what the user calls this
+        URL, for error messages. content: as for requests.
+
+    Raises UnreachableError if nothing of the request was sent, else NoResponseError or ResponseTooLargeError.
     """
     ends = time.monotonic() + seconds
     call = Call(ends if until is None else min(ends, until))
@@ -103,7 +108,7 @@ def exchange(
 
 
 def _failed(host: str, error: Exception, call: Call, seconds: float, named: str) -> errors.MMSError:
-    """No answer at all. What matters is whether the server can have got the request."""
+    """Return the error for a missing response; its class says whether the server may have received the request."""
     reasons = list(_chain(error))
 
     def because(*kinds: type[BaseException]) -> bool:
@@ -126,7 +131,7 @@ def _failed(host: str, error: Exception, call: Call, seconds: float, named: str)
     return errors.NoResponseError(f"{host} sent no usable response: {_describe(reasons)}.")
 
 
-# A ValueError is what http.client and its friends raise for what makes no sense to them.
+# http.client and urllib3 raise ValueError for responses that they can't parse.
 _TRANSPORT_ERRORS = (
     requests.RequestException,
     urllib3.exceptions.HTTPError,
@@ -142,11 +147,11 @@ _INVALID_URL_ERRORS = (
 
 
 class _BodyTooLargeError(urllib3.exceptions.HTTPError):
-    pass
+    """The body exceeds the limit."""
 
 
 def _body(response: requests.Response, most: int) -> bytes:
-    """The body, up to its limit of size."""
+    """Return the body, up to `most` bytes."""
     parts, size = [], 0
     for part in _parts(response.raw):
         size += len(part)
@@ -159,7 +164,7 @@ def _body(response: requests.Response, most: int) -> bytes:
 
 
 def host_of(url: str) -> str:
-    """Host and port of a URL, without what may stand before them; "" where there is none."""
+    """Return host and port of a URL without user information; "" if it has none."""
     try:
         return urlsplit(url).netloc.rpartition("@")[2]
     except ValueError:
@@ -167,13 +172,13 @@ def host_of(url: str) -> str:
 
 
 def _parts(raw: urllib3.HTTPResponse) -> Iterator[bytes]:
-    """What arrives, as it arrives: a server that sends ten bytes a second is seen to do so."""
+    """Yield what arrives without waiting for a full buffer, so that slow responses hit their limits."""
     while part := raw.read1(65536, decode_content=True):
         yield part
 
 
 def _chain(error: Any) -> Iterator[Any]:
-    """The error and what led to it, outermost first."""
+    """Yield the error and its causes, outermost first."""
     seen: list[Any] = []
     while isinstance(error, BaseException) and error not in seen:
         seen.append(error)
@@ -183,7 +188,7 @@ def _chain(error: Any) -> Iterator[Any]:
 
 
 def _describe(reasons: list[Any]) -> str:
-    """The innermost reason in words: an error number's text, else the exception's own."""
+    """Describe the innermost cause: the text of an error number, else of the exception."""
     for reason in reversed(reasons):
         if isinstance(reason, OSError) and reason.strerror:
             return reason.strerror.lower()
@@ -193,9 +198,9 @@ def _describe(reasons: list[Any]) -> str:
 
 
 def retry_after(answer: ServerResponse) -> float | None:
-    """A Retry-After in seconds or as a date, in seconds from now; None where there is none.
+    """Return the Retry-After of a response in seconds from now; None if it has none.
 
-    A date is compared with the answer's own: a server whose clock is a day off means minutes all the same.
+    A date is compared with the response's own Date, so that a wrong clock of the server doesn't matter.
     """
     said = answer.headers.get("Retry-After", "").strip()
     if said.isascii() and said.isdigit():

@@ -1,4 +1,4 @@
-"""Calls to an MMS with its account's credentials: every outcome as an answer or an MMSError."""
+"""Authenticated calls to an MMS: return a 2xx response or raise MMSError."""
 
 import re
 import time
@@ -18,42 +18,54 @@ from deployments.client.http import (
     retry_after,
 )
 
-MAX_LIST_BYTES = 64 * 1024**2  # bytes; a list of 10 000 models has about 4 MB, as has a long log
+MAX_LIST_BYTES = 64 * 1024**2  # a list of 10,000 models, or a long log, has about 4 MB
 EXTENSIONS = "x-mms-extensions"
 
 
 class Credential(Protocol):
-    """What a call shows to the server."""
+    """Source of the bearer token for calls."""
 
     def token(self, until: float) -> str:
-        """A bearer token, "" for none; before `until` of time.monotonic(). Raises NotSent or TokenRefused."""
+        """Return a bearer token, or "" for none, before time.monotonic() reaches `until`.
+
+        Raises NotSentError or TokenRefusedError.
+        """
 
     def renew(self, refused: str, until: float) -> str:
-        """Another token after the server answered 401 to `refused`; "" where there is no other. Raises the same."""
+        """Return another token after a 401 for `refused`, or "" if there is none.
+
+        Raises NotSentError or TokenRefusedError.
+        """
 
 
 class BearerToken:
-    """The one token that somebody put into the account."""
+    """Fixed token of an account."""
 
     def __init__(self, token: str):
         self._token = token
 
     def token(self, until: float) -> str:
+        """Return the token."""
         return self._token
 
     def renew(self, refused: str, until: float) -> str:
+        """Return "": a fixed token can't be renewed."""
         return ""
 
 
 class Transport:
-    """Calls to one server as one account. `extensions` is what the server's last answer said that it offers."""
+    """Calls to one server as one account.
+
+    `extensions` are those that the server's last response listed. Limits are in seconds: `read_timeout` between two
+    bytes, `deadline` for a whole call.
+    """
 
     def __init__(self, credential: Credential, read_timeout: float | None = None, deadline: float | None = None):
         self.session = new_session()
         self.credential = credential
         self.read_timeout, self.deadline = read_timeout or READ_TIMEOUT_SECONDS, deadline or DEADLINE_SECONDS
         self.extensions: set[str] = set()
-        self.called_at = datetime.now(UTC)  # when the last call began
+        self.called_at = datetime.now(UTC)  # start of the last call
 
     def close(self) -> None:
         self.session.close()
@@ -69,9 +81,13 @@ class Transport:
         most: int = MAX_RESPONSE_BYTES,
         until: float | None = None,
     ) -> ServerResponse:
-        """The answer, if its status is 2xx. Raises MMSError; no error text has one of the `secrets` or the token.
+        """Send a request and return its 2xx response.
 
-        most: bytes. until: of time.monotonic(), for calls that have to end before their own deadline.
+        request_id: sent as `x-ms-client-request-id` (MMS API reference, "Request Header" of each operation). secrets:
+            texts to remove from error messages, as is the token. most: bytes of the response. until: time.monotonic()
+            by which the call must end if that is before its deadline.
+
+        Raises MMSError.
         """
         headers = {"Accept": "application/json"} | ({"x-ms-client-request-id": request_id} if request_id else {})
         self.called_at = datetime.now(UTC)
@@ -80,7 +96,7 @@ class Transport:
         content: dict[str, Any] = {"params": params, "json": body, "headers": headers, "most": most}
         token = self.credential.token(ends)
         answer = self._send(method, url, token, ends, content)
-        # Who refuses a token has done nothing of what was asked: it may be asked again.
+        # A request rejected with 401 had no effect, so it is safe to repeat.
         if answer.status == 401 and (renewed := self.credential.renew(token, ends)):
             token = renewed
             answer = self._send(method, url, token, ends, content)
@@ -107,7 +123,7 @@ class Transport:
 
 
 def _error_for(host: str, answer: ServerResponse, secrets: list[str]) -> errors.MMSError:
-    """The error for a status that is no success, with the server's own words where it has some."""
+    """Return the error for a status other than 2xx, with the server's explanation if it has one."""
     failure = _failure(answer).redacted(secrets)
     wait = retry_after(answer)
     said = f": {failure.message}" if failure.message else "."
@@ -127,11 +143,11 @@ def _error_for(host: str, answer: ServerResponse, secrets: list[str]) -> errors.
 
 
 def _unexpected_status(host: str, answer: ServerResponse) -> errors.MMSError:
-    """A redirect, or another status below 400 that has no meaning here."""
+    """Return the error for a redirect or another unexpected status below 400."""
     if answer.status not in {301, 302, 303, 307, 308}:
         return errors.InvalidResponseError(f"{host} responded with the unexpected status {answer.status}.")
     goal = wire_values.text(host_of(answer.headers.get("Location", "")), 200)
-    # 303 may be said of something that was done.
+    # 303 may follow a request that took effect.
     kind = errors.InvalidResponseError if answer.status == 303 else errors.RedirectedError
     return kind(
         f"{host} redirects to another address{f' ({goal})' if goal else ''}, where the token must not be sent. "
@@ -140,7 +156,7 @@ def _unexpected_status(host: str, answer: ServerResponse) -> errors.MMSError:
 
 
 def _failure(answer: ServerResponse) -> wire.Failure:
-    """The error object of an answer; a page of HTML says nothing."""
+    """Return the error object of a response; empty if it isn't JSON, such as an HTML page."""
     try:
         return wire.Failure.from_wire(answer.json())
     except (wire_values.MalformedPayloadError, RecursionError):

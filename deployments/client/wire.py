@@ -1,11 +1,12 @@
-"""All spellings of the MMS API: what is sent (`to_wire`) and what comes back (`from_wire`).
+"""Wire format of the MMS API: `to_wire` builds requests, `from_wire` parses responses.
 
-Everything a server of 2017 or of today may say in its own way is made one here: first letters of keys in either case,
-`unPack`/`unpack`, bools as text, `Canceled`/`Cancelled`, lists as arrays or as `{value, nextLink}`, every ISO date
-(reference, section by section; shared with nobody: the server's side has its own). No Django here.
+Spellings that differ between servers of 2017 and of today are normalized here: capitalization of keys,
+`unPack`/`unpack`, bools as text, `Canceled`/`Cancelled`, lists as arrays or as `{value, nextLink}`, all ISO dates (MMS
+API reference, "Request Body" and "Response Body" of each operation). The bundled server has its own module for this. No
+Django here.
 
-A password or kubeconfig that a server echoes is not read, so it can end up nowhere. Text from outside is cut to what
-the tables hold and freed of what a database refuses. Unusable answers raise `Garbled`.
+Passwords and kubeconfigs that a server echoes are never read. Text is cut to the size of the database columns and
+cleaned of characters that a database rejects. Unusable responses raise MalformedPayloadError.
 """
 
 import dataclasses
@@ -30,19 +31,19 @@ from deployments.client.wire_values import (
 )
 
 SECRET = {"secret": True}
-HIDDEN = {"hidden": True}  # what is inside a registry or cluster: people choose those by name
+HIDDEN = {"hidden": True}  # fields of a registry or cluster, which users choose by name
 MASK = "…"
-MAX_REASON = 4000  # characters of an error's message; a server once sent a megabyte
+MAX_REASON = 4000  # for error messages; a server once sent a megabyte
 MAX_DETAILS = 50
 MAX_PROPERTIES = 100
 
 
-# --- what is sent -------------------------------------------------------------------------------------------------
+# --- requests ------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class AssetRef:
-    """An asset as a manifest names it."""
+    """Reference to an asset in a manifest (MMS API reference, "Create manifest")."""
 
     id: str
     url: str
@@ -63,6 +64,8 @@ class AssetRef:
 
 @dataclass(frozen=True)
 class NewModel:
+    """Request to register a model (MMS API reference, "Register Model")."""
+
     name: str
     url: str
     tags: list[str]
@@ -83,6 +86,8 @@ class NewModel:
 
 @dataclass(frozen=True)
 class NewManifest:
+    """Request to create a manifest (MMS API reference, "Create manifest")."""
+
     model_ids: list[str]
     assets: list[AssetRef]
     driver_program: str
@@ -104,6 +109,8 @@ class NewManifest:
 
 @dataclass(frozen=True)
 class NewImage:
+    """Request to create an image (MMS API reference, "Create Image")."""
+
     manifest_id: str
     description: str
     location: str = field(metadata=HIDDEN)
@@ -122,6 +129,8 @@ class NewImage:
 
 @dataclass(frozen=True)
 class NewService:
+    """Request to create a service (MMS API reference, "Create Service")."""
+
     name: str
     image_id: str
     pull_secret: str = field(metadata=HIDDEN)
@@ -138,7 +147,7 @@ class NewService:
 
 @dataclass(frozen=True)
 class ServiceUpdate:
-    """The reference takes the manifest, clients and servers of its days the image; both are sent where known."""
+    """Request to update a service. The reference names the manifest, other servers expect the image: both are sent."""
 
     service_id: str
     image_id: str
@@ -152,6 +161,8 @@ class ServiceUpdate:
 
 @dataclass(frozen=True)
 class ServiceDeletion:
+    """Request to delete a service (MMS API reference, "Delete Service"). It has no body."""
+
     service_id: str
 
     def to_wire(self) -> dict[str, Any]:
@@ -164,31 +175,31 @@ _PROPERTY_NAMES = {wire.lower(): name for name, wire in _PROPERTIES.items()}
 
 
 def mask_secrets(request: Request) -> Request:
-    """The same request to be shown: with what is secret, or inside a registry or cluster, as "…"."""
+    """Return the request for display, with secrets and fields of registries and clusters as "…"."""
     inside = [f.name for f in dataclasses.fields(request) if f.metadata.get("secret") or f.metadata.get("hidden")]
     hidden: Any = {name: MASK for name in inside if getattr(request, name)}
     return dataclasses.replace(request, **hidden)
 
 
 def secrets_in(request: Request) -> list[str]:
-    """The secret texts of a request: what must not come back in an error message."""
+    """Return the secrets of a request, which must not appear in error messages."""
     return [getattr(request, f.name) for f in dataclasses.fields(request) if f.metadata.get("secret")]
 
 
-def redact(told: str, secrets: Iterable[str]) -> str:
-    """`told` without any of the secrets, whole or (a kubeconfig's tokens and keys) in words of 16 letters and more."""
+def redact(message: str, secrets: Iterable[str]) -> str:
+    """Return `message` without the secrets, or (for kubeconfigs) any of their words of at least 16 characters."""
     for secret in secrets:
         words = [word for word in re.split(r"[\s\"',{}\[\]]+", secret) if len(word) >= 16 and "://" not in word]
         for word in [secret, *words] if len(secret) >= 4 else []:
-            told = told.replace(word, MASK)
-    return told
+            message = message.replace(word, MASK)
+    return message
 
 
-# --- what comes back ----------------------------------------------------------------------------------------------
+# --- responses -----------------------------------------------------------------------------------------------------
 
 
 class Phase(StrEnum):
-    """Where an asynchronous operation, or a service, stands at the server."""
+    """Phase of an asynchronous operation or of a service at the server."""
 
     NOT_STARTED = "not_started"
     RUNNING = "running"
@@ -202,6 +213,8 @@ _PHASES = {phase.replace("_", ""): phase for phase in Phase} | {"cancelled": Pha
 
 @dataclass(frozen=True)
 class Model:
+    """Registered model (MMS API reference, "Get Model Information")."""
+
     id: str
     name: str
     version: int | None
@@ -230,6 +243,8 @@ class Model:
 
 @dataclass(frozen=True)
 class Manifest:
+    """Manifest (MMS API reference, "Get Manifest Information")."""
+
     id: str
     driver_program: str
     description: str
@@ -261,7 +276,7 @@ class Manifest:
 
 @dataclass(frozen=True)
 class Image:
-    """None: this server does not report it."""
+    """Image (MMS API reference, "Get Images"). None: not reported by this server."""
 
     id: str
     image_type: str
@@ -275,7 +290,7 @@ class Image:
     @classmethod
     def from_wire(cls, data: Any) -> "Image":
         keys = fold(data)
-        registry = fold(keys.get("registryinfo") or {})  # its password is not read
+        registry = fold(keys.get("registryinfo") or {})  # the password isn't read
         return cls(
             id=resource_id(keys),
             image_type=text(keys.get("imagetype"), 32) or "Docker",
@@ -290,12 +305,12 @@ class Image:
 
 @dataclass(frozen=True)
 class Service:
-    """None: this server does not report it."""
+    """Service (MMS API reference, "Get Services"). None: not reported by this server."""
 
     id: str
     name: str
     image_id: str | None
-    state: str  # the server's own word
+    state: str  # as the server spells it
     created_at: datetime | None
     updated_at: datetime | None
     health: str | None
@@ -309,7 +324,7 @@ class Service:
 
     @classmethod
     def from_wire(cls, data: Any) -> "Service":
-        keys = fold(data)  # its kubeConfig is not read
+        keys = fold(data)  # kubeConfig isn't read
         revisions = keys.get("revisions")
         return cls(
             id=resource_id(keys),
@@ -327,7 +342,7 @@ class Service:
 
 @dataclass(frozen=True)
 class Failure:
-    """Why something failed, in the server's words."""
+    """Reason of a failure as reported by the server."""
 
     code: str = ""
     message: str = ""
@@ -335,7 +350,7 @@ class Failure:
 
     @classmethod
     def from_wire(cls, data: Any) -> "Failure":
-        """Any shape of error: the object of the reference, one wrapped in {"error": …}, a text, a list, null."""
+        """Parse any form of error: the object of the reference, one in {"error": …}, text, a list, null."""
         if not isinstance(data, Mapping):
             return cls(message=text(data if isinstance(data, str) else repr(data) if data else "", MAX_REASON))
         keys = fold(data)
@@ -347,17 +362,20 @@ class Failure:
         return cls(text(code, 100), message, details)
 
     def redacted(self, secrets: Iterable[str]) -> "Failure":
+        """Return the failure without the secrets."""
         secrets = list(secrets)
-        details = [{name: redact(told, secrets) for name, told in item.items()} for item in self.details]
+        details = [{name: redact(value, secrets) for name, value in item.items()} for item in self.details]
         return Failure(self.code, redact(self.message, secrets), details)
 
 
 @dataclass(frozen=True)
 class OperationStatus:
+    """State of an operation (MMS API reference, "Get Async Operation Status")."""
+
     id: str
-    phase: Phase | None  # None: a state nobody knows
-    state: str  # the server's own word
-    resource_id: str  # "" where resourceLocation is missing
+    phase: Phase | None  # None: unknown state
+    state: str  # as the server spells it
+    resource_id: str  # "" if resourceLocation is missing
     failure: Failure
 
     @classmethod
@@ -376,13 +394,16 @@ class OperationStatus:
 
 
 def page(data: Any) -> tuple[list[Any], str]:
-    """The items of a list answer, and the address of its next page ("" on the last)."""
+    """Return the items of a list response and the URL of the next page, "" on the last.
+
+    Raises MalformedPayloadError.
+    """
     if isinstance(data, list):
         return data, ""
     keys = fold(data)
     if isinstance(keys.get("value"), list):
         return keys["value"], text(keys.get("nextlink"))
-    if "id" in keys:  # the reference draws lists and single resources alike
+    if "id" in keys:  # the reference shows lists and single resources alike
         return [data], ""
     raise MalformedPayloadError("A list was expected.")
 
@@ -393,16 +414,17 @@ def _property(name: Any) -> str:
 
 
 def primary_key(data: Any) -> str:
-    """The primary key in the answer of `services/{id}/keys`."""
+    """Return the primary key in a response of `services/{id}/keys`."""
     return text(fold(data).get("primarykey"), 1000)
 
 
 def phase(state: str) -> Phase | None:
+    """Return the phase that a server's state means; None if it is unknown."""
     return _PHASES.get(re.sub(r"[\s_-]", "", state).lower())
 
 
 def runtime_type(value: str) -> str:
-    """The reference misspells SparkPython."""
+    """Correct the reference's misspelling of SparkPython."""
     return "SparkPython" if value == "parkPython" else value
 
 
@@ -411,7 +433,7 @@ def _id_in(value: Any) -> Any:
 
 
 def _web_address(value: Any) -> str | None:
-    """The scoring URI; only http(s) may ever become a link."""
+    """Return the scoring URI if it is http(s), else "": it becomes a link."""
     found = optional_text(value, 2000)
     return found if found is None or found.lower().startswith(("http://", "https://")) else ""
 

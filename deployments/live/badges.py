@@ -1,4 +1,4 @@
-"""What a badge says of a row: its state, since when, why, and how old the news is. Reads the database only."""
+"""Badges: the state of a row, since when, why, and how old the information is. Reads only the database."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -19,7 +19,7 @@ Row: TypeAlias = Operation | Resource
 
 NOUN = {RegisteredModel: "model", Manifest: "manifest", Image: "image", Service: "service"}
 AVAILABLE = {"model": "Registered", "manifest": "Created", "image": "Built"}
-# Twice the slowest schedule by which each is asked about (mirror.py, schedule.py): older news is called stale.
+# About twice the slowest refresh schedule (mirror.refresh, timing). Older information is shown as stale.
 STALE_AFTER = {
     "service": timedelta(seconds=150),
     State.SENDING: timedelta(seconds=LEASE_SECONDS + 30),
@@ -28,16 +28,17 @@ STALE_AFTER = {
     State.UNCERTAIN: timedelta(seconds=150),
 }
 LIST_STALE_AFTER = timedelta(minutes=12)
-STALE_AFTER_WHILE_FAILING = timedelta(seconds=15)  # while the server is known to be out of reach
-UNCLAIMED_AFTER = timedelta(seconds=18)  # a queued operation that no worker has taken
-RECHECK_AFTER = timedelta(seconds=30)  # what is stale may be known again, and nothing says so when nothing has changed
+STALE_AFTER_WHILE_FAILING = timedelta(seconds=15)  # while the server is failing
+UNCLAIMED_AFTER = timedelta(seconds=18)  # an overdue operation that no worker has claimed
+# Pages check stale badges again after this, since an unchanged row sends no event
+RECHECK_AFTER = timedelta(seconds=30)
 
 
 @dataclass(frozen=True)
 class Badge:
-    """`state` is the key for shape and colour, `label` the word, `reason` a sentence or "".
+    """Badge of a row. `state` selects shape and color, `label` is the text, `reason` a sentence or "".
 
-    It may be believed `until` then; who shows it without having heard anything newer asks again. None: it stays true.
+    `until` is when the information expires unless confirmed; pages then fetch the row again. None: it doesn't expire.
     """
 
     key: str
@@ -50,20 +51,20 @@ class Badge:
 
     @property
     def valid_seconds(self) -> int | None:
-        """For how many seconds it may still be believed. No time of day: the reader's clock may be wrong."""
+        """Return for how many seconds the badge is valid. Relative, because the clock of the client may be wrong."""
         return None if self.until is None else max(1, math.ceil((self.until - timezone.now()).total_seconds()))
 
 
 def badge_of(row: Row) -> Badge:
-    """The badge of one row; asks the database for the row's newest operation."""
+    """Return the badge of one row. Queries the row's newest operation."""
     return badges_of([row])[0]
 
 
 def badges_of(rows: Sequence[Row]) -> list[Badge]:
-    """The badges of rows of one class, in the same order, with one query in all (operations: none).
+    """Return the badges of rows of one class, in the same order, with a single query (none for operations).
 
-    `row.account` should be loaded. A row with an open operation, or without an id at the server, shows its newest
-    operation; any other shows what the server last said of it.
+    `row.account` should be loaded. A row with an open operation, or without a server id, shows its newest operation;
+    other rows show what the server last reported.
     """
     resources = [row for row in rows if not isinstance(row, Operation)]
     newest = newest_operations(resources)
@@ -71,7 +72,7 @@ def badges_of(rows: Sequence[Row]) -> list[Badge]:
 
 
 def newest_operations(rows: Sequence[Resource]) -> dict[Any, Operation]:
-    """By primary key of the row: the operation that was asked for last. One query."""
+    """Return the newest operation of each row, by primary key of the row. A single query."""
     if not rows:
         return {}
     noun = NOUN[type(rows[0])]
@@ -86,11 +87,12 @@ def newest_operations(rows: Sequence[Resource]) -> dict[Any, Operation]:
 
 
 def key_of(row: Row) -> str:
-    """The name of a row in events and in `data-refresh`: "operation-<uuid>", "service-<pk>", …"""
+    """Return the row's name in events and in `data-refresh`: "operation-<uuid>", "service-<pk>", and so on."""
     return f"operation-{row.pk}" if isinstance(row, Operation) else f"{NOUN[type(row)]}-{row.pk}"
 
 
 def keys_of(rows: Iterable[Row | None]) -> list[str]:
+    """Return the names of the rows that aren't None."""
     return [key_of(row) for row in rows if row is not None]
 
 
@@ -114,12 +116,12 @@ def _operation_badge(operation: Operation) -> Badge:
 
 
 def _last_contact(operation: Operation) -> datetime | None:
-    """When the server was last asked about an operation that is on its way."""
+    """Return when the server was last asked about an open operation."""
     return max(filter(None, [operation.checked_at, operation.accepted_at, operation.sent_at]), default=None)
 
 
 def _queued_badge(operation: Operation) -> Badge:
-    """A queued operation waits for its server, or for a worker; when it is long overdue there is none."""
+    """Return the badge of a queued operation, which waits for its server, its turn, or a worker."""
     label, reason, now = State.QUEUED.label, operation.error_message, timezone.now()
     until = (operation.next_poll_at or now) + UNCLAIMED_AFTER
     overdue = until <= now
@@ -134,7 +136,7 @@ def _queued_badge(operation: Operation) -> Badge:
 
 
 def _was_reached_recently(account: HostingAccount, now: datetime) -> bool:
-    """Whether a worker has had an answer of the account's server lately: then there is one."""
+    """Return True if a worker recently got a response from the account's server, so workers are running."""
     return account.reached_at is not None and now - account.reached_at < UNCLAIMED_AFTER
 
 
@@ -153,12 +155,12 @@ def _resource_badge(row: Resource, operation: Operation | None) -> Badge:
 
 
 def stale_after(account: HostingAccount, noun: str) -> timedelta:
-    """How old the last news of the account's rows of this noun may be; older news is called stale."""
+    """Return the age at which information about the account's rows of this noun is shown as stale."""
     return STALE_AFTER_WHILE_FAILING if account.is_failing else STALE_AFTER.get(noun, LIST_STALE_AFTER)
 
 
 def _service_state(service: Service) -> tuple[str, str]:
-    """The health where the server reports it, else the server's word for the service's state."""
+    """Return state and label of a service: its health if reported, else the server's state."""
     if service.health:
         return service.health.lower(), service.health.capitalize()
     known = phase(service.state)
@@ -166,7 +168,7 @@ def _service_state(service: Service) -> tuple[str, str]:
 
 
 def _staleness(heard: datetime | None, lasting: timedelta) -> tuple[datetime | None, datetime | None]:
-    """Since when the news is stale (None: it is not), and until when that is so."""
+    """Return since when information of time `heard` is stale (or None), and until when this result is valid."""
     if heard is None:
         return None, None
     now = timezone.now()

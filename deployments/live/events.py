@@ -1,7 +1,7 @@
-"""Live state in Redis: written by workers and by submits, read by pages and by the stream of events.
+"""Live state in Redis: workers and submits write it; pages and the event stream read it.
 
-One capped stream `live` carries an entry per change (account id in each); a hash per operation and service holds its
-current state. All of it may be lost: the database has the facts, and readers are told to fetch their rows anew.
+The capped stream `live` has an entry per change, with its account id; a hash per operation and service has the current
+state. All of it may be lost: the database has the facts, and readers fetch their rows again.
 """
 
 import json
@@ -43,57 +43,61 @@ __all__ = [
 STREAM = "live"
 MAX_STREAM_ENTRIES = 10_000
 HASH_TTL_SECONDS = 24 * 3600  # seconds
-MAX_BADGES = 200  # published at once
+MAX_BADGES = 200  # per publish
 MAX_LOG_LINES = 10_000  # lines
 LOG_TTL_SECONDS = 3600
-LOG_PART_LINES = 2000  # lines in one answer
+LOG_PART_LINES = 2000  # per read
 INTEREST_SECONDS = 30
-MAX_INTEREST_SECONDS = INTEREST_SECONDS + int(MAX_RETRY_AFTER_SECONDS)  # a wish that waits for a server's pause to end
-_missed = threading.Event()  # an event of this process could not be written
+# A requested refresh may wait for a server's Retry-After
+MAX_INTEREST_SECONDS = INTEREST_SECONDS + int(MAX_RETRY_AFTER_SECONDS)
+_missed = threading.Event()  # set while an event of this process could not be written
 
 
 @dataclass(frozen=True)
 class LiveEvent:
-    """`badge` None: no row has changed, yet `refresh` is worth fetching anew. Account 0: events were lost, everybody
-    fetches everything anew."""
+    """Event of the stream.
+
+    `badge` is None if no row changed but `refresh` should be fetched again. `account_id` 0 means that events were lost
+    and everything has to be fetched again.
+    """
 
     account_id: int
     badge: Badge | None
-    refresh: list[str]  # keys of rows worth fetching anew, e.g. ["model-12"]; "models": a row appeared or vanished
+    refresh: list[str]  # keys to fetch again, e.g. ["model-12"]; "models" if a row appeared or vanished
 
 
 def publish_operation(operation: Operation, *also: str) -> None:
-    """Tell the pages where the operation stands. `also`: further keys worth a refresh, e.g. "services"."""
+    """Publish the operation's badge. `also`: further keys to refresh, e.g. "services"."""
     publish([operation], *keys_of([operation.resource]), *also)
 
 
 def publish_service(service: Service, *also: str) -> None:
-    """Tell the pages what is known of the service."""
+    """Publish the service's badge. `also`: further keys to refresh."""
     publish([service], *also)
 
 
 def publish(rows: Sequence[Row], *refresh: str) -> None:
-    """Write the badges of rows of one class and announce them; a loss is made up for by a resync."""
+    """Store and announce the badges of rows of one class. After a failure, readers get a resync event instead."""
     entries = [
         _encode(row.account_id, badge, [key_of(row), *refresh])
         for row, badge in zip(rows, badges_of(rows), strict=True)
     ]
-    _send(entries, kept=entries)
+    _send(entries, states=entries)
 
 
 def publish_account(account_id: int) -> None:
-    """Tell the pages that the account's server is in trouble, or is so no more; no row has changed."""
+    """Announce that the failure state of the account's server changed. No row has changed."""
     _send([{"account": str(account_id), "refresh": '["account"]'}])
 
 
-def _send(entries: list[dict[Any, Any]], *, kept: Sequence[dict[Any, Any]] = ()) -> None:
-    """Announce them, after the word that earlier ones were lost; those in `kept` are their row's current state, too."""
+def _send(entries: list[dict[Any, Any]], *, states: Sequence[dict[Any, Any]] = ()) -> None:
+    """Append entries to the stream, after a resync entry if some were lost. `states` are also stored as row states."""
 
     def write(connection: Redis) -> bool:
         pipe = connection.pipeline(transaction=False)
         for fields in [{"account": "0"}, *entries] if _missed.is_set() else entries:
             pipe.xadd(STREAM, fields, maxlen=MAX_STREAM_ENTRIES, approximate=True)
-        for fields in kept:
+        for fields in states:
             name = f"live:{fields['key'].replace('-', ':', 1)}"
             pipe.hset(name, mapping=fields)
             pipe.expire(name, HASH_TTL_SECONDS)
@@ -107,7 +111,7 @@ def _send(entries: list[dict[Any, Any]], *, kept: Sequence[dict[Any, Any]] = ())
 
 
 def stream_position() -> str:
-    """The id of the newest event, to be read before the rows of a page are. "0" where Redis is out of reach."""
+    """Return the id of the newest event, or "0" if Redis is unavailable. Read it before the rows of a page."""
 
     def read(connection: Redis) -> str:
         newest: Any = connection.xrevrange(STREAM, count=1)
@@ -117,7 +121,7 @@ def stream_position() -> str:
 
 
 def decode(fields: dict[bytes, bytes]) -> LiveEvent:
-    """An entry of the stream, as read from Redis."""
+    """Parse an entry of the stream as read from Redis."""
     plain = {name.decode(): value.decode() for name, value in fields.items()}
     if "key" not in plain:
         return LiveEvent(int(plain["account"]), None, json.loads(plain.get("refresh", "[]")))
@@ -151,11 +155,11 @@ def _encode(account_id: int, badge: Badge, refresh: list[str]) -> dict[Any, Any]
     }
 
 
-# --- who looks at what --------------------------------------------------------------------------------------------
+# --- interest: what users are viewing ------------------------------------------------------------------------------
 
 
 def record_interest(what: str, life: float = INTEREST_SECONDS) -> None:
-    """Somebody looks at `what` ("account:3", "service:7"): workers ask about it more often for `life` seconds."""
+    """Record that a user views `what` ("account:3", "service:7"): workers check it often for `life` seconds."""
     now = _now()
 
     def write(connection: Redis) -> None:
@@ -169,7 +173,7 @@ def record_interest(what: str, life: float = INTEREST_SECONDS) -> None:
 
 
 def current_interests(prefix: str) -> set[str]:
-    """What is being looked at, of the names that begin with `prefix`, without it."""
+    """Return what users are viewing among the names that start with `prefix`, without the prefix."""
 
     def read(connection: Redis) -> Any:
         return connection.zrangebyscore("interest", _now(), "+inf")
@@ -179,6 +183,7 @@ def current_interests(prefix: str) -> set[str]:
 
 
 def clear_interest(what: str) -> None:
+    """Remove `what` from the interests."""
     redis.execute(lambda connection: connection.zrem("interest", what), fallback=None)
 
 
@@ -191,28 +196,31 @@ def _now() -> float:
 
 @dataclass(frozen=True)
 class LogPart:
+    """Lines of a log, and where to continue reading."""
+
     lines: list[str]
-    position: str  # what to pass as `after` next
-    reported: bool | None  # None: not asked yet; False: the server offers no logs
+    position: str  # pass as `after` to continue
+    reported: bool | None  # None: not fetched yet; False: the server provides no logs
 
 
 def operation_log_key(operation: Operation) -> str:
+    """Return the Redis key of the operation's log."""
     return f"log:operation:{operation.pk}"
 
 
 def service_log_key(service: Service) -> str:
-    """The log of the service's current revision."""
+    """Return the Redis key of the log of the service's newest revision."""
     newest = service.revisions[0].get("number") if service.revisions else None
     return f"log:service:{service.pk}:{newest or 0}"
 
 
 def record_log_interest(kind: str, pk: Any) -> None:
-    """A log page is open: its lines are fetched while it is. `kind` is "operation" or "service"."""
+    """Record that a log page is open, so that workers fetch its lines. `kind`: "operation" or "service"."""
     record_interest(f"log:{kind}:{pk}")
 
 
 def read_log(key: str, after: str = "0") -> LogPart:
-    """The lines after position `after` (the newest 10 000 are kept)."""
+    """Return up to LOG_PART_LINES lines after position `after`. The newest MAX_LOG_LINES are stored."""
 
     def read(connection: Redis) -> tuple[Any, Any]:
         pipe = connection.pipeline(transaction=False)
@@ -232,13 +240,15 @@ def read_log(key: str, after: str = "0") -> LogPart:
 
 @dataclass(frozen=True)
 class LogMark:
-    position: int  # how many bytes of the server's log have been fetched
+    """How much of a server's log has been fetched."""
+
+    position: int  # bytes of the server's log fetched so far
     reported: bool | None
-    is_complete: bool  # it has ended, and all of it has been fetched
+    is_complete: bool  # the log has ended and was fetched to its end
 
 
 def log_mark(key: str) -> LogMark | None:
-    """How far a log has been fetched; None where Redis is out of reach."""
+    """Return how far a log has been fetched; None if Redis is unavailable."""
 
     def read(connection: Redis) -> LogMark:
         position, reported, whole = connection.hmget(f"{key}:at", ["bytes", "reported", "whole"])
@@ -248,7 +258,7 @@ def log_mark(key: str) -> LogMark | None:
 
 
 def append_log(key: str, lines: Sequence[str], at: int, *, reported: bool = True, is_complete: bool = False) -> None:
-    """Add lines, and remember that the server's log has been read up to byte `at`, or that it is all there."""
+    """Append lines, and record that the server's log was fetched up to byte `at`, or completely."""
 
     def write(connection: Redis) -> None:
         pipe = connection.pipeline(transaction=True)

@@ -1,8 +1,8 @@
-"""The connection to Redis, for what may be lost at any moment: live state, marks of interest, log lines.
+"""Redis connection for data that may be lost at any time: live state, interests, log lines.
 
-Redis being out of reach is an ordinary state here: callers get their fallback at once, nobody waits and nothing is
-raised. After a failure this process leaves Redis alone for a while, so that a page pays for the outage once at most:
-a second after a refusal, which costs nothing, and five after a silence, which costs one.
+Unavailability is expected: callers get their fallback without waiting, and nothing is raised. After a failure this
+process doesn't call Redis for RETRY_SECONDS (refused, which costs no time) or RETRY_AFTER_TIMEOUT_SECONDS (timed out,
+which costs a second), so that a page pays for an outage at most once.
 """
 
 import logging
@@ -19,7 +19,7 @@ from redis.retry import Retry
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
-RETRY_SECONDS = 1.0  # seconds
+RETRY_SECONDS = 1.0  # after a refused connection
 RETRY_AFTER_TIMEOUT_SECONDS = 5.0
 RELEASE_SCRIPT = "if redis.call('get', KEYS[1]) == ARGV[1] then redis.call('del', KEYS[1]) end"
 _down_until = 0.0
@@ -27,13 +27,15 @@ _down_until = 0.0
 
 @cache
 def connection() -> redis.Redis:
-    # One retry: the first command after a restart of Redis meets a dead pooled connection. Silence is not tried twice.
+    """Return the connection pool of this process."""
+    # One retry, because the first command after a restart of Redis uses a dead pooled connection. Timeouts aren't
+    # retried.
     again = Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,))
     return redis.Redis.from_url(settings.REDIS_URL, socket_timeout=1, socket_connect_timeout=1, retry=again)
 
 
 def execute(command: Callable[[redis.Redis], Any], fallback: T) -> T | Any:
-    """What `command` returns for the connection, or `fallback` where Redis is out of reach."""
+    """Return the result of `command(connection)`, or `fallback` if Redis is unavailable."""
     global _down_until
     if time.monotonic() < _down_until:
         return fallback
@@ -47,18 +49,21 @@ def execute(command: Callable[[redis.Redis], Any], fallback: T) -> T | Any:
 
 
 def reset_outage() -> None:
-    """Try Redis again at once."""
+    """Call Redis again without waiting for the end of the pause."""
     global _down_until
     _down_until = 0.0
 
 
 def acquire_lock(name: str, seconds: int, fallback: bool) -> str:
-    """What `release` takes, if nobody else is at `name` now; else "". Should this process die it ends by itself."""
+    """Return a token for `release_lock` if the lock `name` is free, else "".
+
+    seconds: when the lock expires if it isn't released. fallback: whether to succeed while Redis is unavailable.
+    """
     token = uuid4().hex
     won = execute(lambda link: link.set(f"claim:{name}", token, nx=True, ex=seconds), fallback=fallback)
     return token if won else ""
 
 
 def release_lock(name: str, token: str) -> None:
-    """End one's own claim: it may have run out, and be somebody else's by now."""
+    """Release the lock if it still belongs to `token`; it may have expired and been acquired by another process."""
     execute(lambda link: link.eval(RELEASE_SCRIPT, 1, f"claim:{name}", token), fallback=None)

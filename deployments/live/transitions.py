@@ -1,4 +1,4 @@
-"""Rows change by conditional UPDATE, so that of two workers one wins; `change` is how an operation gets its state."""
+"""State changes of operations, as conditional UPDATEs so that one of several workers wins."""
 
 import logging
 import time
@@ -15,13 +15,13 @@ from deployments.models import Operation
 from deployments.models.operation import OPEN, TERMINAL, State
 
 log = logging.getLogger(__name__)
-MAX_LOCK_WAIT_SECONDS = 120.0  # seconds; somewhat more than the lease of a sender
+MAX_LOCK_WAIT_SECONDS = 120.0  # more than the lease of the sender
 
-# From which states each state is reached. A terminal state is left by nothing.
+# States from which each state can be reached. Terminal states are final.
 PREDECESSORS: dict[State, frozenset[State]] = {
     State.QUEUED: frozenset({State.SENDING, State.UNCERTAIN}),
     State.SENDING: frozenset({State.QUEUED}),
-    # From itself: that it was accepted may be heard by who is taken for dead (pipeline.doubt).
+    # From itself: a worker presumed dead may still report that the request was accepted (run.mark_uncertain).
     State.UNCERTAIN: frozenset({State.SENDING, State.NOT_STARTED, State.RUNNING, State.UNCERTAIN}),
     State.NOT_STARTED: frozenset({State.SENDING, State.UNCERTAIN}),
     State.RUNNING: frozenset({State.SENDING, State.UNCERTAIN, State.NOT_STARTED}),
@@ -32,10 +32,10 @@ PREDECESSORS: dict[State, frozenset[State]] = {
 
 
 def transition(operation: Operation, state: State, *, expected: Iterable[State] = OPEN, **fields: Any) -> bool:
-    """Move the operation on to `state`, with other fields, if it still is in one of the `expected` states.
+    """Move the operation to `state` and set `fields`, if it is in one of the `expected` states.
 
-    An operation that was sent anew meanwhile is left alone: the answer is about another attempt. True when this call
-    did it; `operation` then has the new values, and the pages know.
+    Does nothing if the operation was sent again since it was loaded, because the result belongs to another attempt.
+    Return True if this call made the change; `operation` then has the new values and pages are notified on commit.
     """
     now = timezone.now()
     fields |= {"state": state, "state_since": now, "claimed_until": fields.get("claimed_until")}
@@ -44,12 +44,13 @@ def transition(operation: Operation, state: State, *, expected: Iterable[State] 
     same = Operation.objects.filter(pk=operation.pk, sent_at=operation.sent_at)
     if not conditional_update(operation, same.filter(state__in=PREDECESSORS[state] & frozenset(expected)), **fields):
         return False
-    transaction.on_commit(lambda: _publish(operation, state), robust=True)  # it is true, told or not
+    # Robust: a failed notification must not undo the change
+    transaction.on_commit(lambda: _publish(operation, state), robust=True)
     return True
 
 
 def conditional_update(row: Model, where: QuerySet[Any], **fields: Any) -> bool:
-    """Write the fields in the database if the row is still found by `where`; whether it was. `row` has them then."""
+    """Update `fields` of the row if `where` still matches it, and return True if it did. Updates `row` as well."""
     if not where.update(**fields):
         return False
     for name, value in fields.items():
@@ -57,16 +58,16 @@ def conditional_update(row: Model, where: QuerySet[Any], **fields: Any) -> bool:
     return True
 
 
-def retry_on_lock(put_down: Callable[..., None], *args: Any) -> None:
-    """Run `put_down(*args)`, which puts down what a server said and may never say again, until the database takes it.
+def retry_on_lock(save: Callable[..., None], *args: Any) -> None:
+    """Call `save(*args)` until the database accepts it, for up to MAX_LOCK_WAIT_SECONDS.
 
-    One that is locked, full or out of reach has INSIST seconds to recover. Raises OperationalError then: what was sent
-    is in doubt, as if this process had died.
+    Use it to record a server's response, which can't be requested again. Raises OperationalError if the database stays
+    locked, full or unavailable; the outcome is then unknown, as if this process had died.
     """
     until = time.monotonic() + MAX_LOCK_WAIT_SECONDS
     while True:
         try:
-            return put_down(*args)
+            return save(*args)
         except OperationalError as error:
             if time.monotonic() > until:
                 raise

@@ -1,4 +1,4 @@
-"""A hosting account at some MMS server, and the registries and clusters its images and services go to."""
+"""Hosting accounts at MMS servers, and the registries and clusters that their images and services use."""
 
 from typing import ClassVar
 
@@ -11,9 +11,9 @@ from deployments.models.validators import check_base_url
 
 
 class WithSecret(models.Model):
-    """A row that keeps a secret, encrypted. Nobody sees it again; what people see is who set it, and when."""
+    """Abstract row with encrypted secrets. Pages never show a secret, only who set it and when."""
 
-    SECRETS: ClassVar[tuple[str, ...]]  # the encrypted fields: pages leave them in the database
+    SECRETS: ClassVar[tuple[str, ...]]  # names of the encrypted fields; queries of pages defer them
 
     secret_set_at = models.DateTimeField(null=True, blank=True)
     secret_set_by = models.CharField(max_length=150, blank=True, default="")
@@ -22,12 +22,12 @@ class WithSecret(models.Model):
         abstract = True
 
     def record_secret_change(self, by: str) -> None:
-        """The secret is another one from now on, or is forgotten; `by`: who did that. To be saved."""
+        """Record that user `by` set or removed the secret. Doesn't save."""
         self.secret_set_at, self.secret_set_by = timezone.now(), by
 
 
 class HostingAccount(WithSecret):
-    """One account at one server: where calls go, with which token, and what is known of the far end."""
+    """Hosting account: address and credentials of a server, and its last known condition."""
 
     SECRETS = ("token", "client_secret")
     FAILURE_FIELDS = ("token_refused", "error", "error_at", "not_before")
@@ -44,7 +44,7 @@ class HostingAccount(WithSecret):
     resource_group = models.CharField(max_length=200)
     hosting_account = models.CharField(max_length=200)
     api_version = models.CharField(max_length=64, default="2017-06-01-privatepreview")
-    # How calls are authenticated, and the secret of that way; the other way's is forgotten.
+    # Authentication method and its secret; the secret of the other method is removed.
     sign_in = models.CharField(max_length=16, choices=SignIn.choices, default=SignIn.TOKEN)
     token = EncryptedTextField(null=True, blank=True)
     authority = models.CharField(max_length=400, blank=True, default="https://login.microsoftonline.com")
@@ -53,7 +53,7 @@ class HostingAccount(WithSecret):
     client_secret = EncryptedTextField(null=True, blank=True)
     scope = models.CharField(max_length=400, blank=True, default="")
 
-    # What the worker last saw of the server. Pages read these; nobody else asks the server.
+    # Written by workers after each call. Pages read these fields and never call the server.
     reached_at = models.DateTimeField(null=True, blank=True)
     error = models.TextField(blank=True, default="")
     error_at = models.DateTimeField(null=True, blank=True)
@@ -63,7 +63,7 @@ class HostingAccount(WithSecret):
         default=False,
         help_text="The server says that a request sent again with the same client request id has one effect.",
     )
-    # When each list was last read in whole.
+    # When each list was last read completely.
     models_seen_at = models.DateTimeField(null=True, blank=True)
     manifests_seen_at = models.DateTimeField(null=True, blank=True)
     images_seen_at = models.DateTimeField(null=True, blank=True)
@@ -77,29 +77,29 @@ class HostingAccount(WithSecret):
 
     @property
     def is_failing(self) -> bool:
-        """Whether something is wrong with the server, or with our token there."""
+        """Return True if the server is failing or rejects the account's token."""
         return bool(self.error) or self.token_refused
 
     @property
     def credentials(self) -> tuple[str | None, ...]:
-        """All that what is shown to the server depends on: equal where the same is shown. Never to be printed."""
+        """Return everything that determines the credentials, for comparison. Contains secrets; never log it."""
         entra = (self.authority, self.tenant, self.client_id, self.client_secret, self.scope)
         return (self.sign_in, *entra) if self.sign_in == self.SignIn.ENTRA else (self.sign_in, self.token)
 
     def replace_token(self, token: str, by: str = "") -> None:
-        """Use this bearer token from now on; calls that waited for it go out again."""
+        """Authenticate with this bearer token from now on, and save. Waiting operations are sent again."""
         self.sign_in, self.token, self.client_secret = self.SignIn.TOKEN, token, None
         self.record_secret_change(by)
         self.clear_failure()
         self.save(update_fields=["sign_in", *self.SECRETS, "secret_set_at", "secret_set_by", *self.FAILURE_FIELDS])
 
     def clear_failure(self) -> None:
-        """The server, or what is shown to it, is another one: it is called again at once. To be saved."""
+        """Reset the failure fields, so that the server is called without delay. Doesn't save."""
         self.token_refused, self.error, self.error_at, self.not_before = False, "", None, None
 
 
 class RegistryInfo(WithSecret):
-    """A registry that images are pushed to. People choose it by name and never see the password."""
+    """Container registry that images are pushed to. Users choose it by name and never see the password."""
 
     SECRETS = ("password",)
 
@@ -118,7 +118,7 @@ class RegistryInfo(WithSecret):
 
 
 class Cluster(WithSecret):
-    """Where services run: the kubeconfig and the pull secret that a create_service call carries."""
+    """Cluster that services run on: the kubeconfig and pull secret that a create_service request carries."""
 
     SECRETS = ("kube_config",)
 

@@ -1,10 +1,12 @@
+"""Assets."""
+
 from django.db import models
 
 from deployments.models.account import HostingAccount
 
 
 class Asset(models.Model):
-    """A file a manifest can use: driver script, schema, … Known to the dashboard only, until a manifest carries it."""
+    """File for manifests, such as a driver script or a schema. The server learns of it when a manifest includes it."""
 
     account = models.ForeignKey(HostingAccount, on_delete=models.CASCADE, related_name="assets")
     name = models.CharField(max_length=32, help_text="The asset's id in manifests.")

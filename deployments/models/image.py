@@ -1,3 +1,5 @@
+"""Images."""
+
 from django.db import models
 
 from deployments.models.account import RegistryInfo
@@ -6,7 +8,7 @@ from deployments.models.mirrored import Mirrored
 
 
 class Image(Mirrored):
-    """An image built from a manifest."""
+    """Image built from a manifest."""
 
     manifest = models.ForeignKey(Manifest, null=True, blank=True, on_delete=models.SET_NULL, related_name="images")
     registry = models.ForeignKey(RegistryInfo, null=True, blank=True, on_delete=models.SET_NULL, related_name="images")

@@ -1,3 +1,5 @@
+"""Manifests."""
+
 from django.db import models as db
 
 from deployments.models.asset import Asset
@@ -6,7 +8,7 @@ from deployments.models.model import RegisteredModel
 
 
 class Manifest(Mirrored):
-    """Models, driver script, assets and a target runtime: what an image is built from."""
+    """Models, driver script, assets and target runtime that an image is built from."""
 
     driver_program = db.CharField(max_length=255, blank=True, default="", help_text="The id of the driver asset.")
     model_ids = db.JSONField(default=list, help_text="As the server repeats them: ids or names.")

@@ -1,4 +1,4 @@
-"""What every row that mirrors a resource of the MMS has in common."""
+"""Common fields of rows that mirror a resource of the MMS."""
 
 from django.db import models
 
@@ -6,7 +6,7 @@ from deployments.models.account import HostingAccount
 
 
 class Mirrored(models.Model):
-    """A resource at the MMS, as last seen. `mms_id` is null until the server has given one."""
+    """Resource of the MMS as last seen. `mms_id` is null until the server has assigned an id."""
 
     account = models.ForeignKey(HostingAccount, on_delete=models.CASCADE, related_name="+")
     mms_id = models.CharField(max_length=200, null=True, blank=True)  # noqa: DJ001 - unknown is not ""
@@ -25,6 +25,6 @@ class Mirrored(models.Model):
         constraints = [models.UniqueConstraint(fields=["account", "mms_id"], name="%(class)s_mms_id")]
         indexes = [
             models.Index(fields=["account", "-added_at"], name="%(class)s_newest"),
-            # Lists count what has not vanished: with 10 000 rows in 1 ms instead of 6.
+            # For the count of present rows in lists: 1 ms instead of 6 with 10,000 rows.
             models.Index(fields=["account", "vanished_at"], name="%(class)s_present"),
         ]

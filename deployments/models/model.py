@@ -1,10 +1,12 @@
+"""Registered models."""
+
 from django.db import models
 
 from deployments.models.mirrored import Mirrored
 
 
 class RegisteredModel(Mirrored):
-    """A model as registered at the MMS ("model" in URLs and pages)."""
+    """Version of a model registered at the MMS; called "model" in URLs and pages."""
 
     name = models.CharField(max_length=255)
     version = models.PositiveIntegerField(null=True, blank=True)

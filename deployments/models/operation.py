@@ -1,4 +1,4 @@
-"""Everything a person asked for, and where it stands (DESIGN: one pipeline for every write)."""
+"""Operations: every write that a user requests, and its state in the pipeline."""
 
 import uuid
 
@@ -13,6 +13,8 @@ from deployments.models.service import Service
 
 
 class Kind(models.TextChoices):
+    """Kind of operation. Each has a function in `operations.submit` and `operations.requests` and a client method."""
+
     REGISTER_MODEL = "register_model", "Register model"
     CREATE_MANIFEST = "create_manifest", "Create manifest"
     CREATE_IMAGE = "create_image", "Create image"
@@ -22,6 +24,8 @@ class Kind(models.TextChoices):
 
 
 class State(models.TextChoices):
+    """State of an operation. `live.transitions` lists the allowed transitions."""
+
     QUEUED = "queued", "Queued"
     SENDING = "sending", "Sending"
     NOT_STARTED = "not_started", "Accepted"
@@ -34,11 +38,11 @@ class State(models.TextChoices):
 
 TERMINAL = frozenset({State.SUCCEEDED, State.FAILED, State.CANCELED})
 OPEN = frozenset(set(State) - TERMINAL)
-NEEDS_DECISION = "NeedsDecision"  # error code of an uncertain operation that a person has to decide about
+NEEDS_DECISION = "NeedsDecision"  # error code of an uncertain operation that waits for a user's decision
 
 
 class Operation(models.Model):
-    """One thing a person asked for. Its id is also the idempotency key (`x-ms-client-request-id`)."""
+    """Write requested by a user. The id is also the idempotency key (`x-ms-client-request-id`)."""
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     account = models.ForeignKey(HostingAccount, on_delete=models.CASCADE, related_name="operations")
@@ -46,9 +50,9 @@ class Operation(models.Model):
     state = models.CharField(max_length=16, choices=State.choices, default=State.QUEUED)
     requested_by = models.CharField(max_length=150)
     requested_at = models.DateTimeField(auto_now_add=True)
-    # What to send, in this project's words and without secrets: registries and clusters are named by primary key.
+    # Arguments of the request, without secrets: rows are stored as primary keys.
     body = models.JSONField(default=dict)
-    # The row it is about: exactly one, by kind.
+    # The row that the operation creates or changes: exactly one of these, by kind.
     model = models.ForeignKey(RegisteredModel, null=True, on_delete=models.CASCADE, related_name="operations")
     manifest = models.ForeignKey(Manifest, null=True, on_delete=models.CASCADE, related_name="operations")
     image = models.ForeignKey(Image, null=True, on_delete=models.CASCADE, related_name="operations")
@@ -87,9 +91,10 @@ class Operation(models.Model):
 
     @property
     def resource(self) -> RegisteredModel | Manifest | Image | Service | None:
-        """The row this operation is about."""
+        """Return the row that the operation creates or changes."""
         return self.model or self.manifest or self.image or self.service
 
     @property
     def is_open(self) -> bool:
+        """Return True unless the operation is in a terminal state."""
         return self.state in OPEN

@@ -1,3 +1,5 @@
+"""Services."""
+
 from django.db import models
 from encrypted_fields.fields import EncryptedTextField
 
@@ -7,14 +9,14 @@ from deployments.models.mirrored import Mirrored
 
 
 class Service(Mirrored):
-    """A web service that answers with an image's models."""
+    """Web service that serves the models of an image."""
 
     name = models.CharField(max_length=255)
     image = models.ForeignKey(Image, null=True, blank=True, on_delete=models.SET_NULL, related_name="services")
     cluster = models.ForeignKey(Cluster, null=True, blank=True, on_delete=models.SET_NULL, related_name="services")
     updated_at = models.DateTimeField(null=True, blank=True, help_text="As the server says.")
     state = models.CharField(max_length=64, blank=True, default="", help_text="The server's word, e.g. Succeeded.")
-    # Reported by the bundled MMS only; empty: not reported.
+    # Extensions of the bundled MMS; empty if the server doesn't report them.
     health = models.CharField(max_length=32, blank=True, default="")
     health_detail = models.TextField(blank=True, default="")
     scoring_uri = models.TextField(blank=True, default="")

@@ -1,7 +1,7 @@
-"""Which addresses a server, a registry or an authority can have: for what is typed, what is tried and what is kept.
+"""Validators for the addresses of servers, registries and authorities.
 
-Numbers that are never called (addresses.py) are refused here, so that people see it at once; names are judged when they
-are connected to.
+Forbidden numeric addresses (`client.addresses`) are rejected here, while the user can correct them. Host names are
+checked on connecting.
 """
 
 import re
@@ -12,7 +12,7 @@ from django.core.exceptions import ValidationError
 from deployments.client.urls import web_address
 from netguard.addresses import LOOPBACK_HOSTS, is_forbidden_host
 
-BUNDLED_STORE = "oci://local"  # the bundled server's own store: nothing is pushed anywhere
+BUNDLED_STORE = "oci://local"  # the bundled server's image store; nothing is pushed
 NEVER_CALLED = "This address is reserved for a machine's own services and is never called."
 
 
@@ -24,14 +24,14 @@ def check_base_url(value: str) -> None:
 
 
 def check_authority(value: str) -> None:
-    """The same of the place that gives tokens. The client secret goes there, so it is https, or on this machine."""
+    """Raise ValidationError unless `value` is a base URL for tokens: https, or any scheme on loopback."""
     parts = _web_address(value)
     if parts.scheme != "https" and parts.hostname not in LOOPBACK_HOSTS:
         raise ValidationError("Start with https://, because the client secret is sent there.")
 
 
 def check_location(value: str) -> None:
-    """The same of a registry: host, perhaps port and path, with or without scheme; or the bundled server's store."""
+    """Raise ValidationError unless `value` is a registry (host, optional port, path and scheme) or BUNDLED_STORE."""
     if value == BUNDLED_STORE:
         return
     if "://" in value and not value.startswith(("http://", "https://")):
@@ -40,7 +40,7 @@ def check_location(value: str) -> None:
 
 
 def registry_url(location: str) -> str:
-    """The base URL of a registry's location, with its path. Without scheme it is https, but http on loopback."""
+    """Return the base URL of a registry location. The default scheme is https, on loopback http."""
     if "://" in location:
         return location.rstrip("/")
     try:
@@ -51,7 +51,7 @@ def registry_url(location: str) -> str:
 
 
 def origin(url: str) -> tuple[str, str, int | None]:
-    """Scheme, host and port: what a secret is entered for. ("", "", None) of what is no URL."""
+    """Return scheme, host and port of a URL, which secrets are bound to; ("", "", None) if it is invalid."""
     try:
         parts = urlsplit(url)
         return parts.scheme, (parts.hostname or "").lower(), parts.port or {"http": 80, "https": 443}.get(parts.scheme)
