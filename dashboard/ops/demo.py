@@ -104,13 +104,13 @@ class Demo:
     def _create_image(self, manifest: Any) -> Operation:
         registry = RegistryInfo.objects.filter(account=self.account).first()
         if registry is None:
-            raise Failed(f"The account {self.account} has no registry to keep images in.")
+            raise Failed(f"The account {self.account} has no registry for images.")
         return submit.create_image(self.account, BY, manifest=manifest, registry=registry, description="Iris example")
 
     def _create_service(self, image: Any) -> Operation:
         cluster = Cluster.objects.filter(account=self.account).first()
         if cluster is None:
-            raise Failed(f"The account {self.account} has no cluster to run services on.")
+            raise Failed(f"The account {self.account} has no cluster for services.")
         return submit.create_service(self.account, BY, name=NAME, image=image, cluster=cluster)
 
     def _update_service(self, service: Service, image: Any) -> Operation:
@@ -135,7 +135,7 @@ class Demo:
             if service.scoring_uri and service.scoring_key:
                 return service
             time.sleep(0.1)
-        raise Failed(f"The service {NAME} runs, but the server reported no scoring URL or key for it.")
+        raise Failed(f"The service {NAME} is running, but the server reported no scoring URL or key for it.")
 
 
 def keep(path: Path) -> store.StoredFile:

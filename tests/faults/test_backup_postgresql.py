@@ -74,7 +74,7 @@ def test_the_restored_site_starts_and_goes_on_counting(postgresql: PostgreSQL, b
         place.manage("create_token", "--account", "local")
         place.manage("create_user", "bob", "--role", "viewer", "--password-stdin", stdin="four other words\n")
         said = place.attempt("restore", str(backup), "--replace").stderr
-        assert "The site runs" in said
+        assert "The site is running" in said
     finally:
         place.stop()
     place.has_everything()
@@ -148,7 +148,7 @@ def test_data_that_the_database_refuses_changes_nothing(postgresql: PostgreSQL, 
     """
     before = place.ask("list(get_user_model().objects.values('id', 'password'))")
     said = place.run(code.replace("BACKUP", repr(str(backup))))
-    assert "did not take the data" in said
+    assert "PostgreSQL rejected the data" in said
     assert place.ask("list(get_user_model().objects.values('id', 'password'))") == before
     place.has_everything()
     assert not (place.data / "restore_unfinished").exists()
@@ -171,4 +171,4 @@ def test_a_restore_killed_at_some_moment_can_be_run_again(
 
 def test_the_kind_of_database_must_be_the_same(backup: Path, tmp_path: Path) -> None:
     said = Installation(tmp_path / "c").attempt("restore", str(backup)).stderr
-    assert "holds a PostgreSQL database, and DATABASE_URL here names a SQLite one" in said
+    assert "contains a PostgreSQL database, but DATABASE_URL names a SQLite one" in said

@@ -107,7 +107,7 @@ def test_redis_paused(site: Site, person: Person, far: Far, mms: MMS, record: di
         assert far.register(person, names[0]).acknowledged
         record["slowest page meanwhile"] = slowest_page(person, far)
         status, parts = site.health()
-        assert (status, parts["redis"]) == (503, "does not answer")
+        assert (status, parts["redis"]) == (503, "not responding")
         time.sleep(max(0.0, seconds - (time.monotonic() - paused_at)))
         assert far.register(person, names[1]).acknowledged
     finally:

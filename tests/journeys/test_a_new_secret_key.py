@@ -33,7 +33,7 @@ def test_a_site_goes_on_with_a_new_key(own_site: Site) -> None:
     site.stop()
     site.environment |= {"SECRET_KEY": NEW, "SECRET_KEY_FALLBACKS": OLD}
     site.start()
-    assert "start the site again" in " ".join(site.manage("rotate_keys").split())
+    assert "restart the site" in " ".join(site.manage("rotate_keys").split())
     site.stop()
     del site.environment["SECRET_KEY_FALLBACKS"]
     site.start()

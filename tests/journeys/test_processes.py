@@ -78,14 +78,14 @@ def test_services_live_on_while_web_and_workers_restart(running: Site, api: Api,
 def test_two_sites_on_one_data_folder_are_refused_in_one_sentence(running: Site) -> None:
     done = _up(running.environment)
     assert done.returncode != 0
-    assert "already runs with the data in" in done.stderr
+    assert "is already running with the data in" in done.stderr
     assert "Traceback" not in done.stderr
 
 
 def test_a_port_that_is_taken_is_refused_in_one_sentence(running: Site, tmp_path: Path) -> None:
     done = _up({**running.environment, "DATA_DIR": str(tmp_path / "data")})
     assert done.returncode != 0
-    assert f"PORT={running.port} cannot be used" in done.stderr
+    assert f"PORT={running.port}: " in done.stderr
     assert "Traceback" not in done.stderr
 
 

@@ -13,16 +13,16 @@ from deployments.models import HostingAccount
 
 
 class Command(BaseCommand):
-    help = "Adds a hosting account; its bearer token is read from standard input and kept encrypted."
+    help = "Add a hosting account. Its bearer token is read from standard input and stored encrypted."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("name", help="How people here call it; part of every page's URL.")
+        parser.add_argument("name", help="Its name in the dashboard; part of every page's URL.")
         parser.add_argument("--base-url", required=True, help="Scheme, host and port of the server, without /api.")
         parser.add_argument("--subscription", required=True)
         parser.add_argument("--resource-group", required=True)
         parser.add_argument("--hosting-account", required=True)
         parser.add_argument(
-            "--token-stdin", action="store_true", required=True, help="Required: the token comes from there."
+            "--token-stdin", action="store_true", required=True, help="Required. The token is read from standard input."
         )
 
     def handle(self, *args: Any, name: str, base_url: str, **options: Any) -> None:
@@ -35,7 +35,7 @@ class Command(BaseCommand):
             token=sys.stdin.readline().strip(),
         )
         if not account.token:
-            raise CommandError("Standard input held no token; nothing was added.")
+            raise CommandError("Standard input contained no token. Nothing was added.")
         try:
             account.full_clean()
         except ValidationError as error:

@@ -18,20 +18,20 @@ HALVES = {"dashboard": "the dashboard's uploads", "mms": "images, builds and ser
 
 
 class Command(BaseCommand):
-    help = "Writes database, uploads, images, logs and the secret key into one file, while the site works."
+    help = "Write the database, uploads, images, logs and the secret key into one file. The site can keep running."
     requires_system_checks: list[str] = []
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("file", help="Where to write it; - is the standard output.")
-        parser.add_argument("--force", action="store_true", help="Replace the file if it is there.")
+        parser.add_argument("file", help="The file to write; - for standard output.")
+        parser.add_argument("--force", action="store_true", help="Replace an existing file.")
         parser.add_argument(
-            "--files-only", action="store_true", help="Leave the database out: it is in another half's backup."
+            "--files-only", action="store_true", help="Leave out the database, because the other half's backup has it."
         )
 
     def handle(self, *args: Any, file: str, force: bool, files_only: bool, **options: Any) -> None:
         started = time.monotonic()
         if file == "-" and sys.stdout.isatty():
-            raise CommandError("A backup is no text for a terminal: send it to a file or a pipe.")
+            raise CommandError("A backup is binary. Write it to a file or a pipe, not to a terminal.")
         target = nullcontext(sys.stdout.buffer) if file == "-" else whole_file(Path(file), force)
         try:
             with for_the_owner_alone(), target as output:
@@ -48,15 +48,15 @@ class Command(BaseCommand):
         )
         for half in HALVES.keys() - settings.SERVE:
             self.stderr.write(
-                f"It does not hold {HALVES[half]}: this half of the site has none. Back up the other, too."
+                f"It doesn't contain {HALVES[half]}, which this half of the site lacks. Back up the other half, too."
             )
 
     def _say(self, held: Held) -> None:
         files = "1 file " if held.count == 1 else f"{held.count} files"
         self.stderr.write(f"✓ {held.what:<24}{files:>14}{filesizeformat(held.size):>12}", self.style.SUCCESS)
         if held.gone:
-            self.stderr.write(f"  {held.gone} of the {held.what} were deleted meanwhile and are not in the backup.")
+            self.stderr.write(f"  {held.gone} of the {held.what} were deleted during the backup and aren't in it.")
         if held.damaged:
             self.stderr.write(
-                f"  {held.damaged} of the {held.what} are damaged on this disk: not what their names say."
+                f"  {held.damaged} of the {held.what} are damaged on this disk: their content doesn't match their name."
             )

@@ -18,16 +18,18 @@ ADMIN = "admin"
 
 
 class Command(BaseCommand):
-    help = "Creates a person: an administrator, or a member of one hosting account (or of all there are)."
+    help = "Create a user: an administrator, or a member of one or all hosting accounts."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("name")
         parser.add_argument("--role", required=True, choices=[*Role.values, ADMIN])
-        parser.add_argument("--account", help="The hosting account the role is for; every account if left out.")
+        parser.add_argument("--account", help="The hosting account for the role. Default: every account.")
         ways = parser.add_mutually_exclusive_group()
         ways.add_argument("--password-stdin", action="store_true", help="Read the password from standard input.")
         ways.add_argument(
-            "--machine", action="store_true", help="A program: it has no password and cannot sign in, only tokens."
+            "--machine",
+            action="store_true",
+            help="A service account: it has no password and can't sign in; it uses tokens.",
         )
 
     def handle(
@@ -55,7 +57,7 @@ class Command(BaseCommand):
             roles = {"role": role, "accounts": [found.name for found in accounts]}
             events.record_command("create_user", user, after=roles)
         where = f" in {', '.join(found.name for found in accounts)}" if accounts else ""
-        done = "is a machine: an administrator makes tokens for it," if machine else "can sign in"
+        done = "is a service account: an administrator creates its tokens," if machine else "can sign in"
         self.stdout.write(f"{name} {done} as {role}{where}.")
 
 
@@ -63,10 +65,10 @@ def _accounts(role: str, name: str | None) -> list[HostingAccount]:
     """The accounts the role is given in. An administrator needs none. Raises CommandError."""
     if role == ADMIN:
         if name:
-            raise CommandError("An administrator may do everything in every account: leave --account out.")
+            raise CommandError("An administrator has every permission in every account. Leave out --account.")
         return []
     accounts = HostingAccount.objects.filter(name=name) if name else HostingAccount.objects.all()
     if not accounts:
         known = ", ".join(HostingAccount.objects.values_list("name", flat=True)) or "none yet"
-        raise CommandError(f"There is no hosting account {name or 'to give a role in'}. Known: {known}.")
+        raise CommandError(f"The hosting account {name or 'for the role'} doesn't exist. Known: {known}.")
     return list(accounts)

@@ -12,11 +12,11 @@ from dashboard.management import users
 
 
 class Command(BaseCommand):
-    help = "Signs a person out everywhere and lets them in no more; what waits in the queue for them is canceled."
+    help = "Sign a user out everywhere, stop them from signing in, and cancel their queued operations."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("name")
-        parser.add_argument("--undo", action="store_true", help="Let them in again.")
+        parser.add_argument("--undo", action="store_true", help="Let the user sign in again.")
 
     def handle(self, *args: Any, name: str, undo: bool, **options: Any) -> None:
         user = users.get_user_or_error(name)
@@ -27,4 +27,4 @@ class Command(BaseCommand):
             change: dict[str, Any] = {"before": {"active": before}, "after": {"active": undo}}
             events.record_command("activate_user" if undo else "deactivate_user", user, **change)
         revocation.cancel_unauthorized_operations()
-        self.stdout.write(f"{name} can sign in again." if undo else f"{name} is signed out and cannot sign in.")
+        self.stdout.write(f"{name} can sign in again." if undo else f"{name} is signed out and can't sign in.")

@@ -13,10 +13,10 @@ from deployments.operations.submit import RequestRefusedError
 
 
 class Command(BaseCommand):
-    help = "Registers the iris example, builds its image, deploys it (or updates it) and scores with it."
+    help = "Register the iris example, build its image, deploy or update its service, and score with it."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("--account", default="local", help="The hosting account to do it in.")
+        parser.add_argument("--account", default="local", help="The hosting account to use.")
 
     def handle(self, *args: Any, account: str, **options: Any) -> None:
         demo = Demo(self._account(account), self._show_state)
@@ -31,18 +31,18 @@ class Command(BaseCommand):
         if answer.problem or answer.status != 200:
             raise CommandError(f"Scoring failed: {answer.problem or answer.text}")
         self.stdout.write(f"✓ {'score':<44}{answer.milliseconds / 1000:6.3f} s\n\n{body}\n{answer.text}\n")
-        self.stdout.write(f"See it, and call it yourself: {settings.SITE_URL}/accounts/{account}/services/")
+        self.stdout.write(f"See the service and call it yourself: {settings.SITE_URL}/accounts/{account}/services/")
 
     def _account(self, name: str) -> HostingAccount:
         broken = {part: state for part, state in banner.health().items() if state != "works"}
         if broken:
             reasons = ", ".join(f"{part} {state}" for part, state in broken.items())
             raise CommandError(
-                f"The site at {settings.SITE_URL} does not work ({reasons}): start it with `{settings.START_COMMAND}`."
+                f"The site at {settings.SITE_URL} isn't working ({reasons}). Start it with `{settings.START_COMMAND}`."
             )
         found = HostingAccount.objects.filter(name=name).first()
         if found is None:
-            raise CommandError(f"There is no hosting account {name}.")
+            raise CommandError(f"The hosting account {name} doesn't exist.")
         return found
 
     def _show_state(self, operation: Operation) -> None:

@@ -14,16 +14,16 @@ from dashboard.ops.seed import fill, people
 
 
 class Command(up.Command):
-    help = "Runs the site with sample data. Changed templates, static files and Python take effect without a restart."
+    help = "Run the site with sample data. Changed templates, static files and Python take effect without a restart."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         """Take no arguments: logs go to the terminal."""
 
     def handle(self, *args: Any, **options: Any) -> None:
         if not settings.RELOAD:
-            raise CommandError("Start it with `make dev`: it uses a data folder of its own, var/dev.")
+            raise CommandError("Start it with `make dev`, which uses the data folder var/dev.")
         if find_spec("watchfiles") is None:
-            raise CommandError("watchfiles is missing: install requirements/dev.txt, as `make dev` does.")
+            raise CommandError("watchfiles isn't installed. Install requirements/dev.txt, as `make dev` does.")
         super().handle(logs=True)
 
     def invitation(self) -> str:

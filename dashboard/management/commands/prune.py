@@ -16,42 +16,42 @@ from dashboard.ops.prune import Part
 
 
 class Command(BaseCommand):
-    help = "Shows what nothing uses, by kind and size, and frees it when told to. The site may go on running."
+    help = "Show unused data by kind and size, and delete it after confirmation. The site can keep running."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         choice = parser.add_mutually_exclusive_group()
-        choice.add_argument("--yes", action="store_true", help="Free it without asking.")
-        choice.add_argument("--dry-run", action="store_true", help="Only show it.")
+        choice.add_argument("--yes", action="store_true", help="Delete without asking.")
+        choice.add_argument("--dry-run", action="store_true", help="Only show what would be deleted.")
 
     def handle(self, *args: Any, yes: bool, dry_run: bool, **options: Any) -> None:
         try:
             if yes or (self._shown_some() and not dry_run and self._agreed()):
-                self._show("Freed", prune.free())
+                self._show("Deleted", prune.free())
         except prune.BackupRuns:
             raise CommandError(
-                "Nothing was freed, for a backup is being made or put in place: try again when it is over."
+                "Nothing was deleted, because a backup or restore is running. Try again when it has finished."
             ) from None
         except ImproperlyConfigured as error:
-            raise CommandError(f"Nothing was freed. {error}") from None
+            raise CommandError(f"Nothing was deleted. {error}") from None
         except OSError as error:
-            raise CommandError(f"Not all was freed; the rest is for the next time. {in_words(error)}") from None
+            raise CommandError(f"Not everything was deleted. Run it again for the rest. {in_words(error)}") from None
         except DatabaseError as error:
             raise CommandError(
-                f"Nothing was freed, for the database does not say what is used: {str(error).strip()}"
+                f"Nothing was deleted, because the database can't be read: {str(error).strip()}"
             ) from None
 
     def _shown_some(self) -> bool:
         unused = prune.look()
-        self._show("Nothing uses", unused)
+        self._show("Unused", unused)
         return any(part.count for part in unused)
 
     def _agreed(self) -> bool:
         if not sys.stdin.isatty():
             self.stdout.write(
-                f"Nothing was freed: there is no terminal to ask on. `{settings.COMMAND} prune --yes` frees it."
+                f"Nothing was deleted: there is no terminal to ask on. Use `{settings.COMMAND} prune --yes`."
             )
             return False
-        return input("Free it? [y/N] ").strip().lower() in {"y", "yes"}
+        return input("Delete it? [y/N] ").strip().lower() in {"y", "yes"}
 
     def _show(self, title: str, parts: list[Part]) -> None:
         self.stdout.write(f"{title}:")

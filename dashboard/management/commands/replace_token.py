@@ -13,22 +13,24 @@ from deployments.models import HostingAccount
 
 
 class Command(BaseCommand):
-    help = "Replaces the bearer token of a hosting account by one read from standard input; what waited goes on."
+    help = (
+        "Replace the bearer token of a hosting account with one read from standard input. Queued operations continue."
+    )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("name", help="The hosting account, as people here call it.")
+        parser.add_argument("name", help="The hosting account's name in the dashboard.")
         parser.add_argument(
-            "--token-stdin", action="store_true", required=True, help="Required: the token comes from there."
+            "--token-stdin", action="store_true", required=True, help="Required. The token is read from standard input."
         )
 
     def handle(self, *args: Any, name: str, **options: Any) -> None:
         account = HostingAccount.objects.filter(name=name).first()
         if account is None:
             known = ", ".join(HostingAccount.objects.values_list("name", flat=True)) or "none yet"
-            raise CommandError(f"There is no hosting account {name}. Known: {known}.")
+            raise CommandError(f"The hosting account {name} doesn't exist. Known: {known}.")
         token = sys.stdin.readline().strip()
         if not token:
-            raise CommandError("Standard input held no token; nothing was changed.")
+            raise CommandError("Standard input contained no token. Nothing was changed.")
         with transaction.atomic():
             account.replace_token(token, by="whoever runs the site")
             record_entry(
@@ -40,4 +42,4 @@ class Command(BaseCommand):
                 via="command",
             )
         events.publish_account(account.pk)
-        self.stdout.write(f"The account {name} uses the new token from now on.")
+        self.stdout.write(f"The account {name} now uses the new token.")

@@ -11,7 +11,7 @@ from dashboard.management import users
 
 
 class Command(BaseCommand):
-    help = "Takes a person's second factor and recovery codes away and ends their sessions; the password stays."
+    help = "Turn off a user's two-factor authentication, delete their recovery codes and end their sessions."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("name")
@@ -23,4 +23,6 @@ class Command(BaseCommand):
             if had:
                 sessions.end_all(user)
                 events.record_command("reset_second_factor", user)
-        self.stdout.write(f"{name} signs in with the password alone." if had else f"{name} has no second factor.")
+        self.stdout.write(
+            f"{name} now signs in with the password alone." if had else f"{name} doesn't use two-factor authentication."
+        )

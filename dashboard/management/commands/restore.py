@@ -18,12 +18,12 @@ from dashboard.ops.backup.restore import Done, restore
 
 
 class Command(BaseCommand):
-    help = "Puts the data of a backup in place. The site must not run."
+    help = "Restore a backup. The site must be stopped."
     requires_system_checks: list[str] = []
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("file", help="What `backup` wrote; - is the standard input.")
-        parser.add_argument("--replace", action="store_true", help="Move the data that is here aside.")
+        parser.add_argument("file", help="The file that `backup` wrote; - for standard input.")
+        parser.add_argument("--replace", action="store_true", help="Move existing data into a folder and replace it.")
 
     def handle(self, *args: Any, file: str, replace: bool, **options: Any) -> None:
         started = time.monotonic()
@@ -36,27 +36,27 @@ class Command(BaseCommand):
         except Failed as error:
             raise CommandError(str(error)) from None
         except Damaged as error:
-            raise CommandError(f"{file} is no whole backup: {error} Nothing was changed.") from None
+            raise CommandError(f"{file} isn't a complete backup. {error} Nothing was changed.") from None
         except OSError as error:
             raise CommandError(in_words(error)) from None
         except DatabaseError as error:
-            raise CommandError(f"The database could not be restored: {str(error).strip().splitlines()[0]}") from None
+            raise CommandError(f"Couldn't restore the database: {str(error).strip().splitlines()[0]}") from None
         self._say(done, time.monotonic() - started)
 
     def _say(self, done: Done, seconds: float) -> None:
         rows = "its files" if done.rows is None else f"{done.rows} rows and its files"
-        self.stdout.write(f"The backup of {done.made_at:%Y-%m-%d %H:%M} UTC is in place: {rows}, in {seconds:.1f} s.")
+        self.stdout.write(f"Restored the backup of {done.made_at:%Y-%m-%d %H:%M} UTC: {rows}, in {seconds:.1f} s.")
         if done.in_doubt:
             self.stdout.write(
-                f"{done.in_doubt} operations were waiting to be sent then. Whether they were sent afterwards is looked "
-                "into before anything is sent."
+                f"{done.in_doubt} operations were queued then. Before it sends anything, the dashboard "
+                "checks whether they were sent later."
             )
         if done.aside:
             self.stdout.write(
-                f"What was here is in {done.aside}. It holds secrets; delete it when you need it no more."
+                f"The previous data is in {done.aside}. It contains secrets. Delete it when you no longer need it."
             )
         if os.environ.get("REDIS_URL"):
             self.stdout.write(
-                "Empty the Redis of REDIS_URL (redis-cli flushdb) before the start: it knows the old data."
+                "Before you start the site, empty the Redis at REDIS_URL (redis-cli flushdb), because it has old data."
             )
-        self.stdout.write(f"Start the site now, for instance with `{settings.START_COMMAND}`.")
+        self.stdout.write(f"Start the site now, for example with `{settings.START_COMMAND}`.")

@@ -15,7 +15,7 @@ from dashboard.ops.startup import data_dir
 
 
 class Command(BaseCommand):
-    help = "Encrypts every stored secret anew with SECRET_KEY; SECRET_KEY_FALLBACKS names the key until now."
+    help = "Re-encrypt every stored secret with SECRET_KEY. Set SECRET_KEY_FALLBACKS to the previous key."
 
     def handle(self, *args: Any, **options: Any) -> None:
         try:
@@ -26,17 +26,17 @@ class Command(BaseCommand):
         except ImproperlyConfigured as error:
             raise CommandError(str(error)) from None
         except DatabaseError as error:
-            raise CommandError(f"The database stopped this: {str(error).strip()}. Run it again.") from None
+            raise CommandError(f"A database error stopped this: {str(error).strip()}. Run it again.") from None
         record_entry("rotate_keys", actor="whoever runs the site", after={"renewed": done.renewed}, via="command")
         self.stdout.write(f"{pluralize(done.renewed, 'secret')} of {done.values} encrypted anew with SECRET_KEY.")
         if done.lost:
-            self.stderr.write("No key that is known here opens these (table, column, row); enter them again:")
+            self.stderr.write("These can't be decrypted with any known key (table, column, row). Enter them again:")
             self.stderr.writelines(f"  {place}\n" for place in done.lost)
-            raise CommandError("Keep SECRET_KEY_FALLBACKS, or add the key that is missing to it, and run this again.")
+            raise CommandError("Keep SECRET_KEY_FALLBACKS, or add the missing key to it, and run this again.")
         if settings.SECRET_KEY_FALLBACKS:
             self.stdout.write(
-                "The earlier key is needed no more for these: take it out of SECRET_KEY_FALLBACKS and start the site "
-                "again. Who is signed in by then with the earlier key has to sign in anew."
+                "The previous key is no longer needed. Remove it from SECRET_KEY_FALLBACKS and restart the site. "
+                "Users who signed in with the previous key have to sign in again."
             )
         else:
-            self.stdout.write("SECRET_KEY_FALLBACKS names no earlier key: there is nothing to take out.")
+            self.stdout.write("SECRET_KEY_FALLBACKS is empty, so there is nothing to remove.")

@@ -13,7 +13,7 @@ from dashboard.ops.supervisor import programs as supervision
 
 
 class Command(BaseCommand):
-    help = "Prepares whatever is not ready yet, then becomes one program of the site: web, worker, mms-worker or beat."
+    help = "Prepare the site, then run one of its programs: web, worker, mms-worker or beat."
     requires_system_checks: list[str] = []
 
     def add_arguments(self, parser: ArgumentParser) -> None:
@@ -23,13 +23,13 @@ class Command(BaseCommand):
         data_dir.close_to_others()
         programs = {program.name: program for program in supervision.programs()}
         if name not in programs:
-            raise CommandError(f"{name} does not run here; with these settings there are: {', '.join(programs)}.")
+            raise CommandError(f"{name} doesn't run with these settings. Available: {', '.join(programs)}.")
         try:
             prepare.prepare(serves_pages=name == "web")
         except ImproperlyConfigured as error:
             raise CommandError(str(error)) from None
         except OperationalError as error:
-            raise CommandError(f"The database does not answer: {error}") from None
+            raise CommandError(f"The database isn't responding: {error}") from None
         connections.close_all()
         command = programs[name].command
         os.execve(command[0], command, supervision.environment())  # noqa: S606 - no shell wanted

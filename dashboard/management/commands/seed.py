@@ -14,10 +14,10 @@ from dashboard.ops.startup import prepare
 
 
 class Command(BaseCommand):
-    help = "Fills an empty database with a realistic installation. Builds nothing and calls no server."
+    help = "Fill an empty database with realistic sample data. Builds nothing and calls no server."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("--seed", type=int, default=fill.SEED, help="Another number gives other rows.")
+        parser.add_argument("--seed", type=int, default=fill.SEED, help="Another number creates different rows.")
         parser.add_argument("--password", default="", help="For everyone who can sign in; generated if left out.")
 
     def handle(self, *args: Any, seed: int, password: str, **options: Any) -> None:

@@ -11,7 +11,7 @@ from dashboard.management import prompts, users
 
 
 class Command(BaseCommand):
-    help = "Gives a person another password and ends all their sessions. A second factor stays."
+    help = "Change a user's password and end all their sessions. Two-factor authentication stays on."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("name")
@@ -20,10 +20,10 @@ class Command(BaseCommand):
     def handle(self, *args: Any, name: str, password_stdin: bool, **options: Any) -> None:
         user = users.get_user_or_error(name)
         if hasattr(user, "identity"):
-            raise CommandError(f"{name} signs in with the identity provider, and has no password here.")
+            raise CommandError(f"{name} signs in with the identity provider and has no password here.")
         user.set_password(prompts.read_password(user, password_stdin))
         with transaction.atomic():
             user.save(update_fields=["password"])
             sessions.end_all(user)
             events.record_command("set_password", user, after={"password": "changed"})
-        self.stdout.write(f"{name} has another password, and is signed out everywhere.")
+        self.stdout.write(f"Changed the password of {name}, who is now signed out everywhere.")

@@ -20,12 +20,12 @@ from mms.services.engine import process_engine
 
 
 class Command(BaseCommand):
-    help = "Prepares whatever is not ready yet, then runs the whole site until Ctrl-C or SIGTERM."
+    help = "Prepare the site, then run all of it until Ctrl-C or SIGTERM."
     requires_system_checks: list[str] = []
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument(
-            "--logs", action="store_true", help="Write the programs' logs to the terminal, not to files."
+            "--logs", action="store_true", help="Write the programs' logs to the terminal instead of files."
         )
 
     def handle(self, *args: Any, logs: bool, **options: Any) -> None:
@@ -39,7 +39,7 @@ class Command(BaseCommand):
         except ImproperlyConfigured as error:
             raise CommandError(str(error)) from None
         except OperationalError as error:
-            raise CommandError(f"The database does not answer: {error}") from None
+            raise CommandError(f"The database isn't responding: {error}") from None
         if "mms" in settings.SERVE:
             bundled_account.ensure()
             builds.vacuum()
@@ -63,7 +63,7 @@ def _only_one_here() -> int:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         raise CommandError(
-            f"The site already runs with the data in {settings.DATA_DIR}: stop it there first."
+            f"The site is already running with the data in {settings.DATA_DIR}. Stop it there first."
         ) from None
     os.set_inheritable(descriptor, True)
     return descriptor
@@ -78,5 +78,5 @@ def _port_is_free() -> None:
         except OSError as error:
             reason = error.strerror or error
             raise CommandError(
-                f"HOST={settings.HOST} PORT={settings.PORT} cannot be used ({reason}): choose another with PORT=…"
+                f"Can't use HOST={settings.HOST} PORT={settings.PORT}: {reason}. Choose another with PORT=…"
             ) from None

@@ -82,7 +82,7 @@ class Reader:
         """The next member, which must be `name`."""
         member = self._next()
         if member.name != name or member.size > SMALL_BYTES:
-            raise Damaged(f"{name} was expected where it has {member.name}.")
+            raise Damaged(f"Expected {name}, found {member.name}.")
         content = BytesIO()
         self._copy(member, content)
         return content.getvalue()
@@ -109,7 +109,7 @@ class Reader:
             after = list(self._sums)[-1] if self._sums else "its first byte"
             raise Damaged(f"It is cut off or damaged after {after}.") from None
         if member.type != tarfile.REGTYPE or not NAME.fullmatch(member.name) or member.size < 0:
-            raise Damaged(f"It has {member.name[:100]!r}, which is nothing that a backup has.")
+            raise Damaged(f"It contains {member.name[:100]!r}, which doesn't belong in a backup.")
         if member.name in self._sums:
             raise Damaged(f"It has {member.name} twice.")
         return member
@@ -132,4 +132,4 @@ def _compare(found: dict[str, str], sums: bytes) -> None:
     written = {parts[1]: parts[0] for parts in lines if len(parts) == 2}
     if wrong := sorted(name for name in found.keys() | written.keys() if found.get(name) != written.get(name)):
         more = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
-        raise Damaged(f"{wrong[0]}{more} is not what was written.")
+        raise Damaged(f"{wrong[0]}{more} differs from what was written.")

@@ -28,8 +28,8 @@ from mms.system.locks import locked
 
 ABOUT, KEY, FALLBACKS, URLS = "about.json", "secret_key", "secret_key_fallbacks", "files_urls"
 WARNING = (
-    "It holds the secret key of the site: whoever has it can read every stored token and password, and sign in as "
-    "anybody. Keep it as safe as the site itself."
+    "It contains the site's secret key. Anyone who has it can read every stored token and password and sign in as "
+    "any user. Protect it like the site itself."
 )
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
@@ -90,9 +90,7 @@ def files_stay() -> Iterator[None]:
     """Nobody prunes meanwhile, or makes another backup, or puts one in place. Raises Failed where somebody is at it."""
     with locked(settings.RUN_DIR / "backup.lock", wait=False) as alone:
         if not alone:
-            raise Failed(
-                "Another backup is being made or put in place, or files are being pruned: try again when that is over."
-            )
+            raise Failed("A backup, restore or prune is already running. Try again when it has finished.")
         yield
 
 
@@ -101,13 +99,13 @@ def write(file: BinaryIO, say: Callable[[Held], None], *, with_database: bool = 
     writer = Writer(file)
     try:
         if with_database and is_empty():
-            raise Failed("There is nothing to back up yet: the site was never started with this database.")
+            raise Failed("There is nothing to back up: the site has never been started with this database.")
         with snapshot() if with_database else nullcontext() as found:
             _add_small_things(writer, found)
             if found:
                 say(_add_database(writer, found))
     except (DatabaseError, sqlite3.Error) as error:
-        raise Failed(f"The database cannot be read: {str(error).strip().splitlines()[0]}.") from None
+        raise Failed(f"Couldn't read the database: {str(error).strip().splitlines()[0]}.") from None
     for part in parts() if with_files else []:
         say(_add_part(writer, part))
     writer.finish()
@@ -190,7 +188,7 @@ def whole_file(path: Path, force: bool) -> Iterator[BinaryIO]:
 
 def _refuse_to_replace(path: Path, force: bool) -> None:
     if path.is_dir() or (path.exists() and not force):
-        raise Failed(f"{path} is there already: choose another name, or replace it with --force.")
+        raise Failed(f"{path} already exists. Choose another name, or replace it with --force.")
 
 
 def _taken(partial: Path) -> int:
@@ -198,10 +196,10 @@ def _taken(partial: Path) -> int:
     try:
         descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        raise Failed(f"{partial} cannot be written: {error.strerror}.") from None
+        raise Failed(f"Couldn't write {partial}: {error.strerror}.") from None
     if not _is_ours(descriptor, partial):
         os.close(descriptor)
-        raise Failed(f"Another backup is writing {partial} just now.")
+        raise Failed(f"Another backup is writing {partial}.")
     os.fchmod(descriptor, 0o600)
     os.ftruncate(descriptor, 0)
     return descriptor
@@ -237,5 +235,5 @@ def for_the_owner_alone() -> Iterator[None]:
 def in_words(error: OSError) -> str:
     """What stopped a backup or a restore, for people."""
     if error.errno in NO_ROOM:
-        return f"The disk is full: make room there and in {settings.TMP_DIR}, then try again."
-    return f"{error.filename or 'A file'} cannot be read or written: {error.strerror or error}."
+        return f"The disk is full. Free some space there and in {settings.TMP_DIR}, then try again."
+    return f"Couldn't read or write {error.filename or 'a file'}: {error.strerror or error}."

@@ -123,7 +123,7 @@ def _put(folder: Path, about: About, keys: Keys, urls: list[str], name: str) -> 
 def _nothing_runs() -> Iterator[None]:
     with locked(settings.RUN_DIR / "up.lock", wait=False) as alone:  # `up` holds it as long as the site runs
         if not alone:
-            raise Failed(f"The site runs with the data in {settings.DATA_DIR}: stop it first.")
+            raise Failed(f"The site is running with the data in {settings.DATA_DIR}. Stop it first.")
         yield
 
 
@@ -142,7 +142,7 @@ def _text(reader: Reader, name: str) -> str:
     try:
         return reader.small(name).decode()
     except UnicodeDecodeError:
-        raise Damaged(f"Its {name} is no text.") from None
+        raise Damaged(f"Its {name} isn't text.") from None
 
 
 def _about(text: str) -> About:
@@ -153,7 +153,7 @@ def _about(text: str) -> About:
             raise ValueError(made_at)
         return About(_string(about["version"]), made_at, None if content is None else _content(content))
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
-        raise Damaged(f"Its {ABOUT} cannot be read.") from None
+        raise Damaged(f"Its {ABOUT} can't be read.") from None
 
 
 def _content(found: Any) -> database.Content:
@@ -190,8 +190,8 @@ def _check_keys(keys: Keys, name: str, takes_over: bool) -> None:
         archive = "FILE" if name == "-" else shlex.quote(name)
         values = ",".join(f"$(tar -xOf {archive} {member})" for member in lacking)
         raise Failed(
-            "The data of this backup is encrypted with a secret key that this site does not have. Add that key, for "
-            "the restore and for every start from then on:\n"
+            "The data in this backup is encrypted with a secret key that this site doesn't have. Add that key for "
+            "the restore and for every later start:\n"
             f'  export SECRET_KEY_FALLBACKS="{values},$SECRET_KEY_FALLBACKS"'
         )
 
@@ -204,19 +204,19 @@ def _check_place(about: About, replace: bool) -> None:
     here += ["images"] if Path(settings.MMS_DIR, "oci").exists() else []
     if here and not replace and not unfinished_restore().exists():
         raise Failed(
-            f"There is data here already ({', '.join(here)}). With --replace it is moved aside, into a folder of "
-            f"{settings.DATA_DIR}, and the backup takes its place."
+            f"Data already exists here ({', '.join(here)}). Use --replace to move it into a folder in "
+            f"{settings.DATA_DIR} and restore the backup in its place."
         )
     if whole and (others := database.others()):
-        raise Failed(f"The database is in use by {others}: stop everything that uses it first.")
+        raise Failed(f"The database is in use by {others}. Stop everything that uses it first.")
 
 
 def _check_room(file: BinaryIO) -> None:
     free, size = shutil.disk_usage(settings.TMP_DIR).free, os.fstat(file.fileno()).st_size  # 0 for a pipe
     if size and free < size + SPARE_BYTES:
         raise Failed(
-            f"The backup takes {size / 1e6:.0f} MB and the disk of {settings.DATA_DIR} has {free / 1e6:.0f} MB left: "
-            "make room there first. Nothing was changed."
+            f"The backup needs {size / 1e6:.0f} MB and the disk of {settings.DATA_DIR} has {free / 1e6:.0f} MB free. "
+            "Free some space there first. Nothing was changed."
         )
 
 

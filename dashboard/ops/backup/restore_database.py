@@ -37,13 +37,13 @@ def check(content: Content) -> None:
     if content.vendor != connection.vendor:
         here = KIND.get(connection.vendor, connection.vendor)
         raise Failed(
-            f"The backup holds a {KIND.get(content.vendor, content.vendor)} database, and DATABASE_URL here names a "
-            f"{here} one: a backup goes back into the kind of database that it was made of."
+            f"The backup contains a {KIND.get(content.vendor, content.vendor)} database, but DATABASE_URL names a "
+            f"{here} one. Restore a backup into the kind of database it was made from."
         )
     if unknown := content.migrations - migrate.on_disk():
         raise Failed(
-            f"The backup was made by a newer release than this one ({migrate.names(unknown)} is unknown here): "
-            "install that release first."
+            f"The backup was made by a newer release than this one ({migrate.names(unknown)} is unknown here). "
+            "Install that release first."
         )
 
 
@@ -136,7 +136,7 @@ def place(folder: Path, content: Content, move_aside: Callable[[Path], None]) ->
         _load(folder / TABLE_MEMBERS, content)
     except DatabaseError as error:
         reason = str(error).strip().splitlines()[0]
-        raise Failed(f"PostgreSQL did not take the data: {reason}. The database is as it was.") from None
+        raise Failed(f"PostgreSQL rejected the data: {reason}. The database wasn't changed.") from None
 
 
 def _place_file(staged: Path, move_aside: Callable[[Path], None]) -> None:

@@ -55,7 +55,7 @@ def _healthy(world: World) -> HostingAccount:
 def _unreachable(world: World) -> HostingAccount:
     account = _account("credit-risk", world.ago(days=2, hours=3))
     account.token, account.error_at = world.hexadecimal(40), world.ago(days=2, hours=2, minutes=59)
-    account.error = f"{SERVER} cannot be reached: connection refused. Is the server running?"
+    account.error = f"Couldn't reach {SERVER}: connection refused. Check that the server is running."
     return account
 
 
@@ -69,7 +69,7 @@ def _refused(world: World) -> HostingAccount:
     account.authority = f"http://{SERVER}"
     account.client_secret, account.scope = world.hexadecimal(40), "api://mms/.default"
     account.token_refused, account.error_at = True, world.ago(days=5)
-    account.error = f"{SERVER} refuses this account's token (status 401): an operator has to renew it."
+    account.error = f"{SERVER} rejected this account's token (status 401). An operator has to renew it."
     return account
 
 

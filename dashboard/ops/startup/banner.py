@@ -41,7 +41,7 @@ def announce(invitation: str, logs: str, supervisor: int) -> None:
     if os.getppid() != supervisor:
         return
     if broken:
-        print("The site does not work yet:", *(f"  {name}: {state}" for name, state in broken.items()), sep="\n")
+        print("The site isn't working yet:", *(f"  {name}: {state}" for name, state in broken.items()), sep="\n")
         print(f"The logs are {logs}.")
     else:
         print(f"\n{_what_is_up()}    (stop it with Ctrl-C; logs {logs})")

@@ -31,7 +31,7 @@ def unfinished_restore() -> Path:
 def refuse_half_a_restore() -> None:
     if unfinished_restore().exists():
         raise ImproperlyConfigured(
-            f"A restore into {settings.DATA_DIR} is not finished. If none is running, run the same command again: "
+            f"A restore into {settings.DATA_DIR} isn't finished. If no restore is running, run the same command again: "
             f"{unfinished_restore().read_text().strip()}"
         )
 
@@ -49,9 +49,9 @@ def refuse_another_database() -> None:
     noted = _noted_database().read_text().strip() if _noted_database().exists() else ""
     if noted and noted != _database():
         raise ImproperlyConfigured(
-            f"The site with the data in {settings.DATA_DIR} works with {noted}, and this would ask {_database()}. "
-            "Run it in the environment of the site, above all with its DATABASE_URL; or start the site with this "
-            "database first, if that is the right one now."
+            f"The site with the data in {settings.DATA_DIR} uses {noted}, but this command would use {_database()}. "
+            "Run it in the site's environment, with the same DATABASE_URL. If the new database is right, start "
+            "the site with it first."
         )
 
 

@@ -63,7 +63,7 @@ def wait_for_database(seconds: float = 60) -> None:
         except OperationalError as error:
             if time.monotonic() > until:
                 raise
-            logger.warning("The database does not answer yet: %s", str(error).strip().splitlines()[0])
+            logger.warning("The database isn't responding yet: %s", str(error).strip().splitlines()[0])
             time.sleep(1)
 
 
@@ -76,8 +76,8 @@ def refuse_newer_database() -> None:
     """An older release would half work on tables that it does not know."""
     if unknown := migrate.unknown():
         raise ImproperlyConfigured(
-            f"The database was used by a newer release than this one ({migrate.names(unknown)} is unknown here): "
-            "install that release again, or restore a backup that was made before."
+            f"The database was used by a newer release than this one ({migrate.names(unknown)} is unknown here). "
+            "Install that release again, or restore a backup made before."
         )
 
 

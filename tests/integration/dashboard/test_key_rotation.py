@@ -83,7 +83,7 @@ def test_afterwards_all_is_read_without_the_old_key_and_nothing_with_it(monkeypa
     fill()
     use_keys(monkeypatch, NEW, OLD)
     said = rotate()
-    assert "take it out of SECRET_KEY_FALLBACKS" in said
+    assert "Remove it from SECRET_KEY_FALLBACKS" in said
     columns = list(encrypted_columns())
     assert sum(opened_by(OLD, column) for column in columns) == 0
     use_keys(monkeypatch, NEW)
@@ -124,7 +124,7 @@ def test_a_second_run_finds_nothing_to_do(monkeypatch: pytest.MonkeyPatch) -> No
     use_keys(monkeypatch, NEW, OLD)
     rotate()
     before = {column: list(sealed_values(column)) for column in encrypted_columns()}
-    assert rotate().startswith("0 secrets")
+    assert rotate().startswith("Re-encrypted 0 secrets")
     assert {column: list(sealed_values(column)) for column in encrypted_columns()} == before
 
 

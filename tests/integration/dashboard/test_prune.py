@@ -436,7 +436,7 @@ def test_a_dry_run_shows_and_frees_nothing(capsys: pytest.CaptureFixture[str]) -
 def test_yes_frees_without_a_question(capsys: pytest.CaptureFixture[str]) -> None:
     file = old_upload()
     call_command("prune", yes=True)
-    assert capsys.readouterr().out.startswith("Freed:\n")
+    assert capsys.readouterr().out.startswith("Deleted:\n")
     assert not is_there(file)
 
 
@@ -459,7 +459,7 @@ def manage_prune(folder: Path, answer: str = "") -> str:
 
 def test_nothing_is_freed_while_a_backup_reads_it(settings: Any) -> None:
     path = age(path_of(upload().sha256))
-    with locked(settings.RUN_DIR / "backup.lock"), pytest.raises(CommandError, match="backup is being made"):
+    with locked(settings.RUN_DIR / "backup.lock"), pytest.raises(CommandError, match="a backup or restore is running"):
         call_command("prune", yes=True)
     assert path.exists()
 
@@ -467,8 +467,8 @@ def test_nothing_is_freed_while_a_backup_reads_it(settings: Any) -> None:
 @pytest.mark.parametrize(
     ("name", "text", "says"),
     [
-        ("restore_unfinished", "manage.py restore my.tar", "is not finished.*restore my.tar"),
-        ("database", "PostgreSQL db.example:5432/models", "works with PostgreSQL db.example:5432/models"),
+        ("restore_unfinished", "manage.py restore my.tar", "isn't finished.*restore my.tar"),
+        ("database", "PostgreSQL db.example:5432/models", "uses PostgreSQL db.example:5432/models"),
     ],
 )
 def test_nothing_is_freed_where_the_database_is_not_that_of_the_files(
@@ -487,7 +487,7 @@ def test_what_cannot_be_deleted_is_told_in_a_sentence(settings: Any) -> None:
     file = old_upload()
     (settings.FILES_DIR / ".lock").unlink()
     (settings.FILES_DIR / ".lock").mkdir()
-    with pytest.raises(CommandError, match=r"Not all was freed.*\.lock cannot be read or written"):
+    with pytest.raises(CommandError, match=r"Not everything was deleted.*Couldn't read or write .*\.lock"):
         call_command("prune", yes=True)
     assert is_there(file)
 
@@ -499,7 +499,7 @@ def test_it_asks_on_a_terminal_and_does_nothing_without_one(tmp_path: Path) -> N
     kept.write_bytes(b"x")
     age(kept)
     assert "there is no terminal to ask on" in manage_prune(tmp_path / "site")
-    assert "Freed" not in manage_prune(tmp_path / "site", "n")
+    assert "Deleted" not in manage_prune(tmp_path / "site", "n")
     assert kept.exists()
-    assert "Freed" in manage_prune(tmp_path / "site", "y")
+    assert "Deleted" in manage_prune(tmp_path / "site", "y")
     assert not kept.exists()

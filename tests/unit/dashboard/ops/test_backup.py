@@ -80,7 +80,7 @@ def test_what_can_be_made_again_is_left_out(mms: Path, settings: Settings) -> No
 
 
 def test_two_backups_at_once_are_refused(settings: Settings) -> None:
-    with backup.locked(settings.RUN_DIR / "backup.lock"), pytest.raises(backup.Failed, match="Another backup"):
+    with backup.locked(settings.RUN_DIR / "backup.lock"), pytest.raises(backup.Failed, match="is already running"):
         backup.back_up(io.BytesIO(), lambda held: None, with_database=False)
 
 
@@ -93,7 +93,7 @@ def test_a_file_takes_its_name_only_when_it_is_whole(tmp_path: Path) -> None:
     with backup.whole_file(path, force=False) as file:
         file.write(b"whole")
         assert not path.exists()
-        with pytest.raises(backup.Failed, match="Another backup"), backup.whole_file(path, force=False):
+        with pytest.raises(backup.Failed, match="is already running"), backup.whole_file(path, force=False):
             pass
     assert path.read_bytes() == b"whole"
 
@@ -110,7 +110,7 @@ def test_a_backup_that_was_finished_in_between_is_not_written_over(
         true(descriptor, kind)
 
     monkeypatch.setattr(fcntl, "flock", too_late)
-    with pytest.raises(backup.Failed, match="Another backup"), backup.whole_file(path, force=True):
+    with pytest.raises(backup.Failed, match="is already running"), backup.whole_file(path, force=True):
         pass
     assert path.read_bytes() == b"whole"
 
@@ -123,7 +123,7 @@ def test_a_name_that_was_taken_in_between_is_left_alone(tmp_path: Path, monkeypa
         true(descriptor, kind)
 
     monkeypatch.setattr(fcntl, "flock", meanwhile)
-    with pytest.raises(backup.Failed, match="there already"), backup.whole_file(path, force=False):
+    with pytest.raises(backup.Failed, match="already exists"), backup.whole_file(path, force=False):
         pass
     assert [file.name for file in tmp_path.iterdir()] == ["backup.tar"]
     assert path.read_bytes() == b"whole"
@@ -136,7 +136,7 @@ def test_a_name_that_was_taken_in_between_is_left_alone(tmp_path: Path, monkeypa
 def test_half_a_restore_is_not_backed_up(settings: Settings, tmp_path: Path, more: dict[str, bool]) -> None:
     settings.DATA_DIR = tmp_path
     (tmp_path / "restore_unfinished").write_text("manage.py restore my.tar")
-    with pytest.raises(CommandError, match=r"is not finished.*restore my\.tar"):
+    with pytest.raises(CommandError, match=r"isn't finished.*restore my\.tar"):
         call_command("backup", str(tmp_path / "backup.tar"), **more)
     assert not (tmp_path / "backup.tar").exists()
 
@@ -154,7 +154,7 @@ def test_a_database_that_sqlite_cannot_read_is_told_in_a_sentence(settings: Sett
     settings.DATA_DIR = tmp_path
     path = tmp_path / "db.sqlite3"
     with restore_database._connected_to(path):
-        with pytest.raises(backup.Failed, match="nothing to back up yet"):
+        with pytest.raises(backup.Failed, match="There is nothing to back up"):
             backup.back_up(io.BytesIO(), lambda held: None)
         assert not path.exists()
         odd = sqlite3.connect(path, isolation_level=None)
@@ -162,7 +162,7 @@ def test_a_database_that_sqlite_cannot_read_is_told_in_a_sentence(settings: Sett
         odd.execute("PRAGMA writable_schema = ON")
         odd.execute("INSERT INTO sqlite_master VALUES ('table', 'x', 'x', 0, 'CREATE VIRTUAL TABLE x USING missing')")
         odd.close()
-        with pytest.raises(backup.Failed, match="cannot be read: no such module: missing"):
+        with pytest.raises(backup.Failed, match="Couldn't read the database: no such module: missing"):
             backup.back_up(io.BytesIO(), lambda held: None)
 
 
@@ -203,18 +203,18 @@ STRANGE = [
 
 @pytest.mark.parametrize("about", STRANGE, ids=json.dumps)
 def test_what_says_strange_things_of_itself_is_damaged(about: Any) -> None:
-    with pytest.raises(Damaged, match=r"about\.json cannot be read"):
+    with pytest.raises(Damaged, match=r"about\.json can't be read"):
         restore.restore(archive(about), "backup.tar", replace=True)
 
 
 @pytest.mark.parametrize("part", ["key", "urls"])
 def test_keys_and_addresses_that_are_no_text_are_damaged(part: str) -> None:
-    with pytest.raises(Damaged, match="is no text"):
+    with pytest.raises(Damaged, match="isn't text"):
         restore.restore(archive(**{part: b"\xff"}), "backup.tar", replace=True)
 
 
 def test_nothing_is_put_in_place_while_files_are_read_or_pruned() -> None:
-    with backup.files_stay(), pytest.raises(backup.Failed, match="being pruned"):
+    with backup.files_stay(), pytest.raises(backup.Failed, match="is already running"):
         restore.restore(archive(), "backup.tar", replace=True)
 
 

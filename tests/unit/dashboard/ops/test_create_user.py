@@ -68,7 +68,7 @@ def test_nobody_is_asked_where_there_is_no_terminal(stdin) -> None:
 
 def test_an_unknown_account_is_refused_and_the_known_are_named(stdin, accounts) -> None:
     stdin(PASSWORD)
-    with pytest.raises(CommandError, match=r"no hosting account nowhere.*local, other"):
+    with pytest.raises(CommandError, match=r"The hosting account nowhere doesn't exist.*local, other"):
         call_command("create_user", "bob", "--role", "viewer", "--account", "nowhere", "--password-stdin")
     assert not get_user_model().objects.exists()
 

@@ -78,7 +78,7 @@ def test_a_start_notes_its_database_and_others_are_refused_from_then_on(
     for name, value in about.items():
         monkeypatch.setitem(connection.settings_dict, name, value)
     monkeypatch.setattr(connections["default"], "vendor", "postgresql")
-    with pytest.raises(ImproperlyConfigured, match=r"works with SQLite .* would ask PostgreSQL db.example:5432/models"):
+    with pytest.raises(ImproperlyConfigured, match=r"uses SQLite .* would use PostgreSQL db.example:5432/models"):
         data_dir.refuse_another_database()
     data_dir.note_database()
     assert (tmp_path / "database").read_text() == "PostgreSQL db.example:5432/models\n"
