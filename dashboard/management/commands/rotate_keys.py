@@ -28,7 +28,7 @@ class Command(BaseCommand):
         except DatabaseError as error:
             raise CommandError(f"A database error stopped this: {str(error).strip()}. Run it again.") from None
         record_entry("rotate_keys", actor="whoever runs the site", after={"renewed": done.renewed}, via="command")
-        self.stdout.write(f"{pluralize(done.renewed, 'secret')} of {done.values} encrypted anew with SECRET_KEY.")
+        self.stdout.write(f"Re-encrypted {pluralize(done.renewed, 'secret')} of {done.values} with SECRET_KEY.")
         if done.lost:
             self.stderr.write("These can't be decrypted with any known key (table, column, row). Enter them again:")
             self.stderr.writelines(f"  {place}\n" for place in done.lost)
