@@ -23,11 +23,11 @@ import redis.asyncio
 from asgiref.typing import ASGIReceiveCallable, ASGISendCallable, HTTPScope, Scope
 from django.conf import settings
 from django.db import Error
-from django.template.loader import render_to_string
 from redis.exceptions import RedisError
 
 from dashboard.access import guards
 from dashboard.auth import request_user
+from dashboard.catalog.badges import render_badge
 from dashboard.http import asgi, hosts
 from deployments.live import events
 
@@ -237,7 +237,7 @@ def _event(position: Position, fields: dict[bytes, bytes]) -> Event:
         return _resync(position)
     if change.badge is None:
         return Event(position, change.account_id, _encode(position, "refresh", json.dumps(change.refresh)))
-    html = render_to_string("_shared/_badge.html", {"badge": change.badge})
+    html = render_badge(change.badge)
     data = json.dumps({"key": change.badge.key, "html": html, "refresh": change.refresh})
     return Event(position, change.account_id, _encode(position, "badge", data))
 

@@ -1,4 +1,4 @@
-"""Asking a service's scoring URL from the test console: one request with a time limit, and what came back."""
+"""Test requests to a service's scoring URL, with a time limit."""
 
 import json
 import time
@@ -14,74 +14,82 @@ from django.conf import settings
 from deployments.client.deadlines import TimedAdapter, call_within
 
 CONNECT_SECONDS = 5
-READ_SECONDS = 65  # a little more than the bundled scoring runtime gives one call
+READ_SECONDS = 65  # slightly more than the time limit of the bundled scoring runtime
 EXAMPLE_SECONDS = 3
-SHOWN_BYTES = 100_000  # of an answer; more is of no use on a page
-DOCUMENT_BYTES = 1_000_000  # of a swagger document
-BROKEN = (requests.RequestException, urllib3.exceptions.HTTPError, OSError, ValueError, RecursionError)
+MAX_SHOWN_BYTES = 100_000  # of a response
+MAX_DOCUMENT_BYTES = 1_000_000  # of a swagger document
+MAX_LINE_CHARS = 100  # longer JSON is indented
+REQUEST_ERRORS = (requests.RequestException, urllib3.exceptions.HTTPError, OSError, ValueError, RecursionError)
 REDIRECTS = range(300, 400)
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What a service answered. `problem` says in words what kept an answer away, or what is wrong with it."""
+class ScoringResult:
+    """The response of a service. `problem`: why there is none, or what is wrong with it. `is_cut`: `text` is its start.
+
+    Without a response, `status` is 0.
+    """
 
     status: int = 0
     text: str = ""
     milliseconds: float = 0.0
     problem: str = ""
-    cut: bool = False  # only the beginning is shown
+    is_cut: bool = False
 
     @property
-    def good(self) -> bool:
+    def is_success(self) -> bool:
+        """True if the status is 2xx."""
         return 200 <= self.status < 300
 
     @property
-    def phrase(self) -> str:
-        """The status in words, e.g. `200 OK`."""
+    def status_line(self) -> str:
+        """The status with its phrase, such as `200 OK`."""
         try:
             return f"{self.status} {HTTPStatus(self.status).phrase}"
         except ValueError:
             return str(self.status)
 
 
-def ask(uri: str, key: str | None, body: str) -> Answer:
-    """POST the JSON text `body` to a scoring URL with the service's key, which redirects do not carry elsewhere."""
+def score(uri: str, key: str | None, body: str) -> ScoringResult:
+    """POST the JSON text `body` to a scoring URL with the service's key. Redirects aren't followed.
+
+    Never raises: `problem` of the result has the reason of a failure.
+    """
     started = time.perf_counter()
     try:
         with _request("POST", uri, key, body, (CONNECT_SECONDS, READ_SECONDS)) as response:
-            content = response.raw.read(SHOWN_BYTES + 1, decode_content=True)
+            content = response.raw.read(MAX_SHOWN_BYTES + 1, decode_content=True)
             milliseconds = (time.perf_counter() - started) * 1000
-            return Answer(
+            return ScoringResult(
                 status=response.status_code,
-                text=readable(content[:SHOWN_BYTES].decode(errors="replace")),
+                text=indent_json(content[:MAX_SHOWN_BYTES].decode(errors="replace")),
                 milliseconds=milliseconds,
                 problem=_problem(response.status_code),
-                cut=len(content) > SHOWN_BYTES,
+                is_cut=len(content) > MAX_SHOWN_BYTES,
             )
-    except BROKEN as error:
-        return Answer(milliseconds=(time.perf_counter() - started) * 1000, problem=_unreachable(error))
+    except REQUEST_ERRORS as error:
+        return ScoringResult(milliseconds=(time.perf_counter() - started) * 1000, problem=_unreachable(error))
 
 
 def example_body(uri: str, key: str | None) -> str:
-    """A request body that fits the service, from the example in its swagger document; "" when it has none."""
+    """Return the example request body in the service's swagger document; "" if it has none."""
     try:
         with _request("GET", urljoin(uri, "swagger.json"), key, None, (EXAMPLE_SECONDS, EXAMPLE_SECONDS)) as response:
-            document = json.loads(response.raw.read(DOCUMENT_BYTES, decode_content=True)) if response.ok else {}
-    except BROKEN:
+            document = json.loads(response.raw.read(MAX_DOCUMENT_BYTES, decode_content=True)) if response.ok else {}
+    except REQUEST_ERRORS:
         return ""
     example = _example(document)
-    return "" if example is None else readable(json.dumps(example))
+    return "" if example is None else indent_json(json.dumps(example))
 
 
-def readable(text: str) -> str:
-    """JSON with line breaks where that helps; any other text as it is."""
+def indent_json(text: str) -> str:
+    """Return JSON text on one line, or indented if it is long; any other text unchanged."""
     try:
         value = json.loads(text)
     except ValueError:
         return text
     flat = json.dumps(value, ensure_ascii=False)
-    return flat if len(flat) <= 100 else json.dumps(value, indent=2, ensure_ascii=False)
+    return flat if len(flat) <= MAX_LINE_CHARS else json.dumps(value, indent=2, ensure_ascii=False)
 
 
 def _request(
@@ -89,15 +97,15 @@ def _request(
 ) -> requests.Response:
     if urlsplit(uri).scheme not in {"http", "https"}:
         raise ValueError("not a web address")
-    if uri.startswith(f"{settings.GATEWAY_URL}/"):  # the public address may not lead here from inside
+    if uri.startswith(f"{settings.GATEWAY_URL}/"):  # the public address may be unreachable from here
         uri = settings.MMS_URL + uri.removeprefix(settings.GATEWAY_URL)
     headers = {"Content-Type": "application/json", "Accept": "application/json"}
     if key:
         headers["Authorization"] = f"Bearer {key}"
     data = body.encode() if body is not None else None
     session = requests.Session()
-    session.trust_env = False  # no proxy and no .netrc between the console and the gateway
-    for scheme in ("http://", "https://"):  # the server says where: by the rule of all addresses (addresses.py)
+    session.trust_env = False  # no proxies and no .netrc
+    for scheme in ("http://", "https://"):  # the server supplies the URL: apply the deny list
         session.mount(scheme, TimedAdapter())
     options: dict[str, Any] = {"timeout": timeout, "allow_redirects": False, "stream": True}
     with call_within(sum(timeout)):
@@ -105,7 +113,7 @@ def _request(
 
 
 def _example(document: Any) -> Any:
-    """The example of a swagger 2 document (definitions.ServiceInput) or of OpenAPI 3 (its first POST); None without."""
+    """Return the example in a Swagger 2 (definitions.ServiceInput) or OpenAPI 3 document (first POST); or None."""
     try:
         return document["definitions"]["ServiceInput"]["example"]
     except (KeyError, TypeError):

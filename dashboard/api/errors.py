@@ -1,4 +1,4 @@
-"""Answers of the API that say no: one shape for all, `{"error": {"code", "message", "fields"}}`."""
+"""Exceptions that views of the API raise to refuse a request; nothing has been changed when they do."""
 
 from collections.abc import Mapping
 
@@ -7,11 +7,11 @@ from django.http import HttpResponse
 
 from dashboard.http.problems import error_response
 
-ABSENT = "Not found, or not visible to you."
+NOT_FOUND = "Not found, or not visible to you."
 
 
-class Problem(Exception):
-    """The request is refused and has changed nothing. `fields`: the sentences about each field that is wrong."""
+class ApiError(Exception):
+    """The request is refused and has changed nothing. `fields`: the reasons, by name of the invalid field."""
 
     def __init__(self, status: int, message: str, fields: Mapping[str, list[str]] | None = None) -> None:
         super().__init__(message)
@@ -19,18 +19,20 @@ class Problem(Exception):
 
     @property
     def response(self) -> HttpResponse:
+        """The response that reports the error."""
         return error_response(self.status, self.message, self.fields)
 
 
-def wrong(field: str, message: str) -> Problem:
-    """422 because of one field."""
-    return Problem(422, f"{field}: {message}", {field: [message]})
+def invalid_field(field: str, message: str) -> ApiError:
+    """Return the error (422) for one invalid field."""
+    return ApiError(422, f"{field}: {message}", {field: [message]})
 
 
-def of_form(form: BaseForm) -> Problem:
-    """What is wrong with a form: 422 with the fields, or 409 where the fields are right and the time is not."""
+def invalid_form(form: BaseForm) -> ApiError:
+    """Return the error for an invalid form: 422 with the fields, or 409 if only the state doesn't allow it."""
     fields = {name: [str(error) for error in errors] for name, errors in form.errors.items() if name in form.fields}
     others = [str(error) for error in form.non_field_errors()]
     if not fields:
-        return Problem(409, " ".join(others))
-    return Problem(422, " ".join([*others, *(f"{name}: {' '.join(said)}" for name, said in fields.items())]), fields)
+        return ApiError(409, " ".join(others))
+    messages = [*others, *(f"{name}: {' '.join(errors)}" for name, errors in fields.items())]
+    return ApiError(422, " ".join(messages), fields)

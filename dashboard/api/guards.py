@@ -1,6 +1,6 @@
-"""Who may use which route of the API: by token alone, by the one table of permissions, answered in JSON.
+"""Guards of the API: token, scope and permission, with errors as JSON.
 
-A cookie opens nothing here, so a page of another site cannot use a person's session, and no CSRF token is needed.
+Cookies are ignored, so another site can't use a person's session, and no CSRF token is needed.
 """
 
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from django.views.decorators.csrf import csrf_exempt
 from dashboard.access import guards
 from dashboard.access.permissions import Permission, missing_role_message
 from dashboard.api import rate_limit
-from dashboard.api.errors import ABSENT, Problem
+from dashboard.api.errors import NOT_FOUND, ApiError
 from dashboard.audit.record import SAFE_METHODS, note_details, run_audited
 from dashboard.auth import tokens
 from dashboard.auth.models import ApiToken
@@ -24,8 +24,8 @@ from dashboard.http.request import Request, client_ip
 from deployments.models import HostingAccount
 
 View = Callable[..., HttpResponse]
-NAME = "v1_"  # how the names of the routes begin
-ANY_TOKEN = "any token"  # noqa: S105 - the permission of what everybody with a token may see
+URL_NAME_PREFIX = "v1_"
+ANY_TOKEN = "any token"  # noqa: S105 - the permission of views that are open to all tokens
 JSON = "application/json"
 
 
@@ -36,9 +36,10 @@ class ApiRequest(Request):
 
 
 def requires(permission: Permission, *, changes: bool = True, action: str = "") -> Callable[[View], View]:
-    """Guard a view of an account, as access.requires does for pages; the view gets the HostingAccount.
+    """Guard a view of an account, as access.requires does for pages. The view gets the HostingAccount.
 
-    `action`: what the audit calls it, where the URL alone, without the method, does not say it.
+    `action`: the action in the audit log, if it depends on the method and not only on the URL. A view that `changes`
+    nothing gets no audit entry.
     """
 
     def decorate(view: View) -> View:
@@ -53,7 +54,7 @@ def requires(permission: Permission, *, changes: bool = True, action: str = "") 
 
 
 def administrators(permission: Permission, *, action: str = "") -> Callable[[View], View]:
-    """Guard a view of the whole site, as access.administrators does; a token for one account is not enough."""
+    """Guard a view of the whole site, as access.administrators does. Tokens for one account are refused."""
 
     def decorate(view: View) -> View:
         @wraps(view)
@@ -67,8 +68,8 @@ def administrators(permission: Permission, *, action: str = "") -> Callable[[Vie
                 _check_scope(request, permission)
                 try:
                     return view(request, *args, **kwargs)
-                except Problem as problem:
-                    return problem.response
+                except ApiError as error:
+                    return error.response
 
             return run_audited(request, act)
 
@@ -79,7 +80,10 @@ def administrators(permission: Permission, *, action: str = "") -> Callable[[Vie
 
 
 def operators(view: View) -> View:
-    """Guard a view of what happened, as access.operators does; the view gets the accounts, None for all of them."""
+    """Guard a view of several accounts, as access.operators does.
+
+    The view gets the primary keys of the accounts that the token's owner operates and the token covers; None for all.
+    """
 
     @wraps(view)
     def guarded(request: ApiRequest, *args: Any, **kwargs: Any) -> HttpResponse:
@@ -103,7 +107,7 @@ def enter(
     act: Callable[[HostingAccount], HttpResponse],
     changes: bool = True,
 ) -> HttpResponse:
-    """What `act` answers for the account called `name`, if owner, account and scope of the token allow it."""
+    """Return the response of `act` for the account called `name`, if the token's owner, account and scope allow it."""
     token = request.token
 
     def level_in(account_id: int) -> int:
@@ -113,44 +117,44 @@ def enter(
         _check_scope(request, permission)
         try:
             return act(found)
-        except Problem as problem:  # an answer like any other: nothing was changed, so nothing is recorded
-            return problem.response
+        except ApiError as error:  # nothing was changed, so this must not look like a failure to the audit log
+            return error.response
 
     return guards.call_in_account(request, name, permission, covered, level_in=level_in, changes=changes)
 
 
 def _check_scope(request: ApiRequest, permission: Permission) -> None:
-    """Raise PermissionDenied where a token that only reads would do something. Whatever is got, it may get."""
+    """Raise PermissionDenied if the token's scope doesn't allow `permission`. Read requests are always allowed."""
     token = request.token
     if request.method not in SAFE_METHODS and not tokens.allows(token, permission):
         raise PermissionDenied(f"The token “{token}” is read-only. Use a token with the scope “write”.")
 
 
 def any_token(view: View) -> View:
-    """Say that a view is open to everybody who has a token; it asks itself what of it they may see."""
+    """Mark a view as open to every valid token. The view itself limits what it shows."""
     view.permission = ANY_TOKEN  # type: ignore[attr-defined]
     return view
 
 
 def by_token(methods: dict[str, View]) -> View:
-    """The view of one route: the token first, then the method, then the guard of its view."""
+    """Return the view of a route: it checks the token, then the method, and calls the method's guarded view."""
 
     @csrf_exempt
-    def door(request: ApiRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+    def route_view(request: ApiRequest, *args: Any, **kwargs: Any) -> HttpResponse:
         try:
-            response = _pass(request, methods, args, kwargs)
-        except tokens.InvalidTokenError as missing:
-            response = error_response(401, str(missing))
+            response = _dispatch(request, methods, args, kwargs)
+        except tokens.InvalidTokenError as error:
+            response = error_response(401, str(error))
             response.headers["WWW-Authenticate"] = "Bearer"
-        except rate_limit.TooFast as problem:
-            response = problem.response
-            response.headers["Retry-After"] = str(problem.seconds)
-        except Problem as problem:
-            response = problem.response
+        except rate_limit.RateLimitError as error:
+            response = error.response
+            response.headers["Retry-After"] = str(error.retry_after_seconds)
+        except ApiError as error:
+            response = error.response
         except Http404:
-            response = error_response(404, ABSENT)
-        except PermissionDenied as denied:
-            response = error_response(403, str(denied))
+            response = error_response(404, NOT_FOUND)
+        except PermissionDenied as error:
+            response = error_response(403, str(error))
         except RequestDataTooBig:
             response = error_response(413, "The request body is larger than this site accepts.")
         if response.status_code == 405:
@@ -158,22 +162,22 @@ def by_token(methods: dict[str, View]) -> View:
         patch_cache_control(response, no_store=True, private=True)
         return response
 
-    door.permission = "a token"  # type: ignore[attr-defined]
-    door.methods = methods  # type: ignore[attr-defined]
-    return door
+    route_view.permission = "a token"  # type: ignore[attr-defined]
+    route_view.methods = methods  # type: ignore[attr-defined]
+    return route_view
 
 
-def _pass(request: ApiRequest, methods: dict[str, View], args: Any, kwargs: Any) -> HttpResponse:
+def _dispatch(request: ApiRequest, methods: dict[str, View], args: Any, kwargs: Any) -> HttpResponse:
     token = tokens.find(request.headers.get("Authorization", ""), client_ip(request))
-    rate_limit.keep(token)
+    rate_limit.count_call(token)
     request.token, request.user, request.via = token, token.owner, "api"
     method = "GET" if request.method == "HEAD" else request.method or ""
     if method not in methods:
-        raise Problem(405, f"{method[:20]} isn’t allowed here. Use {' or '.join(sorted(methods))}.")
+        raise ApiError(405, f"{method[:20]} isn’t allowed here. Use {' or '.join(sorted(methods))}.")
     if method != "GET" and request.content_type != JSON and (request.content_type or request.body):
-        raise Problem(415, f"Send JSON, with the header “Content-Type: {JSON}”.")
+        raise ApiError(415, f"Send JSON, with the header “Content-Type: {JSON}”.")
     view = methods[method]
     if request.resolver_match:
-        named = getattr(view, "action", "") or (request.resolver_match.url_name or "").removeprefix(NAME)
-        note_details(request, action=named)
+        url_name = (request.resolver_match.url_name or "").removeprefix(URL_NAME_PREFIX)
+        note_details(request, action=getattr(view, "action", "") or url_name)
     return view(request, *args, **kwargs)

@@ -1,4 +1,4 @@
-"""Doing a request once, however often it is sent: the header Idempotency-Key says that it is the same one."""
+"""Idempotent requests: a request sent again with the same Idempotency-Key has no further effect."""
 
 import json
 from collections.abc import Callable
@@ -10,46 +10,49 @@ from uuid import UUID
 from django.db import transaction
 from django.utils import timezone
 
-from dashboard.api.errors import Problem, wrong
+from dashboard.api.errors import ApiError, invalid_field
 from dashboard.api.guards import ApiRequest
-from dashboard.api.parsing import is_text
+from dashboard.api.parsing import is_encodable
 from dashboard.auth.models import SentOnce
 from deployments.models import HostingAccount, Operation
 
 HEADER = "Idempotency-Key"
-KEY_MAX = 200  # characters
-KEPT = timedelta(days=7)
+MAX_KEY_CHARS = 200
+RETENTION = timedelta(days=7)
 
 
-def once(request: ApiRequest, account: HostingAccount, submit: Callable[[], Operation]) -> tuple[Operation, bool]:
-    """The new operation, or the one that the same key has made before; and whether it is that one.
+def submit_once(
+    request: ApiRequest, account: HostingAccount, submit: Callable[[], Operation]
+) -> tuple[Operation, bool]:
+    """Return the operation that `submit` creates, or that the same key created before; and True if it is repeated.
 
-    The row of the key is written before anything else: of two requests at the same time one waits for the other, and
-    meets it. What `submit` raises takes the row along: a refused request may be mended and sent with its key again.
+    The row of the key is written first, so that of two requests at the same time, the second waits for the first and
+    finds its row. If `submit` raises, the row is rolled back, and a corrected request can use the key again. Raise
+    ApiError if the key is invalid or was used for another request.
     """
     key = request.headers.get(HEADER, "").strip()
     if not key:
         return submit(), False
-    if len(key) > KEY_MAX or not key.isprintable() or not is_text(key):
-        raise wrong(HEADER, f"Use at most {KEY_MAX} printable characters.")
+    if len(key) > MAX_KEY_CHARS or not key.isprintable() or not is_encodable(key):
+        raise invalid_field(HEADER, f"Use at most {MAX_KEY_CHARS} printable characters.")
     digest = sha256(json.dumps(json.loads(request.body), sort_keys=True).encode()).hexdigest()
-    mine: dict[str, Any] = {"owner": request.user, "account_id": account.pk, "key": key}
+    identity: dict[str, Any] = {"owner": request.user, "account_id": account.pk, "key": key}
     with transaction.atomic():
-        made = {"body_digest": digest, "operation_id": UUID(int=0)}
-        row, fresh = SentOnce.objects.get_or_create(**mine, defaults=made)
-        if fresh:
+        defaults = {"body_digest": digest, "operation_id": UUID(int=0)}
+        row, is_new = SentOnce.objects.get_or_create(**identity, defaults=defaults)
+        if is_new:
             operation = submit()
             row.operation_id = operation.pk
             row.save(update_fields=["operation_id"])
             return operation, False
     if row.body_digest != digest:
-        raise Problem(409, f"This {HEADER} was already used for a different request. Send a new one.")
+        raise ApiError(409, f"This {HEADER} was already used for a different request. Send a new one.")
     found = Operation.objects.filter(account=account, pk=row.operation_id).first()
     if found is None:
-        raise Problem(409, f"The result of the request with this {HEADER} no longer exists.")
+        raise ApiError(409, f"The result of the request with this {HEADER} no longer exists.")
     return found, True
 
 
 def prune() -> int:
-    """Forget the keys of long ago; how many."""
-    return SentOnce.objects.filter(sent_at__lt=timezone.now() - KEPT).delete()[0]
+    """Delete expired keys. Return how many."""
+    return SentOnce.objects.filter(sent_at__lt=timezone.now() - RETENTION).delete()[0]

@@ -1,4 +1,4 @@
-"""Every route of the API on one screen. GET /v1/ shows this table; docs/reference/dashboard-api.md explains it."""
+"""Routes of the API. GET /v1/ returns this table; docs/reference/dashboard-api.md explains it."""
 
 import json
 from functools import lru_cache
@@ -11,7 +11,7 @@ from django.urls import path, re_path
 from django.views.decorators.http import condition, require_safe
 
 from dashboard.access.guards import anyone
-from dashboard.api.guards import JSON, NAME, ApiRequest, View, any_token, by_token
+from dashboard.api.guards import JSON, URL_NAME_PREFIX, ApiRequest, View, any_token, by_token
 from dashboard.api.openapi.declare import Endpoint, Schema, declare
 from dashboard.api.openapi.document import make_document
 from dashboard.api.openapi.operation import ERRORS
@@ -20,9 +20,9 @@ from dashboard.api.openapi.resources import RouteList
 from dashboard.api.views import accounts, connection_tests, members, operations, people, resources, services, settings
 from dashboard.version import __version__
 
-OF = "accounts/<slug:account>/"
-OPERATION = f"{OF}operations/<uuid:pk>/"
-SERVICE = f"{OF}services/<int:pk>/"
+ACCOUNT = "accounts/<slug:account>/"
+OPERATION = f"{ACCOUNT}operations/<uuid:pk>/"
+SERVICE = f"{ACCOUNT}services/<int:pk>/"
 PERSON = "people/<int:pk>/"
 
 
@@ -36,87 +36,87 @@ def describe(request: ApiRequest) -> HttpResponse:
 ROUTES: dict[str, dict[str, View]] = {
     "": {"GET": describe},
     "accounts/": {"GET": resources.list_accounts, "POST": accounts.add_account},
-    OF: {"GET": resources.get_account, "DELETE": accounts.delete_account},
-    f"{OF}server/": {"GET": accounts.get_server, "PATCH": accounts.change_server},
-    f"{OF}server/test/": {"POST": connection_tests.test_server},
-    f"{OF}models/": {"GET": resources.list_of("model")},
-    f"{OF}models/<int:pk>/": {"GET": resources.get_one("model")},
-    f"{OF}assets/": {"GET": resources.list_of("asset"), "POST": operations.add_asset},
-    f"{OF}assets/<int:pk>/": {"GET": resources.get_one("asset")},
-    f"{OF}manifests/": {"GET": resources.list_of("manifest")},
-    f"{OF}manifests/<int:pk>/": {"GET": resources.get_one("manifest")},
-    f"{OF}images/": {"GET": resources.list_of("image")},
-    f"{OF}images/<int:pk>/": {"GET": resources.get_one("image")},
-    f"{OF}services/": {"GET": resources.list_of("service")},
+    ACCOUNT: {"GET": resources.get_account, "DELETE": accounts.delete_account},
+    f"{ACCOUNT}server/": {"GET": accounts.get_server, "PATCH": accounts.change_server},
+    f"{ACCOUNT}server/test/": {"POST": connection_tests.test_server},
+    f"{ACCOUNT}models/": {"GET": resources.list_of("model")},
+    f"{ACCOUNT}models/<int:pk>/": {"GET": resources.get_one("model")},
+    f"{ACCOUNT}assets/": {"GET": resources.list_of("asset"), "POST": operations.add_asset},
+    f"{ACCOUNT}assets/<int:pk>/": {"GET": resources.get_one("asset")},
+    f"{ACCOUNT}manifests/": {"GET": resources.list_of("manifest")},
+    f"{ACCOUNT}manifests/<int:pk>/": {"GET": resources.get_one("manifest")},
+    f"{ACCOUNT}images/": {"GET": resources.list_of("image")},
+    f"{ACCOUNT}images/<int:pk>/": {"GET": resources.get_one("image")},
+    f"{ACCOUNT}services/": {"GET": resources.list_of("service")},
     SERVICE: {"GET": resources.get_one("service")},
     f"{SERVICE}log/": {"GET": services.service_log},
     f"{SERVICE}test/": {"POST": services.test_service},
     f"{SERVICE}key/": {"POST": services.show_key},
-    f"{OF}operations/": {"GET": resources.list_of("operation"), "POST": operations.create_operation},
+    f"{ACCOUNT}operations/": {"GET": resources.list_of("operation"), "POST": operations.create_operation},
     OPERATION: {"GET": resources.get_one("operation")},
     f"{OPERATION}log/": {"GET": services.operation_log},
     f"{OPERATION}retry/": {"POST": operations.retry_operation},
     f"{OPERATION}cancel/": {"POST": operations.cancel_operation},
     f"{OPERATION}settle/": {"POST": operations.settle_operation},
     f"{OPERATION}resume/": {"POST": operations.resume_operation},
-    f"{OF}refresh/": {"POST": operations.refresh},
+    f"{ACCOUNT}refresh/": {"POST": operations.refresh},
     "people/": {"GET": people.list_people, "POST": people.add_person},
     PERSON: {"PATCH": people.change_person},
     "audit/": {"GET": people.list_audit},
-    f"{OF}members/": {"GET": members.list_members, "POST": members.add_member},
-    f"{OF}members/<int:pk>/": {
+    f"{ACCOUNT}members/": {"GET": members.list_members, "POST": members.add_member},
+    f"{ACCOUNT}members/<int:pk>/": {
         "GET": members.get_member,
         "PATCH": members.change_member,
         "DELETE": members.remove_member,
     },
 }
-for place in (settings.REGISTRY, settings.CLUSTER):
-    ROUTES[f"{OF}{place.plural}/"] = {"GET": settings.list_of(place), "POST": settings.add(place)}
-    ROUTES[f"{OF}{place.plural}/<int:pk>/test/"] = {"POST": connection_tests.test_of(place)}
-    ROUTES[f"{OF}{place.plural}/<int:pk>/"] = {
-        "GET": settings.get_one(place),
-        "PATCH": settings.change(place),
-        "DELETE": settings.delete(place),
+for resource in (settings.REGISTRY, settings.CLUSTER):
+    ROUTES[f"{ACCOUNT}{resource.plural}/"] = {"GET": settings.list_of(resource), "POST": settings.add(resource)}
+    ROUTES[f"{ACCOUNT}{resource.plural}/<int:pk>/test/"] = {"POST": connection_tests.test_of(resource)}
+    ROUTES[f"{ACCOUNT}{resource.plural}/<int:pk>/"] = {
+        "GET": settings.get_one(resource),
+        "PATCH": settings.change(resource),
+        "DELETE": settings.delete(resource),
     }
 NAMES = {
     "": "describe",
     "accounts/": "list_accounts",
-    OF: "get_account",
+    ACCOUNT: "get_account",
     f"{SERVICE}log/": "service_log",
     f"{SERVICE}test/": "test_service",
     f"{SERVICE}key/": "show_key",
     f"{OPERATION}log/": "operation_log",
-    f"{OF}refresh/": "refresh",
-    f"{OF}server/": "get_server",
-    f"{OF}server/test/": "test_server",
+    f"{ACCOUNT}refresh/": "refresh",
+    f"{ACCOUNT}server/": "get_server",
+    f"{ACCOUNT}server/test/": "test_server",
     "people/": "list_people",
     PERSON: "change_person",
     "audit/": "list_audit",
 }
 
 
-def name_of(route: str) -> str:
-    """What the URL is called: as the page that does the same, with v1_ before it."""
+def url_name_of(route: str) -> str:
+    """Return the name of the route's URL: the name of the page that does the same, prefixed with v1_."""
     if route in NAMES:
-        return NAME + NAMES[route]
+        return URL_NAME_PREFIX + NAMES[route]
     _, _, noun, *rest = route.rstrip("/").split("/")
     if not rest:
-        return f"{NAME}list_{noun}"
+        return f"{URL_NAME_PREFIX}list_{noun}"
     one = "registry" if noun == "registries" else noun.removesuffix("s")
-    return f"{NAME}{rest[1] if len(rest) > 1 else 'get'}_{one}"
+    return f"{URL_NAME_PREFIX}{rest[1] if len(rest) > 1 else 'get'}_{one}"
 
 
 def endpoints() -> list[Endpoint]:
-    """Every method of every route."""
+    """Return every method of every route."""
     return [
-        Endpoint(method, route, name_of(route), view)
+        Endpoint(method, route, url_name_of(route), view)
         for route, methods in ROUTES.items()
         for method, view in methods.items()
     ]
 
 
 def described() -> RouteList:
-    """The routes as GET /v1/ shows them."""
+    """Return the routes as GET /v1/ shows them."""
     return {
         "routes": [
             {"method": found.method, "path": found.path, "needs": found.needs, "does": found.description}
@@ -155,7 +155,7 @@ def show_docs(request: ApiRequest) -> HttpResponse:
     return render(request, "api/docs.html", page)
 
 
-def _nothing(request: ApiRequest, **_: Any) -> HttpResponse:
+def _not_found(request: ApiRequest, **_: Any) -> HttpResponse:
     raise Http404
 
 
@@ -163,6 +163,6 @@ METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 urls = [
     path("openapi.json", show_document, name="api_document"),
     re_path(r"^docs/?$", show_docs, name="api_docs"),
-    *(path(route, by_token(methods), name=name_of(route)) for route, methods in ROUTES.items()),
-    re_path(r"^.*$", by_token(dict.fromkeys(METHODS, any_token(_nothing))), name="v1_nothing"),
+    *(path(route, by_token(methods), name=url_name_of(route)) for route, methods in ROUTES.items()),
+    re_path(r"^.*$", by_token(dict.fromkeys(METHODS, any_token(_not_found))), name="v1_nothing"),
 ]

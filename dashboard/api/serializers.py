@@ -1,4 +1,4 @@
-"""The rows of the dashboard as the API shows them. What is secret, or opens a file, is in none of them."""
+"""Rows as JSON objects of the API. They never contain secrets, or keys that give access to files."""
 
 from datetime import datetime
 from typing import Any
@@ -11,56 +11,60 @@ from deployments.models import Asset, HostingAccount, Image, Manifest, Operation
 from deployments.operations.submit import manifest_as_json, redact_keys
 
 
-def show_account(account: HostingAccount, role: str) -> settings.Account:
+def serialize_account(account: HostingAccount, role: str) -> settings.Account:
+    """Return an account; `role` is the role of the token's owner."""
     return {
         "name": account.name,
         "role": role,
-        "reached_at": moment(account.reached_at),
+        "reached_at": isoformat(account.reached_at),
         "error": account.error,
         "token_refused": account.token_refused,
         "seen_at": {
-            "models": moment(account.models_seen_at),
-            "manifests": moment(account.manifests_seen_at),
-            "images": moment(account.images_seen_at),
-            "services": moment(account.services_seen_at),
+            "models": isoformat(account.models_seen_at),
+            "manifests": isoformat(account.manifests_seen_at),
+            "images": isoformat(account.images_seen_at),
+            "services": isoformat(account.services_seen_at),
         },
     }
 
 
-def show_account_whole(account: HostingAccount, role: str) -> settings.AccountDetail:
-    """With the names of the registries and clusters that forms take."""
+def serialize_account_detail(account: HostingAccount, role: str) -> settings.AccountDetail:
+    """Return an account with the names of its registries and clusters."""
     return {
-        **show_account(account, role),
+        **serialize_account(account, role),
         "registries": list(account.registries.values_list("name", flat=True)),
         "clusters": list(account.clusters.values_list("name", flat=True)),
     }
 
 
-def show_model(model: RegisteredModel) -> resources.Model:
+def serialize_model(model: RegisteredModel) -> resources.Model:
+    """Return one version of a model."""
     return {
         **_mirrored(model),
         "name": model.name,
         "version": model.version,
-        "source": source(model.url),
+        "source": describe_source(model.url),
         "tags": model.tags,
         "mime_type": model.mime_type,
         "unpack": model.unpack,
     }
 
 
-def show_asset(asset: Asset) -> resources.Asset:
+def serialize_asset(asset: Asset) -> resources.Asset:
+    """Return an asset."""
     return {
         "id": asset.pk,
         "name": asset.name,
-        "source": source(asset.url),
+        "source": describe_source(asset.url),
         "mime_type": asset.mime_type,
         "unpack": asset.unpack,
         "created_by": asset.created_by,
-        "added_at": moment(asset.added_at),
+        "added_at": isoformat(asset.added_at),
     }
 
 
-def show_manifest(manifest: Manifest) -> resources.Manifest:
+def serialize_manifest(manifest: Manifest) -> resources.Manifest:
+    """Return a manifest."""
     return {
         **_mirrored(manifest),
         "models": [_reference(model) for model in manifest.models.all()],
@@ -69,12 +73,13 @@ def show_manifest(manifest: Manifest) -> resources.Manifest:
     }
 
 
-def show_manifest_whole(manifest: Manifest) -> resources.ManifestDetail:
-    """With what it consists of, as the server has it."""
-    return {**show_manifest(manifest), "contents": manifest_as_json(manifest)}
+def serialize_manifest_detail(manifest: Manifest) -> resources.ManifestDetail:
+    """Return a manifest with its contents as the server has them."""
+    return {**serialize_manifest(manifest), "contents": manifest_as_json(manifest)}
 
 
-def show_image(image: Image) -> resources.Image:
+def serialize_image(image: Image) -> resources.Image:
+    """Return an image."""
     return {
         **_mirrored(image),
         "manifest": _reference(image.manifest) if image.manifest else None,
@@ -85,7 +90,8 @@ def show_image(image: Image) -> resources.Image:
     }
 
 
-def show_service(service: Service) -> resources.Service:
+def serialize_service(service: Service) -> resources.Service:
+    """Return a service."""
     manifest = service.image.manifest if service.image else None
     return {
         **_mirrored(service),
@@ -94,23 +100,24 @@ def show_service(service: Service) -> resources.Service:
         "models": [_reference(model) for model in manifest.models.all()] if manifest else [],
         "cluster": service.cluster.name if service.cluster else None,
         "scoring_uri": service.scoring_uri,
-        "updated_at": moment(service.updated_at),
+        "updated_at": isoformat(service.updated_at),
         "revisions": service.revisions,
     }
 
 
-def show_operation(operation: Operation) -> resources.Operation:
+def serialize_operation(operation: Operation) -> resources.Operation:
+    """Return an operation."""
     return {
         "id": str(operation.pk),
         "kind": operation.kind,
         "state": operation.state,
-        "badge": show_badge(operation.badge),  # type: ignore[attr-defined]
+        "badge": serialize_badge(operation.badge),  # type: ignore[attr-defined]
         "about": _subject(operation),
         "requested_by": operation.requested_by,
-        "requested_at": moment(operation.requested_at),
-        "sent_at": moment(operation.sent_at),
-        "accepted_at": moment(operation.accepted_at),
-        "finished_at": moment(operation.finished_at),
+        "requested_at": isoformat(operation.requested_at),
+        "sent_at": isoformat(operation.sent_at),
+        "accepted_at": isoformat(operation.accepted_at),
+        "finished_at": isoformat(operation.finished_at),
         "mms_operation_id": operation.mms_operation_id,
         "attempts": operation.attempts,
         "retry_of": str(operation.retry_of_id) if operation.retry_of_id else None,
@@ -119,50 +126,50 @@ def show_operation(operation: Operation) -> resources.Operation:
     }
 
 
-def show_operation_whole(operation: Operation) -> resources.OperationDetail:
-    """With the details of its failure, and what was asked for."""
-    asked = {name: source(value) if name == "url" else value for name, value in operation.body.items()}
+def serialize_operation_detail(operation: Operation) -> resources.OperationDetail:
+    """Return an operation with its request and the details of its failure."""
+    request = {name: describe_source(value) if name == "url" else value for name, value in operation.body.items()}
     details = redact_keys(operation.error_details)
-    return {**show_operation(operation), "asked": redact_keys(asked), "error_details": details}
+    return {**serialize_operation(operation), "asked": redact_keys(request), "error_details": details}
 
 
-def show_badge(badge: Badge) -> common.Badge:
-    """The state as the pages show it: in a word, since when, why, and how old the news is."""
+def serialize_badge(badge: Badge) -> common.Badge:
+    """Return a badge: the state, its label, since when, why, and since when it may be out of date."""
     return {
         "state": badge.state,
         "label": badge.label,
-        "since": moment(badge.since),
+        "since": isoformat(badge.since),
         "reason": badge.reason,
-        "stale_since": moment(badge.stale_since),
+        "stale_since": isoformat(badge.stale_since),
     }
 
 
-def show_registry(row: Any) -> settings.Registry:
-    """A registry whose `kept` says whether there is a password; never the password."""
+def serialize_registry(row: Any) -> settings.Registry:
+    """Return a registry without its password; `row.has_secret` tells whether it has one."""
     return {
         "id": row.pk,
         "name": row.name,
         "location": row.location,
         "user": row.user,
-        "password": secret_state(row.kept),
-        **secret_of(row),
+        "password": secret_state(row.has_secret),
+        **secret_dates(row),
     }
 
 
-def show_cluster(row: Any) -> settings.Cluster:
-    """A cluster whose `kept` says whether there is a kubeconfig; never the kubeconfig."""
+def serialize_cluster(row: Any) -> settings.Cluster:
+    """Return a cluster without its kubeconfig; `row.has_secret` tells whether it has one."""
     return {
         "id": row.pk,
         "name": row.name,
         "pull_secret": row.pull_secret,
         "production": row.production,
-        "kube_config": secret_state(row.kept),
-        **secret_of(row),
+        "kube_config": secret_state(row.has_secret),
+        **secret_dates(row),
     }
 
 
-def show_server(account: HostingAccount) -> settings.Server:
-    """The server of an account, without its secrets."""
+def serialize_server(account: HostingAccount) -> settings.Server:
+    """Return the server of an account, without its secrets."""
     return {
         "base_url": account.base_url,
         "subscription": account.subscription,
@@ -176,22 +183,22 @@ def show_server(account: HostingAccount) -> settings.Server:
         "authority": account.authority,
         "token": secret_state(bool(account.token)),
         "client_secret": secret_state(bool(account.client_secret)),
-        **secret_of(account),
+        **secret_dates(account),
     }
 
 
-def secret_state(kept: bool) -> common.SecretState:
-    """Return the word that stands for a secret."""
-    return "set" if kept else "not set"
+def secret_state(is_set: bool) -> common.SecretState:
+    """Return the text that replaces a secret."""
+    return "set" if is_set else "not set"
 
 
-def secret_of(row: Any) -> settings.Secret:
+def secret_dates(row: Any) -> settings.Secret:
     """Return when the secret of a row was set, and by whom."""
-    return {"secret_set_at": moment(row.secret_set_at), "secret_set_by": row.secret_set_by}
+    return {"secret_set_at": isoformat(row.secret_set_at), "secret_set_by": row.secret_set_by}
 
 
-def source(url: str) -> str:
-    """Where a file comes from, without what opens it there: no query, no name, no password."""
+def describe_source(url: str) -> str:
+    """Return the source of a file without its credentials: no query, user name or password."""
     try:
         parts = urlsplit(url)
     except ValueError:
@@ -203,7 +210,8 @@ def source(url: str) -> str:
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}{query}"
 
 
-def moment(when: datetime | None) -> str | None:
+def isoformat(when: datetime | None) -> str | None:
+    """Return the time in ISO 8601."""
     return when.isoformat() if when else None
 
 
@@ -224,11 +232,11 @@ def _mirrored(row: Any) -> resources.Mirrored:
         "id": row.pk,
         "mms_id": row.mms_id,
         "state": row.badge.state,
-        "badge": show_badge(row.badge),
+        "badge": serialize_badge(row.badge),
         "description": row.description,
         "created_by": row.created_by,
-        "created_at": moment(row.created_at),
-        "added_at": moment(row.added_at),
-        "seen_at": moment(row.seen_at),
-        "vanished_at": moment(row.vanished_at),
+        "created_at": isoformat(row.created_at),
+        "added_at": isoformat(row.added_at),
+        "seen_at": isoformat(row.seen_at),
+        "vanished_at": isoformat(row.vanished_at),
     }

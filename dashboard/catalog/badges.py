@@ -1,16 +1,23 @@
-"""Rows as pages show them: each with its account and its badge."""
+"""Rows with their badges, and badges as HTML."""
 
 from collections.abc import Iterable
 from typing import Any
 
 from django.db.models import QuerySet
+from django.template.loader import render_to_string
 
 from deployments.live import events
+from deployments.live.badges import Badge
 from deployments.models import HostingAccount, Operation
+
+BADGE_TEMPLATE = "_shared/_badge.html"
 
 
 def with_badges(account: HostingAccount, rows: Iterable[Any]) -> list[Any]:
-    """The rows (of one class, all of `account`) with their badges: one query for the rows, one for all the badges."""
+    """Return the rows with `account` and `badge` set, using one query for the rows and one for all badges.
+
+    The rows must be of one class and belong to `account`.
+    """
     found = list(rows)
     for row in found:
         row.account = account
@@ -20,8 +27,13 @@ def with_badges(account: HostingAccount, rows: Iterable[Any]) -> list[Any]:
 
 
 def newest_operations(account: HostingAccount, rows: QuerySet[Operation], limit: int) -> list[Operation]:
-    """The operations asked for last, with badges and with what they are about."""
+    """Return the `limit` operations requested last, with badges and the resources that they change."""
     rows = rows.select_related("model", "manifest", "image", "service").defer(
         "body", "error_details", "model__url", "manifest__asset_list", "manifest__properties", "service__scoring_key"
     )
     return with_badges(account, rows.order_by("-requested_at")[:limit])
+
+
+def render_badge(badge: Badge) -> str:
+    """Return the HTML of a badge."""
+    return render_to_string(BADGE_TEMPLATE, {"badge": badge})

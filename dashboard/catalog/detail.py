@@ -1,4 +1,4 @@
-"""Pages of one thing: state first, then the reason of a failure, where it comes from, facts, what happened to it."""
+"""Detail pages of resources: state, reason of a failure, lineage, facts and history."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,17 +14,21 @@ from deployments.models import Asset, HostingAccount
 from deployments.models.operation import State
 from deployments.operations.submit import needs_decision
 
-HISTORY = 10  # operations shown
-NEEDS_WORDS = {State.FAILED, State.CANCELED, State.UNCERTAIN}
+HISTORY_SIZE = 10  # operations
+UNSUCCESSFUL = {State.FAILED, State.CANCELED, State.UNCERTAIN}
 PARTS = {"panel": "_shared/_panel.html", "history": "_shared/_history.html"}
 
 
 def render_detail(
-    request: Request, account: HostingAccount, rows: QuerySet, pk: int, facts: Callable[[Any], dict[str, Any]]
+    request: Request,
+    account: HostingAccount,
+    rows: QuerySet[Any],
+    pk: int,
+    facts: Callable[[Any], dict[str, Any]] | None = None,
 ) -> HttpResponse:
-    """The page of the row `pk`; for htmx the part it asks for: the row in a list, the panel, or the history.
+    """Render the page of the row `pk`, or the part that htmx requests: a list's row, the panel or the history.
 
-    `facts` gives what the noun's own templates need beyond the row.
+    `facts` returns the context of the noun's own templates. Raise Http404 if the account has no such row.
     """
     row = get_object_or_404(rows, account=account, pk=pk)
     row.account = account
@@ -33,14 +37,14 @@ def render_detail(
         with_badges(account, [row])
     if target == f"{noun}-{pk}":
         return render(request, f"{noun}s/_row.html", {"row": row})
-    shown = {"row": row, "noun": noun, "folder": f"{noun}s", **_templates(noun), **_story(row)}
+    context = {"row": row, "noun": noun, "folder": f"{noun}s", **_templates(noun), **_history(row)}
     if target != "history":
-        shown |= {"lineage": lineage(row), **facts(row)}
-    return render(request, PARTS.get(target or "", f"{noun}s/detail.html"), shown)
+        context |= {"lineage": lineage(row), **(facts(row) if facts else {})}
+    return render(request, PARTS.get(target or "", f"{noun}s/detail.html"), context)
 
 
 def _templates(noun: str) -> dict[str, str]:
-    """The parts of the page that are the noun's own."""
+    """Return the names of the noun's own list and templates."""
     return {
         "listing_name": f"list_{noun}s",
         "actions_template": f"{noun}s/_actions.html",
@@ -48,11 +52,11 @@ def _templates(noun: str) -> dict[str, str]:
     }
 
 
-def _story(row: Any) -> dict[str, Any]:
-    """The operations on the row, and the newest if it needs words: failed, canceled or uncertain."""
+def _history(row: Any) -> dict[str, Any]:
+    """Return the newest operations on the row; the newest of all also as `failure` if it did not succeed."""
     if isinstance(row, Asset):
         return {}
-    history = newest_operations(row.account, row.operations.all(), HISTORY)
+    history = newest_operations(row.account, row.operations.all(), HISTORY_SIZE)
     newest = history[0] if history else None
-    failure = newest if newest and newest.state in NEEDS_WORDS else None
+    failure = newest if newest and newest.state in UNSUCCESSFUL else None
     return {"history": history, "failure": failure, "needs_decision": bool(failure and needs_decision(failure))}

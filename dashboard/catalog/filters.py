@@ -1,4 +1,4 @@
-"""The states that lists filter by, as conditions the database answers."""
+"""States that lists filter by, as database conditions."""
 
 from django.db.models import Exists, OuterRef, Q, Subquery
 from django.db.models.lookups import Exact
@@ -11,18 +11,18 @@ GONE = Choice("Gone", Q(vanished_at__isnull=False))
 
 
 def in_flight(noun: str) -> Q:
-    """Rows with an open operation; `noun` is the name of Operation's field: "model", "manifest", "image", "service"."""
+    """Return the condition for rows with an open operation; `noun` is the field of Operation that refers to them."""
     return Q(Exists(Operation.objects.filter(**{noun: OuterRef("pk")}, state__in=sorted(OPEN))))
 
 
 def last_operation_failed(noun: str) -> Q:
-    """Rows whose newest operation failed."""
+    """Return the condition for rows whose newest operation failed; `noun` as for `in_flight`."""
     newest = Operation.objects.filter(**{noun: OuterRef("pk")}).order_by("-requested_at").values("state")[:1]
     return Q(Exact(Subquery(newest), State.FAILED))
 
 
 def of_mirrored(noun: str) -> dict[str, Choice]:
-    """States of models, manifests and images: made, being made, not made, no longer at the server."""
+    """Return the states of models, manifests and images, which mirror resources of the server."""
     return {
         "ready": Choice("Ready", Q(mms_id__isnull=False, vanished_at__isnull=True)),
         "open": Choice("In flight", in_flight(noun)),

@@ -1,4 +1,4 @@
-"""model → manifest → image → service: what a row was made from, and what was made from it."""
+"""Lineage from model to manifest, image and service: the sources of a row, and the rows created from it."""
 
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -9,9 +9,9 @@ from dashboard.catalog.badges import with_badges
 from deployments.models import Asset, Image, Manifest, RegisteredModel, Service
 
 Row: TypeAlias = Asset | RegisteredModel | Manifest | Image | Service
-SHOWN = 3  # rows per stage
+STAGE_SIZE = 3  # rows shown per stage
 
-# From the row of the outer class to the rows of the inner one, as a lookup on the latter.
+# By class, the lookups that find related rows of the other classes.
 PATHS: dict[type[Any], dict[type[Any], str]] = {
     Asset: {Manifest: "assets", Image: "manifest__assets", Service: "image__manifest__assets"},
     RegisteredModel: {Manifest: "models", Image: "manifest__models", Service: "image__manifest__models"},
@@ -31,45 +31,50 @@ NOUN: dict[type[Any], str] = {
 
 @dataclass(frozen=True)
 class Stage:
-    """The rows of one noun that belong together with the row `here`; `more` of them are not among `rows`."""
+    """The related rows of one noun.
+
+    `more`: how many related rows aren't in `rows`. `is_current`: the stage holds the row itself.
+    """
 
     noun: str
     rows: list[Any]
     more: int
-    here: bool
+    is_current: bool
 
     @property
     def detail(self) -> str:
+        """The name of the URL of one row's page."""
         return f"get_{self.noun}"
 
     @property
     def listing(self) -> str:
+        """The name of the URL of the list."""
         return f"list_{self.noun}s"
 
 
 def lineage(row: Row) -> list[Stage]:
-    """The stages of `row`, first to last; the number of queries does not depend on how much there is."""
+    """Return the stages of `row`, first to last, in a constant number of queries."""
     first = Asset if isinstance(row, Asset) else RegisteredModel
     return [_stage(row, noun) for noun in (first, Manifest, Image, Service)]
 
 
-def _stage(row: Row, noun: type) -> Stage:
+def _stage(row: Row, noun: type[Any]) -> Stage:
     if isinstance(row, noun):
-        return Stage(NOUN[noun], [row], 0, here=True)
+        return Stage(NOUN[noun], [row], 0, is_current=True)
     related = _related(row, noun)
-    rows = list(related[: SHOWN + 1])
-    more = related.count() - SHOWN if len(rows) > SHOWN else 0
-    shown = rows[:SHOWN] if noun is Asset else with_badges(row.account, rows[:SHOWN])
-    return Stage(NOUN[noun], shown, more, here=False)
+    rows = list(related[: STAGE_SIZE + 1])
+    more = related.count() - STAGE_SIZE if len(rows) > STAGE_SIZE else 0
+    shown = rows[:STAGE_SIZE] if noun is Asset else with_badges(row.account, rows[:STAGE_SIZE])
+    return Stage(NOUN[noun], shown, more, is_current=False)
 
 
-def belonging_to(row: Row, rows: QuerySet) -> QuerySet:
-    """Those of `rows` that `row` was made from, or that were made from it."""
+def belonging_to(row: Row, rows: QuerySet[Any]) -> QuerySet[Any]:
+    """Filter `rows` for those that `row` was created from, and those created from it."""
     pks = rows.model.objects.filter(**{PATHS[type(row)][rows.model]: row.pk}).values("pk")
     return rows.filter(pk__in=pks)
 
 
-def _related(row: Row, noun: Any) -> QuerySet:
-    """Newest first; of what came after `row`, only what the server still has."""
+def _related(row: Row, noun: Any) -> QuerySet[Any]:
+    """Return the related rows, newest first. Later stages leave out rows that the server no longer has."""
     related = belonging_to(row, noun.objects.filter(account=row.account_id))
     return related.filter(vanished_at=None) if ORDER.index(noun) > ORDER.index(type(row)) else related

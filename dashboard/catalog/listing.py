@@ -1,6 +1,6 @@
-"""Lists: search, sort, filter by state, pages; all of it in the URL, with a constant number of queries."""
+"""Lists with search, sorting, filters and pages, all from the query string, in a constant number of queries."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -13,16 +13,21 @@ from django.shortcuts import get_object_or_404, render
 
 from dashboard.catalog.badges import with_badges
 from dashboard.catalog.lineage import NOUN, PATHS, Row, belonging_to
-from dashboard.catalog.picker import numbers
+from dashboard.catalog.picker import parse_pks
 from dashboard.http.request import Request
 from deployments.models import HostingAccount
 
-ROWS = 25  # per page: what a screen shows, and half the time of rendering fifty
+PAGE_SIZE = 25  # rows; what fits on a screen, and renders in half the time of fifty
+MAX_QUERY_CHARS = 200
 
 
 @dataclass(frozen=True)
 class Column:
-    """One column: what `?sort=` calls it, its heading, the fields it is ordered by, and a class for its cells."""
+    """One column of a list.
+
+    `key`: its name in `?sort=`. `order`: the fields that it is sorted by; without any it can't be sorted. `css`: the
+    class of its cells.
+    """
 
     key: str
     label: str
@@ -32,107 +37,122 @@ class Column:
 
 @dataclass(frozen=True)
 class Choice:
-    """One state to filter by."""
+    """A filter: its label and the condition that its rows meet."""
 
     label: str
     where: Q
 
 
 @dataclass(frozen=True)
-class Within:
-    """A row that the list is narrowed to, by the lineage: `?manifest=12`; `without` is the same query without it."""
+class ParentFilter:
+    """A filter for rows that belong to another row, by lineage, such as `?manifest=12`.
+
+    `url_without`: the query string without this filter.
+    """
 
     noun: str
     row: Row
-    without: str
+    url_without: str
 
 
 @dataclass(frozen=True)
-class Shape:
-    """What a kind of list looks like: its templates' folder, columns, searched fields and states."""
+class ListConfig:
+    """The definition of a list: the folder of its templates, its columns, searched fields and filters.
+
+    `states`: rows in any of the selected states are shown (`?state=failed&state=open`). `flags`: each set flag narrows
+    the list (`?newest=1`). `exact`: fields to filter by one value, with values and labels (`?kind=...`).
+    `hidden_state`: the state whose rows are shown only when it is selected.
+    """
 
     folder: str
     columns: tuple[Column, ...]
     search: tuple[str, ...]
-    states: Mapping[str, Choice] = field(default_factory=dict)  # any of those chosen: ?state=failed&state=open
-    toggles: Mapping[str, Choice] = field(default_factory=dict)  # each as it is switched on: ?newest=1
-    exact: Mapping[str, Sequence[tuple[str, str]]] = field(default_factory=dict)  # a field's values: ?kind=…
-    sort: str = "-added"
-    hidden: str = "gone"  # the state that is shown only to those who ask for it
-    badges: bool = True
+    states: Mapping[str, Choice] = field(default_factory=dict)
+    flags: Mapping[str, Choice] = field(default_factory=dict)
+    exact: Mapping[str, Sequence[tuple[str, str]]] = field(default_factory=dict)
+    default_sort: str = "-added"
+    hidden_state: str = "gone"
+    has_badges: bool = True
+
+    @property
+    def orders(self) -> dict[str, tuple[str, ...]]:
+        """The fields to sort by, by the key of their column."""
+        return {column.key: column.order for column in self.columns if column.order}
 
 
 class Listing:
-    """One page of a list, as asked for by the query string of `request`."""
+    """One page of a list, as requested by the query string of `request`. Unknown values are ignored."""
 
-    def __init__(self, request: Request, account: HostingAccount, everything: QuerySet, shape: Shape) -> None:
-        self.account, self.shape, self.everything = account, shape, everything
-        asked = request.GET
-        self.q = asked.get("q", "").replace("\x00", "").strip()[:200]
-        self.chosen = [state for state in asked.getlist("state") if state in shape.states]
-        self.toggled = [name for name in shape.toggles if asked.get(name) == "1"]
-        self.exact = {name: asked[name] for name, known in shape.exact.items() if asked.get(name) in dict(known)}
-        self.within = _within(request, account, everything.model)
-        self.sort = asked.get("sort", "") if asked.get("sort", "").lstrip("-") in self._orders() else shape.sort
-        self.page: Page = Paginator(self._sorted(self._found()), ROWS).get_page(asked.get("page"))
+    def __init__(self, request: Request, account: HostingAccount, all_rows: QuerySet[Any], config: ListConfig) -> None:
+        self.account, self.config, self.all_rows = account, config, all_rows
+        query = request.GET
+        self.search_query = query.get("q", "").replace("\x00", "").strip()[:MAX_QUERY_CHARS]
+        self.selected_states = [state for state in query.getlist("state") if state in config.states]
+        self.set_flags = [name for name in config.flags if query.get(name) == "1"]
+        self.exact = {name: query[name] for name, known in config.exact.items() if query.get(name) in dict(known)}
+        self.parent_filters = _parent_filters(request, account, all_rows.model)
+        sort = query.get("sort", "")
+        self.sort = sort if sort.lstrip("-") in config.orders else config.default_sort
+        self.page: Page[Any] = Paginator(self._sorted(self._found()), PAGE_SIZE).get_page(query.get("page"))
 
     @cached_property
     def rows(self) -> list[Any]:
-        """The rows of the page, each with its badge."""
-        if self.shape.badges:
+        """The rows of the page, with badges if the list has them."""
+        if self.config.has_badges:
             return with_badges(self.account, self.page.object_list)
         return list(self.page.object_list)
 
     @property
-    def found(self) -> int:
+    def found_count(self) -> int:
+        """The number of rows on all pages."""
         return self.page.paginator.count
 
     @property
-    def narrowed(self) -> bool:
-        """Whether the reader asked for less than everything."""
-        return bool(self.q or self.chosen or self.toggled or self.exact or self.within)
+    def is_narrowed(self) -> bool:
+        """True if the query string has a search or a filter."""
+        return bool(self.search_query or self.selected_states or self.set_flags or self.exact or self.parent_filters)
 
     @cached_property
-    def total(self) -> int:
-        """How many there are without search and filter, hidden ones included."""
-        return self.everything.count()
+    def total_count(self) -> int:
+        """The number of rows without search and filters, including hidden ones."""
+        return self.all_rows.count()
 
     @property
-    def hides(self) -> int:
-        """How many rows search, filter and the hidden state keep out of sight."""
-        return self.total - self.found
+    def hidden_count(self) -> int:
+        """The number of rows that search, filters and the hidden state leave out."""
+        return self.total_count - self.found_count
 
     @property
     def states(self) -> list[tuple[str, str, bool]]:
-        """The states to choose from: value, label, whether chosen."""
-        return [(value, choice.label, value in self.chosen) for value, choice in self.shape.states.items()]
+        """The states to filter by, as triples of value, label and whether it is selected."""
+        return [(value, choice.label, value in self.selected_states) for value, choice in self.config.states.items()]
 
     @property
-    def toggles(self) -> list[tuple[str, str, bool]]:
-        """The switches: name, label, whether on."""
-        return [(name, choice.label, name in self.toggled) for name, choice in self.shape.toggles.items()]
+    def flags(self) -> list[tuple[str, str, bool]]:
+        """The flags, as triples of name, label and whether it is set."""
+        return [(name, choice.label, name in self.set_flags) for name, choice in self.config.flags.items()]
 
     @property
     def selects(self) -> list[tuple[str, Sequence[tuple[str, str]], str]]:
-        """The fields to choose a value of: name, values with labels, the value chosen or ""."""
-        return [(name, known, self.exact.get(name, "")) for name, known in self.shape.exact.items()]
+        """The exact filters, as triples of name, values with labels, and the selected value or ""."""
+        return [(name, known, self.exact.get(name, "")) for name, known in self.config.exact.items()]
 
     @property
     def page_numbers(self) -> list[int | str]:
-        """The pages to offer, with "…" where some are left out."""
+        """The page numbers to link to, with "…" for gaps."""
         return list(self.page.paginator.get_elided_page_range(self.page.number, on_each_side=2, on_ends=1))
 
     @property
     def row_template(self) -> str:
-        return f"{self.shape.folder}/_row.html"
+        return f"{self.config.folder}/_row.html"
 
     @property
     def empty_template(self) -> str:
-        return f"{self.shape.folder}/_empty.html"
+        return f"{self.config.folder}/_empty.html"
 
     @property
     def headings(self) -> list[dict[str, Any]]:
-        """The columns with what a click on their heading sorts by, and how they are sorted now."""
+        """The headings of the columns, with the `sort` value that a click requests and the current direction."""
         sorted_by, descending = self.sort.lstrip("-"), self.sort.startswith("-")
         return [
             {
@@ -142,30 +162,27 @@ class Listing:
                 "next": f"-{column.key}" if column.key == sorted_by and not descending else column.key,
                 "direction": ("descending" if descending else "ascending") if column.key == sorted_by else "",
             }
-            for column in self.shape.columns
+            for column in self.config.columns
         ]
 
-    def _orders(self) -> dict[str, tuple[str, ...]]:
-        return {column.key: column.order for column in self.shape.columns if column.order}
+    def _found(self) -> QuerySet[Any]:
+        rows = self.all_rows.filter(*(self.config.flags[name].where for name in self.set_flags), **self.exact)
+        for parent in self.parent_filters:
+            rows = belonging_to(parent.row, rows)
+        if self.selected_states:
+            rows = rows.filter(_any_of(self.config.states[state].where for state in self.selected_states))
+        elif self.config.hidden_state in self.config.states:
+            rows = rows.exclude(self.config.states[self.config.hidden_state].where)
+        return matching(rows, self.search_query, self.config.search)
 
-    def _found(self) -> QuerySet:
-        rows = self.everything.filter(*(self.shape.toggles[name].where for name in self.toggled), **self.exact)
-        for whole in self.within:
-            rows = belonging_to(whole.row, rows)
-        if self.chosen:
-            rows = rows.filter(_any_of(self.shape.states[state].where for state in self.chosen))
-        elif self.shape.hidden in self.shape.states:
-            rows = rows.exclude(self.shape.states[self.shape.hidden].where)
-        return matching(rows, self.q, self.shape.search)
-
-    def _sorted(self, rows: QuerySet) -> QuerySet:
+    def _sorted(self, rows: QuerySet[Any]) -> QuerySet[Any]:
         descending = self.sort.startswith("-")
-        fields = (F(name) for name in (*self._orders()[self.sort.lstrip("-")], "pk"))
+        fields = (F(name) for name in (*self.config.orders[self.sort.lstrip("-")], "pk"))
         return rows.order_by(*(f.desc(nulls_last=True) if descending else f.asc(nulls_first=True) for f in fields))
 
 
-def matching(rows: QuerySet, text: str, fields: tuple[str, ...]) -> QuerySet:
-    """The rows in which every word of `text` occurs in at least one of the `fields`."""
+def matching(rows: QuerySet[Any], text: str, fields: tuple[str, ...]) -> QuerySet[Any]:
+    """Return the rows in which every word of `text` occurs in at least one of the `fields`."""
     words = text.split()
     if words:
         rows = rows.alias(**{f"text_of_{name}": Cast(name, TextField()) for name in fields})
@@ -174,26 +191,27 @@ def matching(rows: QuerySet, text: str, fields: tuple[str, ...]) -> QuerySet:
     return rows
 
 
-def _within(request: Request, account: HostingAccount, noun: type) -> list[Within]:
+def _parent_filters(request: Request, account: HostingAccount, row_class: type[Any]) -> list[ParentFilter]:
+    """Return the filters in the query string. Raise Http404 for a row that the account doesn't have."""
     found = []
-    for cls, name in NOUN.items():
-        if noun in PATHS[cls] and (pks := numbers(request.GET.get(name))):
-            without = request.GET.copy()
-            del without[name]
-            row = get_object_or_404(cls.objects.filter(account=account), pk=pks[0])
-            found.append(Within(name, row, f"?{without.urlencode()}"))
+    for parent_class, noun in NOUN.items():
+        if row_class in PATHS[parent_class] and (pks := parse_pks(request.GET.get(noun))):
+            query = request.GET.copy()
+            del query[noun]
+            row = get_object_or_404(parent_class.objects.filter(account=account), pk=pks[0])
+            found.append(ParentFilter(noun, row, f"?{query.urlencode()}"))
     return found
 
 
-def _any_of(conditions: Any) -> Q:
+def _any_of(conditions: Iterable[Q]) -> Q:
     found = Q()
     for condition in conditions:
         found |= condition
     return found
 
 
-def render_list(request: Request, listing: Listing, **more: Any) -> HttpResponse:
-    """The whole page, or for htmx only the part that search, filter, sort and pages change."""
+def render_list(request: Request, listing: Listing, **context: Any) -> HttpResponse:
+    """Render the page, or for htmx only the part that search, filters, sorting and paging change."""
     partial = request.htmx.target == "list"
-    template = "_shared/_list.html" if partial else f"{listing.shape.folder}/list.html"
-    return render(request, template, {"listing": listing, **more})
+    template = "_shared/_list.html" if partial else f"{listing.config.folder}/list.html"
+    return render(request, template, {"listing": listing, **context})

@@ -1,7 +1,7 @@
-"""Choosing rows from lists of any length: what is picked comes first, then what the search finds.
+"""Pickers: check boxes or radio buttons with a search, for choosing rows from lists of any length.
 
-A picker is check boxes (or radio buttons) and a search; each answer of the server shows all of it anew. So it works as
-a plain form, and HTMX only saves the reload.
+Picked rows come first, then the rows that match the search. The server renders the whole picker each time, so it also
+works as a plain form without JavaScript.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,28 +11,28 @@ from typing import Any
 
 from django.db.models import QuerySet
 
-SHOWN = 10  # found rows; who needs another one searches for it
+MAX_FOUND = 10  # rows shown besides the picked ones; a search narrows them
 
 
 @dataclass(frozen=True)
 class Choice:
-    """One row as the picker shows it."""
+    """One row as the picker shows it. `note`: a word next to the label, such as "newest"."""
 
     pk: int
     label: str
     detail: str = ""
     added: datetime | None = None
-    note: str = ""  # a word beside the label: newest, runs now
+    note: str = ""
 
     @property
     def key(self) -> str:
-        """The primary key as a form sends it."""
+        """The primary key as the form submits it."""
         return str(self.pk)
 
 
 @dataclass(frozen=True)
 class Picker:
-    """What a person can pick for the field `name`, and what they have picked."""
+    """The rows to pick from for the form field `name`, and the picked ones."""
 
     name: str
     noun: str
@@ -40,15 +40,15 @@ class Picker:
     query: str
     picked: list[Choice]
     found: list[Choice]
-    more: bool  # the search found more than is shown
+    has_more: bool  # more rows match the search than are shown
 
     @property
     def plural(self) -> str:
         return f"{self.noun}s"
 
 
-def numbers(value: Any) -> list[int]:
-    """The primary keys in a form value: one or a list of them, as str, int or row; anything else is left out."""
+def parse_pks(value: Any) -> list[int]:
+    """Return the primary keys in a form value: one or a list of them, as str, int or row. Ignore anything else."""
     values = value if isinstance(value, list | tuple | QuerySet) else [value]
     texts = [str(getattr(item, "pk", item)) for item in values if item is not None]
     return [int(text) for text in dict.fromkeys(texts) if text.isascii() and text.isdigit() and len(text) < 19]
@@ -65,17 +65,20 @@ def make_picker(
     search: Callable[[QuerySet[Any], str], QuerySet[Any]],
     describe: Callable[[Sequence[Any]], list[Choice]],
 ) -> Picker:
-    """The picker of the field `name` over `rows`, with `value` picked, showing what `search(rows, query)` finds."""
-    wanted = numbers(value)
-    by_pk = rows.in_bulk(wanted)
-    picked = [by_pk[pk] for pk in wanted if pk in by_pk]
-    found = list((search(rows, query) if query else rows).exclude(pk__in=wanted)[: SHOWN + 1])
+    """Return the picker of the field `name` over `rows`, with `value` picked and the rows that match `query`.
+
+    `search(rows, query)` filters the rows; `describe(rows)` returns them as choices.
+    """
+    pks = parse_pks(value)
+    by_pk = rows.in_bulk(pks)
+    picked = [by_pk[pk] for pk in pks if pk in by_pk]
+    found = list((search(rows, query) if query else rows).exclude(pk__in=pks)[: MAX_FOUND + 1])
     return Picker(
         name=name,
         noun=noun,
         many=many,
         query=query,
         picked=describe(picked),
-        found=describe(found[:SHOWN]),
-        more=len(found) > SHOWN,
+        found=describe(found[:MAX_FOUND]),
+        has_more=len(found) > MAX_FOUND,
     )

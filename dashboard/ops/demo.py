@@ -13,7 +13,7 @@ from typing import Any
 
 from django.conf import settings
 
-from dashboard.actions.scoring import Answer, ask
+from dashboard.actions.scoring import ScoringResult, score
 from dashboard.files import store
 from deployments.models import Asset, Cluster, HostingAccount, Operation, RegistryInfo, Service
 from deployments.operations import submit
@@ -55,11 +55,11 @@ class Demo:
         else:
             yield from self._step("create service", lambda: self._create_service(image))
 
-    def score(self) -> tuple[str, Answer]:
+    def score(self) -> tuple[str, ScoringResult]:
         """Send the example's request to the service, with its key; returns the body and the answer."""
         service = self._wait_for_key()
         body = json.dumps(json.loads((EXAMPLE / "schema.json").read_text())["example"])
-        return body, ask(service.scoring_uri, service.scoring_key, body)
+        return body, score(service.scoring_uri, service.scoring_key, body)
 
     def _step(self, what: str, request: Callable[[], Operation]) -> Generator[Step, None, Any]:
         started = time.monotonic()

@@ -1,4 +1,4 @@
-"""Template tags of every page: badges, times, links that keep the filters."""
+"""Template tags: times, badges, links and buttons that depend on the user's permissions."""
 
 import json
 from datetime import datetime
@@ -16,40 +16,27 @@ from django.utils.safestring import SafeString
 
 from dashboard.access import service_rules
 from dashboard.access.permissions import Permission
+from dashboard.catalog.badges import BADGE_TEMPLATE
+from dashboard.catalog.durations import exact_time, format_duration, relative_time
 from dashboard.catalog.lineage import NOUN
 from dashboard.files.store import is_file_url
 from dashboard.forms import snippets
-from dashboard.forms.site.audit import words
+from dashboard.forms.site.audit import action_label
 from deployments.live.badges import LIST_STALE_AFTER
 from deployments.models import Operation, Service
 
 register = template.Library()
 
-UNITS = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
 NOTHING = SafeString('<span class="muted">–</span>')
-DATE_AFTER = 30 * 86400  # seconds; older than that, a date says more than a number of days
-
-
-def relative(then: datetime, now: datetime | None = None) -> str:
-    """`then` as people say it: "now", "4 s ago", "in 3 min", "12 d ago"; a date when it is more than 30 days away."""
-    seconds = ((now or timezone.now()) - then).total_seconds()
-    size = abs(seconds)
-    if size < 2:
-        return "now"
-    if size >= DATE_AFTER:
-        return f"{timezone.localtime(then):%-d %b %Y}"
-    unit, length = next((unit, length) for unit, length in UNITS if size >= length)
-    return f"in {size // length:.0f} {unit}" if seconds < 0 else f"{size // length:.0f} {unit} ago"
 
 
 @register.simple_tag
 def when(value: datetime | None) -> SafeString:
-    """A <time> with the relative time as text and the exact one in its title; a dash for None."""
+    """Return a <time> element with the relative time, and the exact one as its title; a dash for None."""
     if value is None:
         return NOTHING
-    exact = f"{timezone.localtime(value):%Y-%m-%d %H:%M:%S %Z}"
-    # Nothing in it comes from outside, and it is the most frequent tag of all: no escaping.
-    return SafeString(f'<time datetime="{value.isoformat()}" title="{exact}">{relative(value)}</time>')
+    # No escaping: it contains no user input, and this is the most frequent tag.
+    return SafeString(f'<time datetime="{value.isoformat()}" title="{exact_time(value)}">{relative_time(value)}</time>')
 
 
 @register.simple_tag
@@ -67,25 +54,25 @@ def start_command() -> str:
 
 @register.filter
 def outdated(seen: datetime) -> bool:
-    """Whether a list read from the server at `seen` is too old to be taken for the truth."""
+    """Return True if a list that was read from the server at `seen` is out of date."""
     return timezone.now() - seen > LIST_STALE_AFTER
 
 
 @register.filter
 def action_words(action: str) -> str:
-    """`register_model`, as the audit keeps it, in words."""
-    return words(action)
+    """Return an action of the audit log as text: `register_model` as "Register model"."""
+    return action_label(action)
 
 
 @register.filter
 def as_json(value: Any) -> str:
-    """A value of the audit as text."""
+    """Return a value as JSON text."""
     return json.dumps(value, ensure_ascii=False)
 
 
 @register.filter
 def in_blocks(details: list[dict[str, str]]) -> list[dict[str, str]]:
-    """The details of an error, lines of the same origin (a log, sent line by line) put together in one block."""
+    """Return the details of an error with consecutive lines of one target, such as a log, joined into one block."""
     blocks = groupby(details, key=lambda detail: detail.get("target", ""))
     return [
         {"target": target, "message": "\n".join(detail.get("message", "") for detail in lines)}
@@ -95,14 +82,14 @@ def in_blocks(details: list[dict[str, str]]) -> list[dict[str, str]]:
 
 @register.simple_tag(takes_context=True)
 def command_of(context: Context, form: Any) -> Any:
-    """The call of the JSON API that does what the form of this page does; None where there is none."""
+    """Return the snippets that do what the form of this page does; None if the API has no such route."""
     match = context["request"].resolver_match
     return snippets.of_page(match.url_name, match.kwargs, form) if match else None
 
 
 @register.simple_tag(takes_context=True)
-def why_not(context: Context, permission: str, row: Any = None) -> str:
-    """Why the reader may not do that (to that service or operation, if one is given); "" where they may."""
+def denial_reason(context: Context, permission: str, row: Any = None) -> str:
+    """Return why the user lacks `permission`, for the service or operation `row` if given; "" if they have it."""
     request = context["request"]
     rank, name = getattr(request, "access_level", 0), request.user.get_username()
     if isinstance(row, Operation):
@@ -115,31 +102,33 @@ def why_not(context: Context, permission: str, row: Any = None) -> str:
 def action(
     context: Context, page: str, label: str, row: Any = None, *, css: str = "primary", **query: Any
 ) -> SafeString:
-    """A button that leads to `page`, which is called as the permission that it takes; greyed out, with the role that
-    is missing, for those who may not go there. `row`: the service that it is about; the rest is the query of the
-    address: {% action "create_image" "Build image" manifest=row.pk %}."""
-    if reason := why_not(context, page, row):
+    """Return a link styled as a button to `page`, whose name is also the permission that it needs.
+
+    Without the permission, the button is disabled and its title gives the reason. `row`: the service of the page.
+    `query`: the query string, as in `{% action "create_image" "Build image" manifest=row.pk %}`.
+    """
+    if reason := denial_reason(context, page, row):
         return format_html('<button type="button" class="{}" disabled title="{}">{}</button>', css, reason, label)
     url = reverse(page, args=[context["account"].name, *([row.pk] if row else [])])
     asked = f"?{urlencode(query)}" if query else ""
     return format_html('<a class="button {}" href="{}{}">{}</a>', css, url, asked, label)
 
 
-@register.inclusion_tag("_shared/_badge.html")
+@register.inclusion_tag(BADGE_TEMPLATE)
 def badge(badge: Any) -> dict[str, Any]:
-    """The state of an operation or a resource (a deployments.live.events.Badge), as pages and the stream render it."""
+    """Render a badge (deployments.live.badges.Badge), as the event stream does."""
     return {"badge": badge}
 
 
 @register.simple_tag(takes_context=True)
 def nav_link(context: Context, url_name: str, label: str) -> SafeString:
-    """A link of the navigation; marked as current on its own page and on all pages below it."""
+    """Return a link of the navigation, marked as current on its page and on all pages below it."""
     return _link(context, url_name, label, exact=url_name == "account_home")
 
 
 @register.simple_tag(takes_context=True)
 def tab_link(context: Context, url_name: str, label: str) -> SafeString:
-    """The same for one of several pages that belong together; the first of them has the others below it."""
+    """Return the link of a tab, marked as current like `nav_link`. The first tab's URL is a prefix of the others'."""
     return _link(context, url_name, label, exact=url_name == "change_server")
 
 
@@ -151,7 +140,7 @@ def _link(context: Context, url_name: str, label: str, *, exact: bool) -> SafeSt
 
 @register.simple_tag(takes_context=True)
 def link_to(context: Context, row: Any) -> SafeString:
-    """The name of a resource, linked to its page; a dash for None."""
+    """Return the name of a resource, linked to its page; a dash for None."""
     if row is None:
         return NOTHING
     return format_html(
@@ -161,26 +150,22 @@ def link_to(context: Context, row: Any) -> SafeString:
 
 @register.filter
 def took(operation: Any) -> str:
-    """How long an operation took from request to end, as "4.2 s", "3 min 20 s"; "" while it is open."""
+    """Return the time from request to end of an operation; "" while it is open."""
     if operation.finished_at is None:
         return ""
-    seconds = (operation.finished_at - operation.requested_at).total_seconds()
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+    return format_duration((operation.finished_at - operation.requested_at).total_seconds())
 
 
 @register.filter
 def with_code(text: str) -> SafeString:
-    """The text, escaped, with what stands between backquotes set as code."""
+    """Return the text, escaped, with parts in backquotes as <code>."""
     parts = escape(text).split("`")
     return SafeString("".join(f"<code>{part}</code>" if at % 2 else part for at, part in enumerate(parts)))
 
 
 @register.filter
 def source(url: str) -> SafeString:
-    """Where a file comes from, without the access key its URL may carry; a link only where that is safe and whole."""
+    """Return the source of a file without the credentials in its URL; as a link only if there are none."""
     parts = urlsplit(url)
     if is_file_url(url):
         digest, _, name = parts.path.rpartition("/files/")[2].partition("/")

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias, TypeVar
 from django import forms
 
 from dashboard.access.permissions import Permission, required_role
-from dashboard.api.guards import ANY_TOKEN, NAME, View
+from dashboard.api.guards import ANY_TOKEN, URL_NAME_PREFIX, View
 from dashboard.http.problems import API_PREFIX
 
 Schema: TypeAlias = dict[str, Any]
@@ -97,16 +97,18 @@ class Endpoint:
 
     @property
     def declaration(self) -> Declaration:
+        """The declaration of the view."""
         return declaration_of(self.view)
 
     @property
     def operation_id(self) -> str:
         """The name in the audit log; for reads, the name of the URL."""
         declared, audited = self.declaration.operation_id, getattr(self.view, "action", "")
-        return declared or audited or self.url_name.removeprefix(NAME)
+        return declared or audited or self.url_name.removeprefix(URL_NAME_PREFIX)
 
     @property
     def description(self) -> str:
+        """The docstring of the view, on one line."""
         return " ".join((self.view.__doc__ or "").split())
 
     @property
@@ -117,7 +119,7 @@ class Endpoint:
 
     @property
     def is_open(self) -> bool:
-        """Any valid token is enough."""
+        """True if every valid token is sufficient."""
         return self.permission == ANY_TOKEN
 
     @property

@@ -78,17 +78,17 @@ def filters(fields: Mapping[str, forms.Field]) -> dict[str, Schema]:
 def list_query(
     states: Iterable[str],
     orders: Iterable[str],
-    toggles: Mapping[str, str],
+    flags: Mapping[str, str],
     exact: Mapping[str, Any],
     parents: Iterable[str],
 ) -> dict[str, Schema]:
-    """Return the query parameters of a list, by name. `toggles`: their labels by name."""
+    """Return the query parameters of a list, by name. `flags`: their labels by name."""
     query = {"q": SEARCH, "sort": _sort(list(orders)), "page": PAGE}
     if known := list(states):
         about = "Rows in any of these states."
         query["state"] = {"type": "array", "items": {"type": "string", "enum": known}, "description": about}
     flag: Schema = {"type": "string", "enum": ["0", "1"], "x-enum-varnames": ["OFF", "ON"]}
-    query |= {name: {**flag, "description": f"1: {label[:1].lower()}{label[1:]}."} for name, label in toggles.items()}
+    query |= {name: {**flag, "description": f"1: {label[:1].lower()}{label[1:]}."} for name, label in flags.items()}
     query |= {name: {"type": "string", "enum": [value for value, _ in known]} for name, known in exact.items()}
     return query | {noun: {**ID, "description": f"Only rows that belong to the {noun} of this id."} for noun in parents}
 

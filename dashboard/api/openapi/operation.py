@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from dashboard.api.idempotency import HEADER, KEY_MAX
+from dashboard.api.idempotency import HEADER, MAX_KEY_CHARS
 from dashboard.api.openapi.declare import Declaration, Endpoint, Schema
 
 PATH_SCHEMAS: dict[str, Schema] = {
@@ -10,11 +10,11 @@ PATH_SCHEMAS: dict[str, Schema] = {
     "int": {"type": "integer", "minimum": 0},
     "uuid": {"type": "string", "format": "uuid"},
 }
-ONCE = {
+IDEMPOTENCY_KEY = {
     "name": HEADER,
     "in": "header",
     "description": "Any text of yours. Sending the request again with the same text has no further effect for a week.",
-    "schema": {"type": "string", "maxLength": KEY_MAX},
+    "schema": {"type": "string", "maxLength": MAX_KEY_CHARS},
 }
 ERRORS = {
     401: "Missing, unknown, expired or revoked token.",
@@ -67,7 +67,7 @@ def _parameters(endpoint: Endpoint, declared: Declaration) -> list[Schema]:
         bare = {key: value for key, value in schema.items() if key != "description"}
         described = {"description": schema["description"]} if "description" in schema else {}
         in_query.append({"name": name, "in": "query", **described, "schema": bare})
-    return [*in_path, *in_query, *([ONCE] if declared.repeat else [])]
+    return [*in_path, *in_query, *([IDEMPOTENCY_KEY] if declared.repeat else [])]
 
 
 def _request_body(declared: Declaration) -> Schema | None:

@@ -1,19 +1,19 @@
-"""The server of an account, and accounts as a whole: by the forms of the pages. A secret is written, and never read."""
+"""Routes of an account's server and of accounts as a whole. They use the forms of the pages; secrets are write-only."""
 
 from django.http import HttpResponse, JsonResponse
 from django.urls import reverse
 
 from dashboard.access.permissions import Permission
+from dashboard.actions import accounts
 from dashboard.api import serializers
-from dashboard.api.errors import Problem, of_form
+from dashboard.api.errors import ApiError, invalid_form
 from dashboard.api.guards import ApiRequest, administrators, requires
 from dashboard.api.openapi import settings
 from dashboard.api.openapi.declare import LOCATION, Body, declare
 from dashboard.api.openapi.fields import new_row
 from dashboard.api.parsing import form_data, read_object
-from dashboard.api.views.settings import write
+from dashboard.api.views.settings import save_row
 from dashboard.forms.settings.server import AddAccountForm, ConfirmForm, ServerForm
-from dashboard.views.settings import server
 from deployments.models import HostingAccount
 
 NEW_ACCOUNT = {
@@ -30,7 +30,7 @@ NEW_ACCOUNT = {
 @declare(settings.Server)
 def get_server(request: ApiRequest, account: HostingAccount) -> HttpResponse:
     """Return the account's server and how the dashboard signs in to it, without the secret."""
-    return JsonResponse(serializers.show_server(server.fresh(account)))
+    return JsonResponse(serializers.serialize_server(accounts.reload_account(account)))
 
 
 @requires(Permission.CHANGE_SERVER, action="change_server")
@@ -41,7 +41,7 @@ def get_server(request: ApiRequest, account: HostingAccount) -> HttpResponse:
 )
 def change_server(request: ApiRequest, account: HostingAccount) -> HttpResponse:
     """Change the server. Send only the fields that change; without a secret, the stored one stays in use."""
-    return JsonResponse(serializers.show_server(write(request, ServerForm, server.fresh(account))))
+    return JsonResponse(serializers.serialize_server(save_row(request, ServerForm, accounts.reload_account(account))))
 
 
 @administrators(Permission.CHANGE_ACCOUNTS, action="add_account")
@@ -54,10 +54,10 @@ def change_server(request: ApiRequest, account: HostingAccount) -> HttpResponse:
 )
 def add_account(request: ApiRequest) -> HttpResponse:
     """Add a hosting account and its server."""
-    account = write(request, AddAccountForm, HostingAccount())
-    answer = JsonResponse({"name": account.name, **serializers.show_server(account)}, status=201)
-    answer.headers["Location"] = reverse("v1_get_account", args=[account.name])
-    return answer
+    account = save_row(request, AddAccountForm, HostingAccount())
+    response = JsonResponse({"name": account.name, **serializers.serialize_server(account)}, status=201)
+    response.headers["Location"] = reverse("v1_get_account", args=[account.name])
+    return response
 
 
 @requires(Permission.CHANGE_ACCOUNTS, action="delete_account")
@@ -71,7 +71,7 @@ def delete_account(request: ApiRequest, account: HostingAccount) -> HttpResponse
     """Delete the account and everything that the dashboard stores about it. Confirm with its name."""
     form = ConfirmForm(account.name, form_data(ConfirmForm(account.name).fields, read_object(request)))
     if not form.is_valid():
-        raise of_form(form)
-    if not server.delete(request, account):
-        raise Problem(409, "Operations are still open. Wait for them to finish, or cancel them.")
+        raise invalid_form(form)
+    if not accounts.delete_account(request, account):
+        raise ApiError(409, "Operations are still open. Wait for them to finish, or cancel them.")
     return HttpResponse(status=204)

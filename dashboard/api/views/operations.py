@@ -1,34 +1,30 @@
-"""POST: ask for an operation, or do something about one; by the same forms and functions as the pages."""
+"""Routes that request operations and act on them, add assets, and refresh. They use the forms of the pages."""
 
 from collections.abc import Callable
 from typing import Any
 from uuid import UUID
 
-from django.core.exceptions import PermissionDenied
 from django.http import HttpResponse, JsonResponse
 from django.urls import reverse
 
-from dashboard.access import service_rules
 from dashboard.access.permissions import Permission
-from dashboard.api.errors import Problem, of_form, wrong
+from dashboard.actions import operations
+from dashboard.actions.services import can_use_production, check_service_permission, services_without_secrets
+from dashboard.api.errors import ApiError, invalid_field, invalid_form
 from dashboard.api.guards import ApiRequest, View, enter, requires
-from dashboard.api.idempotency import once
+from dashboard.api.idempotency import submit_once
 from dashboard.api.openapi import resources
 from dashboard.api.openapi.bodies import ADD_ASSET, OPERATIONS, SETTLE
 from dashboard.api.openapi.declare import LOCATION, Body, declare
-from dashboard.api.parsing import form_data, only, read_object
-from dashboard.api.views.resources import show_one
-from dashboard.audit.record import Result, note_details
+from dashboard.api.parsing import MAX_INTEGER, check_fields, form_data, read_object
+from dashboard.api.views.resources import serialize_one
+from dashboard.audit.record import note_details
 from dashboard.forms.resources.asset import AddAssetForm
 from dashboard.forms.resources.image import CreateImageForm
 from dashboard.forms.resources.manifest import CreateManifestForm
 from dashboard.forms.resources.model import RegisterModelForm
 from dashboard.forms.resources.operation import OperationForm
 from dashboard.forms.resources.service import CreateServiceForm, UpdateServiceForm
-from dashboard.views.forms import asset as asset_forms
-from dashboard.views.forms.operation import operation_of
-from dashboard.views.forms.service import SECRETS, require
-from dashboard.views.forms.submit import note_operation
 from deployments.mirror.refresh import request_refresh
 from deployments.models import HostingAccount, Operation, Service
 from deployments.models.operation import Kind
@@ -55,88 +51,84 @@ def create_operation(request: ApiRequest, account: HostingAccount) -> HttpRespon
     body = read_object(request)
     kind = body.pop("kind", None)
     if kind not in Kind.values:
-        raise wrong("kind", f"Give one of {', '.join(Kind.values)}.")
+        raise invalid_field("kind", f"Give one of {', '.join(Kind.values)}.")
     note_details(request, action=kind)
 
     def act(found: HostingAccount) -> HttpResponse:
-        operation, repeated = once(request, found, lambda: _submit(request, found, kind, body))
+        operation, repeated = submit_once(request, found, lambda: _submit(request, found, kind, body))
         if repeated:
             note_details(request, target=f"{operation} ({operation.pk}), requested again")
         else:
-            note_operation(request, operation)
-        return _answer(operation, 200 if repeated else 202)
+            operations.note_operation(request, operation)
+        return _operation_response(operation, 200 if repeated else 202)
 
     return enter(request, account.name, Permission(kind), act)
 
 
 def _submit(request: ApiRequest, account: HostingAccount, kind: str, body: dict[str, Any]) -> Operation:
-    """Raises Problem: then nothing is stored."""
+    """Request an operation by the form of its kind. Raise ApiError, having stored nothing, if it is refused."""
     by = request.user.get_username()
-    rights: dict[str, Any] = {"production": service_rules.can_act_in_production(request.access_level)}
+    rights: dict[str, Any] = {"production": can_use_production(request)}
     if kind == Kind.CREATE_SERVICE:
         fields = CreateServiceForm(account, **rights).fields
-        return _sent(CreateServiceForm(account, form_data(fields, body), **rights), by)
+        return _submit_form(CreateServiceForm(account, form_data(fields, body), **rights), by)
     if kind in FORMS:
-        return _sent(FORMS[kind](account, form_data(FORMS[kind](account).fields, body)), by)
-    service = _service(account, body)
-    require(request, Permission(kind), service)
+        return _submit_form(FORMS[kind](account, form_data(FORMS[kind](account).fields, body)), by)
+    service = _service_in(account, body)
+    check_service_permission(request, Permission(kind), service)
     if kind == Kind.UPDATE_SERVICE:
         note_details(request, before={"image": service.image_id, "cluster": service.cluster_id})
         fields = UpdateServiceForm(service, **rights).fields
-        return _sent(UpdateServiceForm(service, form_data(fields, body), **rights), by)
-    only(body, ())
+        return _submit_form(UpdateServiceForm(service, form_data(fields, body), **rights), by)
+    check_fields(body, ())
     note_details(request, before={"image": str(service.image or ""), "cluster": str(service.cluster or "")})
     try:
         return submit.delete_service(account, by, service=service)
     except submit.RequestRefusedError as refused:
-        raise Problem(409, refused.message) from None
+        raise ApiError(409, refused.message) from None
 
 
-def _sent(form: OperationForm, by: str) -> Operation:
+def _submit_form(form: OperationForm, by: str) -> Operation:
+    """Return the operation that the form requests. Raise ApiError if the form is invalid or refused."""
     operation = form.submit(by) if form.is_valid() else None
     if operation is None:
-        raise of_form(form)
+        raise invalid_form(form)
     return operation
 
 
-def _service(account: HostingAccount, body: dict[str, Any]) -> Service:
-    """The service that the body names, by id or by name."""
-    given = body.pop("service", None)
-    rows = Service.objects.filter(account=account).select_related("account", "image__manifest", "cluster")
-    rows = rows.defer(*SECRETS)
+def _service_in(account: HostingAccount, body: dict[str, Any]) -> Service:
+    """Return the service that the body identifies by id or name, and remove it from the body."""
+    value = body.pop("service", None)
+    rows = services_without_secrets(account)
     found = None
-    if isinstance(given, int) and not isinstance(given, bool) and 0 < given < 2**63:
-        found = rows.filter(pk=given).first()
-    elif isinstance(given, str) and "\0" not in given:
-        found = rows.filter(name=given, vanished_at=None).first()
+    if isinstance(value, int) and not isinstance(value, bool) and 0 < value <= MAX_INTEGER:
+        found = rows.filter(pk=value).first()
+    elif isinstance(value, str) and "\0" not in value:
+        found = rows.filter(name=value, vanished_at=None).first()
     if found is None:
-        raise wrong("service", "Use the ID or the name of a service in this account.")
+        raise invalid_field("service", "Use the ID or the name of a service in this account.")
     return found
 
 
-def _action(act: Callable[..., Operation], what: str, body: Body | None = None) -> View:
-    """A view that does `act` with an operation; `body`: its fields, each true or false."""
+def _action(act: Callable[..., Operation], description: str, body: Body | None = None) -> View:
+    """Return the view that calls `act` for an operation. `body`: further arguments, each true or false."""
     fields, bodies = (list(body.fields()), (body,)) if body else ([], ())
 
     @declare(resources.OperationDetail, status=202, bodies=bodies, headers=LOCATION, conflicts=True)
-    def do(request: ApiRequest, account: HostingAccount, pk: UUID) -> HttpResponse:
-        operation, sent = operation_of(account, pk), read_object(request)
-        only(sent, fields)
+    def act_on(request: ApiRequest, account: HostingAccount, pk: UUID) -> HttpResponse:
+        operation, arguments = operations.operation_or_404(account, pk), read_object(request)
+        check_fields(arguments, fields)
         for name in fields:
-            if not isinstance(sent.get(name), bool):
-                raise wrong(name, "Use true or false.")
-        if why := service_rules.operation_denial_reason(request.access_level, request.user.get_username(), operation):
-            raise PermissionDenied(why)
-        note_details(request, target=f"{operation} ({operation.pk})", after=sent)
+            if not isinstance(arguments.get(name), bool):
+                raise invalid_field(name, "Use true or false.")
         try:
-            done = act(operation, request.user.get_username(), **sent)
+            done = operations.act_on_operation(request, operation, act, **arguments)
         except submit.RequestRefusedError as refused:
-            note_details(request, result=Result.REFUSED, after={"refused": refused.message})
-            raise Problem(409, refused.message) from None
-        return _answer(done or operation, 202)
+            raise ApiError(409, refused.message) from None
+        return _operation_response(done, 202)
 
-    do.__doc__ = what
-    return requires(Permission.MANAGE_OPERATIONS)(do)
+    act_on.__doc__ = description
+    return requires(Permission.MANAGE_OPERATIONS)(act_on)
 
 
 retry_operation = _action(submit.retry, "Request the same operation again. Returns the new operation.")
@@ -155,24 +147,24 @@ def add_asset(request: ApiRequest, account: HostingAccount) -> HttpResponse:
     """Add an asset from an upload or an address."""
     form = AddAssetForm(account, form_data(AddAssetForm(account).fields, read_object(request)))
     if not form.is_valid():
-        raise of_form(form)
-    asset = asset_forms.add(request, form)
-    answer = JsonResponse(show_one("asset", account, asset.pk), status=201)
-    answer.headers["Location"] = reverse("v1_get_asset", args=[account.name, asset.pk])
-    return answer
+        raise invalid_form(form)
+    asset = operations.add_asset(request, form)
+    response = JsonResponse(serialize_one("asset", account, asset.pk), status=201)
+    response.headers["Location"] = reverse("v1_get_asset", args=[account.name, asset.pk])
+    return response
 
 
 @requires(Permission.REFRESH, changes=False)
 @declare(resources.RefreshRequested, status=202)
 def refresh(request: ApiRequest, account: HostingAccount) -> HttpResponse:
     """Refresh the account's lists from the server. Responds before the refresh is done."""
-    only(read_object(request), ())
+    check_fields(read_object(request), ())
     request_refresh(account)
     confirmed: resources.RefreshRequested = {"refresh": "asked"}
     return JsonResponse(confirmed, status=202)
 
 
-def _answer(operation: Operation, status: int) -> HttpResponse:
-    answer = JsonResponse(show_one("operation", operation.account, operation.pk), status=status)
-    answer.headers["Location"] = reverse("v1_get_operation", args=[operation.account.name, operation.pk])
-    return answer
+def _operation_response(operation: Operation, status: int) -> HttpResponse:
+    response = JsonResponse(serialize_one("operation", operation.account, operation.pk), status=status)
+    response.headers["Location"] = reverse("v1_get_operation", args=[operation.account.name, operation.pk])
+    return response

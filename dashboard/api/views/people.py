@@ -1,4 +1,4 @@
-"""The people of the site and what they did: by the forms and functions of the pages “People” and “Who did what”."""
+"""Routes of users and of the audit log."""
 
 from typing import Any
 
@@ -7,20 +7,20 @@ from django.core.paginator import Paginator
 from django.http import HttpResponse, JsonResponse
 
 from dashboard.access.permissions import Permission
-from dashboard.api.errors import Problem, of_form, wrong
+from dashboard.actions import people
+from dashboard.api.errors import ApiError, invalid_field, invalid_form
 from dashboard.api.guards import ApiRequest, administrators, operators
 from dashboard.api.openapi import settings
 from dashboard.api.openapi.declare import Body, declare
 from dashboard.api.openapi.fields import PAGE, SEARCH, filters
-from dashboard.api.parsing import form_data, only, read_object
-from dashboard.api.serializers import moment
-from dashboard.api.views.resources import check_names, where
+from dashboard.api.parsing import check_fields, form_data, read_object
+from dashboard.api.serializers import isoformat
+from dashboard.api.views.resources import check_parameters, page_position
+from dashboard.audit.entries import PAGE_SIZE, entries_of
 from dashboard.audit.models import AuditEntry
 from dashboard.audit.record import note_details
 from dashboard.forms.site.audit import AuditFilterForm
 from dashboard.forms.site.person import AddPersonForm
-from dashboard.views.site import people
-from dashboard.views.site.audit import ROWS, entries_of
 
 SEARCHED = {"q": SEARCH, "page": PAGE}
 FILTERS = filters(AuditFilterForm.base_fields)
@@ -36,11 +36,11 @@ CHANGE_PERSON = Body(
 @declare(settings.UserList, query=SEARCHED)
 def list_people(request: ApiRequest) -> HttpResponse:
     """List all users and service accounts."""
-    check_names(request, SEARCHED)
-    found = people.find(people.sought_in(request))
-    page = Paginator(found, people.ROWS).get_page(request.GET.get("page"))
-    rows = [show_person(person, roles) for person, roles in people.with_roles(page.object_list)]
-    return JsonResponse({"people": rows, **where(request, page)})
+    check_parameters(request, SEARCHED)
+    found = people.search_people(people.search_query(request))
+    page = Paginator(found, people.PAGE_SIZE).get_page(request.GET.get("page"))
+    rows = [serialize_person(person, roles) for person, roles in people.with_roles(page.object_list)]
+    return JsonResponse({"people": rows, **page_position(request, page)})
 
 
 @administrators(Permission.CHANGE_PEOPLE, action="add_person")
@@ -48,17 +48,17 @@ def list_people(request: ApiRequest) -> HttpResponse:
 def add_person(request: ApiRequest) -> HttpResponse:
     """Add a user. The link for choosing a password is available only on the page for users."""
     body = read_object(request)
-    only(body, {"name"})
+    check_fields(body, {"name"})
     data = form_data({"name": AddPersonForm().fields["username"]}, body)
     data["username"] = data.get("name", "")
     form = AddPersonForm(data)
     if not form.is_valid():
-        refused = of_form(form)
-        said = refused.fields.get("username", [])
-        raise wrong("name", " ".join(said)) if said else refused
+        error = invalid_form(form)
+        reasons = error.fields.get("username", [])
+        raise invalid_field("name", " ".join(reasons)) if reasons else error
     person = form.save()
     note_details(request, target=person)
-    return JsonResponse(show_person(person, []), status=201)
+    return JsonResponse(serialize_person(person, []), status=201)
 
 
 @administrators(Permission.CHANGE_PEOPLE, action="change_person")
@@ -66,15 +66,15 @@ def add_person(request: ApiRequest) -> HttpResponse:
 def change_person(request: ApiRequest, pk: int) -> HttpResponse:
     """Activate or deactivate a user, or grant or remove administrator rights."""
     body = read_object(request)
-    only(body, {"do"})
-    asked = body.get("do")
-    if not isinstance(asked, str) or asked not in people.CHANGES:
-        raise wrong("do", f"Give one of {', '.join(people.CHANGES)}.")
-    person, refusal = people.change(request, pk, asked)
+    check_fields(body, {"do"})
+    change = body.get("do")
+    if not isinstance(change, str) or change not in people.CHANGES:
+        raise invalid_field("do", f"Give one of {', '.join(people.CHANGES)}.")
+    person, refusal = people.change_person(request, pk, change)
     if refusal:
-        raise Problem(409, refusal)
+        raise ApiError(409, refusal)
     ((person, roles),) = people.with_roles([person])
-    return JsonResponse(show_person(person, roles))
+    return JsonResponse(serialize_person(person, roles))
 
 
 @operators
@@ -82,14 +82,17 @@ def change_person(request: ApiRequest, pk: int) -> HttpResponse:
 def list_audit(request: ApiRequest, accounts: frozenset[int] | None) -> HttpResponse:
     """List the audit entries of the accounts that you operate, newest first."""
     form = AuditFilterForm(entries_of(accounts), request.GET)
-    check_names(request, FILTERS)
+    check_parameters(request, FILTERS)
     if not form.is_valid():
-        raise of_form(form)
-    page = Paginator(form.find(), ROWS).get_page(request.GET.get("page"))
-    return JsonResponse({"entries": [show_entry(entry) for entry in page.object_list], **where(request, page)})
+        raise invalid_form(form)
+    page = Paginator(form.find(), PAGE_SIZE).get_page(request.GET.get("page"))
+    return JsonResponse(
+        {"entries": [serialize_entry(entry) for entry in page.object_list], **page_position(request, page)}
+    )
 
 
-def show_person(person: Any, roles: list[str]) -> settings.User:
+def serialize_person(person: Any, roles: list[str]) -> settings.User:
+    """Return a user or service account; `roles` as from people.with_roles."""
     return {
         "id": person.pk,
         "name": person.get_username(),
@@ -100,10 +103,11 @@ def show_person(person: Any, roles: list[str]) -> settings.User:
     }
 
 
-def show_entry(entry: AuditEntry) -> settings.AuditRecord:
+def serialize_entry(entry: AuditEntry) -> settings.AuditRecord:
+    """Return an audit entry."""
     return {
         "id": entry.pk,
-        "at": moment(entry.at),
+        "at": isoformat(entry.at),
         "actor": entry.actor,
         "via": entry.via,
         "action": entry.action,

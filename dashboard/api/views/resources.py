@@ -1,4 +1,4 @@
-"""GET: the accounts, the lists of an account, and one of each. The lists are those of the pages, asked for as there."""
+"""Routes that read accounts and their resources. Lists take the parameters of the pages."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -13,99 +13,94 @@ from django.shortcuts import get_object_or_404
 from dashboard.access.guards import visible_accounts
 from dashboard.access.permissions import Permission, role_label
 from dashboard.api import serializers
-from dashboard.api.errors import wrong
+from dashboard.api.errors import invalid_field
 from dashboard.api.guards import ApiRequest, View, any_token, requires
 from dashboard.api.openapi import common, resources, settings
 from dashboard.api.openapi.declare import Schema, declare
 from dashboard.api.openapi.fields import list_query
-from dashboard.api.parsing import NUMBER_MAX
+from dashboard.api.parsing import MAX_INTEGER
 from dashboard.auth import tokens
 from dashboard.catalog.badges import with_badges
 from dashboard.catalog.lineage import NOUN, PATHS
-from dashboard.catalog.listing import Listing, Shape
-from dashboard.views.resources import assets, images, manifests, models, operations, services
-from deployments.models import Asset, HostingAccount, Operation, RegisteredModel
+from dashboard.catalog.listing import ListConfig, Listing
+from dashboard.catalog.lists import assets, images, manifests, models, operations, services
+from deployments.models import Asset, HostingAccount, RegisteredModel
 
 
 @dataclass(frozen=True)
-class Noun:
-    """One noun: its rows, the shape of its list, and how a row is shown there and alone; with the types of both."""
+class ListedResource:
+    """One resource: its rows, the shape of its list, and how a row is shown there and alone; with the types of both."""
 
     name: str
     rows: Callable[[], QuerySet[Any]]
-    shape: Shape
-    show: Callable[[Any], Any]
-    show_whole: Callable[[Any], Any]
+    config: ListConfig
+    serialize: Callable[[Any], Any]
+    serialize_detail: Callable[[Any], Any]
     responses: type[Any]
     response: type[Any]
 
     @property
     def query(self) -> dict[str, Schema]:
-        """The parameters of the list."""
-        orders = [column.key for column in self.shape.columns if column.order]
+        """The query parameters of the list, with their schemas."""
         parents = [NOUN[other] for other in NOUN if self.rows().model in PATHS[other]]
-        toggles = {name: choice.label for name, choice in self.shape.toggles.items()}
-        return list_query(self.shape.states, orders, toggles, self.shape.exact, parents)
+        flags = {name: choice.label for name, choice in self.config.flags.items()}
+        return list_query(self.config.states, self.config.orders, flags, self.config.exact, parents)
 
 
-def _operations() -> QuerySet[Operation]:
-    return Operation.objects.select_related(*operations.ABOUT).defer("service__scoring_key")
-
-
-NOUNS = {
-    noun.name: noun
-    for noun in (
-        Noun(
+RESOURCES = {
+    resource.name: resource
+    for resource in (
+        ListedResource(
             "model",
             RegisteredModel.objects.all,
-            models.SHAPE,
-            serializers.show_model,
-            serializers.show_model,
+            models.LIST,
+            serializers.serialize_model,
+            serializers.serialize_model,
             resources.ModelList,
             resources.Model,
         ),
-        Noun(
+        ListedResource(
             "asset",
             Asset.objects.all,
-            assets.SHAPE,
-            serializers.show_asset,
-            serializers.show_asset,
+            assets.LIST,
+            serializers.serialize_asset,
+            serializers.serialize_asset,
             resources.AssetList,
             resources.Asset,
         ),
-        Noun(
+        ListedResource(
             "manifest",
-            manifests.with_models,
-            manifests.SHAPE,
-            serializers.show_manifest,
-            serializers.show_manifest_whole,
+            manifests.manifests_with_models,
+            manifests.LIST,
+            serializers.serialize_manifest,
+            serializers.serialize_manifest_detail,
             resources.ManifestList,
             resources.ManifestDetail,
         ),
-        Noun(
+        ListedResource(
             "image",
-            images.with_models,
-            images.SHAPE,
-            serializers.show_image,
-            serializers.show_image,
+            images.images_with_models,
+            images.LIST,
+            serializers.serialize_image,
+            serializers.serialize_image,
             resources.ImageList,
             resources.Image,
         ),
-        Noun(
+        ListedResource(
             "service",
-            services.with_models,
-            services.SHAPE,
-            serializers.show_service,
-            serializers.show_service,
+            services.services_with_models,
+            services.LIST,
+            serializers.serialize_service,
+            serializers.serialize_service,
             resources.ServiceList,
             resources.Service,
         ),
-        Noun(
+        ListedResource(
             "operation",
-            _operations,
-            operations.SHAPE,
-            serializers.show_operation,
-            serializers.show_operation_whole,
+            operations.operations_with_subjects,
+            operations.LIST,
+            serializers.serialize_operation,
+            serializers.serialize_operation_detail,
             resources.OperationList,
             resources.OperationDetail,
         ),
@@ -119,7 +114,7 @@ def list_accounts(request: ApiRequest) -> HttpResponse:
     """List the hosting accounts that the token can access."""
     token = request.token
     ranked = [(account, tokens.access_level(token, account.pk)) for account in visible_accounts(token.owner)]
-    shown = [serializers.show_account(account, role_label(rank)) for account, rank in ranked if rank]
+    shown = [serializers.serialize_account(account, role_label(rank)) for account, rank in ranked if rank]
     return JsonResponse({"accounts": shown})
 
 
@@ -128,82 +123,87 @@ def list_accounts(request: ApiRequest) -> HttpResponse:
 def get_account(request: ApiRequest, account: HostingAccount) -> HttpResponse:
     """Return one account, with the names of its registries and clusters."""
     role = role_label(request.access_level)
-    return JsonResponse(serializers.show_account_whole(account, role))
+    return JsonResponse(serializers.serialize_account_detail(account, role))
 
 
 def list_of(name: str) -> View:
     """The view that lists the noun called `name`."""
-    noun = NOUNS[name]
+    resource = RESOURCES[name]
 
-    @declare(noun.responses, query=noun.query)
+    @declare(resource.responses, query=resource.query)
     def list_rows(request: ApiRequest, account: HostingAccount) -> HttpResponse:
-        rows = noun.rows().filter(account=account)
-        _check_query(request, noun)
-        listing = Listing(request, account, rows, noun.shape)
-        return JsonResponse({f"{name}s": [noun.show(row) for row in listing.rows], **where(request, listing.page)})
+        _check_query(request, resource)
+        listing = Listing(request, account, resource.rows().filter(account=account), resource.config)
+        return JsonResponse(
+            {f"{name}s": [resource.serialize(row) for row in listing.rows], **page_position(request, listing.page)}
+        )
 
-    list_rows.__doc__ = f"List the {name}s of the account. Parameters: {', '.join(sorted(noun.query))}."
+    list_rows.__doc__ = f"List the {name}s of the account. Parameters: {', '.join(sorted(resource.query))}."
     return requires(Permission.SEE)(list_rows)
 
 
-def where(request: ApiRequest, page: Page) -> common.Page:
-    """How many there are, which page this is of how many, and where the next one is."""
-    following = None
+def page_position(request: ApiRequest, page: "Page[Any]") -> common.Page:
+    """Return the number of rows and pages, the number of this page, and the path of the next one."""
+    next_path = None
     if page.has_next():
         query = request.GET.copy()
         query["page"] = str(page.next_page_number())
-        following = f"{request.path}?{query.urlencode()}"
+        next_path = f"{request.path}?{query.urlencode()}"
     paginator = page.paginator
-    return {"found": paginator.count, "page": page.number, "pages": paginator.num_pages, "next": following}
+    return {"found": paginator.count, "page": page.number, "pages": paginator.num_pages, "next": next_path}
 
 
 def get_one(name: str) -> View:
     """The view that shows one row of the noun called `name`."""
 
-    @declare(NOUNS[name].response)
+    @declare(RESOURCES[name].response)
     def get_row(request: ApiRequest, account: HostingAccount, pk: int | UUID) -> HttpResponse:
-        return JsonResponse(show_one(name, account, pk))
+        return JsonResponse(serialize_one(name, account, pk))
 
     get_row.__doc__ = f"Return one {name}."
     return requires(Permission.SEE)(get_row)
 
 
-def show_one(name: str, account: HostingAccount, pk: int | UUID) -> Any:
-    """One row as the API shows it. Raises Http404."""
-    noun = NOUNS[name]
-    row = get_object_or_404(noun.rows(), account=account, pk=pk)
-    if noun.shape.badges:
+def serialize_one(name: str, account: HostingAccount, pk: int | UUID) -> Any:
+    """Return one row as JSON object. Raise Http404 if the account has no such row."""
+    resource = RESOURCES[name]
+    row = get_object_or_404(resource.rows(), account=account, pk=pk)
+    if resource.config.has_badges:
         with_badges(account, [row])
-    return noun.show_whole(row)
+    return resource.serialize_detail(row)
 
 
-def check_names(request: ApiRequest, known: Iterable[str]) -> None:
-    """Raise Problem for a parameter that there is not, and for a page that is no number."""
+def check_parameters(request: ApiRequest, known: Iterable[str]) -> None:
+    """Raise ApiError for an unknown parameter, or a page that isn't a positive integer."""
     for name, values in request.GET.lists():
         if name not in known:
-            raise wrong(name[:100], f"This parameter doesn’t exist. Parameters: {', '.join(sorted(known))}.")
+            raise invalid_field(name[:100], f"This parameter doesn’t exist. Parameters: {', '.join(sorted(known))}.")
         if name == "page" and not all(map(_is_number, values)):
-            raise wrong(name, "Use a number from 1 up.")
+            raise invalid_field(name, "Use a number from 1 up.")
 
 
-def _check_query(request: ApiRequest, noun: Noun) -> None:
-    """Raise Problem for what a page would pass over: a program should not take everything for what it asked for."""
-    shape = noun.shape
-    orders = [column.key for column in shape.columns if column.order]
-    check_names(request, noun.query)
+def _check_query(request: ApiRequest, resource: ListedResource) -> None:
+    """Raise ApiError for unknown values.
+
+    Pages ignore them, but a program must not mistake an unfiltered list for the one that it requested.
+    """
+    config = resource.config
+    check_parameters(request, resource.query)
     for name, values in request.GET.lists():
         for value in values:
-            if name == "state" and value not in shape.states:
-                raise wrong(name, f"This state doesn’t exist. States: {', '.join(shape.states)}.")
-            if name == "sort" and value.removeprefix("-") not in orders:
-                raise wrong(name, f"This order doesn’t exist. Orders: {', '.join(orders)}, or with a “-” in front.")
-            if name in shape.exact and value not in dict(shape.exact[name]):
-                raise wrong(name, f"This value doesn’t exist. Values: {', '.join(dict(shape.exact[name]))}.")
-            if name in shape.toggles and value not in {"0", "1"}:
-                raise wrong(name, "Give 1 or 0.")
+            if name == "state" and value not in config.states:
+                raise invalid_field(name, f"This state doesn’t exist. States: {', '.join(config.states)}.")
+            if name == "sort" and value.removeprefix("-") not in config.orders:
+                raise invalid_field(
+                    name, f"This order doesn’t exist. Orders: {', '.join(config.orders)}, or with a “-” in front."
+                )
+            if name in config.exact and value not in dict(config.exact[name]):
+                raise invalid_field(name, f"This value doesn’t exist. Values: {', '.join(dict(config.exact[name]))}.")
+            if name in config.flags and value not in {"0", "1"}:
+                raise invalid_field(name, "Give 1 or 0.")
             if name in NOUN.values() and not _is_number(value):
-                raise wrong(name, "Use a number from 1 up.")
+                raise invalid_field(name, "Use a number from 1 up.")
 
 
 def _is_number(text: str) -> bool:
-    return text.isascii() and text.isdigit() and len(text) < 20 and 0 < int(text) <= NUMBER_MAX
+    return text.isascii() and text.isdigit() and len(text) < 20 and 0 < int(text) <= MAX_INTEGER

@@ -1,4 +1,4 @@
-"""What services answer and print, and what builds print."""
+"""Routes that test services, show scoring keys, and return logs."""
 
 import json
 from uuid import UUID
@@ -7,23 +7,22 @@ from django.http import HttpResponse, JsonResponse
 from django.views.decorators.debug import sensitive_variables
 
 from dashboard.access.permissions import Permission
-from dashboard.actions.scoring import ask
-from dashboard.api.errors import Problem, wrong
+from dashboard.actions.logs import PLAIN_TEXT, log_headers, log_text, read_log
+from dashboard.actions.operations import operation_or_404
+from dashboard.actions.scoring import score
+from dashboard.actions.services import scored_service_or_404, service_or_404
+from dashboard.api.errors import ApiError, invalid_field
 from dashboard.api.guards import ApiRequest, requires
 from dashboard.api.openapi.declare import Schema, declare
 from dashboard.api.openapi.resources import Score, ScoringKey
-from dashboard.api.parsing import only, read_object
+from dashboard.api.parsing import check_fields, read_object
 from dashboard.audit.record import note_details
 from dashboard.forms.resources.console import ConsoleForm
-from dashboard.views.forms.console import scored_service
-from dashboard.views.forms.operation import operation_of
-from dashboard.views.forms.service import service_of
-from dashboard.views.resources.logs import PLAIN, progress, read_whole
 from deployments.live import events
 from deployments.models import HostingAccount
 
 AFTER: dict[str, Schema] = {"after": {"type": "string", "description": "The X-Log-Position of an earlier response."}}
-POSITION = {
+POSITION_HEADERS = {
     "X-Log-Position": "The position after the last line, for `after`.",
     "X-Log-End": "Set once no more lines will follow.",
 }
@@ -34,22 +33,22 @@ POSITION = {
 @sensitive_variables("service")
 def test_service(request: ApiRequest, account: HostingAccount, pk: int) -> HttpResponse:
     """Send a test request to the service. The body is any JSON value, and the response body is in `answer`."""
-    service = scored_service(account, pk)
+    service = scored_service_or_404(account, pk)
     try:
         form = ConsoleForm({"body": request.body.decode()})
     except UnicodeDecodeError:
-        raise Problem(422, "The body isn’t valid UTF-8.") from None
+        raise ApiError(422, "The body isn’t valid UTF-8.") from None
     if not form.is_valid():
-        raise wrong("body", " ".join(map(str, form.errors["body"])))
-    answer = ask(service.scoring_uri, service.scoring_key, form.cleaned_data["body"])
-    score: Score = {
-        "status": answer.status,
-        "problem": answer.problem,
-        "milliseconds": round(answer.milliseconds, 1),
-        "answer": _as_json(answer.text),
-        "cut": answer.cut,
+        raise invalid_field("body", " ".join(map(str, form.errors["body"])))
+    result = score(service.scoring_uri, service.scoring_key, form.cleaned_data["body"])
+    body: Score = {
+        "status": result.status,
+        "problem": result.problem,
+        "milliseconds": round(result.milliseconds, 1),
+        "answer": _as_json(result.text),
+        "cut": result.is_cut,
     }
-    return JsonResponse(score)
+    return JsonResponse(body)
 
 
 @requires(Permission.USE_SERVICE)
@@ -57,38 +56,38 @@ def test_service(request: ApiRequest, account: HostingAccount, pk: int) -> HttpR
 @sensitive_variables("service")
 def show_key(request: ApiRequest, account: HostingAccount, pk: int) -> HttpResponse:
     """Return the primary scoring key of the service."""
-    only(read_object(request), ())
-    service = scored_service(account, pk)
+    check_fields(read_object(request), ())
+    service = scored_service_or_404(account, pk)
     note_details(request, target=service)
     key: ScoringKey = {"scoring_uri": service.scoring_uri, "key": service.scoring_key or ""}
     return JsonResponse(key)
 
 
 @requires(Permission.SEE)
-@declare(str, query=AFTER, headers=POSITION)
+@declare(str, query=AFTER, headers=POSITION_HEADERS)
 def operation_log(request: ApiRequest, account: HostingAccount, pk: UUID) -> HttpResponse:
     """Return the log of an operation as text. With `after`, only the lines since that position."""
-    operation = operation_of(account, pk)
+    operation = operation_or_404(account, pk)
     events.record_log_interest("operation", operation.pk)
-    return _log(request, events.operation_log_key(operation), not operation.is_open)
+    return _log_response(request, events.operation_log_key(operation), not operation.is_open)
 
 
 @requires(Permission.SEE)
-@declare(str, query=AFTER, headers=POSITION)
+@declare(str, query=AFTER, headers=POSITION_HEADERS)
 def service_log(request: ApiRequest, account: HostingAccount, pk: int) -> HttpResponse:
     """Return the log of a service as text. With `after`, only the lines since that position."""
-    service = service_of(account, pk)
+    service = service_or_404(account, pk)
     events.record_log_interest("service", service.pk)
-    return _log(request, events.service_log_key(service), service.vanished_at is not None)
+    return _log_response(request, events.service_log_key(service), service.vanished_at is not None)
 
 
-def _log(request: ApiRequest, key: str, ended: bool) -> HttpResponse:
-    part = read_whole(key, request.GET.get("after", ""))
-    text = "".join(f"{line}\n" for line in part.lines)
-    return HttpResponse(text, content_type=PLAIN, headers=progress(part, ended))
+def _log_response(request: ApiRequest, key: str, ended: bool) -> HttpResponse:
+    part = read_log(key, request.GET.get("after", ""))
+    return HttpResponse(log_text(part), content_type=PLAIN_TEXT, headers=log_headers(part, ended))
 
 
 def _as_json(text: str) -> object:
+    """Return the value of a JSON text; any other text unchanged."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError):

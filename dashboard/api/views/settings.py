@@ -1,4 +1,4 @@
-"""Registries and clusters of an account: by the forms of their pages. A secret is written, and never read again."""
+"""Routes of an account's registries and clusters. They use the forms of the pages; secrets are write-only."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -11,72 +11,79 @@ from django.urls import reverse
 from django.views.decorators.debug import sensitive_variables
 
 from dashboard.access.permissions import Permission, required_level
+from dashboard.actions.settings import delete_cluster, delete_registry, save_settings
 from dashboard.api import serializers
-from dashboard.api.errors import Problem, of_form
+from dashboard.api.errors import ApiError, invalid_form
 from dashboard.api.guards import ApiRequest, View, requires
 from dashboard.api.openapi import settings
 from dashboard.api.openapi.declare import LOCATION, Body, declare
 from dashboard.api.openapi.fields import new_row
-from dashboard.api.parsing import form_data, only, read_object
+from dashboard.api.parsing import check_fields, form_data, read_object
 from dashboard.forms.fields.secret import SettingsForm
 from dashboard.forms.settings.cluster import ClusterForm
 from dashboard.forms.settings.registry import RegistryForm
-from dashboard.views.settings import clusters, registries
-from dashboard.views.settings.pages import store
 from deployments.models import Cluster, HostingAccount, RegistryInfo
 
 
 @dataclass(frozen=True)
-class Place:
-    """One noun: its form, who changes it, how it is deleted, how it is shown, and an example of it."""
+class SettingsResource:
+    """Registries or clusters: their form, permission, functions, response types and example.
+
+    `serialize` takes a row of `rows`. `required`: fields that the form requires only in its own checks.
+    """
 
     name: str
     plural: str
-    cls: type[Any]
-    form: type[SettingsForm]
+    model: type[Any]
+    form_class: type[SettingsForm]
     permission: Permission
     delete: Callable[[ApiRequest, Any], bool]
-    show: Callable[[Any], Any]  # of a row of `rows`
+    serialize: Callable[[Any], Any]
     response: type[Any]
     responses: type[Any]
     example: Mapping[str, Any]
     required: frozenset[str] = frozenset()
 
     def rows(self, account: HostingAccount) -> QuerySet[Any]:
-        """Without their secrets; `kept` says whether there is one."""
-        kept = ExpressionWrapper(Q((f"{self.form.sealed}__isnull", False)), BooleanField())
-        return self.cls.objects.filter(account=account).defer(*self.cls.SECRETS).annotate(kept=kept)
+        """Return the account's rows without their secrets; `has_secret` tells whether there is one."""
+        has_secret = ExpressionWrapper(Q((f"{self.form_class.sealed}__isnull", False)), BooleanField())
+        rows: QuerySet[Any] = self.model.objects.filter(account=account)
+        return rows.defer(*self.model.SECRETS).annotate(has_secret=has_secret)
 
     @property
     def body_to_add(self) -> Body:
-        return Body(f"Add{self.name.capitalize()}", lambda: new_row(self.form), self.example, required=self.required)
+        """The request body that adds a row."""
+        return Body(
+            f"Add{self.name.capitalize()}", lambda: new_row(self.form_class), self.example, required=self.required
+        )
 
     @property
     def body_to_change(self) -> Body:
+        """The request body that changes a row."""
         name = f"Change{self.name.capitalize()}"
-        return Body(name, lambda: self.form.base_fields, {"name": self.example["name"]}, partial=True)
+        return Body(name, lambda: self.form_class.base_fields, {"name": self.example["name"]}, partial=True)
 
 
-REGISTRY = Place(
+REGISTRY = SettingsResource(
     "registry",
     "registries",
     RegistryInfo,
     RegistryForm,
     Permission.CHANGE_REGISTRY,
-    registries.delete,
-    serializers.show_registry,
+    delete_registry,
+    serializers.serialize_registry,
     settings.Registry,
     settings.RegistryList,
     {"name": "second", "location": "registry.example/team", "user": "robot", "password": "the-password"},
 )
-CLUSTER = Place(
+CLUSTER = SettingsResource(
     "cluster",
     "clusters",
     Cluster,
     ClusterForm,
     Permission.CHANGE_CLUSTER,
-    clusters.delete,
-    serializers.show_cluster,
+    delete_cluster,
+    serializers.serialize_cluster,
     settings.Cluster,
     settings.ClusterList,
     {"name": "west", "kube_config": "apiVersion: v1\nkind: Config\n...", "pull_secret": "local", "production": False},
@@ -84,72 +91,82 @@ CLUSTER = Place(
 )
 
 
-def list_of(place: Place) -> View:
-    @declare(place.responses)
-    def list_rows(request: ApiRequest, account: HostingAccount) -> HttpResponse:
-        whole = request.access_level >= required_level(place.permission)
-        rows = [place.show(row) if whole else {"name": row.name} for row in place.rows(account)]
-        return JsonResponse({place.plural: rows})
+def list_of(resource: SettingsResource) -> View:
+    """Return the view that lists the rows of an account."""
 
-    list_rows.__doc__ = f"List the {place.plural} of the account. Below the operator role, only their names."
+    @declare(resource.responses)
+    def list_rows(request: ApiRequest, account: HostingAccount) -> HttpResponse:
+        can_change = request.access_level >= required_level(resource.permission)
+        rows = [resource.serialize(row) if can_change else {"name": row.name} for row in resource.rows(account)]
+        return JsonResponse({resource.plural: rows})
+
+    list_rows.__doc__ = f"List the {resource.plural} of the account. Below the operator role, only their names."
     return requires(Permission.SEE)(list_rows)
 
 
-def add(place: Place) -> View:
-    @declare(place.response, status=201, bodies=(place.body_to_add,), headers=LOCATION, conflicts=True)
+def add(resource: SettingsResource) -> View:
+    """Return the view that adds a row."""
+
+    @declare(resource.response, status=201, bodies=(resource.body_to_add,), headers=LOCATION, conflicts=True)
     def add_row(request: ApiRequest, account: HostingAccount) -> HttpResponse:
-        row = write(request, place.form, place.cls(account=account))
-        answer = JsonResponse(_shown(place, account, row.pk), status=201)
-        answer.headers["Location"] = reverse(f"v1_get_{place.name}", args=[account.name, row.pk])
-        return answer
+        row = save_row(request, resource.form_class, resource.model(account=account))
+        response = JsonResponse(_serialized(resource, account, row.pk), status=201)
+        response.headers["Location"] = reverse(f"v1_get_{resource.name}", args=[account.name, row.pk])
+        return response
 
-    add_row.__doc__ = f"Add a {place.name}."
-    return requires(place.permission, action=f"add_{place.name}")(add_row)
+    add_row.__doc__ = f"Add a {resource.name}."
+    return requires(resource.permission, action=f"add_{resource.name}")(add_row)
 
 
-def get_one(place: Place) -> View:
-    @declare(place.response)
+def get_one(resource: SettingsResource) -> View:
+    """Return the view that returns one row."""
+
+    @declare(resource.response)
     def get_row(request: ApiRequest, account: HostingAccount, pk: int) -> HttpResponse:
-        return JsonResponse(_shown(place, account, pk))
+        return JsonResponse(_serialized(resource, account, pk))
 
-    get_row.__doc__ = f"Return one {place.name}, without its secret."
-    return requires(place.permission)(get_row)
+    get_row.__doc__ = f"Return one {resource.name}, without its secret."
+    return requires(resource.permission)(get_row)
 
 
-def change(place: Place) -> View:
-    @declare(place.response, bodies=(place.body_to_change,), conflicts=True)
+def change(resource: SettingsResource) -> View:
+    """Return the view that changes a row."""
+
+    @declare(resource.response, bodies=(resource.body_to_change,), conflicts=True)
     def change_row(request: ApiRequest, account: HostingAccount, pk: int) -> HttpResponse:
-        write(request, place.form, get_object_or_404(place.cls, account=account, pk=pk))
-        return JsonResponse(_shown(place, account, pk))
+        save_row(request, resource.form_class, get_object_or_404(resource.model, account=account, pk=pk))
+        return JsonResponse(_serialized(resource, account, pk))
 
     change_row.__doc__ = (
-        f"Change a {place.name}. Send only the fields that change; without a secret, the stored one stays in use."
+        f"Change a {resource.name}. Send only the fields that change; without a secret, the stored one stays in use."
     )
-    return requires(place.permission, action=f"change_{place.name}")(change_row)
+    return requires(resource.permission, action=f"change_{resource.name}")(change_row)
 
 
-def delete(place: Place) -> View:
+def delete(resource: SettingsResource) -> View:
+    """Return the view that deletes a row."""
+
     @declare(None, status=204, conflicts=True)
     def delete_row(request: ApiRequest, account: HostingAccount, pk: int) -> HttpResponse:
-        only(read_object(request), ())
-        if not place.delete(request, get_object_or_404(place.rows(account), pk=pk)):
-            raise Problem(409, f"An open operation uses this {place.name}. Wait for it to finish, or cancel it.")
+        check_fields(read_object(request), ())
+        if not resource.delete(request, get_object_or_404(resource.rows(account), pk=pk)):
+            raise ApiError(409, f"An open operation uses this {resource.name}. Wait for it to finish, or cancel it.")
         return HttpResponse(status=204)
 
-    delete_row.__doc__ = f"Delete a {place.name} that no open operation uses."
-    return requires(place.permission, action=f"delete_{place.name}")(delete_row)
+    delete_row.__doc__ = f"Delete a {resource.name} that no open operation uses."
+    return requires(resource.permission, action=f"delete_{resource.name}")(delete_row)
 
 
 @sensitive_variables("body", "form")
-def write(request: ApiRequest, form_class: type[SettingsForm], instance: Any) -> Any:
-    """The row, stored with what the body says; what it does not say stays as it was. Raises Problem."""
+def save_row(request: ApiRequest, form_class: type[SettingsForm], instance: Any) -> Any:
+    """Store and return `instance` with the fields of the body; other fields stay unchanged. Raise ApiError."""
     body, unbound = read_object(request), form_class(instance=instance)
-    only(body, unbound.fields)
+    check_fields(body, unbound.fields)
     form = form_class(form_data(unbound.fields, {**unbound.initial, **body}), instance=instance)
     if not form.is_valid():
-        raise of_form(form)
-    return store(request, form)
+        raise invalid_form(form)
+    return save_settings(request, form)
 
 
-def _shown(place: Place, account: HostingAccount, pk: int) -> Any:
-    return place.show(get_object_or_404(place.rows(account), pk=pk))
+def _serialized(resource: SettingsResource, account: HostingAccount, pk: int) -> Any:
+    return resource.serialize(get_object_or_404(resource.rows(account), pk=pk))

@@ -98,7 +98,7 @@ class SettingsForm(forms.ModelForm):
         return row
 
 
-def check_unique_name(form: forms.ModelForm, noun: str) -> None:
+def check_unique_name(form: SettingsForm, noun: str) -> None:
     """Raise ValidationError where another row of the form's account has the name."""
     others = type(form.instance).objects.filter(account=form.instance.account, name=form.cleaned_data["name"])
     if others.exclude(pk=form.instance.pk).exists():

@@ -18,7 +18,7 @@ class Change:
     diff: str = ""
 
 
-def changes(old: Image | None, new: Image) -> list[Change]:
+def image_changes(old: Image | None, new: Image) -> list[Change]:
     """What differs from `old` to `new`; the image itself always does."""
     found = [Change("Image", str(old) if old else "not reported", str(new))]
     before, after = _facts(old.manifest if old else None), _facts(new.manifest)

@@ -17,7 +17,7 @@ class ConsoleForm(forms.Form):
     )
 
     def clean_body(self) -> str:
-        text = self.cleaned_data["body"]
+        text: str = self.cleaned_data["body"]
         try:
             json.loads(text)
         except json.JSONDecodeError as error:

@@ -68,7 +68,7 @@ class CreateImageForm(OperationForm):
             noun="manifest",
             many=False,
             value=self["manifest"].value(),
-            query=self.sought("manifest"),
+            query=self.picker_query("manifest"),
             search=search_manifests,
             describe=describe_manifests,
         )

@@ -9,7 +9,7 @@ from django import forms
 from django.core.exceptions import ValidationError
 from django.db.models import Max, Q, QuerySet
 
-from dashboard.catalog.picker import Choice, Picker, make_picker, numbers
+from dashboard.catalog.picker import Choice, Picker, make_picker, parse_pks
 from dashboard.forms.fields.text import DescriptionField
 from dashboard.forms.resources.operation import OperationForm
 from deployments.models import Asset, HostingAccount, RegisteredModel
@@ -123,7 +123,7 @@ class CreateManifestForm(OperationForm):
             noun="model",
             many=True,
             value=self["models"].value(),
-            query=self.sought("models"),
+            query=self.picker_query("models"),
             search=search_models,
             describe=describe_models,
         )
@@ -133,7 +133,7 @@ class CreateManifestForm(OperationForm):
             noun="asset",
             many=True,
             value=self["assets"].value(),
-            query=self.sought("assets"),
+            query=self.picker_query("assets"),
             search=search_assets,
             describe=describe_assets,
         )
@@ -142,9 +142,9 @@ class CreateManifestForm(OperationForm):
     @property
     def marked_driver(self) -> str:
         """The mark to show: the one that was set, else the only Python file among the picked assets."""
-        picked = numbers(self["assets"].value())
+        picked = parse_pks(self["assets"].value())
         marked = str(self["driver"].value() or "")
-        if marked == NO_DRIVER or set(numbers(marked)) & set(picked):
+        if marked == NO_DRIVER or set(parse_pks(marked)) & set(picked):
             return marked
         scripts = [asset.pk for asset in Asset.objects.filter(account=self.account, pk__in=picked) if is_script(asset)]
         return str(scripts[0]) if len(scripts) == 1 else ""
@@ -160,13 +160,13 @@ class CreateManifestForm(OperationForm):
         return assets
 
     def clean_conda_env_file(self) -> str:
-        text = self.cleaned_data["conda_env_file"].strip()
+        text: str = self.cleaned_data["conda_env_file"].strip()
         if text and not text.startswith(("http://", "https://")):
             check_conda(text)
         return text
 
     def clean_pip_requirements(self) -> str:
-        return self.cleaned_data["pip_requirements"].strip()
+        return str(self.cleaned_data["pip_requirements"]).strip()
 
     def clean(self) -> dict[str, Any]:
         cleaned = super().clean() or self.cleaned_data
@@ -188,7 +188,7 @@ class CreateManifestForm(OperationForm):
 
     def _in_picked_order(self, name: str) -> list[Any]:
         rows = {row.pk: row for row in self.cleaned_data[name]}
-        return [rows[pk] for pk in numbers(self[name].value()) if pk in rows]
+        return [rows[pk] for pk in parse_pks(self[name].value()) if pk in rows]
 
 
 def check_conda(text: str) -> None:

@@ -1,4 +1,4 @@
-"""What every form that becomes an operation has in common."""
+"""Base class of the forms that request operations."""
 
 from functools import cached_property
 from typing import Any, ClassVar
@@ -11,9 +11,9 @@ from deployments.operations.submit import SUBMIT, RequestRefusedError, preview
 
 
 class OperationForm(forms.Form):
-    """A form for one kind of write. `kind` names the function of deployments.operations.submit that it calls.
+    """A form that requests an operation of one `kind`.
 
-    Fields that are chosen from long lists are shown by the pickers of `pickers`; see picker.py.
+    Fields for rows of long lists are rendered as pickers; see dashboard.catalog.picker.
     """
 
     kind: ClassVar[str]
@@ -23,47 +23,48 @@ class OperationForm(forms.Form):
         super().__init__(*args, **kwargs)
 
     def arguments(self) -> dict[str, Any]:
-        """The keyword arguments of the operation, from a valid form."""
+        """Return the keyword arguments of the function in SUBMIT, from a valid form."""
         return self.cleaned_data
 
     def notes(self) -> list[str]:
-        """What a person may want to know before sending a valid form, one sentence each."""
+        """Return sentences that the preview of a valid form shows."""
         return []
 
     def submit(self, by: str) -> Operation | None:
-        """Ask for the operation in the name of `by`. None when it is refused: the form then says why."""
+        """Request the operation for the user named `by`. Return None, with an error on the form, if it is refused."""
         try:
             return SUBMIT[self.kind](self.account, by, **self.arguments())
         except RequestRefusedError as refused:
-            self._refuse(refused)
+            self._add_refusal(refused)
             return None
 
     def preview(self) -> dict[str, Any] | None:
-        """What would be sent, secrets left out. None when it would be refused: the form then says why."""
+        """Return the JSON to be sent, without secrets; None, with an error on the form, if it would be refused."""
         try:
             return preview(self.kind, **self.arguments())
         except RequestRefusedError as refused:
-            self._refuse(refused)
+            self._add_refusal(refused)
             return None
 
-    def _refuse(self, refused: RequestRefusedError) -> None:
+    def _add_refusal(self, refused: RequestRefusedError) -> None:
         self.add_error(refused.field if refused.field in self.fields else None, refused.message)
 
-    def unchecked(self) -> None:
-        """Show what was typed without judging it yet."""
+    def clear_errors(self) -> None:
+        """Show the submitted values without errors."""
         self.initial = {name: self[name].data for name in self.fields}
         self.is_bound = False
         self._errors = None
-        self._bound_fields_cache.clear()  # type: ignore[attr-defined]  # they remember the value they had
+        self._bound_fields_cache.clear()  # type: ignore[attr-defined]  # bound fields cache their value
 
     def make_pickers(self) -> dict[str, Picker]:
-        """The pickers of this form by field name."""
+        """Return the pickers of this form by field name."""
         return {}
 
     @cached_property
     def pickers(self) -> dict[str, Picker]:
+        """The pickers of this form by field name."""
         return self.make_pickers()
 
-    def sought(self, name: str) -> str:
-        """What was typed into the search of the picker `name`."""
+    def picker_query(self, name: str) -> str:
+        """Return the search text of the picker `name`."""
         return str(self.data.get(f"{name}-q", "")).replace("\0", "").strip()

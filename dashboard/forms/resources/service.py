@@ -63,7 +63,7 @@ class ImageForm(OperationForm):
             noun="image",
             many=False,
             value=self["image"].value(),
-            query=self.sought("image"),
+            query=self.picker_query("image"),
             search=search_images,
             describe=lambda rows: describe_images(rows, self.running),
         )
@@ -126,7 +126,7 @@ class UpdateServiceForm(ImageForm):
         return {"service": self.service, **self.cleaned_data}
 
     def clean_image(self) -> Image:
-        image = self.cleaned_data["image"]
+        image: Image = self.cleaned_data["image"]
         if image.pk == self.running:
             raise forms.ValidationError("The service already runs this image. Choose another one.")
         return image

@@ -28,7 +28,7 @@ class AuditFilterForm(forms.Form):
         self.entries = entries
         actions = entries.order_by("action").values_list("action", flat=True).distinct()
         accounts = entries.exclude(account_name="").order_by("account_name").values_list("account_name", flat=True)
-        self.fields["action"].choices = [("", "Any action"), *((name, words(name)) for name in actions)]  # type: ignore[attr-defined]
+        self.fields["action"].choices = [("", "Any action"), *((name, action_label(name)) for name in actions)]  # type: ignore[attr-defined]
         self.fields["account"].choices = [  # type: ignore[attr-defined]
             ("", "Every account"),
             *((name, name) for name in accounts.distinct()),
@@ -50,7 +50,7 @@ class AuditFilterForm(forms.Form):
         return found
 
 
-def words(action: str) -> str:
+def action_label(action: str) -> str:
     """`register_model` as people read it."""
     return action.replace("_", " ").capitalize()
 

@@ -7,7 +7,7 @@ from enum import StrEnum
 
 from django.template.defaultfilters import filesizeformat
 
-from dashboard.templatetags.page import UNITS
+from dashboard.catalog.durations import UNITS
 
 
 class State(StrEnum):

@@ -1,4 +1,4 @@
-"""What the pages with an upload need: where it goes, and what came back from it."""
+"""Context of the forms with an upload: its address, its result and its error."""
 
 from typing import Any
 from urllib.parse import urlencode
@@ -9,13 +9,13 @@ from dashboard.forms.fields.source import UPLOAD_ERRORS, UPLOAD_FAILED
 from dashboard.http.request import Request
 
 
-def uploaded(request: Request) -> dict[str, Any]:
-    """The initial value of `file` when an upload led back here."""
+def initial_from_upload(request: Request) -> dict[str, Any]:
+    """Return the initial value of `file` after an upload redirected back to the form."""
     return {"file": request.GET["file"]} if request.GET.get("file") else {}
 
 
 def upload_context(request: Request) -> dict[str, Any]:
-    """`upload_url` for the form that uploads (its answer leads back to this page), and why the last one failed."""
+    """Return the address to upload to, which redirects back to this page; the last upload's error; and the limit."""
     code = request.GET.get("upload_error")
     query = urlencode({"account": request.account.name, "next": request.path})
     return {

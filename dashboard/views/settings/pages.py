@@ -1,67 +1,48 @@
-"""What the pages of an account's settings have in common: one form about one row, tried, stored or deleted."""
+"""Handling of the forms on an account's settings pages: each stores or tests one row."""
 
 from typing import Any
 
 from django.contrib import messages
-from django.db import transaction
 from django.http import HttpResponse
 from django.shortcuts import redirect, render
 
-from dashboard.audit.record import note_details, record_entry
+from dashboard.actions.settings import record_connection_test, save_settings
 from dashboard.forms.fields.secret import SettingsForm
-from dashboard.http.request import Request, client_ip
+from dashboard.http.request import Request
 from dashboard.views.forms.submit import INVALID
 from deployments.accounts.connection_tests import ConnectionTestResult
-from deployments.live import events
 
 
-def write_settings(
-    request: Request, form: SettingsForm, template: str, *, done: str, context: dict[str, Any] | None = None
+def handle_settings_form(
+    request: Request,
+    form: SettingsForm,
+    template: str,
+    *,
+    success_url_name: str,
+    context: dict[str, Any] | None = None,
 ) -> HttpResponse:
-    """Show the form, or store what it says and lead to the page called `done`; an invalid form comes back with 422."""
+    """Show the form; on a valid POST, store its row and redirect to the URL named `success_url_name`.
+
+    An invalid form is shown with status 422.
+    """
     if request.method == "POST" and form.is_valid():
-        row = store(request, form)
+        row = save_settings(request, form)
         messages.success(request, f"“{row}” is stored.")
-        return redirect(done, getattr(row, "account", row).name)
+        return redirect(success_url_name, getattr(row, "account", row).name)
     page = {"form": form, "said": "Not saved.", **(context or {})}
     return render(request, template, page, status=INVALID if form.is_bound else 200)
 
 
-def store(request: Request, form: SettingsForm) -> Any:
-    """The row of a valid form, stored; who looks at the account sees it."""
-    before, after = form.changes()
-    row: Any = form.save_by(request.user.get_username())
-    account = getattr(row, "account", row)
-    note_details(request, target=row, before=before, after=after)
-    transaction.on_commit(lambda: events.publish_account(account.pk), robust=True)
-    return row
-
-
-def record_trial(request: Request, action: str, row: Any, trial: ConnectionTestResult, via: str = "page") -> None:
-    """A connection test changes nothing, and yet it sends a secret: who made it, and what came of it."""
-    account = request.account
-    record_entry(
-        action,
-        actor=request.user.get_username(),
-        account_id=account.pk,
-        account_name=account.name,
-        target=str(row),
-        address=client_ip(request),
-        after={"works": trial.succeeded, "says": trial.message},
-        via=via,
-    )
-
-
-def show_trial(
+def render_connection_test(
     request: Request, form: SettingsForm, trial: ConnectionTestResult | None, template: str, context: dict[str, Any]
 ) -> HttpResponse:
-    """What came of a connection test; None: the form was not fit for one. For htmx the result alone.
+    """Render and record the result of a connection test; None if the form was invalid, so that it wasn't run.
 
-    What was typed stays in the form, except for secrets.
+    For htmx, only the result. The form shows the submitted values, except for secrets.
     """
     if trial is not None:
         name = request.resolver_match.url_name or "" if request.resolver_match else ""
-        record_trial(request, name, form.instance, trial)
+        record_connection_test(request, name, form.instance, trial)
     page = {"form": form, "trial": trial, "tried": True, "said": "The connection wasn’t tested.", **context}
     status = 200 if trial is not None else INVALID
     if request.htmx:

@@ -1,4 +1,4 @@
-"""What may I do here, and who can grant me more."""
+"""The page that shows the user's permissions in an account, and who can grant more."""
 
 from typing import Any
 
@@ -13,13 +13,13 @@ from dashboard.access.permissions import ACCESS_LEVELS, ADMIN_LEVEL, ADMINISTRAT
 from dashboard.http.request import Request
 from deployments.models import HostingAccount
 
-MOST_NAMES = 12  # of people who can grant more; nobody asks them all
+MAX_NAMES = 12  # of users who can grant more, per role
 
 
 @require_safe
 @requires(Permission.SEE)
 def see_roles(request: Request, account: HostingAccount) -> HttpResponse:
-    """The table of permissions with the reader's own role marked, and who can give them another."""
+    """Show the table of permissions with the user's role marked, and the users who can grant another role."""
     have = request.access_level
     roles = [(role.label, ACCESS_LEVELS[role]) for role in Role] + [(ADMINISTRATOR, ADMIN_LEVEL)]
     page = {
@@ -36,11 +36,11 @@ def _row(permission: Permission, have: int, ranks: list[int]) -> dict[str, Any]:
 
 
 def _who_can_grant(account: HostingAccount) -> dict[str, list[str]]:
-    """The names of those who may change members here: the account's operators, then administrators."""
+    """Return the names of the users who may change members: the account's operators, and the administrators."""
     active = get_user_model().objects.filter(is_active=True).order_by("username")
     operators = Membership.objects.filter(account_id=account.pk, role=Role.OPERATOR).values("user_id")
     found = {
         "operators": active.filter(pk__in=operators, is_superuser=False),
         "administrators": active.filter(is_superuser=True),
     }
-    return {name: [user.get_username() for user in users[:MOST_NAMES]] for name, users in found.items()}
+    return {name: [user.get_username() for user in users[:MAX_NAMES]] for name, users in found.items()}

@@ -1,4 +1,4 @@
-"""The registries of an account: list, add, change, try, delete."""
+"""Pages of registries: list, add, change, test, delete."""
 
 from typing import Any
 
@@ -11,14 +11,12 @@ from django.views.decorators.http import require_POST, require_safe
 
 from dashboard.access.guards import requires
 from dashboard.access.permissions import Permission
-from dashboard.audit.record import note_details
+from dashboard.actions import settings
 from dashboard.forms.settings.registry import RegistryForm
 from dashboard.http.request import Request
 from dashboard.views.forms.submit import INVALID
-from dashboard.views.settings.pages import show_trial, write_settings
+from dashboard.views.settings.pages import handle_settings_form, render_connection_test
 from deployments.accounts import usage
-from deployments.accounts.connection_tests import ConnectionTestResult, with_timeout
-from deployments.accounts.connection_tests.registry import try_registry
 from deployments.models import HostingAccount, RegistryInfo
 
 TEMPLATE = "settings/change_registry.html"
@@ -27,26 +25,29 @@ TEMPLATE = "settings/change_registry.html"
 @require_safe
 @requires(Permission.CHANGE_REGISTRY)
 def list_registries(request: Request, account: HostingAccount) -> HttpResponse:
-    there = Count("images", Q(images__vanished_at=None))
-    kept = ExpressionWrapper(Q(password__isnull=False), BooleanField())
+    """List the registries of the account, each with the number of images pushed to it."""
+    present = Count("images", Q(images__vanished_at=None))
+    has_password = ExpressionWrapper(Q(password__isnull=False), BooleanField())
     rows = RegistryInfo.objects.filter(account=account).defer(*RegistryInfo.SECRETS)
-    rows = rows.annotate(uses=there).annotate(kept=kept)
+    rows = rows.annotate(uses=present).annotate(has_secret=has_password)
     return render(request, "settings/list_registries.html", {"rows": rows})
 
 
 @sensitive_post_parameters()
 @requires(Permission.CHANGE_REGISTRY)
 def add_registry(request: Request, account: HostingAccount) -> HttpResponse:
+    """Show the form; on POST, add the registry."""
     form = RegistryForm(request.POST or None, instance=RegistryInfo(account=account))
-    return write_settings(request, form, TEMPLATE, done="list_registries")
+    return handle_settings_form(request, form, TEMPLATE, success_url_name="list_registries")
 
 
 @sensitive_post_parameters()
 @requires(Permission.CHANGE_REGISTRY)
 def change_registry(request: Request, account: HostingAccount, pk: int) -> HttpResponse:
+    """Show the form; on POST, change the registry."""
     row = get_object_or_404(RegistryInfo, account=account, pk=pk)
     form = RegistryForm(request.POST or None, instance=row)
-    return write_settings(request, form, TEMPLATE, done="list_registries", context=_page(row))
+    return handle_settings_form(request, form, TEMPLATE, success_url_name="list_registries", context=_page(row))
 
 
 @require_POST
@@ -54,24 +55,20 @@ def change_registry(request: Request, account: HostingAccount, pk: int) -> HttpR
 @requires(Permission.CHANGE_REGISTRY, changes=False)
 @sensitive_variables("form", "row")
 def test_registry(request: Request, account: HostingAccount, pk: int) -> HttpResponse:
-    """Try what is typed, with the password that is kept where none is typed. `pk` 0: it is not stored yet."""
+    """Test the submitted settings, with the stored password unless another one was entered. `pk` 0: a new registry."""
     row = get_object_or_404(RegistryInfo, account=account, pk=pk) if pk else RegistryInfo(account=account)
     page = _page(row) if pk else {}
     form = RegistryForm(request.POST, instance=row)
-    trial = with_timeout(lambda: attempt(form.instance)) if form.is_valid() else None
-    return show_trial(request, form, trial, TEMPLATE, page)
-
-
-def attempt(row: RegistryInfo) -> ConnectionTestResult:
-    """What comes of signing in at the registry."""
-    return try_registry(row.location, row.user, row.password or "")
+    trial = settings.test_registry(form.instance) if form.is_valid() else None
+    return render_connection_test(request, form, trial, TEMPLATE, page)
 
 
 @requires(Permission.CHANGE_REGISTRY)
 def delete_registry(request: Request, account: HostingAccount, pk: int) -> HttpResponse:
+    """Ask for confirmation; on POST, delete the registry from the dashboard."""
     row = get_object_or_404(RegistryInfo.objects.defer(*RegistryInfo.SECRETS), account=account, pk=pk)
     under_way = usage.operations_with_registry(row)
-    if request.method == "POST" and delete(request, row):
+    if request.method == "POST" and settings.delete_registry(request, row):
         messages.success(request, f"Deleted the registry “{row.name}” from the dashboard. Its contents stay.")
         return redirect("list_registries", account.name)
     page = {
@@ -81,15 +78,6 @@ def delete_registry(request: Request, account: HostingAccount, pk: int) -> HttpR
         "under_way": list(under_way[:5]),
     }
     return render(request, "settings/delete_registry.html", page, status=INVALID if request.method == "POST" else 200)
-
-
-def delete(request: Request, row: RegistryInfo) -> bool:
-    """Forget it here, unless an open operation uses it; whether that was done."""
-    if usage.operations_with_registry(row).exists():
-        return False
-    note_details(request, target=row.name, before={"location": row.location, "user": row.user})
-    row.delete()
-    return True
 
 
 def _page(row: RegistryInfo) -> dict[str, Any]:

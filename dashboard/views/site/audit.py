@@ -1,4 +1,4 @@
-"""The audit: who did what, when, on what, from where, with which result."""
+"""The audit log, as a page and as a CSV file."""
 
 import csv
 import json
@@ -11,47 +11,43 @@ from django.shortcuts import render
 from django.views.decorators.http import require_safe
 
 from dashboard.access.guards import operators
+from dashboard.audit.entries import PAGE_SIZE, entries_of
 from dashboard.audit.models import AuditEntry
 from dashboard.forms.site.audit import AuditFilterForm
 from dashboard.http.request import Request
 
-ROWS = 50
-CSV_MOST = 100_000  # rows of one file; the filters give the rest
+MAX_CSV_ROWS = 100_000  # of one file; filters select the others
+CSV_CHUNK_ROWS = 2000
 COLUMNS = ("at", "actor", "via", "action", "account_name", "target", "address", "result", "before", "after")
-FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet takes for more than a text
+FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a cell that begins with one of these is a formula to spreadsheets
 
 
 @require_safe
 @operators
 def see_audit(request: Request, accounts: frozenset[int] | None) -> HttpResponse:
-    """The entries of the accounts that the reader operates; an administrator sees all. `?format=csv` is a file."""
+    """List the entries of the accounts that the user operates; all for administrators. `?format=csv`: as a file."""
     form = AuditFilterForm(entries_of(accounts), request.GET)
     found = form.find()
     if request.GET.get("format") == "csv":
-        return _file(found)
-    page = Paginator(found, ROWS).get_page(request.GET.get("page"))
+        return _csv_response(found)
+    page = Paginator(found, PAGE_SIZE).get_page(request.GET.get("page"))
     pages = list(page.paginator.get_elided_page_range(page.number, on_each_side=2, on_ends=1))
     facts = {"form": form, "page": page, "page_numbers": pages, "everything": accounts is None}
     return render(request, "audit/list.html", facts)
 
 
-def entries_of(accounts: frozenset[int] | None) -> QuerySet[AuditEntry]:
-    """The entries of these accounts; None: all that there are."""
-    return AuditEntry.objects.all() if accounts is None else AuditEntry.objects.filter(account_id__in=accounts)
-
-
-def _file(found: QuerySet[AuditEntry]) -> HttpResponse:
-    rows = found.values_list(*COLUMNS)[:CSV_MOST]
+def _csv_response(found: QuerySet[AuditEntry]) -> HttpResponse:
+    rows = found.values_list(*COLUMNS)[:MAX_CSV_ROWS]
     headers = {"Content-Disposition": 'attachment; filename="audit.csv"'}
     response = HttpResponse(content_type="text/csv; charset=utf-8", headers=headers)
     writer = csv.writer(response)
     writer.writerow(COLUMNS)
-    writer.writerows([_cell(value) for value in row] for row in rows.iterator(2000))
+    writer.writerows([_cell(value) for value in row] for row in rows.iterator(CSV_CHUNK_ROWS))
     return response
 
 
 def _cell(value: Any) -> str:
-    """As text that a spreadsheet takes for nothing else."""
+    """Return `value` as text that no spreadsheet evaluates as a formula."""
     if value is None:
         return ""
     if isinstance(value, dict | list):

@@ -1,6 +1,6 @@
-"""/healthz: does everything that the site consists of work, and if not, what does not?
+"""/healthz: the health of each part of the site, for people and monitoring.
 
-For people and monitoring. It is no liveness probe: a dead worker is no reason to restart the web process.
+Don't use it as a liveness probe: a stopped worker is no reason to restart the web process.
 """
 
 import time
@@ -15,18 +15,15 @@ from django.views.decorators.http import require_safe
 
 from dashboard.http.request import Request
 from dashboard.ops.supervisor import heartbeat
-from dashboard.ops.supervisor.heartbeat import Heartbeat
-
-WORKS = "works"
-QUEUES = {"dashboard": "celery", "mms": "mms"}  # which part of the site needs a worker of which queue
+from dashboard.ops.supervisor.health import QUEUES, WORKS, state_of_beat, state_of_worker
 
 
 @never_cache
 @require_safe
 def healthz(request: Request) -> HttpResponse:
-    """200 when all parts work, else 503; names each part with "works" or a sentence that says what is wrong.
+    """Respond with 200 if all parts work, else 503, and the state of each part: "works", or what is wrong.
 
-    JSON, or one line per part for a browser.
+    The body is JSON, or for browsers one line per part.
     """
     parts = {"web": WORKS, "database": database(), **dict(redis_and_programs())}
     status = 200 if set(parts.values()) == {WORKS} else 503
@@ -37,7 +34,7 @@ def healthz(request: Request) -> HttpResponse:
 
 
 def database() -> str:
-    """Whether the database answers a query."""
+    """Return WORKS if the database answers a query, else what is wrong."""
     try:
         with connection.cursor() as cursor:
             cursor.execute("SELECT 1")
@@ -47,7 +44,7 @@ def database() -> str:
 
 
 def redis_and_programs() -> Iterator[tuple[str, str]]:
-    """Redis, and what the signs of life in it say of beat and of the workers."""
+    """Yield the states of Redis, and of beat and the workers, whose heartbeats are stored there."""
     beat = f"beat:{'+'.join(sorted(settings.SERVE))}"
     workers = {f"worker:{QUEUES[part]}": f"worker of queue {QUEUES[part]}" for part in sorted(settings.SERVE)}
     try:
@@ -62,20 +59,3 @@ def redis_and_programs() -> Iterator[tuple[str, str]]:
     yield "beat", state_of_beat(signs[beat], now)
     for name, label in workers.items():
         yield label, state_of_worker(signs[name], now, beat_works=state_of_beat(signs[beat], now) == WORKS)
-
-
-def state_of_beat(sign: Heartbeat | None, now: float) -> str:
-    """WORKS, or since when beat has not been heard of."""
-    if sign is None:
-        return f"no heartbeat for {heartbeat.TTL_SECONDS} s or more"
-    age = now - sign.at
-    return WORKS if age <= heartbeat.STALE_SECONDS else f"no heartbeat for {age:.0f} s"
-
-
-def state_of_worker(sign: Heartbeat | None, now: float, beat_works: bool) -> str:
-    """The same of a worker, which must also finish tasks while beat sends them: a connected worker can be deaf."""
-    state = state_of_beat(sign, now)
-    if sign is None or state != WORKS or not beat_works:
-        return state
-    idle = now - sign.task_completed_at
-    return WORKS if idle <= heartbeat.IDLE_SECONDS else f"running, but no task completed in {idle:.0f} s"

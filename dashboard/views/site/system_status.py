@@ -1,4 +1,4 @@
-"""The page that says whether everything works, for the people who can do something about it."""
+"""The system status page, for operators and administrators."""
 
 from django.http import HttpResponse
 from django.shortcuts import render
@@ -15,7 +15,7 @@ from deployments.live import events
 @require_safe
 @operators
 def doctor(request: Request, accounts: frozenset[int] | None) -> HttpResponse:
-    """What is not in order, worst first, and what to do; then what is. It fetches itself anew every few seconds."""
+    """Show problems, worst first, with advice; then the checks that passed. The page refreshes every few seconds."""
     partial = request.htmx.target == "findings"
     if not partial:
         request.stream_position = events.stream_position()

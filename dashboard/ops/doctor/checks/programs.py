@@ -13,8 +13,8 @@ from dashboard.ops.doctor.advice import log_hint, restart
 from dashboard.ops.doctor.checks import redis
 from dashboard.ops.doctor.finding import CheckContext, Finding, State, duration, failed, ok, pluralize, unknown, warning
 from dashboard.ops.supervisor import heartbeat
+from dashboard.ops.supervisor.health import QUEUES, WORKS, state_of_beat, state_of_worker
 from dashboard.ops.supervisor.heartbeat import Heartbeat
-from dashboard.views.site.health import QUEUES, WORKS, state_of_beat, state_of_worker
 
 WORKERS = {"dashboard": "worker", "mms": "mms-worker"}  # by half of the site (settings.SERVE)
 TASKS = {"celery": "deployments.answer", "mms": "mms.answer"}  # by queue

@@ -9,10 +9,10 @@ from django.conf import settings
 from django.db.models import QuerySet
 from django.utils import timezone
 
+from dashboard.catalog.durations import relative_time
 from dashboard.ops.doctor.checks import database
 from dashboard.ops.doctor.finding import CheckContext, Finding, failed, milliseconds, ok, pluralize, unknown
 from dashboard.ops.startup import bundled_account
-from dashboard.templatetags.page import relative
 from deployments.accounts.availability import client_for
 from deployments.client import errors
 from deployments.live.badges import STALE_AFTER
@@ -58,7 +58,7 @@ def _check_recorded_state(account: HostingAccount) -> Finding:
         message = f"The server rejects the token, so nothing is sent or read.{_since(account.error_at)}"
         return failed(part, message, _token_advice(account))
     if account.error and account.not_before and now - account.not_before > MISSED_AFTER:
-        message = f"The retry due {relative(account.not_before)} is missing. Last error: {account.error}"
+        message = f"The retry due {relative_time(account.not_before)} is missing. Last error: {account.error}"
         return unknown(part, message, WORKER_ADVICE)
     if account.error:
         return failed(part, f"{account.error}{_since(account.error_at)}", _error_advice(account))
@@ -66,9 +66,11 @@ def _check_recorded_state(account: HostingAccount) -> Finding:
         return unknown(part, "The server was never contacted. This takes up to 5 minutes.", WORKER_ADVICE)
     # Services are read at least every minute, so a list this old means that no worker reads it.
     if now - _last_response(account) > STALE_AFTER["service"]:
-        message = f"The server last responded {relative(_last_response(account))} and was not contacted since."
+        message = f"The server last responded {relative_time(_last_response(account))} and was not contacted since."
         return unknown(part, message, WORKER_ADVICE)
-    return ok(part, f"The server last responded {relative(_last_response(account))}. Lists: {_list_ages(account)}.")
+    return ok(
+        part, f"The server last responded {relative_time(_last_response(account))}. Lists: {_list_ages(account)}."
+    )
 
 
 def _last_response(account: HostingAccount) -> datetime:
@@ -79,17 +81,17 @@ def _last_response(account: HostingAccount) -> datetime:
 
 def _list_ages(account: HostingAccount) -> str:
     times = [(noun, getattr(account, f"{noun}_seen_at")) for noun in LISTS]
-    return ", ".join(f"{noun} {relative(seen) if seen else 'never'}" for noun, seen in times)
+    return ", ".join(f"{noun} {relative_time(seen) if seen else 'never'}" for noun, seen in times)
 
 
 def _since(when: datetime | None) -> str:
-    return f" This began {relative(when)}." if when else ""
+    return f" This began {relative_time(when)}." if when else ""
 
 
 def _error_advice(account: HostingAccount) -> str:
     advice = f"Check that the server at {account.base_url} is running and that the address is right."
     if account.not_before and account.not_before > timezone.now():
-        advice += f" The next attempt is {relative(account.not_before)}."
+        advice += f" The next attempt is {relative_time(account.not_before)}."
     return f"{advice} Until then, pages show the last known data and operations wait. Nothing is lost."
 
 
@@ -116,7 +118,7 @@ def _call_servers(accounts: Iterable[HostingAccount]) -> Iterator[Finding]:
 def _call_server(account: HostingAccount) -> Finding:
     """List the services, unless the server requested a longer pause (Retry-After)."""
     if account.not_before and account.not_before > timezone.now() + timedelta(seconds=MAX_PAUSE_SECONDS):
-        message = f"Not called: the server requested a pause. The next attempt is {relative(account.not_before)}."
+        message = f"Not called: the server requested a pause. The next attempt is {relative_time(account.not_before)}."
         return unknown(part_name(account), message)
     started = time.monotonic()
     try:

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dashboard.api.routes import METHODS, ROUTES
-from dashboard.api.views.resources import NOUNS
+from dashboard.api.views.resources import RESOURCES
 from dashboard.models import Role
 from deployments.models import Service
 from tests.support.hostile import TEXTS, VALUES, WORDS, add, counts, tried
@@ -23,7 +23,7 @@ from tests.support.workshop import make_image
 
 pytestmark = [pytest.mark.django_db, pytest.mark.slow]
 POSTS = sorted(route for route, methods in ROUTES.items() if "POST" in methods)
-LISTS = sorted([*(f"accounts/<slug:account>/{noun}s/" for noun in NOUNS), "people/", "audit/"])
+LISTS = sorted([*(f"accounts/<slug:account>/{noun}s/" for noun in RESOURCES), "people/", "audit/"])
 PATHS = [(route, method) for route, methods in sorted(ROUTES.items()) if ":pk>" in route for method in methods]
 CHANGES = [
     (route, method) for route, methods in sorted(ROUTES.items()) for method in methods if method not in {"GET", "POST"}

@@ -221,7 +221,7 @@ def test_a_serializer_that_responds_with_something_else_is_noticed(
     path = f"/v1/accounts/lab/registries/{lab.registry.pk}/"
     admin.get(path)
     for wrong in ({"name": 7}, {"surplus": ""}):
-        monkeypatch.setattr(serializers, "secret_of", lambda row, wrong=wrong: {**things_of(row), **wrong})
+        monkeypatch.setattr(serializers, "secret_dates", lambda row, wrong=wrong: {**things_of(row), **wrong})
         with pytest.raises(jsonschema.ValidationError):
             admin.get(path)
 

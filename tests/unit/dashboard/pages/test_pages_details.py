@@ -58,7 +58,7 @@ def test_a_lineage_with_many_shows_a_few_and_links_to_the_rest(lab: Lab, cast: C
         make_service(make_image(lab.manifest, mms_id=f"i-{number}"), f"copy-{number}")
     page = cast.viewer.get(url_of(lab, "model")).text
     assert f'<a href="{lab.url}services/?model={lab.model.pk}">and 3 more</a>' in page
-    assert cast.viewer.get(f"{lab.url}services/?model={lab.model.pk}").context["listing"].found == 6
+    assert cast.viewer.get(f"{lab.url}services/?model={lab.model.pk}").context["listing"].found_count == 6
 
 
 @pytest.mark.parametrize("noun", ["model", "manifest", "image", "service", "asset"])

@@ -160,8 +160,8 @@ def test_operations_are_filtered_by_kind_and_found_by_reason(lab: Lab, viewer: C
     url = f"{lab.url}operations/"
     found = viewer.get(f"{url}?q=scikit-lern").context["listing"].rows
     assert [operation.kind for operation in found] == [Kind.CREATE_IMAGE]
-    assert viewer.get(f"{url}?kind=create_service").context["listing"].found == 1
-    assert viewer.get(f"{url}?kind=nonsense").context["listing"].found == 2
+    assert viewer.get(f"{url}?kind=create_service").context["listing"].found_count == 1
+    assert viewer.get(f"{url}?kind=nonsense").context["listing"].found_count == 2
 
 
 def test_htmx_gets_the_part_that_changes_and_nothing_else(lab: Lab, viewer: Client) -> None:

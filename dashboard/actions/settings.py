@@ -1,0 +1,83 @@
+"""Settings of an account that hold a secret (server, registries, clusters): store, test and delete them."""
+
+from typing import Any
+
+from django.db import transaction
+
+from dashboard.audit.record import note_details, record_entry
+from dashboard.forms.fields.secret import SettingsForm
+from dashboard.http.request import Request, client_ip
+from deployments.accounts import kubeconfig, usage
+from deployments.accounts.connection_tests import ConnectionTestResult, with_timeout
+from deployments.accounts.connection_tests.cluster import try_cluster
+from deployments.accounts.connection_tests.registry import try_registry
+from deployments.accounts.connection_tests.server import try_server
+from deployments.live import events
+from deployments.models import Cluster, HostingAccount, RegistryInfo
+
+
+def save_settings(request: Request, form: SettingsForm) -> Any:
+    """Store and return the row of a valid form; open pages of the account are notified."""
+    before, after = form.changes()
+    row: Any = form.save_by(request.user.get_username())
+    account = getattr(row, "account", row)
+    note_details(request, target=row, before=before, after=after)
+    transaction.on_commit(lambda: events.publish_account(account.pk), robust=True)
+    return row
+
+
+def test_server(row: HostingAccount) -> ConnectionTestResult:
+    """Test the connection to the server of an account, which may be unsaved."""
+    return with_timeout(lambda: try_server(row))
+
+
+def test_registry(row: RegistryInfo) -> ConnectionTestResult:
+    """Test signing in to a registry, which may be unsaved."""
+    return with_timeout(lambda: try_registry(row.location, row.user, row.password or ""))
+
+
+def test_cluster(row: Cluster) -> ConnectionTestResult:
+    """Test the connection to a cluster, which may be unsaved, by requesting its version."""
+
+    def attempt() -> ConnectionTestResult:
+        try:
+            return try_cluster(kubeconfig.parse(row.kube_config or ""))
+        except kubeconfig.InvalidKubeconfigError as error:
+            return ConnectionTestResult(False, f"The saved kubeconfig isn’t valid: {error}", "Paste another one.")
+
+    return with_timeout(attempt)
+
+
+def record_connection_test(
+    request: Request, action: str, row: Any, result: ConnectionTestResult, via: str = "page"
+) -> None:
+    """Write an audit entry about a connection test. A test changes nothing, but it sends a secret."""
+    account = request.account
+    record_entry(
+        action,
+        actor=request.user.get_username(),
+        account_id=account.pk,
+        account_name=account.name,
+        target=str(row),
+        address=client_ip(request),
+        after={"works": result.succeeded, "says": result.message},
+        via=via,
+    )
+
+
+def delete_registry(request: Request, row: RegistryInfo) -> bool:
+    """Delete a registry from the dashboard. Return False if an open operation uses it."""
+    if usage.operations_with_registry(row).exists():
+        return False
+    note_details(request, target=row.name, before={"location": row.location, "user": row.user})
+    row.delete()
+    return True
+
+
+def delete_cluster(request: Request, row: Cluster) -> bool:
+    """Delete a cluster from the dashboard. Return False if an open operation uses it."""
+    if usage.operations_with_cluster(row).exists():
+        return False
+    note_details(request, target=row.name, before={"production": row.production})
+    row.delete()
+    return True

@@ -1,0 +1,27 @@
+"""Health of beat and the workers, derived from their heartbeats. Used by /healthz and by the system status."""
+
+from dashboard.ops.supervisor import heartbeat
+from dashboard.ops.supervisor.heartbeat import Heartbeat
+
+WORKS = "works"
+QUEUES = {"dashboard": "celery", "mms": "mms"}  # the queue of each part of the site that settings.SERVE can name
+
+
+def state_of_beat(sign: Heartbeat | None, now: float) -> str:
+    """Return WORKS, or how long ago the last heartbeat of beat was. `now` is a Unix time in seconds."""
+    if sign is None:
+        return f"no heartbeat for {heartbeat.TTL_SECONDS} s or more"
+    age = now - sign.at
+    return WORKS if age <= heartbeat.STALE_SECONDS else f"no heartbeat for {age:.0f} s"
+
+
+def state_of_worker(sign: Heartbeat | None, now: float, beat_works: bool) -> str:
+    """Return WORKS, or what is wrong with a worker.
+
+    While beat sends tasks, a worker must also complete some: it can be connected without receiving messages.
+    """
+    state = state_of_beat(sign, now)
+    if sign is None or state != WORKS or not beat_works:
+        return state
+    idle = now - sign.task_completed_at
+    return WORKS if idle <= heartbeat.IDLE_SECONDS else f"running, but no task completed in {idle:.0f} s"
