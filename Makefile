@@ -1,7 +1,7 @@
 # Everything a developer or operator types. `make up` needs only Python 3.11 to 3.13 with venv; the rest follows.
 
 .DEFAULT_GOAL := help
-.PHONY: help up dev docs docs-serve check test test-fast test-nightly setup-browser audit fmt lock build bench bench-peers
+.PHONY: help up dev docs docs-serve check test test-fast test-nightly setup-browser audit fmt reference lock build bench bench-peers
 # Without compiled files every start would compile every module anew.
 unexport PYTHONDONTWRITEBYTECODE
 
@@ -68,6 +68,9 @@ docs: $(VENV)/.docs ## build the documentation into site/, and fail on a broken 
 
 docs-serve: $(VENV)/.docs ## serve the documentation at 127.0.0.1:8001, with reload
 	@$(BIN)/mkdocs serve --strict --dev-addr 127.0.0.1:8001
+
+reference: $(VENV)/.dev ## generate docs/reference/settings.md from the code
+	@$(BIN)/python -m dashboard.environment
 
 build: $(VENV)/.dev ## build the wheel into dist/
 	@$(BIN)/python -m hatchling build --target wheel --directory dist

@@ -1,4 +1,4 @@
-"""Settings of the site, read from environment variables. docs/reference/settings.md lists them.
+"""Django's settings. `dashboard.environment` describes the environment variables that they come from.
 
 An invalid or missing value raises ImproperlyConfigured with a sentence that names the variable.
 """
@@ -14,6 +14,7 @@ import dj_database_url
 import platformdirs
 from django.core.exceptions import ImproperlyConfigured
 
+from dashboard import environment
 from dashboard.access.group_roles import parse_grants
 from netguard.addresses import LOOPBACK_HOSTS
 
@@ -28,51 +29,9 @@ COMMAND = PROJECT_NAME if IS_INSTALLED else "manage.py"
 START_COMMAND = f"{PROJECT_NAME} up" if IS_INSTALLED else "make up"
 
 
-def env_int(name: str, default: int) -> int:
-    """Return the environment variable `name` as an int. Raises ImproperlyConfigured if it isn't a whole number."""
-    text = os.environ.get(name, str(default))
-    try:
-        return int(text)
-    except ValueError:
-        raise ImproperlyConfigured(f"{name} must be a whole number, not {text!r}.") from None
-
-
-def env_days(name: str, default: int, minimum: int) -> int:
-    """Return the environment variable `name` as a number of days, from `minimum` to a hundred years."""
-    days = env_int(name, default)
-    if not minimum <= days <= 36500:
-        raise ImproperlyConfigured(f"{name} must be a number of days between {minimum} and 36500, not {days}.")
-    return days
-
-
-def env_positive(name: str, default: int) -> int:
-    """Return the environment variable `name` as a number of at least 1."""
-    number = env_int(name, default)
-    if number < 1:
-        raise ImproperlyConfigured(f"{name} must be at least 1, not {number}.")
-    return number
-
-
-def env_bool(name: str, default: bool) -> bool:
-    """Return the environment variable `name` as a bool: 1/true/yes/on or 0/false/no/off."""
-    text = os.environ.get(name, "").strip().lower()
-    if not text:
-        return default
-    if text in {"1", "true", "yes", "on"}:
-        return True
-    if text in {"0", "false", "no", "off"}:
-        return False
-    raise ImproperlyConfigured(f"{name} must be true or false, not {text!r}.")
-
-
-def env_list(name: str, default: str = "") -> list[str]:
-    """Return the parts of the environment variable `name`, split at commas, without empty ones."""
-    return [part.strip() for part in os.environ.get(name, default).split(",") if part.strip()]
-
-
 # --- data directory ------------------------------------------------------------------------------------------------
 _data_dir = platformdirs.user_data_path(PROJECT_NAME) if IS_INSTALLED else BASE_DIR / "var"
-DATA_DIR = Path(os.environ.get("DATA_DIR") or _data_dir).resolve()
+DATA_DIR = Path(environment.text("DATA_DIR") or _data_dir).resolve()
 RUN_DIR = DATA_DIR / "run"  # sockets, pid files, generated configuration
 LOG_DIR = DATA_DIR / "log"
 TMP_DIR = DATA_DIR / "tmp"  # on the file system of the data, so that a finished file can be renamed into place
@@ -108,40 +67,38 @@ def _read(path: Path) -> str:
 
 
 # --- addresses -----------------------------------------------------------------------------------------------------
-HOST = os.environ.get("HOST", "127.0.0.1")
-PORT = env_int("PORT", 8000)
-if not 0 < PORT < 65536:
-    raise ImproperlyConfigured(f"PORT must be between 1 and 65535, not {PORT}.")
+HOST = environment.text("HOST")
+PORT = environment.number("PORT")
 _reachable = "127.0.0.1" if HOST in {"0.0.0.0", "::", ""} else HOST  # noqa: S104 - compared, not bound
-SITE_URL = os.environ.get("SITE_URL", f"http://{_reachable}:{PORT}").rstrip("/")
-FILES_URL = os.environ.get("FILES_URL", SITE_URL).rstrip("/")  # base URL for uploads, as the MMS reaches it
+SITE_URL = environment.text("SITE_URL", f"http://{_reachable}:{PORT}").rstrip("/")
+FILES_URL = environment.text("FILES_URL", SITE_URL).rstrip("/")  # base URL for uploads, as the MMS reaches it
 FILES_URLS_PATH = DATA_DIR / "files_urls"  # every FILES_URL so far, one per line; each start adds the current one
 
 
 def _former_files_urls() -> list[str]:
     """Return FORMER_FILES_URLS and those stored in DATA_DIR. Uploads stay registered under an earlier FILES_URL."""
     stored = _read(FILES_URLS_PATH).splitlines() if FILES_URLS_PATH.exists() else []
-    former = [url.rstrip("/") for url in env_list("FORMER_FILES_URLS")] + stored
+    former = [url.rstrip("/") for url in environment.words("FORMER_FILES_URLS")] + stored
     return [url for url in dict.fromkeys(former) if url != FILES_URL]
 
 
 FORMER_FILES_URLS = _former_files_urls()
-GATEWAY_URL = os.environ.get("GATEWAY_URL", SITE_URL).rstrip("/")  # public base URL of the scoring URLs
+GATEWAY_URL = environment.text("GATEWAY_URL", SITE_URL).rstrip("/")  # public base URL of the scoring URLs
 # Base URL of the bundled MMS and its gateway for the account `local`. The public URL of the gateway may differ.
-MMS_URL = os.environ.get("MMS_URL", f"http://{_reachable}:{PORT}").rstrip("/")
+MMS_URL = environment.text("MMS_URL", f"http://{_reachable}:{PORT}").rstrip("/")
 # The parts that this process serves. The compose file runs the dashboard and the MMS in separate containers.
-SERVE = set(env_list("SERVE", "dashboard,mms"))
+SERVE = set(environment.words("SERVE"))
 if SERVE - {"dashboard", "mms"}:
     raise ImproperlyConfigured("SERVE must be a comma-separated list of: dashboard, mms.")
 
-ALLOWED_HOSTS = env_list("ALLOWED_HOSTS") or sorted(
+ALLOWED_HOSTS = environment.words("ALLOWED_HOSTS") or sorted(
     {"localhost", "127.0.0.1", "[::1]", _reachable}
     | {urlsplit(url).hostname or "" for url in (SITE_URL, FILES_URL, GATEWAY_URL, MMS_URL)}
 )
-CSRF_TRUSTED_ORIGINS = env_list("CSRF_TRUSTED_ORIGINS") or [SITE_URL]
+CSRF_TRUSTED_ORIGINS = environment.words("CSRF_TRUSTED_ORIGINS") or [SITE_URL]
 SECURE = SITE_URL.startswith("https://")
 # Addresses or networks whose headers X-Forwarded-For and X-Forwarded-Proto are trusted.
-TRUSTED_PROXIES = env_list("TRUSTED_PROXIES")
+TRUSTED_PROXIES = environment.words("TRUSTED_PROXIES")
 for _proxy in TRUSTED_PROXIES:
     try:
         ipaddress.ip_network(_proxy, strict=False)
@@ -155,7 +112,7 @@ for _proxy in TRUSTED_PROXIES:
 
 def _secret_key() -> str:
     """Return SECRET_KEY, or the key in DATA_DIR, which the first start creates (mode 0600)."""
-    if key := os.environ.get("SECRET_KEY"):
+    if key := environment.text("SECRET_KEY"):
         return key
     path = DATA_DIR / "secret_key"
     try:
@@ -168,14 +125,14 @@ def _secret_key() -> str:
 
 
 SECRET_KEY = _secret_key()
-SECRET_KEY_FALLBACKS = env_list("SECRET_KEY_FALLBACKS")
+SECRET_KEY_FALLBACKS = environment.words("SECRET_KEY_FALLBACKS")
 # Salt of the encrypted fields, so that their keys differ from others derived from SECRET_KEY.
 SALT_KEY = "encrypted-fields"
 
-DEBUG = env_bool("DEBUG", False)
+DEBUG = environment.boolean("DEBUG")
 # For development (`make dev`): templates and static files are read for each request, and programs restart when Python
 # files change. Reachable from this machine only, because it is slower and less strict than a site for other people.
-RELOAD = env_bool("RELOAD", False)
+RELOAD = environment.boolean("RELOAD")
 if RELOAD and HOST not in LOOPBACK_HOSTS:
     raise ImproperlyConfigured(f"RELOAD=true works on this machine only: HOST must be 127.0.0.1, not {HOST!r}.")
 if RELOAD and IS_INSTALLED:
@@ -234,10 +191,10 @@ TEMPLATES = [
 
 # --- database ------------------------------------------------------------------------------------------------------
 # Seconds to wait for another writer of the SQLite file. The web process waits less, see asgi.py.
-DATABASE_TIMEOUT = env_int("DATABASE_TIMEOUT", 20)
+DATABASE_TIMEOUT = environment.number("DATABASE_TIMEOUT")
 try:
     DATABASES = {
-        "default": dj_database_url.parse(os.environ.get("DATABASE_URL") or f"sqlite:///{DATA_DIR / 'db.sqlite3'}")
+        "default": dj_database_url.parse(environment.text("DATABASE_URL") or f"sqlite:///{DATA_DIR / 'db.sqlite3'}")
     }
 except ValueError:  # its text can contain the password
     raise ImproperlyConfigured("DATABASE_URL is invalid. Write it as postgres://user:password@host/name.") from None
@@ -266,7 +223,7 @@ else:
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 # --- Redis and Celery ----------------------------------------------------------------------------------------------
-REDIS_URL = os.environ.get("REDIS_URL") or f"unix://{RUN_DIR / 'redis.sock'}"
+REDIS_URL = environment.text("REDIS_URL") or f"unix://{RUN_DIR / 'redis.sock'}"
 if not REDIS_URL.startswith(("redis://", "rediss://", "unix://")):  # not shown, because it can contain a password
     raise ImproperlyConfigured("REDIS_URL is invalid. Write it as redis://:password@host:6379/0.")
 CELERY_BROKER_URL = REDIS_URL.replace("unix://", "redis+socket://", 1)
@@ -286,7 +243,7 @@ CELERY_WORKER_PREFETCH_MULTIPLIER = 1
 CELERY_TIMEZONE = "UTC"
 # Messages are only hints, and the database stores what is due. So no message stays in the queue for long.
 CELERY_BROKER_TRANSPORT_OPTIONS = {"visibility_timeout": 3600, "socket_timeout": 30, "socket_connect_timeout": 5}
-WORKER_THREADS = env_int("WORKER_THREADS", 8)  # concurrent tasks in each worker
+WORKER_THREADS = environment.number("WORKER_THREADS")  # concurrent tasks in each worker
 
 # --- authentication ------------------------------------------------------------------------------------------------
 AUTH_PASSWORD_VALIDATORS = [
@@ -299,23 +256,23 @@ PASSWORD_RESET_TIMEOUT = 24 * 3600  # seconds that a password link is valid
 LOGIN_URL = "sign_in"
 LOGIN_REDIRECT_URL = "home"
 LOGOUT_REDIRECT_URL = "sign_in"
-PASSWORD_SIGN_IN = env_bool("PASSWORD_SIGN_IN", True)
-REQUIRE_SECOND_FACTOR = env_bool("REQUIRE_SECOND_FACTOR", False)
+PASSWORD_SIGN_IN = environment.boolean("PASSWORD_SIGN_IN")
+REQUIRE_SECOND_FACTOR = environment.boolean("REQUIRE_SECOND_FACTOR")
 # Failed attempts allowed within SIGN_IN_MINUTES: per name and address (or known browser), per name from all unknown
 # browsers together, and per address for all names together.
-SIGN_IN_MINUTES = env_positive("SIGN_IN_MINUTES", 5)
-SIGN_IN_TRIES = env_positive("SIGN_IN_TRIES", 5)
-SIGN_IN_TRIES_PER_NAME = env_positive("SIGN_IN_TRIES_PER_NAME", 30)
-SIGN_IN_TRIES_PER_ADDRESS = env_positive("SIGN_IN_TRIES_PER_ADDRESS", 50)
+SIGN_IN_MINUTES = environment.number("SIGN_IN_MINUTES")
+SIGN_IN_TRIES = environment.number("SIGN_IN_TRIES")
+SIGN_IN_TRIES_PER_NAME = environment.number("SIGN_IN_TRIES_PER_NAME")
+SIGN_IN_TRIES_PER_ADDRESS = environment.number("SIGN_IN_TRIES_PER_ADDRESS")
 # The identity provider (OpenID Connect), optional.
-OIDC_ISSUER = os.environ.get("OIDC_ISSUER", "").rstrip("/")
-OIDC_CLIENT_ID = os.environ.get("OIDC_CLIENT_ID", "")
-OIDC_CLIENT_SECRET = os.environ.get("OIDC_CLIENT_SECRET", "")
-OIDC_NAME = os.environ.get("OIDC_NAME", "") or urlsplit(OIDC_ISSUER).hostname or ""  # on the sign-in button
-OIDC_SCOPES = os.environ.get("OIDC_SCOPES") or "openid profile email"
-OIDC_GROUPS_CLAIM = os.environ.get("OIDC_GROUPS_CLAIM") or "groups"
+OIDC_ISSUER = environment.text("OIDC_ISSUER").rstrip("/")
+OIDC_CLIENT_ID = environment.text("OIDC_CLIENT_ID")
+OIDC_CLIENT_SECRET = environment.text("OIDC_CLIENT_SECRET")
+OIDC_NAME = environment.text("OIDC_NAME") or urlsplit(OIDC_ISSUER).hostname or ""  # on the sign-in button
+OIDC_SCOPES = environment.text("OIDC_SCOPES")
+OIDC_GROUPS_CLAIM = environment.text("OIDC_GROUPS_CLAIM")
 try:
-    OIDC_ROLES = parse_grants(os.environ.get("OIDC_ROLES", ""))
+    OIDC_ROLES = parse_grants(environment.text("OIDC_ROLES"))
 except ValueError as _error:
     raise ImproperlyConfigured(f"OIDC_ROLES: {_error}") from None
 if OIDC_ISSUER and not (OIDC_CLIENT_ID and OIDC_CLIENT_SECRET):
@@ -327,8 +284,8 @@ if not PASSWORD_SIGN_IN and not OIDC_ISSUER:
     raise ImproperlyConfigured("PASSWORD_SIGN_IN=false requires OIDC_ISSUER. Without it, nobody could sign in.")
 
 SESSION_ENGINE = "dashboard.auth.sessions"
-SESSION_HOURS = env_positive("SESSION_HOURS", 12)  # maximum lifetime of a session
-SESSION_IDLE_MINUTES = env_positive("SESSION_IDLE_MINUTES", 120)  # after which an unused session ends
+SESSION_HOURS = environment.number("SESSION_HOURS")  # maximum lifetime of a session
+SESSION_IDLE_MINUTES = environment.number("SESSION_IDLE_MINUTES")  # after which an unused session ends
 SESSION_COOKIE_AGE = SESSION_HOURS * 3600
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = SECURE
 # Lax, not Strict, because the redirect from the identity provider must include the session cookie.
@@ -375,7 +332,7 @@ WHITENOISE_AUTOREFRESH = DEBUG or RELOAD
 WHITENOISE_MAX_AGE = 0 if DEBUG or RELOAD else 60  # seconds
 FILE_UPLOAD_TEMP_DIR = str(TMP_DIR)
 DATA_UPLOAD_MAX_MEMORY_SIZE = 2_621_440
-LOG_LEVEL = os.environ.get("LOG_LEVEL", "INFO").upper()
+LOG_LEVEL = environment.text("LOG_LEVEL").upper()
 if LOG_LEVEL not in {"DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"}:
     raise ImproperlyConfigured(f"LOG_LEVEL must be DEBUG, INFO, WARNING or ERROR, not {LOG_LEVEL!r}.")
 LOGGING = {
@@ -399,29 +356,31 @@ LOGGING = {
 
 # --- retention (docs/operate/retention.md lists what grows, and its bounds) -----------------------------------------
 # At least 7 days, because the operation at the MMS also makes repeated requests idempotent.
-KEEP_OPERATIONS_DAYS = env_days("KEEP_OPERATIONS_DAYS", 365, minimum=7)
-KEEP_AUDIT_DAYS = env_days("KEEP_AUDIT_DAYS", 730, minimum=30)
-KEEP_LOGS_DAYS = env_days("KEEP_LOGS_DAYS", 90, minimum=1)
+KEEP_OPERATIONS_DAYS = environment.number("KEEP_OPERATIONS_DAYS")
+KEEP_AUDIT_DAYS = environment.number("KEEP_AUDIT_DAYS")
+KEEP_LOGS_DAYS = environment.number("KEEP_LOGS_DAYS")
 
 # --- limits of the dashboard ---------------------------------------------------------------------------------------
-API_CALLS_PER_MINUTE = env_int("API_CALLS_PER_MINUTE", 600)  # per token
-UPLOAD_MAX_BYTES = env_int("UPLOAD_MAX_BYTES", 10 * 1024**3)
+API_CALLS_PER_MINUTE = environment.number("API_CALLS_PER_MINUTE")  # per token
+UPLOAD_MAX_BYTES = environment.number("UPLOAD_MAX_BYTES")
 
 # --- the bundled MMS -----------------------------------------------------------------------------------------------
-MMS_FETCH_MAX_BYTES = env_int("MMS_FETCH_MAX_BYTES", 10 * 1024**3)
-MMS_UNPACK_MAX_BYTES = env_int("MMS_UNPACK_MAX_BYTES", 20 * 1024**3)
-MMS_FETCH_ALLOW_PRIVATE = env_bool("MMS_FETCH_ALLOW_PRIVATE", False)  # FILES_URL's own origin is always allowed
-MMS_BUILD_TIMEOUT = env_int("MMS_BUILD_TIMEOUT", 1800)  # seconds
-MMS_BUILDS = env_int("MMS_BUILDS", 2)  # concurrent image builds
-MMS_CACHE_MAX_BYTES = env_int("MMS_CACHE_MAX_BYTES", 10 * 1024**3)  # of downloaded packages; emptied when exceeded
-MMS_BASE_IMAGE = os.environ.get("MMS_BASE_IMAGE", "")  # e.g. registry.example/python:3.11-slim; none by default
-MMS_SCORING_PROCESSES = env_int("MMS_SCORING_PROCESSES", 1)  # per service
-MMS_INIT_TIMEOUT = env_int("MMS_INIT_TIMEOUT", 120)  # seconds
-MMS_RUN_TIMEOUT = env_int("MMS_RUN_TIMEOUT", 60)  # seconds
-MMS_BODY_MAX_BYTES = env_int("MMS_BODY_MAX_BYTES", 16 * 1024**2)
-MMS_QUEUE_LENGTH = env_int("MMS_QUEUE_LENGTH", 100)  # waiting requests per scoring process; more get status 503
-MMS_SCORING_NETWORK = env_bool("MMS_SCORING_NETWORK", False)  # whether services can use the network
-MMS_SCORING_MEMORY = env_int("MMS_SCORING_MEMORY", 0)  # bytes of address space per scoring process; 0 for no limit
+MMS_FETCH_MAX_BYTES = environment.number("MMS_FETCH_MAX_BYTES")
+MMS_UNPACK_MAX_BYTES = environment.number("MMS_UNPACK_MAX_BYTES")
+MMS_FETCH_ALLOW_PRIVATE = environment.boolean("MMS_FETCH_ALLOW_PRIVATE")  # FILES_URL's own origin is always allowed
+MMS_BUILD_TIMEOUT = environment.number("MMS_BUILD_TIMEOUT")  # seconds
+MMS_BUILDS = environment.number("MMS_BUILDS")  # concurrent image builds
+MMS_CACHE_MAX_BYTES = environment.number("MMS_CACHE_MAX_BYTES")  # of downloaded packages; emptied when exceeded
+MMS_BASE_IMAGE = environment.text("MMS_BASE_IMAGE")  # e.g. registry.example/python:3.11-slim; none by default
+MMS_SCORING_PROCESSES = environment.number("MMS_SCORING_PROCESSES")  # per service
+MMS_INIT_TIMEOUT = environment.number("MMS_INIT_TIMEOUT")  # seconds
+MMS_RUN_TIMEOUT = environment.number("MMS_RUN_TIMEOUT")  # seconds
+MMS_BODY_MAX_BYTES = environment.number("MMS_BODY_MAX_BYTES")
+MMS_QUEUE_LENGTH = environment.number("MMS_QUEUE_LENGTH")  # waiting requests per scoring process; more get status 503
+MMS_SCORING_NETWORK = environment.boolean("MMS_SCORING_NETWORK")  # whether services can use the network
+MMS_SCORING_MEMORY = environment.number(
+    "MMS_SCORING_MEMORY"
+)  # bytes of address space per scoring process; 0 for no limit
 # Token for GET /scoring/metrics. Without one, only this machine can read it.
-METRICS_TOKEN = os.environ.get("METRICS_TOKEN", "")
-SUPERVISOR_SOCKET = os.environ.get("SUPERVISOR_SOCKET") or str(RUN_DIR / "supervisor.sock")
+METRICS_TOKEN = environment.text("METRICS_TOKEN")
+SUPERVISOR_SOCKET = environment.text("SUPERVISOR_SOCKET") or str(RUN_DIR / "supervisor.sock")

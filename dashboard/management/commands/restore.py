@@ -1,6 +1,5 @@
 """`manage.py restore FILE`: puts a backup in place, here or on another machine."""
 
-import os
 import sys
 import time
 from argparse import ArgumentParser
@@ -12,6 +11,7 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 from django.db import DatabaseError
 
+from dashboard import environment
 from dashboard.ops.backup.archive import Damaged
 from dashboard.ops.backup.create import Failed, for_the_owner_alone, in_words
 from dashboard.ops.backup.restore import Done, restore
@@ -55,7 +55,7 @@ class Command(BaseCommand):
             self.stdout.write(
                 f"The previous data is in {done.aside}. It contains secrets. Delete it when you no longer need it."
             )
-        if os.environ.get("REDIS_URL"):
+        if environment.is_set("REDIS_URL"):
             self.stdout.write(
                 "Before you start the site, empty the Redis at REDIS_URL (redis-cli flushdb), because it has old data."
             )

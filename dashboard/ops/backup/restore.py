@@ -20,6 +20,7 @@ from typing import Any, BinaryIO
 from django.conf import settings
 from django.utils import timezone
 
+from dashboard import environment
 from dashboard.ops.backup import restore_database as database
 from dashboard.ops.backup.archive import Damaged, Reader
 from dashboard.ops.backup.create import ABOUT, FALLBACKS, KEY, URLS, Failed, files_stay, whole_file, write
@@ -179,7 +180,7 @@ def _number(value: Any) -> int:
 
 def _takes_key_over(about: About) -> bool:
     """Whether the backup's key becomes the key of this site. One in the environment, or of a database here, stays."""
-    return bool(about.database) and not os.environ.get("SECRET_KEY")
+    return bool(about.database) and not environment.is_set("SECRET_KEY")
 
 
 def _check_keys(keys: Keys, name: str, takes_over: bool) -> None:

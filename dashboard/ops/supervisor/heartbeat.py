@@ -6,12 +6,13 @@ Run as a program, this is a container's health check: `python -m dashboard.ops.s
 """
 
 import logging
-import os
 import sys
 import time
 from dataclasses import dataclass
 
 import redis
+
+from dashboard import environment
 
 INTERVAL_SECONDS = 3.0  # between two heartbeats
 STALE_SECONDS = 12.0  # without a heartbeat, after which the program counts as stopped
@@ -53,7 +54,7 @@ def read(client: redis.Redis, names: list[str]) -> dict[str, Heartbeat | None]:
 
 def main() -> int:
     """Return the exit status of the health check: 0 if every program named in `sys.argv` has a recent heartbeat."""
-    heartbeats = read(connect(os.environ["REDIS_URL"]), sys.argv[1:])
+    heartbeats = read(connect(environment.text("REDIS_URL")), sys.argv[1:])
     return int(not all(last and time.time() - last.at <= STALE_SECONDS for last in heartbeats.values()))
 
 

@@ -15,6 +15,8 @@ from pathlib import Path
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 
+from dashboard.environment import is_set
+
 MAX_SOCKET_PATH_BYTES = 107  # sun_path in Linux, without the terminating zero; see unix(7)
 LONGEST_SOCKET_NAME = "supervisor.sock.4194304"  # supervisord binds a name with its PID, then renames it
 
@@ -121,7 +123,7 @@ def programs() -> list[Program]:
         found.append(_worker("mms-worker", "mms", "mms.tasks", settings.MMS_BUILDS + settings.WORKER_THREADS))
     if settings.RELOAD:
         found.append(_reload())
-    if not os.environ.get("REDIS_URL"):
+    if not is_set("REDIS_URL"):
         found.append(_redis())
     return found
 
