@@ -33,6 +33,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 @pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Shorten a worker's temporary folder (popen-gw1): the path of a Unix socket has at most 107 bytes."""
+    if WORKER and config.option.basetemp:
+        config.option.basetemp = str(Path(config.option.basetemp).with_name(WORKER.removeprefix("g")))
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Deselect nightly tests unless they were asked for, and group and order the rest for the workers."""
     _deselect_nightly(config, items)

@@ -158,7 +158,7 @@ def test_images_stay_whole_while_builds_and_a_killed_pruner_take_turns(data: Pat
             thread.start()
         for thread in threads:
             thread.join()
-        wait_until(lambda: pruner.counted(TREES), 60, "a pruner that finds no build")
+        wait_until(lambda: pruner.counted(TREES) and pruner.counted(BLOBS), 60, "a pruner that finds no build")
     states = list(models.Operation.objects.values_list("state", flat=True))
     built = models.Image.objects.exclude(digest="")
     errors = [one.error for one in models.Operation.objects.filter(state=State.FAILED)]

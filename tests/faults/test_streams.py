@@ -33,6 +33,7 @@ from tests.twins import twins
 
 ACCOUNT = "1"  # the account `local` of a new site
 PER_PERSON = 17  # streams
+FREE = 1_000_000  # numbers from here on are those of no service that another test left on the site
 MUCH = 12_000_000  # bytes: more than all buffers between a stream and its reader hold
 
 
@@ -259,7 +260,7 @@ def test_a_reader_of_one_byte_a_second_is_dropped_and_costs_the_others_nothing(
     delays: list[float] = []
     with Reader(site.port, people[1], newest(link)) as reader:
         reader.until_live()
-        for number in range(events):
+        for number in range(FREE, FREE + events):
             began = time.monotonic()
             announce(link, f"service-{number}", label="x" * (MUCH // events))
             assert next(badges(reader)) == f"service-{number}"

@@ -49,6 +49,7 @@ def compilers(folder: Path) -> list[psutil.Process]:
 
 
 @pytest.mark.slow
+@pytest.mark.serial
 def test_compilers_end_with_the_builder(tmp_path: Path) -> None:
     folder = large_modules(tmp_path / "site", 2 * (os.cpu_count() or 1))
     builder = subprocess.Popen([sys.executable, "-c", COMPILE, folder])
