@@ -1,4 +1,4 @@
-"""A hosting account as workers use it: its client, and what each call teaches about the server."""
+"""Clients of hosting accounts, and what each call says about the condition of the server."""
 
 from datetime import datetime, timedelta
 
@@ -14,13 +14,15 @@ from deployments.live.transitions import conditional_update
 from deployments.models import HostingAccount, Service
 from deployments.timing import MAX_RETRY_AFTER_SECONDS, MIN_PAUSE_SECONDS, backoff
 
-CONTACT_WRITE_INTERVAL = timedelta(seconds=10)  # how often "reached just now" is worth a write
-STALENESS_INTERVAL_SECONDS = 15  # seconds; how often the ages of all services are worth telling (badges.TROUBLED)
+CONTACT_WRITE_INTERVAL = timedelta(seconds=10)  # `reached_at` is written at most this often
+STALENESS_INTERVAL_SECONDS = 15  # per account; see badges.STALE_AFTER_WHILE_FAILING
 
 
 def client_for(account: HostingAccount, credential: Credential | None = None, **limits: float) -> MMSClient:
-    """The client of the account, with another credential than its own if one is given. `limits`: others than the usual
-    ones, in seconds (`Transport`)."""
+    """Return a client for the account.
+
+    credential: replaces the account's own. limits: `read_timeout` and `deadline` in seconds, as for Transport.
+    """
     return MMSClient(
         account.base_url,
         account.subscription,
@@ -33,20 +35,22 @@ def client_for(account: HostingAccount, credential: Credential | None = None, **
 
 
 def is_callable(*, refused_too: bool = False) -> Q:
-    """Of accounts: those whose server may be called now; `refused_too`: also where it refused the token.
+    """Return a filter for accounts whose server may be called now.
 
-    `not_before` holds for everybody, also for a person who wants a refresh: what a server asks for with Retry-After is
-    not ours to overrule, and such a wish outlives the pause (mirror.request_refresh). A refused token keeps everybody
-    away but that person, who may know that it is good again.
+    refused_too: include servers that rejected the token.
+
+    `not_before` also holds for a refresh that a user requests: a server's Retry-After isn't overruled, and the request
+    outlives the pause (mirror.refresh.request_refresh). A rejected token blocks all calls except such a refresh, since
+    the user may know that it is valid again.
     """
     rested = Q(not_before=None) | Q(not_before__lte=timezone.now())
     return rested if refused_too else rested & Q(token_refused=False)
 
 
 def record_success(account: HostingAccount, client: MMSClient) -> None:
-    """The server answered: whatever was wrong with it when this call began is over.
+    """Record a response: failures from before this call are over.
 
-    A pause that another thread was asked for meanwhile goes on: the call was under way before.
+    A pause that another thread started during the call remains.
     """
     record_contact(account, client)
     if account.is_failing:
@@ -57,7 +61,7 @@ def record_success(account: HostingAccount, client: MMSClient) -> None:
 
 
 def record_contact(account: HostingAccount, client: MMSClient) -> None:
-    """The server answered this one call, whatever may be wrong with it otherwise."""
+    """Record that the server responded to this call, whatever else may fail."""
     now = timezone.now()
     news = account.is_failing or account.idempotent != client.idempotent
     if news or account.reached_at is None or now - account.reached_at > CONTACT_WRITE_INTERVAL:
@@ -65,7 +69,7 @@ def record_contact(account: HostingAccount, client: MMSClient) -> None:
 
 
 def record_failure(account: HostingAccount, error: errors.MMSError) -> None:
-    """The server is busy, out of reach, broken, or refuses the token: when to call it next, and what to tell people."""
+    """Record a busy, unreachable or failing server or a rejected token, and when to call it next."""
     now, begins = timezone.now(), not account.error
     since = account.error_at or now
     if isinstance(error, errors.TokenRefusedError):
@@ -80,23 +84,23 @@ def _record_pause(account: HostingAccount, error: errors.MMSError, since: dateti
     wait = backoff(since, now)
     if error.retry_after is not None:
         wait = timedelta(seconds=min(max(error.retry_after, MIN_PAUSE_SECONDS), MAX_RETRY_AFTER_SECONDS))
-    # Of two threads that are told to wait, the longer pause holds.
+    # If two threads record a pause, the longer one holds.
     _update(account, Q(not_before=None) | Q(not_before__lt=now + wait), not_before=now + wait)
     _update(account, error=str(error), error_at=since)
     events.publish_account(account.pk)
 
 
 def _record_refusal(account: HostingAccount, error: str, since: datetime) -> None:
-    """Nobody calls until there is a new token, unless there is one by now: the refused one was another."""
+    """Stop calling the server until its credentials change. Ignored if they already changed since this request."""
     if HostingAccount.objects.get(pk=account.pk).credentials == account.credentials:
         _update(account, error=error, error_at=since, token_refused=True)
         events.publish_account(account.pk)
 
 
 def publish_staleness(account: HostingAccount) -> None:
-    """Tell the pages how old the news of the account's services is, and how long to believe it; not all the time.
+    """Publish the badges of the account's services, at most every STALENESS_INTERVAL_SECONDS.
 
-    In between they ask by themselves, once the badge that they have holds no more.
+    In between, pages fetch badges whose validity ends.
     """
     if redis.acquire_lock(f"ages:{account.pk}", seconds=STALENESS_INTERVAL_SECONDS, fallback=True):
         services = Service.objects.filter(account=account, vanished_at=None).exclude(mms_id=None)

@@ -1,8 +1,7 @@
-"""What a hosting account shows to its server: the token that somebody put in, or one that Entra ID gives for it.
+"""Credentials of hosting accounts: a stored bearer token, or tokens that Entra ID issues.
 
-Tokens of Entra ID (https://learn.microsoft.com/entra/identity-platform/v2-oauth2-client-creds-grant-flow) live in the
-memory of this process and nowhere else: not in the database, and so in no backup; not in Redis. A process that starts
-fetches its own.
+Tokens of Entra ID (https://learn.microsoft.com/entra/identity-platform/v2-oauth2-client-creds-grant-flow) are only held
+in the memory of each process: never in the database, its backups or Redis.
 """
 
 import re
@@ -17,15 +16,15 @@ from deployments.client.http import ServerResponse, exchange, host_of, new_sessi
 from deployments.client.transport import BearerToken, Credential
 from deployments.models import HostingAccount
 
-FETCH_SECONDS = 15.0  # for fetching a token
+FETCH_SECONDS = 15.0  # per request for a token
 MAX_RESPONSE_BYTES = 256 * 1024  # bytes
-RENEW_BEFORE_SECONDS = 300.0  # seconds before its end at which a token is renewed; half of its life, if that is less
-SHARED_FAILURE_SECONDS = 2.0  # seconds for which threads that waited for the same token share the error of who asked
+RENEW_BEFORE_SECONDS = 300.0  # before expiry, or half of the lifetime if that is less
+SHARED_FAILURE_SECONDS = 2.0  # threads that waited for the same token share its error this long
 
 
 @dataclass(frozen=True)
 class EntraClient:
-    """An application registered with Entra ID, and what it asks for. `authority` is a base URL."""
+    """Application registered with Entra ID, and the scope of its tokens. `authority` is a base URL."""
 
     authority: str
     tenant: str
@@ -36,7 +35,7 @@ class EntraClient:
 
 @dataclass(frozen=True)
 class AccessToken:
-    """A token; times are of time.monotonic()."""
+    """Token with its renewal and expiry times, of time.monotonic()."""
 
     token: str = field(repr=False)
     renew_at: float
@@ -45,70 +44,79 @@ class AccessToken:
 
 @dataclass
 class _CachedToken:
-    """Where the token of one client is kept; one thread at a time fetches it."""
+    """Token of one client, or the last error. The lock lets one thread at a time fetch it."""
 
     lock: threading.Lock = field(default_factory=threading.Lock)
-    kept: AccessToken | None = None
-    trouble: errors.MMSError | None = None
-    troubled_at: float = 0.0
+    token: AccessToken | None = None
+    error: errors.MMSError | None = None
+    failed_at: float = 0.0
 
 
 _CACHE: dict[EntraClient, _CachedToken] = {}
 
 
 def credential_for(account: HostingAccount) -> Credential:
-    """The credential of the account. Asks nobody yet."""
+    """Return the credential of the account. Makes no request."""
     if account.sign_in == HostingAccount.SignIn.ENTRA:
         return EntraCredential(entra_client(account))
     return BearerToken(account.token or "")
 
 
 def entra_client(account: HostingAccount) -> EntraClient:
+    """Return the account's Entra ID application."""
     return EntraClient(account.authority, account.tenant, account.client_id, account.client_secret or "", account.scope)
 
 
 class EntraCredential:
-    """Tokens of one client, fetched when they are needed and kept for all threads of this process."""
+    """Tokens of one client, fetched on demand and shared by all threads of this process."""
 
     def __init__(self, client: EntraClient):
         self.client = client
-        self._place = _CACHE.setdefault(client, _CachedToken())
+        self._cached = _CACHE.setdefault(client, _CachedToken())
 
     def token(self, until: float) -> str:
-        """A token that is good for a while. Raises NoToken (safe to try again) or TokenRefused (a person is needed)."""
-        with self._place.lock:
-            kept = self._place.kept
-            if kept is not None and time.monotonic() < kept.renew_at:
-                return kept.token
+        """Return a valid token, fetching it if necessary before time.monotonic() reaches `until`.
+
+        Raises NoTokenError (try again later) or TokenRefusedError (a user has to act).
+        """
+        with self._cached.lock:
+            current = self._cached.token
+            if current is not None and time.monotonic() < current.renew_at:
+                return current.token
             try:
                 return self._fetch(until)
             except errors.NoTokenError:
-                if kept is not None and time.monotonic() < kept.ends_at:
-                    return kept.token
+                if current is not None and time.monotonic() < current.ends_at:
+                    return current.token
                 raise
 
     def renew(self, refused: str, until: float) -> str:
-        with self._place.lock:
-            kept = self._place.kept
-            if kept is not None and kept.token != refused:
-                return kept.token  # another thread was faster
-            self._place.kept = None
+        """Return another token than `refused`. Raises as `token`."""
+        with self._cached.lock:
+            current = self._cached.token
+            if current is not None and current.token != refused:
+                return current.token  # another thread renewed it
+            self._cached.token = None
             return self._fetch(until)
 
     def _fetch(self, until: float) -> str:
-        place = self._place
-        if place.trouble is not None and time.monotonic() < place.troubled_at + SHARED_FAILURE_SECONDS:
-            raise place.trouble
+        cached = self._cached
+        if cached.error is not None and time.monotonic() < cached.failed_at + SHARED_FAILURE_SECONDS:
+            raise cached.error
         try:
-            place.kept, place.trouble = fetch_token(self.client, until), None
+            cached.token, cached.error = fetch_token(self.client, until), None
         except errors.MMSError as error:
-            place.trouble, place.troubled_at = error, time.monotonic()
+            cached.error, cached.failed_at = error, time.monotonic()
             raise
-        return place.kept.token
+        return cached.token.token
 
 
 def fetch_token(client: EntraClient, until: float | None = None) -> AccessToken:
-    """Ask Entra ID for a token. Raises NoToken, TokenRefused; no error text has the secret or a token in it."""
+    """Request a token from Entra ID.
+
+    until: time.monotonic() by which the request must end. Raises NoTokenError or TokenRefusedError; their messages
+        contain neither the secret nor a token.
+    """
     if not client.secret:
         raise errors.TokenRefusedError("This account has no client secret. An operator has to enter one.")
     url = f"{client.authority.rstrip('/')}/{quote(client.tenant, safe='')}/oauth2/v2.0/token"
@@ -176,7 +184,7 @@ def _parse_token(host: str, said: dict[str, Any]) -> AccessToken:
 
 
 def _explanation(client: EntraClient, said: dict[str, Any]) -> str:
-    """What the authority says of its refusal, on one line, without its traces and without the secret."""
+    """Return the authority's error description on one line, without trace ids and without the secret."""
     text = wire_values.text(said.get("error_description") or said.get("error") or "", 2000)
     text = re.split(r"\s*(?:Trace ID|Correlation ID|Timestamp):", text)[0]
     for secret in {client.secret, quote(client.secret, safe="")}:

@@ -1,9 +1,8 @@
-"""Kubeconfigs, read and never executed: what is in them besides an address and inline credentials is refused.
+"""Kubeconfigs: parsed, never executed. Anything but addresses and inline credentials is refused.
 
 A kubeconfig can name programs to run and files to read
-(https://kubernetes.io/docs/reference/config-api/kubeconfig.v1/); whoever follows such a one does what its author wants,
-with the rights of whoever reads it. So all its users and clusters are looked at, not only the current ones: the whole
-text goes to the server.
+(https://kubernetes.io/docs/reference/config-api/kubeconfig.v1/), with the rights of the process that uses it. All users
+and clusters are checked, not only the current ones, because the server receives the whole text.
 """
 
 import base64
@@ -18,18 +17,18 @@ from deployments.models.validators import NEVER_CALLED
 from netguard.addresses import is_forbidden_host
 
 MAX_BYTES = 256 * 1024  # bytes
-BUNDLED_ENGINE = "process://local"  # the engine of the bundled server: services are processes of that machine
+BUNDLED_ENGINE = "process://local"  # the bundled server's engine, which runs services as local processes
 PROGRAMS = {"exec": "a program to run", "auth-provider": "a plug-in to run"}
 FILES = ("certificate-authority", "client-certificate", "client-key", "tokenFile")
 
 
 class InvalidKubeconfigError(Exception):
-    """This is no kubeconfig that is taken. The text says why, and holds nothing of what may be secret in it."""
+    """The kubeconfig can't be used. The message says why and contains no secrets."""
 
 
 @dataclass(frozen=True)
 class ClusterAccess:
-    """How the current context of a kubeconfig reaches its cluster. Certificates and keys are PEM."""
+    """Address and credentials of the current context. Certificates and keys are PEM."""
 
     server: str
     ca_certificate: bytes = b""
@@ -43,7 +42,7 @@ class ClusterAccess:
 
 
 class _Loader(yaml.SafeLoader):
-    """Without aliases: a few of them make a small text a huge document."""
+    """Safe loader without aliases, which can expand a small text to a huge document."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
@@ -52,7 +51,7 @@ class _Loader(yaml.SafeLoader):
 
 
 def parse(text: str) -> ClusterAccess:
-    """The access that the kubeconfig gives. Raises Unusable."""
+    """Return the access that the kubeconfig grants. Raises InvalidKubeconfigError."""
     document = _load(text)
     users, clusters = _named(document, "users", "user"), _named(document, "clusters", "cluster")
     for name, part in [*users, *clusters]:
@@ -84,7 +83,7 @@ def _load(text: str) -> dict[str, Any]:
 
 
 def _named(document: dict[str, Any], many: str, one: str) -> list[tuple[str, dict[str, Any]]]:
-    """The named entries of a list in the document. Raises Unusable where it is no such list."""
+    """Return the named entries of a list in the document. Raises InvalidKubeconfigError."""
     entries = document.get(many) or []
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise InvalidKubeconfigError(f"“{many}” must be a list of entries that each have a name.")
@@ -174,7 +173,7 @@ def _text(part: dict[str, Any], key: str) -> str:
 
 
 def _pem(part: dict[str, Any], key: str) -> bytes:
-    """Certificates or a key, which stand there in base64."""
+    """Return a certificate or key, which is stored in base64."""
     value = _text(part, key)
     try:
         data = base64.b64decode("".join(value.split()), validate=True)

@@ -1,4 +1,4 @@
-"""What uses a registry or a cluster now."""
+"""Operations that use a registry or a cluster."""
 
 from django.db.models import Q, QuerySet
 
@@ -7,12 +7,12 @@ from deployments.models.operation import OPEN, Kind
 
 
 def operations_with_registry(registry: RegistryInfo) -> "QuerySet[Operation]":
-    """The open operations that push to it."""
+    """Return the open operations that push to the registry."""
     return _open(registry).filter(kind=Kind.CREATE_IMAGE, body__registry=registry.pk)
 
 
 def operations_with_cluster(cluster: Cluster) -> "QuerySet[Operation]":
-    """The open operations that make or update services on it."""
+    """Return the open operations that create or update services on the cluster."""
     by_service = Q(kind=Kind.UPDATE_SERVICE, service__cluster=cluster)
     return _open(cluster).filter(by_service | Q(body__cluster=cluster.pk))
 

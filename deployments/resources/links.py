@@ -1,4 +1,4 @@
-"""Links between mirrored rows: manifest → models, image → manifest, service → image. In bulk."""
+"""Links between mirrored rows: manifest to models, image to manifest, service to image. In bulk."""
 
 from collections import defaultdict
 from collections.abc import Iterable
@@ -9,18 +9,18 @@ from django.db.models import Count
 
 from deployments.models import HostingAccount, Manifest, RegisteredModel
 
-Version = tuple[datetime, int]  # when it was made, primary key
+Version = tuple[datetime, int]  # creation time, primary key
 EARLIEST = datetime.min.replace(tzinfo=UTC)
 
 
 def primary_keys(account: HostingAccount, of: type[Any]) -> dict[str, int]:
-    """The rows of a class by their id at the server."""
+    """Return the primary keys of an account's rows of one class, by server id."""
     known = of._default_manager.filter(account=account).exclude(mms_id=None)
     return dict(known.values_list("mms_id", "pk"))
 
 
 def link_models(account: HostingAccount) -> None:
-    """Link the manifests that lack some of their models. A name means its newest version when the manifest was made."""
+    """Link manifests to models that they lack. A name means the newest version at the manifest's creation."""
     manifests = Manifest.objects.filter(account=account).exclude(mms_id=None).annotate(linked=Count("models"))
     lacking = [m for m in manifests.only("model_ids", "created_at") if m.linked < len(m.model_ids)]
     if not lacking:
@@ -40,7 +40,7 @@ def link_models(account: HostingAccount) -> None:
 
 
 def _models(account: HostingAccount) -> tuple[dict[str, int], dict[str, list[Version]]]:
-    """The account's models: by id at the server, and all versions by name."""
+    """Return the account's models: primary keys by server id, and all versions by name."""
     ids: dict[str, int] = {}
     versions: dict[str, list[Version]] = defaultdict(list)
     known = RegisteredModel.objects.filter(account=account).exclude(mms_id=None).order_by("version", "pk")
@@ -51,6 +51,6 @@ def _models(account: HostingAccount) -> tuple[dict[str, int], dict[str, list[Ver
 
 
 def _newest(versions: Iterable[Version], at: datetime | None) -> int | None:
-    """The last of the versions (in rising order) that was there at the time."""
+    """Return the newest of the versions (in ascending order) that existed at the time."""
     there = [pk for made, pk in versions if at is None or made <= at]
     return there[-1] if there else None

@@ -1,4 +1,4 @@
-"""Log lines of operations and services: fetched while somebody looks or something is in flight, kept in Redis."""
+"""Logs of operations and services, fetched while a user views them or the operation is open, and stored in Redis."""
 
 import logging
 import time
@@ -14,14 +14,14 @@ from deployments.timing import TURN_SECONDS
 
 log = logging.getLogger(__name__)
 MAX_LINE_CHARS = 4000  # characters
-LOCK_SECONDS = 90  # seconds; longer than a turn and one more call take
-FAILURE_PAUSE_SECONDS = 10  # seconds without a question about a log that could not be read
+LOCK_SECONDS = 90  # longer than a turn plus one call
+FAILURE_PAUSE_SECONDS = 10  # before a log that couldn't be read is tried again
 
 
 def fetch_operation_log(operation: Operation, client: MMSClient, secrets: list[str], last: bool = False) -> None:
-    """Append what is new in the operation's log. A log that cannot be read now is read later.
+    """Append new lines of the operation's log. If that fails, they are fetched later.
 
-    `last`: the operation is over, so a line without end is complete, too.
+    secrets: removed from the lines. last: the operation has ended, so an unterminated last line is complete.
     """
     key = events.operation_log_key(operation)
     with _recording_failures(operation.account):
@@ -29,7 +29,7 @@ def fetch_operation_log(operation: Operation, client: MMSClient, secrets: list[s
 
 
 def fetch_service_log(service: Service, client: MMSClient) -> None:
-    """Append what is new in the log of the service's newest revision."""
+    """Append new lines of the log of the service's newest revision. If that fails, they are fetched later."""
     key, mms_id = events.service_log_key(service), service.mms_id or ""
     revision = int(key.rpartition(":")[2]) or None
     with _recording_failures(service.account):
@@ -38,7 +38,7 @@ def fetch_service_log(service: Service, client: MMSClient) -> None:
 
 @contextmanager
 def _recording_failures(account: HostingAccount) -> Iterator[None]:
-    """That the server wants a pause, or another token, is about the account; all else is about the log alone."""
+    """Record busy servers and rejected tokens for the account; log other errors, which concern the log alone."""
     try:
         yield
     except (errors.BusyError, errors.TokenRefusedError) as error:
@@ -48,10 +48,7 @@ def _recording_failures(account: HostingAccount) -> Iterator[None]:
 
 
 def _fetch(key: str, read: Callable[[int], LogText], secrets: list[str], last: bool = False) -> None:
-    """Append what is new, unless another worker is at it: lines would come twice. A log that cannot be read rests.
-
-    Raises MMSError.
-    """
+    """Append new lines unless another worker is fetching this log. Raises MMSError, after a pause for this log."""
     claim = redis.acquire_lock(key, seconds=LOCK_SECONDS, fallback=False)
     if not claim:
         return
@@ -59,7 +56,7 @@ def _fetch(key: str, read: Callable[[int], LogText], secrets: list[str], last: b
     try:
         while time.monotonic() - begun < TURN_SECONDS:
             mark = events.log_mark(key)
-            # Redis is away, or the server has no logs, or there is no more to come.
+            # Redis is unavailable, the server has no logs, or nothing is left to fetch.
             if mark is None or mark.reported is False or not _fetch_part(key, mark, read, secrets, last):
                 break
     except (errors.NotFoundError, errors.NotSupportedError):
@@ -72,7 +69,7 @@ def _fetch(key: str, read: Callable[[int], LogText], secrets: list[str], last: b
 
 
 def _fetch_part(key: str, mark: events.LogMark, read: Callable[[int], LogText], secrets: list[str], last: bool) -> bool:
-    """Append the next part; whether there was one."""
+    """Append the next part. Return True if there may be more."""
     part = read(mark.position)
     whole, rest = _lines(part.body)
     if last and rest:
@@ -83,6 +80,6 @@ def _fetch_part(key: str, mark: events.LogMark, read: Callable[[int], LogText], 
 
 
 def _lines(body: bytes) -> tuple[list[bytes], bytes]:
-    """The complete lines, and the beginning of one that is still being written (a very long one is cut here)."""
+    """Split into complete lines and an incomplete last one, which is cut off at MAX_LINE_CHARS."""
     *whole, rest = body.split(b"\n")
     return ([*whole, rest], b"") if len(rest) > MAX_LINE_CHARS else (whole, rest)

@@ -1,4 +1,4 @@
-"""From what the server says of a resource to the row that mirrors it."""
+"""Rows that mirror a resource, filled from the server's description of it."""
 
 import dataclasses
 from typing import Any, TypeAlias
@@ -12,10 +12,10 @@ from deployments.models import Image, Manifest, RegisteredModel, Service
 
 Item: TypeAlias = wire.Model | wire.Manifest | wire.Image | wire.Service
 RENAMED = {"id": "mms_id", "assets": "asset_list", "location": "registry_location", "user": "registry_user"}
-# What the server says of another resource: its id there, and the column for our row of it.
+# References to other resources: attribute in `wire`, our relation and its class.
 LINKS: dict[str, tuple[str, type[Any]]] = {"manifest_id": ("manifest", Manifest), "image_id": ("image", Image)}
 LINKED: dict[type[Any], type[Any]] = {Image: Manifest, Service: Image}
-# Pairs: the name in `wire`, the name of our column.
+# Pairs of attribute in `wire` and column.
 COLUMNS_BY_TYPE: dict[type[Any], list[tuple[str, str]]] = {
     of: [
         (field.name, RENAMED.get(field.name, field.name)) for field in dataclasses.fields(of) if field.name not in LINKS
@@ -25,8 +25,8 @@ COLUMNS_BY_TYPE: dict[type[Any], list[tuple[str, str]]] = {
 
 
 def columns(item: Item) -> dict[str, Any]:
-    """The columns of the row, without those that this server does not report, and without links to other rows."""
-    # Not dataclasses.asdict: its deep copies are most of the time that a list of 10 000 takes.
+    """Return the row's columns, without those that this server doesn't report and without links to other rows."""
+    # Not dataclasses.asdict: deep copies would dominate the time for a list of 10,000.
     said = {column: getattr(item, name) for name, column in COLUMNS_BY_TYPE[type(item)]}
     if isinstance(item, wire.Manifest):
         said["asset_list"] = [dataclasses.asdict(asset) for asset in item.assets]
@@ -34,7 +34,7 @@ def columns(item: Item) -> dict[str, Any]:
 
 
 def link_of(item: Item) -> tuple[str, type[Any], str] | None:
-    """The other resource that the server names: our column, its class, its id at the server."""
+    """Return the resource that the item refers to: our relation, its class, the server id."""
     for name, (column, of) in LINKS.items():
         if (mms_id := getattr(item, name, None)) is not None:
             return column, of, mms_id
@@ -42,7 +42,7 @@ def link_of(item: Item) -> tuple[str, type[Any], str] | None:
 
 
 def apply(row: Resource, item: Item) -> None:
-    """Write what the server says of the row's resource into the row."""
+    """Update the row from the server's description of its resource."""
     values = columns(item)
     mms_id = values.pop("mms_id")
     if link := link_of(item):
@@ -55,7 +55,7 @@ def apply(row: Resource, item: Item) -> None:
 
 
 def assign_remote_id(row: Resource, mms_id: str, **values: Any) -> None:
-    """The row is the server's resource `mms_id`: seen just now, with these values."""
+    """Set the row's server id and `values`, and mark it as just seen."""
     values |= {"mms_id": mms_id, "seen_at": timezone.now(), "vanished_at": None}
     with transaction.atomic():
         _merge_duplicate(row, mms_id)
@@ -65,7 +65,7 @@ def assign_remote_id(row: Resource, mms_id: str, **values: Any) -> None:
 
 
 def _merge_duplicate(row: Resource, mms_id: str) -> None:
-    """Where a refresh has made a row for the same resource already: that one goes, what points to it moves here."""
+    """Replace a row that a refresh created for the same resource: move its relations to `row` and delete it."""
     other = type(row)._default_manager.filter(account=row.account_id, mms_id=mms_id).exclude(pk=row.pk).first()
     if other is None:
         return
@@ -81,6 +81,6 @@ def _merge_duplicate(row: Resource, mms_id: str) -> None:
 
 
 def mark_gone(row: Resource) -> None:
-    """The server no longer has the row's resource."""
+    """Mark the row as no longer present at the server."""
     row.vanished_at = timezone.now()
     row.save(update_fields=["vanished_at"])

@@ -1,4 +1,4 @@
-"""The key of a service's scoring URL, where the server tells it (an extension). Kept encrypted, in the row only."""
+"""Scoring keys of services, where the server provides them (an extension). Stored encrypted in the row only."""
 
 import logging
 
@@ -10,7 +10,7 @@ log = logging.getLogger(__name__)
 
 
 def fetch(service: Service, client: MMSClient) -> bool:
-    """Read the service's key into its row. False: this server has none to tell, or not now."""
+    """Store the service's scoring key. Return False if the server provides none, or not now."""
     if not service.mms_id or not service.scoring_uri:
         return False
     try:

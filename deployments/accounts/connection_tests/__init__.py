@@ -1,6 +1,6 @@
-"""Connection tests: try a server, a registry or a cluster with what somebody has typed, and say in words what is wrong.
+"""Connection tests: try a server, a registry or a cluster with unsaved settings and explain failures.
 
-They use the same connections, rules and credentials as the real calls, and nothing of what they learn is kept.
+Tests use the same connections, address rules and credentials as real calls. Nothing is saved.
 """
 
 import logging
@@ -14,15 +14,15 @@ from deployments.client import errors
 from netguard.addresses import LOOPBACK_HOSTS
 
 log = logging.getLogger(__name__)
-CALL_SECONDS = 5.0  # seconds for each call of a trial
-TEST_SECONDS = 12.0  # for a whole trial
-SLOW_SECONDS = 2.0  # seconds; slower than this is worth a word
+CALL_SECONDS = 5.0  # per call
+TEST_SECONDS = 12.0  # per test
+SLOW_SECONDS = 2.0  # slower responses are mentioned
 _THREADS = ThreadPoolExecutor(4, thread_name_prefix="trial")
 
 
 @dataclass(frozen=True)
 class ConnectionTestResult:
-    """What came of it: `message` is what happened, `advice` what to do about it ("" for nothing)."""
+    """Result of a connection test: `message` is what happened, `advice` what to do ("" for nothing)."""
 
     succeeded: bool
     message: str
@@ -30,9 +30,9 @@ class ConnectionTestResult:
 
 
 def with_timeout(attempt: Callable[[], ConnectionTestResult]) -> ConnectionTestResult:
-    """What `attempt` finds, within SECONDS: not even a name server that is silent holds the page any longer.
+    """Return the result of `attempt`, or a failure after TEST_SECONDS.
 
-    It runs in a thread without the database.
+    `attempt` runs in a thread, since name resolution can't be interrupted, and must not use the database.
     """
     try:
         return _THREADS.submit(attempt).result(TEST_SECONDS)
@@ -46,7 +46,7 @@ def with_timeout(attempt: Callable[[], ConnectionTestResult]) -> ConnectionTestR
 
 
 def unreachable(error: errors.MMSError, where: str) -> ConnectionTestResult:
-    """Of a place that gave no answer. where: the field of the form that names it."""
+    """Return the result for a missing response. where: label of the form field with the address."""
     text = str(error)
     for words, advice in (
         ("is not called", "Use the address that other machines on your network use."),
@@ -69,11 +69,12 @@ def unreachable(error: errors.MMSError, where: str) -> ConnectionTestResult:
 
 
 def slow_note(seconds: float) -> str:
+    """Return a sentence about the duration if it exceeds SLOW_SECONDS, else ""."""
     return f" The response took {seconds:.1f} s, which is slow." if seconds > SLOW_SECONDS else ""
 
 
 def insecure_note(url: str) -> str:
-    """A word about secrets on a network without encryption."""
+    """Return a warning if secrets would be sent without encryption, else ""."""
     parts = urlsplit(url)
     open_network = parts.scheme == "http" and parts.hostname not in LOOPBACK_HOSTS
     return "Without https, anyone on the network path can read the secret that is sent." if open_network else ""

@@ -1,4 +1,4 @@
-"""Try a cluster: ask it for its version with what the kubeconfig holds inline. Nothing in it is executed."""
+"""Connection test of a cluster: request its version with the inline credentials of a kubeconfig."""
 
 import contextlib
 import os
@@ -25,10 +25,10 @@ MAX_RESPONSE_BYTES = 256 * 1024  # bytes
 
 
 class TrustAdapter(TimedAdapter):
-    """Connections that trust what a TLS context says, and no other authority."""
+    """Adapter that trusts the authorities of a TLS context and no others."""
 
     def __init__(self, context: ssl.SSLContext, name: str):
-        """name: that of the certificate, where it is another than the host's."""
+        """Use `context`. name: the name in the certificate if it differs from the host."""
         self.context = context
         self.name = {"server_hostname": name, "assert_hostname": name} if name else {}
         super().__init__()
@@ -37,7 +37,7 @@ class TrustAdapter(TimedAdapter):
         super().init_poolmanager(*args, **more, ssl_context=self.context)
 
     def cert_verify(self, *args: Any) -> None:
-        """The context has it all."""
+        """Do nothing: the context has the certificates."""
 
     def build_connection_pool_key_attributes(self, request: Any, verify: Any, cert: Any = None) -> Any:
         host, _ = super().build_connection_pool_key_attributes(request, verify=True, cert=None)
@@ -45,6 +45,7 @@ class TrustAdapter(TimedAdapter):
 
 
 def try_cluster(access: ClusterAccess) -> ConnectionTestResult:
+    """Request the version of the cluster."""
     if access.server == BUNDLED_ENGINE:
         return ConnectionTestResult(True, "Services run on the bundled server's machine.")
     host, started = host_of(access.server), time.monotonic()
@@ -104,7 +105,10 @@ def try_cluster(access: ClusterAccess) -> ConnectionTestResult:
 
 
 def tls_context(access: ClusterAccess) -> ssl.SSLContext:
-    """What the kubeconfig trusts and shows. Raises ssl.SSLError, ValueError, OSError."""
+    """Return a TLS context with the authorities and client certificate of the kubeconfig.
+
+    Raises ssl.SSLError, ValueError or OSError.
+    """
     context = ssl.create_default_context(
         cadata=access.ca_certificate.decode("ascii") if access.ca_certificate else None
     )
@@ -119,14 +123,14 @@ def tls_context(access: ClusterAccess) -> ssl.SSLContext:
 
 
 def _load_default_authorities(context: ssl.SSLContext) -> None:
-    """The authorities that all other calls of this site trust."""
+    """Trust the authorities that all other calls of this site trust."""
     found = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or DEFAULT_CA_BUNDLE_PATH
     context.load_verify_locations(**{"capath" if os.path.isdir(found) else "cafile": found})
 
 
 @contextlib.contextmanager
 def _in_memory(data: bytes) -> Iterator[str]:
-    """The path of a file that has these bytes and lies on no disk: Python's TLS takes certificates from files only."""
+    """Yield the path of an in-memory file with these bytes: the ssl module only loads certificates from files."""
     descriptor = os.memfd_create("certificate")
     try:
         os.write(descriptor, data)

@@ -1,7 +1,8 @@
-"""Try a registry: ask for /v2/ with user and password, as the distribution protocol wants it.
+"""Connection test of a registry: request /v2/ with user and password.
 
-https://distribution.github.io/distribution/spec/auth/token/ is the token flow of Azure's, GitHub's and Docker's
-registries. No image is read or written, so whether the user may push is not known afterwards.
+Implements the token authentication of the distribution protocol
+(https://distribution.github.io/distribution/spec/auth/token/), which the registries of Azure, GitHub and Docker use. No
+image is read or written, so the test can't tell whether the user may push.
 """
 
 import re
@@ -27,13 +28,15 @@ _WRONG_CREDENTIALS = "Check the user and password."
 
 
 class _RegistryRefusedError(Exception):
+    """The registry can't be used with these settings."""
+
     def __init__(self, says: str, advice: str):
         super().__init__(says)
         self.trial = ConnectionTestResult(False, says, advice)
 
 
 def try_registry(location: str, user: str, password: str) -> ConnectionTestResult:
-    """location: one that places.check_location takes."""
+    """Request /v2/ of the registry. location: valid for `validators.check_location`."""
     if location == BUNDLED_STORE:
         return ConnectionTestResult(True, "Images stay in the bundled server's store. Nothing is pushed elsewhere.")
     parts = urlsplit(registry_url(location))
@@ -52,7 +55,7 @@ def try_registry(location: str, user: str, password: str) -> ConnectionTestResul
 
 
 def _sign_in(session: requests.Session, base: str, user: str, password: str) -> str:
-    """What to say of a registry that lets us in. Raises _Refused, MMSError."""
+    """Return the message for a registry that accepts the credentials. Raises _RegistryRefusedError or MMSError."""
     host, url = host_of(base), f"{base}/v2/"
     answer = _get(session, url, "")
     if answer.status == 401:

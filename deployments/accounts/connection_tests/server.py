@@ -1,4 +1,4 @@
-"""Try a server: read the list of services as the account would."""
+"""Connection test of a server: read the list of services as the account would."""
 
 import time
 
@@ -29,7 +29,7 @@ ADVICE: dict[type[errors.MMSError], str] = {
 
 
 def try_server(account: HostingAccount) -> ConnectionTestResult:
-    """account: perhaps not saved, and not to be. Its token is fetched anew where Entra ID gives it."""
+    """Read the list of services. The account may be unsaved and isn't changed; Entra ID tokens aren't cached."""
     credential: Credential = BearerToken(account.token or "")
     if account.sign_in == HostingAccount.SignIn.ENTRA:
         client = credentials.entra_client(account)
