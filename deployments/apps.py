@@ -4,4 +4,6 @@ from django.apps import AppConfig
 
 
 class DeploymentsConfig(AppConfig):
+    """The application's configuration."""
+
     name = "deployments"

@@ -7,9 +7,7 @@ from django.db.models.functions import Coalesce, Greatest
 from django.utils import timezone
 
 from deployments.models import Operation
-from deployments.models.operation import State
-
-UNSENT = (State.QUEUED, State.SENDING)
+from deployments.models.operation import UNSENT, State
 
 
 def mark_queued_uncertain(made_at: datetime) -> int:

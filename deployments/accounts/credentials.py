@@ -135,8 +135,8 @@ def fetch_token(client: EntraClient, until: float | None = None) -> AccessToken:
                 seconds=FETCH_SECONDS,
                 read_timeout=FETCH_SECONDS,
                 until=until,
-                most=MAX_RESPONSE_BYTES,
-                named="the account's authority",
+                max_bytes=MAX_RESPONSE_BYTES,
+                url_name="the account's authority",
                 data=form,
                 headers={"Accept": "application/json"},
             )

@@ -187,7 +187,7 @@ class MMSClient:
     def _list(self, noun: str, from_wire: Callable[[Any], Item]) -> Listing[Item]:
         """Return all pages of a list, which together are limited to the time and MAX_LIST_BYTES of one call."""
         until, room = time.monotonic() + self.transport.deadline, MAX_LIST_BYTES
-        answer = self._call("GET", noun, most=room, until=until)
+        answer = self._call("GET", noun, max_bytes=room, until=until)
         items: list[Any] = []
         pages = set()
         while True:
@@ -204,7 +204,7 @@ class MMSClient:
     def _next(self, noun: str, url: str, room: int, until: float) -> ServerResponse:
         """Return a further page. Errors of size and time name the whole list."""
         try:
-            return self.transport.call("GET", url, {}, most=room, until=until)
+            return self.transport.call("GET", url, {}, max_bytes=room, until=until)
         except errors.ResponseTooLargeError as error:
             raise errors.ResponseTooLargeError(
                 f"The list of {noun} is larger than {MAX_LIST_BYTES // 1024**2} MB."
@@ -228,7 +228,9 @@ class MMSClient:
         return whole.geturl()
 
     def _log(self, path: str, after: int, **which: Any) -> LogText:
-        answer = self._call("GET", path, params={"after": after, "limit": LOG_PART_BYTES, **which}, most=MAX_LIST_BYTES)
+        answer = self._call(
+            "GET", path, params={"after": after, "limit": LOG_PART_BYTES, **which}, max_bytes=MAX_LIST_BYTES
+        )
         position = wire_values.whole_number(answer.headers.get("X-Log-Position"))
         return LogText(answer.body, after + len(answer.body) if position is None else position)
 

@@ -36,12 +36,12 @@ class Call:
         """Return True once the call's time is over."""
         return time.monotonic() >= self.ends
 
-    def left(self, most: float | None) -> float:
-        """Return how many seconds may be waited now, at most `most`. Raises TimeoutError once the time is over."""
+    def left(self, limit: float | None) -> float:
+        """Return how many seconds may be waited now, at most `limit`. Raises TimeoutError once the time is over."""
         left = self.ends - time.monotonic()
         if left <= 0:
             raise TimeoutError
-        return left if most is None else min(most, left)
+        return left if limit is None else min(limit, left)
 
 
 CALL: ContextVar[Call] = ContextVar("CALL")
@@ -62,7 +62,7 @@ class TimedReader(io.RawIOBase):
     """Reader of a socket whose waits are limited to the remaining time of its call."""
 
     def __init__(self, raw: Any, sock: socket.socket):
-        self.raw, self.sock, self.most, self.call = raw, sock, sock.gettimeout(), CALL.get()
+        self.raw, self.sock, self.timeout, self.call = raw, sock, sock.gettimeout(), CALL.get()
 
     def readable(self) -> bool:
         return True
@@ -71,7 +71,7 @@ class TimedReader(io.RawIOBase):
         return int(self.raw.fileno())
 
     def readinto(self, buffer: Any) -> int | None:
-        self.sock.settimeout(self.call.left(self.most))
+        self.sock.settimeout(self.call.left(self.timeout))
         found: int | None = self.raw.readinto(buffer)
         return found
 

@@ -76,15 +76,18 @@ def exchange(
     seconds: float = DEADLINE_SECONDS,
     read_timeout: float = READ_TIMEOUT_SECONDS,
     until: float | None = None,
-    most: int = MAX_RESPONSE_BYTES,
-    named: str = "the account's base URL",
+    max_bytes: int = MAX_RESPONSE_BYTES,
+    url_name: str = "the account's base URL",
     **content: Any,
 ) -> ServerResponse:
     """Send one request and return its response, whatever the status.
 
-    seconds: limit for the whole call. read_timeout: seconds between two bytes. until: time.monotonic() by which the
-        call must end if that is before `seconds` are over. most: bytes of the response. named: what the user calls this
-        URL, for error messages. content: as for requests.
+    seconds: limit for the whole call.
+    read_timeout: seconds between two bytes.
+    until: time.monotonic() by which the call must end, if that is before `seconds` are over.
+    max_bytes: limit of the response.
+    url_name: what the user calls this URL, for error messages.
+    content: as for requests.
 
     Raises UnreachableError if nothing of the request was sent, else NoResponseError or ResponseTooLargeError.
     """
@@ -100,14 +103,14 @@ def exchange(
             stream=True,
             **content,
         ) as response:
-            return ServerResponse(response.status_code, response.headers, _body(response, most))
+            return ServerResponse(response.status_code, response.headers, _body(response, max_bytes))
     except _TRANSPORT_ERRORS as error:
-        raise _failed(host_of(url) or url, error, call, seconds, named) from error
+        raise _failed(host_of(url) or url, error, call, seconds, url_name) from error
     finally:
         CALL.reset(mine)
 
 
-def _failed(host: str, error: Exception, call: Call, seconds: float, named: str) -> errors.MMSError:
+def _failed(host: str, error: Exception, call: Call, seconds: float, url_name: str) -> errors.MMSError:
     """Return the error for a missing response; its class says whether the server may have received the request."""
     reasons = list(_chain(error))
 
@@ -115,9 +118,9 @@ def _failed(host: str, error: Exception, call: Call, seconds: float, named: str)
         return any(isinstance(reason, kinds) for reason in reasons)
 
     if because(*_INVALID_URL_ERRORS):
-        return errors.UnreachableError(f"“{host}” isn't a valid address. Check {named}.")
+        return errors.UnreachableError(f"“{host}” isn't a valid address. Check {url_name}.")
     if forbidden := next((reason for reason in reasons if isinstance(reason, ForbiddenAddressError)), None):
-        return errors.UnreachableError(f"{host} is not called: {forbidden.strerror}. Check {named}.")
+        return errors.UnreachableError(f"{host} is not called: {forbidden.strerror}. Check {url_name}.")
     if because(ssl.SSLCertVerificationError):
         return errors.UnreachableError(f"The certificate of {host} isn't trusted: {_describe(reasons)}.")
     if not call.sent:
@@ -150,15 +153,14 @@ class _BodyTooLargeError(urllib3.exceptions.HTTPError):
     """The body exceeds the limit."""
 
 
-def _body(response: requests.Response, most: int) -> bytes:
-    """Return the body, up to `most` bytes."""
+def _body(response: requests.Response, max_bytes: int) -> bytes:
+    """Return the body, up to `max_bytes` bytes."""
     parts, size = [], 0
     for part in _parts(response.raw):
         size += len(part)
-        if size > most:
-            raise _BodyTooLargeError(
-                f"the response is larger than {f'{most // 1024**2} MB' if most >= 1024**2 else f'{most // 1024} kB'}"
-            )
+        if size > max_bytes:
+            shown = f"{max_bytes // 1024**2} MB" if max_bytes >= 1024**2 else f"{max_bytes // 1024} kB"
+            raise _BodyTooLargeError(f"the response is larger than {shown}")
         parts.append(part)
     return b"".join(parts)
 

@@ -78,14 +78,15 @@ class Transport:
         body: dict[str, Any] | None = None,
         request_id: str = "",
         secrets: list[str] | None = None,
-        most: int = MAX_RESPONSE_BYTES,
+        max_bytes: int = MAX_RESPONSE_BYTES,
         until: float | None = None,
     ) -> ServerResponse:
         """Send a request and return its 2xx response.
 
-        request_id: sent as `x-ms-client-request-id` (MMS API reference, "Request Header" of each operation). secrets:
-            texts to remove from error messages, as is the token. most: bytes of the response. until: time.monotonic()
-            by which the call must end if that is before its deadline.
+        request_id: sent as `x-ms-client-request-id` (MMS API reference, "Request Header" of each operation).
+        secrets: texts to remove from error messages, as is the token.
+        max_bytes: limit of the response.
+        until: time.monotonic() by which the call must end, if that is before its deadline.
 
         Raises MMSError.
         """
@@ -93,7 +94,7 @@ class Transport:
         self.called_at = datetime.now(UTC)
         ends = time.monotonic() + self.deadline
         ends = ends if until is None else min(ends, until)
-        content: dict[str, Any] = {"params": params, "json": body, "headers": headers, "most": most}
+        content: dict[str, Any] = {"params": params, "json": body, "headers": headers, "max_bytes": max_bytes}
         token = self.credential.token(ends)
         answer = self._send(method, url, token, ends, content)
         # A request rejected with 401 had no effect, so it is safe to repeat.

@@ -1,1 +1,1 @@
-"""Keeping the mirror fresh."""
+"""The mirror: local copies of each server's lists, and their refresh."""

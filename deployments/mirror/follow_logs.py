@@ -1,4 +1,4 @@
-"""Logs that somebody looks at, fetched every second while they do."""
+"""Logs that users are viewing, fetched every second."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,11 +11,11 @@ from deployments.operations.dispatch import CALL_POOL, max_calls
 from deployments.operations.matching import secrets_of
 from deployments.resources import logs
 
-MAX_LOG_THREADS = 2  # threads for the logs of an account: the others are the operations'
+MAX_LOG_THREADS = 2  # per account; the remaining threads are for operations
 
 
 def follow_logs() -> None:
-    """Start fetching what is new in the logs that are being looked at, where the server may be called."""
+    """Start fetching new lines of the logs that users view, from servers that may be called."""
     watched = events.current_interests("log:")
     able = HostingAccount.objects.filter(is_callable())
     services = [name.removeprefix("service:") for name in watched if name.startswith("service:")]
@@ -31,7 +31,7 @@ def follow_logs() -> None:
 
 
 def _submit(row: Any, fetch: Callable[[Any, MMSClient], None]) -> None:
-    CALL_POOL.submit(row.account_id, _fetch, row, fetch, most=min(MAX_LOG_THREADS, max_calls(row.account)))
+    CALL_POOL.submit(row.account_id, _fetch, row, fetch, limit=min(MAX_LOG_THREADS, max_calls(row.account)))
 
 
 def _fetch_operation_log(operation: Operation, client: MMSClient) -> None:

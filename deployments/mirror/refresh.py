@@ -1,8 +1,8 @@
-"""The mirror: what the server has, in our tables, so that pages never wait for it.
+"""The mirror: rows with the contents of each server's lists, so that pages never wait for a server.
 
-Each list is read in whole, as often as somebody has use for it. Rows appear, change and vanish as the lists say; no
-row appears for what an operation of ours is just making (its own row gets that id). All in bulk: the number of queries
-does not grow with the rows.
+Each list is read completely, as often as it is used. Rows appear, change and vanish accordingly. A resource that one of
+our operations is creating gets no second row: the operation's row receives its id. The number of queries doesn't depend
+on the number of rows.
 """
 
 import time
@@ -35,17 +35,17 @@ from deployments.operations.dispatch import CALL_POOL, max_calls
 from deployments.resources import links, scoring_keys
 from deployments.timing import TURN_SECONDS
 
-MAX_KEYS_PER_REFRESH = 20  # fetched in one refresh
-LOCK_SECONDS = 90  # seconds; longer than reading a list and writing it down take
+MAX_KEYS_PER_REFRESH = 20  # per refresh
+LOCK_SECONDS = 90  # longer than reading and storing a list
 
-# In this order, for each links to rows of those before it.
+# Ordered so that each class only links to rows of earlier classes.
 LISTS: dict[type[Any], Callable[[MMSClient], Listing[Any]]] = {
     RegisteredModel: MMSClient.list_models,
     Manifest: MMSClient.list_manifests,
     Image: MMSClient.list_images,
     Service: MMSClient.list_services,
 }
-WATCHED = {Service: timedelta(seconds=4)}  # while somebody looks or something is in flight
+WATCHED = {Service: timedelta(seconds=4)}  # while a user views the account or an operation is open
 WATCHED_LIST = timedelta(seconds=29)
 UNWATCHED = {Service: timedelta(seconds=60)}
 UNWATCHED_LIST = timedelta(minutes=5)
@@ -55,12 +55,12 @@ UNWATCHED_LIST = timedelta(minutes=5)
 
 
 def record_interest(account_id: int) -> None:
-    """Somebody looks at the account's pages. Never fails, never calls the server."""
+    """Record that a user views the account's pages. Never fails and never calls the server."""
     events.record_interest(f"account:{account_id}")
 
 
 def request_refresh(account: HostingAccount) -> None:
-    """Have everything of the account read anew by a worker, soon: where its server wants a pause, right after that."""
+    """Have workers read all lists of the account soon, or when a pause of its server ends."""
     pause = (account.not_before - timezone.now()).total_seconds() if account.not_before else 0.0
     events.record_interest(f"account:{account.pk}")
     events.record_interest(f"refresh:{account.pk}", life=INTEREST_SECONDS + max(0.0, pause))
@@ -71,14 +71,14 @@ def request_refresh(account: HostingAccount) -> None:
 
 
 def refresh_due() -> "list[Future[None]]":
-    """Start reading every list that is due, each account in a thread of its own. Returns at once with what started."""
+    """Start reading all lists that are due, one thread per account. Return the futures."""
     watched = {int(pk) for pk in events.current_interests("account:")} | _in_flight()
     forced = {int(pk) for pk in events.current_interests("refresh:")}
     ready = is_callable() | is_callable(refused_too=True) & Q(pk__in=forced)
     started = []
     for account in HostingAccount.objects.filter(ready).annotate(ended=Max("operations__finished_at")):
         nouns = list(LISTS) if account.pk in forced else _due_lists(account, account.pk in watched)
-        if nouns and (future := CALL_POOL.submit(account.pk, refresh, nouns, most=max_calls(account))):
+        if nouns and (future := CALL_POOL.submit(account.pk, refresh, nouns, limit=max_calls(account))):
             events.clear_interest(f"refresh:{account.pk}")
             started.append(future)
     return started
@@ -89,10 +89,10 @@ def _in_flight() -> set[int]:
 
 
 def refresh(account_id: int, nouns: Iterable[type[Any]]) -> None:
-    """Read these lists of the account now, each unless another worker does. What cannot be read stays, with its age.
+    """Read these lists of the account, except those that another worker is reading. Failed lists retain their rows.
 
-    One list that cannot be read keeps nobody from reading the others; a server that cannot be reached does. Only when
-    all could be read is trouble over: else one that never can would make it begin anew each time.
+    A list that can't be read doesn't prevent reading the others, but an unreachable server does. A failure is only over
+    once all lists could be read; otherwise a permanently failing list would restart it each time.
     """
     account = HostingAccount.objects.get(pk=account_id)
     with client_for(account) as client:
@@ -109,7 +109,7 @@ def refresh(account_id: int, nouns: Iterable[type[Any]]) -> None:
 
 
 def _services_are_stale(account: HostingAccount) -> bool:
-    """Whether pages show the account's services as old news."""
+    """Return True if pages show the account's services as stale."""
     seen = account.services_seen_at
     return seen is not None and timezone.now() - seen > stale_after(account, NOUN[Service])
 
@@ -117,7 +117,7 @@ def _services_are_stale(account: HostingAccount) -> bool:
 def _read_lists(
     account: HostingAccount, nouns: Iterable[type[Any]], client: MMSClient
 ) -> tuple[set[type[Any]], errors.MMSError | None]:
-    """Read what can be read. Returns which lists were, and the first error."""
+    """Read the lists that can be read. Return them, and the first error."""
     read: set[type[Any]] = set()
     failed: errors.MMSError | None = None
     for noun in nouns:
@@ -148,7 +148,7 @@ def _lock_and_refresh(account: HostingAccount, noun: type[Any], client: MMSClien
 
 
 def _due_lists(account: Any, watched: bool) -> list[type[Any]]:
-    """The lists whose age is beyond their schedule, or that were last read before an operation ended."""
+    """Return the lists that are older than their schedule or were read before the last operation ended."""
     due, now = [], timezone.now()
     for noun in LISTS:
         every = WATCHED.get(noun, WATCHED_LIST) if watched else UNWATCHED.get(noun, UNWATCHED_LIST)
@@ -167,7 +167,7 @@ def _refresh_list(account: HostingAccount, noun: type[Any], client: MMSClient) -
     try:
         listing = LISTS[noun](client)
     except (errors.NotFoundError, errors.NotSupportedError):
-        if noun is not Image:  # the reference's URL for images has no list; its text has
+        if noun is not Image:  # the reference has no URL for a list of images, but mentions one
             raise
         listing = Listing([], is_complete=False)
     record_contact(account, client)
@@ -179,7 +179,7 @@ def _refresh_list(account: HostingAccount, noun: type[Any], client: MMSClient) -
 
 
 def _fetch_keys(account: HostingAccount, client: MMSClient) -> None:
-    """The keys of services that have none yet; a server without keys is asked once in a while only."""
+    """Fetch missing scoring keys of services. Servers without keys are asked every five minutes."""
     lacking = Service.objects.filter(account=account, scoring_key=None, vanished_at=None).exclude(scoring_uri="")
     name = f"no-keys:{account.pk}"
     if not lacking.exists() or not (claim := redis.acquire_lock(name, seconds=300, fallback=True)):
@@ -189,12 +189,12 @@ def _fetch_keys(account: HostingAccount, client: MMSClient) -> None:
         if not scoring_keys.fetch(service, client):
             return
         if time.monotonic() > until:
-            break  # the others come with the next refresh
+            break  # the next refresh fetches the rest
     redis.release_lock(name, claim)
 
 
 def _publish(account: HostingAccount, noun: type[Any], news: upsert.ChangeSummary) -> None:
-    """Tell the pages: each row's badge, or of many just one with the word that the list has changed."""
+    """Publish the badges of changed rows; of more than MAX_BADGES only one, with a refresh of the list."""
     found = noun.objects.filter(account=account, mms_id__in=news.changed[:MAX_BADGES]).select_related("account")
     badges = found if len(news.changed) <= MAX_BADGES else found[:1]
     events.publish(list(badges), *([f"{NOUN[noun]}s"] if news.moved else []))

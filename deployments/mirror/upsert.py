@@ -1,4 +1,4 @@
-"""From a list of the server to our rows, in bulk: what is new, what changed, what is gone."""
+"""Bulk update of rows from a server's list: new, changed and vanished resources."""
 
 import dataclasses
 from collections.abc import Iterator, Sequence
@@ -15,7 +15,7 @@ from deployments.operations import matching
 from deployments.resources import links, rows
 from deployments.resources.rows import Item
 
-CHUNK_ROWS = 500  # rows written in one transaction: other writers get their turn between
+CHUNK_ROWS = 500  # per transaction, so that other writers get their turn
 WIRE_TYPES: dict[type[Any], type[Item]] = {
     RegisteredModel: wire.Model,
     Manifest: wire.Manifest,
@@ -26,17 +26,19 @@ COLUMNS: dict[type[Any], list[str]] = {
     noun: [rows.RENAMED.get(f.name, f.name) for f in dataclasses.fields(of) if f.name != "id"]
     for noun, of in WIRE_TYPES.items()
 }
-Known = dict[str, dict[str, Any]]  # by id at the server: the row's columns
+Known = dict[str, dict[str, Any]]  # columns of the row, by server id
 
 
 @dataclasses.dataclass(frozen=True)
 class ChangeSummary:
-    changed: list[str] = dataclasses.field(default_factory=list)  # ids at the server
-    moved: bool = False  # something appeared or vanished
+    """Changes that a list caused."""
+
+    changed: list[str] = dataclasses.field(default_factory=list)  # server ids
+    moved: bool = False  # rows appeared or vanished
 
 
 def store(account: HostingAccount, noun: type[Any], listing: Listing[Any], started: datetime) -> ChangeSummary:
-    """Make the rows what the list, asked for at `started`, says. Rows written since then are newer, and left alone."""
+    """Update the rows from the list that was requested at `started`. Rows written since then are newer and skipped."""
     known = _known(account, noun)
     listed = {item.id: item for item in listing.items}
     _adopt_id_case(noun, known, listed)
@@ -57,10 +59,7 @@ def _known(account: HostingAccount, noun: type[Any]) -> Known:
 
 
 def _adopt_id_case(noun: type[Any], known: Known, listed: dict[str, Any]) -> None:
-    """Some servers change the case of an id: it is the same thing, so its row gets the id as it is spelled now.
-
-    Not where a server has two ids that differ in nothing else.
-    """
+    """Update ids that the server now spells in different case, unless it has both spellings."""
     new = {mms_id.casefold(): mms_id for mms_id in listed if mms_id not in known}
     missing = [mms_id for mms_id in known if mms_id not in listed] if new else []
     spelled = {mms_id: new.pop(mms_id.casefold()) for mms_id in missing if mms_id.casefold() in new}
@@ -80,7 +79,7 @@ def _differs(row: dict[str, Any], values: dict[str, Any]) -> bool:
 
 
 def _without_own(account: HostingAccount, noun: type[Any], new: list[Any]) -> list[Any]:
-    """The items that no operation of ours has made or may be making just now; what a finished one made is its row's."""
+    """Return the items that none of our operations created or may be creating. Succeeded operations get their item."""
     if not new:
         return []
     for operation, request in matching.unlinked_operations(account, WIRE_TYPES[noun]):
@@ -94,7 +93,7 @@ def _without_own(account: HostingAccount, noun: type[Any], new: list[Any]) -> li
 
 
 class _Rows:
-    """Turns items into columns: what the server does not report keeps its value, or has the model's default."""
+    """Converts items to columns. Unreported columns retain their value, or have the model's default."""
 
     def __init__(self, account: HostingAccount, noun: type[Any], known: Known):
         self.known, self.names = known, COLUMNS[noun]
@@ -107,12 +106,12 @@ class _Rows:
             column, _, mms_id = link
             if pk := self.linked.get(mms_id):
                 said[f"{column}_id"] = pk
-        kept = self.known.get(item.id, self.blank)
-        return {name: said.get(name, kept[name]) for name in self.names}
+        current = self.known.get(item.id, self.blank)
+        return {name: said.get(name, current[name]) for name in self.names}
 
 
 def _write(account: HostingAccount, noun: type[Any], values: dict[str, dict[str, Any]], started: datetime) -> None:
-    """Insert and update by (account, id at the server), oldest first so that the newest has the highest number."""
+    """Insert or update by (account, server id), oldest first so that the newest gets the highest primary key."""
     made = [noun(account=account, mms_id=mms_id, seen_at=started, **columns) for mms_id, columns in values.items()]
     made.sort(key=lambda row: (row.created_at or started, getattr(row, "version", None) or 0))
     for part in _chunks(made):
@@ -126,7 +125,7 @@ def _write(account: HostingAccount, noun: type[Any], values: dict[str, dict[str,
 
 
 def _mark_vanished(noun: type[Any], known: Known, listed: dict[str, Any], started: datetime) -> list[str]:
-    """Mark what is no longer listed. Returns the ids at the server of what was marked."""
+    """Mark rows that are no longer listed. Return their server ids."""
     gone = [
         row
         for mms_id, row in known.items()
@@ -138,7 +137,7 @@ def _mark_vanished(noun: type[Any], known: Known, listed: dict[str, Any], starte
 
 
 def _mark_seen(account: HostingAccount, noun: type[Any], started: datetime, only: list[int] | None) -> None:
-    """What is still there was seen just now: all of it, or only these primary keys."""
+    """Set `seen_at` of the present rows: all, or those with these primary keys."""
     there = noun.objects.filter(account=account, vanished_at=None, seen_at__lt=started)
     for part in [None] if only is None else _chunks(only):
         (there if part is None else there.filter(pk__in=part)).update(seen_at=started)

@@ -38,6 +38,10 @@ class State(models.TextChoices):
 
 TERMINAL = frozenset({State.SUCCEEDED, State.FAILED, State.CANCELED})
 OPEN = frozenset(set(State) - TERMINAL)
+UNSENT = frozenset({State.QUEUED, State.SENDING})
+ACCEPTED = frozenset({State.NOT_STARTED, State.RUNNING})  # polled until the server reports the end
+RETRYABLE = frozenset({State.FAILED, State.CANCELED})
+SERVICE_CHANGES = frozenset({Kind.UPDATE_SERVICE, Kind.DELETE_SERVICE})  # kinds that change a service that exists
 NEEDS_DECISION = "NeedsDecision"  # error code of an uncertain operation that waits for a user's decision
 
 

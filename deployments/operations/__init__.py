@@ -1,1 +1,1 @@
-"""One operation, from request to end."""
+"""Operations: from a user's request to a terminal state."""

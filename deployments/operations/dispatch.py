@@ -1,7 +1,6 @@
-"""Which work is due, and the threads that do it: a few calls at a time per account, so that a server that hangs holds
-up nobody else's operations.
+"""Dispatch of due work to threads, with few calls at a time per account so that a slow server blocks no other.
 
-The database says what is due. A tick looks every second; a queue message only makes one operation's turn come sooner.
+The database says what is due. A tick runs every second; a queue message only lets one operation's turn come sooner.
 """
 
 import logging
@@ -22,14 +21,14 @@ from deployments.accounts.availability import client_for, is_callable
 from deployments.client.client import MMSClient
 from deployments.live.transitions import retry_on_lock, transition
 from deployments.models import HostingAccount, Operation
-from deployments.models.operation import State
+from deployments.models.operation import ACCEPTED, State
 from deployments.operations import reconcile, run
 from deployments.timing import MAX_UNSENT_SECONDS, TICK_AHEAD_SECONDS, TURN_SECONDS
 
 log = logging.getLogger(__name__)
 MAX_CALLS_PER_ACCOUNT = 4
 MAX_CALLS = 32
-BATCH_OPERATIONS = 50  # operations that one thread works through with one connection
+BATCH_OPERATIONS = 50  # that one thread handles on one connection
 
 STEPS: dict[str, Callable[[Operation, MMSClient], None]] = {
     State.QUEUED: run.send,
@@ -37,13 +36,13 @@ STEPS: dict[str, Callable[[Operation, MMSClient], None]] = {
     State.NOT_STARTED: run.poll,
     State.RUNNING: run.poll,
 }
-POLLED = {State.UNCERTAIN, State.NOT_STARTED, State.RUNNING}
+POLLED = ACCEPTED | {State.UNCERTAIN}
 
 
 class CallPool:
-    """Threads for calls to servers; at most PER_ACCOUNT of them for one account. What finds no room is not kept.
+    """Threads for calls to servers, at most MAX_CALLS_PER_ACCOUNT per account. Excess work is dropped, not queued.
 
-    While a server is in trouble one thread at a time tries it, so that eight servers that hang do not take them all.
+    A failing server is called by one thread at a time, so that several unresponsive servers don't occupy all threads.
     """
 
     def __init__(self) -> None:
@@ -51,17 +50,17 @@ class CallPool:
         self._busy: Counter[int] = Counter()
         self._lock = threading.Lock()
 
-    def free_slots(self, account_id: int, most: int = MAX_CALLS_PER_ACCOUNT) -> int:
-        """How many calls for the account may start now, if `most` may be under way."""
+    def free_slots(self, account_id: int, limit: int = MAX_CALLS_PER_ACCOUNT) -> int:
+        """Return how many calls for the account may start now if `limit` are allowed at a time."""
         with self._lock:
-            return min(most - self._busy[account_id], MAX_CALLS - self._busy.total())
+            return min(limit - self._busy[account_id], MAX_CALLS - self._busy.total())
 
     def submit(
-        self, account_id: int, work: Callable[..., None], *args: Any, most: int = MAX_CALLS_PER_ACCOUNT
+        self, account_id: int, work: Callable[..., None], *args: Any, limit: int = MAX_CALLS_PER_ACCOUNT
     ) -> "Future[None] | None":
-        """Run `work(account_id, *args)` in a thread; None where there is no room for it."""
+        """Run `work(account_id, *args)` in a thread, or return None if there is no free slot."""
         with self._lock:
-            if self._busy[account_id] >= most or self._busy.total() >= MAX_CALLS:
+            if self._busy[account_id] >= limit or self._busy.total() >= MAX_CALLS:
                 return None
             self._busy[account_id] += 1
         return self._threads.submit(self._run, account_id, work, *args)
@@ -82,7 +81,7 @@ CALL_POOL = CallPool()
 
 
 def tick() -> "list[Future[None]]":
-    """Start whatever is due, for every account whose server may be called. Returns at once with what was started."""
+    """Start all due work of accounts whose server may be called. Return the futures without waiting."""
     due = _due()
     accounts = HostingAccount.objects.filter(is_callable(), pk__in=due.values("account")).order_by("pk")
     started = [_start_batches(account, due) for account in accounts.only("error")]
@@ -90,21 +89,21 @@ def tick() -> "list[Future[None]]":
 
 
 def start(operation_id: str) -> None:
-    """Do the operation's next thing soon, without waiting for the tick. No room now: the tick finds it."""
+    """Take the operation's next step without waiting for the tick. Without a free slot, the tick takes it later."""
     found = Operation.objects.filter(pk=operation_id, state__in=STEPS).select_related("account").first()
     if found is not None:
-        CALL_POOL.submit(found.account_id, work_through, [UUID(operation_id)], most=max_calls(found.account))
+        CALL_POOL.submit(found.account_id, work_through, [UUID(operation_id)], limit=max_calls(found.account))
 
 
 def max_calls(account: HostingAccount) -> int:
-    """How many threads may call the account's server at once."""
+    """Return how many threads may call the account's server at a time."""
     return 1 if account.error else MAX_CALLS_PER_ACCOUNT
 
 
 def work_through(account_id: int, operation_ids: Sequence[UUID]) -> None:
-    """Do each operation's next thing, over one connection, until the account's server is in trouble or time is up.
+    """Take each operation's next step on one connection, until the server fails or the turn is over.
 
-    What is left is still due, and the next tick takes it together with what has become due meanwhile.
+    The rest is still due, and the next tick takes it.
     """
     account, until = _callable_account(account_id).first(), time.monotonic() + TURN_SECONDS
     if account is None:
@@ -112,39 +111,39 @@ def work_through(account_id: int, operation_ids: Sequence[UUID]) -> None:
     with client_for(account) as client:
         for operation_id in operation_ids:
             step(operation_id, client, account)
-            # Asked anew: another thread may have been told to wait.
+            # Queried again, because another thread may have recorded a pause.
             if time.monotonic() > until or not _callable_account(account_id).exists():
                 return
 
 
 def step(operation_id: UUID, client: MMSClient, account: HostingAccount) -> None:
-    """Do the operation's next thing. Safe at any time: each is claimed in the database first."""
+    """Take the operation's next step. Safe at any time: each step is claimed in the database first."""
     rows = Operation.objects.select_related("model", "manifest", "image", "service")
     operation = rows.filter(pk=operation_id, account=account).first()
     if operation is not None and operation.state in STEPS:
         operation.account = account
-        asked = operation.state in POLLED  # before: what is not committed is in the object all the same
+        asked = operation.state in POLLED  # read first: a failed transaction has changed the object
         try:
             STEPS[operation.state](operation, client)
         except OperationalError:
             if asked:
-                retry_on_lock(_due_again, operation)  # else not before its lease has run out
+                retry_on_lock(_due_again, operation)  # else it is only polled when its lease expires
             raise
 
 
 def _due_again(operation: Operation) -> None:
-    """What was asked about, and whose answer could not be written down, is asked about again."""
+    """Make an operation due again whose poll result couldn't be stored."""
     asked = Operation.objects.filter(pk=operation.pk, state__in=POLLED, next_poll_at__isnull=False)
     asked.update(next_poll_at=timezone.now())
 
 
 def sweep() -> None:
-    """Adopt what a dead worker left behind, and end what could not be sent for too long."""
+    """Mark operations of dead workers as uncertain, and fail those that could not be sent for too long."""
     now = timezone.now()
     for operation in Operation.objects.filter(state=State.SENDING, claimed_until__lt=now):
         run.mark_uncertain(operation, "The worker that sent this stopped before it received the response.")
     before = now - timedelta(seconds=MAX_UNSENT_SECONDS)
-    # Only what was never sent: of anything else it is not known what became of it, and that can be found out one day.
+    # Only operations that were never sent. The outcome of any other may still be found.
     waiting = Operation.objects.filter(
         state=State.QUEUED,
         attempts=0,
@@ -167,13 +166,13 @@ def _due() -> "QuerySet[Operation]":
 
 
 def _start_batches(account: HostingAccount, due: "QuerySet[Operation]") -> "list[Future[None]]":
-    most = max_calls(account)
-    room = CALL_POOL.free_slots(account.pk, most)
+    limit = max_calls(account)
+    room = CALL_POOL.free_slots(account.pk, limit)
     if room <= 0:
         return []
     ids = list(
         due.filter(account=account).order_by("next_poll_at").values_list("pk", flat=True)[: BATCH_OPERATIONS * room]
     )
     parts = [ids[part::room] for part in range(min(room, len(ids)))]
-    futures = [CALL_POOL.submit(account.pk, work_through, part, most=most) for part in parts]
+    futures = [CALL_POOL.submit(account.pk, work_through, part, limit=limit) for part in parts]
     return [future for future in futures if future is not None]

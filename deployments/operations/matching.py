@@ -1,4 +1,4 @@
-"""Which resource at the server an operation may have made: for the mirror to leave alone, and for finding it again."""
+"""Matching of operations with resources at the server, for the mirror and for reconciliation."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -20,12 +20,12 @@ RESULT_TYPES = {
 
 
 def request_of(operation: Operation) -> wire.Request:
-    """What the operation sends. Raises Refused where a row it was asked for is gone."""
+    """Return the operation's request. Raises RequestRefusedError if a row it refers to was deleted."""
     return BUILDERS[operation.kind](**from_body(operation.account, operation.body))
 
 
 def secrets_of(operation: Operation) -> list[str]:
-    """The secret texts that the operation sends: what is to be taken out of errors and logs."""
+    """Return the secrets in the operation's request, which must be removed from errors and logs."""
     try:
         return wire.secrets_in(request_of(operation))
     except RequestRefusedError:
@@ -33,7 +33,7 @@ def secrets_of(operation: Operation) -> list[str]:
 
 
 def may_match(request: wire.Request, item: Item) -> bool:
-    """Whether sending the request may have made the item. An image that names no manifest may be anybody's."""
+    """Return True if the request may have created the item. An image that names no manifest may match any request."""
     match request, item:
         case wire.NewModel(), wire.Model():
             return (request.name, request.url, request.description) == (item.name, item.url, item.description)
@@ -47,17 +47,17 @@ def may_match(request: wire.Request, item: Item) -> bool:
 
 
 def same_id(one: str, other: str) -> bool:
-    """Whether two ids name the same thing: some servers change the case of theirs."""
+    """Return True if two ids are equal except for case, which some servers change."""
     return one.casefold() == other.casefold()
 
 
 def matches(request: wire.Request, item: Item) -> bool:
-    """Stronger: enough is known of the item to call it the operation's."""
+    """Return True if the item has enough information to attribute it to the request."""
     return may_match(request, item) and not (isinstance(item, wire.Image) and item.manifest_id is None)
 
 
 def unlinked_operations(account: HostingAccount, of: type[Any]) -> list[tuple[Operation, wire.Request]]:
-    """The operations that have made, or may yet make, a resource of this class that no row has the id of."""
+    """Return operations that created, or may yet create, a resource of this class that no row is linked to."""
     kind = next(kind for kind, made in RESULT_TYPES.items() if made is of)
     noun = {wire.Model: "model", wire.Manifest: "manifest", wire.Image: "image", wire.Service: "service"}[of]
     sent = Operation.objects.filter(account=account, kind=kind, sent_at__isnull=False, **{f"{noun}__mms_id": None})

@@ -1,4 +1,4 @@
-"""The queue message that hurries an operation. Losing it costs seconds: the database says what is due."""
+"""Queue messages that speed up operations. A lost message costs seconds: the database says what is due."""
 
 import logging
 
@@ -10,23 +10,21 @@ from deployments.live import redis
 from deployments.models import Operation
 
 log = logging.getLogger(__name__)
-MAX_QUEUE_LENGTH = (
-    1000  # messages in the queue; what finds no place is found by the tick, once the queue is short again
-)
+MAX_QUEUE_LENGTH = 1000  # further messages are dropped; the tick finds that work in the database
 
 
 def hint(operation: Operation) -> None:
-    """Tell the workers that there is something to do for the operation; its id is all they get."""
+    """Tell the workers that the operation is due. The message only has its id."""
     _send("deployments.send_operation", str(operation.pk))
 
 
 def hint_refresh() -> None:
-    """Tell the workers that somebody wants the mirror refreshed now."""
+    """Tell the workers that a user requested a refresh of the mirror."""
     _send("deployments.refresh_mirrors")
 
 
 def _send(task: str, *arguments: str) -> None:
-    # Asked first, for kombu itself retries a lost connection for seconds, whatever it is told.
+    # Checked first, because kombu retries a lost connection for seconds whatever its options are.
     length = redis.execute(lambda connection: connection.llen(settings.CELERY_TASK_DEFAULT_QUEUE), fallback=None)
     if length is None or length >= MAX_QUEUE_LENGTH:
         return

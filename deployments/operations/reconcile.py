@@ -1,8 +1,8 @@
-"""An operation was sent and its outcome is not known: find out what happened before anything is sent again.
+"""Reconciliation of uncertain operations: find out what happened before anything is sent again.
 
-A server that says so (`accounts.idempotent`) takes the same request again without a second effect. With any other, what
-the operation would have made is looked for; only when it has not shown up within a fair time is the request repeated,
-and never one whose acceptance was seen, or whose effect could not be recognised: there a person decides.
+A server that declares idempotency (`accounts.idempotent`) gets the same request again. At any other, the effect is
+looked for. Only if it doesn't show within a grace period is the request repeated, and never if it was accepted or if
+its effect can't be recognized: then a user decides.
 """
 
 from collections.abc import Callable
@@ -18,7 +18,7 @@ from deployments.client.client import Listing, MMSClient
 from deployments.live import events
 from deployments.live.transitions import transition
 from deployments.models import Operation
-from deployments.models.operation import NEEDS_DECISION, Kind, State
+from deployments.models.operation import NEEDS_DECISION, SERVICE_CHANGES, Kind, State
 from deployments.operations import run
 from deployments.operations.matching import matches, request_of, same_id
 from deployments.operations.requests import RequestRefusedError
@@ -40,15 +40,15 @@ CHANGED_TWICE = ("it is done twice", "the service shows it")
 
 
 class Probe(StrEnum):
-    """What a look at the server tells about an uncertain operation."""
+    """Result of probing the server for the effect of an uncertain operation."""
 
-    SETTLED = "its effect was found, and the operation goes on"
-    ABSENT = "it would show by now, and does not"
-    UNCLEAR = "it may have taken effect all the same"
+    RESOLVED = "resolved"  # the effect was found, and the operation was updated
+    ABSENT = "absent"  # the effect would show by now
+    UNCLEAR = "unclear"  # the request may have taken effect
 
 
 def reconcile(operation: Operation, client: MMSClient) -> None:
-    """Look once for what an uncertain operation did, unless another worker does just now."""
+    """Probe once for the effect of an uncertain operation, unless another worker is doing so."""
     now = timezone.now()
     mine = Operation.objects.filter(pk=operation.pk, state=State.UNCERTAIN, next_poll_at=operation.next_poll_at)
     if not mine.update(next_poll_at=now + timedelta(seconds=LEASE_SECONDS), checked_at=now):
@@ -57,7 +57,7 @@ def reconcile(operation: Operation, client: MMSClient) -> None:
         _send_again(operation)
         return
     try:
-        look = _probe(operation, request_of(operation), client)
+        probe = _probe(operation, request_of(operation), client)
     except RequestRefusedError as error:
         reason = f"{error.message} {run.OUTCOME_UNKNOWN}"
         transition(operation, State.FAILED, error_code="Refused", error_message=reason)
@@ -67,18 +67,18 @@ def reconcile(operation: Operation, client: MMSClient) -> None:
         if not isinstance(error, errors.ServerFaultError | errors.InvalidResponseError):
             _schedule_probe(operation)
             return
-        look = Probe.UNCLEAR  # it answers, and may do so like this for ever
+        probe = Probe.UNCLEAR  # the server responds and may always do so like this
     except errors.RejectedError:
-        look = Probe.UNCLEAR
+        probe = Probe.UNCLEAR
     else:
         record_success(operation.account, client)
-    if look != Probe.SETTLED and not _decide(operation, look):
+    if probe != Probe.RESOLVED and not _decide(operation, probe):
         _schedule_probe(operation)
 
 
 def _probe(operation: Operation, request: wire.Request, client: MMSClient) -> Probe:
     if operation.mms_operation_id and _rediscover(operation, client):
-        return Probe.SETTLED
+        return Probe.RESOLVED
     match request:
         case wire.ServiceUpdate():
             return _probe_update(operation, request, client)
@@ -88,14 +88,14 @@ def _probe(operation: Operation, request: wire.Request, client: MMSClient) -> Pr
     item = _find_match(operation, request, listing)
     if item is not None:
         done = _track_service(operation, item) if isinstance(item, wire.Service) else _succeed(operation, item)
-        return Probe.SETTLED if done else Probe.UNCLEAR
-    # An image shows only once it is built, minutes later.
+        return Probe.RESOLVED if done else Probe.UNCLEAR
+    # An image is only listed once it is built, minutes later.
     sure = operation.kind != Kind.CREATE_IMAGE and _is_plausible(operation, listing)
     return Probe.ABSENT if sure else Probe.UNCLEAR
 
 
 def _rediscover(operation: Operation, client: MMSClient) -> bool:
-    """A server that had forgotten the operation (it was starting, say) may know it again."""
+    """Resume polling if the server knows the operation again, for example after a restart."""
     try:
         client.get_operation(operation.mms_operation_id)
     except errors.NotFoundError:
@@ -104,26 +104,26 @@ def _rediscover(operation: Operation, client: MMSClient) -> bool:
 
 
 def _probe_update(operation: Operation, request: wire.ServiceUpdate, client: MMSClient) -> Probe:
-    """An update shows only once the service has changed over, minutes later; and not at all where no image is told."""
+    """Return RESOLVED if the service runs the image. UNCLEAR otherwise, as updates take minutes or aren't reported."""
     service = client.get_service(request.service_id)
     same = service.image_id is not None and same_id(service.image_id, request.image_id)
-    return Probe.SETTLED if same and _track_service(operation, service) else Probe.UNCLEAR
+    return Probe.RESOLVED if same and _track_service(operation, service) else Probe.UNCLEAR
 
 
 def _probe_deletion(operation: Operation, request: wire.ServiceDeletion, client: MMSClient) -> Probe:
-    """Gone is what is not in the list and cannot be read either: a list may be short for once."""
+    """Return RESOLVED if the service is neither listed nor readable, since a list may be incomplete."""
     listing = client.list_services()
     if any(same_id(service.id, request.service_id) for service in listing.items):
         return Probe.ABSENT
     try:
         client.get_service(request.service_id)
     except (errors.NotFoundError, errors.NotSupportedError):
-        return Probe.SETTLED if listing.is_complete and _succeed(operation) else Probe.UNCLEAR
+        return Probe.RESOLVED if listing.is_complete and _succeed(operation) else Probe.UNCLEAR
     return Probe.UNCLEAR
 
 
 def _is_plausible(operation: Operation, listing: Listing[Any]) -> bool:
-    """Whether the list has everything the mirror takes for present. One that is short for once proves no absence."""
+    """Return True if the list has all present rows. An incomplete list doesn't prove absence."""
     row = operation.resource
     if row is None or not listing.is_complete:
         return False
@@ -133,7 +133,7 @@ def _is_plausible(operation: Operation, listing: Listing[Any]) -> bool:
 
 
 def _find_match(operation: Operation, request: wire.Request, listing: Listing[Any]) -> rows.Item | None:
-    """The oldest resource of the list that the request made, of those that no row knows."""
+    """Return the oldest resource of the list that the request created and no row is linked to."""
     row = operation.resource
     ids = set()
     if row is not None:
@@ -150,7 +150,7 @@ def _age_order(item: rows.Item) -> tuple[int, str]:
 
 
 def _track_service(operation: Operation, service: wire.Service) -> bool:
-    """The service is there: from here on its own state is asked, for the operation's id is not known."""
+    """Poll the state of the service from now on, since the id of the server's operation is unknown."""
     if operation.service is not None and not operation.service.mms_id:
         rows.apply(operation.service, service)
     now = timezone.now()
@@ -163,12 +163,15 @@ def _succeed(operation: Operation, item: rows.Item | None = None) -> bool:
     return True
 
 
-def _decide(operation: Operation, look: Probe) -> bool:
-    """Nothing shows that the request took effect: repeat it where that is safe and a fair time has passed."""
+def _decide(operation: Operation, probe: Probe) -> bool:
+    """Repeat or fail an operation without visible effect, once the grace period is over and if that is safe.
+
+    Return True if the operation left its state.
+    """
     now = timezone.now()
     if (now - operation.state_since).total_seconds() < EFFECT_GRACE_SECONDS or operation.error_code == NEEDS_DECISION:
         return False
-    if operation.accepted_at or look == Probe.UNCLEAR:
+    if operation.accepted_at or probe == Probe.UNCLEAR:
         return (
             now - (operation.sent_at or operation.requested_at)
         ).total_seconds() > MAX_PROBING_SECONDS and _request_decision(operation)
@@ -181,8 +184,8 @@ def _decide(operation: Operation, look: Probe) -> bool:
 
 
 def _request_decision(operation: Operation) -> bool:
-    """Leave the choice to a person, and go on looking."""
-    twice, unseen = CHANGED_TWICE if operation.kind in {Kind.UPDATE_SERVICE, Kind.DELETE_SERVICE} else MADE_TWICE
+    """Leave the decision to a user, and continue to probe. Return False."""
+    twice, unseen = CHANGED_TWICE if operation.kind in SERVICE_CHANGES else MADE_TWICE
     message = f"{operation.error_message} {DECIDE.format(twice=twice, unseen=unseen)}"
     change_of = Operation.objects.filter(pk=operation.pk, state=State.UNCERTAIN)
     change_of.update(error_code=NEEDS_DECISION, error_message=message)

@@ -1,7 +1,8 @@
-"""What a person chose, judged and turned into the request that the MMS gets.
+"""Validation of what a user chose, and its conversion to a request for the server.
 
-One function per verb; its keyword arguments are those of `deployments.operations.submit`. Each returns the
-request or raises `Refused` naming the field. The limits are the reference's; where it says nothing, the server decides.
+One function per verb, with the keyword arguments of `operations.submit`. Each returns the request or raises
+RequestRefusedError naming the field. Limits are those of the MMS API reference ("Request Body" of each operation);
+where it has none, the server decides.
 """
 
 import re
@@ -24,7 +25,7 @@ RUNTIME_TYPES = [
 
 
 class RequestRefusedError(Exception):
-    """What was asked for cannot be done as it stands; nothing was stored. `field` is the keyword's name, "" for all."""
+    """The request is invalid; nothing was stored. `field` is the argument's name, "" for the request as a whole."""
 
     def __init__(self, field: str, message: str):
         super().__init__(message)
@@ -34,6 +35,7 @@ class RequestRefusedError(Exception):
 def register_model(
     *, name: str, url: str, tags: Iterable[str] = (), description: str = "", mime_type: str = "", unpack: bool = False
 ) -> wire.NewModel:
+    """Return the request to register a model."""
     if not re.fullmatch(r"[A-Za-z0-9-]{1,32}", name):
         raise RequestRefusedError("name", "A model's name must have 1 to 32 letters, digits and hyphens.")
     for tag in (tags := list(tags)):
@@ -55,6 +57,7 @@ def create_manifest(
     conda_env_file: str = "",
     description: str = "",
 ) -> wire.NewManifest:
+    """Return the request to create a manifest."""
     if not models:
         raise RequestRefusedError("models", "Choose at least one model.")
     if runtime_type not in dict(RUNTIME_TYPES):
@@ -71,6 +74,7 @@ def create_manifest(
 
 
 def create_image(*, manifest: Manifest, registry: RegistryInfo, description: str = "") -> wire.NewImage:
+    """Return the request to create an image."""
     check_length("description", description, 512)
     return wire.NewImage(
         require_id("manifest", manifest), description, registry.location, registry.user, registry.password or ""
@@ -78,6 +82,7 @@ def create_image(*, manifest: Manifest, registry: RegistryInfo, description: str
 
 
 def create_service(*, name: str, image: Image, cluster: Cluster) -> wire.NewService:
+    """Return the request to create a service."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}", name):
         raise RequestRefusedError(
             "name",
@@ -87,6 +92,7 @@ def create_service(*, name: str, image: Image, cluster: Cluster) -> wire.NewServ
 
 
 def update_service(*, service: Service, image: Image, cluster: Cluster | None = None) -> wire.ServiceUpdate:
+    """Return the request to update a service. cluster: for services created outside the dashboard."""
     cluster = cluster or service.cluster or only_cluster(service.account)
     if cluster is None:
         raise RequestRefusedError(
@@ -99,6 +105,7 @@ def update_service(*, service: Service, image: Image, cluster: Cluster | None = 
 
 
 def delete_service(*, service: Service) -> wire.ServiceDeletion:
+    """Return the request to delete a service."""
     return wire.ServiceDeletion(require_id("service", service))
 
 
@@ -110,7 +117,7 @@ BUILDERS: dict[str, Callable[..., wire.Request]] = {
     Kind.UPDATE_SERVICE: update_service,
     Kind.DELETE_SERVICE: delete_service,
 }
-# Keywords that are rows: a stored operation names these by primary key.
+# Arguments that are rows; a stored operation has their primary keys.
 ROW_CLASSES: dict[str, Any] = {
     "models": RegisteredModel,
     "assets": Asset,
@@ -124,7 +131,7 @@ ROW_CLASSES: dict[str, Any] = {
 
 
 def to_body(chosen: dict[str, Any]) -> dict[str, Any]:
-    """The keyword arguments as JSON can hold them: rows as primary keys, so without any secret."""
+    """Return the arguments as JSON, with rows as primary keys and so without secrets."""
 
     def stored(value: Any) -> Any:
         if isinstance(value, list | tuple):
@@ -135,7 +142,7 @@ def to_body(chosen: dict[str, Any]) -> dict[str, Any]:
 
 
 def from_body(account: HostingAccount, body: dict[str, Any]) -> dict[str, Any]:
-    """The keyword arguments that `body_of` stored. Raises Refused where a row is gone."""
+    """Return the arguments that `to_body` stored. Raises RequestRefusedError if a row was deleted."""
     return {name: _load(account, name, value) if name in ROW_CLASSES else value for name, value in body.items()}
 
 
@@ -150,7 +157,7 @@ def _load(account: HostingAccount, name: str, value: Any) -> Any:
 
 
 def check_account(account: HostingAccount, chosen: dict[str, Any]) -> None:
-    """Refuse rows of another account: for who asks, those do not exist."""
+    """Refuse rows of another account as nonexistent."""
     for name in chosen.keys() & ROW_CLASSES.keys():
         value = chosen[name]
         for row in value if isinstance(value, list | tuple) else [value]:
@@ -159,7 +166,7 @@ def check_account(account: HostingAccount, chosen: dict[str, Any]) -> None:
 
 
 def check_present(chosen: dict[str, Any]) -> None:
-    """Refuse what the server no longer has. Asked when somebody submits, not when their operation is sent."""
+    """Refuse rows that vanished at the server. Checked on submission, not again before sending."""
     for name, value in chosen.items():
         for row in value if isinstance(value, list | tuple) else [value]:
             if isinstance(row, Mirrored) and row.vanished_at:
@@ -167,6 +174,7 @@ def check_present(chosen: dict[str, Any]) -> None:
 
 
 def check_url(field: str, url: str) -> None:
+    """Raise RequestRefusedError unless `url` is an http(s) URL with a host."""
     try:
         parts = urlsplit(url)
     except ValueError:
@@ -176,25 +184,26 @@ def check_url(field: str, url: str) -> None:
 
 
 def check_length(field: str, value: str, limit: int) -> None:
+    """Raise RequestRefusedError if `value` has more than `limit` characters."""
     if len(value) > limit:
         raise RequestRefusedError(field, f"At most {limit} characters are allowed. This has {len(value)}.")
 
 
 def require_id(field: str, row: Mirrored) -> str:
-    """The row's id at the server. Raises Refused where it has none yet."""
+    """Return the row's server id. Raises RequestRefusedError if it has none yet."""
     if not row.mms_id:
         raise RequestRefusedError(field, f"“{row}” isn't ready. Wait for the operation that creates it.")
     return row.mms_id
 
 
 def only_cluster(account: HostingAccount) -> Cluster | None:
-    """The account's cluster, where it has just one."""
+    """Return the account's cluster if it has exactly one."""
     clusters = list(account.clusters.all()[:2])
     return clusters[0] if len(clusters) == 1 else None
 
 
 def assets_with_driver(assets: Sequence[Asset], driver: Asset | None) -> list[Asset]:
-    """The driver is one of a manifest's assets, whether it was picked as such or not."""
+    """Return the assets including the driver, whether or not it was chosen as an asset as well."""
     return [*assets] if driver is None or driver in assets else [driver, *assets]
 
 

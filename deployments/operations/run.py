@@ -1,7 +1,7 @@
-"""What workers do for an operation: send it, ask how it goes, write down how it ended.
+"""Steps of workers for an operation: send it, poll it, record its result.
 
-`step` does the next thing, whatever the state; it is safe to call at any time, by several workers at once: each thing
-is claimed in the database first. Nothing sleeps: what is to be done later is due later (`next_poll_at`).
+Each step is safe at any time and from several workers, because it is claimed in the database first. Nothing sleeps:
+later work is due at `next_poll_at`.
 """
 
 import logging
@@ -19,16 +19,18 @@ from deployments.client.client import Accepted, MMSClient
 from deployments.live import events
 from deployments.live.transitions import conditional_update, retry_on_lock, transition
 from deployments.models import Operation
-from deployments.models.operation import OPEN, Kind, State
+from deployments.models.operation import ACCEPTED, OPEN, Kind, State
 from deployments.operations.matching import request_of, secrets_of
 from deployments.operations.requests import RequestRefusedError
 from deployments.resources import logs, rows, scoring_keys
 from deployments.timing import LEASE_SECONDS, MAX_POLLING_SECONDS, poll_interval, probe_interval
 
 log = logging.getLogger(__name__)
-NOT_FOUND_GRACE_SECONDS = 30.0  # seconds after which an operation that the server does not know is no mere delay
+NOT_FOUND_GRACE_SECONDS = 30.0  # after acceptance; an unknown operation is then no mere delay
 OUTCOME_UNKNOWN = "It is unknown whether it took effect when it was sent."
-NOTE_CODES = {"UnknownState", "NotTold"}  # error codes of what is said about an operation that goes on
+UNKNOWN_STATE = "UnknownState"
+STATUS_UNAVAILABLE = "NotTold"
+NOTE_CODES = {UNKNOWN_STATE, STATUS_UNAVAILABLE}  # error codes of notes on an open operation
 POLLING_STOPPED = (
     f"Not finished after {MAX_POLLING_SECONDS / 3600:.0f} hours. The dashboard stopped checking; resume to continue."
 )
@@ -49,7 +51,7 @@ RESULT_READERS: dict[str, Callable[[MMSClient, str], rows.Item]] = {
 
 
 def send(operation: Operation, client: MMSClient) -> None:
-    """Send a queued operation, unless another worker does. An outcome that is not known is looked into later."""
+    """Send a queued operation unless another worker does. Unknown outcomes are reconciled later."""
     now = timezone.now()
     claim = {
         "attempts": operation.attempts + 1,
@@ -66,17 +68,17 @@ def send(operation: Operation, client: MMSClient) -> None:
     except errors.MMSError as error:
         retry_on_lock(_not_accepted, operation, error)
     else:
-        retry_on_lock(_accepted, operation, made, client)
+        retry_on_lock(_accepted, operation, made)
         record_success(operation.account, client)
 
 
-def _accepted(operation: Operation, made: Accepted | rows.Item, client: MMSClient) -> None:
+def _accepted(operation: Operation, made: Accepted | rows.Item) -> None:
     now = timezone.now()
     if not isinstance(made, Accepted):
         succeed(operation, made)
     elif made.operation_id:
         known: dict[str, Any] = {"mms_operation_id": made.operation_id, "accepted_at": now, "next_poll_at": now}
-        # Without what was said of it while it was in doubt, should it have been called so meanwhile.
+        # Clears the reason of an uncertain state that the sweep may have set during the call.
         transition(operation, State.NOT_STARTED, error_code="", error_message="", **known)
     elif made.is_pending:
         mark_uncertain(operation, "The server accepted this but returned no operation to check.", accepted_at=now)
@@ -87,7 +89,7 @@ def _accepted(operation: Operation, made: Accepted | rows.Item, client: MMSClien
 
 
 def _not_accepted(operation: Operation, error: errors.MMSError) -> None:
-    """Nothing was sent: later. It may have happened: look. The server said no: failed."""
+    """Queue again if nothing was sent, mark as uncertain if it may have taken effect, else fail."""
     unclear = isinstance(error, errors.ConflictError) and operation.attempts > 1
     unclear |= isinstance(error, errors.NotFoundError) and operation.kind == Kind.DELETE_SERVICE
     if isinstance(error, errors.NotSentError | errors.TokenRefusedError):
@@ -104,9 +106,10 @@ def _not_accepted(operation: Operation, error: errors.MMSError) -> None:
 
 
 def mark_uncertain(operation: Operation, reason: str, **fields: Any) -> None:
-    """Whether it took effect is not known: it is looked into before anything else.
+    """Mark the operation as uncertain: its outcome is reconciled before anything else.
 
-    Of one that is in doubt already, only that it was accepted is news: then it is not to be sent again.
+    reason: for users. fields: further columns. For an operation that is already uncertain, only `accepted_at` is new
+        information: it then isn't sent again.
     """
     expected = OPEN if "accepted_at" in fields else OPEN - {State.UNCERTAIN}
     fields |= {"error_message": reason, "next_poll_at": timezone.now() + probe_interval(0)}
@@ -114,6 +117,7 @@ def mark_uncertain(operation: Operation, reason: str, **fields: Any) -> None:
 
 
 def fail(operation: Operation, failure: wire.Failure, otherwise: str) -> None:
+    """Fail the operation with the server's reason, or `otherwise` if it gave none."""
     transition(
         operation,
         State.FAILED,
@@ -124,7 +128,7 @@ def fail(operation: Operation, failure: wire.Failure, otherwise: str) -> None:
 
 
 def poll(operation: Operation, client: MMSClient) -> None:
-    """Ask how an accepted operation goes, unless another worker does just now."""
+    """Ask the server for the state of an accepted operation, unless another worker is doing so."""
     now = timezone.now()
     age = (now - (operation.accepted_at or operation.requested_at)).total_seconds()
     mine = _unchanged(operation).filter(next_poll_at=operation.next_poll_at)
@@ -138,7 +142,7 @@ def poll(operation: Operation, client: MMSClient) -> None:
     except errors.SERVER_WIDE as error:
         record_failure(operation.account, error)
     except errors.RejectedError as error:
-        _note(operation, "NotTold", f"The server doesn't report the progress: {error}")
+        _note(operation, STATUS_UNAVAILABLE, f"The server doesn't report the progress: {error}")
     else:
         record_success(operation.account, client)
         _advance(operation, status, client)
@@ -147,7 +151,7 @@ def poll(operation: Operation, client: MMSClient) -> None:
 
 
 def _ask(operation: Operation, client: MMSClient) -> wire.OperationStatus:
-    """The operation's status; of one that was found again without its id, that of its service."""
+    """Return the operation's status, or that of its service if the operation's id is unknown."""
     if operation.cancel_requested:
         _cancel(operation, client)
     if operation.mms_operation_id:
@@ -159,7 +163,7 @@ def _ask(operation: Operation, client: MMSClient) -> wire.OperationStatus:
 def _advance(operation: Operation, status: wire.OperationStatus, client: MMSClient) -> None:
     if status.phase is None:
         said = f"The server reports the unknown state “{status.state}”."
-        _note(operation, "UnknownState", said if status.state else "The server reports no state.")
+        _note(operation, UNKNOWN_STATE, said if status.state else "The server reports no state.")
         return
     if operation.error_code in NOTE_CODES:
         _note(operation, "", "")
@@ -178,7 +182,7 @@ def _advance(operation: Operation, status: wire.OperationStatus, client: MMSClie
 
 
 def _note(operation: Operation, code: str, message: str) -> None:
-    """Tell people something about an operation that goes on (one of NOTES), or, with "", that it is over."""
+    """Show a note (one of NOTE_CODES) on an open operation; "" removes it."""
     if (operation.error_code, operation.error_message) == (code, message):
         return
     if conditional_update(operation, _unchanged(operation), error_code=code, error_message=message):
@@ -186,9 +190,9 @@ def _note(operation: Operation, code: str, message: str) -> None:
 
 
 def _adopt_failed_service(operation: Operation, resource_id: str, client: MMSClient) -> None:
-    """A service that could not be created is there all the same, and holds its name: it is the row's, not a second one.
+    """Link the row to a service whose creation failed but which exists and occupies its name.
 
-    With its id the row can be updated or deleted. A server that kept nothing does not know the id.
+    With its id, the service can be updated or deleted. Servers that removed it don't know the id.
     """
     if operation.kind != Kind.CREATE_SERVICE or not resource_id or operation.service is None:
         return
@@ -199,7 +203,7 @@ def _adopt_failed_service(operation: Operation, resource_id: str, client: MMSCli
 
 
 def _fetch_log_and_key(operation: Operation, client: MMSClient) -> None:
-    """What a reader wants besides the state: new lines of the log, and once it has ended the key of its service."""
+    """Fetch new lines of the log, and the scoring key once the operation has ended."""
     if operation.mms_operation_id:
         logs.fetch_operation_log(operation, client, secrets_of(operation), last=not operation.is_open)
     if not operation.is_open and operation.service is not None and operation.kind != Kind.DELETE_SERVICE:
@@ -207,8 +211,8 @@ def _fetch_log_and_key(operation: Operation, client: MMSClient) -> None:
 
 
 def _next_poll(operation: Operation, age: float) -> None:
-    """When to ask again; never for what has ended meanwhile, or has not ended within the stated limit."""
-    still = Operation.objects.filter(pk=operation.pk, state__in=[State.NOT_STARTED, State.RUNNING])
+    """Schedule the next poll, unless the operation ended or exceeded MAX_POLLING_SECONDS."""
+    still = Operation.objects.filter(pk=operation.pk, state__in=ACCEPTED)
     if age <= MAX_POLLING_SECONDS:
         still.update(next_poll_at=timezone.now() + poll_interval(age))
     elif still.update(next_poll_at=None, error_code="", error_message=POLLING_STOPPED):
@@ -217,7 +221,7 @@ def _next_poll(operation: Operation, age: float) -> None:
 
 
 def _finish(operation: Operation, resource_id: str, client: MMSClient) -> None:
-    """The server says it is done: read what it made. That it is done stays true where reading fails."""
+    """Record success, with the created resource if it can be read."""
     row = operation.resource
     resource_id = resource_id or (row.mms_id if row is not None and row.mms_id else "")
     item = None
@@ -230,7 +234,10 @@ def _finish(operation: Operation, resource_id: str, client: MMSClient) -> None:
 
 
 def succeed(operation: Operation, item: rows.Item | None = None, resource_id: str = "") -> None:
-    """The operation did what was asked: its row has the resource's id, and what is known of it."""
+    """Record that the operation succeeded, and update its row.
+
+    item: the resource as read from the server. resource_id: its id if it could not be read.
+    """
     with transaction.atomic():
         if not transition(operation, State.SUCCEEDED, error_code="", error_message=""):
             return
@@ -246,9 +253,9 @@ def succeed(operation: Operation, item: rows.Item | None = None, resource_id: st
 
 
 def _cancel(operation: Operation, client: MMSClient) -> None:
-    """Pass on a wish to cancel; it is kept until that was answered, lest it dies with this process.
+    """Forward a cancellation to the server. It is repeated until answered, so that it survives a restart.
 
-    Raises MMSError where the server cannot be asked anything now.
+    Raises MMSError if the server can't be called now.
     """
     answered: dict[str, Any] = {"cancel_requested": False}
     try:
@@ -263,5 +270,5 @@ def _cancel(operation: Operation, client: MMSClient) -> None:
 
 
 def _unchanged(operation: Operation) -> QuerySet[Operation]:
-    """The operation, while it is in the state that this worker has seen."""
+    """Return a filter for the operation while it is in the state that this worker loaded."""
     return Operation.objects.filter(pk=operation.pk, state=operation.state)

@@ -1,7 +1,7 @@
-"""What people ask for: one function per verb. Each stores an Operation and the row it is about, and returns at once.
+"""Requests of users: one function per verb stores an Operation and its row, and returns without calling the server.
 
-`by` is the name of who asks. All raise `Refused` (nothing was stored). What happens next is `pipeline.py`'s; a queue
-message only hurries it, so an unreachable Redis fails nobody's request.
+`by` is the name of the user. All functions raise RequestRefusedError if nothing was stored. `dispatch` and `run` do the
+rest; a queue message only speeds it up, so an unavailable Redis fails no request.
 """
 
 import dataclasses
@@ -28,7 +28,7 @@ from deployments.models import (
     RegistryInfo,
     Service,
 )
-from deployments.models.operation import NEEDS_DECISION, OPEN, Kind, State
+from deployments.models.operation import ACCEPTED, NEEDS_DECISION, OPEN, RETRYABLE, SERVICE_CHANGES, Kind, State
 from deployments.operations import queue, requests
 from deployments.operations.requests import RUNTIME_TYPES, RequestRefusedError
 from deployments.timing import QUEUE_GRACE_SECONDS
@@ -65,6 +65,7 @@ def register_model(
     mime_type: str = "",
     unpack: bool = False,
 ) -> Operation:
+    """Request to register a model from `url`. unpack: whether the server unpacks the downloaded archive."""
     chosen: dict[str, Any] = {"name": name, "url": url, "tags": list(tags), "description": description}
     chosen |= {"mime_type": mime_type, "unpack": unpack}
     _check(account, Kind.REGISTER_MODEL, chosen)
@@ -83,6 +84,7 @@ def create_manifest(
     conda_env_file: str = "",
     description: str = "",
 ) -> Operation:
+    """Request to create a manifest. driver: the asset that is the driver script; None for a manifest without one."""
     chosen: dict[str, Any] = {"models": list(models), "assets": list(assets), "driver": driver}
     chosen |= {"runtime_type": runtime_type, "pip_requirements": pip_requirements}
     chosen |= {"conda_env_file": conda_env_file, "description": description}
@@ -109,6 +111,7 @@ def create_manifest(
 def create_image(
     account: HostingAccount, by: str, *, manifest: Manifest, registry: RegistryInfo, description: str = ""
 ) -> Operation:
+    """Request to build an image from the manifest and push it to the registry."""
     chosen = {"manifest": manifest, "registry": registry, "description": description}
     _check(account, Kind.CREATE_IMAGE, chosen)
     place = {"registry_location": registry.location, "registry_user": registry.user}
@@ -116,6 +119,7 @@ def create_image(
 
 
 def create_service(account: HostingAccount, by: str, *, name: str, image: Image, cluster: Cluster) -> Operation:
+    """Request to deploy the image as a service on the cluster. Refused if a service has that name."""
     chosen = {"name": name, "image": image, "cluster": cluster}
     _check(account, Kind.CREATE_SERVICE, chosen)
     namesakes = Service.objects.filter(account=account, name=name, vanished_at=None)
@@ -127,12 +131,17 @@ def create_service(account: HostingAccount, by: str, *, name: str, image: Image,
 def update_service(
     account: HostingAccount, by: str, *, service: Service, image: Image, cluster: Cluster | None = None
 ) -> Operation:
+    """Request to roll out the image to the service.
+
+    cluster: required for a service created outside the dashboard, unless the account has only one.
+    """
     chosen = {"service": service, "image": image} | ({"cluster": cluster} if cluster else {})
     _check(account, Kind.UPDATE_SERVICE, chosen)
     return _submit(account, by, Kind.UPDATE_SERVICE, chosen, lambda: service)
 
 
 def delete_service(account: HostingAccount, by: str, *, service: Service) -> Operation:
+    """Request to delete the service."""
     chosen = {"service": service}
     _check(account, Kind.DELETE_SERVICE, chosen)
     return _submit(account, by, Kind.DELETE_SERVICE, chosen, lambda: service)
@@ -149,15 +158,15 @@ SUBMIT: dict[str, Callable[..., Operation]] = {
 
 
 def retry(operation: Operation, by: str) -> Operation:
-    """Ask for the same again, for the same row: a new operation that names the old one.
+    """Request a failed or canceled operation again, for the same row. Return the new operation, which refers to it.
 
-    A service that could not be created is there at the server, with nothing that serves: it is updated to the image.
+    A service whose creation failed exists at the server and serves nothing: it is updated to the image instead.
     """
     row, kind = operation.resource, operation.kind
-    if row is None or operation.state not in {State.FAILED, State.CANCELED}:
+    if row is None or operation.state not in RETRYABLE:
         raise RequestRefusedError("", "Only a failed or canceled operation can be retried.")
     remains = isinstance(row, Service) and kind == Kind.CREATE_SERVICE and _never_served(row)
-    if row.mms_id and not remains and kind not in {Kind.UPDATE_SERVICE, Kind.DELETE_SERVICE}:
+    if row.mms_id and not remains and kind not in SERVICE_CHANGES:
         raise RequestRefusedError("", f"“{row}” was created in the meantime.")
     _refuse_open(row)
     chosen = requests.from_body(operation.account, operation.body)
@@ -168,20 +177,20 @@ def retry(operation: Operation, by: str) -> Operation:
 
 
 def _never_served(service: Service) -> bool:
-    """Whether the server has the service, but its creation did not succeed."""
+    """Return True if the server has the service but its creation failed."""
     return bool(service.mms_id) and wire.phase(service.state) in {wire.Phase.FAILED, wire.Phase.CANCELED}
 
 
 def cancel(operation: Operation, by: str) -> Operation:
-    """Stop the operation: at once while nothing was sent, else by asking the server (which may not offer that)."""
+    """Cancel the operation: immediately if it is unsent, else by asking the server, which may not support it."""
     when = "before it was sent" if not operation.attempts else "before it was sent again"
     unknown = "" if not operation.attempts else " It is unknown whether it took effect the first time."
     if transition(
         operation, State.CANCELED, expected={State.QUEUED}, error_message=f"Canceled by {by} {when}.{unknown}"
     ):
         return operation
-    # In one statement: it may end at any moment, and how it ended is not to be overwritten.
-    going = Operation.objects.filter(pk=operation.pk, state__in=[State.NOT_STARTED, State.RUNNING])
+    # A single statement, so that the result of an operation that ends now isn't overwritten.
+    going = Operation.objects.filter(pk=operation.pk, state__in=ACCEPTED)
     asked = going.exclude(mms_operation_id="").update(
         cancel_requested=True, next_poll_at=timezone.now(), error_message=f"{by} requested to cancel this."
     )
@@ -193,12 +202,12 @@ def cancel(operation: Operation, by: str) -> Operation:
 
 
 def needs_decision(operation: Operation) -> bool:
-    """Whether nobody but a person can say how an uncertain operation goes on (see `settle`)."""
+    """Return True if only a user can decide about an uncertain operation. See `resolve`."""
     return operation.state == State.UNCERTAIN and operation.error_code == NEEDS_DECISION
 
 
 def resolve(operation: Operation, by: str, *, send_again: bool) -> Operation:
-    """End the doubt about an operation whose outcome cannot be found out: send it again, or call it failed."""
+    """Resolve an operation whose outcome can't be determined: send it again or mark it as failed."""
     if send_again:
         fresh: dict[str, Any] = {"next_poll_at": timezone.now(), "accepted_at": None, "mms_operation_id": ""}
         fresh |= {"error_code": "", "error_message": ""}
@@ -215,7 +224,7 @@ def resolve(operation: Operation, by: str, *, send_again: bool) -> Operation:
 
 
 def resume(operation: Operation, by: str) -> Operation:
-    """Ask the server again about an operation that had not ended within the stated limit."""
+    """Resume polling of an operation that exceeded MAX_POLLING_SECONDS."""
     waiting = Operation.objects.filter(pk=operation.pk, state__in=OPEN, next_poll_at=None, claimed_until=None)
     if not waiting.update(next_poll_at=timezone.now(), accepted_at=timezone.now(), error_message=""):
         raise RequestRefusedError("", "This operation is already being checked.")
@@ -225,12 +234,15 @@ def resume(operation: Operation, by: str) -> Operation:
 
 
 def preview(kind: str, **chosen: Any) -> dict[str, Any]:
-    """The JSON that will be sent, secrets as "…". Takes the verb's keyword arguments; raises Refused as it does."""
+    """Return the JSON that would be sent, with secrets as "…".
+
+    chosen: the verb's keyword arguments. Raises RequestRefusedError as the verb does.
+    """
     return redact_keys(wire.mask_secrets(requests.BUILDERS[kind](**chosen)).to_wire())
 
 
 def manifest_as_json(manifest: Manifest) -> dict[str, Any]:
-    """The JSON of a manifest as the server has it, access keys in its URLs as "…"."""
+    """Return the manifest's JSON as the server has it, with access keys in URLs as "…"."""
     said = wire.NewManifest(
         model_ids=manifest.model_ids,
         assets=[wire.AssetRef(**asset) for asset in manifest.asset_list],
@@ -257,7 +269,7 @@ def _submit(
     link: Callable[[Any], None] | None = None,
     retry_of: Operation | None = None,
 ) -> Operation:
-    """Store the operation and its row together; the queue and the pages hear of it once both are there."""
+    """Store the operation and its row in one transaction, then notify workers and pages."""
     row = make()
     try:
         with transaction.atomic():
@@ -271,7 +283,8 @@ def _submit(
             operation.next_poll_at = timezone.now() + timedelta(seconds=QUEUE_GRACE_SECONDS)
             setattr(operation, NOUN[type(row)], row)
             operation.save(force_insert=True)
-            transaction.on_commit(lambda: _announce(operation, row), robust=True)  # it is stored, told or not
+            # Robust: the operation is stored even if notifying fails
+            transaction.on_commit(lambda: _announce(operation, row), robust=True)
     except IntegrityError:
         _refuse_open(row)
         raise
@@ -279,13 +292,13 @@ def _submit(
 
 
 def _announce(operation: Operation, row: Resource) -> None:
-    # In this order: a worker may be quicker than we are, and its news must not be followed by ours.
+    # Publish first: otherwise this event could follow a worker's newer one.
     events.publish_operation(operation, "operations", f"{NOUN[type(row)]}s")
     queue.hint(operation)
 
 
 def _refuse_open(row: Resource) -> None:
-    """Raise Refused naming the open operation of the row, if it has one."""
+    """Raise RequestRefusedError if the row has an open operation, and name it."""
     first = Operation.objects.filter(**{NOUN[type(row)]: row}, state__in=OPEN).order_by("requested_at").first()
     if first:
         raise RequestRefusedError(
@@ -295,14 +308,14 @@ def _refuse_open(row: Resource) -> None:
         )
 
 
-# The value of a parameter that opens something, or a name and password in front of the host.
+# Access keys in query parameters, and user information before the host.
 _KEY_IN_URL = re.compile(
     r"(?<=[?&]key=)[^&\s]+|(?<=[?&]sig=)[^&\s]+|(?<=[?&]token=)[^&\s]+|(?<=://)[^/@\s]+(?=@)", re.IGNORECASE
 )
 
 
 def redact_keys(value: Any) -> Any:
-    """`value` (JSON) with the access keys in its URLs (of uploads, or of a cloud store) as "…": they show nowhere."""
+    """Return JSON `value` with access keys in URLs, such as those of uploads or cloud storage, as "…"."""
     if isinstance(value, dict):
         return {name: redact_keys(item) for name, item in value.items()}
     if isinstance(value, list):

@@ -5,6 +5,7 @@ import os
 import ssl
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from requests.utils import DEFAULT_CA_BUNDLE_PATH
@@ -66,8 +67,8 @@ def try_cluster(access: ClusterAccess) -> ConnectionTestResult:
                 "GET",
                 f"{access.server}/version",
                 **limits,
-                most=MAX_RESPONSE_BYTES,
-                named="the server in the kubeconfig",
+                max_bytes=MAX_RESPONSE_BYTES,
+                url_name="the server in the kubeconfig",
             )
     except errors.MMSError as error:
         return unreachable(error, "Kubeconfig")
@@ -125,7 +126,7 @@ def tls_context(access: ClusterAccess) -> ssl.SSLContext:
 def _load_default_authorities(context: ssl.SSLContext) -> None:
     """Trust the authorities that all other calls of this site trust."""
     found = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or DEFAULT_CA_BUNDLE_PATH
-    context.load_verify_locations(**{"capath" if os.path.isdir(found) else "cafile": found})
+    context.load_verify_locations(**{"capath" if Path(found).is_dir() else "cafile": found})
 
 
 @contextlib.contextmanager

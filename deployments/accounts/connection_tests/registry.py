@@ -135,5 +135,5 @@ def _get(
     session.auth = Authorization(authorization)
     limits = {"seconds": CALL_SECONDS, "read_timeout": CALL_SECONDS}
     return exchange(
-        session, "GET", url, **limits, most=MAX_RESPONSE_BYTES, named="the registry's location", params=query
+        session, "GET", url, **limits, max_bytes=MAX_RESPONSE_BYTES, url_name="the registry's location", params=query
     )
