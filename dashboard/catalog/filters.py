@@ -25,7 +25,7 @@ def of_mirrored(noun: str) -> dict[str, Choice]:
     """Return the states of models, manifests and images, which mirror resources of the server."""
     return {
         "ready": Choice("Ready", Q(mms_id__isnull=False, vanished_at__isnull=True)),
-        "open": Choice("In flight", in_flight(noun)),
+        "open": Choice("In progress", in_flight(noun)),
         "failed": Choice("Failed", last_operation_failed(noun)),
         "gone": GONE,
     }

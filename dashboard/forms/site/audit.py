@@ -16,7 +16,7 @@ class AuditFilterForm(forms.Form):
     q = forms.CharField(
         label="Search", required=False, max_length=200, widget=forms.TextInput(attrs={"type": "search"})
     )
-    actor = forms.CharField(label="Person", required=False, max_length=150)
+    actor = forms.CharField(label="User", required=False, max_length=150)
     action = forms.ChoiceField(required=False)
     account = forms.ChoiceField(required=False)
     result = forms.ChoiceField(required=False, choices=[("", "Any result"), *AuditEntry.Result.choices])
@@ -30,7 +30,7 @@ class AuditFilterForm(forms.Form):
         accounts = entries.exclude(account_name="").order_by("account_name").values_list("account_name", flat=True)
         self.fields["action"].choices = [("", "Any action"), *((name, action_label(name)) for name in actions)]  # type: ignore[attr-defined]
         self.fields["account"].choices = [  # type: ignore[attr-defined]
-            ("", "Every account"),
+            ("", "Any account"),
             *((name, name) for name in accounts.distinct()),
         ]
 

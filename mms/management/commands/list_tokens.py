@@ -11,12 +11,10 @@ HEADS = ("number", "account", "name", "scope", "made", "last use", "state")
 
 
 class Command(BaseCommand):
-    help = (
-        "List the tokens of the bundled MMS: what each is for, when it was last used, whether it still opens anything."
-    )
+    help = "List the tokens of the bundled MMS: what each is for, when it was last used, and whether it is active."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("--account", help="only the tokens of hosting accounts of this name")
+        parser.add_argument("--account", help="only tokens of hosting accounts with this name")
 
     def handle(self, **options: Any) -> None:
         rows = Token.objects.select_related("account").order_by("pk")
@@ -38,8 +36,8 @@ def _state(token: Token) -> str:
     if token.revoked_at:
         return f"revoked {_time(token.revoked_at)}"
     if token.expires_at is None:
-        return "open, never expires"
-    return f"{'expired' if token.expires_at <= timezone.now() else 'open until'} {_time(token.expires_at)}"
+        return "active, never expires"
+    return f"{'expired' if token.expires_at <= timezone.now() else 'active until'} {_time(token.expires_at)}"
 
 
 def _plain(text: str) -> str:

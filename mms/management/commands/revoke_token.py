@@ -8,7 +8,7 @@ from mms.tokens import CACHE_SECONDS, revoke_token
 
 
 class Command(BaseCommand):
-    help = "Close tokens of the bundled MMS for good. `list_tokens` shows their numbers."
+    help = "Revoke tokens of the bundled MMS permanently. `list_tokens` shows their numbers."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("number", nargs="+", type=int, help="the token's number in `list_tokens`")
@@ -17,10 +17,10 @@ class Command(BaseCommand):
         numbers = options["number"]
         found = Token.objects.select_related("account").in_bulk(numbers)
         if missing := [str(number) for number in numbers if number not in found]:
-            raise CommandError(f"There is no token {', '.join(missing)}; nothing was revoked. See `list_tokens`.")
+            raise CommandError(f"The token {', '.join(missing)} doesn't exist. Nothing was revoked. See `list_tokens`.")
         for token in found.values():
             if token.revoked_at:
-                self.stdout.write(f"Token {token.pk} ({token.name}) had been revoked before.")
+                self.stdout.write(f"Token {token.pk} ({token.name}) was already revoked.")
                 continue
             revoke_token(token)
             self.stdout.write(
