@@ -26,6 +26,7 @@ PAGES = (
 )
 
 
+@pytest.mark.slow
 def test_no_page_breaks_its_own_policy(site: Site, sign_in: Callable[..., Page]) -> None:
     page = sign_in("olga", "operator")  # and fails at the end where the browser complained of anything
     for path in (*(f"/accounts/local/{name}" for name in PAGES), "/audit/", "/doctor/"):

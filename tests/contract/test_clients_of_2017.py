@@ -3,6 +3,8 @@
 import uuid
 from typing import Any
 
+import pytest
+
 from tests.contract.server import Server, image_body, service_body
 
 
@@ -30,6 +32,7 @@ def test_deleting_an_unknown_service_without_api_version_is_204(server: Server) 
     assert answer.content == b""
 
 
+@pytest.mark.slow
 def test_the_operation_id_is_the_last_part_of_operation_location(server: Server, buildable: dict[str, Any]) -> None:
     accepted = server.raw("POST", "images", json=image_body(buildable["id"]))
     assert accepted.headers["Operation-Location"].rsplit("/", 1)[1] == accepted.headers["x-ms-request-id"]

@@ -45,6 +45,7 @@ def test_a_manifest_is_created_once(server: Server) -> None:
     assert first.json()["id"] == second.json()["id"]
 
 
+@pytest.mark.slow
 def test_an_image_is_built_once(server: Server, buildable: dict[str, Any]) -> None:
     body, again = image_body(buildable["id"]), key()
     first, second = (server.raw("POST", "images", again, params=VERSION, json=body) for _ in range(2))

@@ -176,6 +176,7 @@ def turns(operation: Operation) -> "Future[None] | None":
     return dispatch.CALL_POOL.submit(operation.account_id, dispatch.work_through, [operation.pk])
 
 
+@pytest.mark.slow
 @pytest.mark.django_db(transaction=True)
 def test_what_the_server_said_is_written_down_once_the_lock_is_gone(
     account: HostingAccount, mms: MMS, impatient: None
@@ -234,6 +235,7 @@ def test_where_the_lock_outlasts_all_patience_the_outcome_is_in_doubt_and_found_
     assert mms.effects["models"] == 1
 
 
+@pytest.mark.slow
 @pytest.mark.django_db(transaction=True)
 def test_operations_end_truly_while_the_database_is_locked_again_and_again(
     account: HostingAccount, mms: MMS, impatient: None

@@ -91,6 +91,7 @@ def uploaded(content: bytes, name: str) -> str:
     return incoming.store(name).url
 
 
+@pytest.mark.slow
 @pytest.mark.django_db(transaction=True)
 def test_a_model_uploaded_before_the_move_goes_into_a_new_image(settings: Any) -> None:
     settings.FILES_URL = FORMER

@@ -109,6 +109,7 @@ def test_what_a_living_worker_holds_is_left_alone(files: str) -> None:
     assert (operation.state, operation.claimed_until) == (State.RUNNING, held_until)
 
 
+@pytest.mark.slow
 def test_what_a_dead_worker_held_is_taken_over(files: str) -> None:
     long_ago = timezone.now() - timedelta(seconds=1)
     operation = image_operation(files, state=State.RUNNING, claimed_until=long_ago, attempts=1)

@@ -266,6 +266,7 @@ SERVERS: list[Callable[[BaseHTTPRequestHandler], None]] = [
 ]
 
 
+@pytest.mark.slow
 def test_no_server_holds_a_download_up_or_fills_the_memory(
     files: Files, tmp_path: Path, record: dict[str, object]
 ) -> None:
