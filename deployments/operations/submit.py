@@ -238,12 +238,13 @@ def preview(kind: str, **chosen: Any) -> dict[str, Any]:
 
     chosen: the verb's keyword arguments. Raises RequestRefusedError as the verb does.
     """
-    return redact_keys(wire.mask_secrets(requests.BUILDERS[kind](**chosen)).to_wire())
+    shown: dict[str, Any] = redact_keys(wire.mask_secrets(requests.BUILDERS[kind](**chosen)).to_wire())
+    return shown
 
 
 def manifest_as_json(manifest: Manifest) -> dict[str, Any]:
     """Return the manifest's JSON as the server has it, with access keys in URLs as "…"."""
-    said = wire.NewManifest(
+    request = wire.NewManifest(
         model_ids=manifest.model_ids,
         assets=[wire.AssetRef(**asset) for asset in manifest.asset_list],
         driver_program=manifest.driver_program,
@@ -251,7 +252,8 @@ def manifest_as_json(manifest: Manifest) -> dict[str, Any]:
         properties=manifest.properties,
         description=manifest.description,
     )
-    return redact_keys({"id": manifest.mms_id, **said.to_wire()})
+    shown: dict[str, Any] = redact_keys({"id": manifest.mms_id, **request.to_wire()})
+    return shown
 
 
 def _check(account: HostingAccount, kind: str, chosen: dict[str, Any]) -> None:

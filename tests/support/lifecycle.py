@@ -2,7 +2,7 @@
 
 import json
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 from django.utils import timezone
 
@@ -11,6 +11,7 @@ from deployments.models import Asset, Cluster, HostingAccount, Image, Manifest, 
 from deployments.operations import dispatch, submit
 from tests.doubles.mms import MMS
 
+T = TypeVar("T")
 PASSWORD = "registry-password-7351"
 KUBE_TOKEN = "kube-token-99182736"
 KUBE_CONFIG = json.dumps(
@@ -30,6 +31,12 @@ def registry_of(account: HostingAccount) -> RegistryInfo:
 
 def cluster_of(account: HostingAccount) -> Cluster:
     return Cluster.objects.create(account=account, name="cluster", kube_config=KUBE_CONFIG, pull_secret="puller")
+
+
+def present(value: T | None) -> T:
+    """Return `value`, or fail the test if it is None."""
+    assert value is not None
+    return value
 
 
 def register(account: HostingAccount, **more: Any) -> Operation:

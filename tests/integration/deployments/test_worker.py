@@ -5,6 +5,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
@@ -19,7 +20,7 @@ from deployments.operations import dispatch, submit
 from tests.doubles import mms as faults
 from tests.doubles.mms import MMS
 from tests.faults.verbs import VERBS, furnished
-from tests.support.lifecycle import account_at, later, manifest_of, register, registry_of
+from tests.support.lifecycle import account_at, later, manifest_of, present, register, registry_of
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.slow]
 ROOT = Path(__file__).resolve().parent.parent.parent.parent
@@ -67,7 +68,8 @@ def test_an_image_is_built_by_a_real_worker(
     mms.end()
     wait_for(lambda: state() == State.SUCCEEDED)
     assert mms.effects["images"] == 1
-    states = [events.decode(fields).badge for _, fields in live_redis.xrange(events.STREAM)]
+    entries: Any = live_redis.xrange(events.STREAM)
+    states = [events.decode(fields).badge for _, fields in entries]
     told = [badge.state for badge in states if badge and badge.key == f"operation-{operation.pk}"]
     assert told == ["queued", "sending", "not_started", "running", "succeeded"]
 
@@ -88,7 +90,7 @@ def test_a_worker_killed_between_sending_and_writing_down_repeats_nothing(
         successor.kill()
         successor.wait(10)
     assert len(mms.calls("POST")) == 1
-    assert Operation.objects.get().model.mms_id in mms.models
+    assert present(Operation.objects.get().model).mms_id in mms.models
 
 
 @pytest.mark.parametrize("idempotent", [False, True])

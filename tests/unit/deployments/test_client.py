@@ -22,7 +22,7 @@ def client_of(url: str, token: str = MMS.token, **limits: float) -> MMSClient:
 
 
 def register(mms: MMS, **limits: float) -> wire.Model:
-    with client_of(mms.url, **limits) as client:
+    with client_of(mms.url, MMS.token, **limits) as client:
         return client.register_model(REQUEST, "request-1")
 
 

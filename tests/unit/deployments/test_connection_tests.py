@@ -177,13 +177,13 @@ def test_a_cluster_takes_a_client_certificate(cluster: Kubernetes) -> None:
 
 def test_only_the_authority_in_the_kubeconfig_is_trusted(cluster: Kubernetes) -> None:
     other = base64.b64encode(Issuer().certificate).decode()
-    trial = try_cluster(kubeconfig.parse(cluster.kubeconfig(**{"certificate-authority-data": other})))
+    trial = try_cluster(kubeconfig.parse(cluster.kubeconfig(None, **{"certificate-authority-data": other})))
     assert "certificate" in told(trial).lower()
     assert not cluster.asked, "no token was sent"
 
 
 def test_an_unchecked_certificate_is_warned_of(cluster: Kubernetes) -> None:
-    text = cluster.kubeconfig(**{"certificate-authority-data": "", "insecure-skip-tls-verify": True})
+    text = cluster.kubeconfig(None, **{"certificate-authority-data": "", "insecure-skip-tls-verify": True})
     trial = try_cluster(kubeconfig.parse(text))
     assert trial.succeeded
     assert "isn't checked" in trial.advice

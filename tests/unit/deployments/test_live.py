@@ -31,7 +31,7 @@ def account(live_redis: Redis) -> HostingAccount:
 
 
 def read_events(live_redis: Redis, after: str = "-") -> list[events.LiveEvent]:
-    found = live_redis.xrange(events.STREAM, after if after == "-" else f"({after}")
+    found: Any = live_redis.xrange(events.STREAM, after if after == "-" else f"({after}")
     return [events.decode(fields) for _, fields in found]
 
 
@@ -46,7 +46,7 @@ def test_every_change_of_state_is_announced_and_kept(account: HostingAccount, li
     assert event.badge == badge_of(operation)
     assert event.badge.reason == "no <b>space</b>"
     assert event.refresh == [f"operation-{operation.pk}", f"model-{operation.model_id}", "models"]
-    kept = live_redis.hgetall(f"live:operation:{operation.pk}")
+    kept: Any = live_redis.hgetall(f"live:operation:{operation.pk}")
     assert events.decode(kept).badge == event.badge
     assert live_redis.ttl(f"live:operation:{operation.pk}") > 0
     assert took < 0.2
@@ -100,7 +100,7 @@ def test_the_stream_has_a_bound(account: HostingAccount, live_redis: Redis, monk
 def test_the_badge_of_a_row_is_its_open_operations(account: HostingAccount) -> None:
     service = Service.objects.create(account=account, name="iris", mms_id="s1", health="healthy", state="Succeeded")
     assert (badge_of(service).state, badge_of(service).key) == ("healthy", f"service-{service.pk}")
-    chosen = {"service": service, "image": image_of(account), "cluster": cluster_of(account)}
+    chosen: dict[str, Any] = {"service": service, "image": image_of(account), "cluster": cluster_of(account)}
     operation = submit.update_service(account, "ann", **chosen)
     assert (badge_of(service).state, badge_of(service).key) == ("queued", f"operation-{operation.pk}")
     transition(operation, State.FAILED, error_message="no room")

@@ -20,7 +20,17 @@ from deployments.models.operation import State
 from deployments.operations import submit
 from tests.doubles import mms as faults
 from tests.doubles.mms import MMS, OldDialect, PlainDialect
-from tests.support.lifecycle import account_at, cluster_of, image_of, later, manifest_of, register, registry_of, turn
+from tests.support.lifecycle import (
+    account_at,
+    cluster_of,
+    image_of,
+    later,
+    manifest_of,
+    present,
+    register,
+    registry_of,
+    turn,
+)
 
 pytestmark = pytest.mark.django_db(transaction=True)
 EVERYTHING = list(refresh.LISTS)
@@ -84,7 +94,7 @@ def test_rows_are_linked_whatever_the_order_and_the_spelling(live_redis: Redis) 
         mms.add_service("flowers", image={"id": "i1"}, imageId=None)
         refresh_lists(account)
     service = Service.objects.get()
-    manifest_row = service.image.manifest
+    manifest_row = present(present(service.image).manifest)
     assert (manifest_row.runtime_type, manifest_row.properties) == ("SparkPython", {"pip_requirements": "numpy"})
     assert manifest_row.asset_list[0]["unpack"] is True
     assert {model.mms_id for model in manifest_row.models.all()} == {old["id"], other["id"]}, "version 2 is younger"
@@ -148,7 +158,7 @@ def test_an_image_being_built_gets_no_second_row(live_redis: Redis, plain: bool)
         assert turn(operation).state == State.SUCCEEDED
         refresh_lists(account)
         assert Image.objects.get().mms_id in mms.images
-        assert Image.objects.get().manifest == operation.image.manifest
+        assert Image.objects.get().manifest == present(operation.image).manifest
 
 
 def test_a_row_that_was_made_too_early_is_taken_over(account: HostingAccount, mms: MMS) -> None:
@@ -226,7 +236,8 @@ def test_items_that_make_no_sense_neither_appear_nor_let_others_vanish(account: 
 
 
 def test_values_that_no_database_takes_are_made_fit(account: HostingAccount, mms: MMS) -> None:
-    mms.add_model("nul\0 and half \ud800", version="7", description="x" * 5000, tags=None, createdAt="yesterday")
+    text: dict[str, Any] = {"version": "7"}
+    mms.add_model("nul\0 and half \ud800", **text, description="x" * 5000, tags=None, createdAt="yesterday")
     refresh_lists(account)
     model = RegisteredModel.objects.get()
     assert (model.name, model.version, model.tags, model.created_at) == ("nul and half ?", 7, [], None)
@@ -317,7 +328,8 @@ def test_a_refresh_on_demand_outlives_the_longest_pause(
 
 def badges_told(live_redis: Redis) -> list[str]:
     """The keys of the rows whose badges the pages were told since the last call."""
-    told = [events.decode(fields) for _, fields in live_redis.xrange(events.STREAM)]
+    entries: Any = live_redis.xrange(events.STREAM)
+    told = [events.decode(fields) for _, fields in entries]
     live_redis.delete(events.STREAM)
     return [event.badge.key for event in told if event.badge]
 
@@ -345,7 +357,7 @@ def test_one_list_that_always_fails_is_one_trouble_and_not_a_new_one_each_time(
         account.refresh_from_db()
         assert seen.pop() == account.error, "it is not over in between"
         assert account.error_at == since
-        assert (account.not_before - timezone.now()).total_seconds() > 10
+        assert (present(account.not_before) - timezone.now()).total_seconds() > 10
     assert badges_told(live_redis) == []
     HostingAccount.objects.update(not_before=None)
     refresh_lists(account)

@@ -23,6 +23,7 @@ from tests.support.lifecycle import (
     cluster_of,
     image_of,
     manifest_of,
+    present,
     register,
     registry_of,
     turn,
@@ -44,7 +45,7 @@ def test_a_request_answers_at_once_with_a_row_and_a_queue_message(
 ) -> None:
     operation = register(account)
     assert (operation.state, operation.requested_by) == (State.QUEUED, "ann")
-    assert operation.model.mms_id is None
+    assert present(operation.model).mms_id is None
     assert not mms.requests
     [message] = live_redis.lrange("celery", 0, -1)
     assert json.loads(message)["headers"]["argsrepr"] == f"('{operation.pk}',)"
@@ -92,7 +93,7 @@ def test_a_manifest_needs_registered_models_and_assets_told_apart(account: Hosti
     vanished = RegisteredModel.objects.create(
         account=account, name="old", url="http://x/", mms_id="gone", vanished_at=timezone.now()
     )
-    cases = [
+    cases: list[tuple[str, dict[str, Any]]] = [
         ("models", {"models": []}),
         ("models", {"models": [unregistered]}),
         ("models", {"models": [vanished]}),
@@ -131,7 +132,7 @@ def test_a_second_open_operation_of_a_service_is_refused_naming_the_first(accoun
 
 def test_a_name_that_a_service_has_is_refused(account: HostingAccount) -> None:
     service = service_of(account)
-    chosen = {"name": "iris", "image": image_of(account), "cluster": service.cluster}
+    chosen: dict[str, Any] = {"name": "iris", "image": image_of(account), "cluster": service.cluster}
     with pytest.raises(RequestRefusedError) as refused:
         submit.create_service(account, "ann", **chosen)
     assert refused.value.field == "name"

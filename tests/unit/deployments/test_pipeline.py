@@ -14,6 +14,7 @@ from django.utils import timezone
 
 from deployments.accounts.availability import client_for
 from deployments.live import events
+from deployments.live.transitions import transition
 from deployments.models import HostingAccount, Image, Operation, Service
 from deployments.models.operation import State
 from deployments.operations import dispatch, run, submit
@@ -29,6 +30,7 @@ from tests.support.lifecycle import (
     image_of,
     later,
     manifest_of,
+    present,
     register,
     registry_of,
     turn,
@@ -49,8 +51,8 @@ def test_a_registered_model_gets_its_id_and_version(account: HostingAccount, mms
     mms.add_model("iris")
     operation = turn(register(account, tags=["flowers"], description="three kinds"))
     assert operation.state == State.SUCCEEDED
-    assert operation.model.version == 2
-    assert operation.model.mms_id in mms.models
+    assert present(operation.model).version == 2
+    assert present(operation.model).mms_id in mms.models
     [sent] = mms.calls("POST")
     assert sent.path == "/models"
     assert sent.body == {
@@ -66,7 +68,7 @@ def test_a_registered_model_gets_its_id_and_version(account: HostingAccount, mms
 
 
 def test_a_manifest_names_its_models_by_id_and_its_driver_by_asset(account: HostingAccount, mms: MMS) -> None:
-    model = turn(register(account)).model
+    model = present(turn(register(account)).model)
     asked = submit.create_manifest(
         account,
         "ann",
@@ -83,7 +85,7 @@ def test_a_manifest_names_its_models_by_id_and_its_driver_by_asset(account: Host
     assert body["driverProgram"] == "score"
     assert [asset["id"] for asset in body["assets"]] == ["score"]
     assert body["targetRuntime"]["properties"] == {"pipRequirements": "scikit-learn==1.5"}
-    assert list(operation.manifest.models.all()) == [model]
+    assert list(present(operation.manifest).models.all()) == [model]
 
 
 def test_an_image_is_followed_until_it_is_built(account: HostingAccount, mms: MMS) -> None:
@@ -94,14 +96,14 @@ def test_an_image_is_followed_until_it_is_built(account: HostingAccount, mms: MM
     mms.end()
     operation = turn(operation)
     assert operation.state == State.SUCCEEDED
-    assert operation.image.mms_id in mms.images
+    assert present(operation.image).mms_id in mms.images
     assert operation.finished_at
 
 
 @pytest.mark.parametrize("extensions", [False, True])
 def test_a_service_is_created_updated_and_deleted(account: HostingAccount, mms: MMS, extensions: bool) -> None:
     mms.auto, mms.extensions = True, extensions
-    service = turn(turn(deploy(account))).service
+    service = present(turn(turn(deploy(account))).service)
     assert service.mms_id in mms.services
     assert service.state == "Succeeded"
     assert service.health == ("healthy" if extensions else "")
@@ -110,13 +112,13 @@ def test_a_service_is_created_updated_and_deleted(account: HostingAccount, mms: 
     other = image_of(account, "image-2")
     updated = turn(turn(submit.update_service(account, "bob", service=service, image=other)))
     assert updated.state == State.SUCCEEDED
-    assert updated.service.image == other
+    assert present(updated.service).image == other
     body = mms.calls("PUT")[0].body
-    assert body == {"manifestId": other.manifest.mms_id, "imageId": "image-2", "acrImagePullSecret": "puller"}
+    assert body == {"manifestId": present(other.manifest).mms_id, "imageId": "image-2", "acrImagePullSecret": "puller"}
 
     deleted = turn(submit.delete_service(account, "bob", service=Service.objects.get()))
     assert deleted.state == State.SUCCEEDED
-    assert deleted.service.vanished_at
+    assert present(deleted.service).vanished_at
     assert not mms.services
 
 
@@ -168,12 +170,12 @@ def test_a_terminal_state_never_goes_back(account: HostingAccount, mms: MMS) -> 
     operation = turn(operation)
     assert operation.state == State.FAILED
     with client_for(account) as client:
-        assert not run.transition(late, State.RUNNING)
+        assert not transition(late, State.RUNNING)
         run.succeed(late, None, "image-9")
         dispatch.step(operation.pk, client, account)
     operation.refresh_from_db()
     assert operation.state == State.FAILED
-    assert Image.objects.get(pk=operation.image_id).mms_id is None
+    assert Image.objects.get(pk=present(operation.image_id)).mms_id is None
 
 
 def test_a_state_that_flaps_back_is_not_believed(account: HostingAccount, mms: MMS) -> None:
@@ -221,7 +223,7 @@ def test_an_operation_that_is_done_stays_done_where_reading_its_resource_fails(
     mms.plan("GET", "/images/", faults.html(502))
     operation = turn(operation)
     assert operation.state == State.SUCCEEDED
-    assert operation.image.mms_id in mms.images
+    assert present(operation.image).mms_id in mms.images
 
 
 def test_what_the_server_refuses_fails_with_its_reason(account: HostingAccount, mms: MMS) -> None:
@@ -237,7 +239,7 @@ def test_a_busy_server_is_asked_again_when_it_said(account: HostingAccount, mms:
     mms.plan("POST", "models", faults.status(429, None, Retry_After="120"))
     operation = turn(register(account))
     assert (operation.state, operation.attempts) == (State.QUEUED, 0)
-    wait_for = (operation.next_poll_at - timezone.now()).total_seconds()
+    wait_for = (present(operation.next_poll_at) - timezone.now()).total_seconds()
     assert 110 < wait_for < 121
     later(operation, 121)
     assert not dispatch.tick(), "the account as a whole is left alone"
@@ -313,7 +315,7 @@ def test_what_could_not_be_sent_for_an_hour_has_failed(account: HostingAccount) 
 def test_polling_slows_stops_after_a_day_and_can_be_resumed(account: HostingAccount, mms: MMS) -> None:
     operation = later(turn(build(account)), 30 * 60)
     operation = turn(operation)
-    assert 13 < (operation.next_poll_at - timezone.now()).total_seconds() < 17
+    assert 13 < (present(operation.next_poll_at) - timezone.now()).total_seconds() < 17
     operation = turn(later(operation, 24 * 3600))
     assert operation.next_poll_at is None
     assert "resume" in operation.error_message
@@ -425,7 +427,7 @@ def test_what_could_not_be_written_down_is_asked_about_at_once(account: HostingA
         turn(operation)
     operation.refresh_from_db()
     assert operation.state == State.NOT_STARTED
-    assert operation.next_poll_at <= timezone.now(), "not only once the lease has run out"
+    assert present(operation.next_poll_at) <= timezone.now(), "not only once the lease has run out"
     assert turn(operation).state == State.SUCCEEDED
 
 

@@ -1,5 +1,7 @@
 """An answer was lost: what happened is found out before anything is sent again."""
 
+from typing import Any
+
 import pytest
 import redis
 from django.utils import timezone
@@ -18,6 +20,7 @@ from tests.support.lifecycle import (
     image_of,
     later,
     manifest_of,
+    present,
     register,
     registry_of,
 )
@@ -45,7 +48,7 @@ def test_a_lost_answer_to_register_model_is_found_not_sent_again(
     assert operation.state == State.UNCERTAIN
     operation = turn(operation)
     assert operation.state == State.SUCCEEDED
-    assert operation.model.mms_id in mms.models
+    assert present(operation.model).mms_id in mms.models
     assert len(mms.calls("POST")) == 1
 
 
@@ -90,17 +93,18 @@ def test_two_equal_requests_with_lost_answers_find_one_model_each(account: Hosti
     both = [turn(register(account)) for _ in range(2)]
     both = [turn(operation) for operation in both]
     assert [operation.state for operation in both] == [State.SUCCEEDED] * 2
-    assert {operation.model.mms_id for operation in both} == set(mms.models)
+    assert {present(operation.model).mms_id for operation in both} == set(mms.models)
     assert mms.effects["models"] == 2
 
 
 def test_a_lost_answer_to_create_manifest_is_found(account: HostingAccount, mms: MMS) -> None:
-    model = turn(register(account)).model
+    model = present(turn(register(account)).model)
     mms.plan("POST", "manifests", faults.lose_answer)
-    chosen = {"models": [model], "assets": [], "driver": asset_of(account), "runtime_type": "ScikitPython"}
+    chosen: dict[str, Any] = {"models": [model], "assets": [], "driver": asset_of(account)}
+    chosen["runtime_type"] = "ScikitPython"
     operation = turn(turn(submit.create_manifest(account, "ann", **chosen)))
     assert operation.state == State.SUCCEEDED
-    assert operation.manifest.mms_id in mms.manifests
+    assert present(operation.manifest).mms_id in mms.manifests
     assert mms.effects["manifests"] == 1
 
 
@@ -112,7 +116,7 @@ def test_a_lost_answer_to_create_image_is_found_once_the_image_is_built(account:
     mms.end()
     operation = turn(operation)
     assert operation.state == State.SUCCEEDED
-    assert operation.image.mms_id in mms.images
+    assert present(operation.image).mms_id in mms.images
     assert mms.effects["images"] == 1
 
 
@@ -143,7 +147,7 @@ def test_a_service_whose_answer_was_lost_is_found_by_name_and_followed(
     asked = submit.create_service(account, "ann", name="iris", image=image_of(account), cluster=cluster_of(account))
     operation = turn(turn(asked))
     assert operation.state == State.NOT_STARTED
-    assert operation.service.mms_id in mms.services
+    assert present(operation.service).mms_id in mms.services
     mms.end()
     assert turn(operation).state == State.SUCCEEDED
     assert mms.effects["services"] == 1
@@ -168,7 +172,7 @@ def test_a_lost_answer_to_update_service_is_seen_in_the_services_image(account: 
     mms.end()
     operation = turn(turn(operation))
     assert operation.state == State.SUCCEEDED
-    assert operation.service.image == image
+    assert present(operation.service).image == image
     assert len(mms.calls("PUT")) == 1
 
 
@@ -177,7 +181,7 @@ def test_a_lost_answer_to_delete_service_is_seen_in_the_list(account: HostingAcc
     mms.plan("DELETE", "services", faults.lose_answer)
     operation = turn(turn(submit.delete_service(account, "ann", service=service)))
     assert operation.state == State.SUCCEEDED
-    assert operation.service.vanished_at
+    assert present(operation.service).vanished_at
     assert len(mms.calls("DELETE")) == 1
 
 
