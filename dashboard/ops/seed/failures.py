@@ -47,8 +47,11 @@ UNSATISFIABLE = (
     "pandas==2.9.1, we can conclude that your requirements are unsatisfiable."
 )
 BAD_DRIVER = "The driver 'score' is not valid Python in line 27: expected ':'. Correct it, then build again."
-REGISTRY_SAYS = f"registry.{DOMAIN} gave user 'ci-push' no token: 401 authentication required."
-MISSING_FILE = f"https://models.{DOMAIN}/releases/model.pkl: the server answered 404 Not Found."
+REGISTRY_SAYS = f"registry.{DOMAIN} refused to sign in user 'ci-push': 401 authentication required."
+MISSING_FILE = (
+    f"Couldn't download https://models.{DOMAIN}/releases/model.pkl: the server responded with 404 Not Found. "
+    "Check the URL and that the file exists."
+)
 
 BUILDS = (
     Failure(

@@ -1,7 +1,7 @@
-"""The distribution protocol: pull and push blobs and manifests, with Basic or Bearer authorization, streamed.
+"""A client for OCI registries: streamed pull and push of blobs and manifests, with Basic or Bearer authentication.
 
-https://github.com/opencontainers/distribution-spec/blob/main/spec.md is the protocol; the token flow is that of
-https://distribution.github.io/distribution/spec/auth/token/, which Azure's, GitHub's and Docker's registries use.
+Protocol: https://github.com/opencontainers/distribution-spec/blob/main/spec.md
+Token flow: https://distribution.github.io/distribution/spec/auth/token/, used by Azure, GitHub and Docker.
 """
 
 import base64
@@ -9,6 +9,8 @@ import hashlib
 import json
 import os
 import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urljoin, urlsplit
@@ -25,8 +27,8 @@ from netguard.http import GuardedAdapter
 
 CHUNK_BYTES = 1 << 20
 MAX_REDIRECTS = 5
-TIMEOUT_SECONDS = (10, 120)  # seconds: to connect, and between two pieces of an answer
-MAX_DOCUMENT_BYTES = 4 << 20  # bytes of a manifest, as the specification advises
+TIMEOUT_SECONDS = (10, 120)  # to connect, and between two parts of a response
+MAX_DOCUMENT_BYTES = 4 << 20  # of a manifest, as recommended by the specification
 DOCKER_MANIFEST_TYPE = "application/vnd.docker.distribution.manifest.v2+json"
 DOCKER_INDEX_TYPE = "application/vnd.docker.distribution.manifest.list.v2+json"
 MANIFEST_TYPES = ", ".join([MANIFEST_TYPE, INDEX_TYPE, DOCKER_MANIFEST_TYPE, DOCKER_INDEX_TYPE])
@@ -34,35 +36,53 @@ _CHALLENGE = re.compile(r'(\w+)="([^"]*)"')
 
 
 class RegistryError(Exception):
-    """The registry did not do it. The text names registry and reason, for people; it never holds a password."""
+    """A registry request failed. The message is for people, names registry and reason, and has no password."""
 
 
 def split_location(location: str) -> tuple[str, str]:
-    """("https://host:port", "path/before/repositories") of a registry's location, with or without scheme.
+    """Split a registry's location, such as "host:port/team", into ("https://host:port", "team").
 
-    Without one it is https, but http on loopback, where container engines do the same. Raises RegistryError.
+    Without a scheme it defaults to https, but to http on loopback, like in container engines. Raises RegistryError.
     """
     has_scheme = "://" in location
     try:
         parts = urlsplit(location if has_scheme else f"//{location}")
         _ = parts.port
     except ValueError:
-        raise RegistryError("The registry's location is no URL that could be read.") from None
+        raise RegistryError("The registry's location isn't a valid URL. Write it like example.azurecr.io.") from None
     if (has_scheme and parts.scheme not in {"http", "https"}) or not parts.hostname or parts.username or parts.query:
-        raise RegistryError(f"{location.split('@')[-1]!r} is no location of a registry, such as example.azurecr.io.")
-    loopback = parts.hostname in LOOPBACK_HOSTS
-    scheme = parts.scheme if has_scheme else "http" if loopback else "https"
+        raise RegistryError(f"{location.split('@')[-1]!r} isn't a registry location. Write it like example.azurecr.io.")
+    is_loopback = parts.hostname in LOOPBACK_HOSTS
+    scheme = parts.scheme if has_scheme else "http" if is_loopback else "https"
     return f"{scheme}://{parts.netloc}", parts.path.strip("/")
 
 
+@dataclass(frozen=True)
+class _Answer:
+    """A response, with its body unless it is streamed."""
+
+    response: requests.Response
+    body: bytes = b""
+
+    @property
+    def status(self) -> int:
+        """Return the HTTP status code."""
+        return self.response.status_code
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """Return the headers; their names are case-insensitive."""
+        return self.response.headers
+
+
 class _Session(requests.Session):
-    def resolve_redirects(self, *_: Any, **__: Any) -> Any:
-        """Nothing: even where it is not to follow a redirection, requests would read all that comes along with it."""
+    def resolve_redirects(self, *_: Any, **__: Any) -> Iterator[Any]:
+        """Follow no redirects. requests would read a redirect's entire body even with allow_redirects=False."""
         return iter(())
 
 
 def _session(base: str) -> requests.Session:
-    """A session with the host's proxy and CA settings, but without its .netrc: those passwords are not ours to send."""
+    """Return a session with the host's proxy and CA settings, but without the passwords in its .netrc."""
     session = _Session()
     session.trust_env = False
     session.proxies = dict(get_environ_proxies(base))
@@ -70,7 +90,7 @@ def _session(base: str) -> requests.Session:
         (path for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE") if (path := os.environ.get(name))),
         True,
     )
-    again = Retry(
+    retry = Retry(
         total=3,
         connect=0,
         backoff_factor=0.5,
@@ -78,14 +98,14 @@ def _session(base: str) -> requests.Session:
         allowed_methods=["GET", "HEAD"],
         raise_on_status=False,
     )
-    adapter = GuardedAdapter(max_retries=again)
+    adapter = GuardedAdapter(max_retries=retry)
     session.mount("http://", adapter)
     session.mount("https://", adapter)
     return session
 
 
 class Registry:
-    """One registry as one user. Raises RegistryError."""
+    """A registry, used by one user. All methods raise RegistryError."""
 
     def __init__(self, location: str, user: str = "", password: str = "") -> None:
         self.base, self.prefix = split_location(location)
@@ -101,19 +121,20 @@ class Registry:
     # --- push -----------------------------------------------------------------------------------------------------
 
     def push_blob(self, repository: str, digest: str, path: Path) -> bool:
-        """Upload the file `path` unless the registry has it; whether it was sent."""
+        """Upload the file `path` unless the registry has it. Return True if it was uploaded."""
         scope = f"repository:{repository}:pull,push"
-        if self._call("HEAD", f"/v2/{repository}/blobs/{digest}", scope, {200, 404}).status_code == 200:
+        if self._call("HEAD", f"/v2/{repository}/blobs/{digest}", scope, {200, 404}).status == 200:
             return False
         started = self._call("POST", f"/v2/{repository}/blobs/uploads/", scope, {202})
-        where = started.headers.get("Location", "")
-        where += f"{'&' if '?' in where else '?'}digest={quote(digest)}"
+        upload_url = started.headers.get("Location", "")
+        upload_url += f"{'&' if '?' in upload_url else '?'}digest={quote(digest)}"
         with path.open("rb") as file:
-            self._call("PUT", where, scope, {201, 204}, data=file, headers={"Content-Type": "application/octet-stream"})
+            headers = {"Content-Type": "application/octet-stream"}
+            self._call("PUT", upload_url, scope, {201, 204}, data=file, headers=headers)
         return True
 
     def push_manifest(self, repository: str, tag: str, path: Path, media_type: str) -> None:
-        """Store the manifest in the file `path` as `tag`. Its blobs must be there."""
+        """Upload the manifest in the file `path` as `tag`. Its blobs must have been uploaded."""
         scope = f"repository:{repository}:pull,push"
         self._call(
             "PUT",
@@ -127,135 +148,148 @@ class Registry:
     # --- pull -----------------------------------------------------------------------------------------------------
 
     def manifest(self, repository: str, reference: str) -> dict[str, Any]:
-        """The manifest or index called `reference` (tag or digest)."""
+        """Return the manifest or index `reference`, a tag or digest."""
         scope = f"repository:{repository}:pull"
         answer = self._call(
             "GET", f"/v2/{repository}/manifests/{reference}", scope, {200}, headers={"Accept": MANIFEST_TYPES}
         )
-        data = answer.content
-        if reference.startswith("sha256:") and digest_of(data) != reference:
-            raise RegistryError(f"{self.host}: {repository} came with another content than {reference}.")
+        if reference.startswith("sha256:") and digest_of(answer.body) != reference:
+            raise RegistryError(self._mismatch(repository, reference))
         try:
-            return json.loads(data)
-        except ValueError:
-            raise RegistryError(f"{self.host}: the manifest of {repository} is not JSON.") from None
+            return dict(json.loads(answer.body))
+        except (TypeError, ValueError):
+            raise RegistryError(
+                f"{self.host}: the manifest of {repository} isn't valid JSON. Check that this address is a registry."
+            ) from None
 
     def pull_blob(self, repository: str, descriptor: dict[str, Any], target: Path) -> None:
-        """Stream a blob into the new file `target`, and make sure that it is the one that was asked for."""
+        """Stream a blob to the new file `target` and verify its digest and size."""
         digest, size = hashlib.sha256(), 0
         path = f"/v2/{repository}/blobs/{descriptor['digest']}"
         with (
-            self._call("GET", path, f"repository:{repository}:pull", {200}, stream=True) as answer,
+            self._call("GET", path, f"repository:{repository}:pull", {200}, stream=True).response as response,
             target.open("xb") as file,
         ):
-            for block in answer.iter_content(CHUNK_BYTES):
+            for block in response.iter_content(CHUNK_BYTES):
                 size += len(block)
                 if size > descriptor["size"]:
                     break
                 digest.update(block)
                 file.write(block)
         if size != descriptor["size"] or f"sha256:{digest.hexdigest()}" != descriptor["digest"]:
-            raise RegistryError(f"{self.host}: {repository} came with another content than {descriptor['digest']}.")
+            raise RegistryError(self._mismatch(repository, descriptor["digest"]))
 
-    # --- one call -------------------------------------------------------------------------------------------------
+    def _mismatch(self, repository: str, digest: str) -> str:
+        reason = f"{self.host}: the content of {repository} doesn't match the digest {digest}."
+        return f"{reason} Push the image again, then retry."
 
-    def _call(self, method: str, path: str, scope: str, expected: set[int], **options: Any) -> requests.Response:
-        """Call the registry, authorized when it asks for it. The first 401 says how."""
+    # --- requests -------------------------------------------------------------------------------------------------
+
+    def _call(self, method: str, path: str, scope: str, expected: set[int], **options: Any) -> _Answer:
+        """Send a request. If the response is 401, authenticate as it requires and send the request again."""
         url = urljoin(self.base, path)
         answer = self._send(method, url, scope, options)
-        if answer.status_code == 401:
+        if answer.status == 401:
             self._authorization[scope] = self._authorize(answer.headers.get("WWW-Authenticate", ""), scope)
             answer = self._send(method, url, scope, options)
-        if answer.status_code not in expected:
-            raise RegistryError(f"{self.host}: {method} {urlsplit(url).path} was answered {_reason(answer)}")
+        if answer.status not in expected:
+            failure = f"{self.host} responded to {method} {urlsplit(url).path} with {_reason(answer)}"
+            raise RegistryError(f"{failure} Check the registry and the user's permissions, then retry.")
         return answer
 
-    def _send(self, method: str, url: str, scope: str, options: dict[str, Any]) -> requests.Response:
+    def _send(self, method: str, url: str, scope: str, options: dict[str, Any]) -> _Answer:
+        """Send a request and follow redirects of reading requests."""
         if hasattr(options.get("data"), "seek"):
             options["data"].seek(0)
-        answer = self._request(method, url, **self._signed(url, scope, options))
+        answer = self._request(method, url, **self._with_credentials(url, scope, options))
         for _ in range(MAX_REDIRECTS if method in {"GET", "HEAD"} else 0):
-            if not answer.is_redirect:
+            if not answer.response.is_redirect:
                 break
             url = urljoin(url, answer.headers["Location"])
-            answer = self._request(method, url, **self._signed(url, scope, options))
+            answer = self._request(method, url, **self._with_credentials(url, scope, options))
         return answer
 
-    def _signed(self, url: str, scope: str, options: dict[str, Any]) -> dict[str, Any]:
-        """`options` with the credentials, where `url` is the registry's own: an upload may be sent to a storage
-        elsewhere, and they are the registry's alone."""
+    def _with_credentials(self, url: str, scope: str, options: dict[str, Any]) -> dict[str, Any]:
+        """Return `options` with the credentials, if `url` is on the registry's own host.
+
+        Uploads and downloads may be redirected to storage on another host, which must not receive them.
+        """
         headers = dict(options.get("headers", {}))
         if scope in self._authorization and origin(urlsplit(url)) == origin(urlsplit(self.base)):
             headers["Authorization"] = self._authorization[scope]
         return {**options, "headers": headers}
 
-    def _request(self, method: str, url: str, *, stream: bool = False, **options: Any) -> requests.Response:
-        """Send one request. Unless `stream` is set, the body has been read: at most MAX_DOCUMENT_BYTES."""
+    def _request(self, method: str, url: str, *, stream: bool = False, **options: Any) -> _Answer:
+        """Send one request. Without `stream`, also read the body, up to MAX_DOCUMENT_BYTES."""
         options |= {"timeout": TIMEOUT_SECONDS, "stream": True, "allow_redirects": False}
         try:
-            answer = self._session.request(method, url, **options)
-            if not stream or answer.status_code != 200:
-                answer._content = self._bounded(answer)
-            return answer
+            response = self._session.request(method, url, **options)
+            is_streamed = stream and response.status_code == 200
+            return _Answer(response) if is_streamed else _Answer(response, self._read_bounded(response))
         except requests.RequestException as error:
             if find_forbidden(error):
                 raise RegistryError(
                     f"{self.host} can't be a registry: its address is reserved for the machine's own services."
                 ) from error
-            raise RegistryError(f"{self.host} is not reached: {_root(error)}") from error
+            failure = f"Couldn't reach {self.host}: {_root_cause(error)}"
+            raise RegistryError(f"{failure} Check the address and that the registry is running, then retry.") from error
 
-    def _bounded(self, answer: requests.Response) -> bytes:
-        with answer:
+    def _read_bounded(self, response: requests.Response) -> bytes:
+        with response:
             parts, size = [], 0
-            for part in answer.iter_content(CHUNK_BYTES):
+            for part in response.iter_content(CHUNK_BYTES):
                 parts.append(part)
                 size += len(part)
                 if size > MAX_DOCUMENT_BYTES:
-                    raise RegistryError(f"{self.host}: an answer is larger than {MAX_DOCUMENT_BYTES} bytes.")
+                    failure = f"{self.host} sent a response larger than {MAX_DOCUMENT_BYTES} bytes."
+                    raise RegistryError(f"{failure} Check that this address is a registry.")
         return b"".join(parts)
 
     def _authorize(self, challenge: str, scope: str) -> str:
-        """The Authorization header that a 401 asks for."""
+        """Return the Authorization header that a 401 response requires."""
         kind, _, rest = challenge.partition(" ")
         if kind.lower() == "bearer":
             return f"Bearer {self._token(dict(_CHALLENGE.findall(rest)), scope)}"
         if kind.lower() == "basic" and self._user:
             return self._basic()
-        raise RegistryError(
-            f"{self.host} wants a user and password."
-            if not self._user
-            else f"{self.host} asks for {kind!r} sign-in, which is not known here."
-        )
+        if not self._user:
+            raise RegistryError(f"{self.host} requires a user and password. Enter them in the registry's settings.")
+        failure = f"{self.host} requires {kind!r} authentication, which isn't supported."
+        raise RegistryError(f"{failure} Use a registry with Basic or Bearer authentication.")
 
     def _token(self, challenge: dict[str, str], scope: str) -> str:
+        """Return a token from the token service named in a 401 response."""
         realm = urlsplit(challenge.get("realm", ""))
         if realm.scheme not in {"https", urlsplit(self.base).scheme} or not realm.hostname:
-            raise RegistryError(f"{self.host} sends its users to sign in at a place that is not protected.")
+            raise RegistryError(
+                f"{self.host} has a token service at an unprotected address. Use the registry's https address."
+            )
         headers = {"Authorization": self._basic()} if self._user else {}
         query = {"service": challenge.get("service", ""), "scope": scope}
         answer = self._request("GET", realm.geturl(), params=query, headers=headers)
         try:
-            document = answer.json()
-            if answer.status_code == 200:
+            document = json.loads(answer.body)
+            if answer.status == 200:
                 return str(document.get("token") or document["access_token"])
         except (ValueError, KeyError, AttributeError):
             pass
-        raise RegistryError(f"{self.host} gave user {self._user!r} no token: {_reason(answer)}")
+        failure = f"{self.host} refused to sign in user {self._user!r}: {_reason(answer)}"
+        raise RegistryError(f"{failure} Check the user and password in the registry's settings.")
 
 
-def _reason(answer: requests.Response) -> str:
-    """Status and the registry's own words: those of its error object, never a foreign server's page."""
+def _reason(answer: _Answer) -> str:
+    """Return the status and the message of the registry's error object, never a page of another server."""
     try:
-        errors = answer.json()["errors"]
-        words = "; ".join(str(error.get("message") or error.get("code"))[:200] for error in errors)
-    except (ValueError, KeyError, TypeError, AttributeError, requests.RequestException):
-        words = answer.reason[:80] if answer.reason else ""
-    return f"{answer.status_code} {words}."
+        errors = json.loads(answer.body)["errors"]
+        message = "; ".join(str(error.get("message") or error.get("code"))[:200] for error in errors)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        message = answer.response.reason[:80] if answer.response.reason else ""
+    return f"{answer.status} {message}."
 
 
-def _root(error: BaseException) -> str:
-    """The innermost reason, without the pools and connections that the libraries wrap around it."""
+def _root_cause(error: BaseException) -> str:
+    """Return the innermost cause, without the libraries' pools and connections around it."""
     for inner in (*error.args, getattr(error, "reason", None), error.__cause__, error.__context__):
         if isinstance(inner, BaseException):
-            return _root(inner)
+            return _root_cause(inner)
     return f"{getattr(error, 'strerror', None) or error}."

@@ -373,15 +373,16 @@ def _entry(image_id: str, descriptor: dict[str, Any]) -> dict[str, Any]:
 def replace_file(path: Path, data: bytes) -> None:
     """Write `path` atomically: readers see the old or the new content, also after a power failure."""
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".new-")
+    temporary = Path(name)
     try:
-        with open(descriptor, "wb") as file:
+        with os.fdopen(descriptor, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(descriptor)
-        os.chmod(name, 0o644)
-        os.rename(name, path)
+        temporary.chmod(0o644)
+        temporary.rename(path)
     except BaseException:
-        os.unlink(name)
+        temporary.unlink()
         raise
 
 
@@ -404,7 +405,7 @@ def _open_folders(tree: Path) -> None:
     if stat.S_IMODE(tree.stat().st_mode) == 0o755:
         return
     for folder, _, _ in os.walk(tree, topdown=False):
-        os.chmod(folder, 0o755)  # noqa: S103 - below closed folders
+        Path(folder).chmod(0o755)
 
 
 def _link_tree(source: Path, target: Path) -> None:

@@ -344,7 +344,7 @@ def test_the_scikit_runtime_brings_what_nobody_named(builder: Builder, tmp_path:
         ({"pip_requirements": "http://10.0.0.1/requirements.txt"}, "FetchFailed", "check", "private"),
         ({"conda_env_file": "dependencies: [python=2.7]"}, "PythonUnavailable", "check", "Python 2.7"),
         ({"conda_env_file": "dependencies: [numpy]"}, "BadRequirements", "check", "numpy"),
-        ({"registry": {"location": "ftp://x"}}, "RegistryFailed", "image", "no location"),
+        ({"registry": {"location": "ftp://x"}}, "RegistryFailed", "image", "isn't a registry location"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_built_is_refused_with_step_and_reason(
@@ -364,9 +364,9 @@ def test_a_refused_runtime_costs_no_download(builder: Builder) -> None:
 
 def test_a_model_that_is_not_there_is_named(builder: Builder) -> None:
     error = builder.build(models=[builder.model("flowers", 7, "/gone.pkl")]).error
-    assert (
-        error["message"]
-        == f"Step fetch: model flowers 7: {builder.files.url}/gone.pkl: the server answered 404 Not Found."
+    assert error["message"] == (
+        f"Step fetch: model flowers 7: Couldn't download {builder.files.url}/gone.pkl: "
+        "the server responded with 404 Not Found. Check the URL and that the file exists."
     )
     assert error["details"][0]["target"] == "model flowers 7"
 

@@ -202,7 +202,7 @@ def test_a_broken_connection_is_no_short_file(files: Files, tmp_path: Path) -> N
         request.end_headers()
         request.wfile.write(bytes(600))
 
-    assert "400 are missing" in refused(files.serve("/it", broken), tmp_path / "it", exempt(files))
+    assert "400 missing" in refused(files.serve("/it", broken), tmp_path / "it", exempt(files))
 
 
 def test_a_broken_chunk_is_no_short_file(files: Files, tmp_path: Path) -> None:
@@ -232,7 +232,7 @@ def test_a_drip_of_bytes_is_stopped_at_the_time_limit(files: Files, tmp_path: Pa
 
 def test_an_error_of_the_server_is_told_without_the_key(files: Files, tmp_path: Path) -> None:
     message = refused(f"{files.url}/gone?key=hmac-secret", tmp_path / "it", exempt(files))
-    assert message.startswith(f"{files.url}/gone: the server answered 404")
+    assert message.startswith(f"Couldn't download {files.url}/gone: the server responded with 404")
     assert "secret" not in message
 
 
@@ -242,12 +242,12 @@ def test_an_error_of_the_server_is_told_without_the_key(files: Files, tmp_path: 
 def test_what_is_no_http_is_told_in_words(files: Files, tmp_path: Path, garbage: bytes) -> None:
     url = files.serve("/it", lambda request: request.wfile.write(garbage))
     message = refused(url, tmp_path / "it", exempt(files))
-    assert message.startswith(f"{url}: ")
+    assert message.startswith(f"Couldn't download {url}: ")
 
 
 def test_unknown_names_and_closed_ports_are_told_in_words(tmp_path: Path) -> None:
     policy = Policy(MEBIBYTE, allow_private=True)
-    assert "host name is not known" in refused("http://no-such-host.invalid/it", tmp_path / "it", policy)
+    assert "host name is unknown" in refused("http://no-such-host.invalid/it", tmp_path / "it", policy)
     assert "refused" in refused("http://127.0.0.1:1/it", tmp_path / "it", policy)
 
 
