@@ -4,8 +4,8 @@ Leftovers of killed processes are not included: every build removes them (Store.
 
     image row → name or digest → manifest → config, layers → trees
 
-Callers hold `Store.exclusive`, so no image is built or unpacked meanwhile. Unused files are first renamed, which is
-fast, and deleted after the lock has been released.
+Callers hold `Store.exclusive`, so no image is built or unpacked at the same time. Unused files are renamed first, which
+is fast, and deleted after the lock has been released.
 """
 
 import json

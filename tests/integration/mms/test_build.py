@@ -1,4 +1,4 @@
-"""Real builds in real processes: what the images hold, what is reused, and how a build says why it failed."""
+"""Real builds in separate processes: contents of images, reuse of layers, and error messages."""
 
 import hashlib
 import io
@@ -14,6 +14,7 @@ import zipfile
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -30,7 +31,7 @@ IRIS = Path(__file__).parent.parents[2] / "examples/iris"
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Builder]:
-    """One store for tests that do not care what else is in it: the scoring runtime is made once."""
+    """A store shared by tests that don't depend on its contents, so the scoring runtime is built once."""
     with running_files() as files:
         yield Builder(tmp_path_factory.mktemp("builder"), files)
 
@@ -47,18 +48,18 @@ def in_app(builder: Builder, digest: str) -> dict[str, bytes]:
     return {str(path.relative_to(app)): path.read_bytes() for path in app.rglob("*") if path.is_file()}
 
 
-def inspect(builder: Builder, image_id: str) -> dict:
+def inspect(builder: Builder, image_id: str) -> dict[str, Any]:
     command = ["skopeo", "inspect", f"oci:{builder.store.oci}:{image_id}"]
-    return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    return dict(json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout))
 
 
 needs_skopeo = pytest.mark.skipif(not shutil.which("skopeo"), reason="skopeo is not installed")
 
 
-# --- what an image holds ------------------------------------------------------------------------------------------
+# --- contents of an image -----------------------------------------------------------------------------------------
 
 
-def test_models_assets_and_driver_lie_where_the_driver_contract_says(builder: Builder) -> None:
+def test_models_assets_and_driver_are_placed_as_documented(builder: Builder) -> None:
     builder.files.put("/words.txt", b"words")
     built = builder.build(assets=[builder.asset(), builder.asset("vocabulary", "/words.txt")])
     assert in_app(builder, built.digest) == {
@@ -70,7 +71,7 @@ def test_models_assets_and_driver_lie_where_the_driver_contract_says(builder: Bu
     }
 
 
-def test_archives_are_unpacked_where_asked(builder: Builder) -> None:
+def test_archives_are_unpacked_if_required(builder: Builder) -> None:
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w:gz") as archive:
         info = tarfile.TarInfo("net/weights.bin")
@@ -93,7 +94,7 @@ def test_archives_are_unpacked_where_asked(builder: Builder) -> None:
     }
 
 
-def test_the_scoring_program_is_told_what_is_where(builder: Builder) -> None:
+def test_app_json_lists_the_driver_models_and_schema(builder: Builder) -> None:
     builder.files.put("/s.json", b'{"input": {"data": {"type": "array"}}}')
     built = builder.build(assets=[builder.asset("drive"), builder.asset("schema", "/s.json")], driver="drive")
     image = builder.store.assemble(built.digest)
@@ -109,14 +110,14 @@ def test_the_scoring_program_is_told_what_is_where(builder: Builder) -> None:
 
 
 @pytest.mark.parametrize("content", [b"[]", b"not json", b'{"input": 7}', b"\xff"])
-def test_an_asset_that_only_happens_to_be_called_schema_is_no_schema(builder: Builder, content: bytes) -> None:
+def test_an_asset_called_schema_without_an_input_is_not_a_schema(builder: Builder, content: bytes) -> None:
     builder.files.put("/schema.json", content)
     built = builder.build(assets=[builder.asset(), builder.asset("schema", "/schema.json")])
     assert builder.store.assemble(built.digest).meta["schema"] is None
     assert "schema.json has no object 'input'" in built.log
 
 
-def test_the_image_config_says_how_to_run_it_and_nothing_of_this_build(builder: Builder) -> None:
+def test_the_image_config_is_complete_and_reproducible(builder: Builder) -> None:
     built = builder.build(description="a secret plan")
     config = builder.store.read_config(built.digest)
     assert config["config"]["Entrypoint"] == ["python3", "-P", "-m", "scoring"]
@@ -130,13 +131,13 @@ def test_the_image_config_says_how_to_run_it_and_nothing_of_this_build(builder: 
 # --- reuse and reproducibility ------------------------------------------------------------------------------------
 
 
-def test_the_same_parts_give_the_same_image_and_no_layer_is_made_twice(builder: Builder) -> None:
+def test_the_same_parts_give_the_same_image_and_reuse_its_layers(builder: Builder) -> None:
     first, second = builder.build(), builder.build()
     assert first.digest == second.digest
     assert all(layer["reused"] for layer in second.result["layers"])
 
 
-def test_another_store_comes_to_the_same_digest(builder: Builder, tmp_path: Path) -> None:
+def test_another_store_produces_the_same_digest(builder: Builder, tmp_path: Path) -> None:
     make_wheel(tmp_path, "onething", "1.0", scripts=("onething",))
     builder.files.put("/score.py", DRIVER + b"# for two stores\n")
     pip = {"PIP_FIND_LINKS": str(tmp_path)}
@@ -150,7 +151,7 @@ def test_another_store_comes_to_the_same_digest(builder: Builder, tmp_path: Path
     assert second.digest == first.digest
 
 
-def test_a_driver_that_python_cannot_read_fails_the_build_and_names_the_line(builder: Builder) -> None:
+def test_a_syntax_error_in_the_driver_fails_the_build_with_its_line(builder: Builder) -> None:
     builder.files.put("/score.py", b"def init():\n    pass\n\ndef run(body)\n    return body\n")
     error = builder.build().error
     assert error["code"] == "DriverUnreadable"
@@ -178,7 +179,7 @@ def test_a_model_is_the_same_layer_in_another_image(builder: Builder) -> None:
     }
 
 
-def test_a_lost_layer_is_made_again(builder: Builder) -> None:
+def test_a_missing_layer_is_built_again(builder: Builder) -> None:
     first = builder.build()
     lost = next(layer for layer in first.result["layers"] if layer["what"] == "model iris 1")
     builder.store.blob_path(lost["digest"]).unlink()
@@ -187,7 +188,7 @@ def test_a_lost_layer_is_made_again(builder: Builder) -> None:
     assert builder.store.blob_path(lost["digest"]).exists()
 
 
-def test_the_result_reports_what_was_used(builder: Builder) -> None:
+def test_the_result_lists_models_layers_and_the_reference(builder: Builder) -> None:
     built = builder.build()
     digest = hashlib.sha256(b"the model").hexdigest()
     assert built.result["models"] == [{"name": "iris", "version": 1, "sha256": digest, "size": 9}]
@@ -230,7 +231,7 @@ def test_requirements_are_locked_with_hashes_and_installed(builder: Builder, tmp
     assert {"onething.py", "otherthing.py", "__pycache__"} <= {path.name for path in image.site.iterdir()}
 
 
-def test_packages_know_nothing_of_this_machine(builder: Builder, tmp_path: Path) -> None:
+def test_packages_contain_no_paths_of_this_machine(builder: Builder, tmp_path: Path) -> None:
     make_wheel(tmp_path, "scripted", "1.0", scripts=("scripted",))
     built = builder.build({"PIP_FIND_LINKS": str(tmp_path)}, pip_requirements="scripted")
     site = builder.store.assemble(built.digest).site
@@ -251,7 +252,7 @@ def test_packages_know_nothing_of_this_machine(builder: Builder, tmp_path: Path)
     assert run.stdout == "1.0\n"
 
 
-def test_a_lock_is_used_again_without_asking_the_index(builder: Builder, tmp_path: Path) -> None:
+def test_a_lock_is_reused_without_contacting_the_index(builder: Builder, tmp_path: Path) -> None:
     make_wheel(tmp_path, "steady", "1.0")
     pip = {"PIP_FIND_LINKS": str(tmp_path)}
     first = builder.build(pip, pip_requirements="steady")
@@ -287,7 +288,7 @@ def test_a_source_distribution_is_not_built(builder: Builder, tmp_path: Path) ->
     assert not marker.exists()
 
 
-def test_an_unknown_package_is_told_in_the_words_of_uv(builder: Builder, tmp_path: Path) -> None:
+def test_an_unknown_package_is_reported_with_uvs_message(builder: Builder, tmp_path: Path) -> None:
     error = builder.build(
         {"PIP_FIND_LINKS": str(tmp_path), "PIP_NO_INDEX": "1"}, pip_requirements="no-such-package-here"
     ).error
@@ -300,14 +301,14 @@ def test_an_unknown_package_is_told_in_the_words_of_uv(builder: Builder, tmp_pat
     assert "Step 3/6 requirements" in error["details"][-1]["message"]
 
 
-def test_a_password_in_the_index_shows_nowhere(builder: Builder) -> None:
+def test_a_password_in_the_index_url_is_redacted(builder: Builder) -> None:
     index = {"PIP_INDEX_URL": "http://user:pl4nted@127.0.0.1:1/simple", "UV_HTTP_RETRIES": "0"}
     built = builder.build(index, pip_requirements="anything")
     assert built.error["code"] == "RequirementsFailed"
     assert "pl4nted" not in built.log + json.dumps(built.result)
 
 
-def test_requirements_and_conda_files_come_from_urls_too(builder: Builder, tmp_path: Path) -> None:
+def test_requirements_and_conda_files_are_downloaded_from_urls(builder: Builder, tmp_path: Path) -> None:
     make_wheel(tmp_path, "onething", "1.0")
     make_wheel(tmp_path, "otherthing", "2.0")
     url = builder.files.put("/requirements.txt", b"\xef\xbb\xbfonething\n")
@@ -322,7 +323,7 @@ def test_requirements_and_conda_files_come_from_urls_too(builder: Builder, tmp_p
     assert "hmac" not in built.log
 
 
-def test_the_scikit_runtime_brings_what_nobody_named(builder: Builder, tmp_path: Path) -> None:
+def test_the_scikit_runtime_adds_unlisted_packages(builder: Builder, tmp_path: Path) -> None:
     make_wheel(tmp_path, "numpy", "0.0.1")
     make_wheel(tmp_path, "scikit_learn", "0.0.1")
     pip = {"PIP_FIND_LINKS": str(tmp_path), "PIP_NO_INDEX": "1"}
@@ -331,7 +332,7 @@ def test_the_scikit_runtime_brings_what_nobody_named(builder: Builder, tmp_path:
     assert "numpy==0.0.1, scikit-learn==0.0.1" in built.log
 
 
-# --- what is refused ----------------------------------------------------------------------------------------------
+# --- rejected builds ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -347,8 +348,8 @@ def test_the_scikit_runtime_brings_what_nobody_named(builder: Builder, tmp_path:
         ({"registry": {"location": "ftp://x"}}, "RegistryFailed", "image", "isn't a registry location"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_built_is_refused_with_step_and_reason(
-    builder: Builder, changes: dict, code: str, step: str, says: str
+def test_invalid_builds_are_rejected_with_step_and_reason(
+    builder: Builder, changes: dict[str, Any], code: str, step: str, says: str
 ) -> None:
     built = builder.build(**changes)
     assert (built.error["code"], built.error["step"]) == (code, step)
@@ -357,12 +358,12 @@ def test_what_cannot_be_built_is_refused_with_step_and_reason(
     assert f"The build failed in step {step}: " in built.log.splitlines()[-1]
 
 
-def test_a_refused_runtime_costs_no_download(builder: Builder) -> None:
+def test_an_unavailable_runtime_is_rejected_before_downloads(builder: Builder) -> None:
     builder.build(runtime_type="CNTKPython")
     assert builder.files.asked == []
 
 
-def test_a_model_that_is_not_there_is_named(builder: Builder) -> None:
+def test_a_missing_model_is_named_in_the_error(builder: Builder) -> None:
     error = builder.build(models=[builder.model("flowers", 7, "/gone.pkl")]).error
     assert error["message"] == (
         f"Step fetch: model flowers 7: Couldn't download {builder.files.url}/gone.pkl: "
@@ -371,7 +372,7 @@ def test_a_model_that_is_not_there_is_named(builder: Builder) -> None:
     assert error["details"][0]["target"] == "model flowers 7"
 
 
-def test_an_evil_archive_is_named_and_refused(builder: Builder) -> None:
+def test_a_malicious_archive_is_rejected_by_name(builder: Builder) -> None:
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w") as archive:
         archive.writestr("../evil", "x")
@@ -390,11 +391,13 @@ def test_an_evil_archive_is_named_and_refused(builder: Builder) -> None:
         ([("iris", 1)], ["score.py"], "/app/score.py: asset score and asset score.py"),
     ],
 )
-def test_a_clash_fails_the_build_by_name(builder: Builder, models: list, assets: list[str], path: str) -> None:
+def test_a_path_conflict_names_both_items(
+    builder: Builder, models: list[tuple[str, int]], assets: list[str], path: str
+) -> None:
     builder.files.put("/data", b"x")
     error = builder.build(
         models=[builder.model(name, version) for name, version in models],
-        assets=[builder.asset(), *(builder.asset(id, "/data") for id in assets)],
+        assets=[builder.asset(), *(builder.asset(asset_id, "/data") for asset_id in assets)],
     ).error
     assert error["code"] == "NameClash"
     assert path in error["message"]
@@ -407,7 +410,7 @@ def test_a_failed_build_names_no_image(builder: Builder) -> None:
     assert (builder.store.oci / "index.json").read_bytes() == before
 
 
-def test_a_terminated_build_leaves_nothing(builder: Builder) -> None:
+def test_a_terminated_build_leaves_no_files(builder: Builder) -> None:
     def endless(request: BaseHTTPRequestHandler) -> None:
         request.send_response(200)
         request.end_headers()
@@ -447,7 +450,7 @@ def test_the_log_counts_the_steps_with_times(builder: Builder) -> None:
 def test_the_iris_example_builds_warm_in_two_seconds_and_skopeo_agrees(builder: Builder) -> None:
     for path in IRIS.iterdir():
         builder.files.put(f"/{path.name}", path.read_bytes())
-    changes = {
+    changes: dict[str, Any] = {
         "assets": [builder.asset(), builder.asset("schema", "/schema.json")],
         "runtime_type": "ScikitPython",
         "pip_requirements": f"{builder.files.url}/requirements.txt",
@@ -489,7 +492,7 @@ def test_a_big_model_builds_in_little_memory(tmp_path: Path, megabytes: int) -> 
 
 
 def memory(pid: int) -> int:
-    """Peak resident memory in kB; 0 once the process is gone."""
+    """Return the peak resident memory in kB; 0 after the process has ended."""
     try:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     except OSError:

@@ -1,4 +1,4 @@
-"""Archives, kind and evil: what comes out, what is refused, and that a refused one leaves nothing behind."""
+"""Unpacking of valid and malicious archives. A rejected archive leaves no files behind."""
 
 import bz2
 import gzip
@@ -15,6 +15,7 @@ import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -22,6 +23,7 @@ from mms.images.sources.unpack import UnpackError, unpack
 
 LIMIT = 10 << 20
 Entry = tuple[str, bytes]
+TarMode = Literal["w", "w:gz", "w:bz2", "w:xz"]
 
 
 def make_zip(path: Path, entries: list[Entry], mode: int = 0o100644) -> Path:
@@ -33,7 +35,7 @@ def make_zip(path: Path, entries: list[Entry], mode: int = 0o100644) -> Path:
     return path
 
 
-def make_tar(path: Path, entries: list[Entry], mode: str = "w") -> Path:
+def make_tar(path: Path, entries: list[Entry], mode: TarMode = "w") -> Path:
     with tarfile.open(path, mode) as archive:
         for name, data in entries:
             info = tarfile.TarInfo(name)
@@ -51,7 +53,7 @@ def add(archive: tarfile.TarFile, name: str, kind: bytes = tarfile.REGTYPE, **fi
 
 
 def refused(archive: Path, limit: int = LIMIT) -> str:
-    """Why the archive is not unpacked. Nothing of it may be left, inside or outside."""
+    """Return why the archive is rejected. Check that it leaves no files, inside or outside the folder."""
     before = sorted(archive.parent.rglob("*"))
     with pytest.raises(UnpackError) as caught:
         unpack(archive, archive.parent / "out", limit)
@@ -73,7 +75,7 @@ def tree(folder: Path) -> dict[str, bytes]:
         ("it.tar.xz", lambda path, entries: make_tar(path, entries, "w:xz")),
     ],
 )
-def test_each_kind_is_told_by_its_content_and_unpacked(
+def test_archive_types_are_detected_by_content(
     tmp_path: Path, name: str, make: Callable[[Path, list[Entry]], Path]
 ) -> None:
     big = os.urandom(700_000)
@@ -85,7 +87,8 @@ def test_each_kind_is_told_by_its_content_and_unpacked(
 
 def test_compressed_tars_in_several_streams_are_read_to_the_end(tmp_path: Path) -> None:
     plain = make_tar(tmp_path / "it.tar", [("a", bytes(3000)), ("b", b"end")]).read_bytes()
-    for number, packer in enumerate((gzip.compress, bz2.compress, lzma.compress)):
+    packers: list[Callable[[bytes], bytes]] = [gzip.compress, bz2.compress, lzma.compress]
+    for number, packer in enumerate(packers):
         (tmp_path / "it").write_bytes(packer(plain[:1000]) + packer(plain[1000:]))
         unpack(tmp_path / "it", tmp_path / f"out{number}", LIMIT)
         assert tree(tmp_path / f"out{number}") == {"a": bytes(3000), "b": b"end"}
@@ -121,7 +124,7 @@ def test_folders_keep_and_modes_are_ours(tmp_path: Path) -> None:
         "/".join(["deep"] * 400),
     ],
 )
-def test_names_that_lead_elsewhere_or_are_no_names_are_refused(
+def test_unsafe_and_invalid_names_are_rejected(
     tmp_path: Path, make: Callable[[Path, list[Entry]], Path], name: str
 ) -> None:
     refused(make(tmp_path / "it", [("good", b"x"), (name, b"x")]))
@@ -221,7 +224,7 @@ def test_the_holes_of_a_sparse_file_count(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "data", [b"", b"not an archive at all", b"PK\x03\x04", b"\x1f\x8b\x08", b"BZh9", b"\xfd7zXZ\x00", bytes(100)]
 )
-def test_what_is_no_archive_is_refused(tmp_path: Path, data: bytes) -> None:
+def test_other_files_are_rejected(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "it").write_bytes(data)
     refused(tmp_path / "it")
 
@@ -249,7 +252,7 @@ def test_a_changed_byte_in_a_zip_is_noticed(tmp_path: Path) -> None:
     refused(archive)
 
 
-def test_a_folder_that_is_there_is_not_unpacked_into(tmp_path: Path) -> None:
+def test_an_existing_folder_is_not_unpacked_into(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out/mine").write_text("x")
     with pytest.raises(FileExistsError):
@@ -258,7 +261,7 @@ def test_a_folder_that_is_there_is_not_unpacked_into(tmp_path: Path) -> None:
 
 
 def peak_memory(archive: Path) -> tuple[str, int]:
-    """What a process of its own says about `archive`, and its peak memory in MiB."""
+    """Unpack `archive` in a separate process; return its output and its peak memory in MiB."""
     program = textwrap.dedent("""
         import sys
         from pathlib import Path

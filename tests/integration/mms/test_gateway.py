@@ -1,4 +1,4 @@
-"""The gateway under a real uvicorn, in front of real scoring programs and of servers that misbehave."""
+"""The gateway under a real uvicorn, in front of real scoring programs and of misbehaving servers."""
 
 import json
 import os
@@ -50,7 +50,7 @@ def directory(tmp_path: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The gateway reads routes again sooner than after the second that it promises."""
+    """Shorten the lifetime of cached routes."""
     assert route_cache.ROUTE_CACHE_SECONDS == 1.0
     monkeypatch.setattr(route_cache, "ROUTE_CACHE_SECONDS", 0.3)
 
@@ -70,7 +70,7 @@ def program(tmp_path: Path, directory: Path) -> Iterator[Program]:
 
 
 class Peer:
-    """A server on a unix socket that treats each connection as `script(connection, number)` says."""
+    """A server on a Unix socket that handles each connection with `script(connection, number)`."""
 
     def __init__(self, path: Path, script: Callable[[socket.socket, int], None]) -> None:
         self.address = f"unix:{path}"
@@ -93,7 +93,7 @@ class Peer:
 
 
 def read_request(connection: socket.socket) -> bytes:
-    """One request whose body is announced by Content-Length; b"" when the other side has left."""
+    """Read one request with Content-Length; return b"" if the client has closed the connection."""
     data = b""
     while b"\r\n\r\n" not in data:
         if not (part := connection.recv(65536)):
@@ -129,9 +129,7 @@ def test_a_request_with_a_key_is_scored(front: Server, program: Program) -> None
 
 
 @pytest.mark.parametrize("authorization", [None, "", "Bearer", "Bearer wrong", f"Basic {KEY}", f"Bearer {KEY}x", KEY])
-def test_without_a_key_of_this_service_nothing_is_answered(
-    front: Server, program: Program, authorization: str | None
-) -> None:
+def test_requests_without_a_valid_key_are_rejected(front: Server, program: Program, authorization: str | None) -> None:
     for path in ("score", "swagger.json", ""):
         method = "POST" if path == "score" else "GET"
         headers = {"Authorization": authorization} if authorization is not None else {}
@@ -140,7 +138,7 @@ def test_without_a_key_of_this_service_nothing_is_answered(
         assert answer.headers["www-authenticate"] == "Bearer"
 
 
-def test_an_empty_key_opens_nothing_even_where_a_route_has_no_keys(front: Server, directory: Path) -> None:
+def test_an_empty_key_is_rejected_even_if_a_route_has_no_keys(front: Server, directory: Path) -> None:
     routes.write(directory, route("unix:/nowhere", key_digests=[]))
     assert code(score(front, headers={"Authorization": "Bearer "}))[0] == 401
 
@@ -150,7 +148,7 @@ def test_unknown_services_are_404(front: Server, program: Program, service: str)
     assert code(score(front, service=service)) == (404, "NotFound")
 
 
-def test_other_paths_and_methods_of_a_service_are_refused_by_name(front: Server, program: Program) -> None:
+def test_other_paths_and_methods_are_rejected(front: Server, program: Program) -> None:
     assert code(requests.get(f"{front.url}/scoring/svc-1/admin", headers=AUTHORIZED)) == (404, "NotFound")
     answer = requests.get(f"{front.url}/scoring/svc-1/score", headers=AUTHORIZED)
     assert (*code(answer), answer.headers["allow"]) == (405, "MethodNotAllowed", "POST")
@@ -163,14 +161,14 @@ def test_a_body_above_the_limit_is_413_whether_announced_or_not(front: Server, p
     assert code(answer) == (413, "BodyTooLarge")
 
 
-def test_a_wrong_key_is_refused_before_the_body_is_read(front: Server, program: Program) -> None:
+def test_a_wrong_key_is_rejected_before_the_body_is_read(front: Server, program: Program) -> None:
     with socket.create_connection(("127.0.0.1", front.port)) as connection:
         connection.settimeout(5)
         connection.sendall(b"POST /scoring/svc-1/score HTTP/1.1\r\nhost: x\r\ncontent-length: 900\r\n\r\n")
         assert connection.recv(1000).startswith(b"HTTP/1.1 401 ")
 
 
-def test_what_the_service_says_goes_out_as_sandboxed_json_without_cookies_and_foreign_headers(
+def test_responses_are_sandboxed_json_without_cookies_and_foreign_headers(
     front: Server, directory: Path, tmp_path: Path
 ) -> None:
     seen: list[bytes] = []
@@ -198,13 +196,13 @@ def test_what_the_service_says_goes_out_as_sandboxed_json_without_cookies_and_fo
     assert b"1.2.3.4" not in seen[0]
 
 
-def test_errors_of_the_driver_pass_with_their_message(front: Server, program: Program) -> None:
+def test_errors_of_the_driver_are_forwarded(front: Server, program: Program) -> None:
     answer = score(front, "fail")
     assert code(answer) == (500, "DriverFailed")
     assert answer.json()["error"]["message"] == "ValueError: bad petal"
 
 
-def test_a_service_that_is_down_is_503_with_a_time_to_come_back(front: Server, directory: Path, tmp_path: Path) -> None:
+def test_a_stopped_service_is_503_with_retry_after(front: Server, directory: Path, tmp_path: Path) -> None:
     routes.write(directory, route(f"unix:{tmp_path}/nobody.sock"))
     answer = score(front)
     assert code(answer) == (503, "ServiceUnavailable")
@@ -216,7 +214,7 @@ def test_a_service_that_does_not_answer_in_time_is_504(front: Server, directory:
     assert code(score(front, "sleep 1")) == (504, "TimedOut")
 
 
-def test_a_service_that_dies_at_work_is_502_and_the_request_is_not_sent_again(
+def test_a_service_that_dies_during_a_request_is_502_without_a_retry(
     front: Server, directory: Path, tmp_path: Path
 ) -> None:
     requests_seen: list[bytes] = []
@@ -225,7 +223,7 @@ def test_a_service_that_dies_at_work_is_502_and_the_request_is_not_sent_again(
         while request := read_request(connection):
             requests_seen.append(request)
             if len(requests_seen) == 2:
-                return  # a kept connection: the request was read, then the process died
+                return  # a reused connection: the request was read, then the process died
             connection.sendall(OK)
 
     routes.write(directory, route(Peer(tmp_path / "p", script).address))
@@ -235,7 +233,7 @@ def test_a_service_that_dies_at_work_is_502_and_the_request_is_not_sent_again(
     assert score(front).status_code == 200
 
 
-def test_an_answer_that_is_not_http_is_502(front: Server, directory: Path, tmp_path: Path) -> None:
+def test_an_invalid_response_is_502(front: Server, directory: Path, tmp_path: Path) -> None:
     def script(connection: socket.socket, number: int) -> None:
         read_request(connection)
         connection.sendall(b"nonsense\r\n\r\n")
@@ -244,12 +242,10 @@ def test_an_answer_that_is_not_http_is_502(front: Server, directory: Path, tmp_p
     assert code(score(front)) == (502, "BadAnswer")
 
 
-def test_a_kept_connection_that_was_closed_meanwhile_costs_no_request(
-    front: Server, directory: Path, tmp_path: Path
-) -> None:
+def test_a_closed_pooled_connection_fails_no_request(front: Server, directory: Path, tmp_path: Path) -> None:
     def script(connection: socket.socket, number: int) -> None:
         read_request(connection)
-        connection.sendall(OK)  # and closes, without having said so
+        connection.sendall(OK)  # then closes without announcing it
 
     peer = Peer(tmp_path / "p", script)
     routes.write(directory, route(peer.address))
@@ -258,7 +254,7 @@ def test_a_kept_connection_that_was_closed_meanwhile_costs_no_request(
     assert peer.connections == 20
 
 
-def test_connections_to_the_service_are_kept(front: Server, directory: Path, tmp_path: Path) -> None:
+def test_connections_to_the_service_are_reused(front: Server, directory: Path, tmp_path: Path) -> None:
     def script(connection: socket.socket, number: int) -> None:
         while read_request(connection):
             connection.sendall(OK)
@@ -270,7 +266,7 @@ def test_connections_to_the_service_are_kept(front: Server, directory: Path, tmp
     assert peer.connections == 1
 
 
-def test_services_are_reached_over_tcp_as_well(front: Server, directory: Path) -> None:
+def test_services_can_use_tcp(front: Server, directory: Path) -> None:
     async def application(scope: Any, receive: Any, send: Any) -> None:
         body = json.dumps([scope["path"], (await receive())["body"].decode()]).encode()
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(body))]})
@@ -281,7 +277,7 @@ def test_services_are_reached_over_tcp_as_well(front: Server, directory: Path) -
         assert score(front, "hello").json() == ["/score", "hello"]
 
 
-def test_a_moved_service_is_found_at_once_and_a_removed_one_is_gone_within_a_second(
+def test_a_moved_service_is_found_immediately_and_a_removed_one_expires(
     front: Server, directory: Path, tmp_path: Path, program: Program
 ) -> None:
     assert score(front).status_code == 200
@@ -289,13 +285,13 @@ def test_a_moved_service_is_found_at_once_and_a_removed_one_is_gone_within_a_sec
     time.sleep(route_cache.ROUTE_CACHE_SECONDS + 0.1)
     score(front)
     routes.write(directory, route(f"unix:{program.address}", revision=2))
-    assert score(front).status_code == 200  # the cached address refuses: the route is read again
+    assert score(front).status_code == 200  # the cached address refuses connections, so the route is read again
     routes.remove(directory, "svc-1")
     time.sleep(route_cache.ROUTE_CACHE_SECONDS + 0.1)
     assert code(score(front)) == (404, "NotFound")
 
 
-def test_new_keys_hold_within_a_second(front: Server, directory: Path, program: Program) -> None:
+def test_new_keys_are_valid_within_a_second(front: Server, directory: Path, program: Program) -> None:
     assert score(front).status_code == 200
     new = route(f"unix:{program.address}", key_digests=[sha256(b"new").hexdigest()])
     routes.write(directory, new)
@@ -304,12 +300,14 @@ def test_new_keys_hold_within_a_second(front: Server, directory: Path, program: 
     assert score(front, headers={"Authorization": "Bearer new"}).status_code == 200
 
 
-def test_the_last_known_routes_hold_while_they_cannot_be_read(front: Server, directory: Path, program: Program) -> None:
+def test_unreadable_routes_are_replaced_by_the_last_known_ones(
+    front: Server, directory: Path, program: Program
+) -> None:
     assert score(front).status_code == 200
     (directory / "svc-1.json").write_text("{ damaged")
     time.sleep(route_cache.ROUTE_CACHE_SECONDS + 0.1)
     assert score(front).status_code == 200
-    os.rename(directory, directory.with_name("away"))
+    directory.rename(directory.with_name("away"))
     time.sleep(route_cache.ROUTE_CACHE_SECONDS + 0.1)
     assert score(front).status_code == 200
 
@@ -369,7 +367,7 @@ def test_metrics_count_requests_errors_and_time_by_service(front: Server, progra
         assert line in text.splitlines(), text
 
 
-def test_metrics_forget_a_service_that_is_gone(front: Server, directory: Path, program: Program) -> None:
+def test_metrics_drop_a_deleted_service(front: Server, directory: Path, program: Program) -> None:
     score(front)
     routes.remove(directory, "svc-1")
     time.sleep(route_cache.ROUTE_CACHE_SECONDS + 0.1)
@@ -379,8 +377,8 @@ def test_metrics_forget_a_service_that_is_gone(front: Server, directory: Path, p
     assert 'mms_gateway_requests_total{service="",code="404"} 1' in text
 
 
-def test_metrics_are_for_this_machine_or_holders_of_the_token(directory: Path) -> None:
-    # As behind a proxy: whoever is forwarded is not this machine, whatever the socket's other end is.
+def test_metrics_require_this_machine_or_the_token(directory: Path) -> None:
+    # As behind a proxy: a forwarded client isn't local, whatever the address of the socket.
     with Server(Gateway(directory, metrics_token="secret"), proxy_headers=False) as front:
         url = f"{front.url}/scoring/metrics"
         assert requests.get(url).status_code == 200
@@ -391,7 +389,7 @@ def test_metrics_are_for_this_machine_or_holders_of_the_token(directory: Path) -
         assert requests.get(url, headers={**forwarded, "Authorization": "Bearer wrong"}).status_code == 403
 
 
-def test_a_client_that_leaves_while_it_sends_is_no_error(
+def test_a_client_that_disconnects_while_sending_is_not_an_error(
     front: Server, program: Program, caplog: pytest.LogCaptureFixture
 ) -> None:
     with socket.create_connection(("127.0.0.1", front.port)) as connection:
@@ -403,13 +401,14 @@ def test_a_client_that_leaves_while_it_sends_is_no_error(
     assert not caplog.records
 
 
-def test_a_client_that_leaves_while_it_waits_is_not_worked_for(front: Server, directory: Path, tmp_path: Path) -> None:
+def test_a_request_is_canceled_when_its_client_disconnects(front: Server, directory: Path, tmp_path: Path) -> None:
     left = threading.Event()
 
     def script(connection: socket.socket, number: int) -> None:
         read_request(connection)
         if number == 2:
-            return connection.sendall(OK)
+            connection.sendall(OK)
+            return
         connection.settimeout(10)
         if connection.recv(1) == b"":
             left.set()
@@ -423,18 +422,18 @@ def test_a_client_that_leaves_while_it_waits_is_not_worked_for(front: Server, di
     assert score(front).json() == "ok"
 
 
-def test_an_answer_that_takes_longer_is_waited_for(front: Server, program: Program) -> None:
+def test_a_slow_response_is_delivered(front: Server, program: Program) -> None:
     assert score(front, "sleep 1.2").status_code == 200
 
 
-def test_large_bodies_and_answers_pass_whole(front: Server, directory: Path, program: Program) -> None:
+def test_large_bodies_and_responses_are_complete(front: Server, directory: Path, program: Program) -> None:
     routes.write(directory, route(f"unix:{program.address}", body_max_bytes=16 * 1024**2))
     body = "äöü€" * 500_000
     answer = requests.post(f"{front.url}/scoring/svc-1/score", data=body.encode(), headers=AUTHORIZED, timeout=20)
     assert answer.json() == body
 
 
-def test_an_answer_without_end_is_cut_off(
+def test_an_endless_response_is_stopped(
     front: Server, directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(upstream, "MAX_RESPONSE_BYTES", 100_000)
@@ -452,7 +451,7 @@ def test_an_answer_without_end_is_cut_off(
     assert code(score(front)) == (502, "BadAnswer")
 
 
-def test_the_gateway_runs_alone_and_without_django(directory: Path, program: Program) -> None:
+def test_the_gateway_runs_as_a_program_without_django(directory: Path, program: Program) -> None:
     port = free_port()
     environment = {**os.environ, "PORT": str(port), "MMS_ROUTES": str(directory)}
     process = subprocess.Popen([sys.executable, "-m", "mms.gateway"], env=environment, stderr=subprocess.DEVNULL)
@@ -470,7 +469,7 @@ def test_the_gateway_runs_alone_and_without_django(directory: Path, program: Pro
         assert process.wait(10) in (0, -15)
 
 
-def test_routes_are_private_files_that_are_replaced_whole(directory: Path) -> None:
+def test_routes_are_private_files_replaced_atomically(directory: Path) -> None:
     routes.write(directory, route("unix:/a"))
     routes.write(directory, route("unix:/b", revision=2))
     assert [path.name for path in directory.iterdir()] == ["svc-1.json"]

@@ -1,6 +1,6 @@
-"""Archives made to get out, to replace each other, to take all memory, time or room: refused, and nothing stays behind.
+"""Malicious archives that escape, overwrite files, or exhaust memory, time or disk: rejected without leftovers.
 
-Each is unpacked in a process of its own, so that what it takes can be measured, and ended when it does not end.
+Each is unpacked in a separate process, to measure its memory and to stop it after a time limit.
 """
 
 import gzip
@@ -15,20 +15,21 @@ import warnings
 import zipfile
 import zlib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 LIMIT = 4 << 20  # bytes that may be unpacked
 MEMORY = 200  # MiB
-SECONDS = 60  # those that do not end take hours
-MEMBERS = 20_000  # instead of the real limit, which only costs more time to reach
+SECONDS = 60  # hanging ones take hours
+MEMBERS = 20_000  # instead of the real limit, which takes longer to reach
 
 Member = tuple[str, bytes]
 END = bytes(1024)
 
 
-# --- making them ----------------------------------------------------------------------------------------------------
+# --- archives -------------------------------------------------------------------------------------------------------
 
 
 def zipped(*members: Member, mode: int = 0o100644, method: int = zipfile.ZIP_DEFLATED) -> bytes:
@@ -67,7 +68,7 @@ def header(name: str, size: int = 0, kind: bytes = tarfile.REGTYPE) -> bytes:
 
 
 def extended(body: bytes, kind: bytes = tarfile.XHDTYPE) -> bytes:
-    """A header with attributes, before the one it is about."""
+    """Return a header with attributes for the next header."""
     return header("pax", len(body), kind) + body + bytes(-len(body) % 512)
 
 
@@ -93,13 +94,13 @@ def negative_in_base_256() -> bytes:
 
 
 def lying(claimed: int) -> bytes:
-    """A zip whose headers name another size than its content has."""
+    """Return a zip whose headers claim a wrong size."""
     honest = struct.pack("<I", LIMIT + 1)
     return zipped(("zeros", bytes(LIMIT + 1))).replace(honest, struct.pack("<I", claimed))
 
 
 def overlapping(count: int) -> bytes:
-    """Many entries of a zip that are all the same bytes of it (after Fifield's better zip bomb)."""
+    """Return a zip whose entries share the same bytes, like Fifield's better zip bomb."""
     packer = zlib.compressobj(9, zlib.DEFLATED, -15)
     plain = bytes(LIMIT // 8)
     data = packer.compress(plain) + packer.flush()
@@ -114,7 +115,7 @@ def overlapping(count: int) -> bytes:
 
 
 def quine() -> bytes:
-    """A gzip whose content is a gzip whose content is …, as deep as is worth it. Only the first is taken off."""
+    """Return nested gzip files. Only the outermost is decompressed."""
     data = tarred(("zeros", bytes(LIMIT + 1)))
     for _ in range(5):
         data = gzip.compress(data)
@@ -122,7 +123,7 @@ def quine() -> bytes:
 
 
 def deep(members: int, depth: int) -> bytes:
-    """Members whose paths make folders, each others of its own."""
+    """Return members whose paths imply many folders."""
     return b"".join(
         extended(attribute(b"path", b"%d/" % number + b"a/" * depth + b"x")) + header("x") for number in range(members)
     )
@@ -158,12 +159,12 @@ SAME = (
 LINKS = (tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE, b"V", b"M", b"D")
 
 ARCHIVES: dict[str, Callable[[], bytes]] = {
-    **{f"zip {name[:40]!r}": lambda name=name: zipped(("good", b"x"), (name, b"x")) for name in UP + FOREIGN + ODD},
-    **{f"tar {name[:40]!r}": lambda name=name: tarred(("good", b"x"), (name, b"x")) for name in UP + FOREIGN + ODD[1:]},
-    **{f"zip {names}": lambda names=names: zipped(*((name, b"x") for name in names)) for names in SAME},
-    **{f"tar {names}": lambda names=names: tarred(*((name, b"x") for name in names)) for names in SAME},
-    **{f"tar of type {kind!r}": lambda kind=kind: tarred(entry("evil", kind, linkname="/etc/x")) for kind in LINKS},
-    **{f"zip of mode {mode:o}": lambda mode=mode: zipped(("evil", b"/etc/passwd"), mode=mode)
+    **{f"zip {name[:40]!r}": partial(zipped, ("good", b"x"), (name, b"x")) for name in UP + FOREIGN + ODD},
+    **{f"tar {name[:40]!r}": partial(tarred, ("good", b"x"), (name, b"x")) for name in UP + FOREIGN + ODD[1:]},
+    **{f"zip {names}": partial(zipped, *((name, b"x") for name in names)) for names in SAME},
+    **{f"tar {names}": partial(tarred, *((name, b"x") for name in names)) for names in SAME},
+    **{f"tar of type {kind!r}": partial(tarred, entry("evil", kind, linkname="/etc/x")) for kind in LINKS},
+    **{f"zip of mode {mode:o}": partial(zipped, ("evil", b"/etc/passwd"), mode=mode)
        for mode in (0o120777, 0o020666, 0o060666, 0o010666, 0o140777)},
     "hard link to a deeper link": lambda: tarred(
         entry("a/b/c", tarfile.DIRTYPE),
@@ -203,7 +204,7 @@ ARCHIVES: dict[str, Callable[[], bytes]] = {
     "gzip within gzip": quine,
 }  # fmt: skip
 
-# Not wrong as such: unpacked, but without what is dangerous in them.
+# Valid archives with dangerous attributes, which are dropped.
 HARMLESS: dict[str, Callable[[], bytes]] = {
     "set-uid in a tar": lambda: tarred(entry("a", mode=0o6755)),
     "set-uid in a zip": lambda: zipped(("a", b""), mode=0o106755),
@@ -233,7 +234,7 @@ PROGRAM = textwrap.dedent("""
 
 
 def unpacked(data: bytes, folder: Path) -> tuple[str, int]:
-    """What a process says that unpacks `data` into `folder`, and its peak memory in MiB."""
+    """Unpack `data` to `folder` in a separate process; return its output and its peak memory in MiB."""
     archive = folder / "archive"
     archive.write_bytes(data)
     command = [sys.executable, "-c", PROGRAM, str(archive), str(LIMIT), str(MEMBERS)]
@@ -250,7 +251,7 @@ def unpacked(data: bytes, folder: Path) -> tuple[str, int]:
 
 
 @pytest.mark.slow
-def test_no_archive_gets_out_or_takes_more_than_it_may(tmp_path: Path, record: dict[str, object]) -> None:
+def test_no_archive_escapes_or_exceeds_its_limits(tmp_path: Path, record: dict[str, object]) -> None:
     found = []
     for number, (name, make) in enumerate(ARCHIVES.items()):
         outside = tmp_path / f"{number}"
@@ -265,7 +266,7 @@ def test_no_archive_gets_out_or_takes_more_than_it_may(tmp_path: Path, record: d
 
 
 @pytest.mark.slow
-def test_owners_modes_and_attributes_of_an_archive_mean_nothing(tmp_path: Path, record: dict[str, object]) -> None:
+def test_owners_modes_and_attributes_of_an_archive_are_ignored(tmp_path: Path, record: dict[str, object]) -> None:
     found = []
     for number, (name, make) in enumerate(HARMLESS.items()):
         folder = tmp_path / f"{number}"

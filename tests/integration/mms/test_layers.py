@@ -1,4 +1,4 @@
-"""Layers and the store: the same bytes from the same tree, valid for other tools, kept unpacked and mended."""
+"""Layers and the store: reproducible bytes, readable by other tools, unpacked, and repaired after damage."""
 
 import gzip
 import json
@@ -19,7 +19,7 @@ from mms.images.store.layout import MANIFEST_TYPE, NotInStoreError, Store
 
 
 def make_tree(root: Path, seed: int = 1) -> Path:
-    """Text, noise, an empty file and folder, a program, a hard link, and a file of several blocks that is noise."""
+    """Make a tree with text, noise, an empty file and folder, a program, a hard link, and a file of several blocks."""
     noise = random.Random(seed).randbytes(1_500_000)
     (root / "app/empty").mkdir(parents=True)
     (root / "app/text").write_text("words " * 1000)
@@ -41,13 +41,13 @@ def test_the_same_tree_gives_the_same_bytes(tmp_path: Path) -> None:
     os.utime(first / "app/text", (1, 1))
     (first / "app/text").chmod(0o600)
     second = make_tree(tmp_path / "second")
-    shutil.move(second / "app/nothing", second / "app/elsewhere")  # another order on the disk
+    shutil.move(second / "app/nothing", second / "app/elsewhere")  # change the order on the disk
     shutil.move(second / "app/elsewhere", second / "app/nothing")
     assert write_layer(first, tmp_path / "a") == write_layer(second, tmp_path / "b")
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
-def test_the_number_of_processors_changes_no_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_number_of_processors_does_not_affect_the_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tree, found = make_tree(tmp_path / "tree"), set()
     for workers in (1, 3):
         monkeypatch.setattr(layers, "WORKERS", workers)
@@ -55,8 +55,8 @@ def test_the_number_of_processors_changes_no_byte(tmp_path: Path, monkeypatch: p
     assert len(found) == 1
 
 
-def test_the_bytes_are_those_of_the_format_that_is_named(tmp_path: Path) -> None:
-    """Changing any choice of the compressor or of tar must change FORMAT too, or old layers are taken for new ones."""
+def test_the_bytes_match_the_format(tmp_path: Path) -> None:
+    """If this fails after a change of the compressor or tar, change FORMAT: old layers would pass for new ones."""
     tree = tmp_path / "tree"
     (tree / "app").mkdir(parents=True)
     (tree / "app/a").write_bytes(bytes(range(256)) * 10)
@@ -76,7 +76,7 @@ def test_other_tools_read_the_blob(tmp_path: Path) -> None:
     assert contents(tmp_path / "out") == contents(tree)
 
 
-def test_entries_belong_to_nobody_and_have_no_time(tmp_path: Path) -> None:
+def test_entries_have_no_owner_and_no_time(tmp_path: Path) -> None:
     write_layer(make_tree(tmp_path / "tree"), tmp_path / "blob")
     with tarfile.open(tmp_path / "blob") as tar:
         members = tar.getmembers()
@@ -105,7 +105,7 @@ def test_links_in_a_tree_are_not_followed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("change", ["cut", "flip", "other"])
-def test_a_damaged_blob_is_noticed(tmp_path: Path, change: str) -> None:
+def test_a_damaged_blob_is_detected(tmp_path: Path, change: str) -> None:
     layer = write_layer(make_tree(tmp_path / "tree"), tmp_path / "blob")
     data = bytearray((tmp_path / "blob").read_bytes())
     if change == "cut":
@@ -129,7 +129,7 @@ def store(tmp_path: Path) -> Store:
     return store
 
 
-def test_a_layer_is_kept_unpacked_read_only_and_found_by_its_key(store: Store, tmp_path: Path) -> None:
+def test_a_layer_is_unpacked_read_only_and_found_by_its_key(store: Store, tmp_path: Path) -> None:
     before = contents(make_tree(tmp_path / "tree"))
     layer = store.add_layer("key", tmp_path / "tree")
     assert contents(store.layer_tree(layer)) == before
@@ -139,7 +139,7 @@ def test_a_layer_is_kept_unpacked_read_only_and_found_by_its_key(store: Store, t
     assert not (tmp_path / "tree").exists()
 
 
-def test_a_lost_tree_is_made_again_from_its_blob(store: Store, tmp_path: Path) -> None:
+def test_a_missing_tree_is_unpacked_again(store: Store, tmp_path: Path) -> None:
     before = contents(make_tree(tmp_path / "tree"))
     layer = store.add_layer("key", tmp_path / "tree")
     shutil.rmtree(store.layer_tree(layer))
@@ -149,7 +149,7 @@ def test_a_lost_tree_is_made_again_from_its_blob(store: Store, tmp_path: Path) -
     assert (again / "app/program").stat().st_mode & 0o777 == 0o555
 
 
-def test_a_lost_blob_is_not_known_any_more(store: Store, tmp_path: Path) -> None:
+def test_a_missing_blob_is_not_found_by_its_key(store: Store, tmp_path: Path) -> None:
     layer = store.add_layer("key", make_tree(tmp_path / "tree"))
     store.blob_path(layer.digest).unlink()
     assert store.find_layer("key") is None
@@ -176,7 +176,7 @@ def test_an_image_id_names_the_newest_manifest(store: Store) -> None:
         store.read_manifest("sha256:" + "0" * 64)
 
 
-def test_many_processes_name_images_and_none_is_lost(store: Store) -> None:
+def test_concurrent_processes_lose_no_image_names(store: Store) -> None:
     program = (
         "import sys; from pathlib import Path; from mms.images.store.layout import Store, MANIFEST_TYPE\n"
         "store = Store(Path(sys.argv[1])); store.prepare()\n"
@@ -191,7 +191,7 @@ def test_many_processes_name_images_and_none_is_lost(store: Store) -> None:
     assert len(names) == 80
 
 
-# --- what a disk or a kill has damaged ------------------------------------------------------------------------------
+# --- damage by the disk or a kill -----------------------------------------------------------------------------------
 
 
 def index_of(store: Store) -> dict[str, str]:
@@ -202,7 +202,7 @@ def index_of(store: Store) -> dict[str, str]:
 @pytest.mark.parametrize(
     "damage", [b"", b'{"manifests": [', b"[]", b'{"manifests": [{"digest": "sha256:1"}, 7]}', None]
 )
-def test_a_damaged_index_fails_no_build_and_gets_its_names_back(store: Store, damage: bytes | None) -> None:
+def test_a_damaged_index_fails_no_build_and_its_names_are_restored(store: Store, damage: bytes | None) -> None:
     old, new = (store.add_json({"schemaVersion": 2, "n": number}, MANIFEST_TYPE) for number in (1, 2))
     store.set_name("old", old)
     (store.oci / "index.json").unlink() if damage is None else (store.oci / "index.json").write_bytes(damage)
@@ -217,7 +217,7 @@ def test_a_damaged_index_fails_no_build_and_gets_its_names_back(store: Store, da
 
 
 @pytest.mark.parametrize("damage", [b"", b'{"schemaVersion":'])
-def test_a_damaged_document_counts_as_missing_and_is_written_again(store: Store, damage: bytes) -> None:
+def test_a_damaged_document_counts_as_missing_and_is_rewritten(store: Store, damage: bytes) -> None:
     stored = store.add_json({"schemaVersion": 2}, MANIFEST_TYPE)
     store.blob_path(stored["digest"]).write_bytes(damage)
     with pytest.raises(NotInStoreError, match="damaged"):
@@ -226,7 +226,7 @@ def test_a_damaged_document_counts_as_missing_and_is_written_again(store: Store,
     assert store.read_manifest(stored["digest"]) == {"schemaVersion": 2}
 
 
-def test_a_layer_that_was_cut_short_is_not_known_and_is_made_again(store: Store, tmp_path: Path) -> None:
+def test_a_truncated_layer_is_not_found_and_is_rewritten(store: Store, tmp_path: Path) -> None:
     layer = store.add_layer("key", make_tree(tmp_path / "tree"))
     blob = store.blob_path(layer.digest)
     blob.chmod(0o600)
@@ -236,9 +236,7 @@ def test_a_layer_that_was_cut_short_is_not_known_and_is_made_again(store: Store,
     assert blob.stat().st_size == layer.size
 
 
-def test_a_layer_that_is_damaged_inside_is_taken_out_so_that_the_next_build_makes_it(
-    store: Store, tmp_path: Path
-) -> None:
+def test_a_damaged_layer_is_deleted_so_that_the_next_build_creates_it(store: Store, tmp_path: Path) -> None:
     layer = store.add_layer("key", make_tree(tmp_path / "tree"))
     shutil.rmtree(store.layer_tree(layer))
     blob = store.blob_path(layer.digest)
@@ -253,12 +251,12 @@ def test_a_layer_that_is_damaged_inside_is_taken_out_so_that_the_next_build_make
     assert not list(store.root.glob(".making-*"))
 
 
-def test_after_a_power_cut_what_was_unpacked_last_is_unpacked_again(
+def test_the_newest_trees_are_unpacked_again_after_a_power_failure(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(layout, "WRITEBACK_SECONDS", 0.5)
     old = store.add_layer("old", make_tree(tmp_path / "old", seed=1))
-    time.sleep(0.6)  # the time of a folder is the kernel's
+    time.sleep(0.6)  # folder timestamps come from the kernel
     before = contents(make_tree(tmp_path / "new", seed=2))
     new = store.add_layer("new", tmp_path / "new")
     for path in store.layer_tree(new).rglob("*"):
@@ -280,7 +278,7 @@ with Store(Path(sys.argv[1])).scratch_folder() as folder:
 """
 
 
-def test_what_a_killed_process_was_making_is_cleared_and_what_a_living_one_makes_is_not(store: Store) -> None:
+def test_scratch_folders_of_killed_processes_are_deleted_but_not_of_running_ones(store: Store) -> None:
     making = [
         subprocess.Popen([sys.executable, "-c", SCRATCH, store.root], stdout=subprocess.PIPE, text=True)
         for _ in range(2)
@@ -299,7 +297,7 @@ def test_what_a_killed_process_was_making_is_cleared_and_what_a_living_one_makes
     assert not list(store.root.glob(".making-*"))
 
 
-def test_half_written_documents_are_cleared_at_once_only_when_nobody_else_writes(store: Store) -> None:
+def test_partial_documents_are_deleted_immediately_only_in_exclusive_use(store: Store) -> None:
     half = store.oci / "blobs/sha256/.new-half"
     half.touch()
     store.prepare()

@@ -1,4 +1,4 @@
-"""Packages around a kill or a power cut: nothing half is taken for the whole, and nothing is left running."""
+"""Packages after a kill or a power failure: no partial results and no leftover processes."""
 
 import os
 import signal
@@ -30,7 +30,7 @@ COMPILE += "compile_tree(Path(sys.argv[1]), '/opt/x')"
 
 
 def large_modules(folder: Path, count: int) -> Path:
-    """Modules that take some seconds to compile."""
+    """Create modules that take a few seconds to compile."""
     folder.mkdir()
     for number in range(count):
         (folder / f"m{number}.py").write_text("".join(f"def f{n}(a):\n    return [a, {n}]\n" for n in range(30_000)))
@@ -77,9 +77,7 @@ def _catch(call: Callable[[], Any], failed: list[Exception]) -> None:
         failed.append(error)
 
 
-def test_files_cut_short_in_the_cache_are_noticed_and_fetched_anew(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_truncated_files_in_the_cache_are_downloaded_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     wheels, said = tmp_path / "wheels", list[str]()
     wheels.mkdir()
     make_wheel(wheels, "onething", "1.0", scripts=("one",))
@@ -100,7 +98,7 @@ def test_files_cut_short_in_the_cache_are_noticed_and_fetched_anew(
     assert not any("shorter than" in line for line in said), "the cache is whole again"
 
 
-def test_an_empty_lock_is_no_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_empty_lock_is_ignored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_wheel(tmp_path, "onething", "1.0")
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
     monkeypatch.setenv("PIP_NO_INDEX", "1")
@@ -110,7 +108,7 @@ def test_an_empty_lock_is_no_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert installer.lock(["onething"], "key", target).startswith("onething==1.0")
 
 
-def test_what_a_killed_uv_left_is_cleared_but_not_while_another_runs(tmp_path: Path) -> None:
+def test_leftovers_of_a_killed_uv_are_deleted_unless_another_runs(tmp_path: Path) -> None:
     left = tmp_path / "uv" / ".tmpHalf"
     left.mkdir(parents=True)
     (left / "half.whl").touch()
@@ -121,8 +119,8 @@ def test_what_a_killed_uv_left_is_cleared_but_not_while_another_runs(tmp_path: P
     assert not left.exists()
 
 
-def test_uv_holds_the_lock_that_says_that_it_runs(tmp_path: Path) -> None:
-    """Should a newer uv lock something else, `clear_cache` would have to follow."""
+def test_uv_holds_its_lock_while_it_runs(tmp_path: Path) -> None:
+    """If this fails after an upgrade of uv, adapt `clear_cache` to uv's new lock."""
     environment = {**os.environ, "UV_CACHE_DIR": str(tmp_path / "uv")}
     index = subprocess.Popen([sys.executable, "-c", SILENT], stdout=subprocess.PIPE, text=True)
     assert index.stdout

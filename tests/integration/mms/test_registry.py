@@ -1,4 +1,4 @@
-"""Push and pull against a real registry on loopback, signed in each way, and by builds that use it."""
+"""Push and pull with a registry on loopback, with each authentication scheme, by the client and by builds."""
 
 import contextlib
 import gzip
@@ -65,7 +65,7 @@ def credentials(double: RegistryDouble, prefix: str = "") -> dict[str, str]:
 # --- the protocol -------------------------------------------------------------------------------------------------
 
 
-def test_a_blob_is_sent_once_and_comes_back_the_same(registry: RegistryDouble, tmp_path: Path) -> None:
+def test_a_blob_is_uploaded_once_and_downloaded_unchanged(registry: RegistryDouble, tmp_path: Path) -> None:
     digest, path = blob(tmp_path, b"a layer" * 100_000)
     assert client(registry).push_blob("team/iris", digest, path) is True
     assert client(registry).push_blob("team/iris", digest, path) is False
@@ -83,7 +83,7 @@ def test_a_manifest_keeps_its_bytes(registry: RegistryDouble, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("scheme", ["basic", "bearer"])
-def test_a_wrong_password_is_told_without_the_password(scheme: str, tmp_path: Path) -> None:
+def test_a_wrong_password_is_reported_without_the_password(scheme: str, tmp_path: Path) -> None:
     with running_registry(scheme) as double, pytest.raises(RegistryError) as caught:
         client(double, "wr0ng-one").push_blob("team/iris", *blob(tmp_path, b"x"))
     assert "401" in str(caught.value)
@@ -101,13 +101,13 @@ def test_the_password_goes_to_the_token_service_and_the_token_to_the_registry(
 
 
 @pytest.mark.parametrize("realm", ["http://169.254.169.254/token", "ftp://127.0.0.1/token", "", "/token", "http:///"])
-def test_a_registry_cannot_send_us_to_sign_in_just_anywhere(bearer: RegistryDouble, tmp_path: Path, realm: str) -> None:
+def test_unprotected_token_services_are_rejected(bearer: RegistryDouble, tmp_path: Path, realm: str) -> None:
     bearer.realm = realm
     with pytest.raises(RegistryError):
         client(bearer).push_blob("team/iris", *blob(tmp_path, b"x"))
 
 
-def test_credentials_are_not_sent_where_uploads_and_downloads_lead(tmp_path: Path) -> None:
+def test_credentials_are_not_sent_to_redirect_targets(tmp_path: Path) -> None:
     with running_registry("basic") as double, running_registry("none") as storage:
         digest, path = blob(tmp_path, b"x")
         double.upload_location = f"http://{storage.location}/v2/team/iris/blobs/uploads/1"
@@ -129,7 +129,7 @@ def test_passwords_of_the_hosts_netrc_are_not_sent(
     assert {header for _, _, header in registry.requests} <= {""}
 
 
-def test_other_content_than_the_digest_says_is_refused(registry: RegistryDouble, tmp_path: Path) -> None:
+def test_content_that_does_not_match_its_digest_is_rejected(registry: RegistryDouble, tmp_path: Path) -> None:
     digest, _ = blob(tmp_path, b"right")
     for evil in (b"wrong", b"righ", b"right and more"):
         registry.blobs[digest] = evil
@@ -140,7 +140,7 @@ def test_other_content_than_the_digest_says_is_refused(registry: RegistryDouble,
         client(registry).manifest("team/iris", digest)
 
 
-def test_short_trouble_is_waited_out_when_reading_and_told_when_writing(
+def test_temporary_errors_are_retried_when_reading_and_reported_when_writing(
     registry: RegistryDouble, tmp_path: Path
 ) -> None:
     registry.add_manifest("team/iris", "v1", {"mediaType": MANIFEST_TYPE})
@@ -155,7 +155,7 @@ def test_short_trouble_is_waited_out_when_reading_and_told_when_writing(
     assert "html" not in str(caught.value)
 
 
-def test_a_registry_that_is_not_there_is_told_in_words() -> None:
+def test_an_unreachable_registry_is_reported() -> None:
     with pytest.raises(RegistryError, match=r"^Couldn't reach 127\.0\.0\.1:1: Connection refused\. Check the address "):
         Registry("127.0.0.1:1").manifest("team/iris", "v1")
 
@@ -177,14 +177,14 @@ def test_a_registry_is_not_looked_for_among_the_machines_own_services() -> None:
         ("https://127.0.0.1:5000", ("https://127.0.0.1:5000", "")),
     ],
 )
-def test_locations_are_read(location: str, found: tuple[str, str]) -> None:
+def test_locations_are_parsed(location: str, found: tuple[str, str]) -> None:
     assert split_location(location) == found
 
 
 @pytest.mark.parametrize(
     "location", ["", "oci://elsewhere", "ftp://x", "https://", "https://user:s3cret@host", "host?x", "http://[::1"]
 )
-def test_what_is_no_location_is_refused(location: str) -> None:
+def test_invalid_locations_are_rejected(location: str) -> None:
     with pytest.raises(RegistryError) as caught:
         split_location(location)
     assert "s3cret" not in str(caught.value)
@@ -200,7 +200,7 @@ def test_what_is_no_location_is_refused(location: str) -> None:
         (f"localhost/x:1@sha256:{'0' * 64}", Reference("localhost", "x", f"sha256:{'0' * 64}")),
     ],
 )
-def test_references_of_images_are_read(text: str, found: Reference) -> None:
+def test_image_references_are_parsed(text: str, found: Reference) -> None:
     assert parse_reference(text) == found
 
 
@@ -231,7 +231,7 @@ def test_a_push_that_fails_says_why(bearer: RegistryDouble, builder: Builder) ->
 
 
 def layer_of(files: dict[str, bytes]) -> tuple[bytes, str]:
-    """(compressed layer, diff id)."""
+    """Return (compressed layer, diff id)."""
     raw = io.BytesIO()
     with tarfile.open(fileobj=raw, mode="w") as tar:
         for name, data in files.items():
@@ -265,7 +265,7 @@ def on_base(builder: Builder, double: RegistryDouble, reference: str = ":slim") 
 
 
 @pytest.mark.parametrize("docker", [False, True])
-def test_an_image_is_put_on_top_of_a_base(registry: RegistryDouble, builder: Builder, docker: bool) -> None:
+def test_an_image_extends_its_base_image(registry: RegistryDouble, builder: Builder, docker: bool) -> None:
     add_base(registry, docker=docker)
     built = on_base(builder, registry)
     manifest, config = builder.store.read_manifest(built.digest), builder.store.read_config(built.digest)
@@ -280,7 +280,7 @@ def test_an_image_is_put_on_top_of_a_base(registry: RegistryDouble, builder: Bui
 
 
 @pytest.mark.skipif(not shutil.which("skopeo"), reason="skopeo is not installed")
-def test_skopeo_reads_what_was_pushed_on_a_base(registry: RegistryDouble, builder: Builder) -> None:
+def test_skopeo_reads_a_pushed_image_with_a_base(registry: RegistryDouble, builder: Builder) -> None:
     add_base(registry)
     built = on_base(builder, registry)
     command = ["skopeo", "inspect", "--no-tags", "--tls-verify=false", f"--creds={USER}:{PASSWORD}"]
@@ -296,7 +296,7 @@ def test_a_base_is_pulled_once(registry: RegistryDouble, builder: Builder) -> No
     assert [path for method, path, _ in registry.requests if method == "GET" and "/bases/" in path] == []
 
 
-def test_the_base_for_this_machine_is_taken_from_an_index(registry: RegistryDouble, builder: Builder) -> None:
+def test_an_index_provides_the_base_for_this_platform(registry: RegistryDouble, builder: Builder) -> None:
     entries = []
     for architecture in ("riscv64", ARCHITECTURE):
         digest = add_base(registry, architecture=architecture)
@@ -309,7 +309,7 @@ def test_the_base_for_this_machine_is_taken_from_an_index(registry: RegistryDoub
     assert "no image for" in on_base(builder, registry, ":none").error["message"]
 
 
-def test_a_base_that_does_not_fit_is_refused(registry: RegistryDouble, builder: Builder) -> None:
+def test_an_unsuitable_base_is_rejected(registry: RegistryDouble, builder: Builder) -> None:
     add_base(registry, python="2.7.18")
     assert "Python 2.7" in on_base(builder, registry).error["message"]
     add_base(registry, architecture="riscv64")
@@ -321,7 +321,7 @@ def test_a_base_that_does_not_fit_is_refused(registry: RegistryDouble, builder: 
 
 
 @pytest.mark.skipif(not shutil.which("docker-registry"), reason="docker-registry is not installed")
-def test_the_registry_of_docker_takes_the_image_too(builder: Builder, tmp_path: Path) -> None:
+def test_dockers_registry_accepts_the_image(builder: Builder, tmp_path: Path) -> None:
     location = f"127.0.0.1:{free_port()}"
     config = tmp_path / "registry.yml"
     config.write_text(
@@ -351,8 +351,8 @@ def wait_for(location: str) -> None:
 
 
 @pytest.mark.parametrize("status", [200, 202, 307, 401, 404, 500])
-def test_an_answer_without_end_is_cut_off(tmp_path: Path, status: int) -> None:
-    """Whatever the registry answers, and with what it leads elsewhere, is bounded before it is in memory."""
+def test_an_endless_response_is_stopped(tmp_path: Path, status: int) -> None:
+    """All responses, including redirects, are limited before they are in memory."""
     sent = 0
 
     class Endless(BaseHTTPRequestHandler):
@@ -362,7 +362,7 @@ def test_an_answer_without_end_is_cut_off(tmp_path: Path, status: int) -> None:
             self.send_header("Location", "/v2/again")
             self.send_header("WWW-Authenticate", f'Bearer realm="http://{self.headers["Host"]}/token"')
             self.end_headers()
-            with contextlib.suppress(OSError):  # nobody reads it
+            with contextlib.suppress(OSError):  # the client closes the connection
                 while sent < 300 << 20:
                     self.wfile.write(bytes(1 << 20))
                     sent += 1 << 20
@@ -387,4 +387,4 @@ def test_an_answer_without_end_is_cut_off(tmp_path: Path, status: int) -> None:
     finally:
         server.shutdown()
         server.server_close()
-    assert sent < 120 << 20  # of up to seven answers, with what is on its way when each is cut off
+    assert sent < 120 << 20  # of up to seven responses, including data in transit

@@ -1,9 +1,8 @@
-"""Model versions count without gaps when several web processes register at once."""
+"""Model versions have no gaps when several web processes register models concurrently."""
 
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from django.db import connection
@@ -27,7 +26,7 @@ for _ in range(40):
 
 @pytest.mark.slow
 @pytest.mark.django_db(transaction=True)
-def test_four_processes_leave_no_gap_and_no_repeat(tmp_path: Path) -> None:
+def test_four_processes_leave_no_gap_and_no_repeat() -> None:
     owner = account()
     environment = {**os.environ, "DATABASE_URL": f"sqlite:///{connection.settings_dict['NAME']}"}
     command = [sys.executable, "-c", REGISTER, str(owner.pk)]

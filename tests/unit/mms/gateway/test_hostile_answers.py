@@ -1,4 +1,4 @@
-"""Whatever a driver sends through its socket: the gateway's client reads one answer of ours, and the next is clean."""
+"""Malicious responses of drivers: clients receive one valid response of ours, and the next one is unaffected."""
 
 import http.client
 import json
@@ -125,7 +125,7 @@ def front(directory: Path) -> Iterator[Server]:
 
 
 def problem(front: Server, path: str, method: str) -> str:
-    """What is wrong with how one answer, and the one after it on the same connection, came out; "" if nothing is."""
+    """Return what is wrong with a response, or with the next one on the same connection; "" if nothing is."""
     connection = http.client.HTTPConnection("127.0.0.1", int(front.url.rpartition(":")[2]), timeout=20)
     for turn in ("hostile", "clean"):
         headers = {**AUTHORIZED, "X-Request-Id": turn}
@@ -150,14 +150,14 @@ def problem(front: Server, path: str, method: str) -> str:
 
 
 @pytest.mark.slow
-def test_no_answer_of_a_driver_acts_on_our_origin(
+def test_no_response_of_a_driver_acts_on_our_origin(
     front: Server, directory: Path, tmp_path: Path, record: dict[str, object]
 ) -> None:
     found, tried = [], 0
     for number, (name, answer) in enumerate(ANSWERS.items()):
 
         def script(connection: socket.socket, _: int, answer: bytes = answer) -> None:
-            with suppress(OSError):  # the gateway has hung up
+            with suppress(OSError):  # the gateway closed the connection
                 while request := read_request(connection):
                     clean = b"x-request-id: clean" in request
                     connection.sendall(OK if clean else answer)
@@ -185,17 +185,15 @@ FLOODS = {
 
 
 @pytest.mark.parametrize("kind", FLOODS)
-def test_a_driver_cannot_fill_the_memory_of_the_gateway(
-    front: Server, directory: Path, tmp_path: Path, kind: str
-) -> None:
-    """It has the time of a request, in which a socket of this machine carries gigabytes."""
+def test_a_driver_cannot_exhaust_the_gateways_memory(front: Server, directory: Path, tmp_path: Path, kind: str) -> None:
+    """During one request, a local socket can carry gigabytes."""
     sent = 0
 
     def script(connection: socket.socket, _: int) -> None:
         nonlocal sent
         read_request(connection)
         first, again = FLOODS[kind]
-        with suppress(OSError):  # the gateway has hung up
+        with suppress(OSError):  # the gateway closed the connection
             connection.sendall(first)
             while sent < 400 << 20:
                 part = again.replace(b"%d", b"%d" % sent)
@@ -214,8 +212,8 @@ def test_a_driver_cannot_fill_the_memory_of_the_gateway(
 @pytest.mark.parametrize(
     "host", ["models.example.com", "models.example.com:8000", "10.0.0.5", "localhost.evil.example", ""]
 )
-def test_metrics_are_not_read_through_a_proxy_that_says_nothing(directory: Path, host: str) -> None:
-    """Behind one on this machine everybody comes from 127.0.0.1; but they asked for another name."""
+def test_metrics_are_not_available_through_a_silent_proxy(directory: Path, host: str) -> None:
+    """Behind a local proxy all clients come from 127.0.0.1, but they request another host name."""
     with Server(Gateway(directory, metrics_token="")) as front:
         url = f"{front.url}/scoring/metrics"
         assert requests.get(url, headers={"Host": host}).status_code in {400, 403}
@@ -225,8 +223,8 @@ def test_metrics_are_not_read_through_a_proxy_that_says_nothing(directory: Path,
             assert requests.get(url, headers={header: "127.0.0.1"}).status_code == 403
 
 
-def test_metrics_are_not_for_who_says_to_be_local(directory: Path) -> None:
-    """uvicorn believes a proxy on this machine about who asks."""
+def test_metrics_are_not_available_to_clients_that_claim_to_be_local(directory: Path) -> None:
+    """uvicorn trusts the client address that a local proxy forwards."""
     with Server(Gateway(directory, metrics_token=""), proxy_headers=True) as front:
         for said in ("127.0.0.1", "::1", "1.2.3.4, 127.0.0.1", "127.0.0.1, 1.2.3.4"):
             assert requests.get(f"{front.url}/scoring/metrics", headers={"X-Forwarded-For": said}).status_code == 403

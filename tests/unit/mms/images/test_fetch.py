@@ -1,4 +1,4 @@
-"""Downloads from real servers: what arrives, what is refused, and that nothing is left of what failed."""
+"""Downloads from real servers. Failed downloads leave no files."""
 
 import hashlib
 import socket
@@ -39,7 +39,7 @@ def exempt(files: Files, **changes: object) -> Policy:
 
 
 def refused(url: str, target: Path, policy: Policy) -> str:
-    """Why `url` is not fetched; nothing may be left."""
+    """Return why `url` can't be downloaded. Check that no file is left."""
     with pytest.raises(FetchError) as caught:
         fetch(url, target, policy)
     assert list(target.parent.iterdir()) == []
@@ -86,7 +86,7 @@ def test_a_query_and_unusual_characters_reach_the_server(files: Files, tmp_path:
         "http://user:secret@example.org/model",
     ],
 )
-def test_what_is_no_plain_http_url_is_refused(tmp_path: Path, url: str) -> None:
+def test_other_urls_are_rejected(tmp_path: Path, url: str) -> None:
     message = refused(url, tmp_path / "it", Policy(MEBIBYTE, allow_private=True))
     assert "secret" not in message
 
@@ -108,7 +108,7 @@ def test_what_is_no_plain_http_url_is_refused(tmp_path: Path, url: str) -> None:
         "[::ffff:7f00:1]",
     ],
 )
-def test_loopback_is_not_fetched_from_however_it_is_spelt(files: Files, tmp_path: Path, host: str) -> None:
+def test_loopback_is_rejected_in_every_spelling(files: Files, tmp_path: Path, host: str) -> None:
     port = files.url.rpartition(":")[2]
     message = refused(f"http://{host}:{port}/it", tmp_path / "it", Policy(MEBIBYTE))
     assert "private or reserved network" in message
@@ -134,7 +134,7 @@ def test_a_redirect_into_the_private_network_is_refused(files: Files, elsewhere:
     assert elsewhere.connections == 0
 
 
-def test_a_redirect_within_what_is_allowed_is_followed(files: Files, tmp_path: Path) -> None:
+def test_an_allowed_redirect_is_followed(files: Files, tmp_path: Path) -> None:
     files.put("/there/model", b"x")
     files.redirect("/second", "there/model", 307)
     fetch(files.redirect("/first", "/second", 301), tmp_path / "it", exempt(files))
@@ -142,18 +142,18 @@ def test_a_redirect_within_what_is_allowed_is_followed(files: Files, tmp_path: P
 
 
 @pytest.mark.parametrize("target", ["file:///etc/passwd", "", "http://", "/again", "http://[::1"])
-def test_a_redirect_to_nothing_usable_is_refused(files: Files, tmp_path: Path, target: str) -> None:
+def test_an_invalid_redirect_is_rejected(files: Files, tmp_path: Path, target: str) -> None:
     refused(files.redirect("/again", target), tmp_path / "it", exempt(files))
 
 
 def test_a_name_is_resolved_once_and_that_address_is_used(
     files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """DNS rebinding: the name is public when it is looked at, and loopback when it would be looked at again."""
+    """DNS rebinding: the first lookup returns a public address, a second one would return loopback."""
     port = int(files.url.rpartition(":")[2])
     answers = ["192.0.2.1", "127.0.0.1"]
 
-    def resolve(host: str, service: int, **_: object) -> list:
+    def resolve(*_: object, **__: object) -> list[object]:
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (answers.pop(0), port))]
 
     monkeypatch.setattr(socket, "getaddrinfo", resolve)
@@ -163,12 +163,12 @@ def test_a_name_is_resolved_once_and_that_address_is_used(
     assert files.connections == 0
 
 
-def test_a_file_with_a_stated_size_beyond_the_limit_is_not_begun(files: Files, tmp_path: Path) -> None:
+def test_a_file_announced_as_too_large_is_not_downloaded(files: Files, tmp_path: Path) -> None:
     message = refused(files.put("/it", bytes(1001)), tmp_path / "it", exempt(files, max_bytes=1000))
     assert "1000 bytes" in message
 
 
-def test_a_file_without_a_stated_size_is_cut_at_the_limit(files: Files, tmp_path: Path) -> None:
+def test_a_file_of_unknown_size_stops_at_the_limit(files: Files, tmp_path: Path) -> None:
     sent = 0
 
     def endless(request: BaseHTTPRequestHandler) -> None:
@@ -195,7 +195,7 @@ def test_a_chunked_file_is_read_to_its_end(files: Files, tmp_path: Path) -> None
     assert (tmp_path / "it").read_bytes() == b"hello world"
 
 
-def test_a_broken_connection_is_no_short_file(files: Files, tmp_path: Path) -> None:
+def test_a_closed_connection_fails_the_download(files: Files, tmp_path: Path) -> None:
     def broken(request: BaseHTTPRequestHandler) -> None:
         request.send_response(200)
         request.send_header("Content-Length", "1000")
@@ -205,7 +205,7 @@ def test_a_broken_connection_is_no_short_file(files: Files, tmp_path: Path) -> N
     assert "400 missing" in refused(files.serve("/it", broken), tmp_path / "it", exempt(files))
 
 
-def test_a_broken_chunk_is_no_short_file(files: Files, tmp_path: Path) -> None:
+def test_a_broken_chunk_fails_the_download(files: Files, tmp_path: Path) -> None:
     def broken(request: BaseHTTPRequestHandler) -> None:
         request.protocol_version = "HTTP/1.1"
         request.send_response(200)
@@ -217,7 +217,7 @@ def test_a_broken_chunk_is_no_short_file(files: Files, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("in_header", [True, False])
-def test_a_drip_of_bytes_is_stopped_at_the_time_limit(files: Files, tmp_path: Path, in_header: bool) -> None:
+def test_a_slow_sender_is_stopped_at_the_time_limit(files: Files, tmp_path: Path, in_header: bool) -> None:
     def drip(request: BaseHTTPRequestHandler) -> None:
         request.wfile.write(b"HTTP/1.1 200 OK\r\nX-Slow: " if in_header else b"HTTP/1.1 200 OK\r\n\r\n")
         while True:
@@ -230,7 +230,7 @@ def test_a_drip_of_bytes_is_stopped_at_the_time_limit(files: Files, tmp_path: Pa
     assert time.monotonic() - started < 3
 
 
-def test_an_error_of_the_server_is_told_without_the_key(files: Files, tmp_path: Path) -> None:
+def test_an_error_of_the_server_is_reported_without_the_key(files: Files, tmp_path: Path) -> None:
     message = refused(f"{files.url}/gone?key=hmac-secret", tmp_path / "it", exempt(files))
     assert message.startswith(f"Couldn't download {files.url}/gone: the server responded with 404")
     assert "secret" not in message
@@ -239,26 +239,29 @@ def test_an_error_of_the_server_is_told_without_the_key(files: Files, tmp_path: 
 @pytest.mark.parametrize(
     "garbage", [b"", b"SSH-2.0-OpenSSH\r\n", b"HTTP/1.1 2xx\r\n\r\n", b"HTTP/1.1 200 OK\r\n" + b"A: b\r\n" * 500]
 )
-def test_what_is_no_http_is_told_in_words(files: Files, tmp_path: Path, garbage: bytes) -> None:
-    url = files.serve("/it", lambda request: request.wfile.write(garbage))
+def test_an_invalid_response_is_reported(files: Files, tmp_path: Path, garbage: bytes) -> None:
+    def answer(request: BaseHTTPRequestHandler) -> None:
+        request.wfile.write(garbage)
+
+    url = files.serve("/it", answer)
     message = refused(url, tmp_path / "it", exempt(files))
     assert message.startswith(f"Couldn't download {url}: ")
 
 
-def test_unknown_names_and_closed_ports_are_told_in_words(tmp_path: Path) -> None:
+def test_unknown_names_and_closed_ports_are_reported(tmp_path: Path) -> None:
     policy = Policy(MEBIBYTE, allow_private=True)
     assert "host name is unknown" in refused("http://no-such-host.invalid/it", tmp_path / "it", policy)
     assert "refused" in refused("http://127.0.0.1:1/it", tmp_path / "it", policy)
 
 
-def test_a_file_that_is_there_is_not_overwritten(files: Files, tmp_path: Path) -> None:
+def test_an_existing_file_is_not_overwritten(files: Files, tmp_path: Path) -> None:
     (tmp_path / "it").write_text("mine")
     with pytest.raises(FileExistsError):
         fetch(files.put("/it", b"x"), tmp_path / "it", exempt(files))
     assert (tmp_path / "it").read_text() == "mine"
 
 
-def test_urls_are_shown_without_what_may_be_secret() -> None:
+def test_urls_are_redacted() -> None:
     assert redact_url("https://u:p@Example.org:8443/a/b?sig=x#y") == "https://example.org:8443/a/b"
     assert redact_url("http://[::1]:80/a") == "http://[::1]:80/a"
 

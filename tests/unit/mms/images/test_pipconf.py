@@ -1,4 +1,4 @@
-"""pip's settings of the host, in uv's words."""
+"""The host's pip settings, translated for uv."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from mms.images.packages.pipconf import redact_passwords, uv_arguments, uv_envir
 
 @pytest.fixture
 def home(tmp_path: Path) -> dict[str, str]:
-    """An environment whose every place for pip's files is a folder of the test."""
+    """Return an environment in which all of pip's configuration files are in a temporary folder."""
     (tmp_path / "pip.conf").write_text("")
     return {
         "HOME": str(tmp_path),
@@ -22,7 +22,7 @@ def write(environment: dict[str, str], text: str) -> None:
     Path(environment["PIP_CONFIG_FILE"]).write_text(text)
 
 
-def test_the_files_of_pip_are_read(home: dict[str, str]) -> None:
+def test_pips_configuration_files_are_read(home: dict[str, str]) -> None:
     write(
         home,
         """[global]
@@ -50,26 +50,26 @@ no-index = no
     assert found["UV_HTTP_TIMEOUT"] == "60"
 
 
-def test_a_variable_of_pip_is_stronger_than_its_files(home: dict[str, str]) -> None:
+def test_pips_variables_override_its_files(home: dict[str, str]) -> None:
     write(home, "[global]\nindex-url = https://file.example/simple\n")
     found = uv_environment(home | {"PIP_INDEX_URL": "https://variable.example/simple"})
     assert found["UV_DEFAULT_INDEX"] == "https://variable.example/simple"
 
 
 @pytest.mark.parametrize("name", ["UV_DEFAULT_INDEX", "UV_INDEX_URL"])
-def test_what_is_set_for_uv_itself_wins(home: dict[str, str], name: str) -> None:
+def test_uvs_own_settings_take_precedence(home: dict[str, str], name: str) -> None:
     write(home, "[global]\nindex-url = https://file.example/simple\n")
     found = uv_environment(home | {name: "https://uv.example/simple"})
     assert [value for key, value in found.items() if "INDEX" in key] == ["https://uv.example/simple"]
 
 
-def test_one_index_keeps_the_strategy_of_uv(home: dict[str, str]) -> None:
+def test_a_single_index_leaves_uvs_strategy_unchanged(home: dict[str, str]) -> None:
     write(home, "[global]\nindex-url = https://file.example/simple\n")
     assert "UV_INDEX_STRATEGY" not in uv_environment(home)
 
 
 @pytest.mark.parametrize("broken", ["[global\nindex-url", "index-url = x", "\xff\xfe"])
-def test_a_broken_file_of_pip_stops_no_build(home: dict[str, str], broken: str) -> None:
+def test_an_invalid_configuration_file_is_ignored(home: dict[str, str], broken: str) -> None:
     Path(home["PIP_CONFIG_FILE"]).write_bytes(broken.encode("latin-1"))
     assert "UV_DEFAULT_INDEX" not in uv_environment(home)
 
@@ -80,7 +80,7 @@ def test_no_index_becomes_an_option(home: dict[str, str]) -> None:
     assert uv_arguments(home | {"PIP_NO_INDEX": "0"}) == []
 
 
-def test_passwords_in_urls_are_hidden() -> None:
+def test_passwords_in_urls_are_redacted() -> None:
     line = "failed to fetch https://user:secret@index.example/simple and http://token@x/ but a@b.example stays"
     assert (
         redact_passwords(line)

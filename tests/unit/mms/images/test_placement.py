@@ -1,4 +1,4 @@
-"""Where models and assets lie in /app."""
+"""Paths of models and assets in /app."""
 
 from pathlib import Path, PurePosixPath
 
@@ -27,7 +27,7 @@ from mms.images.plan.placement import (
         ("v1.2", "http://h/a.bin", ["v1.2", "a.bin"]),
     ],
 )
-def test_an_asset_lies_at_its_id_and_its_base_name(asset_id: str, url: str, names: list[str]) -> None:
+def test_an_asset_is_placed_at_its_id_and_its_base_name(asset_id: str, url: str, names: list[str]) -> None:
     assert [str(name) for name in asset_paths(asset_id, url)] == names
 
 
@@ -50,14 +50,14 @@ def test_a_folder_of_files_is_placed_twice_and_stored_once(tmp_path: Path) -> No
         ("data/words.txt", "data", "/app/data"),
     ],
 )
-def test_a_clash_names_the_place_and_both_who_want_it(first: str, second: str, where: str) -> None:
+def test_a_conflict_names_the_path_and_both_owners(first: str, second: str, where: str) -> None:
     paths = PathRegistry()
     paths.register(PurePosixPath(first), "model iris 1")
     with pytest.raises(PathConflictError, match=rf"{where}: model iris 1 and asset words\."):
         paths.register(PurePosixPath(second), "asset words")
 
 
-def test_two_things_may_share_a_folder() -> None:
+def test_two_owners_can_share_a_folder() -> None:
     paths = PathRegistry()
     paths.register(PurePosixPath("data/a"), "one")
     paths.register(PurePosixPath("data/b"), "two")

@@ -1,4 +1,4 @@
-"""Requirement files and conda files can name packages and versions, and do nothing else."""
+"""Requirements files and conda files can list package names and versions only."""
 
 import pytest
 from hypothesis import given
@@ -9,10 +9,10 @@ from mms.images.plan.requirements import RequirementsError, combine, parse, pars
 
 
 def lines(text: str) -> list[str]:
-    return [wanted.line for wanted in parse(text)]
+    return [item.line for item in parse(text)]
 
 
-def test_ordinary_files_are_read() -> None:
+def test_ordinary_files_are_parsed() -> None:
     text = """# what the model needs
     scikit-learn==1.7.2
     Numpy >= 2 , < 3   # a comment
@@ -30,7 +30,7 @@ def test_ordinary_files_are_read() -> None:
     ]
 
 
-def test_windows_line_ends_are_read() -> None:
+def test_windows_line_ends_are_accepted() -> None:
     assert lines("numpy\r\nscipy\r\n") == ["numpy", "scipy"]
 
 
@@ -69,46 +69,46 @@ def test_windows_line_ends_are_read() -> None:
         "=1",
     ],
 )
-def test_everything_but_names_and_versions_is_refused(line: str) -> None:
+def test_everything_but_names_and_versions_is_rejected(line: str) -> None:
     with pytest.raises(RequirementsError, match="Requirement 2 "):
         parse(f"scipy\n{line}")
 
 
 @pytest.mark.parametrize("name", ["evil.whl", "x.tar.gz", "requirements.txt", "pyproject.toml", "setup.py"])
-def test_a_name_can_never_be_taken_for_a_file(name: str) -> None:
+def test_a_name_is_never_mistaken_for_a_file(name: str) -> None:
     assert "." not in lines(name)[0]
 
 
 @pytest.mark.parametrize("name", ["0_", "numpy_", "numpy-", "a._-"])
-def test_what_is_no_whole_name_is_refused(name: str) -> None:
+def test_incomplete_names_are_rejected(name: str) -> None:
     with pytest.raises(RequirementsError, match="Requirement 1 is not a package name"):
         parse(name)
 
 
-def test_a_file_beyond_the_limit_is_refused() -> None:
+def test_a_file_that_is_too_long_is_rejected() -> None:
     with pytest.raises(RequirementsError, match="longer than"):
         parse("#" * 300_000)
 
 
 @given(st.text(max_size=200))
-def test_whatever_is_sent_uv_reads_only_requirements_of_the_index(text: str) -> None:
+def test_uv_reads_only_requirements_of_the_index(text: str) -> None:
     try:
-        wanted = parse(text)
+        requirements = parse(text)
     except RequirementsError:
         return
-    for item in wanted:
+    for item in requirements:
         assert "\n" not in item.line
         assert not item.line.startswith("-")
         assert Requirement(item.line.partition(" --hash=")[0]).url is None
 
 
-def test_a_runtime_brings_along_only_what_nobody_named() -> None:
+def test_a_runtime_adds_only_unlisted_packages() -> None:
     combined, added = combine(parse("scikit_learn==1.5.0\njoblib"), ("numpy", "scikit-learn"))
     assert combined == ["joblib", "numpy", "scikit-learn==1.5.0"]
     assert added == ["numpy"]
 
 
-def test_the_order_and_repetition_of_lines_make_no_difference() -> None:
+def test_order_and_repetition_of_lines_are_irrelevant() -> None:
     assert combine(parse("a\nb\na"), ()) == combine(parse("b\na"), ())
 
 
@@ -127,7 +127,7 @@ def test_hashes_in_the_requirements_narrow_the_lock() -> None:
     assert restrict_hashes(LOCK, parse("numpy\nscipy")) == LOCK
 
 
-def test_a_lock_without_a_file_of_the_named_hashes_is_refused() -> None:
+def test_hashes_that_match_no_file_are_rejected() -> None:
     with pytest.raises(RequirementsError, match=r"No file of scipy==1\.0"):
         restrict_hashes(LOCK, parse("scipy --hash=sha256:dd"))
 
@@ -148,21 +148,21 @@ dependencies:
 def test_the_pip_part_and_the_python_of_a_conda_file_are_read(python: str) -> None:
     environment = parse_conda(CONDA.format(python=python), "3.12")
     assert environment.python == "3.11"
-    assert [wanted.line for wanted in environment.requirements] == ["scikit-learn==1.7.2", "numpy"]
+    assert [item.line for item in environment.requirements] == ["scikit-learn==1.7.2", "numpy"]
 
 
 @pytest.mark.parametrize("item", ["python", "python>=3.9", "python >=3.9,<3.13", "python !=3.10.*", "python~=3.11"])
-def test_a_range_that_allows_the_python_of_this_server_means_it(item: str) -> None:
+def test_a_range_selects_this_servers_python(item: str) -> None:
     assert parse_conda(f"dependencies: ['{item}']", "3.11").python in {"3.11", ""}
 
 
 @pytest.mark.parametrize("item", ["python>=3.12", "python <3", "python=three", "python=3"])
-def test_a_python_that_is_not_here_is_refused_by_name(item: str) -> None:
+def test_an_unavailable_python_is_rejected(item: str) -> None:
     with pytest.raises(RequirementsError, match=r"requires python.*3\.11"):
         parse_conda(f"dependencies: ['{item}']", "3.11")
 
 
-def test_packages_of_conda_are_refused_by_name() -> None:
+def test_conda_packages_are_rejected_by_name() -> None:
     with pytest.raises(RequirementsError, match=r"numpy=1\.26, conda-forge::scipy.*'pip:' section"):
         parse_conda("dependencies: [python=3.11, numpy=1.26, 'conda-forge::scipy', pip]", "3.11")
 
@@ -184,11 +184,11 @@ def test_packages_of_conda_are_refused_by_name() -> None:
         "dependencies: [{pip: ['--index-url https://evil.example']}]",
     ],
 )
-def test_what_is_no_conda_file_is_refused_in_words(text: str) -> None:
+def test_invalid_conda_files_are_rejected(text: str) -> None:
     with pytest.raises(RequirementsError):
         parse_conda(text, "3.11")
 
 
-def test_no_conda_file_asks_for_nothing() -> None:
+def test_an_empty_conda_file_has_no_requirements() -> None:
     environment = parse_conda("", "3.11")
     assert (environment.python, environment.requirements) == ("", [])

@@ -1,3 +1,5 @@
+"""Runtime types and their aliases."""
+
 import pytest
 
 from mms.images.runtimes import RUNTIMES, UnknownRuntimeError, canonical_name, unavailable_reason
@@ -16,11 +18,11 @@ from mms.images.runtimes import RUNTIMES, UnknownRuntimeError, canonical_name, u
         ("Python", "Python"),
     ],
 )
-def test_every_spelling_means_one_runtime(sent: str, name: str) -> None:
+def test_spellings_map_to_one_runtime(sent: str, name: str) -> None:
     assert canonical_name(sent) == name
 
 
-def test_an_unknown_runtime_is_answered_with_those_that_exist() -> None:
+def test_an_unknown_runtime_lists_the_existing_ones() -> None:
     with pytest.raises(UnknownRuntimeError, match=r"'Fortran'.*ScikitPython"):
         canonical_name("Fortran")
 
@@ -33,15 +35,15 @@ def test_plain_python_runs_here(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "missing"), [("parkPython", "Spark"), ("CNTKPython", "Python 3.6"), ("Tlc37", ".NET")]
 )
-def test_what_cannot_run_here_says_what_is_missing(name: str, missing: str) -> None:
+def test_an_unavailable_runtime_names_what_is_missing(name: str, missing: str) -> None:
     assert missing in unavailable_reason(name)
 
 
-def test_an_engine_that_can_run_it_makes_the_difference() -> None:
+def test_a_supporting_engine_makes_a_runtime_available() -> None:
     assert unavailable_reason("SparkPython", frozenset({"process", "docker"})) == ""
 
 
-def test_every_runtime_runs_somewhere_or_says_why_not() -> None:
+def test_runtimes_without_an_engine_name_what_is_missing() -> None:
     for runtime in RUNTIMES.values():
         assert runtime.engines
         assert bool(runtime.missing) == ("process" not in runtime.engines)
