@@ -1,4 +1,4 @@
-"""Every route × every method × every kind of person: what is not allowed is refused, and changes nothing."""
+"""Every route, every method and every kind of user: forbidden requests are denied and change nothing."""
 
 from typing import Any
 
@@ -14,10 +14,10 @@ from tests.support.people import Cast, Lab, make_cast, make_lab
 
 pytestmark = pytest.mark.django_db
 METHODS = ("get", "head", "options", "post", "put", "patch", "delete")
-RANKS = {"anonymous": -1, "stranger": 0, "viewer": 1, "scientist": 2, "operator": 3, "admin": 4}
+LEVELS = {"anonymous": -1, "stranger": 0, "viewer": 1, "scientist": 2, "operator": 3, "admin": 4}
 NAMES = {"viewer": "vera", "scientist": "sam", "operator": "otto", "admin": "ada", "stranger": "stella"}
-PARTS = 3  # of the pages, so that no test takes long
-LEADS_TO_SIGN_IN, FORBIDDEN, NOT_THERE, WRONG_METHOD = 302, 403, 404, 405
+PARTS = 3  # of the routes, so that each test is short
+REDIRECT, FORBIDDEN, NOT_FOUND, WRONG_METHOD = 302, 403, 404, 405
 
 
 @pytest.fixture
@@ -30,54 +30,54 @@ def cast(lab: Lab) -> Cast:
     return make_cast(lab.account)
 
 
-def refusal(name: str, person: str) -> int | None:
-    """The status that this person has to get there; None where they are let in. Fails where nobody decided."""
-    permission, rank = permission_of(name), RANKS[person]
+def expected_status(name: str, person: str) -> int | None:
+    """Return the expected status for this person, or None if they have access. Fails without a declared permission."""
+    permission, level = permission_of(name), LEVELS[person]
     if permission == "anyone":
         return None
-    if rank < 0:
-        return LEADS_TO_SIGN_IN
+    if level < 0:
+        return REDIRECT
     if permission == "signed in":
         return None
     if permission == "operator of any account":
-        return None if rank >= 3 or person == "stranger" else FORBIDDEN  # the stranger operates another account
-    assert isinstance(permission, Permission), f"nobody decided who may use {name}"
+        return None if level >= 3 or person == "stranger" else FORBIDDEN  # the stranger operates another account
+    assert isinstance(permission, Permission), f"{name} declares no permission"
     if name in OF_AN_ACCOUNT:
-        if rank == 0:
-            return NOT_THERE
-        return FORBIDDEN if rank < required_level(permission) else None
-    return FORBIDDEN if rank < required_level(permission) else None
+        if level == 0:
+            return NOT_FOUND
+        return FORBIDDEN if level < required_level(permission) else None
+    return FORBIDDEN if level < required_level(permission) else None
 
 
 def counts() -> dict[str, int]:
-    """How many rows each table has, and what the audit alone may add to."""
+    """Return the number of rows in each table except the audit log."""
     ours = [*apps.get_app_config("dashboard").get_models(), *apps.get_app_config("deployments").get_models()]
     ours += [*apps.get_app_config("mms").get_models(), *apps.get_app_config("auth").get_models()]
     return {model.__name__: model._default_manager.count() for model in ours if model is not AuditEntry}
 
 
 @pytest.mark.parametrize("part", range(PARTS))
-@pytest.mark.parametrize("person", RANKS)
-def test_whoever_comes_to_whatever_door_by_whatever_way(
+@pytest.mark.parametrize("person", LEVELS)
+def test_every_route_and_method_for_every_kind_of_user(
     person: str, part: int, lab: Lab, cast: Cast, record: Any
 ) -> None:
     client: Client = cast.everybody()[person]
-    tried = 0
+    requests = 0
     names = sorted(VIEWS)[part::PARTS]
     for name in names:
-        expected, url = refusal(name, person), address(name, lab)
+        expected, url = expected_status(name, person), address(name, lab)
         before = counts() if expected is not None else {}
         for method in METHODS:
             answer = getattr(client, method)(url)
-            tried += 1
+            requests += 1
             assert answer.status_code < 500 or name == "healthz", (name, method, answer.status_code)
             if expected is None:
                 continue
             assert answer.status_code in {expected, WRONG_METHOD}, (name, method, answer.status_code)
-            if answer.status_code == LEADS_TO_SIGN_IN:
+            if answer.status_code == REDIRECT:
                 assert answer.headers["Location"].startswith("/sign-in/"), (name, method)
         if expected is not None:
             assert counts() == before, f"{name} changed something for {person}"
         if name == "sign_out" and person != "anonymous":
             client.force_login(get_user_model().objects.get(username=NAMES[person]))
-    record |= {"routes": len(names), "methods": len(METHODS), "requests": tried}
+    record |= {"routes": len(names), "methods": len(METHODS), "requests": requests}

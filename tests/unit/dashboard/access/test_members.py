@@ -1,4 +1,4 @@
-"""Roles given and taken in the site, what they mean, and what waits in the queue of somebody who lost one."""
+"""Members and roles, the queued operations of users who lost a role, and the audit page."""
 
 from typing import Any
 
@@ -31,7 +31,7 @@ def role_of(name: str, lab: Lab) -> str:
     return found.role if found else ""
 
 
-def test_an_operator_gives_changes_and_takes_a_role_and_it_is_written_down(lab: Lab, cast: Cast) -> None:
+def test_an_operator_adds_changes_and_removes_a_role_and_it_is_audited(lab: Lab, cast: Cast) -> None:
     members = f"{lab.url}members/"
     assert cast.operator.post(members, {"name": "stella", "role": "viewer"}).status_code == 302
     assert role_of("stella", lab) == "viewer"
@@ -61,7 +61,7 @@ def test_an_operator_gives_changes_and_takes_a_role_and_it_is_written_down(lab: 
         ("stella", "", "This field is required"),
     ],
 )
-def test_who_cannot_be_added_is_said_at_the_field(name: str, role: str, says: str, lab: Lab, cast: Cast) -> None:
+def test_the_field_says_who_cannot_be_added(name: str, role: str, says: str, lab: Lab, cast: Cast) -> None:
     before = Membership.objects.count()
     answer = cast.operator.post(f"{lab.url}members/", {"name": name, "role": role})
     assert answer.status_code == 422
@@ -69,19 +69,19 @@ def test_who_cannot_be_added_is_said_at_the_field(name: str, role: str, says: st
     assert Membership.objects.count() == before
 
 
-def test_a_role_that_is_none_changes_nothing(lab: Lab, cast: Cast) -> None:
+def test_an_invalid_role_changes_nothing(lab: Lab, cast: Cast) -> None:
     answer = cast.operator.post(f"{lab.url}members/{lab.member.pk}/", {"role": "king"}, follow=True)
     assert "Nothing was changed" in answer.text
     assert role_of("mia-lab", lab) == "viewer"
 
 
-def test_a_member_of_another_account_is_not_there(lab: Lab, cast: Cast) -> None:
+def test_members_of_another_account_are_not_found(lab: Lab, cast: Cast) -> None:
     other = Membership.objects.get(user__username="stella")
     assert cast.operator.post(f"{lab.url}members/{other.pk}/remove/").status_code == 404
     assert Membership.objects.filter(pk=other.pk).exists()
 
 
-def test_who_takes_their_own_role_is_led_away(lab: Lab, cast: Cast) -> None:
+def test_removing_your_own_role_redirects_home(lab: Lab, cast: Cast) -> None:
     own = Membership.objects.get(user__username="otto")
     assert cast.operator.post(f"{lab.url}members/{own.pk}/remove/").headers["Location"] == "/"
 
@@ -90,7 +90,7 @@ def test_who_takes_their_own_role_is_led_away(lab: Lab, cast: Cast) -> None:
     ("person", "role"),
     [("viewer", "Viewer"), ("scientist", "Data scientist"), ("operator", "Operator"), ("admin", "Administrator")],
 )
-def test_the_page_says_what_one_may_do_and_who_can_give_more(person: str, role: str, lab: Lab, cast: Cast) -> None:
+def test_the_page_lists_your_permissions_and_who_can_grant_more(person: str, role: str, lab: Lab, cast: Cast) -> None:
     page = cast.everybody()[person].get(f"{lab.url}roles/").text
     assert f"Your role here: <strong>{role}</strong>" in page
     assert f'<th scope="col" aria-current="true">{role}</th>' in page
@@ -98,11 +98,11 @@ def test_the_page_says_what_one_may_do_and_who_can_give_more(person: str, role: 
     assert "Build images" in page
 
 
-def test_who_is_refused_is_led_to_that_page(lab: Lab, cast: Cast) -> None:
+def test_a_denial_links_to_your_permissions(lab: Lab, cast: Cast) -> None:
     assert f"{lab.url}roles/" in cast.viewer.get(f"{lab.url}models/new/").text
 
 
-# --- what waits for somebody who lost a right
+# --- queued operations of users who lost a permission
 
 
 def queued(lab: Lab, by: str, **more: Any) -> Operation:
@@ -110,7 +110,7 @@ def queued(lab: Lab, by: str, **more: Any) -> Operation:
     return make_operation(row, Kind.REGISTER_MODEL, State.QUEUED, requested_by=by, **more)
 
 
-def test_what_waits_is_canceled_with_the_right_to_ask_for_it(lab: Lab, cast: Cast) -> None:
+def test_queued_operations_are_canceled_when_the_requester_loses_permission(lab: Lab, cast: Cast) -> None:
     waiting = queued(lab, "sam")
     pk = Membership.objects.get(user__username="sam").pk
     cast.operator.post(f"{lab.url}members/{pk}/", {"role": "viewer"})
@@ -122,7 +122,7 @@ def test_what_waits_is_canceled_with_the_right_to_ask_for_it(lab: Lab, cast: Cas
 
 
 @pytest.mark.parametrize("how", ["removed", "deactivated"])
-def test_however_the_right_went(how: str, lab: Lab, cast: Cast) -> None:
+def test_queued_operations_are_canceled_however_the_permission_was_lost(how: str, lab: Lab, cast: Cast) -> None:
     waiting = queued(lab, "sam")
     if how == "removed":
         Membership.objects.filter(user__username="sam").delete()
@@ -133,13 +133,13 @@ def test_however_the_right_went(how: str, lab: Lab, cast: Cast) -> None:
     assert waiting.state == State.CANCELED
 
 
-def test_what_is_allowed_or_was_sent_or_comes_from_a_command_goes_on(lab: Lab, cast: Cast) -> None:
+def test_operations_that_are_allowed_or_sent_or_from_a_command_continue(lab: Lab, cast: Cast) -> None:
     kept = [queued(lab, "sam"), queued(lab, "demo"), queued(lab, "ada"), queued(lab, "vera", attempts=1)]
     assert cancel_unauthorized_operations() == 0
     assert {Operation.objects.get(pk=operation.pk).state for operation in kept} == {State.QUEUED}
 
 
-# --- the audit's page
+# --- the audit page
 
 
 def entry(actor: str, account: Any = None, **more: Any) -> AuditEntry:
@@ -198,7 +198,7 @@ def test_the_file_has_the_same_rows_and_no_cell_is_a_formula(story: None, lab: L
     assert ",stella," not in answer.text
 
 
-def test_nobody_can_change_it_in_the_site(story: None, cast: Cast) -> None:
+def test_the_audit_log_cannot_be_changed_in_the_site(story: None, cast: Cast) -> None:
     for method in ("post", "put", "patch", "delete"):
         assert getattr(cast.admin, method)("/audit/").status_code == 405
     assert AuditEntry.objects.count() == 4

@@ -1,11 +1,10 @@
-"""Who gets to see which page: every URL of the site, walked as every kind of person."""
+"""Access to pages: every URL of the site for every kind of user."""
 
 import re
 from typing import Any
 
 import pytest
 from django.contrib.auth import get_user_model
-from django.http import HttpResponse
 from django.test import Client
 from django.urls import reverse
 
@@ -28,26 +27,26 @@ def cast(lab: Lab) -> Cast:
     return make_cast(lab.account)
 
 
-def visit(client: Client, url: str) -> HttpResponse:
+def visit(client: Client, url: str) -> Any:
     answer = client.get(url)
     return client.post(url) if answer.status_code == 405 else answer
 
 
 @pytest.mark.parametrize("name", sorted(VIEWS))
-def test_every_view_says_who_may_use_it(name: str) -> None:
+def test_every_view_declares_who_may_use_it(name: str) -> None:
     known = {*Permission, "operator of any account", "signed in", "anyone"}
-    assert permission_of(name) in known, f"{name} names no permission"
+    assert permission_of(name) in known, f"{name} declares no permission"
 
 
 @pytest.mark.parametrize("name", OF_AN_ACCOUNT)
-def test_who_is_not_signed_in_is_led_to_sign_in_and_back(name: str, lab: Lab, cast: Cast) -> None:
+def test_signed_out_users_are_redirected_to_sign_in_and_back(name: str, lab: Lab, cast: Cast) -> None:
     answer = visit(cast.anonymous, address(name, lab))
     assert answer.status_code == 302
     assert answer.headers["Location"].startswith("/sign-in/?next=/")
 
 
 @pytest.mark.parametrize("name", OF_AN_ACCOUNT)
-def test_for_a_stranger_the_account_does_not_exist(name: str, lab: Lab, cast: Cast) -> None:
+def test_an_account_is_invisible_to_non_members(name: str, lab: Lab, cast: Cast) -> None:
     url = address(name, lab)
     answer = visit(cast.stranger, url)
     assert answer.status_code == 404
@@ -57,12 +56,12 @@ def test_for_a_stranger_the_account_does_not_exist(name: str, lab: Lab, cast: Ca
 
 
 @pytest.mark.parametrize("name", OF_AN_ACCOUNT)
-def test_members_get_what_their_role_allows_and_are_told_what_is_missing(name: str, lab: Lab, cast: Cast) -> None:
+def test_members_get_what_their_role_allows_or_see_the_required_role(name: str, lab: Lab, cast: Cast) -> None:
     permission: Permission = permission_of(name)
-    own = name != "delete_service"  # which belongs to nobody here: see its own test
-    for person, rank in PEOPLE.items():
+    own = name != "delete_service"  # which has no owner here and a test of its own
+    for person, level in PEOPLE.items():
         answer = visit(cast.everybody()[person], address(name, lab))
-        if rank < required_level(permission):
+        if level < required_level(permission):
             assert answer.status_code == 403, (person, name)
             assert f"“{required_role(permission)}”" in answer.text
         elif own:
@@ -81,13 +80,13 @@ def test_the_status_of_the_site_is_for_operators(person: str, lab: Lab, cast: Ca
     assert "lab" not in re.sub(r"aria-label\w*|label", "", answer.text)
 
 
-def test_nothing_of_another_account_is_reached_through_ones_own(lab: Lab, cast: Cast) -> None:
+def test_rows_of_another_account_are_not_found_through_your_own(lab: Lab, cast: Cast) -> None:
     for noun in ("model", "asset", "manifest", "image", "service", "operation"):
         pk = getattr(lab, noun).pk
         assert cast.stranger.get(reverse(f"get_{noun}", args=["elsewhere", pk])).status_code == 404
 
 
-def test_a_session_that_ended_inside_an_htmx_call_leads_to_a_whole_sign_in_page_and_back(lab: Lab) -> None:
+def test_an_htmx_request_after_the_session_ended_redirects_the_whole_page(lab: Lab) -> None:
     here = "http://testserver/accounts/lab/models/?q=iris"
     answer = Client().get("/accounts/lab/models/", headers={"HX-Request": "true", "HX-Current-URL": here})
     assert answer.status_code == 200
@@ -95,24 +94,24 @@ def test_a_session_that_ended_inside_an_htmx_call_leads_to_a_whole_sign_in_page_
 
 
 @pytest.mark.parametrize("here", ["https://evil.example/accounts/lab/", "javascript:alert(1)", "//evil.example/x"])
-def test_sign_in_never_leads_to_another_site(here: str, lab: Lab) -> None:
+def test_the_sign_in_redirect_never_points_to_another_site(here: str, lab: Lab) -> None:
     answer = Client().get("/accounts/lab/", headers={"HX-Request": "true", "HX-Current-URL": here})
     assert answer.headers["HX-Redirect"] == "/sign-in/?next=/"
 
 
-def test_a_form_sent_after_the_session_ended_leads_back_to_the_page_it_was_on(lab: Lab) -> None:
+def test_a_form_sent_after_the_session_ended_redirects_back_to_its_page(lab: Lab) -> None:
     came_from = {"Referer": "http://testserver/accounts/lab/services/"}
     answer = Client().post(f"{lab.url}refresh/", headers=came_from)
     assert answer.headers["Location"] == "/sign-in/?next=/accounts/lab/services/"
 
 
-def test_pages_are_kept_by_no_cache(lab: Lab, cast: Cast) -> None:
+def test_pages_are_not_cached(lab: Lab, cast: Cast) -> None:
     answer = cast.viewer.get(f"{lab.url}models/")
     assert "no-store" in answer.headers["Cache-Control"]
     assert "HX-Request" in answer.headers["Vary"]
 
 
-def test_a_person_without_accounts_is_told_whom_to_ask(db: None) -> None:
+def test_a_user_without_accounts_is_told_whom_to_ask(db: None) -> None:
     page = sign_in("nina").get("/")
     assert "you aren’t a member of any hosting account" in page.text
     assert "add <strong>nina</strong> under" in page.text
@@ -124,7 +123,7 @@ def test_the_first_page_is_the_account_used_last(lab: Lab, cast: Cast) -> None:
     assert cast.admin.get("/").headers["Location"] == "/accounts/lab/"
 
 
-def test_a_person_signs_in_where_they_wanted_to_go_and_out_again(lab: Lab) -> None:
+def test_sign_in_redirects_to_the_requested_page(lab: Lab) -> None:
     get_user_model().objects.create_superuser("root", password="a long enough one")
     browser = Client()
     wrong = browser.post("/sign-in/", {"username": "root", "password": "guess", "next": lab.url})
@@ -136,7 +135,7 @@ def test_a_person_signs_in_where_they_wanted_to_go_and_out_again(lab: Lab) -> No
     assert browser.get(lab.url).status_code == 302
 
 
-def test_the_colours_chosen_stay_and_another_site_is_no_way_back(lab: Lab, cast: Cast) -> None:
+def test_the_theme_is_stored_and_the_redirect_stays_on_this_site(lab: Lab, cast: Cast) -> None:
     answer = cast.viewer.post("/colours/", {"theme": "dark", "next": "https://evil.example/"})
     assert answer.headers["Location"] == "/"
     assert 'data-theme="dark"' in cast.viewer.get(f"{lab.url}models/").text
@@ -147,7 +146,7 @@ def test_the_colours_chosen_stay_and_another_site_is_no_way_back(lab: Lab, cast:
 @pytest.mark.parametrize(
     "next_page", ["a\0b", "abc", "http://[::1", "http://testserver//evil.example/", "/\\evil.example"]
 )
-def test_a_way_back_that_is_none_leads_home(next_page: str, lab: Lab, cast: Cast) -> None:
+def test_an_invalid_next_url_redirects_home(next_page: str, lab: Lab, cast: Cast) -> None:
     for form, home in (("/colours/", "/"), (f"{lab.url}refresh/", lab.url)):
         assert cast.viewer.post(form, {"next": next_page}).headers["Location"] == home
     get_user_model().objects.create_superuser("root", password="a long enough one")

@@ -1,4 +1,4 @@
-"""Production is for operators: who may deploy there, and change what runs there."""
+"""Only operators deploy to production and change services there."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.django_db
 
 @pytest.fixture
 def lab(live_redis: Any) -> Lab:
-    """Its one service is sam's own, and runs in production."""
+    """Return a lab whose only service was created by sam and runs in production."""
     lab = make_lab()
     Cluster.objects.filter(pk=lab.cluster.pk).update(production=True)
     Service.objects.filter(pk=lab.service.pk).update(cluster=lab.cluster, created_by="sam")
@@ -41,7 +41,7 @@ def test_only_operators_deploy_to_production(lab: Lab, cast: Cast) -> None:
     assert deploy(cast.operator, lab, lab.cluster).status_code == 302
 
 
-def test_a_data_scientist_deploys_where_it_is_allowed_and_is_told_where_not(lab: Lab, cast: Cast) -> None:
+def test_a_data_scientist_deploys_outside_production_and_sees_where_not(lab: Lab, cast: Cast) -> None:
     playground = Cluster.objects.create(account=lab.account, name="playground", pull_secret="p")
     page = cast.scientist.get(f"{lab.url}services/new/").text
     assert f"Only operators can deploy to production clusters: {lab.cluster.name}." in page
@@ -49,12 +49,12 @@ def test_a_data_scientist_deploys_where_it_is_allowed_and_is_told_where_not(lab:
     assert deploy(cast.scientist, lab, playground).status_code == 302
 
 
-def test_where_everything_is_production_the_form_says_so(lab: Lab, cast: Cast) -> None:
+def test_the_form_says_if_all_clusters_are_for_production(lab: Lab, cast: Cast) -> None:
     assert "this account has only production clusters" in cast.scientist.get(f"{lab.url}services/new/").text
 
 
 @pytest.mark.parametrize("act", ["update", "delete"])
-def test_what_runs_in_production_is_changed_by_operators_alone(act: str, lab: Lab, cast: Cast) -> None:
+def test_only_operators_change_services_in_production(act: str, lab: Lab, cast: Cast) -> None:
     url = f"{lab.url}services/{lab.service.pk}/{act}/"
     form = {"image": make_image(lab.manifest).pk}
     refused = cast.scientist.post(url, form)
@@ -64,13 +64,13 @@ def test_what_runs_in_production_is_changed_by_operators_alone(act: str, lab: La
 
 
 @pytest.mark.parametrize("act", ["retry", "cancel", "settle", "resume"])
-def test_an_operation_in_production_is_steered_by_operators_alone(act: str, lab: Lab, cast: Cast) -> None:
+def test_only_operators_manage_operations_in_production(act: str, lab: Lab, cast: Cast) -> None:
     url = f"{lab.url}operations/{lab.operation.pk}/{act}/"
     assert cast.scientist.post(url).status_code == 403
     assert cast.operator.post(url).status_code == 302
 
 
-def test_buttons_are_greyed_and_say_which_role_they_need(lab: Lab, cast: Cast) -> None:
+def test_buttons_are_disabled_and_name_the_required_role(lab: Lab, cast: Cast) -> None:
     page = cast.scientist.get(f"{lab.url}services/{lab.service.pk}/").text
     assert page.count("runs in production. Changing it requires the “Operator” role.") == 2
     assert f"{lab.url}services/{lab.service.pk}/update/" not in page
@@ -79,7 +79,7 @@ def test_buttons_are_greyed_and_say_which_role_they_need(lab: Lab, cast: Cast) -
     )
 
 
-def test_a_service_of_unknown_place_counts_as_production_where_there_is_one(lab: Lab, cast: Cast) -> None:
+def test_a_service_on_an_unknown_cluster_counts_as_production_if_there_is_one(lab: Lab, cast: Cast) -> None:
     Service.objects.filter(pk=lab.service.pk).update(cluster=None)
     url = f"{lab.url}services/{lab.service.pk}/update/"
     assert cast.scientist.get(url).status_code == 403
@@ -87,7 +87,7 @@ def test_a_service_of_unknown_place_counts_as_production_where_there_is_one(lab:
     assert cast.scientist.get(url).status_code == 200
 
 
-def test_what_an_operator_queued_for_production_is_withdrawn_with_the_role(lab: Lab, cast: Cast) -> None:
+def test_queued_operations_in_production_are_canceled_with_the_operator_role(lab: Lab, cast: Cast) -> None:
     waiting = make_operation(lab.service, Kind.UPDATE_SERVICE, State.QUEUED, requested_by="otto")
     assert cancel_unauthorized_operations() == 0
     Membership.objects.filter(user__username="otto").update(role=Role.SCIENTIST)
@@ -96,7 +96,7 @@ def test_what_an_operator_queued_for_production_is_withdrawn_with_the_role(lab: 
     assert waiting.state == State.CANCELED
 
 
-def test_a_viewer_sees_what_could_be_done_and_by_whom(lab: Lab, cast: Cast) -> None:
+def test_a_viewer_sees_disabled_buttons_with_the_required_role(lab: Lab, cast: Cast) -> None:
     for noun, label in [("models", "Register model"), ("images", "Build image"), ("services", "Deploy service")]:
         page = cast.viewer.get(f"{lab.url}{noun}/").text
         assert f'disabled title="This requires the “Data scientist” role.">{label}</button>' in page

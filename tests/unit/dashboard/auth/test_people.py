@@ -1,4 +1,4 @@
-"""People made, invited, changed and deactivated by administrators."""
+"""Users created, invited, changed and deactivated by administrators."""
 
 import re
 from typing import Any
@@ -35,18 +35,18 @@ def link_in(page: str) -> str:
 
 
 def choose(link: str, password: str = PASSWORD) -> Any:
-    """What the person does behind the link, in a browser of their own."""
+    """Open the link in another browser and choose a password."""
     browser = Client()
     form = browser.get(link, follow=True)
-    place = form.redirect_chain[-1][0] if form.redirect_chain else link
-    return browser.post(place, {"new_password1": password, "new_password2": password}, follow=True)
+    url = form.redirect_chain[-1][0] if form.redirect_chain else link
+    return browser.post(url, {"new_password1": password, "new_password2": password}, follow=True)
 
 
 def can_sign_in(name: str, password: str = PASSWORD) -> bool:
     return Client().post("/sign-in/", {"username": name, "password": password}).status_code == 302
 
 
-def test_a_new_person_chooses_a_password_behind_a_link_that_works_once(lab: Lab, cast: Cast) -> None:
+def test_a_new_user_chooses_a_password_with_a_single_use_link(lab: Lab, cast: Cast) -> None:
     answer = cast.admin.post("/people/", {"username": "nina"})
     assert not person("nina").has_usable_password()
     link = link_in(answer.text)
@@ -75,7 +75,7 @@ def test_a_weak_password_is_refused_behind_the_link(lab: Lab, cast: Cast) -> Non
 
 
 @pytest.mark.parametrize(("name", "says"), [("", "required"), ("SAM", "already taken"), ("a b", "valid username")])
-def test_a_name_that_cannot_be_is_refused_at_the_field(name: str, says: str, lab: Lab, cast: Cast) -> None:
+def test_an_invalid_username_is_an_error_at_the_field(name: str, says: str, lab: Lab, cast: Cast) -> None:
     before = get_user_model().objects.count()
     answer = cast.admin.post("/people/", {"username": name})
     assert answer.status_code == 422
@@ -83,7 +83,7 @@ def test_a_name_that_cannot_be_is_refused_at_the_field(name: str, says: str, lab
     assert get_user_model().objects.count() == before
 
 
-def test_who_is_deactivated_is_out_at_once_and_comes_back_with_the_same_roles(lab: Lab, cast: Cast) -> None:
+def test_a_deactivated_user_is_signed_out_and_keeps_their_roles_when_reactivated(lab: Lab, cast: Cast) -> None:
     cast.admin.post(f"/people/{person('sam').pk}/", {"do": "deactivate"})
     assert cast.scientist.get(lab.url).status_code == 302
     cast.admin.post(f"/people/{person('sam').pk}/", {"do": "activate"})
@@ -94,7 +94,7 @@ def test_who_is_deactivated_is_out_at_once_and_comes_back_with_the_same_roles(la
     assert (entry.target, entry.before, entry.after) == ("sam", {"is_active": True}, {"is_active": False})
 
 
-def test_an_administrator_is_made_and_unmade(lab: Lab, cast: Cast) -> None:
+def test_administrator_access_is_granted_and_removed(lab: Lab, cast: Cast) -> None:
     cast.admin.post(f"/people/{person('stella').pk}/", {"do": "make_administrator"})
     assert cast.stranger.get(lab.url).status_code == 200
     cast.admin.post(f"/people/{person('stella').pk}/", {"do": "make_member"})
@@ -102,7 +102,7 @@ def test_an_administrator_is_made_and_unmade(lab: Lab, cast: Cast) -> None:
 
 
 @pytest.mark.parametrize("asked", ["deactivate", "make_member"])
-def test_nobody_takes_the_last_administrator_away(asked: str, lab: Lab, cast: Cast) -> None:
+def test_administrators_cannot_remove_their_own_access(asked: str, lab: Lab, cast: Cast) -> None:
     answer = cast.admin.post(f"/people/{person('ada').pk}/", {"do": asked}, follow=True)
     assert "remove your own access" in answer.text
     assert person("ada").is_superuser
@@ -110,7 +110,7 @@ def test_nobody_takes_the_last_administrator_away(asked: str, lab: Lab, cast: Ca
     assert AuditEntry.objects.get().result == "refused"
 
 
-def test_what_cannot_be_done_changes_nothing(lab: Lab, cast: Cast) -> None:
+def test_an_unknown_action_changes_nothing(lab: Lab, cast: Cast) -> None:
     before = list(get_user_model().objects.values())
     assert "Choose an action" in cast.admin.post(f"/people/{person('sam').pk}/", {"do": "rule"}, follow=True).text
     assert cast.admin.post("/people/99999/", {"do": "deactivate"}).status_code == 404

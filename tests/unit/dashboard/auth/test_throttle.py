@@ -1,4 +1,4 @@
-"""Signing in by password: guessing is slow, for every name alike, and nobody is locked out by a stranger."""
+"""Login throttling: the same for every name, and nobody can lock out another user."""
 
 import re
 import statistics
@@ -30,13 +30,13 @@ def attempt(name: str, password: str = "guess", address: str = FAR, client: Clie
     return (client or Client()).post("/sign-in/", {"username": name, "password": password}, REMOTE_ADDR=address)
 
 
-def test_a_wrong_password_is_a_form_with_an_error(ada: Any) -> None:
+def test_a_wrong_password_shows_an_error_in_the_form(ada: Any) -> None:
     answer = attempt("ada")
     assert answer.status_code == 422
     assert "Please enter a correct" in answer.text
 
 
-def test_the_sixth_wrong_try_is_not_looked_at_and_says_how_long_to_wait(ada: Any) -> None:
+def test_the_sixth_attempt_is_not_checked_and_the_page_says_how_long_to_wait(ada: Any) -> None:
     assert [attempt("ada").status_code for _ in range(5)] == [422] * 5
     answer = attempt("ada", PASSWORD)
     assert answer.status_code == 429
@@ -44,21 +44,21 @@ def test_the_sixth_wrong_try_is_not_looked_at_and_says_how_long_to_wait(ada: Any
     assert "again in 5 minutes" in answer.text
 
 
-def test_waiting_helps_even_when_somebody_kept_trying(ada: Any) -> None:
+def test_throttled_attempts_do_not_extend_the_wait(ada: Any) -> None:
     for _ in range(9):
         attempt("ada")
     SignInTry.objects.update(at=timezone.now() - timedelta(minutes=5, seconds=1))
     assert attempt("ada", PASSWORD).status_code == 302
 
 
-def test_a_right_password_forgets_the_wrong_ones_before_it(ada: Any) -> None:
+def test_a_correct_password_deletes_earlier_failed_attempts(ada: Any) -> None:
     for _ in range(4):
         attempt("ada")
     assert attempt("ada", PASSWORD).status_code == 302
     assert not SignInTry.objects.exists()
 
 
-def test_known_unknown_inactive_and_odd_names_are_answered_alike(ada: Any) -> None:
+def test_known_unknown_and_inactive_names_get_the_same_response(ada: Any) -> None:
     get_user_model().objects.create_user("gone", password=PASSWORD, is_active=False)
     get_user_model().objects.create_user("by-provider", password=None)
     pages = set()
@@ -72,7 +72,7 @@ def test_known_unknown_inactive_and_odd_names_are_answered_alike(ada: Any) -> No
 
 @pytest.mark.slow
 @pytest.mark.serial
-def test_an_unknown_name_takes_as_long_as_a_known_one(slow_hasher: None, ada: Any, settings: Any, record: Any) -> None:
+def test_unknown_names_take_as_long_as_known_ones(slow_hasher: None, ada: Any, settings: Any, record: Any) -> None:
     settings.SIGN_IN_TRIES = settings.SIGN_IN_TRIES_PER_NAME = settings.SIGN_IN_TRIES_PER_ADDRESS = 1000
     get_user_model().objects.create_user("gone", password=PASSWORD, is_active=False)
     get_user_model().objects.create_user("by-provider", password=None)
@@ -84,12 +84,11 @@ def test_an_unknown_name_takes_as_long_as_a_known_one(slow_hasher: None, ada: An
             times.append(time.perf_counter() - begun)
     medians = {name: statistics.median(times) for name, times in took.items()}
     record |= {f"ms for {name}": round(1000 * median) for name, median in medians.items()}
-    assert max(medians.values()) < 1.5 * min(medians.values()), (
-        took
-    )  # a hash that was left out would make a factor of ten
+    # Without the hash for unknown names, the factor would be ten.
+    assert max(medians.values()) < 1.5 * min(medians.values()), took
 
 
-def test_a_stranger_does_not_lock_the_owner_out_of_a_browser_they_used_before(ada: Any, settings: Any) -> None:
+def test_an_attacker_cannot_lock_the_user_out_of_a_known_browser(ada: Any, settings: Any) -> None:
     browser = Client()
     attempt("ada", PASSWORD, "198.51.100.1", browser)
     browser.post("/sign-out/")
@@ -99,7 +98,7 @@ def test_a_stranger_does_not_lock_the_owner_out_of_a_browser_they_used_before(ad
     assert attempt("ada", PASSWORD, "198.51.100.1", browser).status_code == 302
 
 
-def test_the_mark_of_a_browser_is_good_for_its_own_name_and_few_tries(ada: Any) -> None:
+def test_a_known_browser_is_throttled_too_and_known_for_its_own_name_only(ada: Any) -> None:
     get_user_model().objects.create_user("eve", password=PASSWORD)
     browser = Client()
     attempt("eve", PASSWORD, client=browser)
@@ -112,39 +111,39 @@ def test_one_address_cannot_try_many_names(settings: Any) -> None:
     settings.SIGN_IN_TRIES_PER_ADDRESS = 8
     answers = [attempt(f"name-{number}", address="2001:db8::1").status_code for number in range(8)]
     assert answers == [422] * 8
-    assert attempt("another", address="2001:db8:0:0:ffff::2").status_code == 429  # the same network of 64 bits
+    assert attempt("another", address="2001:db8:0:0:ffff::2").status_code == 429  # in the same /64 network
     assert attempt("another", address="2001:db8:0:1::1").status_code == 422
 
 
-def test_a_name_is_kept_as_a_hash_only(ada: Any) -> None:
+def test_a_name_is_stored_as_a_hash_only(ada: Any) -> None:
     attempt("my password by mistake")
     assert "mistake" not in str(SignInTry.objects.values_list())
 
 
 @pytest.mark.django_db(transaction=True)
-def test_tries_at_the_same_time_let_no_more_through() -> None:
+def test_concurrent_attempts_share_the_limit() -> None:
     class Request:
         META = {"REMOTE_ADDR": FAR}
         COOKIES: dict[str, str] = {}
 
-    got: list[Any] = []
+    outcomes: list[Any] = []
 
-    def go() -> None:
+    def attempt_once() -> None:
         try:
-            got.append(throttle.start_attempt(Request(), "ada"))  # type: ignore[arg-type]
+            outcomes.append(throttle.start_attempt(Request(), "ada"))  # type: ignore[arg-type]
         finally:
             connection.close()
 
-    threads = [threading.Thread(target=go) for _ in range(16)]
+    threads = [threading.Thread(target=attempt_once) for _ in range(16)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(got) == 16
-    assert sum(isinstance(outcome, SignInTry) for outcome in got) <= 5
+    assert len(outcomes) == 16
+    assert sum(isinstance(outcome, SignInTry) for outcome in outcomes) <= 5
 
 
-def test_every_try_is_in_the_audit_by_the_name_given_and_without_a_password(ada: Any) -> None:
+def test_attempts_are_in_the_audit_log_with_the_name_and_without_the_password(ada: Any) -> None:
     attempt("ada", "my secret guess")
     client = Client()
     attempt("ada", PASSWORD, client=client)
@@ -158,13 +157,13 @@ def test_every_try_is_in_the_audit_by_the_name_given_and_without_a_password(ada:
     assert "guess" not in str(AuditEntry.objects.values_list())
 
 
-def test_where_passwords_are_off_there_is_no_field_for_one(ada: Any, settings: Any) -> None:
+def test_the_form_has_no_password_field_if_password_sign_in_is_off(ada: Any, settings: Any) -> None:
     settings.PASSWORD_SIGN_IN = False
     assert 'name="password"' not in Client().get("/sign-in/").text
     assert attempt("ada", PASSWORD).status_code == 403
 
 
-def test_sign_out_has_the_browser_forget(ada: Any) -> None:
+def test_sign_out_clears_the_browsers_cache_and_storage(ada: Any) -> None:
     client = Client()
     attempt("ada", PASSWORD, client=client)
     answer = client.post("/sign-out/")
@@ -173,6 +172,6 @@ def test_sign_out_has_the_browser_forget(ada: Any) -> None:
 
 
 @pytest.mark.parametrize("to", ["https://evil.example/", "//evil.example", "javascript:alert(1)", "/\\evil.example"])
-def test_after_signing_in_nobody_is_led_elsewhere(ada: Any, to: str) -> None:
+def test_sign_in_never_redirects_to_another_site(ada: Any, to: str) -> None:
     answer = Client().post("/sign-in/", {"username": "ada", "password": PASSWORD, "next": to})
     assert answer.headers["Location"] == "/"

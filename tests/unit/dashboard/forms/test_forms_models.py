@@ -7,7 +7,7 @@ import pytest
 from django.conf import settings
 from django.test import Client
 
-from dashboard.files.store import Incoming, StoredFile
+from dashboard.files.store import IncomingFile, StoredFile
 from dashboard.models import Role
 from deployments.models import Asset, HostingAccount, Operation, RegisteredModel
 from tests.support.workshop import make_account, make_model, sign_in
@@ -27,7 +27,7 @@ def scientist(account: HostingAccount) -> Client:
 
 
 def keep(content: bytes = b"a model", name: str = "iris.pkl") -> StoredFile:
-    incoming = Incoming()
+    incoming = IncomingFile()
     incoming.write([content])
     return incoming.keep(name)
 

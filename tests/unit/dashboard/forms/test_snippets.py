@@ -12,7 +12,7 @@ from django.test import Client
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dashboard.files.store import Incoming
+from dashboard.files.store import IncomingFile
 from dashboard.forms import snippets
 from dashboard.models import Role
 from deployments.models import Asset, Operation
@@ -122,7 +122,7 @@ def test_an_asset_has_a_command_too_and_a_preview_stores_nothing(lab: Lab, cast:
 
 
 def test_the_key_of_an_upload_is_in_no_command(lab: Lab, cast: Cast) -> None:
-    incoming = Incoming()
+    incoming = IncomingFile()
     incoming.write([b"a model"])
     stored = incoming.keep("rose.pkl")
     key = stored.url.partition("key=")[2]

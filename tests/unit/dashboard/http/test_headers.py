@@ -1,9 +1,8 @@
-"""What every page says to browsers and caches, whoever asks."""
+"""Security and cache headers of every page."""
 
 from typing import Any
 
 import pytest
-from django.http import HttpResponse
 
 from tests.support.doors import VIEWS, address, permission_of
 from tests.support.people import Lab, make_cast, make_lab
@@ -12,13 +11,13 @@ pytestmark = pytest.mark.django_db
 
 
 @pytest.fixture
-def answers(live_redis: Any) -> dict[str, HttpResponse]:
+def answers(live_redis: Any) -> dict[str, Any]:
     lab: Lab = make_lab()
     admin = make_cast(lab.account).admin
     return {name: admin.get(address(name, lab)) for name in sorted(set(VIEWS) - {"sign_out"})}
 
 
-def test_no_page_lets_scripts_styles_or_frames_of_others_in(answers: dict[str, HttpResponse]) -> None:
+def test_the_content_security_policy_allows_this_site_only(answers: dict[str, Any]) -> None:
     for name, answer in answers.items():
         policy = answer.headers["Content-Security-Policy"]
         assert "default-src 'none'" in policy, name
@@ -32,7 +31,7 @@ def test_no_page_lets_scripts_styles_or_frames_of_others_in(answers: dict[str, H
         assert answer.headers["Referrer-Policy"] == "same-origin", name
 
 
-def test_nothing_that_somebody_signed_in_sees_is_kept(answers: dict[str, HttpResponse]) -> None:
+def test_pages_for_signed_in_users_are_not_stored(answers: dict[str, Any]) -> None:
     for name, answer in answers.items():
         if permission_of(name) != "anyone":
             assert "no-store" in answer.headers.get("Cache-Control", "") or answer.status_code == 405, name
@@ -40,14 +39,14 @@ def test_nothing_that_somebody_signed_in_sees_is_kept(answers: dict[str, HttpRes
 
 
 @pytest.mark.parametrize("path", ["/no/such/page/", "/accounts/elsewhere-yet/", "/accounts/lab/models/99999/"])
-def test_an_error_is_kept_as_little_as_a_page(path: str, live_redis: Any) -> None:
+def test_error_pages_are_not_stored(path: str, live_redis: Any) -> None:
     viewer = make_cast(make_lab().account).viewer
     answer = viewer.get(path)
     assert answer.status_code == 404
     assert "no-store" in answer.headers["Cache-Control"]
 
 
-def test_no_page_has_a_script_a_style_or_a_handler_of_its_own(answers: dict[str, HttpResponse]) -> None:
+def test_pages_have_no_inline_scripts_or_styles(answers: dict[str, Any]) -> None:
     for name, answer in answers.items():
         if "text/html" in answer.headers["Content-Type"]:
             assert " style=" not in answer.text, name

@@ -1,4 +1,4 @@
-"""Pages of one thing: its state, the reason of a failure first, its lineage, and no secret anywhere."""
+"""Detail pages: state, reason of a failure, lineage, and no secrets."""
 
 from datetime import timedelta
 from typing import Any
@@ -53,7 +53,7 @@ def test_an_asset_names_what_uses_it(lab: Lab, cast: Cast) -> None:
         assert f'href="{url_of(lab, other)}"' in page, other
 
 
-def test_a_lineage_with_many_shows_a_few_and_links_to_the_rest(lab: Lab, cast: Cast) -> None:
+def test_a_long_lineage_is_shortened_and_links_to_the_rest(lab: Lab, cast: Cast) -> None:
     for number in range(5):
         make_service(make_image(lab.manifest, mms_id=f"i-{number}"), f"copy-{number}")
     page = cast.viewer.get(url_of(lab, "model")).text
@@ -62,7 +62,7 @@ def test_a_lineage_with_many_shows_a_few_and_links_to_the_rest(lab: Lab, cast: C
 
 
 @pytest.mark.parametrize("noun", ["model", "manifest", "image", "service", "asset"])
-def test_a_page_costs_the_same_queries_however_much_hangs_on_it(noun: str, lab: Lab, cast: Cast) -> None:
+def test_the_number_of_queries_does_not_grow_with_related_rows(noun: str, lab: Lab, cast: Cast) -> None:
     def queries() -> int:
         with CaptureQueriesContext(connection) as caught:
             assert cast.viewer.get(url_of(lab, noun)).status_code == 200
@@ -96,7 +96,7 @@ def test_the_reason_of_a_failure_comes_before_everything_else(lab: Lab, cast: Ca
     assert "/clone/" in page
 
 
-def test_a_log_that_came_line_by_line_is_one_block_with_its_indents(lab: Lab, cast: Cast) -> None:
+def test_a_log_stored_line_by_line_is_shown_as_one_block_with_its_indentation(lab: Lab, cast: Cast) -> None:
     lines = ["Traceback:", "  File score.py, line 4", "RuntimeError: no licence"]
     details = [{"code": "Log", "message": line, "target": "service log"} for line in lines]
     failed = make_operation(lab.image, state=State.FAILED, error_message="It does not stay up.", error_details=details)
@@ -105,14 +105,14 @@ def test_a_log_that_came_line_by_line_is_one_block_with_its_indents(lab: Lab, ca
     assert page.count("service log") == 1
 
 
-def test_who_may_not_change_anything_sees_the_reason_and_no_button_that_works(lab: Lab, cast: Cast) -> None:
+def test_a_viewer_sees_disabled_buttons_with_the_reason(lab: Lab, cast: Cast) -> None:
     failed = make_operation(lab.image, state=State.FAILED, error_message="No such package.")
     page = cast.viewer.get(f"{lab.url}operations/{failed.pk}/").text
     assert "No such package." in page
     assert '<button class="primary" disabled title="This requires the “Data scientist” role.">' in page
 
 
-def test_a_failure_that_was_overcome_is_history_and_no_alarm(lab: Lab, cast: Cast) -> None:
+def test_a_failure_followed_by_a_success_is_shown_in_the_history_only(lab: Lab, cast: Cast) -> None:
     make_operation(lab.image, state=State.FAILED, error_message="No such package.")
     make_operation(lab.image)
     page = cast.viewer.get(url_of(lab, "image")).text
@@ -120,7 +120,7 @@ def test_a_failure_that_was_overcome_is_history_and_no_alarm(lab: Lab, cast: Cas
     assert "No such package." in page
 
 
-def test_a_service_that_answers_with_an_old_model_says_which_is_newer(lab: Lab, cast: Cast) -> None:
+def test_a_service_with_an_old_model_version_names_the_newer_one(lab: Lab, cast: Cast) -> None:
     newer = make_model(lab.account, "iris", 2)
     page = cast.scientist.get(url_of(lab, "service")).text
     link = f'<a href="{lab.url}models/{newer.pk}/">iris v2</a>'
@@ -128,7 +128,7 @@ def test_a_service_that_answers_with_an_old_model_says_which_is_newer(lab: Lab, 
     assert f"{lab.url}manifests/new/?model={newer.pk}" in page
 
 
-def test_revisions_are_shown_with_their_images_and_bad_dates_do_no_harm(lab: Lab, cast: Cast) -> None:
+def test_revisions_are_shown_with_their_images_and_invalid_dates_are_tolerated(lab: Lab, cast: Cast) -> None:
     lab.service.revisions = [
         {"number": 2, "state": "active", "image_id": lab.image.mms_id, "activated_at": "yesterday", "detail": ""},
         {"number": 1, "state": "stopped", "image_id": "unknown", "activated_at": "2026-01-01T10:00:00Z"},
@@ -139,7 +139,7 @@ def test_revisions_are_shown_with_their_images_and_bad_dates_do_no_harm(lab: Lab
     assert 'datetime="2026-01-01T10:00:00+00:00"' in page
 
 
-def test_what_is_not_reported_is_called_that(lab: Lab, cast: Cast) -> None:
+def test_values_that_the_server_does_not_report_are_labeled(lab: Lab, cast: Cast) -> None:
     bare = make_service(lab.image, "bare", health="", scoring_uri="", state="Succeeded")
     page = cast.viewer.get(f"{lab.url}services/{bare.pk}/").text
     assert "not reported" in page.lower()
@@ -155,7 +155,7 @@ def test_a_manifest_shows_its_json_without_access_keys(lab: Lab, cast: Cast) -> 
     assert "TOPSECRET" not in page
 
 
-def test_no_page_holds_a_secret(lab: Lab, cast: Cast) -> None:
+def test_pages_contain_no_secrets(lab: Lab, cast: Cast) -> None:
     lab.model.url = "https://user:TOPSECRET@models.example/iris.pkl?token=TOPSECRET"
     lab.model.save()
     secrets = [KUBE_CONFIG, REGISTRY_PASSWORD, SCORING_KEY, "TOPSECRET"]
@@ -173,7 +173,7 @@ def test_htmx_gets_the_panel_or_the_history_alone(lab: Lab, cast: Cast) -> None:
         assert "<html" not in answer.text
 
 
-def test_an_operation_tells_its_times_and_what_it_repeats(lab: Lab, cast: Cast) -> None:
+def test_an_operation_shows_its_times_and_the_operation_it_repeats(lab: Lab, cast: Cast) -> None:
     first = make_operation(lab.image, state=State.FAILED, finished_at=timezone.now() + timedelta(seconds=75))
     again = make_operation(lab.image, retry_of=first)
     assert "took 1 min 15 s" in cast.viewer.get(f"{lab.url}operations/{first.pk}/").text
@@ -204,7 +204,7 @@ def test_an_account_without_services_shows_the_next_step(lab: Lab, cast: Cast) -
     assert '<li class="done"><h3>Build an image</h3>' in compact(page)
 
 
-def test_the_trouble_of_the_server_is_a_part_of_every_page_that_fetches_itself(lab: Lab, cast: Cast) -> None:
+def test_every_page_has_a_banner_about_the_server_that_refreshes_itself(lab: Lab, cast: Cast) -> None:
     page = cast.viewer.get(url_of(lab, "model")).text
     assert 'id="trouble"' in page
     assert "cannot be read" not in page

@@ -1,4 +1,4 @@
-"""The page that tells operators what does not work: who sees what, and while things are broken."""
+"""The page "System status": who sees what, also during failures."""
 
 import time
 from datetime import timedelta
@@ -49,7 +49,7 @@ def test_a_service_is_named_to_administrators_only(cast: Cast) -> None:
     assert "1 of 1 service is not healthy" in page
 
 
-def test_what_failed_stands_first_with_what_to_do(cast: Cast, live_redis: Any) -> None:
+def test_failures_come_first_with_advice(cast: Cast, live_redis: Any) -> None:
     live_redis.delete("heartbeat:worker:celery")
     page = cast.admin.get("/doctor/").text
     worker, right = page.index("<h3>worker</h3>"), page.index('aria-label="Passed checks"')
@@ -66,7 +66,7 @@ def test_the_page_fetches_its_findings_alone(cast: Cast) -> None:
     assert "<html" not in part
 
 
-def test_what_a_server_said_is_shown_as_text(cast: Cast) -> None:
+def test_messages_of_a_server_are_shown_as_text(cast: Cast) -> None:
     evil = "<script>alert(1)</script> `<b>` & `"
     HostingAccount.objects.filter(name="lab").update(error=evil, error_at=timezone.now())
     page = cast.admin.get("/doctor/").text
@@ -74,7 +74,7 @@ def test_what_a_server_said_is_shown_as_text(cast: Cast) -> None:
     assert "<script>alert" not in page
 
 
-def test_the_page_answers_while_redis_is_away(cast: Cast, settings: Any, tmp_path: Any, monkeypatch: Any) -> None:
+def test_the_page_works_without_redis(cast: Cast, settings: Any, tmp_path: Any, monkeypatch: Any) -> None:
     settings.REDIS_URL = f"unix://{tmp_path}/nobody.sock"
     redis.connection.cache_clear()
     monkeypatch.setattr(redis, "_down_until", 0.0)
@@ -87,11 +87,11 @@ def test_the_page_answers_while_redis_is_away(cast: Cast, settings: Any, tmp_pat
     assert time.monotonic() - started < 4
 
 
-def test_operations_that_wait_lead_to_their_list(cast: Cast) -> None:
+def test_waiting_operations_link_to_their_list(cast: Cast) -> None:
     Operation.objects.update(state="queued", next_poll_at=timezone.now() - timedelta(minutes=3))
     assert 'href="/accounts/lab/operations/?state=open"' in cast.operator.get("/doctor/").text
 
 
-def test_only_operators_are_led_there(cast: Cast) -> None:
+def test_only_operators_see_the_link(cast: Cast) -> None:
     shown = {name: 'href="/doctor/"' in person.get("/accounts/lab/").text for name, person in vars(cast).items()}
     assert {name for name, is_shown in shown.items() if is_shown} == {"operator", "admin"}

@@ -1,4 +1,4 @@
-"""Lists: search, sort, filter, pages, what they hide, and how many queries they cost."""
+"""Lists: search, sorting, filters, pagination, hidden items and the number of queries."""
 
 from collections.abc import Callable
 from datetime import timedelta
@@ -39,7 +39,7 @@ def viewer(lab: Lab) -> Client:
 
 @pytest.fixture
 def names(lab: Lab, viewer: Client) -> Callable[[str], list[str]]:
-    """The names in the list of models, asked with a query string."""
+    """Return a function that gets the names in the list of models for a query string."""
 
     def ask(query: str) -> list[str]:
         return [str(row) for row in viewer.get(f"{lab.url}models/?{query}").context["listing"].rows]
@@ -48,7 +48,7 @@ def names(lab: Lab, viewer: Client) -> Callable[[str], list[str]]:
 
 
 def fill(lab: Lab, count: int, first: int = 0) -> None:
-    """`count` more of everything, with operations."""
+    """Create `count` more rows of each kind, with operations."""
     for number in range(first, first + count):
         model = make_model(lab.account, f"filler-{number:03}", tags=["a", "b"])
         make_asset(lab.account, f"asset-{number}")
@@ -66,7 +66,7 @@ def queries(client: Client, url: str) -> int:
 
 
 @pytest.mark.parametrize("noun", [*NOUNS, ""])
-def test_a_list_costs_the_same_queries_however_long_it_is(noun: str, lab: Lab, viewer: Client) -> None:
+def test_a_list_needs_the_same_number_of_queries_at_any_length(noun: str, lab: Lab, viewer: Client) -> None:
     url = f"{lab.url}{noun}/" if noun else lab.url
     fill(lab, 3)
     viewer.get(url)  # the session remembers the account from now on
@@ -91,7 +91,7 @@ def test_a_list_is_sorted_by_its_columns_both_ways(lab: Lab, names: Callable[[st
     assert names("sort=secret_column") == names("")
 
 
-def test_links_of_a_list_keep_what_was_asked_for(lab: Lab, viewer: Client) -> None:
+def test_links_of_a_list_keep_its_filters(lab: Lab, viewer: Client) -> None:
     fill(lab, 60)
     page = viewer.get(f"{lab.url}models/?q=filler&sort=name&page=2")
     assert page.context["listing"].page.number == 2
@@ -106,7 +106,7 @@ def test_a_page_beyond_the_end_is_the_last_one(lab: Lab, viewer: Client) -> None
     assert viewer.get(f"{lab.url}models/?page=x").context["listing"].page.number == 1
 
 
-def test_states_are_filters_and_several_are_one_or_the_other(lab: Lab, names: Callable[[str], list[str]]) -> None:
+def test_states_are_filters_and_several_are_combined_with_or(lab: Lab, names: Callable[[str], list[str]]) -> None:
     failed = make_model(lab.account, "failed", mms_id=None, version=None)
     make_operation(failed, state=State.FAILED)
     flying = make_model(lab.account, "flying", mms_id=None, version=None)
@@ -124,7 +124,7 @@ def test_a_failure_that_was_retried_is_no_longer_a_failure(lab: Lab, names: Call
     assert names("state=failed") == []
 
 
-def test_what_the_server_no_longer_has_is_hidden_and_the_list_says_so(lab: Lab, viewer: Client) -> None:
+def test_items_removed_from_the_server_are_hidden_and_counted(lab: Lab, viewer: Client) -> None:
     make_model(lab.account, "lost", vanished_at=timezone.now())
     page = viewer.get(f"{lab.url}models/")
     assert "lost" not in page.text
@@ -147,7 +147,7 @@ def test_only_the_newest_version_of_each_name(lab: Lab, names: Callable[[str], l
     assert names("newest=1") == ["iris v2"]
 
 
-def test_lists_can_be_narrowed_to_what_belongs_to_a_thing(lab: Lab, viewer: Client) -> None:
+def test_lists_can_be_filtered_by_a_parent(lab: Lab, viewer: Client) -> None:
     fill(lab, 3)
     page = viewer.get(f"{lab.url}services/?model={lab.model.pk}")
     assert [row.name for row in page.context["listing"].rows] == ["iris-live"]
@@ -164,7 +164,7 @@ def test_operations_are_filtered_by_kind_and_found_by_reason(lab: Lab, viewer: C
     assert viewer.get(f"{url}?kind=nonsense").context["listing"].found_count == 2
 
 
-def test_htmx_gets_the_part_that_changes_and_nothing_else(lab: Lab, viewer: Client) -> None:
+def test_htmx_gets_only_the_part_that_changes(lab: Lab, viewer: Client) -> None:
     part = viewer.get(f"{lab.url}models/?q=iris", headers={"HX-Request": "true", "HX-Target": "list"})
     assert part.text.lstrip().startswith('<section class="panel" id="list"')
     assert "<html" not in part.text
@@ -188,7 +188,7 @@ def test_an_empty_list_teaches_the_next_step(noun: str, lab: Lab) -> None:
     assert 'class="button primary"' not in viewer
 
 
-def test_a_list_says_how_old_it_is_and_why(lab: Lab, viewer: Client) -> None:
+def test_a_list_shows_its_age_and_the_reason(lab: Lab, viewer: Client) -> None:
     lab.account.error, lab.account.error_at = "Connection refused by mms.example.", timezone.now()
     lab.account.models_seen_at = timezone.now() - timedelta(hours=3)
     lab.account.save()

@@ -1,4 +1,4 @@
-"""The settings of an account: who may change them, what is kept where a secret is left empty, and that none shows."""
+"""Settings of an account: access, saved secrets, connection tests, and no secrets in pages."""
 
 import logging
 import re
@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from django.http import HttpResponse
 from django.test import Client
 
 from dashboard.models import AuditEntry, Membership
@@ -47,7 +46,7 @@ def nothing_secret_is_logged(caplog: pytest.LogCaptureFixture) -> Iterator[None]
 
 
 def server(lab: Lab, **more: Any) -> dict[str, Any]:
-    """The form as the page shows it."""
+    """Return the fields of the form as the page shows them."""
     kept = HostingAccount.objects.get(pk=lab.account.pk)
     names = "base_url subscription resource_group hosting_account api_version sign_in tenant client_id scope authority"
     return {**{name: getattr(kept, name) for name in names.split()}, "token": "", "client_secret": "", **more}
@@ -61,7 +60,7 @@ def cluster(**more: Any) -> dict[str, Any]:
     return {"name": "prod", "kube_config": CONFIG, "pull_secret": "acr", **more}
 
 
-def errors_of(page: HttpResponse) -> str:
+def errors_of(page: Any) -> str:
     assert page.status_code == 422, page.status_code
     found = re.findall(r'<ul class="errorlist".*?</ul>', page.text, re.DOTALL)
     return " ".join(re.sub(r"<[^>]+>", " ", part) for part in found)
@@ -70,7 +69,7 @@ def errors_of(page: HttpResponse) -> str:
 # --- the server ---------------------------------------------------------------------------------------------------
 
 
-def test_an_operator_changes_the_token_and_its_account_is_called_again(lab: Lab, cast: Cast) -> None:
+def test_changing_the_token_resumes_calls_to_the_server(lab: Lab, cast: Cast) -> None:
     HostingAccount.objects.filter(pk=lab.account.pk).update(token_refused=True, error="refused")
     answer = cast.operator.post(f"{lab.url}settings/", server(lab, token=PLANTED))
     assert answer.status_code == 302
@@ -82,7 +81,7 @@ def test_an_operator_changes_the_token_and_its_account_is_called_again(lab: Lab,
     assert PLANTED not in page
 
 
-def test_an_empty_token_keeps_the_one_that_is_there(lab: Lab, cast: Cast) -> None:
+def test_an_empty_token_keeps_the_saved_one(lab: Lab, cast: Cast) -> None:
     assert cast.operator.post(f"{lab.url}settings/", server(lab, api_version="2")).status_code == 302
     kept = HostingAccount.objects.get(pk=lab.account.pk)
     assert (kept.api_version, kept.token, kept.secret_set_by) == ("2", "t", "")
@@ -91,13 +90,13 @@ def test_an_empty_token_keeps_the_one_that_is_there(lab: Lab, cast: Cast) -> Non
     assert (entry.before["api_version"], entry.after) == ("2017-06-01-privatepreview", {"api_version": "2"})
 
 
-def test_the_audit_says_that_a_secret_changed_and_not_to_what(lab: Lab, cast: Cast) -> None:
+def test_a_changed_secret_is_audited_without_its_value(lab: Lab, cast: Cast) -> None:
     cast.operator.post(f"{lab.url}settings/", server(lab, token=PLANTED))
     assert AuditEntry.objects.get().after == {"token": "changed"}
 
 
 @pytest.mark.parametrize("page", ["settings/", "settings/test/"])
-def test_a_kept_token_goes_to_no_other_server(page: str, lab: Lab, cast: Cast, mms: MMS) -> None:
+def test_a_saved_token_is_never_sent_to_another_server(page: str, lab: Lab, cast: Cast, mms: MMS) -> None:
     """Else who may change the address could have it sent to a server of theirs."""
     answer = cast.operator.post(f"{lab.url}{page}", server(lab, base_url=mms.url))
     assert "Enter the bearer token again" in errors_of(answer)
@@ -105,13 +104,13 @@ def test_a_kept_token_goes_to_no_other_server(page: str, lab: Lab, cast: Cast, m
     assert HostingAccount.objects.get(pk=lab.account.pk).base_url == "http://127.0.0.1:9"
 
 
-def test_another_path_or_capital_letters_are_the_same_server(lab: Lab, cast: Cast) -> None:
+def test_path_and_case_do_not_make_another_server(lab: Lab, cast: Cast) -> None:
     answer = cast.operator.post(f"{lab.url}settings/", server(lab, base_url="http://127.0.0.1:9/behind/"))
     assert answer.status_code == 302
     assert HostingAccount.objects.get(pk=lab.account.pk).base_url == "http://127.0.0.1:9/behind"
 
 
-def test_an_account_changes_to_entra_id_and_forgets_its_token(lab: Lab, cast: Cast) -> None:
+def test_changing_to_entra_id_deletes_the_token(lab: Lab, cast: Cast) -> None:
     entra = {"sign_in": "entra", "tenant": TENANT, "client_id": CLIENT_ID, "scope": SCOPE}
     incomplete = cast.operator.post(f"{lab.url}settings/", server(lab, sign_in="entra"))
     assert "Required for Entra ID." in errors_of(incomplete)
@@ -140,7 +139,7 @@ def test_an_account_changes_to_entra_id_and_forgets_its_token(lab: Lab, cast: Ca
         ("subscription", "", "required"),
     ],
 )
-def test_what_makes_no_sense_is_said_at_its_field_and_nothing_is_stored(
+def test_an_invalid_value_is_an_error_at_its_field_and_nothing_is_saved(
     name: str, value: str, words: str, lab: Lab, cast: Cast
 ) -> None:
     before = HostingAccount.objects.filter(pk=lab.account.pk).values().get()
@@ -148,7 +147,7 @@ def test_what_makes_no_sense_is_said_at_its_field_and_nothing_is_stored(
     assert HostingAccount.objects.filter(pk=lab.account.pk).values().get() == before
 
 
-def test_a_form_that_comes_back_shows_no_secret_that_was_typed(lab: Lab, cast: Cast) -> None:
+def test_a_form_with_errors_shows_no_entered_secret(lab: Lab, cast: Cast) -> None:
     page = cast.operator.post(f"{lab.url}settings/", server(lab, base_url="x", token=PLANTED))
     assert page.status_code == 422
     assert PLANTED not in page.text
@@ -157,7 +156,7 @@ def test_a_form_that_comes_back_shows_no_secret_that_was_typed(lab: Lab, cast: C
     assert PLANTED not in page.text
 
 
-def test_the_connection_is_tried_with_what_is_typed_and_nothing_is_stored(lab: Lab, cast: Cast, mms: MMS) -> None:
+def test_the_connection_test_uses_the_form_and_saves_nothing(lab: Lab, cast: Cast, mms: MMS) -> None:
     place = {"base_url": mms.url, "hosting_account": "a"}
     page = cast.operator.post(f"{lab.url}settings/test/", server(lab, **place, token=MMS.token))
     assert "Connection works." in page.text
@@ -173,7 +172,7 @@ def test_the_connection_is_tried_with_what_is_typed_and_nothing_is_stored(lab: L
     ]
 
 
-def test_entra_id_is_tried_in_one_go(lab: Lab, cast: Cast, mms: MMS) -> None:
+def test_the_connection_test_includes_entra_id(lab: Lab, cast: Cast, mms: MMS) -> None:
     with Authority() as authority:
         authority.given_to = lambda token: setattr(mms, "token", token)
         entra = {"sign_in": "entra", "tenant": TENANT, "client_id": CLIENT_ID, "scope": SCOPE}
@@ -206,14 +205,14 @@ def test_an_administrator_adds_an_account(lab: Lab, cast: Cast) -> None:
 
 
 @pytest.mark.parametrize("person", ["operator", "scientist", "viewer", "stranger"])
-def test_nobody_else_adds_or_deletes_one(person: str, lab: Lab, cast: Cast) -> None:
+def test_only_administrators_add_and_delete_accounts(person: str, lab: Lab, cast: Cast) -> None:
     client: Client = cast.everybody()[person]
     assert client.post("/add-account/", new_account(lab)).status_code == 403
     assert client.post(f"{lab.url}settings/delete/", {"name": "lab"}).status_code in {403, 404}
     assert HostingAccount.objects.count() == 2
 
 
-def test_an_account_is_deleted_by_who_types_its_name_having_seen_what_goes_with_it(lab: Lab, cast: Cast) -> None:
+def test_deleting_an_account_shows_the_consequences_and_needs_its_name(lab: Lab, cast: Cast) -> None:
     url = f"{lab.url}settings/delete/"
     page = cast.admin.get(url).text
     assert "services: 1," in page
@@ -249,7 +248,7 @@ def test_a_registry_is_added_changed_and_deleted(lab: Lab, cast: Cast) -> None:
     assert not RegistryInfo.objects.filter(name="acr-2").exists()
 
 
-def test_a_kept_password_goes_to_no_other_registry_and_to_no_other_user(lab: Lab, cast: Cast) -> None:
+def test_a_saved_password_is_never_sent_to_another_registry_or_for_another_user(lab: Lab, cast: Cast) -> None:
     url = f"{lab.url}settings/registries/{lab.registry.pk}/"
     for change in ({"location": "evil.example"}, {"user": "somebody"}, {"location": "http://registry.example"}):
         assert "Enter the password again" in errors_of(cast.operator.post(url, registry(**change)))
@@ -257,7 +256,7 @@ def test_a_kept_password_goes_to_no_other_registry_and_to_no_other_user(lab: Lab
     assert cast.operator.post(url, registry(location="registry.example/team")).status_code == 302
 
 
-def test_a_password_is_forgotten_by_choice_and_with_its_user(lab: Lab, cast: Cast) -> None:
+def test_a_password_is_deleted_on_request_and_with_its_user(lab: Lab, cast: Cast) -> None:
     url = f"{lab.url}settings/registries/{lab.registry.pk}/"
     assert "not both" in errors_of(cast.operator.post(url, registry(password=PLANTED, forget="on")))
     cast.operator.post(url, registry(forget="on"))
@@ -270,7 +269,7 @@ def test_a_password_is_forgotten_by_choice_and_with_its_user(lab: Lab, cast: Cas
     assert (lab.registry.user, lab.registry.password) == ("", None)
 
 
-def test_a_registry_is_tried_before_it_is_stored(lab: Lab, cast: Cast) -> None:
+def test_a_registry_can_be_tested_before_it_is_saved(lab: Lab, cast: Cast) -> None:
     with running_registry("bearer") as double:
         typed = registry(name="acr", location=double.location, user=USER, password=PASSWORD)
         page = cast.operator.post(f"{lab.url}settings/registries/new/test/", typed)
@@ -279,7 +278,7 @@ def test_a_registry_is_tried_before_it_is_stored(lab: Lab, cast: Cast) -> None:
     assert not RegistryInfo.objects.filter(name="acr").exists()
 
 
-def test_a_registry_that_an_operation_needs_stays(lab: Lab, cast: Cast) -> None:
+def test_a_registry_in_use_by_an_operation_cannot_be_deleted(lab: Lab, cast: Cast) -> None:
     body = {"registry": lab.registry.pk}
     running = make_operation(lab.image, Kind.CREATE_IMAGE, State.RUNNING, body=body)
     url = f"{lab.url}settings/registries/{lab.registry.pk}/delete/"
@@ -293,7 +292,7 @@ def test_a_registry_that_an_operation_needs_stays(lab: Lab, cast: Cast) -> None:
     assert lab.image.registry is None
 
 
-def test_two_registries_of_an_account_have_two_names(lab: Lab, cast: Cast) -> None:
+def test_registry_names_are_unique_within_an_account(lab: Lab, cast: Cast) -> None:
     answer = cast.operator.post(f"{lab.url}settings/registries/new/", registry())
     assert "A registry with this name already exists." in errors_of(answer)
 
@@ -324,13 +323,13 @@ def test_a_cluster_is_added_for_production(lab: Lab, cast: Cast) -> None:
         (written({"server": "http://169.254.169.254"}, {"token": PLANTED}), "never called"),
     ],
 )
-def test_a_kubeconfig_that_is_not_taken_is_said_at_its_field(config: str, words: str, lab: Lab, cast: Cast) -> None:
+def test_an_invalid_kubeconfig_is_an_error_at_its_field(config: str, words: str, lab: Lab, cast: Cast) -> None:
     answer = cast.operator.post(f"{lab.url}settings/clusters/new/", cluster(kube_config=config))
     assert words in errors_of(answer)
     assert not Cluster.objects.filter(name="prod").exists()
 
 
-def test_a_cluster_is_tried_with_what_is_typed_and_with_what_is_kept(lab: Lab, cast: Cast) -> None:
+def test_a_cluster_can_be_tested_with_entered_and_saved_values(lab: Lab, cast: Cast) -> None:
     with Kubernetes() as double:
         typed = cluster(kube_config=double.kubeconfig())
         assert "Kubernetes v1.31.2" in cast.operator.post(f"{lab.url}settings/clusters/new/test/", typed).text
@@ -342,7 +341,7 @@ def test_a_cluster_is_tried_with_what_is_typed_and_with_what_is_kept(lab: Lab, c
     assert "The saved kubeconfig isn’t valid" in answer.text
 
 
-def test_a_cluster_that_an_operation_needs_stays(lab: Lab, cast: Cast) -> None:
+def test_a_cluster_in_use_by_an_operation_cannot_be_deleted(lab: Lab, cast: Cast) -> None:
     make_operation(lab.service, Kind.UPDATE_SERVICE, State.RUNNING)
     url = f"{lab.url}settings/clusters/{lab.cluster.pk}/delete/"
     assert cast.operator.post(url).status_code == 422
@@ -356,7 +355,7 @@ def test_a_cluster_that_an_operation_needs_stays(lab: Lab, cast: Cast) -> None:
 # --- who sees what ------------------------------------------------------------------------------------------------
 
 
-def test_data_scientists_choose_by_name_and_see_nothing_of_what_is_inside(lab: Lab, cast: Cast) -> None:
+def test_data_scientists_choose_clusters_and_registries_by_name_and_see_no_details(lab: Lab, cast: Cast) -> None:
     RegistryInfo.objects.update(location="place-55.example", user="robot-user-55", password=PLANTED)
     Image.objects.update(registry_location="place-55.example")
     Cluster.objects.update(kube_config=CONFIG, pull_secret="pull-55")
@@ -385,7 +384,7 @@ def test_data_scientists_choose_by_name_and_see_nothing_of_what_is_inside(lab: L
 
 
 @pytest.mark.parametrize("page", ["settings/", "settings/registries/", "settings/clusters/"])
-def test_settings_are_for_operators_and_their_link_too(page: str, lab: Lab, cast: Cast) -> None:
+def test_only_operators_see_settings_and_their_link(page: str, lab: Lab, cast: Cast) -> None:
     for person in ("viewer", "scientist"):
         client = cast.everybody()[person]
         assert client.get(f"{lab.url}{page}").status_code == 403
