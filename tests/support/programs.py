@@ -29,7 +29,7 @@ class Program:
     def __init__(self, token: str = "", client: Client | None = None) -> None:
         self.token, self.client = token, client or Client()
 
-    def send(self, method: str, path: str, body: Any = None, **headers: str) -> HttpResponse:
+    def send(self, method: str, path: str, body: Any = None, **headers: str) -> Any:
         if self.token:
             headers["Authorization"] = f"Bearer {self.token}"
         data = body if isinstance(body, str | bytes) else "" if body is None else json.dumps(body)
@@ -40,10 +40,10 @@ class Program:
         check_response(method, path.partition("?")[0], response)
         return response
 
-    def get(self, path: str, **headers: str) -> HttpResponse:
+    def get(self, path: str, **headers: str) -> Any:
         return self.send("GET", path, **headers)
 
-    def post(self, path: str, body: Any = None, **headers: str) -> HttpResponse:
+    def post(self, path: str, body: Any = None, **headers: str) -> Any:
         return self.send("POST", path, body, **headers)
 
 

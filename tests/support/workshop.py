@@ -36,7 +36,7 @@ def sign_in_superuser() -> Client:
     return client
 
 
-def make_model(account: HostingAccount, name: str = "iris", version: int = 1, **more: Any) -> RegisteredModel:
+def make_model(account: HostingAccount, name: str = "iris", version: int | None = 1, **more: Any) -> RegisteredModel:
     known: dict[str, Any] = {"mms_id": f"{name}-{version}", "url": f"https://models.example/{name}.pkl"}
     return RegisteredModel.objects.create(account=account, name=name, version=version, **{**known, **more})
 

@@ -29,7 +29,7 @@ def scientist(account: HostingAccount) -> Client:
 def keep(content: bytes = b"a model", name: str = "iris.pkl") -> StoredFile:
     incoming = IncomingFile()
     incoming.write([content])
-    return incoming.keep(name)
+    return incoming.store(name)
 
 
 def form(**more: str) -> dict[str, str]:

@@ -124,7 +124,7 @@ def test_an_asset_has_a_command_too_and_a_preview_stores_nothing(lab: Lab, cast:
 def test_the_key_of_an_upload_is_in_no_command(lab: Lab, cast: Cast) -> None:
     incoming = IncomingFile()
     incoming.write([b"a model"])
-    stored = incoming.keep("rose.pkl")
+    stored = incoming.store("rose.pkl")
     key = stored.url.partition("key=")[2]
     form = {"name": "rose", "file": stored.token}
     page = preview(cast.scientist, f"{lab.url}models/new/", form)

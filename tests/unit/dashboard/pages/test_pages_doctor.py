@@ -39,6 +39,7 @@ def test_an_operator_sees_the_accounts_they_operate_and_no_other(cast: Cast) -> 
 
 def test_a_service_is_named_to_administrators_only(cast: Cast) -> None:
     image = mms_rows.image_operation().image
+    assert image
     service = Service.objects.create(
         account=image.account, name="secret-plan", image=image, health="crashed", pull_secret="local"
     )

@@ -47,8 +47,8 @@ def lab(live_redis: Any) -> Lab:
         "requested_by": EVIL,
     }
     more["body"] = {"name": EVIL, "url": f"https://models.example/{EVIL}", "tags": [EVIL]}
-    for row in (lab.model, lab.manifest, lab.image, lab.service):
-        lab.operation = make_operation(row, state=State.FAILED, **more)
+    for resource in (lab.model, lab.manifest, lab.image, lab.service):
+        lab.operation = make_operation(resource, state=State.FAILED, **more)
     HostingAccount.objects.filter(pk=lab.account.pk).update(error=EVIL)
     record_entry(EVIL, actor=EVIL, account_name=EVIL, target=EVIL, address=EVIL, before={EVIL: EVIL}, after={"a": EVIL})
     return lab
