@@ -14,7 +14,7 @@ from dashboard.audit.record import record_entry
 from dashboard.models import AuditEntry
 from deployments.models import Asset, Operation
 from deployments.models.operation import State
-from deployments.operations.submit import SUBMIT
+from deployments.operations import submit
 from tests.support.people import Cast, Lab, make_cast, make_lab, make_operation
 from tests.support.workshop import make_image
 
@@ -117,7 +117,7 @@ def test_an_internal_error_is_recorded_as_failed(lab: Lab, cast: Cast, monkeypat
     def broken(*_: Any, **__: Any) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setitem(SUBMIT, "delete_service", broken)
+    monkeypatch.setattr(submit, "delete_service", broken)
     cast.operator.raise_request_exception = False
     assert cast.operator.post(f"{lab.url}services/{lab.service.pk}/delete/").status_code == 500
     assert entries() == [("otto", "delete_service", "failed")]

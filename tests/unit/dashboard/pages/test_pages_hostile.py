@@ -37,8 +37,9 @@ def lab(live_redis: Any) -> Lab:
     lab.service.revisions = [{"number": EVIL, "state": EVIL, "detail": EVIL, "image_id": EVIL, "activated_at": EVIL}]
     lab.token.name = lab.token.last_used_from = EVIL[:60]
     lab.token.last_used_at = lab.token.expires_at
-    for row in (lab.model, lab.asset, lab.manifest, lab.image, lab.cluster, lab.registry, lab.service, lab.token):
-        row.save()
+    changed = (lab.model, lab.asset, lab.manifest, lab.image, lab.cluster, lab.registry, lab.service, lab.token)
+    for each in changed:
+        each.save()
     details = [{"code": EVIL, "message": f"{EVIL}\n{EVIL}", "target": EVIL}, {"message": EVIL, "target": EVIL}]
     more: dict[str, Any] = {
         "error_code": EVIL[:90],
@@ -47,8 +48,8 @@ def lab(live_redis: Any) -> Lab:
         "requested_by": EVIL,
     }
     more["body"] = {"name": EVIL, "url": f"https://models.example/{EVIL}", "tags": [EVIL]}
-    for resource in (lab.model, lab.manifest, lab.image, lab.service):
-        lab.operation = make_operation(resource, state=State.FAILED, **more)
+    for row in (lab.model, lab.manifest, lab.image, lab.service):
+        lab.operation = make_operation(row, state=State.FAILED, **more)
     HostingAccount.objects.filter(pk=lab.account.pk).update(error=EVIL)
     record_entry(EVIL, actor=EVIL, account_name=EVIL, target=EVIL, address=EVIL, before={EVIL: EVIL}, after={"a": EVIL})
     return lab
