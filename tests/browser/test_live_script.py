@@ -58,7 +58,7 @@ class Site:
 
 @pytest.fixture
 def site(live_redis: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> Site:
-    monkeypatch.setattr(stream, "_reader", lambda scope: (1, {1}))  # who reads is not what is tested here
+    monkeypatch.setattr(stream, "_find_reader", lambda scope: (1, {1}))  # who reads is not what is tested here
     return Site()
 
 

@@ -206,7 +206,7 @@ def rest_of(connection: socket.socket) -> bytes | None:
 @pytest.fixture
 def pages(live_redis: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     """The page of the tests of live.js, with everybody signed in."""
-    monkeypatch.setattr(stream, "_reader", lambda scope: (1, {1}))
+    monkeypatch.setattr(stream, "_find_reader", lambda scope: (1, {1}))
     with Server(PageServer()) as server:
         yield server
 
@@ -297,7 +297,7 @@ def test_two_hundred_readers_that_leave_without_a_goodbye_are_forgotten(
 ) -> None:
     monkeypatch.setattr(stream, "HEARTBEAT_SECONDS", 1.0)
     numbers = itertools.count()
-    monkeypatch.setattr(stream, "_reader", lambda scope: (next(numbers), {1}))
+    monkeypatch.setattr(stream, "_find_reader", lambda scope: (next(numbers), {1}))
     application = stream.Stream()
     with Server(application) as server:
         readers = [Reader(server, "", stream_position()) for _ in range(200)]
@@ -327,7 +327,7 @@ def leave_without_goodbye(reader: Reader) -> None:
 def test_streams_end_with_redis_are_refused_without_it_and_resync_with_an_empty_one(
     tmp_path: Path, settings: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stream, "_reader", lambda scope: (1, {1}))
+    monkeypatch.setattr(stream, "_find_reader", lambda scope: (1, {1}))
     path = tmp_path / "redis.sock"
     settings.REDIS_URL = f"unix://{path}"
     first = start_redis(path)
