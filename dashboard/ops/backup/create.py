@@ -1,8 +1,8 @@
-"""A backup of everything worth keeping, taken while the site works: `manage.py backup`.
+"""Backup of the database and of all files that can't be recreated, while the site is in use: `manage.py backup`.
 
-The database comes first, as of one moment, and then the files: whatever that database names was on disk by then.
-Files never change once they are there, so one that appears meanwhile is at most too much. What can be made again
-(unpacked layers, caches, routes, static files, the queue) is left out. See docs/decisions/0012-backups.md.
+A snapshot of the database is written first, then the files, so every file that the snapshot refers to is included.
+Files never change after they are written; those added during the backup are harmless. Unpacked layers, caches, routes,
+static files and the queue are left out, because they are recreated. See docs/decisions/0012-backups.md.
 """
 
 import errno
@@ -22,48 +22,51 @@ from django.utils import timezone
 
 from dashboard.ops.backup.archive import NAME, Writer
 from dashboard.ops.backup.database import Snapshot, is_empty, snapshot
-from dashboard.ops.startup.data_dir import refuse_another_database, refuse_half_a_restore
+from dashboard.ops.startup.data_dir import require_finished_restore, require_recorded_database
 from dashboard.version import __version__
 from mms.system.locks import locked
 
 ABOUT, KEY, FALLBACKS, URLS = "about.json", "secret_key", "secret_key_fallbacks", "files_urls"
-WARNING = (
-    "It contains the site's secret key. Anyone who has it can read every stored token and password and sign in as "
-    "any user. Protect it like the site itself."
+SECRET_WARNING = (
+    "It contains the secret key of the site: anyone who can read it can decrypt every stored token and password, and "
+    "sign in as any user. Protect it like the site itself."
 )
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
-class Failed(Exception):
-    """There is no backup. The text says why and what to do."""
+class BackupError(Exception):
+    """No backup was written. The message says why and what to do."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """Files below `root` that match `patterns`, in this order; in the archive below `prefix`."""
+    """Files below `root` that match `patterns`, in this order. In the archive they are below `prefix`.
 
-    what: str
+    `by_digest`: a file whose name is as long as a SHA-256 digest is named by the digest of its contents.
+    """
+
+    label: str
     root: Path
     prefix: str
     patterns: tuple[str, ...]
-    by_digest: bool = False  # named by the sha256 of what they hold, at least those whose name looks so
+    by_digest: bool = False
 
 
 @dataclass
-class Held:
-    """How much of one part is in the archive."""
+class PartSummary:
+    """The files of one part in the archive."""
 
-    what: str
+    label: str
     count: int = 0
     size: int = 0  # bytes
-    gone: int = 0  # deleted while the backup was made
-    damaged: int = 0  # do not hold what their names say
+    missing: int = 0  # deleted during the backup
+    damaged: int = 0  # their contents don't match the digest in their name
 
 
-def parts() -> list[Part]:
-    """The folders of this installation, or of this half of it."""
+def backup_parts() -> list[Part]:
+    """Return the parts of this installation, or of this half of it."""
     uploads, mms = settings.FILES_DIR, settings.MMS_DIR
-    # An index comes before the blobs it names: who adds to both writes the blobs first.
+    # The index first: a build writes blobs before it adds them to the index.
     images = ("oci/index.json", "oci/oci-layout", "known/*.json", "oci/blobs/sha256/*")
     return [
         Part("uploads", uploads, "files", ("[0-9a-f][0-9a-f]/*",), by_digest=True),
@@ -73,61 +76,66 @@ def parts() -> list[Part]:
     ]
 
 
-def back_up(file: BinaryIO, say: Callable[[Held], None], *, with_database: bool = True) -> int:
-    """Write a backup to `file` and `say` what is in it, part by part; returns its bytes.
+def create_backup(file: BinaryIO, report: Callable[[PartSummary], None], *, with_database: bool = True) -> int:
+    """Write a backup to `file` and return its size in bytes. Call `report` after each part.
 
-    Raises Failed and OSError, and ImproperlyConfigured where the data here does not belong together.
+    Raises BackupError and OSError, and ImproperlyConfigured if files and database may not match.
     """
-    with files_stay():
-        refuse_half_a_restore()
+    with backup_lock():
+        require_finished_restore()
         if with_database:
-            refuse_another_database()
-        return write(file, say, with_database=with_database)
+            require_recorded_database()
+        return write_archive(file, report, with_database=with_database)
 
 
 @contextmanager
-def files_stay() -> Iterator[None]:
-    """Nobody prunes meanwhile, or makes another backup, or puts one in place. Raises Failed where somebody is at it."""
-    with locked(settings.RUN_DIR / "backup.lock", wait=False) as alone:
-        if not alone:
-            raise Failed("A backup, restore or prune is already running. Try again when it has finished.")
+def backup_lock() -> Iterator[None]:
+    """Hold the lock that excludes other backups, restores and prunes. Raises BackupError if it is held already."""
+    with locked(settings.RUN_DIR / "backup.lock", wait=False) as is_locked:
+        if not is_locked:
+            raise BackupError("Another backup, restore or prune is running. Wait until it ends, then retry.")
         yield
 
 
-def write(file: BinaryIO, say: Callable[[Held], None], *, with_database: bool = True, with_files: bool = True) -> int:
-    """What `back_up` does, for who knows that the files stay and belong to the database."""
+def write_archive(
+    file: BinaryIO, report: Callable[[PartSummary], None], *, with_database: bool = True, with_files: bool = True
+) -> int:
+    """Write the backup. The caller must hold `backup_lock` and have checked that files and database match."""
     writer = Writer(file)
     try:
         if with_database and is_empty():
-            raise Failed("There is nothing to back up: the site has never been started with this database.")
-        with snapshot() if with_database else nullcontext() as found:
-            _add_small_things(writer, found)
-            if found:
-                say(_add_database(writer, found))
+            raise BackupError("There is nothing to back up: the site was never started with this database.")
+        with snapshot() if with_database else nullcontext() as current:
+            _add_metadata(writer, current)
+            if current:
+                report(_add_database(writer, current))
     except (DatabaseError, sqlite3.Error) as error:
-        raise Failed(f"Couldn't read the database: {str(error).strip().splitlines()[0]}.") from None
-    for part in parts() if with_files else []:
-        say(_add_part(writer, part))
+        reason = str(error).strip().splitlines()[0]
+        raise BackupError(
+            f"Couldn't read the database: {reason}. Run `{settings.COMMAND} doctor` to find out what to do."
+        ) from None
+    for part in backup_parts() if with_files else []:
+        report(_add_part(writer, part))
     writer.finish()
     return writer.size
 
 
-def _add_small_things(writer: Writer, found: Snapshot | None) -> None:
-    writer.add_bytes(ABOUT, json.dumps(_about(found), indent=1).encode())
+def _add_metadata(writer: Writer, current: Snapshot | None) -> None:
+    writer.add_bytes(ABOUT, json.dumps(_about(current), indent=1).encode())
     writer.add_bytes(KEY, settings.SECRET_KEY.encode())
     writer.add_bytes(FALLBACKS, ",".join(settings.SECRET_KEY_FALLBACKS).encode())
     urls = settings.FILES_URLS_PATH
     writer.add_bytes(URLS, urls.read_bytes() if urls.exists() else f"{settings.FILES_URL}\n".encode())
 
 
-def _about(found: Snapshot | None) -> dict[str, Any]:
-    database = found and {
-        "vendor": found.vendor,
-        "migrations": found.migrations,
-        "tables": [asdict(table) for table in found.tables],
+def _about(current: Snapshot | None) -> dict[str, Any]:
+    database = current and {
+        "vendor": current.vendor,
+        "migrations": current.migrations,
+        "tables": [asdict(table) for table in current.tables],
     }
     return {
-        "what": f"Backup of a {settings.PROJECT_NAME}. {WARNING}",
+        "what": f"Backup of a {settings.PROJECT_NAME}. {SECRET_WARNING}",
         "version": __version__,
         "made_at": timezone.now().isoformat(),
         "serves": sorted(settings.SERVE),
@@ -135,17 +143,17 @@ def _about(found: Snapshot | None) -> dict[str, Any]:
     }
 
 
-def _add_database(writer: Writer, found: Snapshot) -> Held:
-    held = Held(f"database, {found.rows} rows")
-    for name, file in found.members:
+def _add_database(writer: Writer, current: Snapshot) -> PartSummary:
+    summary = PartSummary(f"database, {current.rows} rows")
+    for name, file in current.members:
         before = writer.size
         writer.add(name, file)
-        held.count, held.size = held.count + 1, held.size + writer.size - before
-    return held
+        summary.count, summary.size = summary.count + 1, summary.size + writer.size - before
+    return summary
 
 
-def _add_part(writer: Writer, part: Part) -> Held:
-    held = Held(part.what)
+def _add_part(writer: Writer, part: Part) -> PartSummary:
+    summary = PartSummary(part.label)
     for path in _files(part):
         name = f"{part.prefix}/{path.relative_to(part.root).as_posix()}"
         try:
@@ -153,15 +161,15 @@ def _add_part(writer: Writer, part: Part) -> Held:
                 stat = os.fstat(file.fileno())
                 digest = writer.add(name, file, stat.st_mode & 0o777)
         except FileNotFoundError:
-            held.gone += 1
+            summary.missing += 1
             continue
-        held.count, held.size = held.count + 1, held.size + stat.st_size
-        held.damaged += part.by_digest and len(path.name) == len(digest) and path.name != digest
-    return held
+        summary.count, summary.size = summary.count + 1, summary.size + stat.st_size
+        summary.damaged += part.by_digest and len(path.name) == len(digest) and path.name != digest
+    return summary
 
 
 def _files(part: Part) -> Iterator[Path]:
-    """What there is, pattern by pattern: each folder is looked at only when those before it are written."""
+    """Yield the files of a part. A directory is listed only after the files of the previous pattern are written."""
     for pattern in part.patterns:
         for path in sorted(part.root.glob(pattern)):
             if NAME.fullmatch(path.name) and path.is_file() and not path.is_symlink():
@@ -169,13 +177,16 @@ def _files(part: Part) -> Iterator[Path]:
 
 
 @contextmanager
-def whole_file(path: Path, force: bool) -> Iterator[BinaryIO]:
-    """A file beside `path`, for the owner alone, that takes its name once it is whole and on disk. Raises Failed."""
-    _refuse_to_replace(path, force)
+def atomic_output_file(path: Path, force: bool) -> Iterator[BinaryIO]:
+    """Open a temporary file that is renamed to `path` once it is complete and on disk. Only the owner can read it.
+
+    Raises BackupError if it can't be written, or if `path` exists and `force` is False.
+    """
+    _check_replaceable(path, force)
     partial = path.with_name(f"{path.name}.partial")
-    with open(_taken(partial), "wb") as file:
+    with open(_open_and_lock(partial), "wb") as file:
         try:
-            _refuse_to_replace(path, force)  # again: another backup may have been finished in between
+            _check_replaceable(path, force)  # again, because another backup may have finished meanwhile
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -183,30 +194,32 @@ def whole_file(path: Path, force: bool) -> Iterator[BinaryIO]:
         except BaseException:
             partial.unlink(missing_ok=True)
             raise
-    _sync_folder(path.parent)
+    _sync_directory(path.parent)
 
 
-def _refuse_to_replace(path: Path, force: bool) -> None:
-    if path.is_dir() or (path.exists() and not force):
-        raise Failed(f"{path} already exists. Choose another name, or replace it with --force.")
+def _check_replaceable(path: Path, force: bool) -> None:
+    if path.is_dir():
+        raise BackupError(f"{path} is a directory. Choose a file name.")
+    if path.exists() and not force:
+        raise BackupError(f"{path} already exists. Choose another name, or replace it with --force.")
 
 
-def _taken(partial: Path) -> int:
-    """The file, empty: nobody else writes it, and what a killed backup left there is dropped."""
+def _open_and_lock(partial: Path) -> int:
+    """Open the file, lock it and empty it. It may be left over from a killed backup."""
     try:
         descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        raise Failed(f"Couldn't write {partial}: {error.strerror}.") from None
-    if not _is_ours(descriptor, partial):
+        raise BackupError(f"Couldn't write {partial}: {error.strerror}. Choose another file.") from None
+    if not _lock(descriptor, partial):
         os.close(descriptor)
-        raise Failed(f"Another backup is writing {partial}.")
+        raise BackupError(f"Another backup is writing {partial}. Choose another name, or wait until it ends.")
     os.fchmod(descriptor, 0o600)
     os.ftruncate(descriptor, 0)
     return descriptor
 
 
-def _is_ours(descriptor: int, partial: Path) -> bool:
-    """Lock the file; False where another has it, or gave it its name between our opening it and locking it."""
+def _lock(descriptor: int, partial: Path) -> bool:
+    """Lock the file. Return False if another process holds the lock, or renamed the file before we could lock it."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return os.path.samestat(os.fstat(descriptor), partial.stat())
@@ -214,8 +227,8 @@ def _is_ours(descriptor: int, partial: Path) -> bool:
         return False
 
 
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
+def _sync_directory(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
@@ -223,8 +236,8 @@ def _sync_folder(folder: Path) -> None:
 
 
 @contextmanager
-def for_the_owner_alone() -> Iterator[None]:
-    """What is made meanwhile nobody else may read."""
+def private_files() -> Iterator[None]:
+    """Create files readable by the owner only."""
     before = os.umask(0o077)
     try:
         yield
@@ -232,8 +245,9 @@ def for_the_owner_alone() -> Iterator[None]:
         os.umask(before)
 
 
-def in_words(error: OSError) -> str:
-    """What stopped a backup or a restore, for people."""
-    if error.errno in NO_ROOM:
-        return f"The disk is full. Free some space there and in {settings.TMP_DIR}, then try again."
-    return f"Couldn't read or write {error.filename or 'a file'}: {error.strerror or error}."
+def user_message(error: OSError) -> str:
+    """Return an error message for people."""
+    if error.errno in DISK_FULL:
+        return f"The disk is full. Free some space on it and in {settings.TMP_DIR}, then retry."
+    name = error.filename or "a file"
+    return f"Couldn't read or write {name}: {error.strerror or error}. Check its path, owner and disk, then retry."

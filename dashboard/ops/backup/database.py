@@ -1,7 +1,8 @@
-"""The database at one moment, while everybody goes on writing: as files, and what they hold.
+"""Consistent snapshots of the database while others write to it.
 
-SQLite gives one file that is a database again. PostgreSQL gives one file per table, in the text form of COPY, which
-every version reads; pg_dump is not used, for it must be installed and fit the version of the server in both directions.
+The snapshot of an SQLite database is one file, again a database. That of a PostgreSQL database is one file per table in
+the text format of COPY, which every version can read. pg_dump isn't used because it needs to be installed, in a version
+that fits the server, both for the backup and for the restore.
 """
 
 import sqlite3
@@ -18,13 +19,15 @@ from django.db import connection, transaction
 
 from dashboard.ops.startup import migrate
 
-PREFIX = "backup-"  # of temporary files: in use while somebody holds RUN_DIR/backup.lock
+TEMP_PREFIX = "backup-"  # of temporary files; they are in use while RUN_DIR/backup.lock is held
 SQLITE_MEMBER = "database.sqlite3"
-TABLE_MEMBERS = "database"  # the folder of tables
+TABLE_MEMBERS = "database"  # the directory of the tables
 
 
 @dataclass(frozen=True)
 class Table:
+    """A table in a snapshot."""
+
     name: str
     rows: int
     columns: list[str]
@@ -32,7 +35,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The database at one moment. `members` makes its files as they are asked for."""
+    """The database at one moment. `members` creates its files one at a time."""
 
     vendor: str
     migrations: list[tuple[str, str]]
@@ -41,36 +44,37 @@ class Snapshot:
 
     @property
     def rows(self) -> int:
+        """The number of rows in all tables."""
         return sum(table.rows for table in self.tables)
 
 
 def is_empty() -> bool:
-    """Whether the site has never run with this database. SQLite would make the file for who asks it."""
+    """Return True if the site has never run with this database. Checked without creating a missing SQLite file."""
     no_file = connection.vendor == "sqlite" and not Path(connection.settings_dict["NAME"]).exists()
     return no_file or not migrate.applied()
 
 
 @contextmanager
 def snapshot() -> Iterator[Snapshot]:
-    """The database as it is now; it stays so for the caller while others write."""
-    with _sqlite() if connection.vendor == "sqlite" else _postgresql() as found:
-        yield found
+    """Return a snapshot of the database, valid within the context."""
+    with _snapshot_sqlite() if connection.vendor == "sqlite" else _snapshot_postgresql() as current:
+        yield current
 
 
 @contextmanager
-def _sqlite() -> Iterator[Snapshot]:
-    descriptor, name = tempfile.mkstemp(prefix=PREFIX, suffix=".sqlite3", dir=settings.TMP_DIR)
+def _snapshot_sqlite() -> Iterator[Snapshot]:
+    descriptor, name = tempfile.mkstemp(prefix=TEMP_PREFIX, suffix=".sqlite3", dir=settings.TMP_DIR)
     with open(descriptor, "rb") as file:
         try:
             with connection.cursor() as cursor:
-                cursor.execute("VACUUM INTO %s", [name])  # reads in one transaction, and holds up nobody
-            tables, migrations = _facts_of_file(Path(name))
+                cursor.execute("VACUUM INTO %s", [name])  # reads in one transaction and blocks no one
+            tables, migrations = _describe_file(Path(name))
         finally:
-            Path(name).unlink()  # it stays open here: who is killed from now on leaves nothing behind
+            Path(name).unlink()  # stays readable while open; a process killed from here on leaves nothing behind
         yield Snapshot("sqlite", migrations, tables, iter([(SQLITE_MEMBER, cast(BinaryIO, file))]))
 
 
-def _facts_of_file(path: Path) -> tuple[list[Table], list[tuple[str, str]]]:
+def _describe_file(path: Path) -> tuple[list[Table], list[tuple[str, str]]]:
     database = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
     try:
         cursor = database.cursor()
@@ -82,7 +86,7 @@ def _facts_of_file(path: Path) -> tuple[list[Table], list[tuple[str, str]]]:
 
 
 @contextmanager
-def _postgresql() -> Iterator[Snapshot]:
+def _snapshot_postgresql() -> Iterator[Snapshot]:
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
         tables = [_table(cursor, name) for name in our_tables(cursor)]
@@ -90,7 +94,7 @@ def _postgresql() -> Iterator[Snapshot]:
 
 
 def our_tables(cursor: Any) -> list[str]:
-    """The tables of this site in a database that may have others, also those that only a newer release knows."""
+    """Return the names of the tables of this site, including those of a newer release. The database may have others."""
     ours = ("django_", *(f"{app.label}_" for app in apps.get_app_configs()))
     return sorted(name for name in connection.introspection.table_names(cursor) if name.startswith(ours))
 
@@ -118,8 +122,10 @@ def _migrations(cursor: Any) -> list[tuple[str, str]]:
 
 
 def quoted(name: str) -> str:
+    """Quote a name for SQL."""
     return connection.ops.quote_name(name)
 
 
 def column_list(columns: list[str]) -> str:
+    """Return quoted column names, separated by commas."""
     return ", ".join(map(quoted, columns))

@@ -1,8 +1,8 @@
-"""Putting a backup in place: `manage.py restore`.
+"""Restore of a backup: `manage.py restore`.
 
-Everything is unpacked beside the data and compared with its checksums before anything is changed; then it is renamed
-into place, which takes no time. A restore that fails before that changes nothing, and one that is killed, or fails for
-want of room at that, can be run again.
+The backup is unpacked next to the data and its checksums are verified before anything is changed. Then it is renamed
+into place, which is fast. A restore that fails before this changes nothing. One that is killed during it, or runs out
+of disk space, can be run again.
 """
 
 import json
@@ -20,150 +20,154 @@ from typing import Any, BinaryIO
 from django.conf import settings
 from django.utils import timezone
 
-from dashboard import environment
-from dashboard.ops.backup import restore_database as database
-from dashboard.ops.backup.archive import Damaged, Reader
-from dashboard.ops.backup.create import ABOUT, FALLBACKS, KEY, URLS, Failed, files_stay, whole_file, write
+from dashboard.ops.backup import restore_database
+from dashboard.ops.backup.archive import DamagedArchiveError, Reader
+from dashboard.ops.backup.create import ABOUT, FALLBACKS, KEY, URLS, atomic_output_file, backup_lock, write_archive
 from dashboard.ops.backup.database import Table
+from dashboard.ops.backup.restore_database import DatabaseInfo, RestoreError
 from dashboard.ops.startup.data_dir import unfinished_restore
 from mms.system.locks import locked
 
-PREFIX = "restore-"  # of the folder that a backup is unpacked in
-SPARE_BYTES = 64 * 1024**2  # of the disk that a restore leaves free
+TEMP_PREFIX = "restore-"  # of the directory in which a backup is unpacked
+SPARE_BYTES = 64 * 1024**2  # of disk space that must remain free
 
 
 @dataclass(frozen=True)
-class Done:
-    """What a restore did."""
+class RestoreResult:
+    """The result of a restore."""
 
     version: str
     made_at: datetime
-    rows: int | None  # None: the backup has no database
-    in_doubt: int  # operations that may have been sent since the backup
-    aside: Path | None  # where what was here is now
+    rows: int | None  # None if the backup has no database
+    uncertain: int  # operations that may have been sent since the backup
+    replaced: Path | None  # the directory with the previous data
 
 
 @dataclass(frozen=True)
-class About:
-    """What a backup says of itself."""
+class BackupInfo:
+    """The metadata of a backup."""
 
     version: str
     made_at: datetime
-    database: database.Content | None
+    database: DatabaseInfo | None
 
 
 @dataclass(frozen=True)
-class Keys:
-    """The secret keys that the data of a backup is encrypted with."""
+class SecretKeys:
+    """The secret keys with which the data of a backup is encrypted."""
 
     current: str
     fallbacks: list[str]
 
 
-class Aside:
-    """Where what was here goes: a folder in DATA_DIR, made when something goes there."""
+class ReplacedDataDir:
+    """The directory in DATA_DIR for the data that a restore replaces. It is created when it is first needed."""
 
     def __init__(self) -> None:
-        self.folder: Path | None = None
+        self.path: Path | None = None
 
-    def take(self, path: Path) -> None:
-        """Move it there; what is missing or empty stays."""
+    def move(self, path: Path) -> None:
+        """Move `path` into the directory, unless it is missing or empty."""
         if path.exists() and not (path.is_dir() and not any(path.iterdir())):
-            shutil.move(path, self.opened() / path.name)
+            shutil.move(path, self.create() / path.name)
 
-    def opened(self) -> Path:
-        """The folder, which is nobody else's: another restore may have begun in the same second."""
+    def create(self) -> Path:
+        """Return the directory. It is new: another restore may have started in the same second."""
         name, number = f"replaced-{timezone.now():%Y%m%d-%H%M%S}", 1
-        while self.folder is None:
-            folder = settings.DATA_DIR / (name if number == 1 else f"{name}-{number}")
+        while self.path is None:
+            path = settings.DATA_DIR / (name if number == 1 else f"{name}-{number}")
             with suppress(FileExistsError):
-                folder.mkdir(mode=0o700)
-                self.folder = folder
+                path.mkdir(mode=0o700)
+                self.path = path
             number += 1
-        return self.folder
+        return self.path
 
 
-def restore(file: BinaryIO, name: str, replace: bool) -> Done:
-    """Put the backup in `file`, which people call `name`, in place. Raises Failed, Damaged, OSError, DatabaseError."""
-    with _nothing_runs(), files_stay(), _staging() as folder:
+def restore(file: BinaryIO, name: str, replace: bool) -> RestoreResult:
+    """Restore the backup in `file`, whose name on the command line is `name`.
+
+    `replace` moves existing data to a directory of its own. Raises RestoreError, BackupError, DamagedArchiveError,
+    OSError and DatabaseError.
+    """
+    with _site_stopped(), backup_lock(), _staging() as staging:
         reader = Reader(file)
-        about = _about(_text(reader, ABOUT))
-        keys = Keys(_text(reader, KEY), list(filter(None, _text(reader, FALLBACKS).split(","))))
-        urls = _text(reader, URLS).splitlines()
-        if about.database:
-            database.check(about.database)
-        _check_keys(keys, name, takes_over=_takes_key_over(about))
-        _check_place(about, replace)
-        _check_room(file)
-        reader.unpack(folder)
-        return _put(folder, about, keys, urls, name)
+        info = _parse_info(_read_text(reader, ABOUT))
+        keys = SecretKeys(_read_text(reader, KEY), list(filter(None, _read_text(reader, FALLBACKS).split(","))))
+        urls = _read_text(reader, URLS).splitlines()
+        if info.database:
+            restore_database.check_compatible(info.database)
+        _check_keys(keys, name, adopts_key=_adopts_key(info))
+        _check_destination(info, replace)
+        _check_disk_space(file)
+        reader.unpack(staging)
+        return _apply(staging, info, keys, urls, name)
 
 
-def _put(folder: Path, about: About, keys: Keys, urls: list[str], name: str) -> Done:
-    made_at, content, aside = about.made_at, about.database, Aside()
-    if content and database.vendor() == "postgresql" and database.is_filled():
-        _keep_what_postgresql_holds(aside)
-    if _takes_key_over(about):
+def _apply(staging: Path, info: BackupInfo, keys: SecretKeys, urls: list[str], name: str) -> RestoreResult:
+    made_at, database, replaced = info.made_at, info.database, ReplacedDataDir()
+    if database and restore_database.vendor() == "postgresql" and restore_database.has_data():
+        _save_postgresql(replaced)
+    if _adopts_key(info):
         settings.SECRET_KEY = keys.current
-        _write(folder / KEY, keys.current)
-    in_doubt = database.prepare(folder, made_at) if content else 0
+        _write(staging / KEY, keys.current)
+    uncertain = restore_database.upgrade_staged_file(staging, made_at) if database else 0
     with _marked(name):
-        if content:
-            database.place(folder, content, aside.take)
-        _place_files(folder, aside, everything=bool(content))
-        _note_urls(urls)
-        in_doubt += database.finish(made_at) if content else 0
-    rows = sum(table.rows for table in content.tables) if content else None
-    return Done(about.version, made_at, rows, in_doubt, aside.folder)
+        if database:
+            restore_database.replace_database(staging, database, replaced.move)
+        _replace_files(staging, replaced, everything=bool(database))
+        _record_urls(urls)
+        uncertain += restore_database.upgrade_loaded_tables(made_at) if database else 0
+    rows = sum(table.rows for table in database.tables) if database else None
+    return RestoreResult(info.version, made_at, rows, uncertain, replaced.path)
 
 
-# --- before anything is changed -------------------------------------------------------------------------------------
+# --- checks before anything is changed ------------------------------------------------------------------------------
 
 
 @contextmanager
-def _nothing_runs() -> Iterator[None]:
-    with locked(settings.RUN_DIR / "up.lock", wait=False) as alone:  # `up` holds it as long as the site runs
-        if not alone:
-            raise Failed(f"The site is running with the data in {settings.DATA_DIR}. Stop it first.")
+def _site_stopped() -> Iterator[None]:
+    with locked(settings.RUN_DIR / "up.lock", wait=False) as is_locked:  # held by `up` while the site runs
+        if not is_locked:
+            raise RestoreError(f"The site is running with the data in {settings.DATA_DIR}. Stop it, then retry.")
         yield
 
 
 @contextmanager
 def _staging() -> Iterator[Path]:
-    for left in settings.TMP_DIR.glob(f"{PREFIX}*"):  # by one that was killed
-        shutil.rmtree(left, ignore_errors=True)
-    folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=settings.TMP_DIR))
+    for leftover in settings.TMP_DIR.glob(f"{TEMP_PREFIX}*"):  # of a killed restore
+        shutil.rmtree(leftover, ignore_errors=True)
+    staging = Path(tempfile.mkdtemp(prefix=TEMP_PREFIX, dir=settings.TMP_DIR))
     try:
-        yield folder
+        yield staging
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(staging, ignore_errors=True)
 
 
-def _text(reader: Reader, name: str) -> str:
+def _read_text(reader: Reader, name: str) -> str:
     try:
-        return reader.small(name).decode()
+        return reader.read_small(name).decode()
     except UnicodeDecodeError:
-        raise Damaged(f"Its {name} isn't text.") from None
+        raise DamagedArchiveError(f"Its {name} is not text.") from None
 
 
-def _about(text: str) -> About:
+def _parse_info(text: str) -> BackupInfo:
     try:
         about = json.loads(text)
-        made_at, content = datetime.fromisoformat(about["made_at"]), about["database"]
+        made_at, database = datetime.fromisoformat(about["made_at"]), about["database"]
         if made_at.tzinfo is None:
             raise ValueError(made_at)
-        return About(_string(about["version"]), made_at, None if content is None else _content(content))
+        return BackupInfo(_string(about["version"]), made_at, None if database is None else _parse_database(database))
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
-        raise Damaged(f"Its {ABOUT} can't be read.") from None
+        raise DamagedArchiveError(f"Its {ABOUT} is invalid.") from None
 
 
-def _content(found: Any) -> database.Content:
+def _parse_database(about: Any) -> DatabaseInfo:
     tables = [
         Table(_string(table["name"]), _number(table["rows"]), [*map(_string, table["columns"])])
-        for table in found["tables"]
+        for table in about["tables"]
     ]
-    migrations = {(_string(app), _string(name)) for app, name in found["migrations"]}
-    return database.Content(_string(found["vendor"]), migrations, tables)
+    migrations = {(_string(app), _string(name)) for app, name in about["migrations"]}
+    return DatabaseInfo(_string(about["vendor"]), migrations, tables)
 
 
 def _string(value: Any) -> str:
@@ -178,46 +182,49 @@ def _number(value: Any) -> int:
     return value
 
 
-def _takes_key_over(about: About) -> bool:
-    """Whether the backup's key becomes the key of this site. One in the environment, or of a database here, stays."""
-    return bool(about.database) and not environment.is_set("SECRET_KEY")
+def _adopts_key(info: BackupInfo) -> bool:
+    """Return True if the backup's key becomes the key of this site. A key in the environment has precedence.
+
+    A backup without a database never changes the key, because the database of this site is encrypted with it.
+    """
+    return bool(info.database) and not os.environ.get("SECRET_KEY")
 
 
-def _check_keys(keys: Keys, name: str, takes_over: bool) -> None:
-    known = {keys.current if takes_over else settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS}
-    lacking = [KEY] if keys.current not in known else []
-    lacking += [FALLBACKS] if set(keys.fallbacks) - known else []
-    if lacking:
+def _check_keys(keys: SecretKeys, name: str, adopts_key: bool) -> None:
+    known = {keys.current if adopts_key else settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS}
+    missing = [KEY] if keys.current not in known else []
+    missing += [FALLBACKS] if set(keys.fallbacks) - known else []
+    if missing:
         archive = "FILE" if name == "-" else shlex.quote(name)
-        values = ",".join(f"$(tar -xOf {archive} {member})" for member in lacking)
-        raise Failed(
-            "The data in this backup is encrypted with a secret key that this site doesn't have. Add that key for "
+        values = ",".join(f"$(tar -xOf {archive} {member})" for member in missing)
+        raise RestoreError(
+            "The data of this backup is encrypted with a secret key that this site doesn't have. Set this variable for "
             "the restore and for every later start:\n"
             f'  export SECRET_KEY_FALLBACKS="{values},$SECRET_KEY_FALLBACKS"'
         )
 
 
-def _check_place(about: About, replace: bool) -> None:
-    """Raise Failed where there is data already that nobody said to replace, or where somebody uses it."""
-    whole = bool(about.database)
-    here = ["a database"] if whole and database.is_filled() else []
-    here += ["uploads"] if any(settings.FILES_DIR.glob("??/*")) else []
-    here += ["images"] if Path(settings.MMS_DIR, "oci").exists() else []
-    if here and not replace and not unfinished_restore().exists():
-        raise Failed(
-            f"Data already exists here ({', '.join(here)}). Use --replace to move it into a folder in "
-            f"{settings.DATA_DIR} and restore the backup in its place."
+def _check_destination(info: BackupInfo, replace: bool) -> None:
+    """Raise RestoreError if there is data and `replace` is False, or if the database is in use."""
+    has_database = bool(info.database)
+    existing = ["a database"] if has_database and restore_database.has_data() else []
+    existing += ["uploads"] if any(settings.FILES_DIR.glob("??/*")) else []
+    existing += ["images"] if Path(settings.MMS_DIR, "oci").exists() else []
+    if existing and not replace and not unfinished_restore().exists():
+        raise RestoreError(
+            f"{settings.DATA_DIR} already contains data: {', '.join(existing)}. To restore the backup and move this "
+            f"data to {settings.DATA_DIR}/replaced-<time>, add --replace."
         )
-    if whole and (others := database.others()):
-        raise Failed(f"The database is in use by {others}. Stop everything that uses it first.")
+    if has_database and (users := restore_database.other_users()):
+        raise RestoreError(f"The database is in use by {users}. Stop every program that uses it, then retry.")
 
 
-def _check_room(file: BinaryIO) -> None:
+def _check_disk_space(file: BinaryIO) -> None:
     free, size = shutil.disk_usage(settings.TMP_DIR).free, os.fstat(file.fileno()).st_size  # 0 for a pipe
     if size and free < size + SPARE_BYTES:
-        raise Failed(
-            f"The backup needs {size / 1e6:.0f} MB and the disk of {settings.DATA_DIR} has {free / 1e6:.0f} MB free. "
-            "Free some space there first. Nothing was changed."
+        raise RestoreError(
+            f"The backup needs {size / 1e6:.0f} MB, but only {free / 1e6:.0f} MB are free on the disk of "
+            f"{settings.DATA_DIR}. Nothing was changed. Free some space, then retry."
         )
 
 
@@ -226,51 +233,54 @@ def _check_room(file: BinaryIO) -> None:
 
 @contextmanager
 def _marked(name: str) -> Iterator[None]:
-    """While this lasts, and where it is killed, the site does not start. What is moved is on disk before."""
+    """Mark the restore as unfinished within the context. The mark remains if the process is killed.
+
+    The site doesn't start while the mark exists. Unpacked files are synced to disk before they are moved.
+    """
     mark = unfinished_restore()
-    killed_before = mark.read_text() if mark.exists() else None
+    previous = mark.read_text() if mark.exists() else None
     os.sync()
     _write(mark, f"{settings.COMMAND} restore {name}\n")
     try:
         yield
-    except Failed:  # it changed nothing, so all is as sound as it was before
-        if killed_before is None:
+    except RestoreError:  # nothing was changed
+        if previous is None:
             mark.unlink()
         else:
-            _write(mark, killed_before)
+            _write(mark, previous)
         raise
     os.sync()
     mark.unlink()
 
 
-def _keep_what_postgresql_holds(aside: Aside) -> None:
-    with whole_file(aside.opened() / "database.tar", force=False) as file:
-        write(file, lambda held: None, with_files=False)
+def _save_postgresql(replaced: ReplacedDataDir) -> None:
+    with atomic_output_file(replaced.create() / "database.tar", force=False) as file:
+        write_archive(file, lambda summary: None, with_files=False)
 
 
-def _place_files(folder: Path, aside: Aside, everything: bool) -> None:
-    """Rename what was unpacked into place. What belongs to other data than the new goes with what was here."""
-    (settings.FILES_DIR / ".lock").unlink(missing_ok=True)  # nobody holds it, and it is nothing to be kept
-    for place in (settings.FILES_DIR, settings.MMS_DIR):
-        staged = folder / place.name
+def _replace_files(staging: Path, replaced: ReplacedDataDir, everything: bool) -> None:
+    """Move the unpacked files into place. `everything`: also move away existing files that the backup doesn't have."""
+    (settings.FILES_DIR / ".lock").unlink(missing_ok=True)  # it isn't held, and an empty directory needn't be moved
+    for directory in (settings.FILES_DIR, settings.MMS_DIR):
+        staged = staging / directory.name
         if everything or staged.exists():
-            aside.take(place)
+            replaced.move(directory)
         if staged.exists():
-            staged.rename(place)
+            staged.rename(directory)
     if everything:
-        aside.take(settings.DATA_DIR / "redis")
-    shutil.rmtree(settings.RUN_DIR / "services", ignore_errors=True)  # programs of services: made again by the watch
-    if (folder / KEY).exists():
-        if aside.folder:  # else the key here, perhaps made a moment ago, has encrypted nothing
-            aside.take(settings.DATA_DIR / KEY)
-        (folder / KEY).rename(settings.DATA_DIR / KEY)
+        replaced.move(settings.DATA_DIR / "redis")
+    shutil.rmtree(settings.RUN_DIR / "services", ignore_errors=True)  # recreated by the task mms.watch_services
+    if (staging / KEY).exists():
+        if replaced.path:  # otherwise the existing key, possibly created by this command, has encrypted nothing
+            replaced.move(settings.DATA_DIR / KEY)
+        (staging / KEY).rename(settings.DATA_DIR / KEY)
 
 
-def _note_urls(urls: list[str]) -> None:
-    """Former addresses of uploads: those of the backup, and those noted here."""
+def _record_urls(urls: list[str]) -> None:
+    """Record the former base URLs of uploads: those in the backup and those of this site."""
     path = settings.FILES_URLS_PATH
-    noted = path.read_text() if path.exists() else ""
-    path.write_text("".join(f"{url}\n" for url in dict.fromkeys([*urls, *noted.splitlines()])))
+    recorded = path.read_text() if path.exists() else ""
+    path.write_text("".join(f"{url}\n" for url in dict.fromkeys([*urls, *recorded.splitlines()])))
 
 
 def _write(path: Path, text: str) -> None:

@@ -1,4 +1,4 @@
-"""Putting the database of a backup in place of the one here, as a whole or not at all."""
+"""Replacement of the database by that of a backup: completely or not at all."""
 
 import shutil
 import sqlite3
@@ -12,59 +12,63 @@ from typing import Any
 
 from django.db import DatabaseError, connection, transaction
 
-from dashboard.ops.backup.archive import BLOCK
-from dashboard.ops.backup.create import Failed
+from dashboard.ops.backup.archive import BLOCK_BYTES
 from dashboard.ops.backup.database import SQLITE_MEMBER, TABLE_MEMBERS, Table, column_list, our_tables, quoted
 from dashboard.ops.startup import migrate
 from dashboard.ops.startup.prepare import migration_lock
 from deployments import restored
 
-LEAVING = 5.0  # seconds that others have to leave the database
-KIND = {"sqlite": "SQLite", "postgresql": "PostgreSQL"}
+DISCONNECT_SECONDS = 5.0  # for other clients to disconnect
+VENDOR_NAMES = {"sqlite": "SQLite", "postgresql": "PostgreSQL"}
+
+
+class RestoreError(Exception):
+    """Nothing was restored or changed. The message says why and what to do."""
 
 
 @dataclass(frozen=True)
-class Content:
-    """What a backup says of the database in it."""
+class DatabaseInfo:
+    """The metadata of the database in a backup."""
 
     vendor: str
     migrations: set[migrate.Migration]
     tables: list[Table]
 
 
-def check(content: Content) -> None:
-    """Raise Failed where the database of a backup cannot be used here."""
-    if content.vendor != connection.vendor:
-        here = KIND.get(connection.vendor, connection.vendor)
-        raise Failed(
-            f"The backup contains a {KIND.get(content.vendor, content.vendor)} database, but DATABASE_URL names a "
-            f"{here} one. Restore a backup into the kind of database it was made from."
+def check_compatible(info: DatabaseInfo) -> None:
+    """Raise RestoreError if the database of a backup can't be used here."""
+    if info.vendor != connection.vendor:
+        theirs, ours = (VENDOR_NAMES.get(vendor, vendor) for vendor in (info.vendor, connection.vendor))
+        raise RestoreError(
+            f"The backup contains a {theirs} database, but this site uses {ours}. Restore it to a site whose "
+            f"DATABASE_URL names a {theirs} database."
         )
-    if unknown := content.migrations - migrate.on_disk():
-        raise Failed(
-            f"The backup was made by a newer release than this one ({migrate.names(unknown)} is unknown here). "
-            "Install that release first."
+    if unknown := info.migrations - migrate.on_disk():
+        raise RestoreError(
+            f"The backup was made by a newer release (unknown here: {migrate.format_names(unknown)}). Install that "
+            "release, then retry."
         )
 
 
 def vendor() -> str:
+    """Return the kind of the database of this site: "sqlite" or "postgresql"."""
     return connection.vendor
 
 
-def is_filled() -> bool:
-    """Whether the database here has ever been used."""
+def has_data() -> bool:
+    """Return True if the site has used the database."""
     if connection.vendor == "sqlite":
         return _file().exists() and _file().stat().st_size > 0
     return bool(migrate.applied())
 
 
-def others() -> str:
-    """Who else uses the database just now; "" where nobody does."""
+def other_users() -> str:
+    """Describe the other users of the database. Return "" if there are none."""
     if connection.vendor == "sqlite":
-        return _other_users_of_file() if is_filled() else ""
-    until = time.monotonic() + LEAVING
+        return _other_users_of_file() if has_data() else ""
+    until = time.monotonic() + DISCONNECT_SECONDS
     while (count := _other_connections()) and time.monotonic() < until:
-        time.sleep(0.1)  # the server takes a moment to notice that a process was killed, a restore say
+        time.sleep(0.1)  # the server needs a moment to notice that a client was killed, such as a previous restore
     return f"{count} other connections" if count > 1 else "another connection" if count else ""
 
 
@@ -79,13 +83,13 @@ def _other_connections() -> int:
 
 
 def _other_users_of_file() -> str:
-    """Also takes what is in the -wal file into the database itself, so that it can be moved as one file."""
+    """Also merges the -wal file into the database, so that it can be moved as one file."""
     database = sqlite3.connect(_file(), timeout=1)
     try:
-        database.execute("PRAGMA journal_mode=DELETE")  # refused while anybody else has the file open
+        database.execute("PRAGMA journal_mode=DELETE")  # fails while another process has the file open
     except sqlite3.OperationalError:
-        return f"another process that has {_file()} open"
-    except sqlite3.DatabaseError:  # damaged: it is moved as it is
+        return f"another process, which has {_file()} open"
+    except sqlite3.DatabaseError:  # a damaged file is moved as it is
         pass
     finally:
         database.close()
@@ -96,84 +100,90 @@ def _file() -> Path:
     return Path(connection.settings_dict["NAME"])
 
 
-def prepare(folder: Path, made_at: datetime) -> int:
-    """Bring an unpacked SQLite database up to date where it lies; returns how many operations are in doubt."""
+def upgrade_staged_file(staging: Path, made_at: datetime) -> int:
+    """Migrate an unpacked SQLite database before it is moved. Return the number of operations marked as uncertain."""
     if connection.vendor != "sqlite":
         return 0
-    with _connected_to(folder / SQLITE_MEMBER):
-        return _bring_up_to_date(made_at)
+    with _connected_to(staging / SQLITE_MEMBER):
+        return _upgrade(made_at)
 
 
-def finish(made_at: datetime) -> int:
-    """The same for what lies in PostgreSQL by now."""
-    return _bring_up_to_date(made_at) if connection.vendor == "postgresql" else 0
+def upgrade_loaded_tables(made_at: datetime) -> int:
+    """Migrate the tables loaded into PostgreSQL. Return the number of operations marked as uncertain."""
+    return _upgrade(made_at) if connection.vendor == "postgresql" else 0
 
 
 @contextmanager
 def _connected_to(path: Path) -> Iterator[None]:
-    usual = connection.settings_dict["NAME"]
+    original = connection.settings_dict["NAME"]
     connection.close()
     connection.settings_dict["NAME"] = str(path)
     try:
         yield
     finally:
         connection.close()
-        connection.settings_dict["NAME"] = usual
+        connection.settings_dict["NAME"] = original
         path.with_name(f"{path.name}.migrate").unlink(missing_ok=True)
 
 
-def _bring_up_to_date(made_at: datetime) -> int:
+def _upgrade(made_at: datetime) -> int:
     with migration_lock():
         migrate.migrate()
     return restored.mark_queued_uncertain(made_at)
 
 
-def place(folder: Path, content: Content, move_aside: Callable[[Path], None]) -> None:
-    """Put the unpacked database in place. Raises Failed where PostgreSQL does not take it, and leaves all as it was."""
+def replace_database(staging: Path, info: DatabaseInfo, move_away: Callable[[Path], None]) -> None:
+    """Replace the database by the unpacked one. `move_away` is called with the files of the previous SQLite database.
+
+    Raises RestoreError if PostgreSQL rejects the data. The database is then unchanged.
+    """
     if connection.vendor == "sqlite":
-        return _place_file(folder / SQLITE_MEMBER, move_aside)
+        _replace_file(staging / SQLITE_MEMBER, move_away)
+        return
     try:
-        _load(folder / TABLE_MEMBERS, content)
+        _load_tables(staging / TABLE_MEMBERS, info)
     except DatabaseError as error:
         reason = str(error).strip().splitlines()[0]
-        raise Failed(f"PostgreSQL rejected the data: {reason}. The database wasn't changed.") from None
+        raise RestoreError(
+            f"PostgreSQL rejected the data: {reason}. The database is unchanged. Check the log of the server, then retry."
+        ) from None
 
 
-def _place_file(staged: Path, move_aside: Callable[[Path], None]) -> None:
+def _replace_file(staged: Path, move_away: Callable[[Path], None]) -> None:
     connection.close()
     file = _file()
     new = file.with_name(f"{file.name}.new")
-    shutil.move(staged, new)  # a copy where the database lies on another disk
-    for end in ("", "-wal", "-shm"):  # what belongs to the old database would be taken for a part of the new one
-        move_aside(file.with_name(f"{file.name}{end}"))
+    shutil.move(staged, new)  # copies if the database is on another disk
+    for suffix in ("", "-wal", "-shm"):  # SQLite would apply the old -wal file to the new database
+        move_away(file.with_name(f"{file.name}{suffix}"))
     new.replace(file)
 
 
 @transaction.atomic
-def _load(folder: Path, content: Content) -> None:
-    """Make the tables as they were, and fill them."""
-    names = [table.name for table in content.tables]
+def _load_tables(directory: Path, info: DatabaseInfo) -> None:
+    """Create the tables as they were at the time of the backup and load their rows."""
+    names = [table.name for table in info.tables]
     with connection.cursor() as cursor:
         if old := our_tables(cursor):
             cursor.execute(f"DROP TABLE {', '.join(map(quoted, old))} CASCADE")
-        migrate.migrate_to(content.migrations)
-        cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")  # so that nothing hinders emptying the tables
+        migrate.migrate_to(info.migrations)
+        cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")  # pending checks would prevent truncating the tables
         cursor.execute(f"TRUNCATE {', '.join(map(quoted, names))}")
-        cursor.execute("SET CONSTRAINTS ALL DEFERRED")  # tables come in any order
-        for table in content.tables:
-            _fill(cursor, table, folder / table.name)
-        _go_on_counting(cursor, names)
+        cursor.execute("SET CONSTRAINTS ALL DEFERRED")  # tables are loaded in any order
+        for table in info.tables:
+            _copy_rows(cursor, table, directory / table.name)
+        _reset_sequences(cursor, names)
 
 
-def _fill(cursor: Any, table: Table, path: Path) -> None:
+def _copy_rows(cursor: Any, table: Table, path: Path) -> None:
     into = f"COPY {quoted(table.name)} ({column_list(table.columns)}) FROM STDIN"
     with path.open("rb") as file, cursor.copy(into) as copy:
-        while part := file.read(BLOCK):
+        while part := file.read(BLOCK_BYTES):
             copy.write(part)
 
 
-def _go_on_counting(cursor: Any, tables: list[str]) -> None:
-    """The next number of a table comes after the highest that is in it."""
+def _reset_sequences(cursor: Any, tables: list[str]) -> None:
+    """Set the next ID of each table to the one after its highest."""
     for table in tables:
         with suppress(StopIteration):
             column = next(iter(connection.introspection.get_sequences(cursor, table)))["column"]

@@ -1,1 +1,1 @@
-"""What happens before the site accepts requests: data folder, migrations, bundled account."""
+"""Steps before the site accepts requests: data directory, migrations, static files, bundled account."""

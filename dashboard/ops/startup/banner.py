@@ -1,4 +1,4 @@
-"""What `manage.py up` tells the terminal once everything works."""
+"""The message that `manage.py up` prints on the terminal once the site works."""
 
 import http.client
 import json
@@ -11,14 +11,14 @@ from django.conf import settings
 
 from mms.services.engine import unsandboxed_reason
 
-PATIENCE = 60.0  # seconds until everything should work
+TIMEOUT_SECONDS = 60.0  # until every part should work
 
 
 def start(invitation: str, logs: str, keep_open: int) -> None:
-    """Fork a process that waits until the site works, prints how to reach it, and ends.
+    """Fork a process that waits until the site works, prints its address, and exits.
 
-    `invitation` says how the first administrator is made, if there is none; `logs` says where the logs are.
-    `keep_open` is a descriptor that belongs to the supervisor, which the caller becomes: this process must not hold it.
+    `invitation`: how to create the first administrator, or "". `logs`: where the logs are. `keep_open`: a file
+    descriptor for the supervisor, which the calling process becomes. The forked process closes it.
     """
     sys.stdout.flush()
     supervisor = os.getpid()
@@ -33,33 +33,33 @@ def start(invitation: str, logs: str, keep_open: int) -> None:
 
 
 def announce(invitation: str, logs: str, supervisor: int) -> None:
-    """Wait for the site and print its URL, or which part of it does not work; nothing once the supervisor is gone.
+    """Wait for the site, then print its URL or the parts that don't work. Print nothing if the supervisor has exited.
 
-    Whoever runs it is also told what services can do to this machine, if no sandbox keeps them from it.
+    If services run without a sandbox, also print what they can access.
     """
     broken = wait(supervisor)
     if os.getppid() != supervisor:
         return
     if broken:
-        print("The site isn't working yet:", *(f"  {name}: {state}" for name, state in broken.items()), sep="\n")
-        print(f"The logs are {logs}.")
+        print("The site is not working yet:", *(f"  {name}: {state}" for name, state in broken.items()), sep="\n")
+        print(f"The logs are {logs}. To find out what to do, run `{settings.COMMAND} doctor`.")
     else:
-        print(f"\n{_what_is_up()}    (stop it with Ctrl-C; logs {logs})")
+        print(f"\n{_address()}    (stop it with Ctrl-C; logs {logs})")
     if "mms" in settings.SERVE and (warning := unsandboxed_reason()):
         print(textwrap.fill(warning, 120, break_long_words=False, break_on_hyphens=False))
     if invitation:
         print(invitation)
 
 
-def _what_is_up() -> str:
+def _address() -> str:
     if "dashboard" in settings.SERVE:
         return f"The site is up: {settings.SITE_URL}"
     return f"The MMS is up: {settings.GATEWAY_URL}"
 
 
 def wait(supervisor: int) -> dict[str, str]:
-    """Ask /healthz until all is well, PATIENCE is over or the supervisor is gone; returns what does not work."""
-    until = time.monotonic() + PATIENCE
+    """Poll /healthz until every part works, the time is up or the supervisor has exited. Return the broken parts."""
+    until = time.monotonic() + TIMEOUT_SECONDS
     while True:
         parts = health()
         broken = {name: state for name, state in parts.items() if state != "works"}
@@ -69,7 +69,7 @@ def wait(supervisor: int) -> dict[str, str]:
 
 
 def health() -> dict[str, str]:
-    """The parts of the site and their states, as /healthz says."""
+    """Return the parts of the site and their states from /healthz."""
     host = "127.0.0.1" if settings.HOST in {"0.0.0.0", ""} else settings.HOST  # noqa: S104 - compared, not bound
     connection = http.client.HTTPConnection(host, settings.PORT, timeout=5)
     try:

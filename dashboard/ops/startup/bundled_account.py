@@ -1,4 +1,4 @@
-"""The hosting account `local`: the bundled MMS as the dashboard sees it, over HTTP like any other server."""
+"""The hosting account `local`: the bundled MMS, which the dashboard calls over HTTP like any other server."""
 
 from django.conf import settings
 from django.db import transaction
@@ -6,7 +6,7 @@ from django.db import transaction
 from deployments.models import Cluster, HostingAccount, RegistryInfo
 from mms import tokens
 
-NAME = "local"  # of the account, and of its subscription, resource group and hosting account
+NAME = "local"  # also of its subscription, resource group and hosting account
 REGISTRY = "this machine's store"
 CLUSTER = "this machine"
 KUBE_CONFIG = """\
@@ -21,8 +21,11 @@ users: [{name: local, user: {}}]
 
 @transaction.atomic
 def ensure() -> None:
-    """Make the account with its registry and cluster, or adjust it: the address follows MMS_URL, a lost token is
-    replaced. What people changed in its registry or cluster stays."""
+    """Create the account with its registry and cluster, or update it.
+
+    The address follows MMS_URL, and a token that the MMS doesn't know is replaced. Users' changes to the registry and
+    the cluster are kept.
+    """
     account = HostingAccount.objects.filter(name=NAME).first()
     if account is None:
         account = HostingAccount(name=NAME, subscription=NAME, resource_group=NAME, hosting_account=NAME)
@@ -39,7 +42,7 @@ def ensure() -> None:
 
 
 def _is_known(token: str) -> bool:
-    """Whether the MMS would accept the token for everything."""
+    """Return True if the MMS accepts the token for reading and writing."""
     grant = tokens.find_grant(token)
     return grant is not None and grant.may_write
 

@@ -1,4 +1,8 @@
-"""Bringing the tables up to date, so that a process killed at any moment leaves something that can be gone on with."""
+"""Migrations that can be interrupted: a process killed at any moment leaves tables that the next run can migrate.
+
+This is the only module that uses Django's undocumented migration executor. test_migrate.py fails if a release changes
+what is relied on.
+"""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -10,17 +14,18 @@ from django.core.management.sql import emit_post_migrate_signal, emit_pre_migrat
 from django.db import connection, transaction
 from django.db.migrations.executor import MigrationExecutor
 
-Migration = tuple[str, str]  # app, name
+Migration = tuple[str, str]  # app label, name
 
 
 class Executor(MigrationExecutor):
-    """Applies each migration in one transaction with the row that says so.
+    """An executor that records each migration in the transaction that applies it.
 
-    Django writes that row after the transaction wherever a migration leaves something for its end (any table with a
-    foreign key does). Killed in between, the next run would make the same tables again, and fail for ever.
+    Django writes the record after the transaction if a migration defers SQL, as every table with a foreign key does.
+    If the process were killed in between, each later run would try to create the same tables, and fail.
     """
 
     def apply_migration(self, state: Any, migration: Any, fake: bool = False, fake_initial: bool = False) -> Any:
+        """Apply one migration. See MigrationExecutor."""
         if not migration.atomic:
             return super().apply_migration(state, migration, fake, fake_initial)
         with _one_transaction():
@@ -29,7 +34,7 @@ class Executor(MigrationExecutor):
 
 @contextmanager
 def _one_transaction() -> Iterator[None]:
-    # SQLite can switch the checks off only outside a transaction, and its tables can be altered only without them.
+    # SQLite can disable the checks only outside a transaction, and alter tables only without them.
     connection.disable_constraint_checking()
     try:
         with transaction.atomic():
@@ -39,7 +44,7 @@ def _one_transaction() -> Iterator[None]:
 
 
 def migrate() -> None:
-    """Apply every migration that is missing."""
+    """Apply every missing migration."""
     executor = Executor(connection)
     targets = executor.loader.graph.leaf_nodes()
     plan = executor.migration_plan(targets)
@@ -49,14 +54,15 @@ def migrate() -> None:
 
 
 def migrate_to(migrations: Iterable[Migration]) -> None:
-    """Make the tables of a database without any as they were when just these migrations had been applied."""
+    """Create the tables of an empty database as they are after exactly these migrations."""
     executor = Executor(connection)
-    wanted, graph = set(migrations), executor.loader.graph
-    executor.migrate([node for node in wanted if not {child.key for child in graph.node_map[node].children} & wanted])
+    targets, graph = set(migrations), executor.loader.graph
+    leaves = [node for node in targets if not {child.key for child in graph.node_map[node].children} & targets]
+    executor.migrate(leaves)
 
 
 def applied() -> set[Migration]:
-    """The migrations that are recorded in the database; none where it has no tables yet."""
+    """Return the migrations recorded in the database. Empty if it has no tables."""
     if "django_migrations" not in connection.introspection.table_names():
         return set()
     with connection.cursor() as cursor:
@@ -65,7 +71,7 @@ def applied() -> set[Migration]:
 
 
 def on_disk() -> set[Migration]:
-    """The migrations that this release has, without loading one of them."""
+    """Return the migrations of this release, without importing them."""
     return {
         (app.label, path.stem)
         for app in apps.get_app_configs()
@@ -74,13 +80,13 @@ def on_disk() -> set[Migration]:
 
 
 def unknown() -> set[Migration]:
-    """Recorded migrations of apps of this release that it does not have: a newer one was here."""
+    """Return recorded migrations that this release lacks, in apps that it has. A newer release applied them."""
     ours = {app.label for app in apps.get_app_configs()}
     return {(app, name) for app, name in applied() - on_disk() if app in ours}
 
 
-def names(migrations: Iterable[Migration], most: int = 3) -> str:
-    """Some migrations in words."""
-    known = sorted(".".join(migration) for migration in migrations)
-    more = f" and {len(known) - most} more" if len(known) > most else ""
-    return ", ".join(known[:most]) + more
+def format_names(migrations: Iterable[Migration], limit: int = 3) -> str:
+    """Format migrations for a message: "mms.0001_initial, mms.0002_tokens and 4 more"."""
+    names = sorted(".".join(migration) for migration in migrations)
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more

@@ -1,6 +1,6 @@
-"""What has to be true before the site runs: tables, static files, and the account `local`.
+"""Prepare the database and the static files before the site starts.
 
-Every step looks first, cheaply, whether there is anything to do: a second start must not take seconds.
+Each step first checks cheaply whether there is anything to do, so that later starts are fast.
 """
 
 import hashlib
@@ -19,43 +19,43 @@ from django.db import OperationalError, connection
 
 from dashboard.ops.backup import database
 from dashboard.ops.startup import migrate
-from dashboard.ops.startup.data_dir import note_database, refuse_half_a_restore
+from dashboard.ops.startup.data_dir import record_database, require_finished_restore
 from mms.system.locks import locked
 
-MIGRATION_LOCK = 7_161_025  # any number, the same for everybody who migrates this database
+MIGRATION_LOCK_ID = 7_161_025  # arbitrary, but the same for every process that migrates this database
 
 logger = logging.getLogger(__name__)
 
 
 def prepare(serves_pages: bool = True) -> None:
-    """Bring the database up to date, and the static files for a process that serves pages.
+    """Migrate the database, and collect the static files if the process serves pages.
 
-    Safe to call at every start, and by several processes at once. Raises ImproperlyConfigured where the data is not
-    for this release, or not whole.
+    Safe to call at every start, and by several processes at the same time. Raises ImproperlyConfigured if a restore is
+    unfinished or a newer release has used the database.
     """
-    refuse_half_a_restore()
-    note_files_url()
+    require_finished_restore()
+    record_files_url()
     wait_for_database()
     refuse_newer_database()
     if not is_migrated():
         with migration_lock():
             migrate.migrate()
-    note_database()
+    record_database()
     if serves_pages and "dashboard" in settings.SERVE and not settings.RELOAD:
         collect_static()
 
 
-def note_files_url() -> None:
-    """Note where uploads are fetched from now on: what is registered so must be found after that has changed."""
+def record_files_url() -> None:
+    """Record the base URL of uploads, so that files registered with it are still found after it changes."""
     path: Path = settings.FILES_URLS_PATH
-    noted = path.read_text().splitlines() if path.exists() else []
-    if settings.FILES_URL not in noted:
+    recorded = path.read_text().splitlines() if path.exists() else []
+    if settings.FILES_URL not in recorded:
         with path.open("a") as file:
             file.write(f"{settings.FILES_URL}\n")
 
 
 def wait_for_database(seconds: float = 60) -> None:
-    """Return once the database answers; raises OperationalError after `seconds` without an answer."""
+    """Wait until the database responds. Raises OperationalError if it doesn't within `seconds`."""
     until = time.monotonic() + seconds
     while True:
         try:
@@ -63,51 +63,54 @@ def wait_for_database(seconds: float = 60) -> None:
         except OperationalError as error:
             if time.monotonic() > until:
                 raise
-            logger.warning("The database isn't responding yet: %s", str(error).strip().splitlines()[0])
+            logger.warning("Waiting for the database: %s", str(error).strip().splitlines()[0])
             time.sleep(1)
 
 
 def is_migrated() -> bool:
-    """Whether every migration on disk is recorded in the database, without loading one of them."""
+    """Return True if every migration of this release is recorded in the database."""
     return migrate.on_disk() <= migrate.applied()
 
 
 def refuse_newer_database() -> None:
-    """An older release would half work on tables that it does not know."""
+    """Raise ImproperlyConfigured if a newer release has migrated the database, because it may not work with this one."""
     if unknown := migrate.unknown():
         raise ImproperlyConfigured(
-            f"The database was used by a newer release than this one ({migrate.names(unknown)} is unknown here). "
-            "Install that release again, or restore a backup made before."
+            f"The database was migrated by a newer release (unknown here: {migrate.format_names(unknown)}). Install "
+            "that release again, or restore a backup made before the upgrade."
         )
 
 
 @contextmanager
 def migration_lock() -> Iterator[None]:
-    """One migrates at a time: of all who use this PostgreSQL, or of all who use this SQLite file."""
+    """Hold the lock that lets only one process migrate this database at a time."""
     if connection.vendor == "postgresql":
         with connection.cursor() as cursor:
-            cursor.execute("SELECT pg_advisory_lock(%s)", [MIGRATION_LOCK])
+            cursor.execute("SELECT pg_advisory_lock(%s)", [MIGRATION_LOCK_ID])
             try:
                 yield
             finally:
-                cursor.execute("SELECT pg_advisory_unlock(%s)", [MIGRATION_LOCK])
+                cursor.execute("SELECT pg_advisory_unlock(%s)", [MIGRATION_LOCK_ID])
     else:
         with locked(Path(f"{connection.settings_dict['NAME']}.migrate")):
             yield
 
 
 def clear_temporary_files() -> None:
-    """Remove what killed processes left in TMP_DIR. Only for who knows that nothing of the site runs; a backup may."""
-    left = list(settings.TMP_DIR.iterdir())
-    snapshots = [path for path in left if path.name.startswith(database.PREFIX)]
-    remove(set(left).difference(snapshots))
+    """Delete what killed processes left in TMP_DIR.
+
+    The caller must make sure that no program of the site is running. A backup may be: its files are kept.
+    """
+    found = list(settings.TMP_DIR.iterdir())
+    snapshots = [path for path in found if path.name.startswith(database.TEMP_PREFIX)]
+    delete_paths(set(found).difference(snapshots))
     with locked(settings.RUN_DIR / "backup.lock", wait=False) as no_backup:
         if no_backup:
-            remove(snapshots)
+            delete_paths(snapshots)
 
 
-def remove(paths: Iterable[Path]) -> None:
-    """Delete these files, links and whole folders, as far as that goes."""
+def delete_paths(paths: Iterable[Path]) -> None:
+    """Delete files, links and directory trees, and ignore those that can't be deleted or are missing."""
     for path in paths:
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)
@@ -116,7 +119,7 @@ def remove(paths: Iterable[Path]) -> None:
 
 
 def collect_static() -> None:
-    """Collect and compress the static files, unless none of them changed since the last time. One does it at a time."""
+    """Collect and compress the static files if any has changed. Only one process does so at a time."""
     state = _static_state()
     stamp = settings.STATIC_ROOT / ".collected"
     with locked(settings.RUN_DIR / "static.lock"):
@@ -127,7 +130,7 @@ def collect_static() -> None:
 
 
 def _static_state() -> str:
-    """A digest of name, size and time of every static file of the site and of its libraries."""
+    """Return a digest of the names, sizes and times of all static files, including those of libraries."""
     digest = hashlib.sha256()
     for finder in get_finders():
         for name, storage in finder.list([]):
