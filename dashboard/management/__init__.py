@@ -1,1 +1,1 @@
-"""Management commands and what they share."""
+"""Management commands and their helpers."""

@@ -1,7 +1,7 @@
-"""The main job with the iris example, step by step, as the forms of the site do it: what `manage.py demo` runs.
+"""Deployment of the iris example for `manage.py demo`, with the same operations that the forms submit.
 
-Each step asks for an operation and waits for its end by reading the database, which is all a page does too. Every run
-registers a new version of the model; the second one updates the service that the first one made.
+Each step submits an operation and polls the database until it ends. Every run registers a new version of the model. The
+first one creates the service, and later ones update it.
 """
 
 import json
@@ -20,19 +20,20 @@ from deployments.operations import submit
 
 EXAMPLE = settings.SHARE_DIR / "examples" / "iris"
 NAME = "iris"
-BY = "demo"
-PATIENCE = 600.0  # seconds for one step; the first build installs scikit-learn
+REQUESTED_BY = "demo"
+STEP_TIMEOUT_SECONDS = 600.0  # the first build downloads scikit-learn
+KEY_TIMEOUT_SECONDS = 30.0
 
 
-class Failed(Exception):
-    """The step did not come to a good end; the text is the reason."""
+class DemoError(Exception):
+    """A step failed. The message says why."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """One step that is done: what came of it, and how long it took."""
+    """A completed step, its result, and the seconds it took."""
 
-    what: str
+    label: str
     result: str
     seconds: float
 
@@ -45,7 +46,7 @@ class Demo:
     progress: Callable[[Operation], None] = field(default=lambda operation: None)
 
     def run(self) -> Iterator[Step]:
-        """Do every step, yielding it when it is done. Raises Failed, and submit.Refused."""
+        """Run every step and yield it when it is complete. Raises DemoError and RequestRefusedError."""
         model = yield from self._step("register model", self._register_model)
         manifest = yield from self._step("create manifest", lambda: self._create_manifest(model))
         image = yield from self._step("create image", lambda: self._create_image(manifest))
@@ -56,43 +57,50 @@ class Demo:
             yield from self._step("create service", lambda: self._create_service(image))
 
     def score(self) -> tuple[str, ScoringResult]:
-        """Send the example's request to the service, with its key; returns the body and the answer."""
+        """Send the example's request to the service. Return the request body and the result."""
         service = self._wait_for_key()
         body = json.dumps(json.loads((EXAMPLE / "schema.json").read_text())["example"])
         return body, score(service.scoring_uri, service.scoring_key, body)
 
-    def _step(self, what: str, request: Callable[[], Operation]) -> Generator[Step, None, Any]:
+    def _step(self, label: str, request: Callable[[], Operation]) -> Generator[Step, None, Any]:
         started = time.monotonic()
         operation = self._finish(request())
         resource = operation.resource
-        yield Step(what, str(resource), time.monotonic() - started)
+        yield Step(label, str(resource), time.monotonic() - started)
         return resource
 
     def _finish(self, operation: Operation) -> Operation:
-        until = time.monotonic() + PATIENCE
+        until = time.monotonic() + STEP_TIMEOUT_SECONDS
         while operation.is_open:
             if submit.needs_decision(operation):
-                raise Failed(f"{operation}: {operation.error_message}")
+                raise DemoError(f"{operation}: {operation.error_message}")
             if time.monotonic() > until:
-                raise Failed(f"{operation} is still {operation.get_state_display().lower()} after {PATIENCE:.0f} s.")
+                raise DemoError(
+                    f"{operation} is still {operation.get_state_display().lower()} after {STEP_TIMEOUT_SECONDS:.0f} s."
+                )
             self.progress(operation)
             time.sleep(0.1)
             operation = Operation.objects.get(pk=operation.pk)
         if operation.state != "succeeded":
-            raise Failed(f"{operation}: {operation.error_message or operation.get_state_display()}")
+            raise DemoError(f"{operation}: {operation.error_message or operation.get_state_display()}")
         return operation
 
     def _register_model(self) -> Operation:
-        model = keep(EXAMPLE / "model.pkl")
+        model = import_file(EXAMPLE / "model.pkl")
         return submit.register_model(
-            self.account, BY, name=NAME, url=model.url, description="Iris species, logistic regression", tags=["demo"]
+            self.account,
+            REQUESTED_BY,
+            name=NAME,
+            url=model.url,
+            description="Iris species, logistic regression",
+            tags=["demo"],
         )
 
     def _create_manifest(self, model: Any) -> Operation:
         driver, schema = self._asset("score.py", "text/x-python"), self._asset("schema.json", "application/json")
         return submit.create_manifest(
             self.account,
-            BY,
+            REQUESTED_BY,
             models=[model],
             assets=[driver, schema],
             driver=driver,
@@ -104,42 +112,44 @@ class Demo:
     def _create_image(self, manifest: Any) -> Operation:
         registry = RegistryInfo.objects.filter(account=self.account).first()
         if registry is None:
-            raise Failed(f"The account {self.account} has no registry for images.")
-        return submit.create_image(self.account, BY, manifest=manifest, registry=registry, description="Iris example")
+            raise DemoError(f"The account {self.account} has no registry for images.")
+        return submit.create_image(
+            self.account, REQUESTED_BY, manifest=manifest, registry=registry, description="Iris example"
+        )
 
     def _create_service(self, image: Any) -> Operation:
         cluster = Cluster.objects.filter(account=self.account).first()
         if cluster is None:
-            raise Failed(f"The account {self.account} has no cluster for services.")
-        return submit.create_service(self.account, BY, name=NAME, image=image, cluster=cluster)
+            raise DemoError(f"The account {self.account} has no cluster for services.")
+        return submit.create_service(self.account, REQUESTED_BY, name=NAME, image=image, cluster=cluster)
 
     def _update_service(self, service: Service, image: Any) -> Operation:
-        return submit.update_service(self.account, BY, service=service, image=image)
+        return submit.update_service(self.account, REQUESTED_BY, service=service, image=image)
 
     def _asset(self, file_name: str, mime_type: str) -> Asset:
-        """The asset made of this file of the example: that of an earlier run, if the file is still the same."""
-        kept = keep(EXAMPLE / file_name)
+        """Return the asset for a file of the example. It is reused if the file has not changed since an earlier run."""
+        stored = import_file(EXAMPLE / file_name)
         asset, _ = Asset.objects.get_or_create(
             account=self.account,
             name=Path(file_name).stem,
-            url=kept.url,
-            defaults={"mime_type": mime_type, "created_by": BY},
+            url=stored.url,
+            defaults={"mime_type": mime_type, "created_by": REQUESTED_BY},
         )
         return asset
 
     def _wait_for_key(self) -> Service:
-        """The service once the mirror has read its address and key."""
-        until = time.monotonic() + 30
+        """Wait until the mirror has read the scoring URL and the key. Return the service."""
+        until = time.monotonic() + KEY_TIMEOUT_SECONDS
         while time.monotonic() < until:
             service = Service.objects.get(account=self.account, name=NAME, vanished_at=None)
             if service.scoring_uri and service.scoring_key:
                 return service
             time.sleep(0.1)
-        raise Failed(f"The service {NAME} is running, but the server reported no scoring URL or key for it.")
+        raise DemoError(f"The service {NAME} is running, but the server reported no scoring URL or key for it.")
 
 
-def keep(path: Path) -> store.StoredFile:
-    """Put a file where uploads are kept."""
+def import_file(path: Path) -> store.StoredFile:
+    """Store a copy of the file like an upload."""
     incoming = store.IncomingFile()
     try:
         incoming.write([path.read_bytes()])

@@ -1,8 +1,10 @@
-"""What `manage.py prune` shows and frees: uploads that nothing refers to, what killed processes left, and what the
-bundled MMS has no use for (mms/operations/prune.py). What SERVE does not name is not looked at, for it lies elsewhere.
+"""Deletion of unused files for `manage.py prune`.
 
-An upload is used while any text of any table names it. So no list of columns has to be kept up to date here, and it
-does not matter by which FILES_URL it was registered.
+These are uploads that nothing refers to, leftovers of killed processes, and unused files of the bundled MMS
+(mms/operations/prune.py). Files of a half that SERVE doesn't name are elsewhere and not checked.
+
+An upload is used if any text column of any table contains its URL, whatever FILES_URL was at the time. New columns are
+therefore included automatically.
 """
 
 import re
@@ -19,106 +21,109 @@ from django.db.models.functions import Cast
 
 from dashboard.files import store
 from dashboard.ops.backup import database, restore
-from dashboard.ops.startup.data_dir import refuse_another_database, refuse_half_a_restore
-from dashboard.ops.startup.prepare import remove
+from dashboard.ops.startup.data_dir import require_finished_restore, require_recorded_database
+from dashboard.ops.startup.prepare import delete_paths
 from mms.images.store.garbage import DiskSpace, Unused, is_older_than
 from mms.operations import prune as mms_prune
 from mms.system.locks import locked
 
-YOUNG = 24 * 3600  # seconds: what is newer stays, for a form may be open that will refer to it
-NAMED = re.compile(r"/files/([0-9a-f]{64})/")
-LEFT_BEHIND = (f"{store.TEMP_PREFIX}*", "build-*", f"{database.PREFIX}*", f"{restore.PREFIX}*")
-Remove = Callable[[Path], bool]
+MIN_AGE_SECONDS = 24 * 3600  # newer files are kept, because an open form may refer to them
+FILE_PATH = re.compile(r"/files/([0-9a-f]{64})/")
+TEMP_PATTERNS = (f"{store.TEMP_PREFIX}*", "build-*", f"{database.TEMP_PREFIX}*", f"{restore.TEMP_PREFIX}*")
+Delete = Callable[[Path], bool]  # returns True if the file was deleted
 
 
 @dataclass(frozen=True)
-class Part:
-    """One kind of things that nothing uses. `size` in bytes; `note`: why it was not looked at."""
+class UnusedFiles:
+    """Unused files of one kind. `size` is in bytes. `note` says why they were not checked, or is ""."""
 
-    what: str
+    label: str
     count: int
     size: int
     note: str = ""
 
 
-class BackupRuns(Exception):
-    """A backup is being made or put in place just now: no file is taken away meanwhile."""
+class BackupRunningError(Exception):
+    """A backup or a restore is running, so nothing may be deleted."""
 
 
-def look() -> list[Part]:
-    """What could be freed now. Raises ImproperlyConfigured where the files do not belong to the database."""
-    _refuse_to_judge()
-    return [*_of_the_site(_leave, _leave), *_of_the_mms(mms_prune.find_unused())]
+def preview() -> list[UnusedFiles]:
+    """Return what could be deleted now. Raises ImproperlyConfigured if the files may not match the database."""
+    _require_matching_database()
+    return [*_prune_site(_keep, _keep), *_prune_mms(mms_prune.find_unused())]
 
 
-def free() -> list[Part]:
-    """Free it; what was freed. Everything is judged anew. Raises BackupRuns, and what `look` raises."""
-    with locked(settings.RUN_DIR / "backup.lock", wait=False) as alone:
-        if not alone:
-            raise BackupRuns
-        _refuse_to_judge()
-        return [*_of_the_site(_remove_upload, _remove_leftover), *_of_the_mms(mms_prune.delete_unused())]
+def prune() -> list[UnusedFiles]:
+    """Find unused files again, delete them, and return what was deleted.
+
+    Raises BackupRunningError, and ImproperlyConfigured if the files may not match the database.
+    """
+    with locked(settings.RUN_DIR / "backup.lock", wait=False) as is_locked:
+        if not is_locked:
+            raise BackupRunningError
+        _require_matching_database()
+        return [*_prune_site(_delete_upload, _delete_leftover), *_prune_mms(mms_prune.delete_unused())]
 
 
-def _refuse_to_judge() -> None:
-    refuse_half_a_restore()
-    refuse_another_database()
+def _require_matching_database() -> None:
+    require_finished_restore()
+    require_recorded_database()
 
 
-def _of_the_mms(context: AbstractContextManager[Unused]) -> Iterator[Part]:
+def _prune_mms(context: AbstractContextManager[Unused]) -> Iterator[UnusedFiles]:
     if "mms" not in settings.SERVE:
         return
     space = DiskSpace()
     try:
         with context as unused:
             for kind, paths in unused.items():
-                yield Part(kind, len(paths), sum(map(space.freed_by, paths)))
+                yield UnusedFiles(kind, len(paths), sum(map(space.freed_by, paths)))
     except mms_prune.StoreUnavailableError as busy:
-        yield Part("images and layers", 0, 0, f"not now: {busy}")
+        yield UnusedFiles("images and layers", 0, 0, f"not now: {busy}")
 
 
-def _of_the_site(remove_upload: Remove, remove_leftover: Remove) -> Iterator[Part]:
+def _prune_site(delete_upload: Delete, delete_leftover: Delete) -> Iterator[UnusedFiles]:
     if "dashboard" in settings.SERVE:
-        yield _part("uploads that nothing refers to", _uploads(), remove_upload)
-    yield _part("temporary files of killed processes", _leftovers(), remove_leftover)
+        yield _measure_and_delete("uploads that nothing refers to", _unused_uploads(), delete_upload)
+    yield _measure_and_delete("temporary files of killed processes", _leftovers(), delete_leftover)
 
 
-def _part(what: str, paths: list[Path], remove: Remove) -> Part:
+def _measure_and_delete(label: str, paths: list[Path], delete: Delete) -> UnusedFiles:
     space = DiskSpace()
     measured = [(path, space.freed_by(path)) for path in paths]
-    sizes = [size for path, size in measured if remove(path)]
-    return Part(what, len(sizes), sum(sizes))
+    sizes = [size for path, size in measured if delete(path)]
+    return UnusedFiles(label, len(sizes), sum(sizes))
 
 
-def _leave(path: Path) -> bool:
+def _keep(path: Path) -> bool:
     return True
 
 
 # --- uploads ------------------------------------------------------------------------------------------------------
 
 
-def _uploads() -> list[Path]:
-    """Kept files that no row names and no form has asked for since yesterday."""
-    old = [path for path in settings.FILES_DIR.glob("??/*") if is_older_than(path, time.time() - YOUNG)]
-    named = _named() if old else set()
-    return [path for path in old if path.name not in named]
+def _unused_uploads() -> list[Path]:
+    """Return stored files that no row refers to and no form has used for a day."""
+    old = [path for path in settings.FILES_DIR.glob("??/*") if is_older_than(path, time.time() - MIN_AGE_SECONDS)]
+    used = _used_digests() if old else set()
+    return [path for path in old if path.name not in used]
 
 
-def _named() -> set[str]:
-    """The sha256 of every upload that is named anywhere in the database."""
-    found: set[str] = set()
+def _used_digests() -> set[str]:
+    """Return the SHA-256 of every upload that the database refers to."""
+    digests: set[str] = set()
     for model in apps.get_models():
         for field in model._meta.local_concrete_fields:
             if isinstance(field, CharField | TextField | JSONField):
                 texts = model._default_manager.annotate(_text=Cast(field.name, TextField()))
                 for text in texts.filter(_text__contains="/files/").values_list("_text", flat=True).iterator():
-                    found.update(NAMED.findall(text))
-    return found
+                    digests.update(FILE_PATH.findall(text))
+    return digests
 
 
-def _remove_upload(path: Path) -> bool:
+def _delete_upload(path: Path) -> bool:
     with suppress(FileNotFoundError):
-        return store.delete_if_unused(path, before=time.time() - YOUNG)
+        return store.delete_if_unused(path, before=time.time() - MIN_AGE_SECONDS)
     return False
 
 
@@ -126,13 +131,15 @@ def _remove_upload(path: Path) -> bool:
 
 
 def _leftovers() -> list[Path]:
-    """What nobody is at any more: no upload rests for so long, no build takes so long, and who makes a backup or puts
-    one in place holds the lock that `free` has."""
-    before = time.time() - max(YOUNG, 2 * settings.MMS_BUILD_TIMEOUT)
-    found = [path for pattern in LEFT_BEHIND for path in settings.TMP_DIR.glob(pattern)]
-    return [path for path in found if is_older_than(path, before)]
+    """Return temporary files that are too old to be in use.
+
+    No upload pauses for so long and no build takes so long. A backup or restore would hold the lock that `prune` holds.
+    """
+    before = time.time() - max(MIN_AGE_SECONDS, 2 * settings.MMS_BUILD_TIMEOUT)
+    paths = [path for pattern in TEMP_PATTERNS for path in settings.TMP_DIR.glob(pattern)]
+    return [path for path in paths if is_older_than(path, before)]
 
 
-def _remove_leftover(path: Path) -> bool:
-    remove([path])
+def _delete_leftover(path: Path) -> bool:
+    delete_paths([path])
     return True

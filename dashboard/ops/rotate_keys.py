@@ -1,8 +1,7 @@
-"""Encrypt every stored secret anew with the present SECRET_KEY, so that an earlier one may go.
+"""Re-encryption of every stored secret with the current SECRET_KEY, so that the previous one can be removed.
 
-Whoever adds an EncryptedTextField need not think of this: the tables are found by asking Django for all of them. Each
-value is replaced only where it is still the one that was read, so a site that runs meanwhile loses nothing; and a
-rotation that is killed is just run again.
+All encrypted fields of all models are included automatically. A value is replaced only if it is still the one that was
+read, so the site can stay in use. An interrupted rotation can be run again.
 """
 
 from collections.abc import Iterator
@@ -14,49 +13,49 @@ from django.apps import apps
 from django.db import connection, transaction
 from encrypted_fields.fields import EncryptedFieldMixin
 
-BATCH = 200  # rows that are changed in one transaction: nobody who writes waits for long
+BATCH_ROWS = 200  # per transaction, so that other writers wait only briefly
 
 
 @dataclass
 class Rotation:
-    """What became of the values of all encrypted fields."""
+    """The result: numbers of values in encrypted fields."""
 
-    values: int = 0  # there are
-    renewed: int = 0  # were encrypted with an earlier key, and are with the present one now
-    lost: list[str] = field(default_factory=list)  # no key opens them: "table column primary key"
+    values: int = 0
+    reencrypted: int = 0  # those that were encrypted with a previous key
+    undecryptable: list[str] = field(default_factory=list)  # no known key fits: "table column primary-key"
 
 
 def rotate() -> Rotation:
-    """Go through all tables until nothing is left that the present key does not open."""
+    """Re-encrypt all values that the current key can't decrypt."""
     rotation = Rotation()
     for column in encrypted_columns():
-        while True:  # again after a pass with changes: others may have written with the earlier key meanwhile
-            renewed, values, lost = _pass(column)
-            rotation.renewed += renewed
-            if not renewed:
+        while True:  # repeated after changes, because other processes may still write with the previous key
+            reencrypted, values, undecryptable = _rotate_column(column)
+            rotation.reencrypted += reencrypted
+            if not reencrypted:
                 break
         rotation.values += values
-        rotation.lost += lost
+        rotation.undecryptable += undecryptable
     return rotation
 
 
 def encrypted_columns() -> Iterator[Any]:
-    """Every encrypted field of every table of every app."""
+    """Yield every encrypted field of every model."""
     for model in apps.get_models(include_auto_created=True):
         yield from (column for column in model._meta.local_fields if isinstance(column, EncryptedFieldMixin))
 
 
-def opens(column: Any, sealed: str) -> bool:
-    """Whether the present key, and not only an earlier one, opens the value."""
+def is_current(column: Any, encrypted: str) -> bool:
+    """Return True if the value is encrypted with the current key."""
     try:
-        Fernet(column.keys[0]).decrypt(sealed.encode())
+        Fernet(column.keys[0]).decrypt(encrypted.encode())
     except (InvalidToken, ValueError):
         return False
     return True
 
 
-def sealed_values(column: Any) -> Iterator[tuple[Any, str]]:
-    """Primary keys and the values as they are stored."""
+def encrypted_values(column: Any) -> Iterator[tuple[Any, str]]:
+    """Yield the primary key and the encrypted value of each row."""
     table, pk, name = _quoted(column)
     with connection.cursor() as cursor:
         cursor.execute(f"SELECT {pk}, {name} FROM {table} WHERE {name} IS NOT NULL")  # noqa: S608
@@ -64,42 +63,42 @@ def sealed_values(column: Any) -> Iterator[tuple[Any, str]]:
 
 
 def _quoted(column: Any) -> list[str]:
-    """The table, its primary key and the column, as SQL writes them."""
-    about = column.model._meta
-    return [connection.ops.quote_name(name) for name in (about.db_table, about.pk.column, column.column)]
+    """Return the names of the table, its primary key and the column, quoted for SQL."""
+    meta = column.model._meta
+    return [connection.ops.quote_name(name) for name in (meta.db_table, meta.pk.column, column.column)]
 
 
-def _pass(column: Any) -> tuple[int, int, list[str]]:
-    """Look at every value once: how many were renewed, how many there are, and which no key opens."""
-    found = list(sealed_values(column))
-    old = [(pk, sealed) for pk, sealed in found if not opens(column, sealed)]
-    renewed, lost = 0, []
-    for at in range(0, len(old), BATCH):
+def _rotate_column(column: Any) -> tuple[int, int, list[str]]:
+    """Process every value once. Return the number re-encrypted, the number of values, and those no key decrypts."""
+    values = list(encrypted_values(column))
+    old = [(pk, encrypted) for pk, encrypted in values if not is_current(column, encrypted)]
+    reencrypted, undecryptable = 0, []
+    for at in range(0, len(old), BATCH_ROWS):
         with transaction.atomic():
-            for pk, sealed in old[at : at + BATCH]:
-                plain = _open(column, sealed)
+            for pk, encrypted in old[at : at + BATCH_ROWS]:
+                plain = _decrypt(column, encrypted)
                 if plain is None:
-                    lost.append(f"{column.model._meta.db_table} {column.column} {pk}")
+                    undecryptable.append(f"{column.model._meta.db_table} {column.column} {pk}")
                 else:
-                    renewed += _replace(column, pk, sealed, plain)
-    return renewed, len(found), lost
+                    reencrypted += _replace(column, pk, encrypted, plain)
+    return reencrypted, len(values), undecryptable
 
 
-def _open(column: Any, sealed: str) -> bytes | None:
+def _decrypt(column: Any, encrypted: str) -> bytes | None:
     for key in column.keys:
         try:
-            return Fernet(key).decrypt(sealed.encode())
+            return Fernet(key).decrypt(encrypted.encode())
         except (InvalidToken, ValueError):
             continue
     return None
 
 
-def _replace(column: Any, pk: Any, sealed: str, plain: bytes) -> int:
-    """Write the value anew unless somebody else has written another one since; how many rows that were."""
+def _replace(column: Any, pk: Any, encrypted: str, plain: bytes) -> int:
+    """Encrypt and store the value unless it has changed meanwhile. Return the number of changed rows."""
     table, key, name = _quoted(column)
     with connection.cursor() as cursor:
         cursor.execute(
             f"UPDATE {table} SET {name} = %s WHERE {key} = %s AND {name} = %s",  # noqa: S608
-            [Fernet(column.keys[0]).encrypt(plain).decode(), pk, sealed],
+            [Fernet(column.keys[0]).encrypt(plain).decode(), pk, encrypted],
         )
         return int(cursor.rowcount)

@@ -44,7 +44,7 @@ class Installation(Site):
     def ready(self) -> "Installation":
         """With tables, an administrator, an account with a token, and an upload of some MB."""
         self.run(f"""
-            from dashboard.ops.startup import prepare as preparation; preparation.prepare(serves_pages=False)
+            from dashboard.ops.startup import prepare; prepare.prepare(serves_pages=False)
             from django.contrib.auth import get_user_model
             from deployments.models import HostingAccount
             get_user_model().objects.create_superuser("ann", password={PASSWORD!r})

@@ -133,13 +133,13 @@ def test_nothing_stays_of_a_newer_release(postgresql: PostgreSQL, backup: Path, 
 def test_data_that_the_database_refuses_changes_nothing(postgresql: PostgreSQL, backup: Path, tmp_path: Path) -> None:
     place = elsewhere(postgresql, tmp_path, "fifth").ready()
     code = """
-        from dashboard.ops.backup import restore_database as database
-        true = database._go_on_counting
+        from dashboard.ops.backup import restore_database
+        true = restore_database._reset_sequences
         def fail(cursor, tables):
             true(cursor, tables)
             columns = "(user_id, account_id, role, source)"
             cursor.execute(f"INSERT INTO dashboard_membership {columns} VALUES (12345, 1, 'viewer', 'site')")
-        database._go_on_counting = fail
+        restore_database._reset_sequences = fail
         from django.core.management import CommandError, call_command
         try:
             call_command("restore", BACKUP, replace=True)
@@ -160,7 +160,7 @@ def test_a_restore_killed_at_some_moment_can_be_run_again(
 ) -> None:
     place, number = elsewhere(postgresql, tmp_path, f"sixth_{step}"), 0
     calls = (
-        "dashboard.ops.startup.migrate.Executor.apply_migration dashboard.ops.backup.restore_database._fill "
+        "dashboard.ops.startup.migrate.Executor.apply_migration dashboard.ops.backup.restore_database._copy_rows "
         "pathlib.Path.rename os.sync"
     )
     while place.killed_at(number, calls, "restore", str(backup)):
@@ -171,4 +171,4 @@ def test_a_restore_killed_at_some_moment_can_be_run_again(
 
 def test_the_kind_of_database_must_be_the_same(backup: Path, tmp_path: Path) -> None:
     said = Installation(tmp_path / "c").attempt("restore", str(backup)).stderr
-    assert "contains a PostgreSQL database, but DATABASE_URL names a SQLite one" in said
+    assert "contains a PostgreSQL database, but this site uses SQLite" in said

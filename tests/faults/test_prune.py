@@ -48,8 +48,8 @@ from dashboard.ops import prune
 from mms.operations import prune as mms_prune
 mms_prune.MIN_AGE_SECONDS = -60
 while True:
-    for part in prune.free():
-        print(part.note or part.count, part.what, flush=True)
+    for part in prune.prune():
+        print(part.note or part.count, part.label, flush=True)
 """
 
 

@@ -74,7 +74,7 @@ COUNT = """
             counts[table] = cursor.fetchone()[0]
     print(json.dumps(counts))
 """
-PREPARE = "from dashboard.ops.startup import prepare as preparation; preparation.prepare(serves_pages=False)"
+PREPARE = "from dashboard.ops.startup import prepare; prepare.prepare(serves_pages=False)"
 CHECK = """
     from django.core.management import call_command
     from django.db import connection
@@ -169,8 +169,8 @@ KILLED_AFTER_COMMIT = """
         if not left:
             os.kill(os.getpid(), signal.SIGKILL)
     BaseDatabaseWrapper._commit = committed
-    from dashboard.ops.startup import prepare as preparation
-    preparation.prepare(serves_pages=False)
+    from dashboard.ops.startup import prepare
+    prepare.prepare(serves_pages=False)
 """
 
 

@@ -1,4 +1,4 @@
-"""`manage.py add_account`: a hosting account at any server that speaks the reference."""
+"""`manage.py add_account`: add a hosting account at any server that implements the MMS API."""
 
 import sys
 from argparse import ArgumentParser
@@ -40,7 +40,7 @@ class Command(BaseCommand):
             account.full_clean()
         except ValidationError as error:
             raise CommandError("; ".join(_sentences(error))) from None
-        account.record_secret_change("whoever runs the site")
+        account.record_secret_change("the operator of the site")
         with transaction.atomic():
             account.save()
             after = {"base_url": account.base_url, "token": "changed"}

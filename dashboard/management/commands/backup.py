@@ -1,4 +1,4 @@
-"""`manage.py backup FILE`: everything worth keeping in one file, while the site works."""
+"""`manage.py backup FILE`: back up the installation into one file while the site is in use."""
 
 import sys
 import time
@@ -12,7 +12,15 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError
 from django.template.defaultfilters import filesizeformat
 
-from dashboard.ops.backup.create import WARNING, Failed, Held, back_up, for_the_owner_alone, in_words, whole_file
+from dashboard.ops.backup.create import (
+    CONTENTS_WARNING,
+    BackupError,
+    PartSummary,
+    atomic_output_file,
+    create_backup,
+    private_files,
+    user_message,
+)
 
 HALVES = {"dashboard": "the dashboard's uploads", "mms": "images, builds and services of the bundled MMS"}
 
@@ -32,31 +40,31 @@ class Command(BaseCommand):
         started = time.monotonic()
         if file == "-" and sys.stdout.isatty():
             raise CommandError("A backup is binary. Write it to a file or a pipe, not to a terminal.")
-        target = nullcontext(sys.stdout.buffer) if file == "-" else whole_file(Path(file), force)
+        target = nullcontext(sys.stdout.buffer) if file == "-" else atomic_output_file(Path(file), force)
         try:
-            with for_the_owner_alone(), target as output:
-                size = back_up(output, self._say, with_database=not files_only)
+            with private_files(), target as output:
+                size = create_backup(output, self._report, with_database=not files_only)
                 output.flush()
-        except (Failed, ImproperlyConfigured) as error:
+        except (BackupError, ImproperlyConfigured) as error:
             raise CommandError(str(error)) from None
         except OSError as error:
-            raise CommandError(in_words(error)) from None
+            raise CommandError(user_message(error)) from None
         name = "The backup" if file == "-" else file
         seconds = time.monotonic() - started
         self.stderr.write(
-            f"{name} is complete: {filesizeformat(size)} in {seconds:.1f} s. {WARNING}", self.style.NOTICE
+            f"{name} is complete: {filesizeformat(size)} in {seconds:.1f} s. {CONTENTS_WARNING}", self.style.NOTICE
         )
         for half in HALVES.keys() - settings.SERVE:
             self.stderr.write(
                 f"It doesn't contain {HALVES[half]}, which this half of the site lacks. Back up the other half, too."
             )
 
-    def _say(self, held: Held) -> None:
-        files = "1 file " if held.count == 1 else f"{held.count} files"
-        self.stderr.write(f"✓ {held.what:<24}{files:>14}{filesizeformat(held.size):>12}", self.style.SUCCESS)
-        if held.gone:
-            self.stderr.write(f"  {held.gone} of the {held.what} were deleted during the backup and aren't in it.")
-        if held.damaged:
+    def _report(self, part: PartSummary) -> None:
+        files = "1 file " if part.count == 1 else f"{part.count} files"
+        self.stderr.write(f"✓ {part.label:<24}{files:>14}{filesizeformat(part.size):>12}", self.style.SUCCESS)
+        if part.missing:
+            self.stderr.write(f"  {part.missing} of the {part.label} were deleted during the backup and aren't in it.")
+        if part.damaged:
             self.stderr.write(
-                f"  {held.damaged} of the {held.what} are damaged on this disk: their content doesn't match their name."
+                f"  {part.damaged} of the {part.label} are damaged on this disk: the content doesn't match the name."
             )

@@ -1,4 +1,4 @@
-"""`manage.py create_user`: a person who can sign in, without a browser and, in scripts, without a question."""
+"""`manage.py create_user`: create a user or a service account, if necessary without prompts."""
 
 from argparse import ArgumentParser
 from typing import Any
@@ -48,7 +48,9 @@ class Command(BaseCommand):
             user.full_clean(exclude=["password"])
         except ValidationError as error:
             raise CommandError(" ".join(error.messages)) from None
-        user.set_password(None if machine else prompts.read_password(user, password_stdin))  # None: no password fits
+        user.set_password(
+            None if machine else prompts.read_password(user, password_stdin)
+        )  # None: no password is valid
         with transaction.atomic():
             user.save()
             if machine:
@@ -62,7 +64,7 @@ class Command(BaseCommand):
 
 
 def _accounts(role: str, name: str | None) -> list[HostingAccount]:
-    """The accounts the role is given in. An administrator needs none. Raises CommandError."""
+    """Return the accounts for the role. Administrators need none. Raises CommandError."""
     if role == ADMIN:
         if name:
             raise CommandError("An administrator has every permission in every account. Leave out --account.")

@@ -1,4 +1,4 @@
-"""`manage.py deactivate_user`: somebody who may not sign in any more. Everything that names them stays."""
+"""`manage.py deactivate_user`: stop a user from signing in. Entries that name them are kept."""
 
 from argparse import ArgumentParser
 from typing import Any

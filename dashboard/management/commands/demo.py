@@ -1,4 +1,4 @@
-"""`manage.py demo`: the iris example from a file to a scoring URL, against the running site."""
+"""`manage.py demo`: deploy the iris example on the running site and send it a request."""
 
 from argparse import ArgumentParser
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
-from dashboard.ops.demo import Demo, Failed
+from dashboard.ops.demo import Demo, DemoError
 from dashboard.ops.startup import banner
 from deployments.models import HostingAccount, Operation
 from deployments.operations.submit import RequestRefusedError
@@ -19,13 +19,13 @@ class Command(BaseCommand):
         parser.add_argument("--account", default="local", help="The hosting account to use.")
 
     def handle(self, *args: Any, account: str, **options: Any) -> None:
-        demo = Demo(self._account(account), self._show_state)
+        demo = Demo(self._get_account(account), self._show_state)
         try:
             for step in demo.run():
                 self._clear()
-                self.stdout.write(f"✓ {step.what:<16}{step.result:<28}{step.seconds:6.1f} s")
+                self.stdout.write(f"✓ {step.label:<16}{step.result:<28}{step.seconds:6.1f} s")
             body, answer = demo.score()
-        except (Failed, RequestRefusedError) as error:
+        except (DemoError, RequestRefusedError) as error:
             self._clear()
             raise CommandError(str(error)) from None
         if answer.problem or answer.status != 200:
@@ -33,7 +33,7 @@ class Command(BaseCommand):
         self.stdout.write(f"✓ {'score':<44}{answer.milliseconds / 1000:6.3f} s\n\n{body}\n{answer.text}\n")
         self.stdout.write(f"See the service and call it yourself: {settings.SITE_URL}/accounts/{account}/services/")
 
-    def _account(self, name: str) -> HostingAccount:
+    def _get_account(self, name: str) -> HostingAccount:
         broken = {part: state for part, state in banner.health().items() if state != "works"}
         if broken:
             reasons = ", ".join(f"{part} {state}" for part, state in broken.items())
@@ -46,7 +46,7 @@ class Command(BaseCommand):
         return found
 
     def _show_state(self, operation: Operation) -> None:
-        """On a terminal, say what the current step is doing."""
+        """On a terminal, show the state of the current step."""
         if self.stdout.isatty():
             state = operation.get_state_display().lower()
             self.stdout.write(f"\r… {operation.get_kind_display().lower():<16}{state:<28}", ending="")

@@ -1,4 +1,4 @@
-"""`manage.py dev`: the whole site for work on it, with sample data. `make dev` sets the environment that it needs."""
+"""`manage.py dev`: run the site with sample data for development. `make dev` sets the environment that it needs."""
 
 import secrets
 from argparse import ArgumentParser

@@ -1,4 +1,4 @@
-"""`manage.py prune`: show what nothing uses, ask, and free it."""
+"""`manage.py prune`: list unused files, ask, and delete them."""
 
 import sys
 from argparse import ArgumentParser
@@ -11,8 +11,8 @@ from django.db import DatabaseError
 from django.template.defaultfilters import filesizeformat
 
 from dashboard.ops import prune
-from dashboard.ops.backup.create import in_words
-from dashboard.ops.prune import Part
+from dashboard.ops.backup.create import user_message
+from dashboard.ops.prune import UnusedFiles
 
 
 class Command(BaseCommand):
@@ -25,27 +25,31 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, yes: bool, dry_run: bool, **options: Any) -> None:
         try:
-            if yes or (self._shown_some() and not dry_run and self._agreed()):
-                self._show("Deleted", prune.free())
-        except prune.BackupRuns:
+            if yes or (self._show_unused() and not dry_run and self._confirm()):
+                self._show("Deleted", prune.prune())
+        except prune.BackupRunningError:
             raise CommandError(
                 "Nothing was deleted, because a backup or restore is running. Try again when it has finished."
             ) from None
         except ImproperlyConfigured as error:
             raise CommandError(f"Nothing was deleted. {error}") from None
         except OSError as error:
-            raise CommandError(f"Not everything was deleted. Run it again for the rest. {in_words(error)}") from None
+            raise CommandError(
+                f"Not everything was deleted. Run it again for the rest. {user_message(error)}"
+            ) from None
         except DatabaseError as error:
             raise CommandError(
                 f"Nothing was deleted, because the database can't be read: {str(error).strip()}"
             ) from None
 
-    def _shown_some(self) -> bool:
-        unused = prune.look()
+    def _show_unused(self) -> bool:
+        """List unused files. Return True if there are any."""
+        unused = prune.preview()
         self._show("Unused", unused)
         return any(part.count for part in unused)
 
-    def _agreed(self) -> bool:
+    def _confirm(self) -> bool:
+        """Ask on a terminal whether to delete the files."""
         if not sys.stdin.isatty():
             self.stdout.write(
                 f"Nothing was deleted: there is no terminal to ask on. Use `{settings.COMMAND} prune --yes`."
@@ -53,10 +57,10 @@ class Command(BaseCommand):
             return False
         return input("Delete it? [y/N] ").strip().lower() in {"y", "yes"}
 
-    def _show(self, title: str, parts: list[Part]) -> None:
+    def _show(self, title: str, parts: list[UnusedFiles]) -> None:
         self.stdout.write(f"{title}:")
         for part in parts:
-            self.stdout.write(f"  {part.what:<40}{part.note or _amount(part.count, part.size)}")
+            self.stdout.write(f"  {part.label:<40}{part.note or _amount(part.count, part.size)}")
         self.stdout.write(f"  {'':<40}{_amount(sum(part.count for part in parts), sum(part.size for part in parts))}")
 
 

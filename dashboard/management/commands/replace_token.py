@@ -1,4 +1,4 @@
-"""`manage.py replace_token`: another bearer token for a hosting account whose server refuses the present one."""
+"""`manage.py replace_token`: replace the bearer token with which the dashboard calls a hosting account's server."""
 
 import sys
 from argparse import ArgumentParser
@@ -32,7 +32,7 @@ class Command(BaseCommand):
         if not token:
             raise CommandError("Standard input contained no token. Nothing was changed.")
         with transaction.atomic():
-            account.replace_token(token, by="whoever runs the site")
+            account.replace_token(token, by="the operator of the site")
             record_entry(
                 "replace_token",
                 account_id=account.pk,

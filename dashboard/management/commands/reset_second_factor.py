@@ -1,4 +1,4 @@
-"""`manage.py reset_second_factor`: for somebody who lost the app and the recovery codes."""
+"""`manage.py reset_second_factor`: turn off two-factor authentication for a user who lost app and recovery codes."""
 
 from argparse import ArgumentParser
 from typing import Any

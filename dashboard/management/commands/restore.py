@@ -1,4 +1,4 @@
-"""`manage.py restore FILE`: puts a backup in place, here or on another machine."""
+"""`manage.py restore FILE`: restore a backup on this machine or another."""
 
 import sys
 import time
@@ -12,9 +12,10 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db import DatabaseError
 
 from dashboard import environment
-from dashboard.ops.backup.archive import Damaged
-from dashboard.ops.backup.create import Failed, for_the_owner_alone, in_words
-from dashboard.ops.backup.restore import Done, restore
+from dashboard.ops.backup.archive import DamagedArchiveError
+from dashboard.ops.backup.create import BackupError, private_files, user_message
+from dashboard.ops.backup.restore import RestoreResult, restore
+from dashboard.ops.backup.restore_database import RestoreError
 
 
 class Command(BaseCommand):
@@ -29,31 +30,31 @@ class Command(BaseCommand):
         started = time.monotonic()
         try:
             with (
-                for_the_owner_alone(),
+                private_files(),
                 nullcontext(sys.stdin.buffer) if file == "-" else Path(file).open("rb") as source,
             ):
-                done = restore(source, file, replace)
-        except Failed as error:
+                result = restore(source, file, replace)
+        except (RestoreError, BackupError) as error:
             raise CommandError(str(error)) from None
-        except Damaged as error:
+        except DamagedArchiveError as error:
             raise CommandError(f"{file} isn't a complete backup. {error} Nothing was changed.") from None
         except OSError as error:
-            raise CommandError(in_words(error)) from None
+            raise CommandError(user_message(error)) from None
         except DatabaseError as error:
             raise CommandError(f"Couldn't restore the database: {str(error).strip().splitlines()[0]}") from None
-        self._say(done, time.monotonic() - started)
+        self._report(result, time.monotonic() - started)
 
-    def _say(self, done: Done, seconds: float) -> None:
-        rows = "its files" if done.rows is None else f"{done.rows} rows and its files"
-        self.stdout.write(f"Restored the backup of {done.made_at:%Y-%m-%d %H:%M} UTC: {rows}, in {seconds:.1f} s.")
-        if done.in_doubt:
+    def _report(self, result: RestoreResult, seconds: float) -> None:
+        rows = "its files" if result.rows is None else f"{result.rows} rows and its files"
+        self.stdout.write(f"Restored the backup of {result.made_at:%Y-%m-%d %H:%M} UTC: {rows}, in {seconds:.1f} s.")
+        if result.uncertain:
             self.stdout.write(
-                f"{done.in_doubt} operations were queued then. Before it sends anything, the dashboard "
+                f"{result.uncertain} operations were queued then. Before it sends anything, the dashboard "
                 "checks whether they were sent later."
             )
-        if done.aside:
+        if result.replaced:
             self.stdout.write(
-                f"The previous data is in {done.aside}. It contains secrets. Delete it when you no longer need it."
+                f"The previous data is in {result.replaced}. It contains secrets. Delete it when you no longer need it."
             )
         if environment.is_set("REDIS_URL"):
             self.stdout.write(

@@ -1,4 +1,4 @@
-"""`manage.py rotate_keys`: encrypt every stored secret with the present SECRET_KEY, so that the earlier one may go."""
+"""`manage.py rotate_keys`: re-encrypt every stored secret with the current SECRET_KEY."""
 
 from typing import Any
 
@@ -19,19 +19,20 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         try:
-            data_dir.refuse_half_a_restore()
-            data_dir.refuse_another_database()
+            data_dir.require_finished_restore()
+            data_dir.require_recorded_database()
             store.store_former_keys()
-            done = rotate_keys.rotate()
+            rotation = rotate_keys.rotate()
         except ImproperlyConfigured as error:
             raise CommandError(str(error)) from None
         except DatabaseError as error:
             raise CommandError(f"A database error stopped this: {str(error).strip()}. Run it again.") from None
-        record_entry("rotate_keys", actor="whoever runs the site", after={"renewed": done.renewed}, via="command")
-        self.stdout.write(f"Re-encrypted {pluralize(done.renewed, 'secret')} of {done.values} with SECRET_KEY.")
-        if done.lost:
+        count = rotation.reencrypted
+        record_entry("rotate_keys", actor="the operator of the site", after={"renewed": count}, via="command")
+        self.stdout.write(f"Re-encrypted {pluralize(count, 'secret')} of {rotation.values} with SECRET_KEY.")
+        if rotation.undecryptable:
             self.stderr.write("These can't be decrypted with any known key (table, column, row). Enter them again:")
-            self.stderr.writelines(f"  {place}\n" for place in done.lost)
+            self.stderr.writelines(f"  {place}\n" for place in rotation.undecryptable)
             raise CommandError("Keep SECRET_KEY_FALLBACKS, or add the missing key to it, and run this again.")
         if settings.SECRET_KEY_FALLBACKS:
             self.stdout.write(

@@ -1,4 +1,4 @@
-"""`manage.py run NAME`: one program of the site in the foreground, for a container of its own."""
+"""`manage.py run NAME`: run one program of the site in the foreground, as in a container."""
 
 import os
 from argparse import ArgumentParser
@@ -9,7 +9,7 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db import OperationalError, connections
 
 from dashboard.ops.startup import data_dir, prepare
-from dashboard.ops.supervisor import programs as supervision
+from dashboard.ops.supervisor import programs
 
 
 class Command(BaseCommand):
@@ -20,10 +20,10 @@ class Command(BaseCommand):
         parser.add_argument("name", help="web, worker, mms-worker or beat")
 
     def handle(self, *args: Any, name: str, **options: Any) -> None:
-        data_dir.close_to_others()
-        programs = {program.name: program for program in supervision.programs()}
-        if name not in programs:
-            raise CommandError(f"{name} doesn't run with these settings. Available: {', '.join(programs)}.")
+        data_dir.restrict_permissions()
+        known = {program.name: program for program in programs.programs()}
+        if name not in known:
+            raise CommandError(f"{name} doesn't run with these settings. Available: {', '.join(known)}.")
         try:
             prepare.prepare(serves_pages=name == "web")
         except ImproperlyConfigured as error:
@@ -31,5 +31,5 @@ class Command(BaseCommand):
         except OperationalError as error:
             raise CommandError(f"The database isn't responding: {error}") from None
         connections.close_all()
-        command = programs[name].command
-        os.execve(command[0], command, supervision.environment())  # noqa: S606 - no shell wanted
+        command = known[name].command
+        os.execve(command[0], command, programs.environment())  # noqa: S606 - no shell wanted

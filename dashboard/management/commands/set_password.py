@@ -1,4 +1,4 @@
-"""`manage.py set_password`: another password for somebody who forgot theirs. All their sessions end."""
+"""`manage.py set_password`: change the password of a user and end all their sessions."""
 
 from argparse import ArgumentParser
 from typing import Any

@@ -1,4 +1,4 @@
-"""`manage.py up`: the whole site in the foreground, until Ctrl-C."""
+"""`manage.py up`: run the whole site in the foreground until Ctrl-C."""
 
 import fcntl
 import os
@@ -29,9 +29,9 @@ class Command(BaseCommand):
         )
 
     def handle(self, *args: Any, logs: bool, **options: Any) -> None:
-        data_dir.close_to_others()
-        lock = _only_one_here()
-        _port_is_free()
+        data_dir.restrict_permissions()
+        lock = _lock_data_dir()
+        _require_free_port()
         try:
             config = programs.write_config(logs_to_terminal=logs)
             prepare.clear_temporary_files()
@@ -48,16 +48,16 @@ class Command(BaseCommand):
         connections.close_all()
         banner.start(invitation, "here" if logs else f"in {settings.LOG_DIR}", keep_open=lock)
         command = programs.command(config)
-        # This process becomes the supervisor: one less to keep in memory, and Ctrl-C goes straight to it.
+        # This process becomes the supervisor, which saves memory and receives Ctrl-C directly.
         os.execve(command[0], command, programs.environment())  # noqa: S606 - no shell wanted
 
     def invitation(self) -> str:
-        """Return what to print about signing in, once the site answers."""
+        """Return what to print about signing in once the site works."""
         return setup_link.startup_message(on_terminal=sys.stdout.isatty())
 
 
-def _only_one_here() -> int:
-    """Take the lock of this DATA_DIR; the descriptor stays open in the supervisor and frees it when that ends."""
+def _lock_data_dir() -> int:
+    """Lock DATA_DIR and return the descriptor. It stays open in the supervisor, so the lock lasts until that exits."""
     descriptor = os.open(settings.RUN_DIR / "up.lock", os.O_CREAT | os.O_RDWR, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -69,7 +69,7 @@ def _only_one_here() -> int:
     return descriptor
 
 
-def _port_is_free() -> None:
+def _require_free_port() -> None:
     family = socket.AF_INET6 if ":" in settings.HOST else socket.AF_INET
     with socket.socket(family) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

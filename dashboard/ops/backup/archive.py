@@ -115,7 +115,7 @@ class Reader:
             after = list(self._sums)[-1] if self._sums else "its first byte"
             raise DamagedArchiveError(f"It is cut off or damaged after {after}.") from None
         if member.type != tarfile.REGTYPE or not NAME.fullmatch(member.name) or member.size < 0:
-            raise DamagedArchiveError(f"It contains {member.name[:100]!r}, which is never part of a backup.")
+            raise DamagedArchiveError(f"It contains {member.name[:100]!r}, which doesn't belong in a backup.")
         if member.name in self._sums:
             raise DamagedArchiveError(f"It contains {member.name} twice.")
         return member

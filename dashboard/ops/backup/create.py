@@ -27,8 +27,8 @@ from dashboard.version import __version__
 from mms.system.locks import locked
 
 ABOUT, KEY, FALLBACKS, URLS = "about.json", "secret_key", "secret_key_fallbacks", "files_urls"
-SECRET_WARNING = (
-    "It contains the secret key of the site: anyone who can read it can decrypt every stored token and password, and "
+CONTENTS_WARNING = (
+    "It contains the secret key of the site. Anyone who can read it can decrypt every stored token and password, and "
     "sign in as any user. Protect it like the site itself."
 )
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -93,7 +93,7 @@ def backup_lock() -> Iterator[None]:
     """Hold the lock that excludes other backups, restores and prunes. Raises BackupError if it is held already."""
     with locked(settings.RUN_DIR / "backup.lock", wait=False) as is_locked:
         if not is_locked:
-            raise BackupError("Another backup, restore or prune is running. Wait until it ends, then retry.")
+            raise BackupError("A backup, restore or prune is already running. Wait until it ends, then retry.")
         yield
 
 
@@ -135,7 +135,7 @@ def _about(current: Snapshot | None) -> dict[str, Any]:
         "tables": [asdict(table) for table in current.tables],
     }
     return {
-        "what": f"Backup of a {settings.PROJECT_NAME}. {SECRET_WARNING}",
+        "what": f"Backup of a {settings.PROJECT_NAME}. {CONTENTS_WARNING}",
         "version": __version__,
         "made_at": timezone.now().isoformat(),
         "serves": sorted(settings.SERVE),

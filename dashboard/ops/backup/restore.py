@@ -147,7 +147,7 @@ def _read_text(reader: Reader, name: str) -> str:
     try:
         return reader.read_small(name).decode()
     except UnicodeDecodeError:
-        raise DamagedArchiveError(f"Its {name} is not text.") from None
+        raise DamagedArchiveError(f"Its {name} isn't text.") from None
 
 
 def _parse_info(text: str) -> BackupInfo:
@@ -158,7 +158,7 @@ def _parse_info(text: str) -> BackupInfo:
             raise ValueError(made_at)
         return BackupInfo(_string(about["version"]), made_at, None if database is None else _parse_database(database))
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
-        raise DamagedArchiveError(f"Its {ABOUT} is invalid.") from None
+        raise DamagedArchiveError(f"Its {ABOUT} can't be read.") from None
 
 
 def _parse_database(about: Any) -> DatabaseInfo:

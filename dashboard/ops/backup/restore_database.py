@@ -145,7 +145,7 @@ def replace_database(staging: Path, info: DatabaseInfo, move_away: Callable[[Pat
     except DatabaseError as error:
         reason = str(error).strip().splitlines()[0]
         raise RestoreError(
-            f"PostgreSQL rejected the data: {reason}. The database is unchanged. Check the log of the server, then retry."
+            f"PostgreSQL rejected the data: {reason}. The database is unchanged. The log of the server has details."
         ) from None
 
 

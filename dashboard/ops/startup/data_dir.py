@@ -34,7 +34,7 @@ def require_finished_restore() -> None:
     """Raise ImproperlyConfigured while a restore is running, or after one was killed."""
     if unfinished_restore().exists():
         raise ImproperlyConfigured(
-            f"A restore into {settings.DATA_DIR} is not finished, so its files may not match the database. If no "
+            f"A restore into {settings.DATA_DIR} isn't finished, so its files may not match the database. If no "
             f"restore is running, run the command again: {unfinished_restore().read_text().strip()}"
         )
 
@@ -55,7 +55,7 @@ def require_recorded_database() -> None:
     recorded = _recorded_database().read_text().strip() if _recorded_database().exists() else ""
     if recorded and recorded != describe_database():
         raise ImproperlyConfigured(
-            f"The site in {settings.DATA_DIR} uses {recorded}, but this command is configured for "
+            f"The site in {settings.DATA_DIR} uses {recorded}, but this command would use "
             f"{describe_database()}. Run it with the environment of the site, especially its DATABASE_URL. If the "
             "database has changed, start the site with the new one first."
         )

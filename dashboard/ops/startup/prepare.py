@@ -73,7 +73,7 @@ def is_migrated() -> bool:
 
 
 def refuse_newer_database() -> None:
-    """Raise ImproperlyConfigured if a newer release has migrated the database, because it may not work with this one."""
+    """Raise ImproperlyConfigured if a newer release has migrated the database."""
     if unknown := migrate.unknown():
         raise ImproperlyConfigured(
             f"The database was migrated by a newer release (unknown here: {migrate.format_names(unknown)}). Install "

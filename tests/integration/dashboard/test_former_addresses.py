@@ -36,7 +36,7 @@ def test_every_start_notes_its_address_once(settings: Any, tmp_path: Path) -> No
     settings.FILES_URLS_PATH = tmp_path / "files_urls"
     for url in (FORMER, FORMER, "http://127.0.0.1:9000", FORMER):
         settings.FILES_URL = url
-        prepare.note_files_url()
+        prepare.record_files_url()
     assert settings.FILES_URLS_PATH.read_text().splitlines() == [FORMER, "http://127.0.0.1:9000"]
 
 

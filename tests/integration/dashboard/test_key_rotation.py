@@ -18,7 +18,7 @@ from django.core.management import CommandError, call_command
 from dashboard.files import store
 from dashboard.models import FormerFileKey
 from dashboard.ops import rotate_keys
-from dashboard.ops.rotate_keys import encrypted_columns, sealed_values
+from dashboard.ops.rotate_keys import encrypted_columns, encrypted_values
 from deployments.models import Cluster, HostingAccount, RegistryInfo, Service
 from mms.models import Account as Owner
 from tests.site import wait_until
@@ -50,7 +50,7 @@ def fill() -> None:
     """A value in every encrypted column that the dashboard's tests can make, and one of the bundled MMS."""
     lab = make_lab()
     HostingAccount.objects.update(client_secret="the client secret")
-    for at in range(rotate_keys.BATCH + 5):
+    for at in range(rotate_keys.BATCH_ROWS + 5):
         RegistryInfo.objects.create(
             account=lab.account, name=f"registry {at}", location="r.example", password=f"pw {at}"
         )
@@ -61,9 +61,9 @@ def opened_by(key: str, column: Any) -> int:
     monkey = pytest.MonkeyPatch()
     use_keys(monkey, key)
     opened = 0
-    for _, sealed in sealed_values(column):
+    for _, encrypted in encrypted_values(column):
         try:
-            Fernet(column.keys[0]).decrypt(sealed.encode())
+            Fernet(column.keys[0]).decrypt(encrypted.encode())
             opened += 1
         except InvalidToken:
             pass
@@ -89,11 +89,11 @@ def test_afterwards_all_is_read_without_the_old_key_and_nothing_with_it(monkeypa
     use_keys(monkeypatch, NEW)
     assert HostingAccount.objects.get().token == "t"
     assert HostingAccount.objects.get().client_secret == "the client secret"
-    assert {row.password for row in RegistryInfo.objects.all()} >= {"pw 0", f"pw {rotate_keys.BATCH + 4}"}
+    assert {row.password for row in RegistryInfo.objects.all()} >= {"pw 0", f"pw {rotate_keys.BATCH_ROWS + 4}"}
     assert Cluster.objects.get().kube_config == "the cluster's kubeconfig"
     assert Service.objects.get().scoring_key == "the-service's-key"
     for column in columns:
-        assert opened_by(NEW, column) == len(list(sealed_values(column)))
+        assert opened_by(NEW, column) == len(list(encrypted_values(column)))
 
 
 def test_every_encrypted_field_of_every_app_is_walked() -> None:
@@ -123,9 +123,9 @@ def test_a_second_run_finds_nothing_to_do(monkeypatch: pytest.MonkeyPatch) -> No
     fill()
     use_keys(monkeypatch, NEW, OLD)
     rotate()
-    before = {column: list(sealed_values(column)) for column in encrypted_columns()}
+    before = {column: list(encrypted_values(column)) for column in encrypted_columns()}
     assert rotate().startswith("Re-encrypted 0 secrets")
-    assert {column: list(sealed_values(column)) for column in encrypted_columns()} == before
+    assert {column: list(encrypted_values(column)) for column in encrypted_columns()} == before
 
 
 def test_a_value_that_somebody_writes_meanwhile_is_not_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -134,10 +134,10 @@ def test_a_value_that_somebody_writes_meanwhile_is_not_put_back(monkeypatch: pyt
     use_keys(monkeypatch, NEW, OLD)
     replace = rotate_keys._replace
 
-    def overtaken(column: Any, pk: Any, sealed: str, plain: bytes) -> int:
+    def overtaken(column: Any, pk: Any, encrypted: str, plain: bytes) -> int:
         if plain == b"t":
             HostingAccount.objects.update(token="another token")
-        return replace(column, pk, sealed, plain)
+        return replace(column, pk, encrypted, plain)
 
     monkeypatch.setattr(rotate_keys, "_replace", overtaken)
     rotate()
@@ -147,15 +147,15 @@ def test_a_value_that_somebody_writes_meanwhile_is_not_put_back(monkeypatch: pyt
 def test_what_no_key_opens_is_named_and_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     use_keys(monkeypatch, "a key that is lost")
     fill()
-    sealed = list(sealed_values(HostingAccount._meta.get_field("token")))
+    encrypted = list(encrypted_values(HostingAccount._meta.get_field("token")))
     use_keys(monkeypatch, NEW, OLD)
     said = StringIO()
     with pytest.raises(CommandError, match="Keep SECRET_KEY_FALLBACKS"):
         call_command("rotate_keys", stdout=said, stderr=said)
     pk = HostingAccount.objects.get().pk
     assert f"deployments_hostingaccount token {pk}" in said.getvalue()
-    assert sealed[0][1] not in said.getvalue()
-    assert list(sealed_values(HostingAccount._meta.get_field("token"))) == sealed
+    assert encrypted[0][1] not in said.getvalue()
+    assert list(encrypted_values(HostingAccount._meta.get_field("token"))) == encrypted
 
 
 def test_uploads_that_were_registered_with_the_old_key_are_still_given_out(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -71,8 +71,8 @@ def is_there(file: StoredFile) -> bool:
     return path_of(file.sha256).is_file()
 
 
-def counts(parts: list[prune.Part]) -> dict[str, int]:
-    return {part.what: part.count for part in parts if part.count}
+def counts(parts: list[prune.UnusedFiles]) -> dict[str, int]:
+    return {part.label: part.count for part in parts if part.count}
 
 
 UPLOADS, TEMPORARY = "uploads that nothing refers to", "temporary files of killed processes"
@@ -83,11 +83,11 @@ UPLOADS, TEMPORARY = "uploads that nothing refers to", "temporary files of kille
 
 def test_an_upload_that_nothing_names_goes_and_its_size_is_told() -> None:
     file = old_upload(content=b"x" * 100_000)
-    [part] = [part for part in prune.look() if part.count]
-    assert (part.what, part.count) == (UPLOADS, 1)
+    [part] = [part for part in prune.preview() if part.count]
+    assert (part.label, part.count) == (UPLOADS, 1)
     assert part.size >= 100_000
     assert is_there(file), "looking takes nothing away"
-    assert counts(prune.free()) == {UPLOADS: 1}
+    assert counts(prune.prune()) == {UPLOADS: 1}
     assert not is_there(file)
 
 
@@ -138,26 +138,26 @@ NAMING = [
 def test_an_upload_is_used_while_any_row_names_it_by_any_address(name_it: Any, base: str) -> None:
     used, unused = old_upload(), old_upload(content=b"other")
     name_it(used.url if base == "today" else used.url.replace(site.FILES_URL, base))
-    assert counts(prune.free()) == {UPLOADS: 1}
+    assert counts(prune.prune()) == {UPLOADS: 1}
     assert (is_there(used), is_there(unused)) == (True, False)
 
 
 def test_an_upload_of_today_stays_for_its_form_may_be_open() -> None:
     file = upload()
     age(path_of(file.sha256), days=0.9)
-    assert counts(prune.free()) == {}
+    assert counts(prune.prune()) == {}
     assert is_there(file)
 
 
 def test_an_old_upload_that_a_form_shows_counts_as_new() -> None:
     file = old_upload()
     assert find_stored(file.token) == file
-    assert counts(prune.free()) == {}
+    assert counts(prune.prune()) == {}
 
 
 def test_a_form_that_comes_too_late_is_told_so() -> None:
     file = old_upload()
-    prune.free()
+    prune.prune()
     assert find_stored(file.token) is None
 
 
@@ -165,7 +165,7 @@ def test_an_upload_that_a_form_asked_for_since_it_was_found_unused_stays() -> No
     file = old_upload()
     found = path_of(file.sha256)
     find_stored(file.token)
-    assert not delete_if_unused(found, before=time.time() - prune.YOUNG)
+    assert not delete_if_unused(found, before=time.time() - prune.MIN_AGE_SECONDS)
 
 
 # --- what killed processes left -----------------------------------------------------------------------------------
@@ -181,7 +181,7 @@ def test_old_temporary_files_go_and_young_ones_stay(settings: Any) -> None:
         (folder / name / "layer").write_bytes(b"half")
     for path in folder.glob("*-old"):
         age(path)
-    assert counts(prune.free()) == {TEMPORARY: 4}
+    assert counts(prune.prune()) == {TEMPORARY: 4}
     assert sorted(path.name for path in folder.iterdir()) == [
         "backup-young",
         "build-young",
@@ -204,7 +204,7 @@ def test_an_upload_that_ends_while_it_is_looked_at_is_no_trouble(settings: Any) 
     thread.start()
     try:
         for _ in range(50):
-            assert counts(prune.look()) == {}
+            assert counts(prune.preview()) == {}
     finally:
         over.set()
         thread.join()
@@ -248,7 +248,7 @@ def test_the_blobs_of_an_image_stay_and_those_of_a_build_without_a_row_go(builde
     _, kept = built_for_a_row(builder)
     lost = builder.build(**other_model(builder))
     age_all(builder.store)
-    found = counts(prune.free())
+    found = counts(prune.prune())
     assert found[garbage.BLOBS] == 4, "a layer with the model, one with the app; config and manifest"
     assert not builder.store.blob_path(lost.digest).exists()
     again = builder.build()
@@ -264,13 +264,13 @@ def test_an_image_whose_build_has_ended_and_whose_row_does_not_say_so_yet_stays(
     operation = image_operation(state=mms.State.RUNNING)
     built = builder.build(image_id=str(operation.image_id))
     age_all(builder.store)
-    assert garbage.BLOBS not in counts(prune.free())
+    assert garbage.BLOBS not in counts(prune.prune())
     assert builder.store.assemble(built.digest)
 
 
 def test_what_is_new_stays_for_the_build_that_is_tried_again(builder: Builder) -> None:
     builder.build()
-    assert counts(prune.free()) == {}
+    assert counts(prune.prune()) == {}
 
 
 @pytest.mark.parametrize("state", ["starting", "active", "draining"])
@@ -279,7 +279,7 @@ def test_unpacked_layers_stay_while_a_service_runs_them(builder: Builder, state:
     running(image, state)
     folders = builder.store.assemble(built.digest)
     age_all(builder.store)
-    assert counts(prune.free()) == {}
+    assert counts(prune.prune()) == {}
     assert (folders.app / "score.py").read_bytes() == DRIVER
 
 
@@ -289,9 +289,9 @@ def test_unpacked_layers_stay_while_a_program_runs_that_the_rows_call_stopped(bu
     builder.store.assemble(built.digest)
     age_all(builder.store)
     Program.for_revision(settings.RUN_DIR, str(revision.service_id), 1).write("{}", settings.RUN_DIR / "log")
-    assert counts(prune.look()) == {}
+    assert counts(prune.preview()) == {}
     Program.for_revision(settings.RUN_DIR, str(revision.service_id), 1).erase()
-    assert counts(prune.look()) == {garbage.TREES: 4}
+    assert counts(prune.preview()) == {garbage.TREES: 4}
 
 
 def test_unpacked_layers_that_nothing_runs_go_and_are_made_again(builder: Builder) -> None:
@@ -299,7 +299,7 @@ def test_unpacked_layers_that_nothing_runs_go_and_are_made_again(builder: Builde
     revision = running(image, "stopped")
     builder.store.assemble(built.digest)
     age_all(builder.store)
-    parts = prune.free()
+    parts = prune.prune()
     assert counts(parts) == {garbage.TREES: 4}
     assert sum(part.size for part in parts) > 100_000
     revision.state = "active"
@@ -315,11 +315,11 @@ def test_a_base_image_stays_while_the_settings_name_it(builder: Builder, setting
         layer = builder.store.read_manifest(base)["layers"][0]["digest"]
     age_all(builder.store)
     settings.MMS_BASE_IMAGE = reference
-    prune.free()
+    prune.prune()
     assert builder.store.blob_path(layer).exists()
     settings.MMS_BASE_IMAGE = ""
     age_all(builder.store)
-    prune.free()
+    prune.prune()
     assert not builder.store.blob_path(layer).exists()
     assert not list((builder.store.root / "known").glob("base-*"))
 
@@ -333,7 +333,7 @@ def test_old_locks_and_what_killed_processes_left_go(builder: Builder) -> None:
     for path in (old, young):
         path.write_text("half")
     age(old)
-    assert counts(prune.free()) == {garbage.RECORDS: 1}
+    assert counts(prune.prune()) == {garbage.RECORDS: 1}
     assert [path.exists() for path in (old, young, store.root / ".making-x")] == [False, True, False]
 
 
@@ -343,11 +343,11 @@ def test_nothing_is_taken_from_the_store_while_a_build_runs(builder: Builder) ->
     age_all(builder.store)
     file = old_upload()
     with builder.store.in_use():
-        for parts in (prune.look(), prune.free()):
+        for parts in (prune.preview(), prune.prune()):
             [busy] = [part for part in parts if part.note]
             assert "an image is being built" in busy.note
     assert not is_there(file), "the rest is pruned all the same"
-    assert counts(prune.free())[garbage.BLOBS] == 4
+    assert counts(prune.prune())[garbage.BLOBS] == 4
 
 
 def test_a_start_waits_for_who_is_alone_in_the_store_or_leaves_that_to_the_next(
@@ -421,9 +421,9 @@ def test_a_file_with_two_names_frees_nothing_until_the_last_one_goes(tmp_path: P
 
 def test_only_what_this_half_of_the_site_has_is_looked_at(settings: Any) -> None:
     settings.SERVE = {"mms"}
-    assert UPLOADS not in [part.what for part in prune.look()]
+    assert UPLOADS not in [part.label for part in prune.preview()]
     settings.SERVE = {"dashboard"}
-    assert [part.what for part in prune.look()] == [UPLOADS, TEMPORARY]
+    assert [part.label for part in prune.preview()] == [UPLOADS, TEMPORARY]
 
 
 def test_a_dry_run_shows_and_frees_nothing(capsys: pytest.CaptureFixture[str]) -> None:

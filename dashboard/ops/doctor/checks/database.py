@@ -182,12 +182,11 @@ def _check_tables() -> Iterator[Finding]:
     """Check that the tables are those of this release, neither older nor newer."""
     on_disk, newer = migrate.on_disk(), migrate.unknown()
     if missing := on_disk - migrate.applied():
-        message = (
-            f"The tables are too old: {pluralize(len(missing), 'migration')} not applied ({migrate.names(missing)})."
-        )
+        count = pluralize(len(missing), "migration")
+        message = f"The tables are too old: {count} not applied ({migrate.format_names(missing)})."
         yield failed(PART, message, "Restart the site to apply them.")
     if newer:
-        message = f"The tables belong to a newer release: it applied {migrate.names(newer)}."
+        message = f"The tables belong to a newer release: it applied {migrate.format_names(newer)}."
         yield failed(PART, message, "Install that release again, or restore a backup made before the upgrade.")
     if not missing and not newer:
         yield ok(PART, f"All {len(on_disk)} migrations are applied.")

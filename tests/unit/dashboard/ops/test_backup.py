@@ -1,4 +1,4 @@
-"""What goes into a backup, in which order, while files come and go."""
+"""Contents and order of a backup while files are added and deleted."""
 
 import fcntl
 import io
@@ -11,20 +11,24 @@ from typing import Any
 
 import pytest
 from django.core.management import CommandError, call_command
+from django.utils import timezone
 from pytest_django import Settings
 
-from dashboard.ops.backup import create as backup
-from dashboard.ops.backup import restore, restore_database
-from dashboard.ops.backup.archive import Damaged, Reader, Writer
+from dashboard.ops.backup import create, restore, restore_database
+from dashboard.ops.backup.archive import DamagedArchiveError, Reader, Writer
+from dashboard.ops.backup.create import BackupError
+from dashboard.ops.backup.restore_database import RestoreError
+from mms.system.locks import locked
 
 
 @pytest.fixture
 def mms(settings: Settings, tmp_path: Path) -> Path:
-    settings.MMS_DIR, settings.FILES_DIR = tmp_path / "mms", tmp_path / "files"
+    mms = settings.MMS_DIR = tmp_path / "mms"
+    settings.FILES_DIR = tmp_path / "files"
     for folder in ("oci/blobs/sha256", "known", "layers/x", "rootfs/x", "routes", "cache", "builds", "services/one"):
-        (settings.MMS_DIR / folder).mkdir(parents=True)
+        (mms / folder).mkdir(parents=True)
     settings.FILES_DIR.mkdir()
-    return settings.MMS_DIR
+    return mms
 
 
 def blob(mms: Path, content: bytes) -> Path:
@@ -33,28 +37,28 @@ def blob(mms: Path, content: bytes) -> Path:
     return path
 
 
-def part_of(what: str) -> backup.Part:
-    return next(part for part in backup.parts() if part.what == what)
+def part_of(label: str) -> create.Part:
+    return next(part for part in create.backup_parts() if part.label == label)
 
 
-def test_an_index_is_read_before_the_blobs_it_names(mms: Path) -> None:
+def test_an_index_is_read_before_its_blobs(mms: Path) -> None:
     (mms / "oci/index.json").write_text("{}")
     blob(mms, b"old")
-    files = backup._files(part_of("images"))
+    files = create._files(part_of("images"))
     assert next(files).name == "index.json"
     late = blob(mms, b"named by a later index")
-    assert late in list(files), "so what an index names is there, whenever it was written"
+    assert late in list(files), "every blob in the index is included, whenever it was written"
 
 
-def test_a_file_that_is_deleted_meanwhile_is_left_out_and_counted(mms: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_deleted_during_the_backup_is_left_out_and_counted(mms: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     kept, pruned = blob(mms, b"kept"), blob(mms, b"pruned")
     target = io.BytesIO()
     writer = Writer(target)
-    listed = list(backup._files(part_of("images")))
+    listed = list(create._files(part_of("images")))
     pruned.unlink()
-    monkeypatch.setattr(backup, "_files", lambda part: iter(listed))
-    held = backup._add_part(writer, part_of("images"))
-    assert (held.count, held.gone) == (1, 1)
+    monkeypatch.setattr(create, "_files", lambda part: iter(listed))
+    summary = create._add_part(writer, part_of("images"))
+    assert (summary.count, summary.missing) == (1, 1)
     writer.add_bytes("end", b"")
     writer.finish()
     target.seek(0)
@@ -62,60 +66,58 @@ def test_a_file_that_is_deleted_meanwhile_is_left_out_and_counted(mms: Path, mon
     assert (mms.parent / "out/mms/oci/blobs/sha256" / kept.name).read_bytes() == b"kept"
 
 
-def test_a_file_that_is_not_what_its_name_says_is_told(mms: Path) -> None:
+def test_a_file_that_does_not_match_its_digest_is_counted_as_damaged(mms: Path) -> None:
     blob(mms, b"good")
     blob(mms, b"bad").write_bytes(b"rotten")
-    held = backup._add_part(Writer(io.BytesIO()), part_of("images"))
-    assert (held.count, held.damaged) == (2, 1)
+    summary = create._add_part(Writer(io.BytesIO()), part_of("images"))
+    assert (summary.count, summary.damaged) == (2, 1)
 
 
-def test_what_can_be_made_again_is_left_out(mms: Path, settings: Settings) -> None:
+def test_files_that_can_be_recreated_are_left_out(mms: Path, settings: Settings) -> None:
     for name in ("layers/x/a", "rootfs/x/a", "routes/a.json", "cache/a", "store.lock", "oci/blobs/sha256/.new-a"):
         (mms / name).write_text("x")
     for name in ("builds/a.log", "services/one/1.log", "services/one/1.log.1"):
         (mms / name).write_text("x")
     (mms / "builds/link.log").symlink_to("/etc/passwd")
-    names = {path.relative_to(mms).as_posix() for part in backup.parts() for path in backup._files(part)}
+    names = {path.relative_to(mms).as_posix() for part in create.backup_parts() for path in create._files(part)}
     assert names == {"builds/a.log", "services/one/1.log", "services/one/1.log.1"}
 
 
-def test_two_backups_at_once_are_refused(settings: Settings) -> None:
-    with backup.locked(settings.RUN_DIR / "backup.lock"), pytest.raises(backup.Failed, match="is already running"):
-        backup.back_up(io.BytesIO(), lambda held: None, with_database=False)
+def test_a_second_backup_at_the_same_time_is_refused(settings: Settings) -> None:
+    with locked(settings.RUN_DIR / "backup.lock"), pytest.raises(BackupError, match="is already running"):
+        create.create_backup(io.BytesIO(), lambda summary: None, with_database=False)
 
 
-def test_a_file_takes_its_name_only_when_it_is_whole(tmp_path: Path) -> None:
+def test_a_file_gets_its_name_only_when_it_is_complete(tmp_path: Path) -> None:
     path = tmp_path / "backup.tar"
-    with suppress(RuntimeError), backup.whole_file(path, force=False) as file:
+    with suppress(RuntimeError), create.atomic_output_file(path, force=False) as file:
         file.write(b"half")
         raise RuntimeError
     assert list(tmp_path.iterdir()) == []
-    with backup.whole_file(path, force=False) as file:
+    with create.atomic_output_file(path, force=False) as file:
         file.write(b"whole")
         assert not path.exists()
-        with pytest.raises(backup.Failed, match="Another backup"), backup.whole_file(path, force=False):
+        with pytest.raises(BackupError, match="Another backup"), create.atomic_output_file(path, force=False):
             pass
     assert path.read_bytes() == b"whole"
 
 
-def test_a_backup_that_was_finished_in_between_is_not_written_over(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_backup_that_finished_meanwhile_is_not_overwritten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, true = tmp_path / "backup.tar", fcntl.flock
 
     def too_late(descriptor: int, kind: int) -> None:
-        """The other one gives its file the name between our opening and our locking it."""
+        """Let another backup rename its file after we open it and before we lock it."""
         path.with_name("backup.tar.partial").write_bytes(b"whole")
         path.with_name("backup.tar.partial").rename(path)
         true(descriptor, kind)
 
     monkeypatch.setattr(fcntl, "flock", too_late)
-    with pytest.raises(backup.Failed, match="Another backup"), backup.whole_file(path, force=True):
+    with pytest.raises(BackupError, match="Another backup"), create.atomic_output_file(path, force=True):
         pass
     assert path.read_bytes() == b"whole"
 
 
-def test_a_name_that_was_taken_in_between_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_created_meanwhile_is_not_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, true = tmp_path / "backup.tar", fcntl.flock
 
     def meanwhile(descriptor: int, kind: int) -> None:
@@ -123,17 +125,17 @@ def test_a_name_that_was_taken_in_between_is_left_alone(tmp_path: Path, monkeypa
         true(descriptor, kind)
 
     monkeypatch.setattr(fcntl, "flock", meanwhile)
-    with pytest.raises(backup.Failed, match="already exists"), backup.whole_file(path, force=False):
+    with pytest.raises(BackupError, match="already exists"), create.atomic_output_file(path, force=False):
         pass
     assert [file.name for file in tmp_path.iterdir()] == ["backup.tar"]
     assert path.read_bytes() == b"whole"
 
 
-# --- what cannot be backed up -----------------------------------------------------------------------------------------
+# --- refused backups --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("more", [{}, {"files_only": True}])
-def test_half_a_restore_is_not_backed_up(settings: Settings, tmp_path: Path, more: dict[str, bool]) -> None:
+def test_an_unfinished_restore_is_not_backed_up(settings: Settings, tmp_path: Path, more: dict[str, bool]) -> None:
     settings.DATA_DIR = tmp_path
     (tmp_path / "restore_unfinished").write_text("manage.py restore my.tar")
     with pytest.raises(CommandError, match=r"isn't finished.*restore my\.tar"):
@@ -146,37 +148,37 @@ def test_another_database_than_that_of_the_site_is_not_backed_up(settings: Setti
     (tmp_path / "database").write_text("PostgreSQL db.example:5432/models\n")
     with pytest.raises(CommandError, match=r"db\.example:5432/models.*DATABASE_URL"):
         call_command("backup", str(tmp_path / "backup.tar"))
-    call_command("backup", str(tmp_path / "backup.tar"), files_only=True)  # this one asks no database
+    call_command("backup", str(tmp_path / "backup.tar"), files_only=True)  # does not read the database
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_database_that_sqlite_cannot_read_is_told_in_a_sentence(settings: Settings, tmp_path: Path) -> None:
+def test_an_unreadable_sqlite_database_is_reported_in_a_sentence(settings: Settings, tmp_path: Path) -> None:
     settings.DATA_DIR = tmp_path
     path = tmp_path / "db.sqlite3"
     with restore_database._connected_to(path):
-        with pytest.raises(backup.Failed, match="There is nothing to back up"):
-            backup.back_up(io.BytesIO(), lambda held: None)
+        with pytest.raises(BackupError, match="There is nothing to back up"):
+            create.create_backup(io.BytesIO(), lambda summary: None)
         assert not path.exists()
         odd = sqlite3.connect(path, isolation_level=None)
         odd.executescript("CREATE TABLE django_migrations (app, name); INSERT INTO django_migrations VALUES ('a', 'b')")
         odd.execute("PRAGMA writable_schema = ON")
         odd.execute("INSERT INTO sqlite_master VALUES ('table', 'x', 'x', 0, 'CREATE VIRTUAL TABLE x USING missing')")
         odd.close()
-        with pytest.raises(backup.Failed, match="Couldn't read the database: no such module: missing"):
-            backup.back_up(io.BytesIO(), lambda held: None)
+        with pytest.raises(BackupError, match="Couldn't read the database: no such module: missing"):
+            create.create_backup(io.BytesIO(), lambda summary: None)
 
 
-# --- what cannot be put in place --------------------------------------------------------------------------------------
+# --- refused restores -------------------------------------------------------------------------------------------------
 
-CONTENT = {"vendor": "sqlite", "migrations": [["mms", "0001_initial"]], "tables": []}
-ABOUT: dict[str, Any] = {"version": "1", "made_at": "2030-01-31T12:00:00+00:00", "database": CONTENT}
+DATABASE = {"vendor": "sqlite", "migrations": [["mms", "0001_initial"]], "tables": []}
+ABOUT: dict[str, Any] = {"version": "1", "made_at": "2030-01-31T12:00:00+00:00", "database": DATABASE}
 TABLE = {"name": "mms_token", "rows": 1, "columns": ["id"]}
 
 
 def archive(about: Any = ABOUT, key: bytes = b"key", urls: bytes = b"") -> io.BytesIO:
     target = io.BytesIO()
     writer = Writer(target)
-    small = {backup.ABOUT: json.dumps(about).encode(), backup.KEY: key, backup.FALLBACKS: b"", backup.URLS: urls}
+    small = {create.ABOUT: json.dumps(about).encode(), create.KEY: key, create.FALLBACKS: b"", create.URLS: urls}
     for name, content in small.items():
         writer.add_bytes(name, content)
     writer.finish()
@@ -184,50 +186,48 @@ def archive(about: Any = ABOUT, key: bytes = b"key", urls: bytes = b"") -> io.By
     return target
 
 
-STRANGE = [
+INVALID = [
     [],
     {"version": "1", "made_at": "2030-01-31T12:00:00+00:00"},
     ABOUT | {"version": 1},
     ABOUT | {"made_at": 1},
     ABOUT | {"made_at": "2030-01-31T12:00:00"},
     *(ABOUT | {"database": found} for found in ({}, [], 1, "sqlite")),
-    *(ABOUT | {"database": {key: CONTENT[key] for key in CONTENT if key != gone}} for gone in CONTENT),
-    ABOUT | {"database": CONTENT | {"vendor": []}},
-    ABOUT | {"database": CONTENT | {"migrations": [["mms"]]}},
-    ABOUT | {"database": CONTENT | {"migrations": [["mms", 1]]}},
-    ABOUT | {"database": CONTENT | {"tables": {"mms_token": 1}}},
-    *(ABOUT | {"database": CONTENT | {"tables": [TABLE | {key: None}]}} for key in TABLE),
-    ABOUT | {"database": CONTENT | {"tables": [TABLE | {"rows": float("inf")}]}},
+    *(ABOUT | {"database": {key: DATABASE[key] for key in DATABASE if key != missing}} for missing in DATABASE),
+    ABOUT | {"database": DATABASE | {"vendor": []}},
+    ABOUT | {"database": DATABASE | {"migrations": [["mms"]]}},
+    ABOUT | {"database": DATABASE | {"migrations": [["mms", 1]]}},
+    ABOUT | {"database": DATABASE | {"tables": {"mms_token": 1}}},
+    *(ABOUT | {"database": DATABASE | {"tables": [TABLE | {key: None}]}} for key in TABLE),
+    ABOUT | {"database": DATABASE | {"tables": [TABLE | {"rows": float("inf")}]}},
 ]
 
 
-@pytest.mark.parametrize("about", STRANGE, ids=json.dumps)
-def test_what_says_strange_things_of_itself_is_damaged(about: Any) -> None:
-    with pytest.raises(Damaged, match=r"about\.json can't be read"):
+@pytest.mark.parametrize("about", INVALID, ids=json.dumps)
+def test_an_archive_with_invalid_metadata_is_damaged(about: Any) -> None:
+    with pytest.raises(DamagedArchiveError, match=r"about\.json can't be read"):
         restore.restore(archive(about), "backup.tar", replace=True)
 
 
 @pytest.mark.parametrize("part", ["key", "urls"])
-def test_keys_and_addresses_that_are_no_text_are_damaged(part: str) -> None:
-    with pytest.raises(Damaged, match="isn't text"):
+def test_an_archive_with_binary_keys_or_urls_is_damaged(part: str) -> None:
+    with pytest.raises(DamagedArchiveError, match="isn't text"):
         restore.restore(archive(**{part: b"\xff"}), "backup.tar", replace=True)
 
 
-def test_nothing_is_put_in_place_while_files_are_read_or_pruned() -> None:
-    with backup.files_stay(), pytest.raises(backup.Failed, match="is already running"):
+def test_a_restore_during_a_backup_or_prune_is_refused() -> None:
+    with create.backup_lock(), pytest.raises(BackupError, match="is already running"):
         restore.restore(archive(), "backup.tar", replace=True)
 
 
-def test_a_restore_that_fails_leaves_the_mark_of_an_earlier_one_that_was_killed(
-    settings: Settings, tmp_path: Path
-) -> None:
+def test_a_failed_restore_keeps_the_mark_of_an_earlier_killed_one(settings: Settings, tmp_path: Path) -> None:
     settings.DATA_DIR = tmp_path
     mark = tmp_path / "restore_unfinished"
 
     def fail() -> None:
-        with suppress(backup.Failed), restore._marked("second.tar"):
+        with suppress(RestoreError), restore._marked("second.tar"):
             assert "second.tar" in mark.read_text()
-            raise backup.Failed
+            raise RestoreError
 
     fail()
     assert not mark.exists()
@@ -236,12 +236,12 @@ def test_a_restore_that_fails_leaves_the_mark_of_an_earlier_one_that_was_killed(
     assert mark.read_text() == "manage.py restore first.tar\n"
 
 
-def test_a_place_without_uploads_is_free_whatever_locks_lie_there(mms: Path, settings: Settings) -> None:
-    about = restore.About("1", restore.timezone.now(), None)
+def test_a_destination_with_only_lock_files_counts_as_empty(mms: Path, settings: Settings) -> None:
+    info = restore.BackupInfo("1", timezone.now(), None)
     (mms / "oci").rename(mms / "elsewhere")
     (settings.FILES_DIR / ".lock").touch()
     (settings.FILES_DIR / "ab").mkdir()
-    restore._check_place(about, replace=False)
+    restore._check_destination(info, replace=False)
     (settings.FILES_DIR / "ab" / "abc").touch()
-    with pytest.raises(backup.Failed, match="uploads"):
-        restore._check_place(about, replace=False)
+    with pytest.raises(RestoreError, match="uploads"):
+        restore._check_destination(info, replace=False)

@@ -1,4 +1,4 @@
-"""The file of a backup: read again as it was written, or refused, whatever was done to it."""
+"""The file format of a backup: intact archives are restored as written, all others are rejected."""
 
 import io
 import os
@@ -9,7 +9,7 @@ from typing import BinaryIO
 
 import pytest
 
-from dashboard.ops.backup.archive import SUMS, Damaged, Reader, Writer
+from dashboard.ops.backup.archive import SUMS, DamagedArchiveError, Reader, Writer
 
 CONTENT = {"files/ab/one": os.urandom(70_000), "mms/empty": b"", "mms/known/two.json": b"{}"}
 
@@ -27,15 +27,15 @@ def written(tmp_path: Path) -> bytes:
     return target.getvalue()
 
 
-def unpacked(data: bytes, folder: Path) -> None:
+def unpack(data: bytes, folder: Path) -> None:
     reader = Reader(io.BytesIO(data))
-    about = reader.small("about.json")
+    about = reader.read_small("about.json")
     reader.unpack(folder)
     assert about == b"about"
 
 
 def with_members(*members: tarfile.TarInfo) -> bytes:
-    """What somebody else might send: a tar with about.json and these."""
+    """Return a tar archive with about.json and these members, as an attacker might send it."""
     target = io.BytesIO()
     with tarfile.open(fileobj=target, mode="w", format=tarfile.PAX_FORMAT) as archive:
         for member in (tarfile.TarInfo("about.json"), *members):
@@ -51,19 +51,19 @@ def member(name: str, kind: bytes = tarfile.REGTYPE, link: str = "") -> tarfile.
     return made
 
 
-def test_what_was_written_is_read_again(tmp_path: Path) -> None:
-    unpacked(written(tmp_path), tmp_path / "out")
+def test_contents_are_restored_as_written(tmp_path: Path) -> None:
+    unpack(written(tmp_path), tmp_path / "out")
     for name, content in CONTENT.items():
         assert (tmp_path / "out" / name).read_bytes() == content
 
 
-def test_ordinary_tools_read_it_and_check_its_sums(tmp_path: Path) -> None:
+def test_tar_and_sha256sum_can_read_the_file(tmp_path: Path) -> None:
     (tmp_path / "backup.tar").write_bytes(written(tmp_path))
     subprocess.run(["tar", "xf", "backup.tar"], cwd=tmp_path, check=True)
     subprocess.run(["sha256sum", "--check", "--quiet", SUMS], cwd=tmp_path, check=True)
 
 
-def test_a_byte_flipped_anywhere_is_noticed(tmp_path: Path) -> None:
+def test_a_flipped_byte_is_detected(tmp_path: Path) -> None:
     data = written(tmp_path)
     tried = unnoticed = 0
     for position in [*range(0, 2048, 3), *range(2048, len(data) - 1024, 997)]:
@@ -71,22 +71,22 @@ def test_a_byte_flipped_anywhere_is_noticed(tmp_path: Path) -> None:
         damaged[position] ^= 0x10
         tried += 1
         try:
-            unpacked(bytes(damaged), tmp_path / f"out-{position}")
-        except Damaged:
+            unpack(bytes(damaged), tmp_path / f"out-{position}")
+        except DamagedArchiveError:
             continue
         unnoticed += 1
-        # Only what fills a block up, and says nothing, may differ: everything read is as it was.
+        # Only padding, which is never read, may differ.
         for name, content in CONTENT.items():
             assert (tmp_path / f"out-{position}" / name).read_bytes() == content, position
     assert tried > 500
     assert unnoticed < tried / 2
 
 
-def test_an_archive_that_ends_early_is_refused(tmp_path: Path) -> None:
+def test_an_incomplete_archive_is_rejected(tmp_path: Path) -> None:
     data = written(tmp_path)
     for length in range(0, len(data) - 1024, 509):
-        with pytest.raises(Damaged):
-            unpacked(data[:length], tmp_path / f"out-{length}")
+        with pytest.raises(DamagedArchiveError):
+            unpack(data[:length], tmp_path / f"out-{length}")
 
 
 HOSTILE = [
@@ -98,7 +98,7 @@ HOSTILE = [
     member("files//x"),
     member("files\\x"),
     member("files/x\n"),
-    member("a" * 200),  # comes with an extended header
+    member("a" * 200),  # needs an extended header
     member("link", tarfile.SYMTYPE, "/etc/passwd"),
     member("link", tarfile.LNKTYPE, "about.json"),
     member("folder", tarfile.DIRTYPE),
@@ -110,40 +110,43 @@ HOSTILE = [
 
 
 @pytest.mark.parametrize("evil", HOSTILE, ids=lambda one: f"{one.name[:20]!r} type {one.type!r}")
-def test_what_no_backup_has_is_refused(tmp_path: Path, evil) -> None:
+def test_members_that_no_backup_contains_are_rejected(tmp_path: Path, evil: tarfile.TarInfo) -> None:
     out = tmp_path / "data" / "out"
-    with pytest.raises(Damaged):
-        unpacked(with_members(evil), out)
+    with pytest.raises(DamagedArchiveError):
+        unpack(with_members(evil), out)
     assert [path for path in tmp_path.rglob("*") if path.is_file() or path.is_symlink()] == []
 
 
-def test_a_link_set_beforehand_is_not_followed(tmp_path: Path) -> None:
+def test_an_existing_link_is_not_followed(tmp_path: Path) -> None:
     out = tmp_path / "out"
     (out / "mms").mkdir(parents=True)
     (out / "mms/empty").symlink_to(tmp_path / "target")
     with pytest.raises(OSError, match="exists"):
-        unpacked(written(tmp_path), out)
+        unpack(written(tmp_path), out)
     assert not (tmp_path / "target").exists()
 
 
-def test_a_size_below_zero_is_refused(tmp_path: Path) -> None:
+def test_a_negative_size_is_rejected(tmp_path: Path) -> None:
     data = bytearray(with_members(member("files/x")))
     header = tarfile.TarInfo("files/x")
     header.size = -1
     data[1024:1536] = header.tobuf(tarfile.GNU_FORMAT)
-    with pytest.raises(Damaged):
-        unpacked(bytes(data), tmp_path / "out")
+    with pytest.raises(DamagedArchiveError):
+        unpack(bytes(data), tmp_path / "out")
 
 
 class Shrunk(io.BytesIO):
-    """A log that was long when its size was read, and is begun anew while it is copied."""
+    """A log that is truncated after its size was read."""
 
     def __init__(self, before: BinaryIO) -> None:
         super().__init__(b"new\n")
-        self.fileno = before.fileno
+        self._before = before
+
+    def fileno(self) -> int:
+        return self._before.fileno()
 
 
-def test_a_log_that_is_begun_anew_while_it_is_read_is_filled_up(tmp_path: Path) -> None:
+def test_a_log_truncated_while_it_is_read_is_padded(tmp_path: Path) -> None:
     target = io.BytesIO()
     writer = Writer(target)
     writer.add_bytes("about.json", b"about")
@@ -151,5 +154,5 @@ def test_a_log_that_is_begun_anew_while_it_is_read_is_filled_up(tmp_path: Path) 
         before.truncate(3000)
         writer.add("mms/builds/x.log", Shrunk(before))
     writer.finish()
-    unpacked(target.getvalue(), tmp_path / "out")
+    unpack(target.getvalue(), tmp_path / "out")
     assert (tmp_path / "out/mms/builds/x.log").read_bytes() == b"new\n" + b"\n" * 2996

@@ -1,4 +1,4 @@
-"""What `up` tells whoever started the site."""
+"""The message of `up` once the site works."""
 
 import os
 
@@ -46,8 +46,8 @@ def test_without_a_sandbox_it_says_what_services_can_do(
 def test_a_part_that_does_not_work_is_named(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(banner, "PATIENCE", 0)
-    monkeypatch.setattr(banner, "health", lambda: {"web": "works", "redis": "does not answer"})
+    monkeypatch.setattr(banner, "TIMEOUT_SECONDS", 0)
+    monkeypatch.setattr(banner, "health", lambda: {"web": "works", "redis": "not responding"})
     text = said(capsys)
-    assert "redis: does not answer\nThe logs are here." in text
+    assert "redis: not responding\nThe logs are here." in text
     assert "web:" not in text

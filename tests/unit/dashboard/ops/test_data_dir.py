@@ -28,7 +28,7 @@ def test_a_start_closes_what_is_open_and_what_comes_later(tmp_path: Path, monkey
     monkeypatch.setattr(settings, "DATA_DIR", data)
     before = os.umask(0o022)
     try:
-        data_dir.close_to_others()
+        data_dir.restrict_permissions()
         (data / "later").write_text("")
     finally:
         os.umask(before)
@@ -51,7 +51,7 @@ def test_a_start_leaves_services_the_passage_that_they_were_given(
     monkeypatch.setattr(settings, "DATA_DIR", data)
     before = os.umask(0o022)
     try:
-        data_dir.close_to_others()
+        data_dir.restrict_permissions()
     finally:
         os.umask(before)
     assert modes(data) == {"data": 0o710, "mms": 0o710}

@@ -1,4 +1,4 @@
-"""A second start looks, finds nothing to do, and does nothing."""
+"""Start-up steps, which do nothing at the second start."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from mms.system.locks import locked
 pytestmark = pytest.mark.django_db
 
 
-def test_a_migration_that_was_not_run_is_noticed() -> None:
+def test_a_missing_migration_is_detected() -> None:
     assert prepare.is_migrated()
     MigrationRecorder(connection).record_unapplied("mms", "0001_initial")
     assert not prepare.is_migrated()
@@ -38,7 +38,7 @@ def test_static_files_are_collected_again_only_when_one_changed(settings: Settin
     assert (settings.STATIC_ROOT / "page.css").read_text() == "two, and longer"
 
 
-def test_only_a_program_that_serves_pages_collects_their_files(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_a_program_that_serves_pages_collects_static_files(monkeypatch: pytest.MonkeyPatch) -> None:
     collected = []
     monkeypatch.setattr(prepare, "collect_static", lambda: collected.append(True))
     prepare.prepare(serves_pages=False)
@@ -47,7 +47,7 @@ def test_only_a_program_that_serves_pages_collects_their_files(monkeypatch: pyte
     assert collected
 
 
-def test_what_killed_processes_left_behind_is_removed(settings: Settings, tmp_path: Path) -> None:
+def test_leftovers_of_killed_processes_are_deleted(settings: Settings, tmp_path: Path) -> None:
     settings.TMP_DIR = tmp_path
     (tmp_path / "upload-1").write_text("half a file")
     (tmp_path / "build" / "layer").mkdir(parents=True)
@@ -55,7 +55,7 @@ def test_what_killed_processes_left_behind_is_removed(settings: Settings, tmp_pa
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_snapshot_of_a_backup_that_runs_stays(settings: Settings, tmp_path: Path) -> None:
+def test_the_snapshot_of_a_running_backup_is_kept(settings: Settings, tmp_path: Path) -> None:
     settings.TMP_DIR = tmp_path
     for name in ("backup-1.sqlite3", "upload-1"):
         (tmp_path / name).touch()
@@ -66,31 +66,31 @@ def test_the_snapshot_of_a_backup_that_runs_stays(settings: Settings, tmp_path: 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_start_notes_its_database_and_others_are_refused_from_then_on(
+def test_a_start_records_its_database_and_later_ones_refuse_others(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings.DATA_DIR, settings.FILES_URLS_PATH = tmp_path, tmp_path / "files_urls"
-    data_dir.refuse_another_database()  # nothing is noted yet
+    data_dir.require_recorded_database()  # nothing is recorded yet
     prepare.prepare(serves_pages=False)
     assert (tmp_path / "database").stat().st_mode & 0o777 == 0o600
-    data_dir.refuse_another_database()
+    data_dir.require_recorded_database()
     about = {"HOST": "db.example", "PORT": "", "NAME": "models", "USER": "ann", "PASSWORD": "hidden"}
     for name, value in about.items():
         monkeypatch.setitem(connection.settings_dict, name, value)
     monkeypatch.setattr(connections["default"], "vendor", "postgresql")
     with pytest.raises(ImproperlyConfigured, match=r"uses SQLite .* would use PostgreSQL db.example:5432/models"):
-        data_dir.refuse_another_database()
-    data_dir.note_database()
+        data_dir.require_recorded_database()
+    data_dir.record_database()
     assert (tmp_path / "database").read_text() == "PostgreSQL db.example:5432/models\n"
 
 
-def test_a_database_in_the_data_folder_moves_with_it(
+def test_a_database_in_the_data_directory_is_described_relative_to_it(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for place in (tmp_path / "here", tmp_path / "there"):
         settings.DATA_DIR = place
         monkeypatch.setitem(connection.settings_dict, "NAME", str(place / "db.sqlite3"))
-        assert data_dir._database() == "SQLite db.sqlite3"
+        assert data_dir.describe_database() == "SQLite db.sqlite3"
 
 
 def test_the_account_local_is_complete() -> None:
@@ -113,7 +113,7 @@ def test_the_account_local_follows_the_address_and_keeps_its_token(settings: Set
     assert Token.objects.count() == 1
 
 
-def test_a_token_that_the_mms_no_longer_knows_is_replaced() -> None:
+def test_a_token_unknown_to_the_mms_is_replaced() -> None:
     bundled_account.ensure()
     lost = HostingAccount.objects.get().token
     Token.objects.all().delete()
@@ -122,7 +122,7 @@ def test_a_token_that_the_mms_no_longer_knows_is_replaced() -> None:
     assert Token.objects.count() == 1
 
 
-def test_what_people_changed_in_the_registry_stays() -> None:
+def test_changes_to_the_registry_are_kept() -> None:
     bundled_account.ensure()
     RegistryInfo.objects.update(location="https://registry.example")
     bundled_account.ensure()
