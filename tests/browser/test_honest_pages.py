@@ -20,7 +20,7 @@ def test_an_open_page_says_within_thirty_seconds_that_there_is_no_worker_and_goe
     try:
         page.goto("/accounts/local/models/new/")
         page.get_by_label("Name").fill("untaken")
-        page.get_by_label("Address").fill("http://models.example/untaken.pkl")
+        page.get_by_label("Or enter its URL").fill("http://models.example/untaken.pkl")
         page.get_by_role("button", name="Register").click()
         page.wait_for_url("**/models/*/")
         asked = time.monotonic()

@@ -119,7 +119,7 @@ def test_the_list_shows_what_each_token_is_for_and_never_the_token() -> None:
     lines = listed.splitlines()
     assert len(lines) == 4
     assert "for the nightly job  read" in lines[1]
-    assert lines[1].split()[-4:] == ["never", "open,", "never", "expires"]
+    assert lines[1].split()[-4:] == ["never", "active,", "never", "expires"]
     assert "expired" in lines[2]
     assert f"{now:%Y-%m-%d %H:%M}" in lines[2]
     assert "lost?[2Jlaptop" in lines[3]
@@ -133,7 +133,7 @@ def test_a_token_is_revoked_by_its_number_and_only_once() -> None:
     number = str(Token.objects.get().pk)
     assert "is revoked" in run("revoke_token", number)
     at = Token.objects.get().revoked_at
-    assert "before" in run("revoke_token", number)
+    assert "already revoked" in run("revoke_token", number)
     assert Token.objects.get().revoked_at == at
     assert tokens.find_grant(token) is None
 
