@@ -1,15 +1,17 @@
-"""Signing in, and what people change about it themselves."""
+"""Forms for signing in, and for users to change how they sign in."""
 
 from typing import Any
 
 from django import forms
 from django.contrib.auth.forms import AuthenticationForm, PasswordChangeForm
 
-CODE = {"autocomplete": "one-time-code", "spellcheck": "false", "autocapitalize": "none"}
-CURRENT = {"autocomplete": "current-password"}
+CODE_ATTRIBUTES = {"autocomplete": "one-time-code", "spellcheck": "false", "autocapitalize": "none"}
+CURRENT_PASSWORD_ATTRIBUTES = {"autocomplete": "current-password"}
 
 
 class SignInForm(AuthenticationForm):
+    """User name and password."""
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.fields["username"].label = "Name"
@@ -17,20 +19,20 @@ class SignInForm(AuthenticationForm):
 
 
 class CodeForm(forms.Form):
-    """A code of the app, or a recovery code; whether it is right is asked by the view, for that uses it up."""
+    """A TOTP code or a recovery code. The view verifies it, because verification consumes the code."""
 
     code = forms.CharField(
         max_length=40,
-        widget=forms.TextInput(attrs=CODE | {"autofocus": True}),
+        widget=forms.TextInput(attrs=CODE_ATTRIBUTES | {"autofocus": True}),
         error_messages={"required": "Enter the 6-digit code from your authenticator app, or a recovery code."},
     )
 
 
 class SwitchOnForm(CodeForm):
-    """The password again, so that a session left open is not enough."""
+    """A TOTP code and the password, so that access to an open session isn't sufficient."""
 
     password = forms.CharField(
-        widget=forms.PasswordInput(attrs=CURRENT),
+        widget=forms.PasswordInput(attrs=CURRENT_PASSWORD_ATTRIBUTES),
         error_messages={"required": "Enter the password you sign in with."},
     )
     field_order = ["code", "password"]
@@ -41,7 +43,7 @@ class SwitchOnForm(CodeForm):
 
 
 class ProofForm(forms.Form):
-    """What somebody shows before their second factor is changed."""
+    """The password or a code, to confirm the user's identity before changes to two-factor authentication."""
 
     proof = forms.CharField(
         label="Password or code",
@@ -53,6 +55,8 @@ class ProofForm(forms.Form):
 
 
 class NewPasswordForm(PasswordChangeForm):
+    """The current password, and a new one twice."""
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.fields["old_password"].label = "Password now"

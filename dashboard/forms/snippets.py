@@ -1,6 +1,6 @@
-"""The command that does what a form does: a call of the JSON API, for curl and in Python, without anything secret.
+"""Snippets for curl and Python that call the JSON API as a form does, without secrets.
 
-The token is `$DASHBOARD_TOKEN`. What people wrote stands in quotes of the shell or of Python, so none of it is run.
+The API token is read from `$DASHBOARD_TOKEN`. Values are quoted for the shell and for Python, so that none is executed.
 """
 
 import json
@@ -21,8 +21,8 @@ from deployments.models import Cluster, HostingAccount, Operation, RegistryInfo
 from deployments.operations.requests import to_body
 from deployments.operations.submit import redact_keys
 
-NAMED = {"registry": RegistryInfo, "cluster": Cluster}
-# Pages with a form about something else than an operation, and the route that does the same.
+CLASSES_BY_NAME = {"registry": RegistryInfo, "cluster": Cluster}
+# For pages whose form doesn't request an operation, the method and the name of the route that does the same.
 ROUTES_OF_PAGES = {
     "add_account": ("POST", "v1_list_accounts"),
     "change_server": ("PATCH", "v1_get_server"),
@@ -34,9 +34,9 @@ ROUTES_OF_PAGES = {
     "list_people": ("POST", "v1_list_people"),
 }
 NAMES_IN_API = {"username": "name"}
-SECRET = "the secret, from the environment"  # noqa: S105 - what stands for it until it is written as Python
-TO_COME = "…"  # where the upload's answer goes
-ONE_LINE = 90  # characters of JSON
+SECRET = "the secret, from the environment"  # noqa: S105 - a placeholder, replaced by a Python expression
+PLACEHOLDER = "…"  # for values that the user has to supply
+MAX_LINE_CHARS = 90  # longer JSON is indented
 PYTHON = """import os
 import requests
 
@@ -51,64 +51,64 @@ answer.raise_for_status()"""
 
 
 @dataclass(frozen=True)
-class Command:
-    """The same call, written for a shell and in Python; `upload` is what comes before it where a file is needed."""
+class Snippet:
+    """One API call for the shell and in Python. `upload`: the command that uploads the file first, if it needs one."""
 
     curl: str
     python: str
     upload: str = ""
 
 
-def of_form(form: OperationForm) -> Command:
-    """From a valid form."""
+def build_form_snippet(form: OperationForm) -> Snippet:
+    """Return the snippet that requests the operation of a valid form."""
     body = to_body(form.arguments())
-    return _of_operation(form.account, form.kind, body, str(form.data.get("file") or ""))
+    return _operation_snippet(form.account, form.kind, body, str(form.data.get("file") or ""))
 
 
-def of_operation(operation: Operation) -> Command:
-    """What was asked for, to be asked for again."""
-    return _of_operation(operation.account, operation.kind, operation.body, "")
+def build_operation_snippet(operation: Operation) -> Snippet:
+    """Return the snippet that requests the same operation again."""
+    return _operation_snippet(operation.account, operation.kind, operation.body, "")
 
 
-def of_deletion(account: HostingAccount, service_id: int) -> Command:
-    return _of_operation(account, "delete_service", {"service": service_id}, "")
+def build_deletion_snippet(account: HostingAccount, service_id: int) -> Snippet:
+    """Return the snippet that requests the deletion of a service."""
+    return _operation_snippet(account, "delete_service", {"service": service_id}, "")
 
 
-def of_asset(form: AddAssetForm) -> Command:
-    """From a valid form."""
+def build_asset_snippet(form: AddAssetForm) -> Snippet:
+    """Return the snippet that adds the asset of a valid form."""
     known = {name: form.cleaned_data[name] for name in ("name", "url", "mime_type", "unpack")}
-    return _command(form.account, "v1_list_assets", _fields(form.account, known, str(form.data.get("file") or "")))
+    return _snippet(form.account, "v1_list_assets", _fields(form.account, known, str(form.data.get("file") or "")))
 
 
-def of_page(page: str, arguments: dict[str, Any], form: forms.BaseForm) -> Command | None:
-    """From the form of settings, members or people on the page called `page`, with the values that it shows.
+def build_page_snippet(page: str, arguments: dict[str, Any], form: forms.BaseForm) -> Snippet | None:
+    """Return the snippet for the form of settings, members or users on the page called `page`, with its values.
 
-    A secret stands nowhere in it: Python takes it from the environment, and for the shell it is typed into the input
-    of curl, in place of “…”, for what stands in a command line is seen by everybody on the machine. None for a page
-    whose form has no route.
+    Return None if the API has no such route. The snippet contains no secret: Python reads it from the environment; with
+    curl, the user replaces "…" in its standard input, because all users of a machine can see command lines.
     """
     if page not in ROUTES_OF_PAGES:
         return None
     method, route = ROUTES_OF_PAGES[page]
     url = settings.SITE_URL + reverse(route, kwargs=arguments)
-    fields = _shown(form, adds=method == "POST")
+    fields = _field_values(form, is_new=method == "POST")
     curl = f"{_curl_json(url, method)}  --data @- <<'END'\n{_json(fields)}\nEND"
-    secrets = {name: SECRET for name, value in fields.items() if value == TO_COME and _is_secret(form, name)}
+    secrets = {name: SECRET for name, value in fields.items() if value == PLACEHOLDER and _is_secret(form, name)}
     python = _python(url, {**fields, **secrets}, method).replace(repr(SECRET), "os.environ['SECRET']")
-    return Command(curl, python)
+    return Snippet(curl, python)
 
 
-def _shown(form: forms.BaseForm, adds: bool) -> dict[str, Any]:
-    """The fields as the API takes them; “…” for what is still to be written. What is kept needs no secret again."""
+def _field_values(form: forms.BaseForm, is_new: bool) -> dict[str, Any]:
+    """Return the fields as the API accepts them, with "…" for missing values. Existing rows need no secret."""
     found: dict[str, Any] = {}
     for name, field in form.fields.items():
         value = "" if _is_secret(form, name) else form[name].value()
         if isinstance(field, forms.BooleanField):
             value = bool(value)
         elif isinstance(field, forms.ChoiceField) and value in (None, ""):
-            value = next(iter(form[name].subwidgets)).data["value"]  # as the page has it chosen
-        if value in (None, "") and (field.required or _is_secret(form, name)) and adds:
-            value = TO_COME
+            value = next(iter(form[name].subwidgets)).data["value"]  # the option that browsers preselect
+        if value in (None, "") and (field.required or _is_secret(form, name)) and is_new:
+            value = PLACEHOLDER
         if value not in (None, "", False):
             found[NAMES_IN_API.get(name, name)] = redact_keys(value if isinstance(value, bool) else str(value))
     return found
@@ -118,33 +118,36 @@ def _is_secret(form: forms.BaseForm, name: str) -> bool:
     return isinstance(form.fields.get(name), SecretField)
 
 
-def _of_operation(account: HostingAccount, kind: str, body: dict[str, Any], file: str) -> Command:
-    return _command(account, "v1_list_operations", {"kind": kind, **_fields(account, body, file)})
+def _operation_snippet(account: HostingAccount, kind: str, body: dict[str, Any], file: str) -> Snippet:
+    return _snippet(account, "v1_list_operations", {"kind": kind, **_fields(account, body, file)})
 
 
 def _fields(account: HostingAccount, body: dict[str, Any], file: str) -> dict[str, Any]:
-    """The fields as the API takes them. `file` stands for the uploaded file; its address opens it, and is left out."""
+    """Return the fields as the API accepts them.
+
+    An uploaded file appears as `file`, because its address contains a key that gives access to it.
+    """
     fields = {name: value for name, value in body.items() if value not in (None, "", False, [])}
     if is_file_url(str(fields.get("url", ""))):
         del fields["url"]
-        fields["file"] = file or TO_COME
+        fields["file"] = file or PLACEHOLDER
     if fields.get("assets") and "driver" in body:
         fields.setdefault("driver", "none")
-    for name, rows in NAMED.items():
+    for name, rows in CLASSES_BY_NAME.items():
         if name in fields:
             names = rows.objects.filter(account=account, pk=fields[name])  # type: ignore[attr-defined]
             fields[name] = names.values_list("name", flat=True).first() or fields[name]
     return {name: redact_keys(value) for name, value in fields.items()}
 
 
-def _command(account: HostingAccount, route: str, fields: dict[str, Any]) -> Command:
+def _snippet(account: HostingAccount, route: str, fields: dict[str, Any]) -> Snippet:
     url = settings.SITE_URL + reverse(route, args=[account.name])
     curl = f"{_curl_json(url)}  --data {shlex.quote(_json(fields))}"
     upload = ""
-    if fields.get("file") == TO_COME:
-        place = f"{settings.SITE_URL}/uploads/?account={account.name}"
-        upload = f"{_curl(place)} \\\n  -F file=@model.bin"
-    return Command(curl, _python(url, fields), upload)
+    if fields.get("file") == PLACEHOLDER:
+        upload_url = f"{settings.SITE_URL}/uploads/?account={account.name}"
+        upload = f"{_curl(upload_url)} \\\n  -F file=@model.bin"
+    return Snippet(curl, _python(url, fields), upload)
 
 
 def _curl(url: str, method: str = "POST") -> str:
@@ -161,9 +164,9 @@ def _python(url: str, fields: dict[str, Any], method: str = "POST") -> str:
 
 
 def _json(fields: dict[str, Any]) -> str:
-    """Readable, but for letters that would make a line look like another: these are escaped."""
+    """Return readable JSON. Escape characters that aren't printable, which could disguise a line as another."""
     plain = json.dumps(fields, ensure_ascii=False)
     escaped = not plain.isprintable()
-    if len(plain) <= ONE_LINE:
+    if len(plain) <= MAX_LINE_CHARS:
         return json.dumps(fields, ensure_ascii=escaped)
     return json.dumps(fields, ensure_ascii=escaped, indent=2)

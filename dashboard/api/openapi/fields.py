@@ -8,7 +8,7 @@ from django import forms
 from dashboard.api.openapi.declare import Body, Fields, Schema
 from dashboard.api.parsing import BY_NAME
 from dashboard.forms.fields.secret import SecretField, SettingsForm
-from dashboard.forms.fields.text import TAG_MAX, TagsField
+from dashboard.forms.fields.text import MAX_TAG_CHARS, TagsField
 
 ID: Schema = {"type": "integer", "minimum": 1}
 ID_OR_NAME: Schema = {"anyOf": [ID, {"type": "string", "minLength": 1}]}
@@ -37,7 +37,7 @@ def _type(name: str, field: forms.Field) -> Schema:
     if isinstance(field, forms.BooleanField):
         return {"type": "boolean"}
     if isinstance(field, TagsField):
-        tag = {"type": "string", "minLength": 1, "maxLength": TAG_MAX}
+        tag = {"type": "string", "minLength": 1, "maxLength": MAX_TAG_CHARS}
         return {"type": "array", "items": tag, "description": "Each has letters and digits only."}
     if isinstance(field, forms.ModelMultipleChoiceField):
         return {"type": "array", "items": ID, **({"minItems": 1} if field.required else {})}

@@ -85,7 +85,7 @@ def list_audit(request: ApiRequest, accounts: frozenset[int] | None) -> HttpResp
     check_parameters(request, FILTERS)
     if not form.is_valid():
         raise invalid_form(form)
-    page = Paginator(form.find(), PAGE_SIZE).get_page(request.GET.get("page"))
+    page = Paginator(form.find_entries(), PAGE_SIZE).get_page(request.GET.get("page"))
     return JsonResponse(
         {"entries": [serialize_entry(entry) for entry in page.object_list], **page_position(request, page)}
     )

@@ -46,9 +46,10 @@ class SettingsResource:
 
     def rows(self, account: HostingAccount) -> QuerySet[Any]:
         """Return the account's rows without their secrets; `has_secret` tells whether there is one."""
-        has_secret = ExpressionWrapper(Q((f"{self.form_class.sealed}__isnull", False)), BooleanField())
-        rows: QuerySet[Any] = self.model.objects.filter(account=account)
-        return rows.defer(*self.model.SECRETS).annotate(has_secret=has_secret)
+        has_secret = ExpressionWrapper(Q((f"{self.form_class.credential_field}__isnull", False)), BooleanField())
+        rows = self.model.objects.filter(account=account).defer(*self.model.SECRETS)
+        annotated: QuerySet[Any] = rows.annotate(has_secret=has_secret)
+        return annotated
 
     @property
     def body_to_add(self) -> Body:

@@ -1,4 +1,4 @@
-"""Where a model or an asset comes from: a web address, or a file that was uploaded here before."""
+"""The source of a model or an asset: a web address, or a file uploaded before."""
 
 import mimetypes
 from functools import cached_property
@@ -10,7 +10,7 @@ from django import forms
 from dashboard.files import store
 from dashboard.forms.fields.text import MimeTypeField, check_web_address
 
-# Why an upload failed, where the answer had to be a redirect back to the form (a browser without JavaScript).
+# Reasons of a failed upload, by the code in the redirect back to the form (for browsers without JavaScript).
 UPLOAD_ERRORS = {
     "too_large": "The file is larger than this site accepts.",
     "empty": "The file is empty.",
@@ -23,17 +23,21 @@ PYTHON = "text/x-python"
 
 
 def guess_mime_type(name: str) -> str:
-    """The MIME type of a file called `name`; application/octet-stream when its name does not tell."""
+    """Return the MIME type of a file called `name`; application/octet-stream if its name gives no hint."""
     kind, encoding = mimetypes.guess_type(name)
     return kind if kind and not encoding else "application/octet-stream"
 
 
 def is_archive(name: str) -> bool:
+    """Return True if the name ends like that of an archive."""
     return name.lower().endswith(ARCHIVES)
 
 
 class SourceForm(forms.Form):
-    """`file` (what the upload answered) or `url`, exactly one of them; cleaned_data["url"] is the address to send."""
+    """Exactly one of `file`, the token in the response to an upload, and `url`.
+
+    `cleaned_data["url"]` is the address to send to the server.
+    """
 
     file = forms.CharField(required=False, widget=forms.HiddenInput)
     url = forms.CharField(
@@ -53,25 +57,26 @@ class SourceForm(forms.Form):
 
     @cached_property
     def stored(self) -> store.StoredFile | None:
-        """The uploaded file this form holds, if it does."""
+        """The uploaded file that `file` refers to, if it exists."""
         token = str(self["file"].value() or "")
         return store.find_stored(token) if token else None
 
     @property
     def file_name(self) -> str:
-        """The name of what is registered, for guesses: the uploaded file's, else the last part of the address."""
+        """The name of the uploaded file, or the last part of the address."""
         if self.stored:
             return self.stored.name
         return urlsplit(self.cleaned_data.get("url") or "").path.rpartition("/")[2]
 
     def clean(self) -> dict[str, Any]:
+        """Set `url` from the source, and guess a missing MIME type."""
         cleaned = super().clean() or self.cleaned_data
-        self._settle_source(cleaned)
+        self._apply_source(cleaned)
         if "mime_type" in cleaned and not cleaned["mime_type"]:
             cleaned["mime_type"] = guess_mime_type(self.file_name)
         return cleaned
 
-    def _settle_source(self, cleaned: dict[str, Any]) -> None:
+    def _apply_source(self, cleaned: dict[str, Any]) -> None:
         token = cleaned.pop("file", "")
         if token and cleaned.get("url"):
             self.add_error("url", "A file is already uploaded. Clear this field or remove the file.")

@@ -1,4 +1,4 @@
-"""Fields and rules that several forms share. The limits are the reference's, the words are for people."""
+"""Text fields and validators that several forms share. The limits are those of the MMS API reference."""
 
 import re
 from typing import Any
@@ -8,14 +8,15 @@ from django.core.exceptions import ValidationError
 
 from deployments.client.urls import web_address
 
-NAME_MAX = 32  # models and assets
-TAG_MAX = 29
+MAX_NAME_CHARS = 32  # of models and assets
+MAX_TAG_CHARS = 29
+MAX_MIME_TYPE_CHARS = 200
 MIME_TYPE = re.compile(r"^[\w.+-]+/[\w.+-]+$", re.ASCII)
 DESCRIPTION_ROWS = 2
 
 
-def listed(characters: set[str]) -> str:
-    """The characters for a sentence: `“_”, “.” and a blank`."""
+def list_characters(characters: set[str]) -> str:
+    """Return the characters as part of a sentence: `“_”, “.” and a blank`."""
     named = ["a blank" if character.isspace() else f"“{character}”" for character in sorted(characters)]
     return " and ".join([", ".join(named[:-1]), named[-1]]) if len(named) > 1 else named[0]
 
@@ -23,13 +24,15 @@ def listed(characters: set[str]) -> str:
 def check_name(value: str) -> None:
     """Raise ValidationError unless `value` has only letters, digits and hyphens."""
     if wrong := set(re.findall(r"[^A-Za-z0-9-]", value)):
-        raise ValidationError(f"Use only letters, digits and hyphens. Remove {listed(wrong)}.")
+        raise ValidationError(f"Use only letters, digits and hyphens. Remove {list_characters(wrong)}.")
 
 
 def check_service_name(value: str) -> None:
-    """Raise ValidationError unless `value` begins with a letter or digit and goes on with these, `-`, `_` and `.`."""
+    """Raise ValidationError unless `value` is a letter or digit, then any of letters, digits, `-`, `_` and `.`."""
     if wrong := set(re.findall(r"[^A-Za-z0-9._-]", value)):
-        raise ValidationError(f"Use only letters, digits, hyphens, dots and underscores. Remove {listed(wrong)}.")
+        raise ValidationError(
+            f"Use only letters, digits, hyphens, dots and underscores. Remove {list_characters(wrong)}."
+        )
     if not value[0].isalnum():
         raise ValidationError("Start with a letter or a digit.")
 
@@ -50,14 +53,14 @@ class NameField(forms.CharField):
     """A name of at most 32 letters, digits and hyphens."""
 
     def __init__(self, **kwargs: Any) -> None:
-        kwargs.setdefault("max_length", NAME_MAX)
+        kwargs.setdefault("max_length", MAX_NAME_CHARS)
         kwargs.setdefault("help_text", f"Up to {kwargs['max_length']} letters, digits and hyphens.")
         super().__init__(validators=[check_name], **kwargs)
         self.widget.attrs.update(autocomplete="off", spellcheck="false", autocapitalize="none")
 
 
 class DescriptionField(forms.CharField):
-    """A short optional text in a small text area. Line ends become blanks: the text is one line on every page."""
+    """A short optional text in a small text area. Line breaks become spaces."""
 
     def __init__(self, max_length: int) -> None:
         super().__init__(
@@ -68,16 +71,17 @@ class DescriptionField(forms.CharField):
         )
 
     def to_python(self, value: Any) -> str:
+        """Return the text on one line."""
         return " ".join((super().to_python(value) or "").split())
 
 
 class MimeTypeField(forms.CharField):
-    """An optional MIME type; the page offers the usual ones."""
+    """An optional MIME type. The page suggests common ones."""
 
     def __init__(self) -> None:
         super().__init__(
             label="MIME type",
-            max_length=200,
+            max_length=MAX_MIME_TYPE_CHARS,
             required=False,
             validators=[check_mime_type],
             help_text="Optional. Guessed from the file name.",
@@ -86,27 +90,32 @@ class MimeTypeField(forms.CharField):
 
 
 class TagsField(forms.CharField):
-    """Tags, separated by commas or blanks; the value is a list of str without repetitions."""
+    """Tags, separated by commas or spaces. The value is a list without duplicates."""
 
     def __init__(self) -> None:
         super().__init__(
             required=False,
-            help_text=f"Optional. Letters and digits, at most {TAG_MAX} per tag, separated by commas.",
+            help_text=f"Optional. Letters and digits, at most {MAX_TAG_CHARS} per tag, separated by commas.",
         )
         self.widget.attrs.update(autocomplete="off", spellcheck="false")
 
     def prepare_value(self, value: Any) -> Any:
+        """Join a list of tags for the widget."""
         return ", ".join(map(str, value)) if isinstance(value, list) else value
 
-    def to_python(self, value: Any) -> list[str]:  # type: ignore[override]
+    def to_python(self, value: Any) -> list[str]:  # type: ignore[override]  # a list, where the base class has a string
+        """Split the text into tags."""
         return list(dict.fromkeys(part for part in re.split(r"[,\s]+", super().to_python(value) or "") if part))
 
     def validate(self, value: Any) -> None:
+        """Raise ValidationError for the first invalid tag."""
         for tag in value:
             if wrong := set(re.findall(r"[^A-Za-z0-9]", tag)):
-                raise ValidationError(f"Use only letters and digits in a tag. Remove {listed(wrong)} from “{tag}”.")
-            if len(tag) > TAG_MAX:
-                raise ValidationError(f"“{tag}” has {len(tag)} characters. A tag can have at most {TAG_MAX}.")
+                raise ValidationError(
+                    f"Use only letters and digits in a tag. Remove {list_characters(wrong)} from “{tag}”."
+                )
+            if len(tag) > MAX_TAG_CHARS:
+                raise ValidationError(f"“{tag}” has {len(tag)} characters. A tag can have at most {MAX_TAG_CHARS}.")
 
     def run_validators(self, value: Any) -> None:
-        """Done per tag by validate()."""
+        """Do nothing: validate() checks each tag."""

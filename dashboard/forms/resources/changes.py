@@ -1,4 +1,4 @@
-"""What an update changes: the old image beside the new one, in words."""
+"""Differences between two images, for the preview of an update."""
 
 import re
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from deployments.models import Image, Manifest
 
 @dataclass(frozen=True)
 class Change:
-    """One thing that differs between two images. `diff` replaces before/after where the text is long."""
+    """One difference between two images. For long texts, `diff` replaces `before` and `after`."""
 
     what: str
     before: str
@@ -19,7 +19,7 @@ class Change:
 
 
 def image_changes(old: Image | None, new: Image) -> list[Change]:
-    """What differs from `old` to `new`; the image itself always does."""
+    """Return the differences from `old` to `new`. The first is always the image itself."""
     found = [Change("Image", str(old) if old else "not reported", str(new))]
     before, after = _facts(old.manifest if old else None), _facts(new.manifest)
     found += [Change(what, before[what], after[what]) for what in before if before[what] != after[what]]
@@ -38,7 +38,7 @@ def _facts(manifest: Manifest | None) -> dict[str, str]:
 
 
 def _asset(asset: dict[str, Any]) -> str:
-    """The asset's id; for an upload with the beginning of its sha256, so that a new file under an old id shows."""
+    """Return the asset's id; for uploads with the start of the SHA-256, so that a new file makes a difference."""
     upload = re.search(r"/files/([0-9a-f]{8})[0-9a-f]{56}/", str(asset.get("url", "")))
     return f"{asset.get('id', '?')} ({upload[1]})" if upload else str(asset.get("id", "?"))
 

@@ -1,4 +1,4 @@
-"""Create an image from a manifest, and what people see of manifests when they pick one."""
+"""The form that builds an image, and its picker for manifests."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,17 +11,17 @@ from dashboard.forms.fields.text import DescriptionField
 from dashboard.forms.resources.operation import OperationForm
 from deployments.models import Manifest, RegistryInfo
 
-DESCRIPTION_MAX = 512
+MAX_DESCRIPTION_CHARS = 512
 
 
 def usable_manifests(account: Any) -> QuerySet[Manifest]:
-    """The manifests of the account that the server knows, newest first."""
+    """Return the account's manifests that exist at the server, newest first."""
     rows = Manifest.objects.filter(account=account, mms_id__isnull=False, vanished_at=None)
     return rows.prefetch_related("models")
 
 
 def search_manifests(rows: QuerySet[Manifest], query: str) -> QuerySet[Manifest]:
-    """Those whose description, runtime, driver, id or one of whose models' names has every word of `query`."""
+    """Filter for rows that match every word of `query` in description, runtime, driver, id, or a model's name."""
     for word in query.split():
         models = Q(
             pk__in=Manifest.models.through.objects.filter(registeredmodel__name__icontains=word).values("manifest")
@@ -32,15 +32,18 @@ def search_manifests(rows: QuerySet[Manifest], query: str) -> QuerySet[Manifest]
 
 
 def models_of(manifest: Manifest) -> str:
-    """The manifest's models for a line of text: `iris v3, scaler v1`."""
+    """Return the manifest's models as text: `iris v3, scaler v1`."""
     return ", ".join(map(str, manifest.models.all())) or ", ".join(map(str, manifest.model_ids)) or "no models"
 
 
 def describe_manifests(rows: Sequence[Manifest]) -> list[Choice]:
+    """Return the manifests as choices."""
     return [Choice(row.pk, str(row), f"{models_of(row)} · {row.runtime_type}", row.added_at) for row in rows]
 
 
 class CreateImageForm(OperationForm):
+    """Manifest, registry and description of an image."""
+
     kind = "create_image"
 
     manifest = forms.ModelChoiceField(
@@ -52,16 +55,17 @@ class CreateImageForm(OperationForm):
         help_text="The registry that the image is pushed to.",
         error_messages={"required": "Choose a registry."},
     )
-    description = DescriptionField(DESCRIPTION_MAX)
+    description = DescriptionField(MAX_DESCRIPTION_CHARS)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.fields["manifest"].queryset = usable_manifests(self.account)  # type: ignore[attr-defined]
-        # The password stays where it is until a worker needs it.
+        # Only workers need the password.
         registries = RegistryInfo.objects.filter(account=self.account).defer("password")
         self.fields["registry"].queryset = registries  # type: ignore[attr-defined]
 
     def make_pickers(self) -> dict[str, Picker]:
+        """Return the picker for the manifest."""
         picker = make_picker(
             "manifest",
             usable_manifests(self.account),
@@ -75,6 +79,7 @@ class CreateImageForm(OperationForm):
         return {"manifest": picker}
 
     def notes(self) -> list[str]:
+        """Point out a missing driver."""
         if self.cleaned_data["manifest"].driver_program:
             return []
         return ["This manifest has no driver script, so the image can’t answer requests."]

@@ -1,4 +1,4 @@
-"""Create a manifest: pick models and assets, mark the driver, choose the runtime."""
+"""The form that creates a manifest, and its pickers for models and assets."""
 
 import re
 from collections.abc import Sequence
@@ -15,21 +15,21 @@ from dashboard.forms.resources.operation import OperationForm
 from deployments.models import Asset, HostingAccount, RegisteredModel
 from deployments.operations import submit
 
-DESCRIPTION_MAX = 512
-TEXT_MAX = 100_000  # characters of requirements
+MAX_DESCRIPTION_CHARS = 512
+MAX_REQUIREMENTS_CHARS = 100_000
 VERSION = re.compile(r"^v?(\d{1,9})$", re.IGNORECASE)
 NO_DRIVER = "none"
-GONE = ("invalid_choice", "invalid_pk_value")
-CODE = {"rows": 6, "class": "mono", "spellcheck": "false", "autocapitalize": "none"}
+NOT_FOUND_CODES = ("invalid_choice", "invalid_pk_value")
+CODE_ATTRIBUTES = {"rows": 6, "class": "mono", "spellcheck": "false", "autocapitalize": "none"}
 
 
 def usable_models(account: HostingAccount) -> QuerySet[RegisteredModel]:
-    """The models of the account that the server knows, newest first."""
+    """Return the account's models that exist at the server, newest first."""
     return RegisteredModel.objects.filter(account=account, mms_id__isnull=False, vanished_at=None)
 
 
 def search_models(rows: QuerySet[RegisteredModel], query: str) -> QuerySet[RegisteredModel]:
-    """Those with every word of `query` in name or description; `3` or `v3` also means that version. By name."""
+    """Filter for rows that match every word of `query` in name or description; `3` or `v3` also match versions."""
     for word in query.split():
         found = Q(name__icontains=word) | Q(description__icontains=word)
         if version := VERSION.match(word):
@@ -39,7 +39,7 @@ def search_models(rows: QuerySet[RegisteredModel], query: str) -> QuerySet[Regis
 
 
 def describe_models(rows: Sequence[RegisteredModel]) -> list[Choice]:
-    """The choices for `rows`; the highest version of each name is marked."""
+    """Return the models as choices; the newest version of each is marked."""
     names = {row.name for row in rows}
     of_account = RegisteredModel.objects.filter(account_id__in={row.account_id for row in rows}, vanished_at=None)
     newest = dict(of_account.filter(name__in=names).order_by().values_list("name").annotate(Max("version")))
@@ -56,60 +56,63 @@ def describe_models(rows: Sequence[RegisteredModel]) -> list[Choice]:
 
 
 def search_assets(rows: QuerySet[Asset], query: str) -> QuerySet[Asset]:
-    """Those with every word of `query` in id or address. By id."""
+    """Filter for rows that match every word of `query` in id or address, by id."""
     for word in query.split():
         rows = rows.filter(Q(name__icontains=word) | Q(url__icontains=word))
     return rows.order_by("name", "-added_at")
 
 
 def file_name(asset: Asset) -> str:
-    """The last part of the asset's address, without its query."""
+    """Return the last part of the path of the asset's address."""
     return asset.url.partition("?")[0].rpartition("/")[2]
 
 
 def describe_assets(rows: Sequence[Asset]) -> list[Choice]:
+    """Return the assets as choices."""
     return [Choice(row.pk, row.name, f"{file_name(row)} · {row.mime_type}", row.added_at) for row in rows]
 
 
 def is_script(asset: Asset) -> bool:
-    """Whether the asset can be a driver: a Python file."""
+    """Return True if the asset is a Python file, so that it can be the driver."""
     return file_name(asset).endswith(".py") or "python" in asset.mime_type
 
 
 class CreateManifestForm(OperationForm):
+    """Models, assets, driver and runtime of a manifest."""
+
     kind = "create_manifest"
 
     models = forms.ModelMultipleChoiceField(
         RegisteredModel.objects.none(),
         error_messages={"required": "Choose at least one model."}
-        | dict.fromkeys(GONE, "A selected model no longer exists."),
+        | dict.fromkeys(NOT_FOUND_CODES, "A selected model no longer exists."),
     )
     assets = forms.ModelMultipleChoiceField(
         Asset.objects.none(),
         required=False,
-        error_messages=dict.fromkeys(GONE, "A selected asset no longer exists."),
+        error_messages=dict.fromkeys(NOT_FOUND_CODES, "A selected asset no longer exists."),
     )
     driver = forms.CharField(required=False)
     runtime_type = forms.ChoiceField(label="Runtime type", choices=submit.RUNTIME_TYPES)
     pip_requirements = forms.CharField(
         label="Requirements",
         required=False,
-        max_length=TEXT_MAX,
+        max_length=MAX_REQUIREMENTS_CHARS,
         strip=False,
-        widget=forms.Textarea(attrs={**CODE, "placeholder": "scikit-learn==1.5.2"}),
+        widget=forms.Textarea(attrs={**CODE_ATTRIBUTES, "placeholder": "scikit-learn==1.5.2"}),
         help_text="One per line, as in requirements.txt, or the URL of such a file. Pinned versions stay as they are.",
     )
     conda_env_file = forms.CharField(
         label="Conda environment",
         required=False,
-        max_length=TEXT_MAX,
+        max_length=MAX_REQUIREMENTS_CHARS,
         strip=False,
         widget=forms.Textarea(
-            attrs={**CODE, "placeholder": "dependencies:\n  - python=3.11\n  - pip:\n      - scikit-learn"}
+            attrs={**CODE_ATTRIBUTES, "placeholder": "dependencies:\n  - python=3.11\n  - pip:\n      - scikit-learn"}
         ),
         help_text="The contents of an environment.yml, or its URL.",
     )
-    description = DescriptionField(DESCRIPTION_MAX)
+    description = DescriptionField(MAX_DESCRIPTION_CHARS)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -117,6 +120,7 @@ class CreateManifestForm(OperationForm):
         self.fields["assets"].queryset = Asset.objects.filter(account=self.account)  # type: ignore[attr-defined]
 
     def make_pickers(self) -> dict[str, Picker]:
+        """Return the pickers for models and assets."""
         models = make_picker(
             "models",
             usable_models(self.account),
@@ -140,48 +144,54 @@ class CreateManifestForm(OperationForm):
         return {"models": models, "assets": assets}
 
     @property
-    def marked_driver(self) -> str:
-        """The mark to show: the one that was set, else the only Python file among the picked assets."""
+    def selected_driver(self) -> str:
+        """The driver to show as selected: the submitted one, or the only Python file among the picked assets."""
         picked = parse_pks(self["assets"].value())
-        marked = str(self["driver"].value() or "")
-        if marked == NO_DRIVER or set(parse_pks(marked)) & set(picked):
-            return marked
+        driver = str(self["driver"].value() or "")
+        if driver == NO_DRIVER or set(parse_pks(driver)) & set(picked):
+            return driver
         scripts = [asset.pk for asset in Asset.objects.filter(account=self.account, pk__in=picked) if is_script(asset)]
         return str(scripts[0]) if len(scripts) == 1 else ""
 
     def clean_models(self) -> list[RegisteredModel]:
+        """Return the models in the order in which they were picked."""
         return self._in_picked_order("models")
 
     def clean_assets(self) -> list[Asset]:
+        """Return the assets in the order in which they were picked. Raise ValidationError for duplicate ids."""
         assets = self._in_picked_order("assets")
         names = [asset.name for asset in assets]
-        if twice := {name for name in names if names.count(name) > 1}:
-            raise ValidationError(f"Two of the selected assets have the ID “{min(twice)}”. Keep only one of them.")
+        if duplicates := {name for name in names if names.count(name) > 1}:
+            raise ValidationError(f"Two of the selected assets have the ID “{min(duplicates)}”. Keep only one of them.")
         return assets
 
     def clean_conda_env_file(self) -> str:
+        """Return the text or address. Raise ValidationError unless a text is an environment file."""
         text: str = self.cleaned_data["conda_env_file"].strip()
         if text and not text.startswith(("http://", "https://")):
             check_conda(text)
         return text
 
     def clean_pip_requirements(self) -> str:
+        """Return the text without surrounding blank lines."""
         return str(self.cleaned_data["pip_requirements"]).strip()
 
     def clean(self) -> dict[str, Any]:
+        """Replace the driver's id by its asset, which must be one of the picked assets."""
         cleaned = super().clean() or self.cleaned_data
-        marked = cleaned.get("driver", "")
+        driver = cleaned.get("driver", "")
         assets = {str(asset.pk): asset for asset in cleaned.get("assets", [])}
-        cleaned["driver"] = assets.get(marked)
-        if marked and marked != NO_DRIVER and marked not in assets and "assets" in cleaned:
+        cleaned["driver"] = assets.get(driver)
+        if driver and driver != NO_DRIVER and driver not in assets and "assets" in cleaned:
             self.add_error("driver", "The asset marked as the driver script isn’t selected. Mark another one.")
-        elif not marked and any(map(is_script, assets.values())):
+        elif not driver and any(map(is_script, assets.values())):
             self.add_error(
                 "driver", "Mark the asset with init() and run() as the driver script, or choose “no driver”."
             )
         return cleaned
 
     def notes(self) -> list[str]:
+        """Point out a missing driver."""
         if self.cleaned_data["driver"]:
             return []
         return ["Without a driver script, an image built from this manifest can’t answer requests."]
@@ -192,7 +202,7 @@ class CreateManifestForm(OperationForm):
 
 
 def check_conda(text: str) -> None:
-    """Raise ValidationError, with the line, unless `text` is YAML with a mapping in it."""
+    """Raise ValidationError, with the number of the line, unless `text` is a YAML mapping."""
     try:
         content = yaml.safe_load(text)
     except yaml.MarkedYAMLError as error:

@@ -1,4 +1,4 @@
-"""Create and update services, and what people see of images when they pick one."""
+"""The forms that deploy and update services, and their picker for images."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,18 +12,18 @@ from dashboard.forms.resources.image import models_of
 from dashboard.forms.resources.operation import OperationForm
 from deployments.models import Cluster, HostingAccount, Image, Manifest, Service
 
-SERVICE_NAME_MAX = 255
-PICK_AN_IMAGE = {"required": "Choose the image for the service."}
+MAX_SERVICE_NAME_CHARS = 255
+IMAGE_MESSAGES = {"required": "Choose the image for the service."}
 
 
 def usable_images(account: HostingAccount) -> QuerySet[Image]:
-    """The images of the account that the server has built, newest first."""
+    """Return the account's images that exist at the server, newest first."""
     rows = Image.objects.filter(account=account, mms_id__isnull=False, vanished_at=None)
     return rows.select_related("manifest").prefetch_related("manifest__models")
 
 
 def search_images(rows: QuerySet[Image], query: str) -> QuerySet[Image]:
-    """Those whose description, digest, id or one of whose models' names has every word of `query`."""
+    """Filter for rows that match every word of `query` in description, digest, id, or a model's name."""
     for word in query.split():
         links = Manifest.models.through.objects.filter(registeredmodel__name__icontains=word)
         ids = Q(mms_id__istartswith=word) | Q(digest__icontains=word)
@@ -33,7 +33,7 @@ def search_images(rows: QuerySet[Image], query: str) -> QuerySet[Image]:
 
 
 def describe_images(rows: Sequence[Image], running: int | None = None) -> list[Choice]:
-    """The choices for `rows`; `running` is the primary key of the image that the service runs now."""
+    """Return the images as choices. `running`: the primary key of the image that the service runs now, to mark it."""
     return [
         Choice(
             row.pk,
@@ -47,9 +47,9 @@ def describe_images(rows: Sequence[Image], running: int | None = None) -> list[C
 
 
 class ImageForm(OperationForm):
-    """A form in which an image is picked."""
+    """A form with a picker for an image."""
 
-    image = forms.ModelChoiceField(Image.objects.none(), error_messages=PICK_AN_IMAGE)
+    image = forms.ModelChoiceField(Image.objects.none(), error_messages=IMAGE_MESSAGES)
     running: int | None = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -57,6 +57,7 @@ class ImageForm(OperationForm):
         self.fields["image"].queryset = usable_images(self.account)  # type: ignore[attr-defined]
 
     def make_pickers(self) -> dict[str, Picker]:
+        """Return the picker for the image."""
         picker = make_picker(
             "image",
             usable_images(self.account),
@@ -71,23 +72,24 @@ class ImageForm(OperationForm):
 
 
 def clusters_of(account: HostingAccount, production: bool) -> QuerySet[Cluster]:
-    """The account's clusters, those for production only where asked for. The kubeconfig stays where it is until a
-    worker needs it."""
+    """Return the account's clusters without their kubeconfigs. `production`: also production clusters."""
     rows = Cluster.objects.filter(account=account).defer("kube_config")
     return rows if production else rows.filter(production=False)
 
 
 def production_clusters(account: HostingAccount) -> list[str]:
-    """The names of the clusters that only operators deploy to."""
+    """Return the names of the production clusters, which only operators may deploy to."""
     return list(Cluster.objects.filter(account=account, production=True).values_list("name", flat=True))
 
 
 class CreateServiceForm(ImageForm):
+    """Name, image and cluster of a new service."""
+
     kind = "create_service"
 
     name = forms.CharField(
         label="Service name",
-        max_length=SERVICE_NAME_MAX,
+        max_length=MAX_SERVICE_NAME_CHARS,
         validators=[check_service_name],
         widget=forms.TextInput(attrs={"autocomplete": "off", "spellcheck": "false", "autocapitalize": "none"}),
         help_text="Letters, digits, hyphens, dots and underscores. Must be unique in this account.",
@@ -102,13 +104,15 @@ class CreateServiceForm(ImageForm):
     field_order = ["name", "image", "cluster"]
 
     def __init__(self, *args: Any, production: bool = False, **kwargs: Any) -> None:
-        """`production`: whether the person may deploy to clusters that are for operators alone."""
+        """Create the form. `production`: the user may deploy to production clusters."""
         super().__init__(*args, **kwargs)
         self.fields["cluster"].queryset = clusters_of(self.account, production)  # type: ignore[attr-defined]
         self.closed = [] if production else production_clusters(self.account)
 
 
 class UpdateServiceForm(ImageForm):
+    """The new image of a service; also its cluster, if the dashboard doesn't know it."""
+
     kind = "update_service"
 
     def __init__(self, service: Service, *args: Any, production: bool = False, **kwargs: Any) -> None:
@@ -123,9 +127,11 @@ class UpdateServiceForm(ImageForm):
             )
 
     def arguments(self) -> dict[str, Any]:
+        """Return the service and the submitted values."""
         return {"service": self.service, **self.cleaned_data}
 
     def clean_image(self) -> Image:
+        """Raise ValidationError for the image that the service already runs."""
         image: Image = self.cleaned_data["image"]
         if image.pk == self.running:
             raise forms.ValidationError("The service already runs this image. Choose another one.")

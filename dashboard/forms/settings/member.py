@@ -1,4 +1,4 @@
-"""Who has which role in an account."""
+"""Forms for members of an account and their roles."""
 
 from typing import Any
 
@@ -10,6 +10,8 @@ from deployments.models import HostingAccount
 
 
 class AddMemberForm(forms.Form):
+    """A user to add, and their role."""
+
     name = forms.CharField(
         max_length=150,
         help_text="Their username. Administrators create accounts.",
@@ -24,7 +26,7 @@ class AddMemberForm(forms.Form):
         self.user: Any = None
 
     def clean_name(self) -> str:
-        """Only an exact name finds somebody: this is no place to look through people."""
+        """Find the user by their exact name: operators must not be able to list users."""
         name: str = self.cleaned_data["name"]
         self.user = get_user_model().objects.filter(username=name, is_active=True).first()
         if self.user is None:
@@ -41,4 +43,6 @@ class AddMemberForm(forms.Form):
 
 
 class RoleForm(forms.Form):
+    """The new role of a member."""
+
     role = forms.ChoiceField(choices=Role.choices)

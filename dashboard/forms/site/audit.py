@@ -1,4 +1,4 @@
-"""What to look for in the audit."""
+"""The filters of the audit log."""
 
 from datetime import datetime, time
 from typing import Any
@@ -11,7 +11,7 @@ from dashboard.audit.models import AuditEntry
 
 
 class AuditFilterForm(forms.Form):
-    """All fields are optional; `find` gives the entries that fit all that are filled in."""
+    """Filters of the audit log, all optional. Entries must match all that are set."""
 
     q = forms.CharField(
         label="Search", required=False, max_length=200, widget=forms.TextInput(attrs={"type": "search"})
@@ -34,31 +34,31 @@ class AuditFilterForm(forms.Form):
             *((name, name) for name in accounts.distinct()),
         ]
 
-    def find(self) -> QuerySet[AuditEntry]:
-        """The entries that fit, newest first; none where a field makes no sense."""
+    def find_entries(self) -> QuerySet[AuditEntry]:
+        """Return the matching entries, newest first; no entries if a field is invalid."""
         if not self.is_valid():
             return self.entries.none()
-        asked = self.cleaned_data
-        same = {"actor": "actor", "action": "action", "account": "account_name", "result": "result"}
-        found = self.entries.filter(**{field: asked[name] for name, field in same.items() if asked[name]})
-        if asked["since"]:
-            found = found.filter(at__gte=_begin(asked["since"]))
-        if asked["until"]:
-            found = found.filter(at__lte=_end(asked["until"]))
-        for word in asked["q"].split():
+        values = self.cleaned_data
+        exact = {"actor": "actor", "action": "action", "account": "account_name", "result": "result"}
+        found = self.entries.filter(**{field: values[name] for name, field in exact.items() if values[name]})
+        if values["since"]:
+            found = found.filter(at__gte=_start(values["since"]))
+        if values["until"]:
+            found = found.filter(at__lte=_end(values["until"]))
+        for word in values["q"].split():
             found = found.filter(Q(target__icontains=word) | Q(actor__icontains=word) | Q(address__istartswith=word))
         return found
 
 
 def action_label(action: str) -> str:
-    """`register_model` as people read it."""
+    """Return an action as text: `register_model` as "Register model"."""
     return action.replace("_", " ").capitalize()
 
 
-def _begin(day: Any) -> datetime:
+def _start(day: Any) -> datetime:
     return timezone.make_aware(datetime.combine(day, time.min))
 
 
 def _end(day: Any) -> datetime:
-    """Its last microsecond: the day after the last one that there is would be an error."""
+    """Return the last microsecond of the day. There is no day after the last date, so don't use its start."""
     return timezone.make_aware(datetime.combine(day, time.max))

@@ -1,4 +1,4 @@
-"""Make a token for the JSON API."""
+"""The form that creates an API token."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ EVERY_ACCOUNT = "Every account"
 
 
 class CreateTokenForm(forms.Form):
-    """`user` asks. Administrators may choose a machine as its owner; anybody else makes tokens for themselves."""
+    """A new API token for `user`, or for a service account if `user` is an administrator."""
 
     name = forms.CharField(
         max_length=100,
@@ -48,10 +48,11 @@ class CreateTokenForm(forms.Form):
             del self.fields["owner"]
 
     def clean_account(self) -> int | None:
+        """Return the primary key of the account; None for all accounts."""
         return int(self.cleaned_data["account"]) if self.cleaned_data["account"] else None
 
     def save(self) -> tuple[ApiToken, str]:
-        """Store the token of a valid form; its text is kept nowhere else."""
-        said = self.cleaned_data
-        owner = self.machines.get(said.get("owner", ""), self.user)
-        return tokens.create(owner, said["name"], said["scope"], said["account"], said["days"])
+        """Store the token of a valid form. Return it with its text, which isn't stored."""
+        values = self.cleaned_data
+        owner = self.machines.get(values.get("owner", ""), self.user)
+        return tokens.create(owner, values["name"], values["scope"], values["account"], values["days"])

@@ -1,6 +1,6 @@
 """The page behind the one-time link: the first administrator chooses a name and a password."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django.contrib.auth import get_user_model
 from django.contrib.auth.forms import BaseUserCreationForm
@@ -12,8 +12,15 @@ from django.views.decorators.http import require_http_methods
 from dashboard.auth import events, login, setup_link
 from dashboard.http.request import Request
 
+if TYPE_CHECKING:
+    UserCreationForm = BaseUserCreationForm[Any]
+else:
+    UserCreationForm = BaseUserCreationForm
 
-class FirstAdministratorForm(BaseUserCreationForm):
+
+class FirstAdministratorForm(UserCreationForm):
+    """Name and password of the first administrator."""
+
     class Meta:
         model = get_user_model()
         fields = ("username",)

@@ -23,7 +23,9 @@ def add_asset(request: Request, account: HostingAccount) -> HttpResponse:
     form = AddAssetForm(account, request.POST or None, initial=initial_from_upload(request))
     context: dict[str, Any] = {"form": form, **upload_context(request)}
     if request.POST.get("do") == PREVIEW:
-        context["preview"] = {"command": snippets.of_asset(form)} if form.is_valid() else missing_fields(form)
+        context["preview"] = (
+            {"command": snippets.build_asset_snippet(form)} if form.is_valid() else missing_fields(form)
+        )
         if request.htmx:
             return render(request, "_shared/_preview.html", {**context, "oob": True})
         return render(request, "assets/add_asset.html", context)

@@ -73,7 +73,7 @@ def delete_service(request: Request, account: HostingAccount, pk: int) -> HttpRe
         "refusal": refusal,
         "open_operation": open_operation(service),
         "recent": service.operations.all()[:5],
-        "command": snippets.of_deletion(account, service.pk),
+        "command": snippets.build_deletion_snippet(account, service.pk),
     }
     return render(request, "services/delete_service.html", page, status=INVALID if refusal else 200)
 

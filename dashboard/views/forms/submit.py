@@ -60,7 +60,7 @@ def preview_context(form: OperationForm) -> dict[str, Any]:
     if body is None:
         return missing_fields(form)
     text = mask_keys(json.dumps(body, indent=2, ensure_ascii=False))
-    return {"json": text, "notes": form.notes(), "command": snippets.of_form(form)}
+    return {"json": text, "notes": form.notes(), "command": snippets.build_form_snippet(form)}
 
 
 def missing_fields(form: Form) -> dict[str, Any]:

@@ -41,7 +41,7 @@ def get_operation(request: Request, account: HostingAccount, pk: UUID) -> HttpRe
         return render(request, "operations/_row.html", {"row": operation})
     if target == "panel":
         return render(request, "operations/_panel.html", _facts(operation))
-    page = {**_facts(operation), "command": snippets.of_operation(operation) if operation.body else None}
+    page = {**_facts(operation), "command": snippets.build_operation_snippet(operation) if operation.body else None}
     return render(request, "operations/detail.html", page)
 
 

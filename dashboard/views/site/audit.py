@@ -27,7 +27,7 @@ FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a cell that begins with one of the
 def see_audit(request: Request, accounts: frozenset[int] | None) -> HttpResponse:
     """List the entries of the accounts that the user operates; all for administrators. `?format=csv`: as a file."""
     form = AuditFilterForm(entries_of(accounts), request.GET)
-    found = form.find()
+    found = form.find_entries()
     if request.GET.get("format") == "csv":
         return _csv_response(found)
     page = Paginator(found, PAGE_SIZE).get_page(request.GET.get("page"))

@@ -143,7 +143,7 @@ def test_the_key_of_an_upload_is_in_no_command(lab: Lab, cast: Cast) -> None:
 def test_what_an_address_opens_with_is_in_no_command(url: str, lab: Lab, cast: Cast) -> None:
     cast.scientist.post(f"{lab.url}models/new/", {"name": "rose", "url": url})
     operation = Operation.objects.get(kind="register_model")
-    command = snippets.of_operation(operation)
+    command = snippets.build_operation_snippet(operation)
     assert "s3cret-word" not in f"{command}"
 
 
@@ -156,7 +156,7 @@ def test_what_an_address_opens_with_is_in_no_command(url: str, lab: Lab, cast: C
 @given(fields=st.dictionaries(st.sampled_from(["name", "description", "pip_requirements"]), TEXT, min_size=1))
 def test_a_shell_and_python_read_back_what_was_written(fields: dict[str, str], lab: Lab, record: Any) -> None:
     record["texts"] = record.get("texts", 0) + 1
-    command = snippets.of_operation(Operation(account=lab.account, kind="register_model", body=fields))
+    command = snippets.build_operation_snippet(Operation(account=lab.account, kind="register_model", body=fields))
     expected = {"kind": "register_model", **{name: text for name, text in fields.items() if text}}
     assert in_shell(command.curl) == expected
     assert in_python(command.python) == expected
