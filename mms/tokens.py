@@ -1,6 +1,6 @@
-"""Accounts of this server and their bearer tokens. A token is shown once and kept as a SHA-256 hash.
+"""Accounts of this server and their bearer tokens. A token is shown once and stored as a SHA-256 hash.
 
-Tokens are random and long, so a plain hash is enough; a slow one would cost more than the request it guards.
+Tokens are long and random, so a plain hash is enough; a slow one would take longer than the request itself.
 """
 
 import re
@@ -16,16 +16,16 @@ from django.utils import timezone
 from mms.models import Account, Scope, Token
 
 PREFIX = "mms_"
-DASHBOARD_PREFIX = "dash_"  # how tokens begin that open the dashboard's API, and nothing here
+DASHBOARD_PREFIX = "dash_"  # prefix of tokens for the dashboard's API, which aren't valid here
 PATTERN = re.compile(PREFIX + r"[A-Za-z0-9_-]{43}")
-CACHE_SECONDS = 1.0  # seconds: how long a revoked token may still work
+CACHE_SECONDS = 1.0  # how long a revoked token may still work
 MAX_CACHED = 1000
-USE_INTERVAL_SECONDS = 60.0  # seconds, per token and process
+USE_INTERVAL_SECONDS = 60.0  # between updates of last_used_at, per token and process
 
 
 @dataclass(frozen=True)
 class Grant:
-    """What a token opens: one hosting account, to read or to do everything."""
+    """Access that a token grants: to one hosting account, with its scope."""
 
     account_id: int
     subscription: str
@@ -36,40 +36,41 @@ class Grant:
 
     @property
     def may_write(self) -> bool:
+        """True if the scope allows more than reading."""
         return self.scope == Scope.WRITE
 
 
 _cache: dict[str, tuple[float, Grant]] = {}
-_noted: dict[int, float] = {}  # token id: when a use of it may be noted again
+_use_due_at: dict[int, float] = {}  # monotonic time of the next update, by token ID
 
 
 def create_account(subscription: str, resource_group: str, name: str) -> Account:
-    """The account of that name; made if it is not there yet."""
+    """Return the account with these names, created if it doesn't exist."""
     account, _ = Account.objects.get_or_create(subscription=subscription, resource_group=resource_group, name=name)
     return account
 
 
 def create_token(account: Account, name: str, scope: str = Scope.WRITE, expires_at: datetime | None = None) -> str:
-    """Make a token for the account and return it in clear. `name` tells people later what it is for."""
+    """Create a token for the account and return it in plain text. `name` describes its purpose."""
     token = PREFIX + secrets.token_urlsafe(32)
     Token.objects.create(account=account, name=name, digest=_digest(token), scope=scope, expires_at=expires_at)
     return token
 
 
 def revoke_token(token: Token) -> None:
-    """Close what the token opens, in every process within CACHE_SECONDS seconds."""
+    """Revoke the token, in all processes within CACHE_SECONDS."""
     token.revoked_at = timezone.now()
     token.save(update_fields=["revoked_at"])
 
 
 def cached_grant(token: str) -> Grant | None:
-    """What `token` opened a moment ago; None where that is not known. Asks no database."""
-    kept = _cache.get(_digest(token))
-    return kept[1] if kept and kept[0] > time.monotonic() else None
+    """Return the grant of a token that was used within CACHE_SECONDS, else None. Doesn't use the database."""
+    expires_at, grant = _cache.get(_digest(token), (0.0, None))
+    return grant if expires_at > time.monotonic() else None
 
 
 def find_grant(token: str) -> Grant | None:
-    """What `token` opens; None for an unknown, expired or revoked one. Asks the database."""
+    """Return the grant of `token` from the database; None if it is unknown, expired or revoked."""
     digest = _digest(token)
     grant = _read(digest)
     if len(_cache) >= MAX_CACHED:
@@ -85,16 +86,16 @@ def is_use_due(grant: Grant) -> bool:
     The result of storing doesn't matter, so that a full or busy database isn't written to on every request.
     """
     now = time.monotonic()
-    if _noted.get(grant.token_id, 0.0) > now:
+    if _use_due_at.get(grant.token_id, 0.0) > now:
         return False
-    if len(_noted) >= MAX_CACHED:
-        _noted.clear()
-    _noted[grant.token_id] = now + USE_INTERVAL_SECONDS
+    if len(_use_due_at) >= MAX_CACHED:
+        _use_due_at.clear()
+    _use_due_at[grant.token_id] = now + USE_INTERVAL_SECONDS
     return True
 
 
 def record_use(token_id: int) -> None:
-    """Store that the token was used just now, unless another process has done so within the minute."""
+    """Store that the token was used now, unless another process did within USE_INTERVAL_SECONDS."""
     now = timezone.now()
     stale = Q(last_used_at=None) | Q(last_used_at__lt=now - timedelta(seconds=USE_INTERVAL_SECONDS))
     Token.objects.filter(stale, pk=token_id).update(last_used_at=now)
@@ -102,8 +103,8 @@ def record_use(token_id: int) -> None:
 
 def _read(digest: str) -> Grant | None:
     names = ("account_id", "account__subscription", "account__resource_group", "account__name", "pk", "scope")
-    open_still = Q(expires_at=None) | Q(expires_at__gt=timezone.now())
-    row = Token.objects.filter(open_still, digest=digest, revoked_at=None).values_list(*names).first()
+    not_expired = Q(expires_at=None) | Q(expires_at__gt=timezone.now())
+    row = Token.objects.filter(not_expired, digest=digest, revoked_at=None).values_list(*names).first()
     return Grant(*row) if row else None
 
 

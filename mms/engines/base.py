@@ -1,6 +1,6 @@
-"""The interface every engine has. An engine knows nothing of rows, queues and states; `mms.services` does.
+"""The interface that all engines implement. Engines know nothing of rows, queues and states; `mms.services` does.
 
-An engine runs *revisions* of services: one image each, addressed by (service id, number).
+An engine runs *revisions* of services: one image each, identified by (service ID, number).
 """
 
 from dataclasses import dataclass, field
@@ -9,24 +9,26 @@ from typing import Protocol
 
 
 class Health(StrEnum):
+    """Health of a revision, as observed by its engine."""
+
     STARTING = "starting"
     HEALTHY = "healthy"
-    UNHEALTHY = "unhealthy"  # the process runs, and its health answer is bad or missing
-    CRASHED = "crashed"  # the process is gone and waits for its next start
+    UNHEALTHY = "unhealthy"  # the process runs, but its health check fails or times out
+    CRASHED = "crashed"  # the process ended and waits to be restarted
     ABSENT = "absent"  # the engine does not run this revision
 
 
 class EngineRefusedError(Exception):
-    """The engine cannot run this here. The text says what is missing; nothing was started."""
+    """The engine can't run this here. The message has the reason; nothing was started."""
 
 
 class EngineUnavailableError(Exception):
-    """The engine itself cannot be asked at the moment. What runs may well go on running; trying again is right."""
+    """The engine itself can't be reached. Running revisions may be unaffected; retry later."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Settings of the scoring program of one revision."""
+    """Settings of the scoring program of a revision."""
 
     processes: int = 1
     init_timeout: float = 120.0  # seconds
@@ -41,32 +43,42 @@ class Revision:
 
     service_id: str
     number: int
-    image_digest: str  # "sha256:…" of the manifest in the store
+    image_digest: str  # "sha256:..." of the manifest in the store
     limits: Limits = field(default_factory=Limits)
 
 
 @dataclass(frozen=True)
 class Observation:
+    """What an engine observed of a revision."""
+
     health: Health
-    detail: str = ""  # one sentence for people: exit code, reason, how often restarted
+    detail: str = ""  # sentences for users: exit code, reason, number of restarts
     restarts: int = 0
-    in_flight: int | None = None  # requests being answered now; None where nobody says
-    is_unrecoverable: bool = False  # its own init() failed: the next start will end the same way
+    in_flight: int | None = None  # open requests; None if unknown
+    is_unrecoverable: bool = False  # True if init() failed, so that each restart will fail as well
 
 
 class Engine(Protocol):
+    """An engine. All methods may raise EngineUnavailableError, and EngineRefusedError for an invalid ID or number."""
+
     def check(self, image_digest: str) -> None:
-        """Raise EngineRefusedError where this image cannot run here (other Python minor version, platform, memory…)."""
+        """Check that the image can run here: Python version, platform, memory. Starts nothing.
+
+        Raises EngineRefusedError with the reason if it can't.
+        """
 
     def apply(self, revision: Revision) -> str:
-        """Start the revision, or leave it alone if it runs already. Returns the address for the gateway
-        (`unix:/path` or `http://host:port`). Raises EngineRefusedError."""
+        """Start the revision, unless it is running, and return its address without waiting until it is healthy.
+
+        The address is `unix:/path` or `http://host:port`, for the gateway. Raises EngineRefusedError if the revision
+        can't run here; nothing was started then.
+        """
 
     def remove(self, service_id: str, number: int) -> None:
-        """Stop the revision and free everything but its logs. Removing what is not there is no error."""
+        """Stop the revision and delete everything but its logs. Does nothing if there is no such revision."""
 
     def observe(self, service_id: str, number: int) -> Observation:
-        """What is known of the revision now; asks the scoring program over HTTP."""
+        """Return the current health of the revision, including the result of an HTTP request to it."""
 
     def logs(self, service_id: str, number: int, after: int = 0, limit: int = 65536) -> tuple[str, int]:
-        """Log text from byte position `after`, at most `limit` bytes, and the position to ask from next."""
+        """Return at most `limit` bytes of the log from byte `after`, and the position for the next call."""

@@ -1,4 +1,4 @@
-"""Ask a scoring program over HTTP how it is: the same on every engine."""
+"""Health check of a scoring program over HTTP, the same for all engines."""
 
 import json
 import socket
@@ -6,63 +6,68 @@ from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException
 from urllib.parse import urlsplit
 
-PROBE_TIMEOUT = 2.0  # seconds
-MESSAGE_MAX = 300
-ANSWER_MAX_BYTES = 65536  # the program runs foreign code: nothing it sends is read without a limit
+PROBE_TIMEOUT_SECONDS = 2.0
+MAX_MESSAGE_CHARS = 300
+MAX_RESPONSE_BYTES = 65536  # the program runs untrusted code, so its response is read with a limit
 
 
 class UnixConnection(HTTPConnection):
-    """An HTTP connection over a unix socket."""
+    """An HTTP connection over a Unix socket."""
 
     def __init__(self, path: str, timeout: float) -> None:
         super().__init__("localhost", timeout=timeout)
         self.path = path
 
     def connect(self) -> None:
+        """Connect to the socket."""
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.sock.settimeout(self.timeout)
         self.sock.connect(self.path)
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What `GET /` said. `status` is 0 where nothing answered; `reason` says so in words."""
+class ProbeResult:
+    """Result of `GET /`. `status` is 0 without a response; `reason` is a clause that describes the result."""
 
     status: int
     reason: str = ""
-    starting: bool = False  # it says that init() has not returned yet
-    in_flight: int | None = None  # requests being answered; None where the program does not say
+    is_starting: bool = False  # True if init() hasn't returned
+    in_flight: int | None = None  # open requests; None if unknown
 
 
 def connect(address: str, timeout: float) -> HTTPConnection:
-    """A connection to `unix:/path` or `http://host:port`, not opened yet."""
+    """Return a connection to `unix:/path` or `http://host:port`, not opened yet."""
     if address.startswith("unix:"):
         return UnixConnection(address.removeprefix("unix:"), timeout)
     return HTTPConnection(urlsplit(address).netloc, timeout=timeout)
 
 
-def probe(address: str, timeout: float = PROBE_TIMEOUT) -> Answer:
-    """`GET /` of the scoring program at `address`. Never raises: no answer is an answer too."""
+def probe(address: str, timeout: float = PROBE_TIMEOUT_SECONDS) -> ProbeResult:
+    """Send `GET /` to the scoring program at `address`. Connection errors are part of the result, not raised."""
     connection = connect(address, timeout)
     try:
         connection.request("GET", "/", headers={"Connection": "close"})
         response = connection.getresponse()
-        return _answer(response.status, response.read(ANSWER_MAX_BYTES))
+        return _parse_response(response.status, response.read(MAX_RESPONSE_BYTES))
     except TimeoutError:
-        return Answer(0, f"it has not answered within {timeout:g} s")
+        return ProbeResult(0, f"it didn't respond within {timeout:g} s")
     except (OSError, HTTPException):
-        return Answer(0, "it does not answer")
+        return ProbeResult(0, "it doesn't respond")
     finally:
         connection.close()
 
 
-def _answer(status: int, body: bytes) -> Answer:
-    """What the program says about itself (mms/scoring/server.py), or the little that can be made of anything else."""
+def _parse_response(status: int, body: bytes) -> ProbeResult:
+    """Parse the response of mms/scoring/server.py. From any other response, only the status is used."""
     try:
-        said = json.loads(body)
-        error = said.get("error") or {}
-        code, message, in_flight = error.get("code"), error.get("message"), said.get("inFlight")
+        content = json.loads(body)
+        error = content.get("error") or {}
+        code, message, in_flight = error.get("code"), error.get("message"), content.get("inFlight")
     except (ValueError, AttributeError, RecursionError):
         code = message = in_flight = None
-    reason = f"its health answer is {status}" + (f": {message[:MESSAGE_MAX]}" if isinstance(message, str) else "")
-    return Answer(status, reason, code == "Starting", in_flight if type(in_flight) is int and in_flight >= 0 else None)
+    reason = f"its health check returned {status}" + (
+        f": {message[:MAX_MESSAGE_CHARS]}" if isinstance(message, str) else ""
+    )
+    return ProbeResult(
+        status, reason, code == "Starting", in_flight if type(in_flight) is int and in_flight >= 0 else None
+    )

@@ -1,4 +1,4 @@
-"""Run the image builder for one image: a subprocess of its own, watched, limited, killed with everything it started."""
+"""Run the image builder in a subprocess with a time limit, and kill it with all of its children."""
 
 import json
 import logging
@@ -23,11 +23,11 @@ from mms.images.store.layout import Store, replace_file
 from mms.models import Image, Model
 from mms.system import die_with_parent, disk
 
-UPLOAD = re.compile(r"/files/[0-9a-f]{64}/")  # how the dashboard's own uploads go on after FILES_URL
-DISK_FULL_BYTES = 1 << 16  # bytes: the disk is so full that the builder could not even say so
-STORE_WAIT_SECONDS = 20.0  # seconds that a start waits for who takes things out of the store
-TERMINATE_SECONDS = 5.0  # seconds between SIGTERM and SIGKILL
-# Of the environment, what the build must not see. Index credentials of uv and pip are meant for it.
+UPLOAD = re.compile(r"/files/[0-9a-f]{64}/")  # paths of the dashboard's uploads below FILES_URL
+DISK_FULL_BYTES = 1 << 16  # with less free space, the builder couldn't even write its error
+STORE_WAIT_SECONDS = 20.0  # how long a start waits for a prune that has the store locked
+TERMINATE_SECONDS = 5.0  # between SIGTERM and SIGKILL
+# Environment variables that builds must not see. They need the index credentials of uv and pip.
 SECRET_VARIABLE = re.compile(
     r"(?!UV_|PIP_).*(SECRET|TOKEN|PASSW|CREDENTIAL|_KEY(_|$)|DSN|DATABASE_URL|REDIS_URL|BROKER)", re.IGNORECASE
 )
@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 
 
 class BuildError(Exception):
-    """The build ended without an image; `details` end with the last lines of its log."""
+    """The build failed. `details` ends with the last lines of its log."""
 
     def __init__(self, code: str, message: str, details: list[dict[str, str]]) -> None:
         super().__init__(message)
@@ -44,10 +44,11 @@ class BuildError(Exception):
 
 
 class BuildStoppedError(Exception):
-    """The build was stopped because `stop` said so."""
+    """The build was stopped because `stop` returned True."""
 
 
 def log_path(image_id: Any) -> Path:
+    """Return the path of an image's build log."""
     return Path(settings.MMS_DIR) / "builds" / f"{image_id}.log"
 
 
@@ -57,7 +58,7 @@ def build(image: Image, stop: Callable[[], bool]) -> dict[str, Any]:
     `stop` is called about once a second. Raises BuildError, or BuildStoppedError if `stop` returned True. In any
     case, no process and no temporary file of the build is left.
     """
-    cleanup(image.id)  # what a killed worker left behind
+    cleanup(image.id)  # of a killed worker
     directory = Path(tempfile.mkdtemp(prefix=f"build-{image.id}-", dir=settings.TMP_DIR))
     try:
         code = _run(specification(image, directory), log_path(image.id), directory, stop)
@@ -67,32 +68,33 @@ def build(image: Image, stop: Callable[[], bool]) -> dict[str, Any]:
 
 
 def vacuum() -> None:
-    """Put the store in order. Only for who knows that nothing of this MMS runs; a prune may."""
+    """Clean up the store. Nothing else of this MMS may be running, except a prune."""
     install.clear_cache(Path(settings.MMS_DIR) / "cache")
     store = Store(Path(settings.MMS_DIR))
-    with _alone_soon(store) as alone:
-        store.prepare(exclusive=alone)
-        if alone:
-            _mind_a_reboot(store)
+    with _wait_for_lock(store) as is_locked:
+        store.prepare(exclusive=is_locked)
+        if is_locked:
+            _remove_recent_after_reboot(store)
         else:
-            logger.warning("%s is in use by another process: the next start clears what was left there.", store.root)
+            logger.warning("%s is in use by another process. The next start will clean it up.", store.root)
     built = Image.objects.exclude(digest="").values_list("id", "digest")
     store.restore_names({str(id): digest for id, digest in built})
 
 
 @contextmanager
-def _alone_soon(store: Store) -> Iterator[bool]:
-    """Be alone in the store; yields False where that cannot be had within STORE_WAIT_SECONDS, which no prune takes."""
+def _wait_for_lock(store: Store) -> Iterator[bool]:
+    """Lock the store for this process alone. Yield False if that fails for STORE_WAIT_SECONDS; prunes are faster."""
     until = time.monotonic() + STORE_WAIT_SECONDS
     while True:
-        with store.exclusive() as alone:
-            if alone or time.monotonic() > until:
-                yield alone
+        with store.exclusive() as is_locked:
+            if is_locked or time.monotonic() > until:
+                yield is_locked
                 return
         time.sleep(0.1)
 
 
-def _mind_a_reboot(store: Store) -> None:
+def _remove_recent_after_reboot(store: Store) -> None:
+    """Remove unpacked trees that may not have reached the disk before the machine restarted."""
     noted, boot = store.root / "boot", disk.boot_id()
     if not noted.exists() or noted.read_text() != boot:
         store.remove_recent_trees()
@@ -100,7 +102,7 @@ def _mind_a_reboot(store: Store) -> None:
 
 
 def cleanup(image_id: Any) -> None:
-    """Remove the temporary files of all builds of this image, and what killed processes left in the store."""
+    """Remove the temporary files of all builds of this image, and leftovers of killed processes in the store."""
     for directory in Path(settings.TMP_DIR).glob(f"build-{image_id}-*"):
         shutil.rmtree(directory, ignore_errors=True)
     install.clear_cache(Path(settings.MMS_DIR) / "cache")
@@ -108,7 +110,7 @@ def cleanup(image_id: Any) -> None:
 
 
 def _run(spec: dict[str, Any], log: Path, directory: Path, stop: Callable[[], bool]) -> int:
-    """The exit code of the builder. It reads its specification, with the registry's password, from a pipe."""
+    """Return the exit code of the builder. It reads its specification, with the registry's password, from a pipe."""
     log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     command = die_with_parent.wrap(sys.executable, "-m", "mms.images.build")
     with log.open("wb") as output:
@@ -135,7 +137,7 @@ def _wait(process: subprocess.Popen[bytes], spec: bytes, stop: Callable[[], bool
             process.communicate(unsent, timeout=1.0)
             return process.returncode
         except subprocess.TimeoutExpired:
-            unsent = None  # communicate() goes on with what it has
+            unsent = None  # communicate() continues with the data it has
         if stop():
             raise BuildStoppedError
         if time.monotonic() > deadline:
@@ -144,7 +146,7 @@ def _wait(process: subprocess.Popen[bytes], spec: bytes, stop: Callable[[], bool
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """End the builder and its children: asked first, then killed. The group outlives its leader, so it always goes."""
+    """Terminate the builder, then kill its process group, which may outlive it."""
     if process.poll() is None:
         _signal(process.pid, signal.SIGTERM)
         with suppress(subprocess.TimeoutExpired):
@@ -160,26 +162,26 @@ def _signal(group: int, number: int) -> None:
 
 def _result(path: Path, code: int, log: Path) -> dict[str, Any]:
     try:
-        result = json.loads(path.read_bytes())
+        result: dict[str, Any] = json.loads(path.read_bytes())
     except (OSError, ValueError):
         if shutil.disk_usage(path.parent).free < DISK_FULL_BYTES:
-            message = f"No space left on device: the disk of {settings.DATA_DIR} is full. Make room, then try again."
+            message = f"No space left on device: the disk of {settings.DATA_DIR} is full. Free space, then retry."
             raise BuildError("NoSpace", message, last_lines(log)) from None
-        message = f"The builder {_ending(code)} before it could say why."
+        message = f"The builder {_describe_exit(code)} without reporting an error. The last lines of its log follow."
         raise BuildError("BuildCrashed", message, last_lines(log)) from None
     if error := result.get("error"):
         raise BuildError(error["code"], error["message"], error.get("details", []))
     return result
 
 
-def _ending(code: int) -> str:
+def _describe_exit(code: int) -> str:
     if code == -signal.SIGKILL:
-        return "was ended by SIGKILL (somebody killed it, or the machine ran out of memory)"
-    return f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
+        return "was ended by SIGKILL (it was killed, or the machine ran out of memory)"
+    return f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
 
 
 def last_lines(log: Path, count: int = 20) -> list[dict[str, str]]:
-    """The end of a log, as one detail of an error."""
+    """Return the last lines of a log as one detail of an error."""
     with log.open("rb") as file:
         file.seek(max(log.stat().st_size - 8192, 0))
         lines = file.read().decode(errors="replace").splitlines()[-count:]
@@ -187,9 +189,9 @@ def last_lines(log: Path, count: int = 20) -> list[dict[str, str]]:
 
 
 def specification(image: Image, directory: Path) -> dict[str, Any]:
-    """What the builder is told; see mms.images.build."""
+    """Return the builder's input; see mms.images.build."""
     manifest = image.manifest
-    found = {str(model.id): model for model in Model.objects.filter(id__in=manifest.resolved_model_ids)}
+    models = {str(model.id): model for model in Model.objects.filter(id__in=manifest.resolved_model_ids)}
     runtime = runtimes.canonical_name(manifest.runtime_type)
     return {
         "store": str(settings.MMS_DIR),
@@ -197,7 +199,7 @@ def specification(image: Image, directory: Path) -> dict[str, Any]:
         "result": str(directory / "result.json"),
         "image_id": str(image.id),
         "description": image.description,
-        "models": [_model(found[id]) for id in manifest.resolved_model_ids],
+        "models": [_model(models[id]) for id in manifest.resolved_model_ids],
         "assets": [
             {
                 "id": item["id"],
@@ -216,7 +218,7 @@ def specification(image: Image, directory: Path) -> dict[str, Any]:
             "user": image.registry_user,
             "password": image.registry_password or "",
         },
-        "repository": repository(image.account.name, found[manifest.resolved_model_ids[0]].name),
+        "repository": repository(image.account.name, models[manifest.resolved_model_ids[0]].name),
         "tag": str(image.id),
         "base": settings.MMS_BASE_IMAGE,
         "fetch": {
@@ -240,7 +242,7 @@ def _model(model: Model) -> dict[str, Any]:
 
 
 def current_url(url: str) -> str:
-    """`url`, or where an upload that was registered under a former FILES_URL is now. Other text is left alone."""
+    """Return `url`, with a former FILES_URL of an upload replaced by the current one. Other text is unchanged."""
     for former in settings.FORMER_FILES_URLS:
         if url.startswith(former) and UPLOAD.match(url, len(former)):
             return f"{settings.FILES_URL}{url[len(former) :]}"
@@ -248,11 +250,11 @@ def current_url(url: str) -> str:
 
 
 def repository(*parts: str) -> str:
-    """A repository name as registries allow it: lower case letters, digits and single hyphens between slashes."""
+    """Return a valid repository name: lowercase letters, digits and single hyphens between slashes."""
     return "/".join(re.sub(r"[^a-z0-9]+", "-", part.lower()).strip("-") or "x" for part in parts)
 
 
 def environment(directory: Path) -> dict[str, str]:
-    """The worker's environment (proxies, certificates, package index) without what looks like a secret of the site."""
-    kept = {name: value for name, value in os.environ.items() if not SECRET_VARIABLE.match(name)}
-    return kept | {"TMPDIR": str(directory), "PYTHONUNBUFFERED": "1"}
+    """Return the worker's environment (proxies, certificates, package index) without variables that look secret."""
+    variables = {name: value for name, value in os.environ.items() if not SECRET_VARIABLE.match(name)}
+    return variables | {"TMPDIR": str(directory), "PYTHONUNBUFFERED": "1"}

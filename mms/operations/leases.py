@@ -1,11 +1,11 @@
-"""Who works on an operation: a lease in the database that a live worker keeps renewing.
+"""Leases on operations: a time in the database, which the worker that runs the operation renews.
 
-A queue message is only a hint and may come twice; the row says what is due. A worker that dies stops renewing, and
-after LEASE_DURATION any worker may take the operation over. The time itself is the fence: every write of a worker
-is conditional on the moment it wrote last, so one that lost its lease changes nothing.
+Queue messages are only hints and may be delivered twice; the row is authoritative. A worker that dies stops renewing,
+and after LEASE_DURATION another worker may acquire the operation. The time is also the fencing token: each write of a
+worker is conditional on the time it wrote last, so a worker that lost its lease changes nothing.
 
-A worker that was killed on this machine need not be waited for: beside each lease it holds a locked file, and a file
-that is there without its lock says that nobody holds that lease any more.
+Leases of workers that were killed on this machine are released earlier: a worker holds a locked file for each lease,
+and a file without a lock shows that its worker is dead.
 """
 
 import fcntl
@@ -29,11 +29,11 @@ from mms.system.locks import locked
 log = logging.getLogger(__name__)
 
 LEASE_DURATION = timedelta(seconds=20)
-CHECK_INTERVAL_SECONDS = 1.0  # seconds between looks at the row: how soon a cancel is seen
+CHECK_INTERVAL_SECONDS = 1.0  # between checks of the row, which detect a cancellation
 
 
 class Lease:
-    """The right to work on one operation until `until`, which moves on while `kept()` is open."""
+    """The exclusive right to run an operation until `until`, which is extended inside `renewing()`."""
 
     def __init__(self, operation_id: str, attempt: int, until: datetime) -> None:
         self.operation_id, self.attempt, self.until = operation_id, attempt, until
@@ -41,10 +41,11 @@ class Lease:
         self.lost = threading.Event()
 
     def should_stop(self) -> bool:
-        """Whether the work should end early: somebody asked for it, or another worker took it over."""
+        """Return True if the work should end early: it was canceled, or another worker acquired the operation."""
         return self.canceled.is_set() or self.lost.is_set()
 
     def renew(self) -> None:
+        """Extend the lease by LEASE_DURATION from now, or set `lost`."""
         until = timezone.now() + LEASE_DURATION
         if self._rows().update(claimed_until=until):
             self.until = until
@@ -55,46 +56,48 @@ class Lease:
         return Operation.objects.filter(pk=self.operation_id, claimed_until=self.until, state=State.RUNNING)
 
     def release(self, **changes: object) -> bool:
-        """Give it up with these changes to the row. False, and nothing written, where the lease was lost."""
+        """Release the lease and write `changes` to the row. Return False, and write nothing, if the lease was lost."""
         return bool(self._rows().update(claimed_until=None, **changes))
 
     @contextmanager
     def pid_file(self) -> Iterator[None]:
-        """Show to this machine that the worker lives, until the block ends."""
+        """Hold a locked file until the block ends, which shows other processes that this worker is alive."""
         with ExitStack() as stack:
             try:
-                file = stack.enter_context(tempfile.NamedTemporaryFile(dir=_marks(), prefix=".", delete=False))
+                file = stack.enter_context(tempfile.NamedTemporaryFile(dir=_pid_dir(), prefix=".", delete=False))
                 fcntl.flock(file, fcntl.LOCK_EX)
-                mark = _marks() / f"{self.operation_id}.{self.attempt}"
-                os.rename(file.name, mark)  # it appears with its lock
-                stack.callback(mark.unlink, missing_ok=True)
+                path = _pid_dir() / f"{self.operation_id}.{self.attempt}"
+                os.rename(file.name, path)  # already locked when it appears
+                stack.callback(path.unlink, missing_ok=True)
             except OSError as error:
-                log.warning("Operation %s is held by its lease alone: %s", self.operation_id, error)
+                log.warning("Operation %s has a lease without a PID file: %s", self.operation_id, error)
             yield
 
     @contextmanager
     def renewing(self) -> Iterator[None]:
-        """Renew in a thread until the block ends."""
+        """Renew the lease in a thread until the block ends."""
         done = threading.Event()
-        keeper = threading.Thread(target=self._keep, args=[done], name=f"lease {self.operation_id}", daemon=True)
-        keeper.start()
+        renewer = threading.Thread(
+            target=self._renew_until, args=[done], name=f"lease {self.operation_id}", daemon=True
+        )
+        renewer.start()
         try:
             yield
         finally:
             done.set()
-            keeper.join()
+            renewer.join()
 
-    def _keep(self, done: threading.Event) -> None:
+    def _renew_until(self, done: threading.Event) -> None:
         try:
             while not done.wait(CHECK_INTERVAL_SECONDS) and not self.lost.is_set():
                 try:
-                    self._look()
-                except DatabaseError:  # the next tick tries again; the lease outlasts many
-                    log.warning("The lease of operation %s could not be renewed.", self.operation_id, exc_info=True)
+                    self._check()
+                except DatabaseError:  # retried at the next check; the lease lasts for many
+                    log.warning("Couldn't renew the lease of operation %s.", self.operation_id, exc_info=True)
         finally:
             connection.close()
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         if Operation.objects.filter(pk=self.operation_id, cancel_requested=True).exists():
             self.canceled.set()
         if self.until - timezone.now() < LEASE_DURATION * 0.75:
@@ -102,7 +105,7 @@ class Lease:
 
 
 def acquire(operation_id: str) -> Lease | None:
-    """Lease the operation; None where it is over, somebody works on it, or too many builds run already."""
+    """Acquire the lease of an operation. Return None if it has ended, is running, or too many builds are running."""
     with transaction.atomic():
         operation = Operation.objects.select_for_update().filter(unclaimed(), pk=operation_id).first()
         if operation is None or (operation.image_id and not free_build_slots()):
@@ -115,30 +118,30 @@ def acquire(operation_id: str) -> Lease | None:
 
 
 def release_dead_workers() -> None:
-    """Give back what workers of this machine held when they were killed, without waiting for the end of a lease."""
-    for mark in _marks().iterdir():
-        with locked(mark, wait=False) as dead:
-            if not dead:
+    """Release the leases of workers that were killed on this machine, without waiting for their end."""
+    for path in _pid_dir().iterdir():
+        with locked(path, wait=False) as is_dead:
+            if not is_dead:
                 continue
-            operation_id, _, attempt = mark.name.partition(".")
+            operation_id, _, attempt = path.name.partition(".")
             if operation_id:
                 held = Operation.objects.filter(pk=operation_id, attempts=attempt, state=State.RUNNING)
                 held.update(claimed_until=None)
-            mark.unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
 
 
-def _marks() -> Path:
+def _pid_dir() -> Path:
     folder = Path(settings.MMS_DIR) / "claims"
     folder.mkdir(mode=0o700, exist_ok=True)
     return folder
 
 
 def unclaimed() -> Q:
-    """Open operations nobody works on."""
+    """Return the filter for open operations that no worker has a lease of."""
     return Q(state__in=OPEN) & (Q(claimed_until=None) | Q(claimed_until__lt=timezone.now()))
 
 
 def free_build_slots() -> int:
-    """How many more image builds may start now."""
+    """Return how many more image builds may start now."""
     running = Operation.objects.filter(image__isnull=False, state=State.RUNNING, claimed_until__gte=timezone.now())
     return max(settings.MMS_BUILDS - running.count(), 0)

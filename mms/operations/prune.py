@@ -1,6 +1,7 @@
-"""What the bundled MMS holds on its disk and nothing uses: the rows say what is used, the store finds the rest.
+"""Find and delete unused data of the bundled MMS on disk.
 
-Images are used while their row is there; unpacked layers while a revision runs, comes up, or has a program yet.
+The rows determine what is used. An image is used while its row exists; unpacked layers are used while a revision runs,
+is starting, or still has a supervisor program.
 """
 
 import time
@@ -21,52 +22,52 @@ from mms.images.store.layout import NotInStoreError, Store
 from mms.models import OPEN, Image, Revision
 from mms.services.rollout import LIVE_STATES
 
-MIN_AGE_SECONDS = 24 * 3600  # seconds: what is newer stays
+MIN_AGE_SECONDS = 24 * 3600  # newer data stays
 
 
 class StoreUnavailableError(Exception):
-    """Nothing is taken away now. The text says why."""
+    """Unused data can't be determined or deleted now. The message has the reason."""
 
 
 @contextmanager
 def find_unused() -> Iterator[Unused]:
-    """What could go now, by kind. Raises StoreUnavailableError."""
+    """Yield the unused data, by kind. Raises StoreUnavailableError."""
     store = Store(settings.MMS_DIR)
-    with _alone(store):
-        unused = garbage.find_unused(store, _keep())
+    with _exclusive(store):
+        unused = garbage.find_unused(store, _retained())
     yield unused
 
 
 @contextmanager
 def delete_unused() -> Iterator[Unused]:
-    """The same, taken out of the store; deleted when the context ends. Raises StoreUnavailableError."""
+    """Move unused data out of the store, yield it by kind, and delete it afterwards. Raises StoreUnavailableError."""
     store = Store(settings.MMS_DIR)
     with _trash(store) as trash:
-        with _alone(store):
-            keep = _keep()
-            unused = garbage.move_to_trash(store, garbage.find_unused(store, keep), keep, trash)
+        with _exclusive(store):
+            retained = _retained()
+            unused = garbage.move_to_trash(store, garbage.find_unused(store, retained), retained, trash)
         yield unused
 
 
 def trim_packages() -> None:
-    """Retained the cache of downloaded packages within its bound: what layers hold as well counts for nothing."""
+    """Delete the cache of downloaded packages if it exceeds its limit. Files shared with layers don't count."""
     store = Store(settings.MMS_DIR)
     cache = store.root / "cache"
     with suppress(StoreUnavailableError), _trash(store) as trash:
-        with _alone(store):
+        with _exclusive(store):
             install.prune_cache(cache)
         if DiskSpace().freed_by(cache / "uv") > settings.MMS_CACHE_MAX_BYTES:
-            with _alone(store):
+            with _exclusive(store):
                 (cache / "uv").rename(trash / "uv")
 
 
-def _keep() -> Retained:
-    """Asked of the database by who is alone in the store: what is built or rolled out later begins later."""
+def _retained() -> Retained:
+    """Return what is used. The caller holds the store's lock, so no build or rollout starts at the same time."""
     images = Image.objects.filter(~Q(digest="") | Q(operations__state__in=OPEN))
     live = Revision.objects.filter(Q(state__in=LIVE_STATES) | Q(operations__state__in=OPEN))
     running = set(live.values_list("image__digest", flat=True))
     with_plan = (program for program in Program.with_files(settings.RUN_DIR) if program.plan.exists())
-    for program in with_plan:  # it is deleted only when the process has ended, whatever the rows say
+    for program in with_plan:  # a plan exists until its process has ended, whatever its row
         of_program = Revision.objects.filter(service=UUID(program.service_id), number=program.number)
         running |= set(of_program.values_list("image__digest", flat=True))
     bases = {settings.MMS_BASE_IMAGE, *(runtime.base for runtime in runtimes.RUNTIMES.values())}
@@ -80,21 +81,21 @@ def _keep() -> Retained:
 
 
 @contextmanager
-def _alone(store: Store) -> Iterator[None]:
-    with store.exclusive() as alone:
-        if not alone:
+def _exclusive(store: Store) -> Iterator[None]:
+    with store.exclusive() as is_locked:
+        if not is_locked:
             raise StoreUnavailableError("an image is being built or unpacked")
         try:
             yield
         except NotInStoreError as error:
             raise StoreUnavailableError(
-                f"a used image is damaged, so what it needs is not known; build it again. {error}"
+                f"an image in use is damaged, so its layers are unknown; build it again. {error}"
             ) from None
 
 
 @contextmanager
 def _trash(store: Store) -> Iterator[Path]:
-    """A folder in the store for what is taken out of it. Should this process be killed, the next build clears it."""
+    """Yield a folder for data to delete. If this process is killed, the next build removes it."""
     store.prepare()
     with store.scratch_folder() as trash:
         yield trash

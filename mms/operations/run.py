@@ -1,10 +1,10 @@
-"""Asynchronous operations: accepted by the API, worked on by a worker, asked about by clients.
+"""Asynchronous operations: accepted by the API, run by a worker, polled by clients.
 
-    NotStarted → Running → Succeeded | Failed | Canceled
+    NotStarted -> Running -> Succeeded | Failed | Canceled
 
-The row is the truth and a queue message only a hint: `sweep` hands out again what nobody works on, so that nothing
-stays open for ever after a kill. All work is safe to begin again: images are stored by content, an engine leaves
-alone what runs already.
+The row is authoritative and a queue message only a hint: `sweep` queues operations again that no worker is running, so
+that none stays open forever after its worker was killed. Running an operation twice is safe: images are stored by
+content, and an engine doesn't restart a running revision.
 """
 
 import logging
@@ -26,43 +26,43 @@ from mms.system import disk
 
 log = logging.getLogger(__name__)
 
-_courier = ThreadPoolExecutor(1, thread_name_prefix="mms-queue")
+_sender = ThreadPoolExecutor(1, thread_name_prefix="mms-queue")
 
-MAX_ATTEMPTS = 10  # an operation whose workers keep dying has an end, too
+MAX_ATTEMPTS = 10  # an operation fails after its worker died this many times
 
 
 def accept(operation: Operation) -> Operation:
-    """Store a new operation; a worker is told once the transaction has ended.
+    """Store a new operation, and queue it once the transaction is committed.
 
-    Told by a thread of its own: a queue out of reach takes seconds to say so, and no request waits for that.
+    A separate thread queues it, because an unreachable broker times out only after seconds.
     """
     operation.save(force_insert=True)
-    transaction.on_commit(lambda: _courier.submit(enqueue, operation.id))
+    transaction.on_commit(lambda: _sender.submit(enqueue, operation.id))
     return operation
 
 
 def enqueue(operation_id: UUID) -> None:
-    """Tell a worker. Without a queue the operation waits for the sweep; it is stored already."""
+    """Queue an operation for the workers. If the broker is unreachable, the next sweep queues it."""
     try:
         current_app.send_task("mms.run_operation", args=[str(operation_id)], retry=False)
     except OperationalError as error:
-        log.warning("Operation %s waits for the sweep: the queue is out of reach (%s).", operation_id, error)
+        log.warning("Operation %s waits for the next sweep, because the broker is unreachable: %s", operation_id, error)
 
 
 def cancel(operation: Operation) -> bool:
-    """Ask for the end of an operation: at once where nobody has begun, soon for a build. False: too late for it."""
-    over = Operation.objects.filter(leases.unclaimed(), pk=operation.pk, state=State.NOT_STARTED)
+    """Cancel an operation that hasn't started, or request that a build stops. Return False if neither is possible."""
+    unstarted = Operation.objects.filter(leases.unclaimed(), pk=operation.pk, state=State.NOT_STARTED)
     with transaction.atomic():
-        if over.update(state=State.CANCELED, ended_at=timezone.now(), cancel_requested=True):
+        if unstarted.update(state=State.CANCELED, ended_at=timezone.now(), cancel_requested=True):
             operation.refresh_from_db()
-            _after(operation)
+            _apply_outcome(operation)
             return True
     building = Operation.objects.filter(pk=operation.pk, state__in=OPEN, image__isnull=False)
     return bool(building.update(cancel_requested=True))
 
 
 def run(operation_id: str) -> None:
-    """Do what the operation asks for, if nobody else does, and write down how it ended."""
+    """Run the operation and store its outcome, unless another worker has its lease."""
     lease = leases.acquire(operation_id)
     if lease is None:
         return
@@ -73,11 +73,11 @@ def run(operation_id: str) -> None:
             outcome = _work(operation, lease)
         _finish(operation, lease, outcome)
     if operation.image_id:
-        sweep()  # a place for the next build is free
+        sweep()  # a build slot is free now
 
 
 def sweep() -> None:
-    """Hand out every open operation that nobody works on; image builds only as many as may run."""
+    """Queue all open operations that no worker is running, but not more image builds than there are slots."""
     leases.release_dead_workers()
     due = Operation.objects.filter(leases.unclaimed()).order_by("created_at")
     waiting = list(due.filter(image__isnull=False).values_list("id", flat=True)[: leases.free_build_slots()])
@@ -87,46 +87,48 @@ def sweep() -> None:
 
 
 def _work(operation: Operation, lease: leases.Lease) -> dict[str, Any]:
-    """The work itself. Returns the changes that end the operation: its state, and the error if there is one."""
+    """Run the handler. Return the changes to the row that end the operation: its state, and its error, if any."""
     if operation.cancel_requested:
         return {"state": State.CANCELED}
     if operation.attempts > MAX_ATTEMPTS:
         return _failed(
-            "WorkerLost", f"The worker died {MAX_ATTEMPTS} times while it worked on this. See the server's log."
+            "WorkerLost", f"The worker died {MAX_ATTEMPTS} times while running this operation. See the server's log."
         )
     try:
         HANDLERS[operation.verb](operation, lease)
     except builds.BuildStoppedError:
         return {"state": State.CANCELED}
-    except (builds.BuildError, services.RolloutError) as failure:
-        return _failed(failure.code, failure.message, failure.details)
-    except EngineRefusedError as refusal:
-        return _failed("EngineRefused", str(refusal))
-    except EngineUnavailableError as trouble:
-        return _failed("EngineUnavailable", str(trouble))
+    except (builds.BuildError, services.RolloutError) as error:
+        return _failed(error.code, error.message, error.details)
+    except EngineRefusedError as error:
+        return _failed("EngineRefused", str(error))
+    except EngineUnavailableError as error:
+        return _failed("EngineUnavailable", str(error))
     except DatabaseError:
-        raise  # whoever takes the lease over begins again
-    except Exception as unforeseen:
-        if disk.is_full(unforeseen):
-            return _failed("NoSpace", f"{unforeseen}. Make room on the disk of {settings.DATA_DIR}, then try again.")
+        raise  # the worker that acquires the lease next starts again
+    except Exception as error:
+        if disk.is_full(error):
+            return _failed("NoSpace", f"{error}. Free space on the disk of {settings.DATA_DIR}, then retry.")
         log.exception("Operation %s failed.", operation.id)
-        return _failed("ServerError", f"The server failed ({type(unforeseen).__name__}). Its log says more.")
+        return _failed(
+            "ServerError", f"The server failed to run this operation ({type(error).__name__}). Its log has the cause."
+        )
     return {"state": State.SUCCEEDED}
 
 
 def _failed(code: str, message: str, details: list[dict[str, str]] | None = None) -> dict[str, Any]:
-    told = [{name: _storable(text) for name, text in item.items()} for item in details or []]
-    return {"state": State.FAILED, "error": {"code": code, "message": _storable(message), "details": told}}
+    storable = [{name: _storable(text) for name, text in item.items()} for item in details or []]
+    return {"state": State.FAILED, "error": {"code": code, "message": _storable(message), "details": storable}}
 
 
 def _storable(text: str) -> str:
-    """The text as every database takes it. The end of a log may hold anything, and PostgreSQL stores no NUL."""
+    """Return the text without what a database may reject. Logs can have any bytes; PostgreSQL can't store NUL."""
     return text.encode(errors="replace").decode().replace("\0", "?")
 
 
 def _create_image(operation: Operation, lease: leases.Lease) -> None:
     image = operation.image
-    assert image is not None  # noqa: S101 - by its verb
+    assert image is not None  # noqa: S101 - has one because of its verb
     result = builds.build(image, lease.should_stop)
     image.digest, image.reference, image.result = result["digest"], result["reference"], result
 
@@ -137,7 +139,7 @@ def _roll_out(operation: Operation, lease: leases.Lease) -> None:
 
 
 def _delete_service(operation: Operation, lease: leases.Lease) -> None:
-    assert operation.service is not None  # noqa: S101 - by its verb
+    assert operation.service is not None  # noqa: S101 - has one because of its verb
     services.take_down(operation.service)
 
 
@@ -152,28 +154,30 @@ HANDLERS = {
 def _finish(operation: Operation, lease: leases.Lease, outcome: dict[str, Any]) -> None:
     with transaction.atomic():
         if not lease.release(ended_at=timezone.now(), **outcome):
-            log.warning("Operation %s was taken over by another worker; this result is dropped.", operation.id)
+            log.warning("Another worker acquired operation %s. Dropping this result.", operation.id)
             return
         operation.state = outcome["state"]
-        _after(operation)
+        _apply_outcome(operation)
 
 
-def _after(operation: Operation) -> None:
-    """What the end of an operation means for the resource it is about."""
+def _apply_outcome(operation: Operation) -> None:
+    """Update the image or service of an operation that has ended."""
     if operation.image:
         image_id = operation.image.pk
-        transaction.on_commit(lambda: builds.cleanup(image_id), robust=True)  # not while the database is locked
-        # The password was for the push of this one build.
+        transaction.on_commit(
+            lambda: builds.cleanup(image_id), robust=True
+        )  # after the commit, when the database isn't locked
+        # The password was only for pushing this build.
         changes = {"digest": operation.image.digest, "reference": operation.image.reference}
         Image.objects.filter(pk=operation.image.pk).update(
             registry_password=None, result=operation.image.result, **changes
         )
     elif operation.service and operation.verb != "delete_service":
-        _settle(operation.service, operation.state)
+        _update_service_state(operation.service, operation.state)
 
 
-def _settle(service: Service, state: str) -> None:
-    """A service is in the state of its last operation, unless that failed and an older revision still serves."""
+def _update_service_state(service: Service, state: str) -> None:
+    """Set a service's state to that of its last operation, or Succeeded if an active revision still serves."""
     if service.revisions.filter(state="active").exists():
         state = State.SUCCEEDED
     Service.objects.filter(pk=service.pk).update(state=state, updated_at=timezone.now())

@@ -1,8 +1,8 @@
-"""Services and their revisions: rows of the database brought together with what an engine runs.
+"""Rollout and supervision of services: reconciles database rows with what an engine runs.
 
-A revision goes starting → active → draining → stopped, or starting → failed. Rows change before the engine is told,
-so whoever is killed in the middle leaves something that `roll_out`, run again, or `watch` finishes. No transaction is
-open while anything is waited for.
+A revision goes starting -> active -> draining -> stopped, or starting -> failed. Rows change before the engine is
+called, so a worker that is killed halfway leaves a state that a repeated `roll_out`, or `watch`, completes. No database
+transaction is open during a wait.
 """
 
 from mms.services.engine import engine_for, exposure, read_logs

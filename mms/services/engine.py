@@ -1,4 +1,4 @@
-"""Which engine runs a service, and a revision in the engine's words."""
+"""Selection of the engine for a service, and conversion of rows to what engines take."""
 
 import re
 from functools import lru_cache
@@ -16,7 +16,7 @@ PROCESS_SERVER = "process://local"
 
 @lru_cache
 def process_engine() -> ProcessEngine:
-    """The engine of this machine."""
+    """Return the engine that runs services on this machine."""
     return ProcessEngine(
         settings.MMS_DIR,
         settings.RUN_DIR,
@@ -29,49 +29,49 @@ def process_engine() -> ProcessEngine:
 
 def engine_for(kube_config: str) -> ProcessEngine:
     """Return the engine for the server in `kube_config`. Raises base.EngineRefusedError if there is none here."""
-    server = kubeconfig.server(kube_config)
+    server = kubeconfig.find_server(kube_config)
     if server != PROCESS_SERVER:
         raise base.EngineRefusedError(
-            f"This server runs services on its own machine only (a kubeConfig whose server is {PROCESS_SERVER}); "
-            f"it cannot deploy to {shown(server)} yet."
+            f"This server runs services only on its own machine (a kubeConfig with the server {PROCESS_SERVER}); "
+            f"it cannot deploy to {redact_url(server)} yet."
         )
     return process_engine()
 
 
-def shown(server: str) -> str:
-    """The server as an error may name it: without user, password and query."""
+def redact_url(server: str) -> str:
+    """Return the URL for use in an error: without user, password and query."""
     return re.sub(r"//[^/]*@", "//", re.split(r"[?#]", server, maxsplit=1)[0])[:200]
 
 
 def exposure() -> str:
-    """What the code of a service could reach on this machine, in plain words."""
+    """Describe what a service's code can access on this machine."""
     return sandbox.exposure(settings.DATA_DIR, settings.MMS_SCORING_NETWORK)
 
 
 def holes(retry: bool = False) -> list[str]:
-    """What a driver can do although it must not: see `sandbox.holes`. `retry` repeats the trial."""
+    """Return what drivers can do but must not, see `sandbox.holes`. With `retry`, run the trial again."""
     if retry:
         sandbox.trial.cache_clear()
     return sandbox.holes(settings.DATA_DIR)
 
 
 def denial_reason() -> str:
-    """Why no service can run on this machine; "" if they can."""
+    """Return why no service can run on this machine, "" if they can."""
     return sandbox.denial_reason(settings.DATA_DIR)
 
 
 def unsandboxed_reason() -> str:
-    """What `exposure` says where services run without a sandbox; "" where they have one."""
+    """Return the result of `exposure` if services run without a sandbox, "" if they have one."""
     return exposure() if sandbox.unavailable_reason(settings.DATA_DIR) else ""
 
 
 def read_logs(service: Service, revision_number: int, after: int, limit: int) -> tuple[str, int]:
-    """Log text of a revision from byte `after` (from the end if negative), and the position to ask from next."""
+    """Return log text from byte `after` (from the end if negative), and the position for the next call."""
     return process_engine().logs(str(service.pk), revision_number, after, limit)
 
 
 def revision_spec(revision: Revision) -> base.Revision:
-    """The revision as engines know it."""
+    """Return the revision as engines take it."""
     limits = base.Limits(
         processes=settings.MMS_SCORING_PROCESSES,
         init_timeout=settings.MMS_INIT_TIMEOUT,

@@ -1,4 +1,4 @@
-"""Rolling a revision out without a failed request, and taking a service down."""
+"""Roll out a revision without failed requests, and take a service down."""
 
 import logging
 import time
@@ -19,19 +19,19 @@ from mms.services import route
 from mms.services.engine import engine_for, process_engine, revision_spec
 
 log = logging.getLogger(__name__)
-Answer = TypeVar("Answer")
+RESULT = TypeVar("RESULT")
 
 LIVE_STATES = ("starting", "active", "draining")
 POLL_SECONDS = 0.05
-LOG_LINES = 20  # of the log, in the error of a roll-out
-FAILED_INIT = "init() failed:"  # how the scoring program's last word begins; it says more than an exit status
-# A supervisor that is out of reach is most likely being restarted, and we with it: the next worker goes on from here.
-ENGINE_RETRY_SECONDS = 30.0  # seconds
-DRAIN_SECONDS = 10.0  # seconds; the watch stops what answers longer
+LOG_LINES = 20  # included in the error of a failed rollout
+FAILED_INIT = "init() failed:"  # the log line of the scoring program that is more useful than its exit status
+# An unreachable supervisor is probably restarting, and this worker with it. The next worker then resumes the rollout.
+ENGINE_RETRY_SECONDS = 30.0
+DRAIN_SECONDS = 10.0  # `watch` stops revisions that take longer
 
 
 class RolloutError(Exception):
-    """The new revision did not come up; the one before, if any, still serves."""
+    """The new revision failed to start. The previous one, if any, still serves."""
 
     def __init__(self, code: str, message: str, lines: Iterable[str] = ()) -> None:
         super().__init__(message)
@@ -40,12 +40,12 @@ class RolloutError(Exception):
 
 
 def roll_out(operation: Operation) -> None:
-    """Start the operation's revision, switch to it once it is healthy, drain and stop the one before.
+    """Start the operation's revision, switch to it once it is healthy, then drain and stop the previous one.
 
-    A request that takes long does not hold this up: the watch stops its revision later.
+    A long request doesn't delay the rollout: `watch` stops the revision that serves it later.
 
-    Safe to run again from any point. Raises RolloutError or EngineRefusedError; then nothing of the new revision is
-    left, and the old one, if any, still serves.
+    Safe to run again from any point. Raises RolloutError or EngineRefusedError; the new revision is then removed, and
+    the previous one, if any, still serves.
     """
     assert operation.revision_id is not None  # noqa: S101 - by its verb
     revision = Revision.objects.select_related("service", "image").get(pk=operation.revision_id)
@@ -54,21 +54,21 @@ def roll_out(operation: Operation) -> None:
         try:
             _start(engine, revision)
         except (RolloutError, EngineRefusedError) as failure:
-            _give_up(engine, revision, str(failure))
+            _abandon(engine, revision, str(failure))
             raise
-    _switch(revision)  # again, too, where a worker was killed right after it: the route may not have been written
+    _switch(revision)  # also if already active: a worker may have been killed before it wrote the route
     deadline = time.monotonic() + DRAIN_SECONDS
-    while _patiently(lambda: stop_drained(engine, revision.service)) and time.monotonic() < deadline:
+    while _retry_while_unavailable(lambda: stop_drained(engine, revision.service)) and time.monotonic() < deadline:
         time.sleep(POLL_SECONDS)
 
 
 def take_down(service: Service) -> None:
-    """Withdraw the route at once, then stop everything of the service. Logs stay. Safe to run again."""
+    """Remove the route, then stop all revisions of the service. Logs stay. Safe to run again."""
     with route.lock():
         routes.remove(route.directory(), str(service.pk))
         service.revisions.filter(state__in=LIVE_STATES).update(state="stopped", stopped_at=timezone.now())
         Service.objects.filter(pk=service.pk).update(health="", health_detail="")
-    _patiently(lambda: _stop_all(process_engine(), service))
+    _retry_while_unavailable(lambda: _stop_all(process_engine(), service))
 
 
 def _stop_all(engine: ProcessEngine, service: Service) -> None:
@@ -78,20 +78,20 @@ def _stop_all(engine: ProcessEngine, service: Service) -> None:
 
 
 def _start(engine: ProcessEngine, revision: Revision) -> None:
-    """Start it and wait until it is healthy. Raises EngineRefusedError or RolloutError."""
-    address = _patiently(lambda: engine.apply(revision_spec(revision)))
+    """Start the revision and wait until it is healthy. Raises EngineRefusedError or RolloutError."""
+    address = _retry_while_unavailable(lambda: engine.apply(revision_spec(revision)))
     Revision.objects.filter(pk=revision.pk).update(address=address, state="starting", detail="", stopped_at=None)
     Service.objects.filter(pk=revision.service_id, health="").update(health=Health.STARTING)
     deadline = time.monotonic() + settings.MMS_INIT_TIMEOUT + 5
-    look = partial(engine.observe, str(revision.service_id), revision.number)
-    while (seen := _patiently(look)).health != Health.HEALTHY:
-        if _lost(seen) or time.monotonic() > deadline:
+    observe = partial(engine.observe, str(revision.service_id), revision.number)
+    while (seen := _retry_while_unavailable(observe)).health != Health.HEALTHY:
+        if _has_failed(seen) or time.monotonic() > deadline:
             raise _failure(engine, revision, seen)
         time.sleep(POLL_SECONDS)
 
 
-def _lost(seen: Observation) -> bool:
-    """Whether waiting on is useless: it says so itself, or it crashed, was started again and crashed again."""
+def _has_failed(seen: Observation) -> bool:
+    """Return True if waiting longer is useless: the program reported a failure, or crashed repeatedly."""
     return seen.health == Health.UNHEALTHY or (
         seen.health == Health.CRASHED and (seen.is_unrecoverable or seen.restarts > 0)
     )
@@ -101,23 +101,23 @@ def _failure(engine: ProcessEngine, revision: Revision, seen: Observation) -> Ro
     lines = engine.last_lines(str(revision.service_id), revision.number, LOG_LINES)
     if seen.health == Health.CRASHED:
         reason = next((line for line in reversed(lines) if FAILED_INIT in line), seen.detail)
-        return RolloutError("ServiceCrashed", f"Revision {revision.number} does not stay up. {reason}", lines)
+        return RolloutError("ServiceCrashed", f"Revision {revision.number} keeps crashing. {reason}", lines)
     message = f"Revision {revision.number} was not ready after {settings.MMS_INIT_TIMEOUT} s. {seen.detail}"
     return RolloutError("ServiceNotReady", message, lines)
 
 
-def _give_up(engine: ProcessEngine, revision: Revision, reason: str) -> None:
+def _abandon(engine: ProcessEngine, revision: Revision, reason: str) -> None:
     Revision.objects.filter(pk=revision.pk).update(state="failed", detail=reason, stopped_at=timezone.now())
     if not revision.service.revisions.filter(state="active").exists():
         Service.objects.filter(pk=revision.service_id).update(health="", health_detail="")
     try:
         engine.remove(str(revision.service_id), revision.number)
-    except (EngineUnavailableError, EngineRefusedError) as error:  # the watch removes what belongs to nobody
-        log.warning("Revision %s could not be removed: %s", revision, error)
+    except (EngineUnavailableError, EngineRefusedError) as error:  # `watch` removes revisions without a row
+        log.warning("Couldn't remove revision %s: %s", revision, error)
 
 
 def _switch(revision: Revision) -> None:
-    """Make it the active one; its predecessors drain from now on."""
+    """Make this revision the active one, and start draining its predecessors."""
     with route.lock():
         with transaction.atomic():
             older = Revision.objects.filter(service=revision.service_id, state="active").exclude(pk=revision.pk)
@@ -134,30 +134,33 @@ def stop_drained(engine: ProcessEngine, service: Service) -> int:
     draining = list(service.revisions.filter(state="draining"))
     active = service.revisions.filter(state="active").first()
     since = active.activated_at if active and active.activated_at else service.updated_at
-    done = [old for old in draining if _drained(engine, old, since)]
-    for old in done:
+    drained = [old for old in draining if _is_drained(engine, old, since)]
+    for old in drained:
         engine.remove(str(service.pk), old.number)
         Revision.objects.filter(pk=old.pk).update(state="stopped", stopped_at=timezone.now())
-    return len(draining) - len(done)
+    return len(draining) - len(drained)
 
 
-def _drained(engine: ProcessEngine, revision: Revision, since: datetime) -> bool:
-    """No gateway has its route any more, and it answers no request, or has had the time that the longest may take."""
+def _is_drained(engine: ProcessEngine, revision: Revision, since: datetime) -> bool:
+    """Return True once no gateway has its route, and it has no open request or the longest possible one has ended."""
     age = (timezone.now() - since).total_seconds()
     if age < route.ROUTE_LIFETIME_SECONDS:
         return False
-    if age > route.ROUTE_LIFETIME_SECONDS + route.ANSWER_SECONDS:
+    if age > route.ROUTE_LIFETIME_SECONDS + route.RESPONSE_SECONDS:
         return True
     seen = engine.observe(str(revision.service_id), revision.number)
     return seen.in_flight == 0 or seen.health in {Health.CRASHED, Health.ABSENT}
 
 
-def _patiently(ask: Callable[[], Answer]) -> Answer:
-    """What `ask` returns, asked again while the engine is out of reach. Raises RolloutError in the end."""
+def _retry_while_unavailable(call: Callable[[], RESULT]) -> RESULT:
+    """Return the result of `call`, retried while the engine is unavailable, for ENGINE_RETRY_SECONDS.
+
+    Raises RolloutError after that.
+    """
     deadline = time.monotonic() + ENGINE_RETRY_SECONDS
     while True:
         try:
-            return ask()
+            return call()
         except EngineUnavailableError as error:
             if time.monotonic() > deadline:
                 raise RolloutError("EngineUnavailable", str(error)) from None

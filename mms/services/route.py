@@ -1,4 +1,4 @@
-"""The route of a service follows from the database; here it is written down for the gateways."""
+"""Routes for the gateways, derived from the database and written as files."""
 
 from contextlib import AbstractContextManager
 from hashlib import sha256
@@ -11,26 +11,28 @@ from mms.gateway.route_cache import ROUTE_CACHE_SECONDS
 from mms.models import Revision, Service
 from mms.system.locks import locked
 
-# A gateway gives up this long after it asked: later than the service's own answer to a run() that takes too long.
-ANSWER_SECONDS = settings.MMS_RUN_TIMEOUT + 5.0
-# A gateway may use a route this long after it was replaced; the rest is for a request on its way.
+# Timeout of the gateway: longer than the service's own timeout of run(), so that its response arrives first.
+RESPONSE_SECONDS = settings.MMS_RUN_TIMEOUT + 5.0
+# How long gateways may use a route after it was replaced, with some time for requests in transit.
 ROUTE_LIFETIME_SECONDS = ROUTE_CACHE_SECONDS + 0.2
 
 
 def directory() -> Path:
+    """Return the folder of the route files."""
     return settings.MMS_DIR / "routes"
 
 
 def lock() -> AbstractContextManager[bool]:
-    """Held while rows that a route follows from are changed and the route is written: the last writer wrote the truth.
+    """Return the lock to hold while changing rows that affect a route, and writing that route.
 
-    Never wait for it inside a transaction: who holds it may be waiting for the database.
+    So the last writer has seen the latest rows. Never wait for this lock inside a transaction: its holder may be
+    waiting for the database.
     """
     return locked(settings.RUN_DIR / "routes.lock")
 
 
 def remove_temporary_files() -> None:
-    """Remove what a killed writer left. Writers hold the lock, so theirs is not among these."""
+    """Remove temporary files of killed writers. Active writers hold the lock, so theirs aren't affected."""
     if any(directory().glob(".*.new")):
         with lock():
             for path in directory().glob(".*.new"):
@@ -38,13 +40,13 @@ def remove_temporary_files() -> None:
 
 
 def publish_route(service: Service) -> None:
-    """Write the route that the database describes; withdraw it where there should be none. Call it after a commit."""
+    """Write the service's route, or remove it if it should have none. Call this after a commit."""
     with lock():
         publish(service)
 
 
 def publish(service: Service) -> None:
-    """The same for who holds the lock."""
+    """Do the same for a caller that holds the lock."""
     rows = Revision.objects.select_related("service")
     active = rows.filter(service=service.pk, service__deleted_at=None, state="active").first()
     if active is None:
@@ -54,7 +56,7 @@ def publish(service: Service) -> None:
 
 
 def is_current(active: Revision) -> bool:
-    """Whether the route to an active revision is written down as it should be."""
+    """Return True if the route file of an active revision matches the database."""
     try:
         return routes.read(directory(), str(active.service_id)) == route_to(active)
     except (OSError, ValueError):
@@ -62,6 +64,7 @@ def is_current(active: Revision) -> bool:
 
 
 def route_to(active: Revision) -> routes.Route:
+    """Return the route to an active revision. Gateways receive only digests of the scoring keys."""
     keys = (active.service.primary_key, active.service.secondary_key)
     return routes.Route(
         service_id=str(active.service_id),
@@ -70,5 +73,5 @@ def route_to(active: Revision) -> routes.Route:
         address=active.address,
         key_digests=[sha256(key.encode()).hexdigest() for key in keys if key],
         body_max_bytes=settings.MMS_BODY_MAX_BYTES,
-        timeout=ANSWER_SECONDS,
+        timeout=RESPONSE_SECONDS,
     )

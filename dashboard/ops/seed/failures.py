@@ -119,15 +119,15 @@ VERSION_TRACE = (
     "init() failed: ValueError: node array from the pickle has an incompatible dtype",
 )
 ROLLOUTS = (
-    Failure("ServiceCrashed", f"Revision {{number}} does not stay up. {INIT_TRACE[-1]}", INIT_TRACE),
-    Failure("ServiceCrashed", f"Revision {{number}} does not stay up. {VERSION_TRACE[-1]}", VERSION_TRACE),
+    Failure("ServiceCrashed", f"Revision {{number}} keeps crashing. {INIT_TRACE[-1]}", INIT_TRACE),
+    Failure("ServiceCrashed", f"Revision {{number}} keeps crashing. {VERSION_TRACE[-1]}", VERSION_TRACE),
     Failure(
         "ServiceNotReady",
         "Revision {number} was not ready after 120 s. It is starting.",
         ("Loading weights of 4.1 GB ...", "Loaded 3 of 8 shards."),
         126,
     ),
-    Failure("EngineUnavailable", "The supervisor does not answer at /srv/mms/run/supervisor.sock: timed out"),
+    Failure("EngineUnavailable", "Couldn't reach the supervisor at /srv/mms/run/supervisor.sock: timed out"),
 )
 REASONS: dict[str, tuple[Failure, ...]] = {
     Kind.REGISTER_MODEL: (
@@ -146,6 +146,6 @@ REASONS: dict[str, tuple[Failure, ...]] = {
     Kind.UPDATE_SERVICE: ROLLOUTS,
     Kind.DELETE_SERVICE: (
         Failure("OperationInProgress", "The service has an operation that has not ended."),
-        Failure("EngineUnavailable", "The supervisor does not answer at /srv/mms/run/supervisor.sock: timed out"),
+        Failure("EngineUnavailable", "Couldn't reach the supervisor at /srv/mms/run/supervisor.sock: timed out"),
     ),
 }

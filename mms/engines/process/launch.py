@@ -1,12 +1,12 @@
 """Become one revision of a service: `python -I -S launch.py PLAN.json`, run by supervisord.
 
 Sets what has to be set from inside the process (limits, signals, terminal) and then replaces itself by the program,
-so that nothing of this stays in memory. Standard library only, and little of it: every start pays for the imports.
+so that none of this stays in memory. Uses few modules of the standard library, because imports delay each start.
 
-The plan: `argv`, `environment` (all of it), `directory`, `socket` (of the last run, removed), `starts` (a file that
-counts), `limits` (names of RLIMIT_… to numbers), `wrapped` (argv is a sandbox around the program), `user` (uid and gid
-that argv will change to, or null) and `passage` (what that user must reach without a sandbox, or null). The rest of it
-is for the engine.
+The plan: `argv`, `environment` (complete), `directory`, `socket` (of the last run, deleted), `starts` (a file with the
+number of starts), `limits` (numbers by name of RLIMIT_*), `wrapped` (argv is a sandbox around the program), `user` (uid
+and gid that argv will change to, or null) and `passage` (paths that this user must reach without a sandbox, or null).
+The engine uses the other items.
 """
 
 import ctypes
@@ -25,17 +25,17 @@ PR_SET_PDEATHSIG = 1
 
 
 def count_start(path: str) -> None:
-    """Keep the number of starts under the present supervisor, whose process id stands in front of it."""
+    """Store the supervisor's process ID and the number of starts under it."""
     supervisor, starts = os.getppid(), 0
     with suppress(OSError, ValueError), open(path) as file:
-        known, count = (int(word) for word in file.read().split())
-        starts = count if known == supervisor else 0
-    with suppress(OSError), open(path, "w") as file:  # a full disk keeps no service down
+        stored, count = (int(word) for word in file.read().split())
+        starts = count if stored == supervisor else 0
+    with suppress(OSError), open(path, "w") as file:  # a full disk must not stop a service from starting
         file.write(f"{supervisor} {starts + 1}")
 
 
 def hand_over(socket: str, uid: int, gid: int) -> None:
-    """Give the program's user the folder of its socket and the pipe to its log. Only root can, so it is done here."""
+    """Make the program's user the owner of its socket's folder and of the pipe to its log, which only root can."""
     os.chown(os.path.dirname(socket), uid, gid, follow_symlinks=False)
     for output in (1, 2):
         if stat.S_ISFIFO(os.fstat(output).st_mode):
@@ -50,14 +50,14 @@ def open_passage(top: str, to: list[str], gid: int) -> None:
             mode = os.lstat(path).st_mode
             if not mode & 0o001 and os.lstat(path).st_uid == os.geteuid():
                 os.chown(path, -1, gid)
-                os.chmod(path, stat.S_IMODE(mode) | 0o010)  # noqa: S103 - to search, for one group
+                os.chmod(path, stat.S_IMODE(mode) | 0o010)  # noqa: S103 - search permission for one group
 
 
 def leave_terminal() -> None:
-    """Give up the terminal of `make up`: a driver could push keystrokes into it (TIOCSTI).
+    """Detach from the terminal of `make up`, into which a driver could insert keystrokes (TIOCSTI).
 
-    bubblewrap's own answer, --new-session, would also take the program out of the process group that supervisord
-    stops, and it would never get its SIGTERM.
+    bubblewrap's option for this, --new-session, would also remove the program from the process group that supervisord
+    stops, so it would never receive SIGTERM.
     """
     with suppress(OSError):
         terminal = os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY)
@@ -66,17 +66,19 @@ def leave_terminal() -> None:
 
 
 def set_limits(limits: dict[str, int]) -> None:
+    """Set resource limits, but none above the present hard limit."""
     for name, value in limits.items():
         kind = getattr(resource, f"RLIMIT_{name}")
         hard = resource.getrlimit(kind)[1]
-        if hard != resource.RLIM_INFINITY:
-            value = min(value, hard)
-        resource.setrlimit(kind, (value, value))
+        allowed = value if hard == resource.RLIM_INFINITY else min(value, hard)
+        resource.setrlimit(kind, (allowed, allowed))
 
 
 def set_signals(wrapped: bool) -> None:
-    """Die with the supervisor. A sandbox around the program sees to that itself, and must outlive SIGTERM: ignored
-    here, the signal reaches the program inside, which sets a handler of its own, and the sandbox ends with it."""
+    """End with the supervisor, which a sandbox does by itself.
+
+    A sandbox must ignore SIGTERM: the program inside has its own handler, and the sandbox ends when the program does.
+    """
     if wrapped:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     elif sys.platform == "linux":
@@ -84,6 +86,7 @@ def set_signals(wrapped: bool) -> None:
 
 
 def main(plan: dict[str, Any]) -> None:
+    """Carry out the plan. Doesn't return."""
     count_start(plan["starts"])
     with suppress(FileNotFoundError):
         os.unlink(plan["socket"])

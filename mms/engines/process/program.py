@@ -1,4 +1,4 @@
-"""A revision as a program of supervisord: its name, its files, and what is written into them."""
+"""Supervisor programs of revisions: names, files and configuration."""
 
 import re
 import shlex
@@ -13,10 +13,10 @@ from mms.engines.base import EngineRefusedError, Revision
 from mms.engines.process import launch, sandbox
 from mms.engines.process.logs import BACKUPS, MAX_BYTES
 
-SOCKET_PATH_MAX = 107  # bytes of sun_path in Linux, without the closing zero
+MAX_SOCKET_PATH_BYTES = 107  # sun_path in Linux, without the terminating zero
 STOP_SECONDS = 8  # between SIGTERM and SIGKILL
-# A crash within this time of the start is followed by a pause: 1 s, 2 s, 3 s … up to a minute, then it is given up
-# until somebody (mms.services.watch) applies the revision again. Generous, because an import can take that long.
+# After a crash within this time of the start, supervisord waits 1 s, 2 s, 3 s and so on before it restarts the program.
+# It stops after MAX_RETRIES, until mms.services.watch applies the revision again. Imports alone can take this long.
 QUICK_CRASH_SECONDS = 60
 MAX_RETRIES = 60
 NAME = re.compile(r"mms-([0-9a-f]{32})-([1-9][0-9]{0,8})")
@@ -24,7 +24,7 @@ NAME = re.compile(r"mms-([0-9a-f]{32})-([1-9][0-9]{0,8})")
 
 @dataclass(frozen=True)
 class Program:
-    """Revision `number` of service `service_id` (a GUID in its usual spelling) below the folder `run`."""
+    """The program of revision `number` of service `service_id` (a canonical GUID), below the folder `run`."""
 
     run: Path
     service_id: str
@@ -32,85 +32,90 @@ class Program:
 
     @classmethod
     def for_revision(cls, run: Path, service_id: str, number: int) -> "Program":
-        """Raises EngineRefusedError: an id that is no GUID never gets near a path or a configuration."""
+        """Return the program of a revision.
+
+        Raises EngineRefusedError for an invalid ID or number, which must not become part of a path or a configuration.
+        """
         try:
             canonical = str(uuid.UUID(service_id))
         except ValueError:
-            raise EngineRefusedError(f"{service_id[:100]!r} is no service id.") from None
+            raise EngineRefusedError(f"{service_id[:100]!r} isn't a service ID.") from None
         program = cls(run, canonical, number)
         if not NAME.fullmatch(program.name):
-            raise EngineRefusedError(f"{number} is no revision number.")
+            raise EngineRefusedError(f"{number} isn't a revision number.")
         return program
 
     @classmethod
     def from_name(cls, run: Path, name: str) -> "Program | None":
-        """The program with supervisord's name `name`; None where that is not one of ours."""
+        """Return the program that supervisord calls `name`; None if it isn't a revision."""
         match = NAME.fullmatch(name)
         return cls(run, str(uuid.UUID(match[1])), int(match[2])) if match else None
 
     @classmethod
     def configured(cls, run: Path) -> "Iterator[Program]":
-        """Those that supervisord would start with its next start."""
+        """Return the programs that supervisord starts when it is restarted."""
         return (program for program in cls.with_files(run) if program.conf.exists())
 
     @classmethod
     def with_files(cls, run: Path) -> "Iterator[Program]":
-        """Those that have a file here, if only what a killed worker did not come to delete."""
+        """Return the programs that have any file here, including those that a killed worker didn't delete."""
         names = {path.stem for path in (run / "services").glob("mms-*")}
         return (program for program in (cls.from_name(run, name) for name in sorted(names)) if program)
 
     @property
     def name(self) -> str:
+        """The name of the program in supervisord."""
         return f"mms-{uuid.UUID(self.service_id).hex}-{self.number}"
 
     @property
     def conf(self) -> Path:
-        """The section of supervisord's configuration."""
+        """The file with the program's section of supervisord's configuration."""
         return self._file("conf")
 
     @property
     def plan(self) -> Path:
-        """What `launch.py` is to do."""
+        """The file with the plan for `launch.py`."""
         return self._file("json")
 
     @property
     def starts(self) -> Path:
-        """How often it was started."""
+        """The file with the number of starts."""
         return self._file("starts")
 
     @property
     def socket(self) -> Path:
-        """Short, whatever the id, for the kernel's limit. A folder each, because the program may write into it."""
+        """The program's socket, with a short path, in a folder that the program may write to."""
         short = urlsafe_b64encode(uuid.UUID(self.service_id).bytes).decode().rstrip("=")
         path = self.run / "s" / f"{short}-{self.number}" / "s"
-        if len(str(path).encode()) > SOCKET_PATH_MAX:
+        if len(str(path).encode()) > MAX_SOCKET_PATH_BYTES:
             raise EngineRefusedError(
-                f"DATA_DIR is too deep for a socket below it ({path}): choose a folder with a shorter path."
+                f"The path of DATA_DIR is too long for a socket below it ({path}). Choose a folder with a shorter path."
             )
         return path
 
     @property
     def address(self) -> str:
+        """The address for the gateway."""
         return f"unix:{self.socket}"
 
     def _file(self, kind: str) -> Path:
         return self.run / "services" / f"{self.name}.{kind}"
 
     def write(self, plan: str, log: Path) -> None:
-        """Replace plan and configuration, each as a whole: supervisord may read at any moment."""
+        """Replace plan and configuration, each atomically, because supervisord may read them at any time."""
         for folder in (self.conf.parent, self.socket.parent):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         _replace(self.plan, plan)
         _replace(self.conf, self.section(log))
 
-    def erase(self) -> None:
+    def delete_files(self) -> None:
         """Delete everything but the log."""
         for path in (self.conf, self.plan, self.starts):
             path.unlink(missing_ok=True)
-        shutil.rmtree(self.socket.parent, ignore_errors=True)  # with whatever the driver left in it
+        shutil.rmtree(self.socket.parent, ignore_errors=True)  # with the driver's files
 
     def section(self, log: Path) -> str:
-        """Its part of supervisord's configuration. Raises EngineRefusedError."""
+        """Return the program's section of supervisord's configuration. Raises EngineRefusedError."""
         options = {
             "command": shlex.join([sandbox.python(), "-I", "-S", launch.__file__, str(self.plan)]),
             "priority": "15",  # stopped after the site, before Redis
@@ -122,7 +127,7 @@ class Program:
             "stopasgroup": "true",
             "killasgroup": "true",
             "redirect_stderr": "true",
-            "stdout_logfile": str(log).replace("%", "%%"),  # the one option that supervisord expands twice
+            "stdout_logfile": str(log).replace("%", "%%"),  # supervisord expands only this option twice
             "stdout_logfile_maxbytes": str(MAX_BYTES),
             "stdout_logfile_backups": str(BACKUPS),
         }
@@ -130,7 +135,7 @@ class Program:
 
 
 def environment(revision: Revision, runtime: Path, site: Path | None, app_json: Path, socket: Path) -> dict[str, str]:
-    """All of the program's environment: nothing of the supervisor's own, which holds secrets, is passed on."""
+    """Return the program's complete environment. The supervisor's own has secrets, so none of it is passed on."""
     limits = revision.limits
     return {
         "PATH": "/usr/bin:/bin",
@@ -138,7 +143,7 @@ def environment(revision: Revision, runtime: Path, site: Path | None, app_json: 
         "LANG": "C.UTF-8",
         "PYTHONPATH": ":".join(map(str, filter(None, (runtime, site)))),
         "PYTHONUNBUFFERED": "1",
-        "PYTHONDONTWRITEBYTECODE": "1",  # the layers come with theirs, and are shared
+        "PYTHONDONTWRITEBYTECODE": "1",  # layers contain bytecode, and are shared
         "OMP_NUM_THREADS": "1",
         "OPENBLAS_NUM_THREADS": "1",
         "MALLOC_ARENA_MAX": "2",
@@ -153,9 +158,9 @@ def environment(revision: Revision, runtime: Path, site: Path | None, app_json: 
 
 
 def _escaped(value: str) -> str:
-    """`value` as supervisord reads it. Raises EngineRefusedError for what its format has no way to say."""
+    """Return `value` as escaped for supervisord. Raises EngineRefusedError if its format can't express it."""
     if re.search(r"\s[;#]|[\r\n]", value):
-        raise EngineRefusedError(f"supervisord cannot be told of a path like this: {value!r}. Choose another DATA_DIR.")
+        raise EngineRefusedError(f"supervisord doesn't support this path: {value!r}. Choose another DATA_DIR.")
     return value.replace("%", "%%")
 
 

@@ -1,10 +1,12 @@
-"""bubblewrap around a scoring program: it sees its image's layers, the Python and system libraries of this machine,
-all read-only, one folder for its socket, a private /tmp, and by default no network.
+"""The sandbox of a scoring program, made by bubblewrap.
 
-Where the site runs as root, bubblewrap makes the sandbox as root and `confine.py` gives root up inside it, for a user
-that nothing else on the machine is. Elsewhere bubblewrap needs a user namespace of its own to make the sandbox in.
+The program sees the layers of its image, Python and system libraries, all read-only, a folder for its socket, and a
+private /tmp. It has no network by default.
 
-No setting of the program is a secret, so it is no harm that the command line shows in the process list.
+If the site runs as root, bubblewrap creates the sandbox as root, and `confine.py` drops root inside it, for a user that
+nothing else on the machine runs as. Otherwise bubblewrap creates the sandbox in a user namespace.
+
+The command line is visible in the process list. It has no secrets.
 """
 
 import json
@@ -21,17 +23,17 @@ from typing import Any
 
 from mms.engines.process import attempts, confine
 
-PROBE_SECONDS = 10
-TMP_MAX_BYTES = 1024**3
-SOCKET_FOLDER = "/run/mms"  # inside
-CONFINE = "/run/confine.py"  # inside
-# Where a merged /usr is not the case, these are folders of their own.
+TRIAL_TIMEOUT_SECONDS = 10
+MAX_TMP_BYTES = 1024**3
+SOCKET_FOLDER = "/run/mms"  # in the sandbox
+CONFINE = "/run/confine.py"  # in the sandbox
+# On systems without a merged /usr, these are separate folders.
 SYSTEM_FOLDERS = ("/bin", "/sbin", "/lib", "/lib32", "/lib64")
 SYSTEM_FILES = ("/etc/ld.so.cache", "/etc/localtime")
 NETWORK_FILES = ("/etc/resolv.conf", "/etc/hosts", "/etc/nsswitch.conf", "/etc/ssl", "/etc/pki")
 
-# The kernel's settings and information below /proc, as in the containers of Docker and Podman. bubblewrap covers some
-# of them, but not /proc/sys for root: access(2) denies writing to that folder, while the files in it are writable.
+# Kernel settings and information below /proc, the same as for containers of Docker and Podman. bubblewrap covers some
+# of them, but not /proc/sys for root: access(2) reports that folder as read-only, while files in it are writable.
 PROC_READ_ONLY = ("bus", "fs", "irq", "mtrr", "sys", "sysrq-trigger")
 PROC_MASKED = (
     "acpi",
@@ -47,12 +49,12 @@ PROC_MASKED = (
 )
 
 NAMESPACES = ("ipc", "pid", "net", "uts")
-# Ways to call bubblewrap, best first. The second is for one that is setuid root, or too old for the first.
+# Options of bubblewrap, in order of preference. The second is for a setuid-root or old bubblewrap.
 AS_USER = (
     ("--unshare-all", "--unshare-user", "--disable-userns"),
     ("--unshare-all",),
 )
-# In a user namespace root would still be root for the files in /proc, and could not become anybody else.
+# In a user namespace, root would still be root for the files in /proc, and couldn't change to another user.
 AS_ROOT = (
     (
         *(f"--unshare-{name}" for name in NAMESPACES),
@@ -61,27 +63,27 @@ AS_ROOT = (
     ),
 )
 
-# User ids for services of a site that runs as root: a range that nobody assigns (https://systemd.io/UIDS-GIDS), so
-# that no other program has one of them, and almost never two services the same. Inside a container that has only the
-# first 65536 ids, all services share one from the other range that nobody assigns.
+# User IDs for services of a site that runs as root: an unassigned range (https://systemd.io/UIDS-GIDS), so that no
+# other program has one of them, and two services almost never have the same. In a container with only the first 65536
+# IDs, all services share one from another unassigned range.
 SERVICE_UIDS = range(0x7000_0000, 0x8000_0000)
 SHARED_UID = SERVICE_GID = 65521
 
 
 @dataclass(frozen=True)
 class View:
-    """What the program sees besides the system: paths inside to folders or files of this machine."""
+    """What the program sees besides the system: files and folders of this machine, by path in the sandbox."""
 
     read_only: Mapping[str, Path]
     sockets: Path  # writable, at SOCKET_FOLDER
-    directory: str  # working directory, inside
-    hidden: Path  # a folder that shows empty, should it lie within something of the above
+    directory: str  # working directory, in the sandbox
+    hidden: Path  # a folder that appears empty if it is inside one of the above
     network: bool = False
 
 
 @dataclass(frozen=True)
 class User:
-    """The user and group that a service runs as, where that is not the site's own."""
+    """The user and group that a service runs as, if not the site's own."""
 
     uid: int
     gid: int
@@ -92,16 +94,16 @@ class User:
 
 @dataclass(frozen=True)
 class Trial:
-    """The result of trying the sandbox, and of trying to break out of it."""
+    """The result of starting a sandbox and trying to break out of it."""
 
-    way: tuple[str, ...] | None  # of calling bubblewrap; None where services run without
+    options: tuple[str, ...] | None  # of bubblewrap; None if services run without a sandbox
     reason: str  # why they do, as a sentence
-    found: Mapping[str, Any] = field(default_factory=dict)  # what `attempts.py` says; empty where it didn't run
-    failure: str = ""  # why not even that runs, as a sentence
+    found: Mapping[str, Any] = field(default_factory=dict)  # output of `attempts.py`; empty if it didn't run
+    failure: str = ""  # why it didn't, as a sentence
 
 
 def python() -> str:
-    """The Python that runs services: the one below our virtual environment, without the packages in it."""
+    """Return the Python that runs services: the base of our virtual environment, without its packages."""
     plain = Path(sys.base_prefix, "bin", f"python{sys.version_info.major}.{sys.version_info.minor}")
     return str(plain if plain.exists() else Path(sys.executable).resolve())
 
@@ -113,11 +115,12 @@ def python_for(user: User | None) -> str:
 
 
 def bubblewrap() -> str | None:
+    """Return the path of the program bwrap; None if it isn't installed."""
     return shutil.which("bwrap")
 
 
 def service_user(service_id: str) -> User | None:
-    """Return the user for a service (a GUID) of a site that runs as root; None where the site doesn't."""
+    """Return the user for a service (a GUID) of a site that runs as root; None if the site doesn't."""
     if os.geteuid() != 0:
         return None
     uid = SERVICE_UIDS[uuid.UUID(service_id).int % len(SERVICE_UIDS)]
@@ -139,20 +142,20 @@ def closed_above(path: Path) -> list[Path]:
 
 
 def command(view: View, environment: Mapping[str, str], user: User | None) -> list[str]:
-    """The command line that ends before the program's own; for machines where `unavailable_reason` says nothing."""
-    return _command(view, environment, user, trial(view.hidden).way or AS_USER[0])
+    """Return the command that runs another in the sandbox. Only for machines without an `unavailable_reason`."""
+    return _command(view, environment, user, trial(view.hidden).options or AS_USER[0])
 
 
-def _command(view: View, environment: Mapping[str, str], user: User | None, way: tuple[str, ...]) -> list[str]:
+def _command(view: View, environment: Mapping[str, str], user: User | None, options: tuple[str, ...]) -> list[str]:
     return [
         bubblewrap() or "bwrap",
         *("--die-with-parent", "--clearenv", "--cap-drop", "ALL"),
-        *(word for word in way if not (view.network and word == "--unshare-net")),
-        *(["--share-net"] if view.network and "--unshare-all" in way else []),
+        *(word for word in options if not (view.network and word == "--unshare-net")),
+        *(["--share-net"] if view.network and "--unshare-all" in options else []),
         *_system(view.network),
         *_hide(view.hidden),
         *("--proc", "/proc", *_kernel(), "--dev", "/dev", "--perms", "1777", "--tmpfs", "/dev/shm"),  # noqa: S108
-        *("--perms", "1777", "--size", str(TMP_MAX_BYTES), "--tmpfs", "/tmp"),  # noqa: S108 - inside
+        *("--perms", "1777", "--size", str(MAX_TMP_BYTES), "--tmpfs", "/tmp"),  # noqa: S108 - inside
         *_folders(CONFINE, SOCKET_FOLDER, *view.read_only),
         *(word for inside, path in view.read_only.items() for word in ("--ro-bind", str(path), inside)),
         *("--ro-bind", confine.__file__, CONFINE),
@@ -165,19 +168,19 @@ def _command(view: View, environment: Mapping[str, str], user: User | None, way:
 
 
 def confined(path: str, user: User | None, interpreter: str = "") -> list[str]:
-    """The command line of `confine.py` at `path`, which ends before the program's own."""
+    """Return the command that runs another through `confine.py` at `path`."""
     return [interpreter or python(), "-I", "-S", path, str(user or "-")]
 
 
 def unwrapped(user: User | None) -> list[str]:
-    """The command line that ends before the program's own, where there is no sandbox."""
+    """Return the command that runs another without a sandbox."""
     return confined(confine.__file__, user, python_for(user))
 
 
 def rules(data: Path) -> list[str]:
-    """What is around services now, to compare with what a running one was started with; empty for no sandbox."""
-    found = trial(data)
-    return [] if found.way is None else [*found.way, *_kernel(), CONFINE]
+    """Return the present isolation of services, to compare with that of running ones; empty without a sandbox."""
+    options = trial(data).options
+    return [] if options is None else [*options, *_kernel(), CONFINE]
 
 
 def _system(network: bool) -> Iterator[str]:
@@ -194,13 +197,13 @@ def _system(network: bool) -> Iterator[str]:
 
 
 def _folders(*paths: str) -> Iterator[str]:
-    """Make the folders above these paths: those that bubblewrap makes for itself are closed to users but its own."""
+    """Create the parents of these paths. Those that bubblewrap creates itself are closed to other users."""
     above = {str(folder) for path in paths for folder in Path(path).parents if folder != Path("/")}
     return (word for folder in sorted(above) for word in ("--dir", folder))
 
 
 def _kernel() -> Iterator[str]:
-    """Cover what is in /proc besides processes. The kernel is the same inside: it has there what it has here."""
+    """Cover everything in /proc besides processes. The kernel is shared, so the same files exist in the sandbox."""
     for path in (f"/proc/{name}" for name in PROC_READ_ONLY):
         if os.path.exists(path):
             yield from ("--ro-bind", path, path)
@@ -218,9 +221,9 @@ def _hide(folder: Path) -> Iterator[str]:
 
 @lru_cache
 def trial(data: Path) -> Trial:
-    """Find the way to run services here, and run there what a hostile driver would. Tried once per process.
+    """Find options of bubblewrap that work here, and run `attempts.py` with them as a hostile driver would.
 
-    `data` is the folder that holds all our data; something below it is bound in, as a service's folders would be.
+    `data` is DATA_DIR. It is bound into the sandbox, as a service's folders would be. The result is cached.
     """
     user = service_user(str(uuid.UUID(int=0)))
     reason = ""
@@ -230,21 +233,21 @@ def trial(data: Path) -> Trial:
         reason = "bubblewrap (the program bwrap) is not installed."
     else:
         view = View(read_only={"/app": data}, sockets=data, directory="/app", hidden=data)
-        for way in AS_ROOT if user else AS_USER:
-            found, failure = _attempt([*_command(view, {}, user, way), python()], data)
+        for options in AS_ROOT if user else AS_USER:
+            found, failure = _attempt([*_command(view, {}, user, options), python()], data)
             if found:
-                return Trial(way, "", found)
-            reason = reason or f"bubblewrap does not work here: {failure}."
+                return Trial(options, "", found)
+            reason = reason or f"bubblewrap doesn't work here: {failure}."
     found, failure = _attempt([*unwrapped(user), python_for(user)], data)
     return Trial(None, reason, found, failure)
 
 
 def _attempt(prefix: list[str], data: Path) -> tuple[dict[str, Any], str]:
-    """Run `attempts.py` as a service would run; its results, or why it didn't run."""
+    """Run `attempts.py` like a service. Return its output, or the reason why it didn't run."""
     command = [*prefix, "-I", "-S", "-", str(data)]
     try:
         source = Path(attempts.__file__).read_bytes()
-        done = subprocess.run(command, input=source, check=True, capture_output=True, timeout=PROBE_SECONDS)
+        done = subprocess.run(command, input=source, check=True, capture_output=True, timeout=TRIAL_TIMEOUT_SECONDS)
         return json.loads(done.stdout), ""
     except subprocess.CalledProcessError as failure:
         lines = failure.stderr.decode(errors="replace").strip().splitlines()
@@ -254,14 +257,14 @@ def _attempt(prefix: list[str], data: Path) -> tuple[dict[str, Any], str]:
 
 
 def unavailable_reason(data: Path) -> str:
-    """Why services cannot run in bubblewrap here, as a sentence; "" if they can. See `trial`."""
+    """Return why services can't run in bubblewrap here, as a sentence; "" if they can."""
     return trial(data).reason
 
 
 def denial_reason(data: Path) -> str:
-    """Why no service can run here at all, as a sentence; "" if they can. Only for a site that runs as root."""
+    """Return why no service can run here, as a sentence; "" if they can. Only sites that run as root have a reason."""
     found, user = trial(data), service_user(str(uuid.UUID(int=0)))
-    if found.way is not None or user is None:
+    if found.options is not None or user is None:
         return ""
     advice = "Install bubblewrap, or run the site as a user other than root, then restart."
     if found.failure:
@@ -273,9 +276,9 @@ def denial_reason(data: Path) -> str:
 
 
 def holes(data: Path) -> list[str]:
-    """What a driver can do here although it must not, as found by trying: parts of a sentence after "A driver can"."""
+    """Return what drivers can do here but must not, according to the trial, in phrases that follow "A driver can"."""
     tried = trial(data)
-    found, boxed = tried.found, tried.way is not None
+    found, is_sandboxed = tried.found, tried.options is not None
     if not found:
         return []
     checks = [
@@ -285,10 +288,10 @@ def holes(data: Path) -> list[str]:
         (found["capabilities"], "use capabilities of the kernel"),
         (found["new_privileges"], "gain privileges from setuid programs"),
         (found["mount"], "mount file systems"),
-        (boxed and found["user_namespace"], "create user namespaces"),
-        (boxed and found["outside"], f"create files in {_some(found['outside'])}"),
-        (boxed and found["secretive"], f"read the kernel's own {_some(found['secretive'])}"),
-        ((boxed or os.geteuid() == 0) and found["own"], f"see the files of this site in {_some(found['own'])}"),
+        (is_sandboxed and found["user_namespace"], "create user namespaces"),
+        (is_sandboxed and found["outside"], f"create files in {_some(found['outside'])}"),
+        (is_sandboxed and found["secretive"], f"read the kernel's own {_some(found['secretive'])}"),
+        ((is_sandboxed or os.geteuid() == 0) and found["own"], f"see the files of this site in {_some(found['own'])}"),
     ]
     return [text for applies, text in checks if applies]
 
@@ -298,10 +301,10 @@ def _some(paths: list[str]) -> str:
 
 
 def exposure(data: Path, network: bool) -> str:
-    """What a driver can reach on this machine, in plain words, for the people who run it."""
+    """Describe what drivers can access on this machine, for its administrators."""
     found = trial(data)
-    if refused := denial_reason(data):
-        return f"No service can run. {found.reason} {refused}"
+    if reason := denial_reason(data):
+        return f"No service can run. {found.reason} {reason}"
     if found.reason:
         return f"Services run without a sandbox. {found.reason} {_exposed()} {ADVICE}"
     reach = "the network" if network else "no network"

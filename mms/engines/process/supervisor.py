@@ -1,7 +1,12 @@
-"""A client of the running supervisord: XML-RPC over its unix socket."""
+"""Client of the running supervisord: XML-RPC over its Unix socket.
+
+Its state and fault numbers, method names and log lines are repeated here, so that workers don't import supervisor.
+tests/unit/mms/engines/test_supervisor.py compares them with the installed version.
+"""
 
 import re
 import time
+from collections.abc import Collection
 from enum import IntEnum
 from http.client import HTTPException
 from pathlib import Path
@@ -11,13 +16,14 @@ from xmlrpc.client import Error, Fault, ServerProxy, Transport
 from mms.engines.base import EngineUnavailableError
 from mms.engines.probe import UnixConnection
 
-CALL_TIMEOUT = 10.0  # seconds; no call used here waits for a process
+CALL_TIMEOUT_SECONDS = 10.0  # no call used here waits for a process
 LOG_TAIL_BYTES = 65536
 POLL_SECONDS = 0.02
+EXIT_LINE = r"exited: {name} \(([^;]*)"  # of supervisord's log: exited: NAME (exit status 3; not expected)
 
 
 class State(IntEnum):
-    """supervisord's process states (supervisor.states)."""
+    """Process states of supervisord (supervisor.states.ProcessStates)."""
 
     STOPPED = 0
     STARTING = 10
@@ -33,8 +39,8 @@ ALIVE = frozenset({State.STARTING, State.RUNNING})
 GIVEN_UP = frozenset({State.STOPPED, State.EXITED, State.FATAL, State.UNKNOWN})
 
 
-class Reason(IntEnum):
-    """Why supervisord refuses a call (supervisor.xmlrpc.Faults)."""
+class FaultCode(IntEnum):
+    """Reasons why supervisord rejects a call (supervisor.xmlrpc.Faults)."""
 
     BAD_ARGUMENTS = 3
     SHUTDOWN_STATE = 6
@@ -48,80 +54,89 @@ class Reason(IntEnum):
 
 
 class UnixTransport(Transport):
+    """XML-RPC over a Unix socket."""
+
     def __init__(self, path: str) -> None:
         super().__init__()
         self.path = path
 
     def make_connection(self, host: Any) -> UnixConnection:
-        return UnixConnection(self.path, CALL_TIMEOUT)
+        """Return a connection to the socket, whatever the host."""
+        return UnixConnection(self.path, CALL_TIMEOUT_SECONDS)
 
 
 class Supervisor:
-    """The supervisord behind one socket. Every method raises EngineUnavailableError where it cannot be asked."""
+    """The supervisord behind one socket. All methods raise EngineUnavailableError if it can't be reached."""
 
     def __init__(self, socket: Path) -> None:
         self.socket = socket
 
     def add(self, name: str) -> None:
-        """Read the configuration anew and start program `name` of it; nothing happens where it is known already."""
+        """Reload the configuration and start its program `name`. Does nothing if it was already added."""
         self._call("reloadConfig")
-        self._call("addProcessGroup", name, unless={Reason.ALREADY_ADDED})
+        self._call("addProcessGroup", name, unless={FaultCode.ALREADY_ADDED})
 
     def start(self, name: str) -> None:
-        self._call("startProcess", name, False, unless={Reason.ALREADY_STARTED, Reason.BAD_NAME})
+        """Start program `name` without waiting for it. Does nothing if it is running or unknown."""
+        self._call("startProcess", name, False, unless={FaultCode.ALREADY_STARTED, FaultCode.BAD_NAME})
 
     def stop(self, name: str) -> None:
-        """Have program `name` stopped, and don't wait for it."""
-        self._call("stopProcess", name, False, unless={Reason.NOT_RUNNING, Reason.BAD_NAME})
+        """Stop program `name` without waiting for it. Does nothing if it isn't running or is unknown."""
+        self._call("stopProcess", name, False, unless={FaultCode.NOT_RUNNING, FaultCode.BAD_NAME})
 
-    def remove(self, name: str, patience: float) -> None:
+    def remove(self, name: str, timeout: float) -> None:
         """Stop program `name` and remove it from supervisord.
 
-        Raises EngineUnavailableError if that takes longer than `patience` seconds.
+        Raises EngineUnavailableError if that takes longer than `timeout` seconds.
         """
-        deadline = time.monotonic() + patience
+        deadline = time.monotonic() + timeout
         while self.info(name) is not None:
             if time.monotonic() > deadline:
-                raise EngineUnavailableError(f"{name} does not stop within {patience:g} s.")
+                raise EngineUnavailableError(f"{name} didn't stop within {timeout:g} s.")
             self.stop(name)
-            self._call("removeProcessGroup", name, unless={Reason.STILL_RUNNING, Reason.BAD_NAME})
+            self._call("removeProcessGroup", name, unless={FaultCode.STILL_RUNNING, FaultCode.BAD_NAME})
             time.sleep(POLL_SECONDS)
 
     def info(self, name: str) -> dict[str, Any] | None:
-        """What supervisord knows of program `name`: state, start, now (seconds), pid…; None where it is unknown."""
-        return self._call("getProcessInfo", name, unless={Reason.BAD_NAME})
+        """Return the state, start, now (Unix times), pid and so on of program `name`; None if it is unknown."""
+        info: dict[str, Any] | None = self._call("getProcessInfo", name, unless={FaultCode.BAD_NAME})
+        return info
 
     def state(self, name: str) -> State | None:
+        """Return the state of program `name`; None if it is unknown."""
         info = self.info(name)
         return State(info["state"]) if info else None
 
     def names(self) -> set[str]:
+        """Return the names of all programs."""
         return {info["name"] for info in self.programs()}
 
     def programs(self) -> list[dict[str, Any]]:
-        """What `info` says, of every program."""
-        found: list[dict[str, Any]] = self._call("getAllProcessInfo")
-        return found
+        """Return the result of `info` for all programs."""
+        programs: list[dict[str, Any]] = self._call("getAllProcessInfo")
+        return programs
 
     def last_exit(self, name: str) -> str:
-        """How program `name` ended last: "exit status 3", "terminated by SIGKILL"; "" where its log has no word of it.
+        """Return how program `name` last ended, for example "exit status 3" or "terminated by SIGKILL"; "" if unknown.
 
-        supervisord forgets the exit status as soon as it starts a program again; its log does not.
+        Read from supervisord's log, because supervisord discards the exit status when it restarts a program.
         """
-        log = self._call("readLog", -LOG_TAIL_BYTES, 0, unless={Reason.BAD_ARGUMENTS, Reason.NO_FILE, Reason.FAILED})
-        exits = re.findall(rf"exited: {re.escape(name)} \(([^;]*)", log or "")
+        log = self._call(
+            "readLog", -LOG_TAIL_BYTES, 0, unless={FaultCode.BAD_ARGUMENTS, FaultCode.NO_FILE, FaultCode.FAILED}
+        )
+        exits = re.findall(EXIT_LINE.format(name=re.escape(name)), log or "")
         return exits[-1] if exits else ""
 
-    def _call(self, method: str, *arguments: Any, unless: set[Any] = frozenset()) -> Any:  # type: ignore[assignment]
-        """The answer of one call; None where it is refused for a reason in `unless`."""
+    def _call(self, method: str, *arguments: Any, unless: Collection[int] = ()) -> Any:
+        """Return the result of one call; None if it is rejected with a fault in `unless`."""
         try:
             with ServerProxy("http://supervisor", transport=UnixTransport(str(self.socket))) as proxy:
                 return getattr(proxy.supervisor, method)(*arguments)
         except Fault as fault:
             if fault.faultCode in unless:
                 return None
-            if fault.faultCode == Reason.SHUTDOWN_STATE:
+            if fault.faultCode == FaultCode.SHUTDOWN_STATE:
                 raise EngineUnavailableError("The supervisor is shutting down.") from None
-            raise EngineUnavailableError(f"The supervisor refused {method}: {fault.faultString}") from None
+            raise EngineUnavailableError(f"The supervisor rejected {method}: {fault.faultString}") from None
         except (OSError, HTTPException, Error) as error:
-            raise EngineUnavailableError(f"The supervisor does not answer at {self.socket}: {error}") from None
+            raise EngineUnavailableError(f"Couldn't reach the supervisor at {self.socket}: {error}") from None

@@ -1,3 +1,5 @@
+"""`manage.py revoke_token`: revokes tokens of the bundled MMS."""
+
 from argparse import ArgumentParser
 from typing import Any
 
@@ -8,6 +10,8 @@ from mms.tokens import CACHE_SECONDS, revoke_token
 
 
 class Command(BaseCommand):
+    """Revoke tokens by their numbers."""
+
     help = "Revoke tokens of the bundled MMS permanently. `list_tokens` shows their numbers."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
@@ -17,12 +21,15 @@ class Command(BaseCommand):
         numbers = options["number"]
         found = Token.objects.select_related("account").in_bulk(numbers)
         if missing := [str(number) for number in numbers if number not in found]:
-            raise CommandError(f"The token {', '.join(missing)} doesn't exist. Nothing was revoked. See `list_tokens`.")
+            raise CommandError(
+                f"Token {', '.join(missing)} doesn't exist. No token was revoked. See `list_tokens` for numbers."
+            )
         for token in found.values():
             if token.revoked_at:
                 self.stdout.write(f"Token {token.pk} ({token.name}) was already revoked.")
                 continue
             revoke_token(token)
             self.stdout.write(
-                f"Token {token.pk} ({token.name}) of {token.account} is revoked, everywhere within {CACHE_SECONDS:g} s."
+                f"Revoked token {token.pk} ({token.name}) of {token.account}. "
+                f"This takes effect within {CACHE_SECONDS:g} s."
             )

@@ -290,7 +290,7 @@ def test_unpacked_layers_stay_while_a_program_runs_that_the_rows_call_stopped(bu
     age_all(builder.store)
     Program.for_revision(settings.RUN_DIR, str(revision.service_id), 1).write("{}", settings.RUN_DIR / "log")
     assert counts(prune.preview()) == {}
-    Program.for_revision(settings.RUN_DIR, str(revision.service_id), 1).erase()
+    Program.for_revision(settings.RUN_DIR, str(revision.service_id), 1).delete_files()
     assert counts(prune.preview()) == {garbage.TREES: 4}
 
 

@@ -24,12 +24,12 @@ CONTEXTS = [{"name": "one", "context": {"cluster": "there"}}, {"name": "two", "c
 
 def test_the_server_is_the_one_of_the_current_context() -> None:
     config = {"clusters": CLUSTERS, "contexts": CONTEXTS, "current-context": "one"}
-    assert kubeconfig.server(json.dumps(config)) == "https://10.0.0.1"
-    assert kubeconfig.server(json.dumps({**config, "current-context": "two"})) == "process://local"
+    assert kubeconfig.find_server(json.dumps(config)) == "https://10.0.0.1"
+    assert kubeconfig.find_server(json.dumps({**config, "current-context": "two"})) == "process://local"
 
 
 def test_without_a_current_context_the_only_cluster_is_meant() -> None:
-    assert kubeconfig.server("clusters:\n- name: x\n  cluster: {server: 'process://local'}\n") == "process://local"
+    assert kubeconfig.find_server("clusters:\n- name: x\n  cluster: {server: 'process://local'}\n") == "process://local"
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ def test_without_a_current_context_the_only_cluster_is_meant() -> None:
 )
 def test_a_kubeconfig_that_names_no_server_is_refused_with_a_sentence(text: str) -> None:
     with pytest.raises(EngineRefusedError, match=r"^The kubeConfig .*\.$"):
-        kubeconfig.server(text)
+        kubeconfig.find_server(text)
 
 
 def write_log(logs: Logs, text: bytes, service: str = "s", number: int = 1) -> Path:
@@ -123,7 +123,7 @@ def test_old_logs_go_and_those_of_running_services_stay(tmp_path: Path) -> None:
 
 def test_nobody_there_is_an_answer_and_no_error(tmp_path: Path) -> None:
     assert probe(f"unix:{tmp_path}/none").status == 0
-    assert probe("http://127.0.0.1:1").reason == "it does not answer"
+    assert probe("http://127.0.0.1:1").reason == "it doesn't respond"
 
 
 def test_a_lock_keeps_others_out_until_it_is_given_back(tmp_path: Path) -> None:

@@ -314,13 +314,12 @@ def test_nothing_runs_as_root_even_if_the_plan_says_so() -> None:
 
 @as_root
 def test_where_the_service_s_user_cannot_get_to_the_data_deploying_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    closed = tmp_path / "c"  # short: below it is a socket
-    closed.mkdir(mode=0o700)
     monkeypatch.setenv("PATH", "/nowhere")
     sandbox.trial.cache_clear()
-    with Site(closed / "d") as site:
+    # Not in pytest's folder, whose path may be too long for sockets. TemporaryDirectory is closed to other users.
+    with tempfile.TemporaryDirectory(prefix="i") as closed, Site(Path(closed, "data")) as site:
         engine = ProcessEngine(site.mms, site.run, site.socket, hidden=site.data)
         with pytest.raises(EngineRefusedError, match=r"Services never run as root, and user .* Install bubblewrap"):
             engine.apply(Revision(str(uuid.uuid4()), 1, make_image(engine.store)))

@@ -36,8 +36,11 @@ LIVELY: tuple[Pair, ...] = (
 AGE_SECONDS = {State.QUEUED: 4, State.SENDING: 1, State.NOT_STARTED: 20, State.RUNNING: 95, State.UNCERTAIN: 900}
 CANARIES = ("canary", "shadow", "next", "eu")  # ends of the names of services that are being created
 TROUBLES = (
-    ("unhealthy", "It runs, but its health answer is 500: run() failed: KeyError: 'store_id'. It was restarted twice."),
-    ("crashed", "It ended with SIGKILL (somebody killed it, or the machine ran out of memory); its log may say why."),
+    (
+        "unhealthy",
+        "It is running, but its health check returned 500: run() failed: KeyError: 'store_id'. It was restarted twice.",
+    ),
+    ("crashed", "It ended with SIGKILL (it was killed, or the machine ran out of memory); its log may have the cause."),
     ("starting", "It is starting."),
 )
 

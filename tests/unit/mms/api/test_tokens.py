@@ -56,9 +56,9 @@ def test_a_token_says_in_words_what_it_may_do_and_for_how_long() -> None:
     tokens.create_account("local", "local", "local")
     said = StringIO()
     run("create_token", "--account", "local", errors=said)
-    assert "may read and write and never expires" in said.getvalue()
+    assert "read and write, never expires" in said.getvalue()
     run("create_token", "--account", "local", "--scope", "read", "--days", "30", errors=said)
-    assert "may only read and expires on" in said.getvalue()
+    assert "read-only, expires on" in said.getvalue()
     until = timezone.now() + timedelta(days=30)
     newest = Token.objects.latest("pk")
     assert newest.expires_at
@@ -131,7 +131,7 @@ def test_the_list_shows_what_each_token_is_for_and_never_the_token() -> None:
 def test_a_token_is_revoked_by_its_number_and_only_once() -> None:
     token = tokens.create_token(tokens.create_account("s", "g", "a"), "x")
     number = str(Token.objects.get().pk)
-    assert "is revoked" in run("revoke_token", number)
+    assert "Revoked token" in run("revoke_token", number)
     at = Token.objects.get().revoked_at
     assert "already revoked" in run("revoke_token", number)
     assert Token.objects.get().revoked_at == at
@@ -140,7 +140,7 @@ def test_a_token_is_revoked_by_its_number_and_only_once() -> None:
 
 def test_with_one_wrong_number_nothing_is_revoked() -> None:
     token = tokens.create_token(tokens.create_account("s", "g", "a"), "x")
-    with pytest.raises(CommandError, match="The token 999999 doesn't exist"):
+    with pytest.raises(CommandError, match="Token 999999 doesn't exist. No token was revoked"):
         run("revoke_token", str(Token.objects.get().pk), "999999")
     assert tokens.find_grant(token)
 

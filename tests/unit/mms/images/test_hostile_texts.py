@@ -160,7 +160,7 @@ def test_only_names_and_versions_are_accepted_as_requirements(record: dict[str, 
 
 
 def test_no_untrusted_yaml_hangs_or_constructs_objects(record: dict[str, object]) -> None:
-    found = findings(YAMLS, kubeconfig.server, EngineRefusedError)
+    found = findings(YAMLS, kubeconfig.find_server, EngineRefusedError)
     found += findings([text for text in YAMLS if text], _conda, RequirementsError)
     record |= {"hostile YAML": 2 * len(YAMLS), "findings": len(found)}
     assert not found, "\n".join(found)
@@ -202,7 +202,7 @@ users:
     auth-provider: {{name: gcp, config: {{cmd-path: /usr/bin/touch, cmd-args: "{tmp_path}/ran"}}}}
 """
     with in_time():
-        assert kubeconfig.server(text) == "process://local"
+        assert kubeconfig.find_server(text) == "process://local"
         engine_for(text)
     assert not (tmp_path / "ran").exists()
 
