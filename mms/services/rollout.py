@@ -101,7 +101,7 @@ def _failure(engine: ProcessEngine, revision: Revision, seen: Observation) -> Ro
     lines = engine.last_lines(str(revision.service_id), revision.number, LOG_LINES)
     if seen.health == Health.CRASHED:
         reason = next((line for line in reversed(lines) if FAILED_INIT in line), seen.detail)
-        return RolloutError("ServiceCrashed", f"Revision {revision.number} keeps crashing. {reason}", lines)
+        return RolloutError("ServiceCrashed", f"Revision {revision.number} crashed. {reason}", lines)
     message = f"Revision {revision.number} was not ready after {settings.MMS_INIT_TIMEOUT} s. {seen.detail}"
     return RolloutError("ServiceNotReady", message, lines)
 

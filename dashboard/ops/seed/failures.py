@@ -119,8 +119,8 @@ VERSION_TRACE = (
     "init() failed: ValueError: node array from the pickle has an incompatible dtype",
 )
 ROLLOUTS = (
-    Failure("ServiceCrashed", f"Revision {{number}} keeps crashing. {INIT_TRACE[-1]}", INIT_TRACE),
-    Failure("ServiceCrashed", f"Revision {{number}} keeps crashing. {VERSION_TRACE[-1]}", VERSION_TRACE),
+    Failure("ServiceCrashed", f"Revision {{number}} crashed. {INIT_TRACE[-1]}", INIT_TRACE),
+    Failure("ServiceCrashed", f"Revision {{number}} crashed. {VERSION_TRACE[-1]}", VERSION_TRACE),
     Failure(
         "ServiceNotReady",
         "Revision {number} was not ready after 120 s. It is starting.",

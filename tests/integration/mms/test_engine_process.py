@@ -343,8 +343,8 @@ def test_an_id_that_is_no_guid_never_becomes_a_name(engine: ProcessEngine, hosti
 @pytest.mark.parametrize(
     ("image", "reason"),
     [
-        ({"python": "3.6"}, "made for Python 3.6"),
-        ({"architecture": "s390x"}, "made for linux/s390x"),
+        ({"python": "3.6"}, "built for Python 3.6"),
+        ({"architecture": "s390x"}, "built for linux/s390x"),
     ],
 )
 def test_an_image_for_another_machine_is_refused_before_anything_starts(

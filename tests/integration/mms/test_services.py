@@ -145,7 +145,7 @@ def test_a_driver_that_fails_leaves_the_old_revision_serving_and_the_reason_in_t
         services.roll_out(operation)
     assert time.monotonic() - began < 3, "an init() that failed is not tried again"
     assert failure.value.code == "ServiceCrashed"
-    assert str(failure.value).startswith("Revision 2 keeps crashing. init() failed: ")
+    assert str(failure.value).startswith("Revision 2 crashed. init() failed: ")
     assert "no such weights" in str(failure.value)
     assert any("no such weights" in detail["message"] for detail in failure.value.details)
     assert states(service) == ["active", "failed"]

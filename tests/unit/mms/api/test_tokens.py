@@ -140,7 +140,7 @@ def test_a_token_is_revoked_by_its_number_and_only_once() -> None:
 
 def test_with_one_wrong_number_nothing_is_revoked() -> None:
     token = tokens.create_token(tokens.create_account("s", "g", "a"), "x")
-    with pytest.raises(CommandError, match="Token 999999 doesn't exist. No token was revoked"):
+    with pytest.raises(CommandError, match=r"Token 999999 doesn't exist\. No token was revoked"):
         run("revoke_token", str(Token.objects.get().pk), "999999")
     assert tokens.find_grant(token)
 
