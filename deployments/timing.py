@@ -9,9 +9,7 @@ TICK_AHEAD_SECONDS = 0.5  # a tick also starts what is due within this time
 FAST_POLL_SECONDS = 60.0  # operations younger than this are polled every second
 MAX_POLL_INTERVAL_SECONDS = 15.0  # between two polls of the same operation
 MAX_UNSENT_SECONDS = 3600.0  # an operation that could not be sent for this long fails
-EFFECT_GRACE_SECONDS = (
-    60.0  # a server may still apply a request after the connection broke; wait this long before resending
-)
+EFFECT_GRACE_SECONDS = 60.0  # before resending: a server may still apply a request after the connection broke
 MAX_PROBING_SECONDS = 300.0  # without a trace of the effect; then a person has to decide
 MAX_ATTEMPTS = 5  # how often one operation is sent before it fails
 MAX_POLLING_SECONDS = 86400.0  # after acceptance; polling then stops until a person resumes the operation

@@ -17,7 +17,7 @@ from deployments.client.transport import BearerToken, Credential
 from deployments.models import HostingAccount
 
 FETCH_SECONDS = 15.0  # per request for a token
-MAX_RESPONSE_BYTES = 256 * 1024  # bytes
+MAX_RESPONSE_BYTES = 256 * 1024
 RENEW_BEFORE_SECONDS = 300.0  # before expiry, or half of the lifetime if that is less
 SHARED_FAILURE_SECONDS = 2.0  # threads that waited for the same token share its error this long
 
@@ -148,44 +148,44 @@ def fetch_token(client: EntraClient, until: float | None = None) -> AccessToken:
 def _read(client: EntraClient, answer: ServerResponse) -> AccessToken:
     host = host_of(client.authority)
     try:
-        said = answer.json()
+        payload = answer.json()
     except wire_values.MalformedPayloadError:
-        said = {}
-    said = said if isinstance(said, dict) else {}
+        payload = {}
+    payload = payload if isinstance(payload, dict) else {}
     if answer.status == 200:
-        return _parse_token(host, said)
-    words = _explanation(client, said)
-    if answer.status in {400, 401, 403} and said.get("error") not in {"temporarily_unavailable", "slow_down"}:
+        return _parse_token(host, payload)
+    words = _explanation(client, payload)
+    if answer.status in {400, 401, 403} and payload.get("error") not in {"temporarily_unavailable", "slow_down"}:
         raise errors.TokenRefusedError(
             f"{host} refused to issue a token for this account (status {answer.status}){words}"
         )
     if 300 <= answer.status < 400:
         words = ". It redirects to another address, where the secret must not be sent. Correct the account's authority."
     elif answer.status == 404:
-        words = words if said else ". The address doesn't exist. Check the account's authority and tenant."
+        words = words if payload else ". The address doesn't exist. Check the account's authority and tenant."
     raise errors.NoTokenError(
         f"Couldn't get a token for this account: {host} responded with status {answer.status}{words}",
         retry_after=retry_after(answer),
     )
 
 
-def _parse_token(host: str, said: dict[str, Any]) -> AccessToken:
-    token, kind, lasts = said.get("access_token"), said.get("token_type", "Bearer"), said.get("expires_in", 3600)
+def _parse_token(host: str, payload: dict[str, Any]) -> AccessToken:
+    token, kind = payload.get("access_token"), payload.get("token_type", "Bearer")
     if not isinstance(token, str) or not re.fullmatch(r"[!-~]+", token) or str(kind).lower() != "bearer":
         raise errors.NoTokenError(
             f"Couldn't get a token for this account: the response from {host} has no bearer token."
         )
     try:
-        life = max(0.0, min(float(lasts), 86400.0))
+        life = max(0.0, min(float(payload.get("expires_in", 3600)), 86400.0))
     except (TypeError, ValueError):
         life = 3600.0
     now = time.monotonic()
     return AccessToken(token, now + life - min(RENEW_BEFORE_SECONDS, life / 2), now + life)
 
 
-def _explanation(client: EntraClient, said: dict[str, Any]) -> str:
+def _explanation(client: EntraClient, payload: dict[str, Any]) -> str:
     """Return the authority's error description on one line, without trace ids and without the secret."""
-    text = wire_values.text(said.get("error_description") or said.get("error") or "", 2000)
+    text = wire_values.text(payload.get("error_description") or payload.get("error") or "", 2000)
     text = re.split(r"\s*(?:Trace ID|Correlation ID|Timestamp):", text)[0]
     for secret in {client.secret, quote(client.secret, safe="")}:
         text = text.replace(secret, "…")

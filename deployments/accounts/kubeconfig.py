@@ -16,7 +16,7 @@ from deployments.client.urls import web_address
 from deployments.models.validators import NEVER_CALLED
 from netguard.addresses import is_forbidden_host
 
-MAX_BYTES = 256 * 1024  # bytes
+MAX_BYTES = 256 * 1024
 BUNDLED_ENGINE = "process://local"  # the bundled server's engine, which runs services as local processes
 PROGRAMS = {"exec": "a program to run", "auth-provider": "a plug-in to run"}
 FILES = ("certificate-authority", "client-certificate", "client-key", "tokenFile")

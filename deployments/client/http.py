@@ -23,7 +23,7 @@ from netguard.connect import ForbiddenAddressError
 CONNECT_TIMEOUT_SECONDS = 5.0  # for each address of the host
 READ_TIMEOUT_SECONDS = 20.0  # between two bytes of a response
 DEADLINE_SECONDS = 60.0  # for a whole call; less than timing.LEASE_SECONDS
-MAX_RESPONSE_BYTES = 4 * 1024**2  # bytes
+MAX_RESPONSE_BYTES = 4 * 1024**2
 
 
 @dataclass(frozen=True)
@@ -204,10 +204,10 @@ def retry_after(answer: ServerResponse) -> float | None:
 
     A date is compared with the response's own Date, so that a wrong clock of the server doesn't matter.
     """
-    said = answer.headers.get("Retry-After", "").strip()
-    if said.isascii() and said.isdigit():
-        return float(said[:9])
-    then, now = _date(said), _date(answer.headers.get("Date", ""))
+    value = answer.headers.get("Retry-After", "").strip()
+    if value.isascii() and value.isdigit():
+        return float(value[:9])
+    then, now = _date(value), _date(answer.headers.get("Date", ""))
     return max(0.0, (then - (now or datetime.now(UTC))).total_seconds()) if then else None
 
 

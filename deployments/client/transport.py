@@ -127,10 +127,10 @@ def _error_for(host: str, answer: ServerResponse, secrets: list[str]) -> errors.
     """Return the error for a status other than 2xx, with the server's explanation if it has one."""
     failure = _failure(answer).redacted(secrets)
     wait = retry_after(answer)
-    said = f": {failure.message}" if failure.message else "."
+    reason = f": {failure.message}" if failure.message else "."
     status = answer.status
     if status == 429 or (status == 503 and wait is not None):
-        return errors.BusyError(f"{host} is busy (status {status}){said}", failure, wait)
+        return errors.BusyError(f"{host} is busy (status {status}){reason}", failure, wait)
     if status < 400:
         return _unexpected_status(host, answer)
     if status == 401:
@@ -140,7 +140,7 @@ def _error_for(host: str, answer: ServerResponse, secrets: list[str]) -> errors.
     if status in errors.ERROR_BY_STATUS or status < 500:
         kind = errors.ERROR_BY_STATUS.get(status, errors.RejectedError)
         return kind(failure.message or f"{host} rejected the request (status {status}).", failure, wait)
-    return errors.ServerFaultError(f"{host} failed (status {status}){said}", failure, wait)
+    return errors.ServerFaultError(f"{host} failed (status {status}){reason}", failure, wait)
 
 
 def _unexpected_status(host: str, answer: ServerResponse) -> errors.MMSError:

@@ -33,7 +33,7 @@ from deployments.client.wire_values import (
 SECRET = {"secret": True}
 HIDDEN = {"hidden": True}  # fields of a registry or cluster, which users choose by name
 MASK = "…"
-MAX_REASON = 4000  # for error messages; a server once sent a megabyte
+MAX_REASON_CHARS = 4000  # for error messages; a server once sent a megabyte
 MAX_DETAILS = 50
 MAX_PROPERTIES = 100
 
@@ -334,7 +334,7 @@ class Service:
             created_at=parse_datetime(keys.get("createdat", keys.get("createdtime"))),
             updated_at=parse_datetime(keys.get("updatedat")),
             health=optional_text(keys.get("health"), 32),
-            health_detail=optional_text(keys.get("healthdetail"), MAX_REASON),
+            health_detail=optional_text(keys.get("healthdetail"), MAX_REASON_CHARS),
             scoring_uri=_web_address(keys.get("scoringuri")),
             revisions=[_revision(r) for r in revisions[:50]] if isinstance(revisions, list) else None,
         )
@@ -352,13 +352,15 @@ class Failure:
     def from_wire(cls, data: Any) -> "Failure":
         """Parse any form of error: the object of the reference, one in {"error": …}, text, a list, null."""
         if not isinstance(data, Mapping):
-            return cls(message=text(data if isinstance(data, str) else repr(data) if data else "", MAX_REASON))
+            return cls(message=text(data if isinstance(data, str) else repr(data) if data else "", MAX_REASON_CHARS))
         keys = fold(data)
         if isinstance(keys.get("error"), Mapping | str):
             return cls.from_wire(keys["error"])
         code = keys.get("code") or keys.get("statuscode")
         details = [_detail(item) for item in as_list(keys.get("details"))[:MAX_DETAILS]]
-        message = text(keys.get("message"), MAX_REASON) or next((d["message"] for d in details if d["message"]), "")
+        message = text(keys.get("message"), MAX_REASON_CHARS) or next(
+            (d["message"] for d in details if d["message"]), ""
+        )
         return cls(text(code, 100), message, details)
 
     def redacted(self, secrets: Iterable[str]) -> "Failure":
@@ -440,7 +442,7 @@ def _web_address(value: Any) -> str | None:
 
 def _detail(item: Any) -> dict[str, str]:
     keys = fold(item) if isinstance(item, Mapping) else {"message": item}
-    return {name: text(keys.get(name), MAX_REASON) for name in ("code", "message", "target")}
+    return {name: text(keys.get(name), MAX_REASON_CHARS) for name in ("code", "message", "target")}
 
 
 def _revision(item: Any) -> dict[str, Any]:
@@ -449,7 +451,7 @@ def _revision(item: Any) -> dict[str, Any]:
         "number": whole_number(keys.get("number")),
         "image_id": text(keys.get("imageid"), 200),
         "state": text(keys.get("state"), 32),
-        "detail": text(keys.get("detail"), MAX_REASON),
+        "detail": text(keys.get("detail"), MAX_REASON_CHARS),
         "created_at": text(keys.get("createdat"), 64),
         "activated_at": text(keys.get("activatedat"), 64),
         "stopped_at": text(keys.get("stoppedat"), 64),

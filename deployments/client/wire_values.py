@@ -60,10 +60,10 @@ def parse_bool(value: Any) -> bool:
 
 def parse_datetime(value: Any) -> datetime | None:
     """Return an ISO date as an aware datetime in UTC; None if it is invalid or a placeholder (0001-01-01)."""
-    said = text(value, 64).strip().upper().replace(" ", "T", 1)
-    today = re.sub(r"T24(?=:?00)", "T00", said)
+    stripped = text(value, 64).strip().upper().replace(" ", "T", 1)
+    normalized = re.sub(r"T24(?=:?00)", "T00", stripped)
     try:
-        found = datetime.fromisoformat(_normalize_iso(today)) + timedelta(days=today != said)
+        found = datetime.fromisoformat(_normalize_iso(normalized)) + timedelta(days=normalized != stripped)
         found = found.replace(tzinfo=found.tzinfo or UTC).astimezone(UTC)
     except (ValueError, OverflowError):
         return None

@@ -35,7 +35,7 @@ from deployments.operations.dispatch import CALL_POOL, max_calls
 from deployments.resources import links, scoring_keys
 from deployments.timing import TURN_SECONDS
 
-MAX_KEYS_PER_REFRESH = 20  # per refresh
+MAX_KEYS_PER_REFRESH = 20
 LOCK_SECONDS = 90  # longer than reading and storing a list
 
 # Ordered so that each class only links to rows of earlier classes.
@@ -171,11 +171,11 @@ def _refresh_list(account: HostingAccount, noun: type[Any], client: MMSClient) -
             raise
         listing = Listing([], is_complete=False)
     record_contact(account, client)
-    news = upsert.store(account, noun, listing, started)
+    changes = upsert.store(account, noun, listing, started)
     HostingAccount.objects.filter(pk=account.pk).update(**{_seen_at_field(noun): started})
     if noun is Manifest:
         links.link_models(account)
-    _publish(account, noun, news)
+    _publish(account, noun, changes)
 
 
 def _fetch_keys(account: HostingAccount, client: MMSClient) -> None:
@@ -193,8 +193,8 @@ def _fetch_keys(account: HostingAccount, client: MMSClient) -> None:
     redis.release_lock(name, claim)
 
 
-def _publish(account: HostingAccount, noun: type[Any], news: upsert.ChangeSummary) -> None:
+def _publish(account: HostingAccount, noun: type[Any], changes: upsert.ChangeSummary) -> None:
     """Publish the badges of changed rows; of more than MAX_BADGES only one, with a refresh of the list."""
-    found = noun.objects.filter(account=account, mms_id__in=news.changed[:MAX_BADGES]).select_related("account")
-    badges = found if len(news.changed) <= MAX_BADGES else found[:1]
-    events.publish(list(badges), *([f"{NOUN[noun]}s"] if news.moved else []))
+    found = noun.objects.filter(account=account, mms_id__in=changes.changed[:MAX_BADGES]).select_related("account")
+    badges = found if len(changes.changed) <= MAX_BADGES else found[:1]
+    events.publish(list(badges), *([f"{NOUN[noun]}s"] if changes.membership_changed else []))

@@ -34,7 +34,7 @@ class ChangeSummary:
     """Changes that a list caused."""
 
     changed: list[str] = dataclasses.field(default_factory=list)  # server ids
-    moved: bool = False  # rows appeared or vanished
+    membership_changed: bool = False  # rows appeared or vanished
 
 
 def store(account: HostingAccount, noun: type[Any], listing: Listing[Any], started: datetime) -> ChangeSummary:
@@ -50,7 +50,7 @@ def store(account: HostingAccount, noun: type[Any], listing: Listing[Any], start
     _write(account, noun, {mms_id: values[mms_id] for mms_id in changed}, started)
     vanished = _mark_vanished(noun, known, listed, started) if listing.is_complete else []
     _mark_seen(account, noun, started, None if listing.is_complete else [known[i]["pk"] for i in listed if i in known])
-    return ChangeSummary(changed + vanished, moved=bool(new or vanished))
+    return ChangeSummary(changed + vanished, membership_changed=bool(new or vanished))
 
 
 def _known(account: HostingAccount, noun: type[Any]) -> Known:
@@ -101,13 +101,13 @@ class _Rows:
         self.linked = links.primary_keys(account, rows.LINKED[noun]) if noun in rows.LINKED else {}
 
     def values(self, item: Item) -> dict[str, Any]:
-        said = rows.columns(item)
+        reported = rows.columns(item)
         if link := rows.link_of(item):
             column, _, mms_id = link
             if pk := self.linked.get(mms_id):
-                said[f"{column}_id"] = pk
+                reported[f"{column}_id"] = pk
         current = self.known.get(item.id, self.blank)
-        return {name: said.get(name, current[name]) for name in self.names}
+        return {name: reported.get(name, current[name]) for name in self.names}
 
 
 def _write(account: HostingAccount, noun: type[Any], values: dict[str, dict[str, Any]], started: datetime) -> None:

@@ -162,8 +162,8 @@ def _ask(operation: Operation, client: MMSClient) -> wire.OperationStatus:
 
 def _advance(operation: Operation, status: wire.OperationStatus, client: MMSClient) -> None:
     if status.phase is None:
-        said = f"The server reports the unknown state “{status.state}”."
-        _note(operation, UNKNOWN_STATE, said if status.state else "The server reports no state.")
+        message = f"The server reports the unknown state “{status.state}”."
+        _note(operation, UNKNOWN_STATE, message if status.state else "The server reports no state.")
         return
     if operation.error_code in NOTE_CODES:
         _note(operation, "", "")
@@ -177,8 +177,8 @@ def _advance(operation: Operation, status: wire.OperationStatus, client: MMSClie
             fail(operation, status.failure.redacted(secrets_of(operation)), "The server gave no reason.")
         case wire.Phase.CANCELED:
             _adopt_failed_service(operation, status.resource_id, client)
-            said = status.failure.redacted(secrets_of(operation)).message
-            transition(operation, State.CANCELED, error_message=said or operation.error_message)
+            message = status.failure.redacted(secrets_of(operation)).message
+            transition(operation, State.CANCELED, error_message=message or operation.error_message)
 
 
 def _note(operation: Operation, code: str, message: str) -> None:

@@ -191,11 +191,11 @@ def cancel(operation: Operation, by: str) -> Operation:
         return operation
     # A single statement, so that the result of an operation that ends now isn't overwritten.
     going = Operation.objects.filter(pk=operation.pk, state__in=ACCEPTED)
-    asked = going.exclude(mms_operation_id="").update(
+    requested = going.exclude(mms_operation_id="").update(
         cancel_requested=True, next_poll_at=timezone.now(), error_message=f"{by} requested to cancel this."
     )
     operation.refresh_from_db()
-    if not asked:
+    if not requested:
         raise RequestRefusedError("", f"This can't be canceled now: it is {operation.get_state_display().lower()}.")
     queue.hint(operation)
     return operation

@@ -13,7 +13,7 @@ from deployments.models import HostingAccount, Operation, Service
 from deployments.timing import TURN_SECONDS
 
 log = logging.getLogger(__name__)
-MAX_LINE_CHARS = 4000  # characters
+MAX_LINE_CHARS = 4000
 LOCK_SECONDS = 90  # longer than a turn plus one call
 FAILURE_PAUSE_SECONDS = 10  # before a log that couldn't be read is tried again
 

@@ -27,10 +27,10 @@ COLUMNS_BY_TYPE: dict[type[Any], list[tuple[str, str]]] = {
 def columns(item: Item) -> dict[str, Any]:
     """Return the row's columns, without those that this server doesn't report and without links to other rows."""
     # Not dataclasses.asdict: deep copies would dominate the time for a list of 10,000.
-    said = {column: getattr(item, name) for name, column in COLUMNS_BY_TYPE[type(item)]}
+    reported = {column: getattr(item, name) for name, column in COLUMNS_BY_TYPE[type(item)]}
     if isinstance(item, wire.Manifest):
-        said["asset_list"] = [dataclasses.asdict(asset) for asset in item.assets]
-    return {column: value for column, value in said.items() if value is not None}
+        reported["asset_list"] = [dataclasses.asdict(asset) for asset in item.assets]
+    return {column: value for column, value in reported.items() if value is not None}
 
 
 def link_of(item: Item) -> tuple[str, type[Any], str] | None:

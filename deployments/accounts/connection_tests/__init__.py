@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 CALL_SECONDS = 5.0  # per call
 TEST_SECONDS = 12.0  # per test
 SLOW_SECONDS = 2.0  # slower responses are mentioned
-_THREADS = ThreadPoolExecutor(4, thread_name_prefix="trial")
+_THREADS = ThreadPoolExecutor(4, thread_name_prefix="connection-test")
 
 
 @dataclass(frozen=True)

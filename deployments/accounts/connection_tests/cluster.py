@@ -22,7 +22,7 @@ from deployments.client import errors, wire_values
 from deployments.client.deadlines import TimedAdapter
 from deployments.client.http import Authorization, basic_auth, exchange, host_of, new_session
 
-MAX_RESPONSE_BYTES = 256 * 1024  # bytes
+MAX_RESPONSE_BYTES = 256 * 1024
 
 
 class TrustAdapter(TimedAdapter):
@@ -150,7 +150,7 @@ def _authorization(access: ClusterAccess) -> str:
 
 def _version(answer: Any) -> str:
     try:
-        said = answer.json()
+        payload = answer.json()
     except wire_values.MalformedPayloadError:
         return ""
-    return wire_values.text(said.get("gitVersion") or "", 80) if isinstance(said, dict) else ""
+    return wire_values.text(payload.get("gitVersion") or "", 80) if isinstance(payload, dict) else ""

@@ -22,7 +22,7 @@ from deployments.client import errors, wire_values
 from deployments.client.http import Authorization, ServerResponse, basic_auth, exchange, host_of, new_session
 from deployments.models.validators import BUNDLED_STORE, registry_url
 
-MAX_RESPONSE_BYTES = 256 * 1024  # bytes
+MAX_RESPONSE_BYTES = 256 * 1024
 _CHALLENGE = re.compile(r'(\w+)="([^"]*)"')
 _WRONG_CREDENTIALS = "Check the user and password."
 
@@ -30,9 +30,9 @@ _WRONG_CREDENTIALS = "Check the user and password."
 class _RegistryRefusedError(Exception):
     """The registry can't be used with these settings."""
 
-    def __init__(self, says: str, advice: str):
-        super().__init__(says)
-        self.trial = ConnectionTestResult(False, says, advice)
+    def __init__(self, message: str, advice: str):
+        super().__init__(message)
+        self.result = ConnectionTestResult(False, message, advice)
 
 
 def try_registry(location: str, user: str, password: str) -> ConnectionTestResult:
@@ -45,7 +45,7 @@ def try_registry(location: str, user: str, password: str) -> ConnectionTestResul
         with new_session() as session:
             says = _sign_in(session, base, user, password)
     except _RegistryRefusedError as refused:
-        return refused.trial
+        return refused.result
     except errors.MMSError as error:
         return unreachable(error, "Location")
     note = "Permission to push is first checked when an image is built."
@@ -112,8 +112,8 @@ def _token(session: requests.Session, host: str, base: str, challenge: dict[str,
     )
     answer = _get(session, realm, basic_auth(user, password) if user else "", query)
     try:
-        said = answer.json()
-        token = said.get("token") or said.get("access_token") if isinstance(said, dict) else None
+        payload = answer.json()
+        token = payload.get("token") or payload.get("access_token") if isinstance(payload, dict) else None
     except wire_values.MalformedPayloadError:
         token = None
     if answer.status in {401, 403}:

@@ -1,4 +1,4 @@
-"""The pipeline in a real Celery worker process, also in one that is killed."""
+"""The pipeline in a real Celery worker process, including killed workers."""
 
 import os
 import subprocess
@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent.parent
 
 
 def start_worker() -> "subprocess.Popen[bytes]":
-    """The worker as the site starts it, on the tests' own database and Redis."""
+    """Start a worker as the site does, with the tests' database and Redis."""
     environment = os.environ | {"DATABASE_URL": f"sqlite:///{settings.DATABASES['default']['NAME']}"}
     program = next(program for program in programs.programs() if program.name == "worker")
     return subprocess.Popen(
@@ -44,7 +44,7 @@ def worker(live_redis: redis.Redis) -> "Iterator[subprocess.Popen[bytes]]":
 
 
 def wait_for(true: Callable[[], bool], seconds: float = 20) -> None:
-    """Beat's part is played here: the periodic tasks are sent while waiting."""
+    """Wait, and send the periodic tasks as Celery beat would."""
     until = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < until
@@ -74,7 +74,7 @@ def test_an_image_is_built_by_a_real_worker(
     assert told == ["queued", "sending", "not_started", "running", "succeeded"]
 
 
-def test_a_worker_killed_between_sending_and_writing_down_repeats_nothing(
+def test_a_worker_killed_before_recording_the_response_repeats_nothing(
     account: HostingAccount, mms: MMS, worker: "subprocess.Popen[bytes]"
 ) -> None:
     mms.plan("POST", "models", faults.effect_then_hang(30))

@@ -11,7 +11,7 @@ from tests.doubles.mms import MMS
 
 
 @pytest.mark.parametrize("host", ["169.254.169.254", "2852039166", "0xa9fea9fe", "0251.0376.0251.0376", "[fe80::1]"])
-def test_a_call_to_such_an_address_says_so_and_sends_nothing(host: str) -> None:
+def test_a_call_to_a_forbidden_address_fails_and_sends_nothing(host: str) -> None:
     with new_session() as session, pytest.raises(errors.UnreachableError) as error:
         exchange(session, "GET", f"http://{host}/latest/meta-data/", seconds=3)
     assert "never called" in str(error.value)
@@ -48,7 +48,7 @@ def test_a_server_on_this_machine_is_called(mms: MMS) -> None:
         "http://[::ffff:169.254.169.254]",
     ],
 )
-def test_what_is_no_address_of_a_server_is_refused_when_it_is_typed(url: str) -> None:
+def test_an_invalid_server_address_is_refused_on_entry(url: str) -> None:
     with pytest.raises(ValidationError):
         check_base_url(url)
 
@@ -66,7 +66,7 @@ def test_locations_of_registries(location: str) -> None:
 
 
 @pytest.mark.parametrize("location", ["oci://elsewhere", "file:///etc", "a b", "169.254.169.254", "u:p@r.example", ""])
-def test_what_is_no_location_of_a_registry(location: str) -> None:
+def test_invalid_locations_of_registries(location: str) -> None:
     with pytest.raises(ValidationError):
         check_location(location)
 

@@ -1,4 +1,4 @@
-"""One call to a server that does whatever servers do: every outcome is an answer or an error that says whose fault."""
+"""One call to a server: every outcome is a response, or an error whose class says whether to send again."""
 
 import os
 import time
@@ -63,7 +63,7 @@ def test_every_outcome_has_its_error(mms: MMS, fault: faults.Fault, kind: type[e
 @pytest.mark.parametrize(
     "url", ["http://127.0.0.1:1", "http://no-such-host.invalid", "nonsense", "ftp://x", "http://["]
 )
-def test_what_never_left_is_safe_to_send_again(url: str) -> None:
+def test_a_request_that_was_never_sent_is_safe_to_send_again(url: str) -> None:
     with client_of(url) as client, pytest.raises(errors.NotSentError):
         client.register_model(REQUEST, "request-1")
 
@@ -95,7 +95,7 @@ def test_an_answer_without_end_is_cut_off(mms: MMS) -> None:
         register(mms)
 
 
-def test_a_list_that_is_too_long_is_called_so_and_not_its_last_page(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_of_an_oversized_list_names_the_list_not_its_last_page(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("deployments.client.client.MAX_LIST_BYTES", 2 * 1024**2)
     with MMS(dialect=OldDialect()) as mms, client_of(mms.url) as client:
         for n in range(4):
@@ -104,8 +104,8 @@ def test_a_list_that_is_too_long_is_called_so_and_not_its_last_page(monkeypatch:
             client.list_models()
 
 
-def test_a_list_that_is_too_slow_is_called_so_and_not_out_of_reach(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The time is over before the next page is asked for, on a connection that would have to be made first."""
+def test_the_error_of_a_slow_list_names_the_list_not_the_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The time is over before the next page is requested on a new connection."""
     page = wire.page
 
     def slow(data: Any) -> Any:
@@ -149,7 +149,7 @@ def test_a_redirect_is_not_followed_with_the_token(mms: MMS) -> None:
         assert not other.requests
 
 
-def test_somebodys_netrc_does_not_replace_the_token(mms: MMS, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_netrc_file_does_not_replace_the_token(mms: MMS, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     netrc = tmp_path / "netrc"
     netrc.write_text("machine 127.0.0.1 login somebody password else\n")
     monkeypatch.setitem(os.environ, "NETRC", str(netrc))

@@ -1,4 +1,4 @@
-"""Connection tests: each thing that can be wrong is told in words that say what to do."""
+"""Connection tests: each misconfiguration gets a message and advice."""
 
 import base64
 import re
@@ -55,7 +55,7 @@ def test_a_server_that_works_says_what_it_has(mms: MMS) -> None:
         (faults.status(400), "API version"),
     ],
 )
-def test_what_is_wrong_with_a_server_is_told(mms: MMS, fault: Any, words: str) -> None:
+def test_each_server_failure_is_reported(mms: MMS, fault: Any, words: str) -> None:
     mms.plan("GET", "services", fault)
     trial = try_server(account(mms.url))
     assert not trial.succeeded
@@ -71,19 +71,19 @@ def test_what_is_wrong_with_a_server_is_told(mms: MMS, fault: Any, words: str) -
         ("http://169.254.169.254", "never called"),
     ],
 )
-def test_a_server_that_cannot_be_reached_is_told(url: str, words: str) -> None:
+def test_an_unreachable_server_is_reported(url: str, words: str) -> None:
     trial = try_server(account(url))
     assert not trial.succeeded
     assert words in told(trial)
 
 
-def test_a_server_without_tls_called_with_https_is_told(mms: MMS) -> None:
+def test_a_server_without_tls_called_with_https_is_reported(mms: MMS) -> None:
     assert "Check whether the address should start with http://." in told(
         try_server(account(mms.url.replace("http", "https")))
     )
 
 
-def test_a_certificate_nobody_trusts_is_told() -> None:
+def test_an_untrusted_certificate_is_reported() -> None:
     with Kubernetes() as other:
         trial = try_server(account(other.url))
     assert "This site doesn't trust its certificate" in told(trial)
@@ -128,25 +128,25 @@ def test_a_registry_lets_its_user_in(registry: RegistryDouble) -> None:
     assert not trial.message.count(PASSWORD)
 
 
-def test_a_wrong_password_and_none_are_told_apart(registry: RegistryDouble) -> None:
+def test_a_wrong_password_and_a_missing_one_are_distinguished(registry: RegistryDouble) -> None:
     wrong, none = try_registry(registry.location, USER, "wrong"), try_registry(registry.location, "", "")
     assert "rejected this user and password" in told(wrong)
     assert "requires a user and password" in told(none)
 
 
-def test_a_password_goes_to_no_place_that_is_not_protected(registry: RegistryDouble) -> None:
+def test_a_password_is_only_sent_to_protected_realms(registry: RegistryDouble) -> None:
     if registry.scheme == "bearer":
         registry.realm = "ftp://127.0.0.1/token"
         assert "without TLS" in told(try_registry(registry.location, USER, PASSWORD))
 
 
-def test_a_registry_does_not_lead_to_what_is_never_called(registry: RegistryDouble) -> None:
+def test_a_registry_cannot_redirect_to_a_forbidden_address(registry: RegistryDouble) -> None:
     if registry.scheme == "bearer":
         registry.realm = "http://169.254.169.254/token"
         assert "never called" in told(try_registry(registry.location, USER, PASSWORD))
 
 
-def test_what_is_no_registry_is_told(mms: MMS) -> None:
+def test_a_server_that_is_not_a_registry_is_reported(mms: MMS) -> None:
     assert "Check that it's a registry." in told(try_registry(mms.url, USER, PASSWORD))
     assert try_registry("oci://local", "", "").succeeded
     assert "Check “Location” for a typo" in told(try_registry("no-such-host.invalid", "", ""))
@@ -161,7 +161,7 @@ def cluster() -> Iterator[Kubernetes]:
         yield running
 
 
-def test_a_cluster_is_asked_for_its_version_with_the_token_and_the_authority_inline(cluster: Kubernetes) -> None:
+def test_a_cluster_is_asked_for_its_version_with_inline_credentials(cluster: Kubernetes) -> None:
     trial = try_cluster(kubeconfig.parse(cluster.kubeconfig()))
     assert trial.succeeded, told(trial)
     assert "Kubernetes v1.31.2" in trial.message
@@ -199,20 +199,20 @@ def test_an_unchecked_certificate_is_warned_of(cluster: Kubernetes) -> None:
         ({"status": 500}, "isn't Kubernetes"),
     ],
 )
-def test_what_is_wrong_with_a_cluster_is_told(cluster: Kubernetes, change: dict[str, Any], words: str) -> None:
+def test_each_cluster_failure_is_reported(cluster: Kubernetes, change: dict[str, Any], words: str) -> None:
     vars(cluster).update(change)
     trial = try_cluster(kubeconfig.parse(cluster.kubeconfig()))
     assert not trial.succeeded
     assert words in told(trial)
 
 
-def test_a_wrong_token_of_a_cluster_is_told(cluster: Kubernetes) -> None:
+def test_a_wrong_token_of_a_cluster_is_reported(cluster: Kubernetes) -> None:
     trial = try_cluster(kubeconfig.parse(cluster.kubeconfig({"token": "wrong-and-secret"})))
     assert "rejected these credentials" in trial.message
     assert "wrong-and-secret" not in told(trial)
 
 
-def test_certificate_and_key_that_do_not_belong_together_are_told(cluster: Kubernetes) -> None:
+def test_a_key_that_does_not_match_the_certificate_is_reported(cluster: Kubernetes) -> None:
     certificate, key = cluster.issuer.issue("robot")[0], cluster.issuer.issue("other")[1]
     user = {
         "client-certificate-data": base64.b64encode(certificate).decode(),
@@ -225,11 +225,11 @@ def test_the_bundled_engine_needs_no_call() -> None:
     assert try_cluster(kubeconfig.ClusterAccess(kubeconfig.BUNDLED_ENGINE)).succeeded
 
 
-# --- all of them --------------------------------------------------------------------------------------------------
+# --- common ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.serial
-def test_a_name_server_that_is_silent_holds_up_no_page(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_silent_name_server_does_not_block_the_page(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection_tests, "TEST_SECONDS", 0.2)
     started = time.monotonic()
     trial = with_timeout(lambda: time.sleep(1) or ConnectionTestResult(True, "late"))  # type: ignore[func-returns-value]
@@ -237,7 +237,7 @@ def test_a_name_server_that_is_silent_holds_up_no_page(monkeypatch: pytest.Monke
     assert "No response within" in trial.message
 
 
-def test_a_test_that_breaks_says_so_and_nothing_more() -> None:
+def test_an_unexpected_error_in_a_test_is_reported_without_details() -> None:
     def breaks() -> ConnectionTestResult:
         raise OSError("secret-in-an-error")
 

@@ -1,4 +1,4 @@
-"""Accounts that sign in by Entra ID: a token is fetched, kept in memory, renewed in time and after a 401."""
+"""Accounts with Entra ID: tokens are fetched, cached in memory, and renewed in time and after a 401."""
 
 import logging
 import threading
@@ -31,7 +31,7 @@ def authority() -> Iterator[Authority]:
 
 @pytest.fixture
 def account(mms: MMS, authority: Authority, live_redis: Any) -> HostingAccount:
-    """An account whose server takes the newest token of the authority, and no other."""
+    """Return an account whose server accepts only the authority's newest token."""
     authority.given_to = lambda token: setattr(mms, "token", token)
     account = account_at(mms.url)
     entra = {"authority": authority.url, "tenant": TENANT, "client_id": CLIENT_ID, "scope": SCOPE}
@@ -79,12 +79,12 @@ def test_a_token_is_renewed_before_it_ends(account: HostingAccount, authority: A
     credential = credentials.credential_for(account)
     assert credential.token(forever()) == "token-1"
     assert credential.token(forever()) == "token-1"
-    time.sleep(0.35)  # more than half of its life
+    time.sleep(0.35)  # more than half of its lifetime
     assert credential.token(forever()) == "token-2"
 
 
 @pytest.mark.slow
-def test_while_the_authority_is_away_a_token_that_is_still_good_is_used(
+def test_while_the_authority_is_unavailable_a_valid_token_is_still_used(
     account: HostingAccount, authority: Authority
 ) -> None:
     authority.lasts = 4
@@ -114,7 +114,7 @@ def test_a_server_that_takes_no_token_is_asked_twice_and_no_more(
     assert len(mms.calls("GET", "models")) == 2
 
 
-def test_an_operation_waits_where_no_token_can_be_had_and_the_trouble_says_why(
+def test_an_operation_waits_without_a_token_and_the_account_shows_the_reason(
     account: HostingAccount, mms: MMS, authority: Authority
 ) -> None:
     authority.fault = lambda: (503, {"Retry-After": "7"}, b"")
@@ -128,7 +128,7 @@ def test_an_operation_waits_where_no_token_can_be_had_and_the_trouble_says_why(
     assert not account.token_refused
 
 
-def test_a_wrong_client_secret_is_trouble_in_words_that_keeps_callers_away(
+def test_a_wrong_client_secret_is_reported_and_stops_calls(
     account: HostingAccount, authority: Authority, caplog: Any
 ) -> None:
     caplog.set_level(logging.DEBUG)
@@ -171,7 +171,7 @@ def test_the_right_secret_later_lets_calls_out_again(account: HostingAccount, au
         (lambda: said(400, "temporarily_unavailable", "later"), errors.NoTokenError, "later"),
     ],
 )
-def test_every_answer_of_the_authority_has_its_words(
+def test_every_response_of_the_authority_has_its_message(
     account: HostingAccount, authority: Authority, fault: Any, kind: type[errors.MMSError], words: str
 ) -> None:
     authority.fault = fault
@@ -181,7 +181,7 @@ def test_every_answer_of_the_authority_has_its_words(
     assert isinstance(error.value, errors.NotSentError | errors.TokenRefusedError), "the server has seen nothing"
 
 
-def test_an_authority_that_is_out_of_reach_is_named(account: HostingAccount) -> None:
+def test_an_unreachable_authority_is_named(account: HostingAccount) -> None:
     client = EntraClient("http://127.0.0.1:1", TENANT, CLIENT_ID, SECRET, SCOPE)
     with pytest.raises(errors.NoTokenError, match=r"Couldn't reach 127\.0\.0\.1:1: connection refused"):
         credentials.fetch_token(client)

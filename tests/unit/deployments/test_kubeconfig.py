@@ -1,4 +1,4 @@
-"""A kubeconfig is read and never executed: programs and files in it are refused by name, in every user."""
+"""Kubeconfigs are parsed and never executed: programs and files are refused by name, for every user."""
 
 import base64
 from typing import Any
@@ -50,12 +50,14 @@ def test_the_bundled_engine_is_a_cluster_like_any_other() -> None:
         ({}, {"token": ["t"]}, "must be a string"),
     ],
 )
-def test_what_it_would_run_read_or_reach_is_refused(cluster: dict[str, Any], user: dict[str, Any], words: str) -> None:
+def test_programs_files_and_bad_addresses_are_refused(
+    cluster: dict[str, Any], user: dict[str, Any], words: str
+) -> None:
     with pytest.raises(InvalidKubeconfigError, match=words):
         parse(written({**SERVER, **cluster}, user))
 
 
-def test_users_and_clusters_that_are_not_the_current_ones_are_looked_at_too() -> None:
+def test_users_and_clusters_other_than_the_current_ones_are_checked() -> None:
     sly = [{"name": "u", "user": {"token": "t"}}, {"name": "sly", "user": {"exec": {"command": "sh"}}}]
     with pytest.raises(InvalidKubeconfigError, match="“sly” names a program"):
         parse(written(SERVER, {}, users=sly))
@@ -87,7 +89,7 @@ def test_users_and_clusters_that_are_not_the_current_ones_are_looked_at_too() ->
         "2001-13-45: x\nclusters: []",
     ],
 )
-def test_what_is_no_kubeconfig_gets_a_sentence(text: str) -> None:
+def test_an_invalid_kubeconfig_is_explained(text: str) -> None:
     with pytest.raises(InvalidKubeconfigError) as error:
         parse(text)
     assert str(error.value).endswith(".")

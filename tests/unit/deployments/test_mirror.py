@@ -1,4 +1,4 @@
-"""The mirror: rows are what the server lists, and say when that was last seen."""
+"""The mirror: rows match the server's lists, with the time they were last seen."""
 
 import time
 from collections.abc import Iterator
@@ -50,7 +50,7 @@ def refresh_lists(account: HostingAccount, *nouns: type) -> None:
     refresh.refresh(account.pk, nouns or EVERYTHING)
 
 
-def test_what_others_made_appears_changes_and_vanishes(account: HostingAccount, mms: MMS) -> None:
+def test_resources_created_elsewhere_appear_change_and_vanish(account: HostingAccount, mms: MMS) -> None:
     listed = mms.add_model("iris", 3, tags=["flowers"])
     refresh_lists(account)
     model = RegisteredModel.objects.get()
@@ -130,7 +130,7 @@ def test_one_change_among_many_costs_no_query_per_row(account: HostingAccount, m
     assert changed_among(10) == changed_among(300)
 
 
-def test_what_an_operation_is_just_making_gets_no_second_row(account: HostingAccount, mms: MMS) -> None:
+def test_a_resource_that_an_operation_is_creating_gets_no_second_row(account: HostingAccount, mms: MMS) -> None:
     seen_while_sending = []
 
     def look(connection: faults.Connection, effect: object) -> None:
@@ -224,7 +224,7 @@ def test_bad_answers_leave_the_last_good_data_with_its_age(
     assert service.pk == before.pk
 
 
-def test_items_that_make_no_sense_neither_appear_nor_let_others_vanish(account: HostingAccount, mms: MMS) -> None:
+def test_malformed_items_neither_appear_nor_let_others_vanish(account: HostingAccount, mms: MMS) -> None:
     mms.add_model("good")
     kept = mms.add_model("hidden")
     refresh_lists(account)
@@ -235,7 +235,7 @@ def test_items_that_make_no_sense_neither_appear_nor_let_others_vanish(account: 
     assert set(RegisteredModel.objects.filter(vanished_at=None).values_list("name", flat=True)) == {"good", "hidden"}
 
 
-def test_values_that_no_database_takes_are_made_fit(account: HostingAccount, mms: MMS) -> None:
+def test_values_that_a_database_rejects_are_cleaned(account: HostingAccount, mms: MMS) -> None:
     text: dict[str, Any] = {"version": "7"}
     mms.add_model("nul\0 and half \ud800", **text, description="x" * 5000, tags=None, createdAt="yesterday")
     refresh_lists(account)
@@ -262,7 +262,7 @@ def test_a_next_page_elsewhere_does_not_get_the_token(account: HostingAccount, m
     assert "another server" in HostingAccount.objects.get().error
 
 
-def test_lists_are_read_when_somebody_looks_and_after_operations(account: HostingAccount, mms: MMS) -> None:
+def test_lists_are_read_while_viewed_and_after_operations(account: HostingAccount, mms: MMS) -> None:
     def read() -> set[str]:
         mms.requests.clear()
         wait(refresh.refresh_due())
@@ -299,7 +299,7 @@ def test_a_refresh_on_demand_tries_a_server_that_refused_the_token(account: Host
     assert not HostingAccount.objects.get().token_refused
 
 
-def test_a_refresh_on_demand_waits_for_what_the_server_asked_for(account: HostingAccount, mms: MMS) -> None:
+def test_a_refresh_on_demand_respects_retry_after(account: HostingAccount, mms: MMS) -> None:
     HostingAccount.objects.update(not_before=timezone.now() + timedelta(seconds=20))
     refresh.request_refresh(account)
     assert not refresh.refresh_due()
@@ -312,7 +312,7 @@ def test_a_refresh_on_demand_waits_for_what_the_server_asked_for(account: Hostin
 def test_a_refresh_on_demand_outlives_the_longest_pause(
     account: HostingAccount, mms: MMS, live_redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What the page promised: the server is asked when the current wait is over."""
+    """The page promised a refresh when the pause ends."""
     account.not_before = timezone.now() + timedelta(minutes=59)
     account.save()
     refresh.request_refresh(account)
@@ -327,14 +327,14 @@ def test_a_refresh_on_demand_outlives_the_longest_pause(
 
 
 def badges_told(live_redis: Redis) -> list[str]:
-    """The keys of the rows whose badges the pages were told since the last call."""
+    """Return the keys of the rows whose badges were published since the last call."""
     entries: Any = live_redis.xrange(events.STREAM)
     told = [events.decode(fields) for _, fields in entries]
     live_redis.delete(events.STREAM)
     return [event.badge.key for event in told if event.badge]
 
 
-def test_one_list_that_always_fails_is_one_trouble_and_not_a_new_one_each_time(
+def test_a_list_that_always_fails_is_one_continuous_failure(
     account: HostingAccount, mms: MMS, live_redis: Redis
 ) -> None:
     mms.add_service("iris")
@@ -365,7 +365,7 @@ def test_one_list_that_always_fails_is_one_trouble_and_not_a_new_one_each_time(
     assert (account.error, account.error_at, account.not_before) == ("", None, None)
 
 
-def test_what_changed_while_a_server_was_in_trouble_is_told_when_it_is_over(
+def test_changes_during_a_failure_are_published_when_it_is_over(
     account: HostingAccount, mms: MMS, live_redis: Redis
 ) -> None:
     mms.add_service("iris")
@@ -379,7 +379,7 @@ def test_what_changed_while_a_server_was_in_trouble_is_told_when_it_is_over(
     assert set(badges_told(live_redis)) == keys
 
 
-def test_services_that_are_read_again_are_said_to_be_fresh_though_another_list_fails(
+def test_refreshed_services_are_published_as_fresh_though_another_list_fails(
     account: HostingAccount, mms: MMS, live_redis: Redis
 ) -> None:
     mms.add_service("iris")

@@ -1,4 +1,4 @@
-"""What people ask for: what is stored, what is refused, what the preview shows."""
+"""Requests of users: what is stored, what is refused, what the preview shows."""
 
 import json
 from collections.abc import Callable
@@ -40,7 +40,7 @@ def service_of(account: HostingAccount) -> Service:
     return Service.objects.create(account=account, name="iris", mms_id="service-1", cluster=cluster_of(account))
 
 
-def test_a_request_answers_at_once_with_a_row_and_a_queue_message(
+def test_a_request_returns_immediately_with_a_row_and_a_queue_message(
     account: HostingAccount, mms: MMS, live_redis: Redis
 ) -> None:
     operation = register(account)
@@ -84,7 +84,7 @@ def test_what_the_reference_forbids_is_refused_by_field_and_not_stored(
     assert not RegisteredModel.objects.exists()
 
 
-def test_a_manifest_needs_registered_models_and_assets_told_apart(account: HostingAccount) -> None:
+def test_a_manifest_needs_registered_models_and_distinct_assets(account: HostingAccount) -> None:
     def compose(**more: Any) -> Operation:
         chosen = {"models": [model_of(account, "a")], "assets": [], "driver": None, "runtime_type": "ScikitPython"}
         return submit.create_manifest(account, "ann", **chosen | more)
@@ -189,7 +189,7 @@ def test_a_service_that_could_not_be_created_is_one_row_and_is_retried_as_an_upd
         submit.retry(Operation.objects.get(pk=failed.pk), "bob")
 
 
-def test_a_server_that_keeps_nothing_of_a_failed_creation_gets_it_anew(account: HostingAccount, mms: MMS) -> None:
+def test_a_server_that_removes_a_failed_service_gets_it_created_again(account: HostingAccount, mms: MMS) -> None:
     image, cluster = image_of(account), cluster_of(account)
     asked = turn(submit.create_service(account, "ann", name="iris", image=image, cluster=cluster))
     mms.services.clear()
@@ -220,7 +220,7 @@ def test_a_retry_without_what_it_was_asked_for_is_refused(account: HostingAccoun
     assert refused.value.field == "registry"
 
 
-def test_what_was_chosen_and_is_gone_at_sending_fails_with_the_reason(account: HostingAccount, mms: MMS) -> None:
+def test_a_row_deleted_before_sending_fails_the_operation_with_the_reason(account: HostingAccount, mms: MMS) -> None:
     operation = submit.create_image(account, "ann", manifest=manifest_of(account), registry=registry_of(account))
     account.registries.all().delete()
     operation = turn(operation)
@@ -294,8 +294,8 @@ def test_clear_text_of_secrets_is_in_no_table(account: HostingAccount) -> None:
         assert secret not in told
 
 
-def test_images_are_not_lost_when_a_submit_fails_half_way(account: HostingAccount) -> None:
-    """The row and the operation are written together or not at all."""
+def test_a_failed_submit_stores_neither_row_nor_operation(account: HostingAccount) -> None:
+    """The row and the operation are stored in one transaction."""
     registry = registry_of(account)
     manifest = manifest_of(account)
     with pytest.raises(TypeError):
@@ -303,7 +303,7 @@ def test_images_are_not_lost_when_a_submit_fails_half_way(account: HostingAccoun
     assert not Image.objects.exists()
 
 
-def test_no_key_in_a_url_is_shown() -> None:
+def test_keys_in_urls_are_not_shown() -> None:
     urls = [
         "https://x.example/m?key=s3cret",
         "https://x.example/m?a=1&SIG=s3cret&b=2",

@@ -1,4 +1,4 @@
-"""The way of an operation from the request to its end, against a server on loopback and a real Redis."""
+"""Operations from the request to a terminal state, with a server on loopback and a real Redis."""
 
 import json
 import threading
@@ -178,7 +178,7 @@ def test_a_terminal_state_never_goes_back(account: HostingAccount, mms: MMS) -> 
     assert Image.objects.get(pk=present(operation.image_id)).mms_id is None
 
 
-def test_a_state_that_flaps_back_is_not_believed(account: HostingAccount, mms: MMS) -> None:
+def test_a_state_that_flaps_back_is_ignored(account: HostingAccount, mms: MMS) -> None:
     operation = turn(build(account))
     mms.run()
     operation = turn(operation)
@@ -187,7 +187,7 @@ def test_a_state_that_flaps_back_is_not_believed(account: HostingAccount, mms: M
     assert turn(operation).state == State.RUNNING
 
 
-def test_a_state_that_nobody_knows_is_shown_and_asked_about_again(account: HostingAccount, mms: MMS) -> None:
+def test_an_unknown_state_is_shown_and_polled_again(account: HostingAccount, mms: MMS) -> None:
     operation = turn(build(account))
     mms.end("Frobnicated")
     operation = turn(operation)
@@ -207,7 +207,7 @@ def test_a_state_that_nobody_knows_is_shown_and_asked_about_again(account: Hosti
         ({"message": "x" * 1_000_000}, "x" * 4000),
     ],
 )
-def test_every_shape_of_error_becomes_a_reason(account: HostingAccount, mms: MMS, error: object, reason: str) -> None:
+def test_every_form_of_error_becomes_a_reason(account: HostingAccount, mms: MMS, error: object, reason: str) -> None:
     operation = turn(build(account))
     mms.end("Failed", error)
     operation = turn(operation)
@@ -215,9 +215,7 @@ def test_every_shape_of_error_becomes_a_reason(account: HostingAccount, mms: MMS
     assert operation.error_message == reason
 
 
-def test_an_operation_that_is_done_stays_done_where_reading_its_resource_fails(
-    account: HostingAccount, mms: MMS
-) -> None:
+def test_a_finished_operation_stays_finished_if_reading_its_resource_fails(account: HostingAccount, mms: MMS) -> None:
     operation = turn(build(account))
     mms.end()
     mms.plan("GET", "/images/", faults.html(502))
@@ -293,7 +291,7 @@ def test_a_lost_queue_message_costs_seconds_only(account: HostingAccount, mms: M
     assert Operation.objects.get().state == State.SUCCEEDED
 
 
-def test_a_dead_workers_operation_is_looked_into(account: HostingAccount) -> None:
+def test_the_operation_of_a_dead_worker_is_reconciled(account: HostingAccount) -> None:
     operation = register(account)
     Operation.objects.update(state=State.SENDING, sent_at=timezone.now(), claimed_until=timezone.now(), attempts=1)
     dispatch.sweep()
@@ -302,7 +300,7 @@ def test_a_dead_workers_operation_is_looked_into(account: HostingAccount) -> Non
     assert operation.next_poll_at
 
 
-def test_what_could_not_be_sent_for_an_hour_has_failed(account: HostingAccount) -> None:
+def test_an_operation_that_could_not_be_sent_for_an_hour_fails(account: HostingAccount) -> None:
     HostingAccount.objects.update(base_url="http://127.0.0.1:1")
     operation = later(turn(register(account)), 3700)
     HostingAccount.objects.update(error_at=operation.requested_at)
@@ -326,7 +324,7 @@ def test_polling_slows_stops_after_a_day_and_can_be_resumed(account: HostingAcco
 
 
 @pytest.mark.slow
-def test_a_server_that_hangs_holds_up_nobody_else(account: HostingAccount, mms: MMS) -> None:
+def test_a_server_that_hangs_does_not_block_others(account: HostingAccount, mms: MMS) -> None:
     with MMS() as other:
         second = account_at(other.url, "other")
         mms.plan("POST", "models", faults.hang(1.5), times=30)
@@ -361,7 +359,7 @@ def test_cancel_before_sending_sends_nothing(account: HostingAccount, mms: MMS) 
     assert not mms.requests
 
 
-def test_who_canceled_is_said_where_the_server_says_nothing(account: HostingAccount, mms: MMS) -> None:
+def test_the_canceling_user_is_named_if_the_server_gives_no_reason(account: HostingAccount, mms: MMS) -> None:
     mms.extensions = True
     submit.cancel(operation := turn(build(account)), "bob")
     ended = turn(turn(operation))
@@ -377,8 +375,8 @@ def test_a_server_that_cannot_cancel_leaves_the_operation_running(account: Hosti
     assert not operation.cancel_requested
 
 
-def test_a_wish_to_cancel_is_there_until_the_server_has_answered(account: HostingAccount, mms: MMS) -> None:
-    """Who passes it on may be killed on the way."""
+def test_a_cancel_request_is_repeated_until_the_server_responds(account: HostingAccount, mms: MMS) -> None:
+    """The worker that forwards it may be killed."""
     mms.extensions = True
     operation, there = submit.cancel(turn(build(account)), "ann"), []
 
@@ -393,7 +391,7 @@ def test_a_wish_to_cancel_is_there_until_the_server_has_answered(account: Hostin
     assert not operation.cancel_requested
 
 
-def test_a_cancel_that_comes_too_late_leaves_the_end_as_it_was(account: HostingAccount, mms: MMS) -> None:
+def test_a_late_cancel_does_not_change_the_result(account: HostingAccount, mms: MMS) -> None:
     operation = turn(build(account))
     mms.end("Failed", "no space")
     asked = []
@@ -414,7 +412,7 @@ def test_a_cancel_that_comes_too_late_leaves_the_end_as_it_was(account: HostingA
     assert ended.next_poll_at is None
 
 
-def test_what_could_not_be_written_down_is_asked_about_at_once(account: HostingAccount, mms: MMS) -> None:
+def test_a_result_that_could_not_be_stored_is_polled_again_immediately(account: HostingAccount, mms: MMS) -> None:
     operation = turn(build(account))
     mms.end()
 

@@ -1,4 +1,4 @@
-"""An answer was lost: what happened is found out before anything is sent again."""
+"""Lost responses: the outcome is determined before anything is sent again."""
 
 from typing import Any
 
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 
 def turn(operation: Operation) -> Operation:
-    """A worker's turn, whatever pause the server was given."""
+    """Take a worker's turn in spite of any pause of the server."""
     HostingAccount.objects.update(not_before=None)
     return once(operation)
 
@@ -52,7 +52,7 @@ def test_a_lost_answer_to_register_model_is_found_not_sent_again(
     assert len(mms.calls("POST")) == 1
 
 
-def test_a_request_that_never_arrived_is_sent_again_after_a_fair_time(account: HostingAccount, mms: MMS) -> None:
+def test_a_request_that_never_arrived_is_sent_again_after_the_grace_period(account: HostingAccount, mms: MMS) -> None:
     mms.plan("POST", "models", faults.drop)
     operation = turn(turn(register(account)))
     assert operation.state == State.UNCERTAIN, "its effect might still show"
@@ -63,14 +63,14 @@ def test_a_request_that_never_arrived_is_sent_again_after_a_fair_time(account: H
 
 
 @pytest.mark.parametrize("fault", [faults.html(502), faults.status(500), faults.status(503)])
-def test_an_error_of_the_server_is_looked_into(account: HostingAccount, mms: MMS, fault: faults.Fault) -> None:
+def test_a_server_error_is_reconciled(account: HostingAccount, mms: MMS, fault: faults.Fault) -> None:
     mms.plan("POST", "models", fault)
     operation = turn(register(account))
     assert operation.state == State.UNCERTAIN
     assert "failed (status 50" in operation.error_message
 
 
-def test_a_server_that_fails_every_time_is_given_up(account: HostingAccount, mms: MMS) -> None:
+def test_an_operation_fails_after_the_maximum_number_of_attempts(account: HostingAccount, mms: MMS) -> None:
     mms.plan("POST", "models", faults.html(500), times=9)
     operation = register(account)
     for _ in range(20):
@@ -79,7 +79,7 @@ def test_a_server_that_fails_every_time_is_given_up(account: HostingAccount, mms
     assert "Tried 5 times" in operation.error_message
 
 
-def test_an_equal_model_of_somebody_else_is_not_taken_for_ours(account: HostingAccount, mms: MMS) -> None:
+def test_an_equal_model_of_another_user_is_not_taken_for_ours(account: HostingAccount, mms: MMS) -> None:
     mms.add_model("iris", url="http://files.example/iris.pkl")
     refresh.refresh(account.pk, [RegisteredModel])
     mms.plan("POST", "models", faults.drop)
@@ -121,7 +121,7 @@ def test_a_lost_answer_to_create_image_is_found_once_the_image_is_built(account:
 
 
 @pytest.mark.parametrize("send_again", [True, False])
-def test_where_the_server_tells_too_little_a_person_decides(live_redis: redis.Redis, send_again: bool) -> None:
+def test_a_user_decides_if_the_server_reports_too_little(live_redis: redis.Redis, send_again: bool) -> None:
     with MMS(dialect=PlainDialect()) as mms:
         account = account_at(mms.url)
         mms.plan("POST", "images", faults.lose_answer)
@@ -185,7 +185,7 @@ def test_a_lost_answer_to_delete_service_is_seen_in_the_list(account: HostingAcc
     assert len(mms.calls("DELETE")) == 1
 
 
-def test_deleting_what_is_gone_already_succeeds(account: HostingAccount, mms: MMS) -> None:
+def test_deleting_a_service_that_is_gone_succeeds(account: HostingAccount, mms: MMS) -> None:
     service = service_of(account, mms)
     mms.services.clear()
     operation = turn(turn(submit.delete_service(account, "ann", service=service)))
@@ -230,13 +230,13 @@ def test_a_name_taken_by_our_own_lost_request_is_no_failure(account: HostingAcco
     assert turn(operation).state == State.NOT_STARTED
 
 
-def test_a_late_answer_is_still_worth_having(account: HostingAccount, mms: MMS) -> None:
-    """A worker was slow, its operation is called uncertain by the sweeper, and then the answer comes."""
+def test_a_late_response_is_still_used(account: HostingAccount, mms: MMS) -> None:
+    """The sweep marks the operation of a slow worker as uncertain before the response arrives."""
     assert late(register(account), mms).state == State.SUCCEEDED
 
 
 def late(operation: Operation, mms: MMS, status: int | None = None) -> Operation:
-    """Sent by a worker that is taken for dead before the answer comes: the true one, or one of this status alone."""
+    """Send from a worker that is presumed dead when the response arrives: the real one, or only this status."""
 
     def sweep_meanwhile(connection: faults.Connection, effect: object) -> None:
         Operation.objects.update(claimed_until=timezone.now())
@@ -255,8 +255,8 @@ def build(account: HostingAccount) -> Operation:
     return submit.create_image(account, "ann", manifest=manifest_of(account), registry=registry_of(account))
 
 
-def test_an_acceptance_that_is_heard_of_late_is_not_forgotten(account: HostingAccount, mms: MMS) -> None:
-    """It names no operation: all there is to know is that it must not be sent again."""
+def test_a_late_acceptance_is_recorded(account: HostingAccount, mms: MMS) -> None:
+    """It names no operation, but means that the request must not be sent again."""
     mms.extensions = True
     refresh.refresh(account.pk, [RegisteredModel])
     operation = late(build(account), mms, 202)
@@ -267,7 +267,7 @@ def test_an_acceptance_that_is_heard_of_late_is_not_forgotten(account: HostingAc
     assert len(mms.calls("POST")) == 1
 
 
-def test_an_operation_that_goes_on_does_not_say_that_its_worker_died(account: HostingAccount, mms: MMS) -> None:
+def test_a_resumed_operation_does_not_show_that_its_worker_died(account: HostingAccount, mms: MMS) -> None:
     operation = late(build(account), mms)
     assert (operation.state, operation.error_message) == (State.NOT_STARTED, "")
     mms.run()
@@ -275,8 +275,8 @@ def test_an_operation_that_goes_on_does_not_say_that_its_worker_died(account: Ho
     assert (operation.state, operation.error_message) == (State.RUNNING, "")
 
 
-def test_where_every_look_fails_a_person_is_asked(account: HostingAccount, mms: MMS) -> None:
-    """One list alone is broken, for ever: nothing will be known of what was to be in it."""
+def test_a_user_decides_if_every_probe_fails(account: HostingAccount, mms: MMS) -> None:
+    """One list fails permanently, so its contents stay unknown."""
     mms.plan("POST", "models", faults.lose_answer)
     operation = turn(register(account))
     mms.plan("GET", "models", faults.html(500), times=3)
@@ -291,7 +291,7 @@ def test_where_every_look_fails_a_person_is_asked(account: HostingAccount, mms: 
     assert len(mms.calls("POST")) == 1
 
 
-def test_a_model_whose_id_is_spelled_anew_is_not_taken_for_ours(account: HostingAccount, mms: MMS) -> None:
+def test_a_model_whose_id_changed_case_is_not_taken_for_ours(account: HostingAccount, mms: MMS) -> None:
     earlier = mms.add_model("iris", url="http://files.example/iris.pkl")
     refresh.refresh(account.pk, [RegisteredModel])
     earlier["id"] = earlier["id"].upper()

@@ -1,4 +1,4 @@
-"""Spellings: whatever a server says in its own way is one thing here."""
+"""Wire format: different spellings of servers have the same result."""
 
 import contextlib
 from datetime import UTC, datetime
@@ -61,7 +61,7 @@ FIELDS = [
         (None, None),
     ],
 )
-def test_every_form_of_date_is_a_moment_or_nothing(said: object, meant: datetime | None) -> None:
+def test_every_form_of_date_is_parsed_or_none(said: object, meant: datetime | None) -> None:
     assert wire_values.parse_datetime(said) == meant
 
 
@@ -122,15 +122,15 @@ def test_a_scoring_address_is_a_web_address_or_none() -> None:
     assert uri(None) is None
 
 
-def test_a_kubeconfigs_tokens_are_taken_out_of_texts() -> None:
+def test_tokens_of_a_kubeconfig_are_redacted() -> None:
     kube_config = "users:\n- user:\n    token: abcdefghij0123456789\nserver: https://k8s.example:6443/path"
     told = wire.redact("token abcdefghij0123456789 refused by https://k8s.example:6443/path", [kube_config])
     assert told == "token … refused by https://k8s.example:6443/path"
 
 
 @given(st.dictionaries(st.sampled_from(FIELDS), JSON) | JSON)
-def test_no_answer_at_all_breaks_more_than_itself(data: object) -> None:
-    """Anything JSON can say is understood, or Garbled: never another error."""
+def test_any_response_is_parsed_or_malformed(data: object) -> None:
+    """Any JSON is parsed or raises MalformedPayloadError, never another error."""
     for read in (
         wire.Model.from_wire,
         wire.Manifest.from_wire,
