@@ -47,11 +47,11 @@ class Metrics:
                 errors.append(f'mms_gateway_errors_total{{{label},class="{kind}"}} {count}')
             latency += _histogram(label, service)
         lines = [
-            *_head("mms_gateway_requests_total", "counter", "Requests answered, by service and status."),
+            *_head("mms_gateway_requests_total", "counter", "Requests by service and status."),
             *requests,
-            *_head("mms_gateway_errors_total", "counter", "Answers of class 4xx (client) and 5xx (server)."),
+            *_head("mms_gateway_errors_total", "counter", "Responses with status 4xx (client) and 5xx (server)."),
             *errors,
-            *_head("mms_gateway_request_seconds", "histogram", "Time from the request's head to the answer."),
+            *_head("mms_gateway_request_seconds", "histogram", "Time from the request's headers to the response."),
             *latency,
         ]
         return ("\n".join(lines) + "\n").encode()
