@@ -42,7 +42,7 @@ def check(spec: Spec, store: Store, log: Log, tmp: Path) -> Plan:
             "modelIds",
         )
     find_driver(spec)
-    wanted = requirements.parse(_text(spec.pip_requirements, "pipRequirements", spec, log, tmp))
+    listed = requirements.parse(_text(spec.pip_requirements, "pipRequirements", spec, log, tmp))
     environment = _text(spec.conda_env_file, "condaEnvFile", spec, log, tmp)
     conda = requirements.parse_conda(environment, runtimes.HOST_PYTHON)
     target = install.Target(conda.python or runtime.python, runtimes.HOST_PLATFORM, spec.python)
@@ -52,7 +52,7 @@ def check(spec: Spec, store: Store, log: Log, tmp: Path) -> Plan:
         reason = f"The image needs Python {target.python}, but it would run with Python {python}."
         solution = "Change the Python version in condaEnvFile or select another runtime type."
         raise BuildError("PythonUnavailable", f"{reason} {solution}", "targetRuntime")
-    return Plan(runtime, target, wanted + conda.requirements, start)
+    return Plan(runtime, target, listed + conda.requirements, start)
 
 
 def _base(reference: str, platform: str, spec: Spec, store: Store, log: Log) -> BaseImage:
