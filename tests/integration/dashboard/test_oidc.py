@@ -1,4 +1,4 @@
-"""Signing in at an identity provider, a real one in a process of its own."""
+"""Sign-in with a real identity provider in a separate process."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -45,7 +45,7 @@ def lab() -> HostingAccount:
 
 
 def go(client: Client, to: str = "") -> str:
-    """The address of the provider's page that the button leads to."""
+    """Return the URL of the provider's page behind the button."""
     answer = client.get("/sign-in/provider/", {"next": to} if to else {})
     assert answer.status_code == 302, answer.text
     return answer.headers["Location"]
@@ -57,7 +57,7 @@ def come_back(client: Client, location: str) -> Any:
 
 
 def sign_in(client: Client, subject: str, to: str = "") -> Any:
-    """What the site answers when the provider leads back somebody who signed in there."""
+    """Sign in at the provider and return the response of the site to the callback."""
     answer = requests.post(go(client, to), data={"sub": subject}, allow_redirects=False, timeout=10)
     return come_back(client, answer.headers["Location"])
 
@@ -66,7 +66,7 @@ def person(subject: str) -> Any:
     return get_user_model().objects.get(identity__subject=subject)
 
 
-def test_the_way_there_carries_pkce_state_and_nonce_and_no_secret(provider: Provider) -> None:
+def test_the_redirect_to_the_provider_has_pkce_state_and_nonce_and_no_secret(provider: Provider) -> None:
     asked = parse_qs(urlsplit(go(Client())).query)
     assert asked["code_challenge_method"] == ["S256"]
     assert asked["response_type"] == ["code"]
@@ -74,7 +74,7 @@ def test_the_way_there_carries_pkce_state_and_nonce_and_no_secret(provider: Prov
     assert CLIENT["OIDC_CLIENT_SECRET"] not in str(asked)
 
 
-def test_somebody_new_comes_in_where_they_wanted_to_go_with_the_roles_of_their_groups(
+def test_a_new_user_gets_the_roles_of_their_groups_and_the_requested_page(
     provider: Provider, lab: HostingAccount
 ) -> None:
     other = make_account("other")
@@ -95,7 +95,7 @@ def test_somebody_new_comes_in_where_they_wanted_to_go_with_the_roles_of_their_g
     assert set(roles) == {(lab.pk, Role.OPERATOR), (other.pk, Role.OPERATOR)}
 
 
-def test_a_role_of_a_group_goes_with_the_group_and_one_of_the_site_stays(
+def test_roles_from_groups_end_with_the_group_and_roles_from_the_site_stay(
     provider: Provider, lab: HostingAccount
 ) -> None:
     other = make_account("other")
@@ -118,7 +118,7 @@ def test_a_role_of_a_group_goes_with_the_group_and_one_of_the_site_stays(
     assert entry.after == {"roles": {"other": "viewer"}, "administrator": False}
 
 
-def test_an_administrator_made_here_stays_one_without_the_group(provider: Provider) -> None:
+def test_administrator_access_from_the_site_stays_without_the_group(provider: Provider) -> None:
     provider.person("s-1", preferred_username="nina")
     sign_in(Client(), "s-1")
     get_user_model().objects.update(is_superuser=True)
@@ -126,7 +126,7 @@ def test_an_administrator_made_here_stays_one_without_the_group(provider: Provid
     assert person("s-1").is_superuser
 
 
-def test_nobody_becomes_somebody_here_by_calling_themselves_so(provider: Provider) -> None:
+def test_a_matching_name_does_not_take_over_an_account(provider: Provider) -> None:
     root = get_user_model().objects.create_superuser("root", "root@example.com", "a long enough one")
     provider.person("s-evil", preferred_username="root", email="root@example.com", email_verified=True)
     sign_in(Client(), "s-evil")
@@ -139,13 +139,13 @@ def test_nobody_becomes_somebody_here_by_calling_themselves_so(provider: Provide
 @pytest.mark.parametrize(
     ("called", "name"), [("<b>x</b>", "b-x-b"), ("", "s-odd@example.com"), ("a" * 500, "a" * 120), ("日本", "日本")]
 )
-def test_odd_names_become_names(provider: Provider, called: str, name: str) -> None:
+def test_unusual_names_become_valid_usernames(provider: Provider, called: str, name: str) -> None:
     provider.person("s-odd", preferred_username=called, email="s-odd@example.com")
     sign_in(Client(), "s-odd")
     assert person("s-odd").get_username() == name
 
 
-def test_the_same_person_comes_back_as_the_same_under_another_name(provider: Provider) -> None:
+def test_a_user_is_recognized_under_another_name(provider: Provider) -> None:
     provider.person("s-1", preferred_username="nina")
     sign_in(Client(), "s-1")
     provider.person("s-1", preferred_username="nina-married")
@@ -153,7 +153,7 @@ def test_the_same_person_comes_back_as_the_same_under_another_name(provider: Pro
     assert Identity.objects.count() == 1
 
 
-def test_whom_the_provider_refuses_is_told_so_in_words_and_not_signed_in(provider: Provider) -> None:
+def test_a_denial_by_the_provider_is_explained(provider: Provider) -> None:
     client = Client()
     answer = requests.post(go(client), data={"action": "deny"}, allow_redirects=False, timeout=10)
     page = come_back(client, answer.headers["Location"])
@@ -163,7 +163,7 @@ def test_whom_the_provider_refuses_is_told_so_in_words_and_not_signed_in(provide
     assert AuditEntry.objects.get().action == "sign_in_failed"
 
 
-def test_who_was_deactivated_here_does_not_get_in_and_open_sessions_are_nobodys(provider: Provider) -> None:
+def test_a_deactivated_user_cannot_sign_in_and_loses_open_sessions(provider: Provider) -> None:
     client = Client()
     sign_in(client, "s-1")
     get_user_model().objects.update(is_active=False)
@@ -173,14 +173,14 @@ def test_who_was_deactivated_here_does_not_get_in_and_open_sessions_are_nobodys(
     assert "your account on this site is deactivated" in page.text
 
 
-def test_a_return_that_this_browser_did_not_ask_for_is_too_old(provider: Provider) -> None:
+def test_a_callback_that_this_browser_did_not_start_is_rejected(provider: Provider) -> None:
     begun_elsewhere = requests.post(go(Client()), data={"sub": "s-1"}, allow_redirects=False, timeout=10)
     page = come_back(Client(), begun_elsewhere.headers["Location"])
     assert page.status_code == 400
     assert "This sign-in has expired" in page.text
 
 
-def test_a_return_works_once(provider: Provider) -> None:
+def test_a_callback_works_once(provider: Provider) -> None:
     client = Client()
     answer = requests.post(go(client), data={"sub": "s-1"}, allow_redirects=False, timeout=10)
     assert come_back(client, answer.headers["Location"]).status_code == 302
@@ -201,9 +201,7 @@ def test_a_return_works_once(provider: Provider) -> None:
     ],
     ids=str,
 )
-def test_an_answer_that_is_not_meant_for_this_sign_in_or_not_the_providers_lets_nobody_in(
-    provider: Provider, wrong: dict[str, Any]
-) -> None:
+def test_a_forged_or_mismatched_token_is_rejected(provider: Provider, wrong: dict[str, Any]) -> None:
     provider.spoil(**wrong)
     client = Client()
     page = sign_in(client, "s-1")
@@ -213,7 +211,7 @@ def test_an_answer_that_is_not_meant_for_this_sign_in_or_not_the_providers_lets_
     assert not get_user_model().objects.exists()
 
 
-def test_a_provider_out_of_reach_is_named_in_words(settings: Any, process: Provider) -> None:
+def test_an_unreachable_provider_is_reported(settings: Any, process: Provider) -> None:
     for name, value in process.settings(OIDC_ISSUER="http://127.0.0.1:9").items():
         setattr(settings, name, value)
     page = Client().get("/sign-in/provider/")
@@ -221,26 +219,26 @@ def test_a_provider_out_of_reach_is_named_in_words(settings: Any, process: Provi
     assert "The Company can’t be reached" in page.text
 
 
-def test_the_doctor_says_whether_the_provider_is_what_the_setting_says(provider: Provider, settings: Any) -> None:
+def test_the_doctor_checks_the_providers_issuer(provider: Provider, settings: Any) -> None:
     assert addresses._check_provider().state == "ok"
     settings.OIDC_ISSUER = f"{provider.url}/nowhere"
     assert addresses._check_provider().state == "failed"
 
 
-def test_without_a_provider_there_is_no_button_and_no_way(settings: Any) -> None:
+def test_without_a_provider_there_is_no_button_and_no_route(settings: Any) -> None:
     settings.OIDC_ISSUER = ""
     assert "/sign-in/provider/" not in Client().get("/sign-in/").text
     assert Client().get("/sign-in/provider/").status_code == 404
     assert Client().get("/sign-in/provider/return/").status_code == 404
 
 
-def test_the_button_takes_along_where_one_wanted_to_go(provider: Provider) -> None:
+def test_the_button_passes_on_the_requested_page(provider: Provider) -> None:
     page = Client().get("/sign-in/?next=/accounts/lab/models/%3Fq%3Da%26b").text
     assert 'href="/sign-in/provider/?next=%2Faccounts%2Flab%2Fmodels%2F%3Fq%3Da%26b"' in page
     assert "Sign in with The Company" in compact(page)
 
 
-def test_the_session_before_the_sign_in_is_not_the_one_after_it(provider: Provider) -> None:
+def test_signing_in_changes_the_session_key(provider: Provider) -> None:
     client = Client()
     answer = requests.post(go(client), data={"sub": "s-1"}, allow_redirects=False, timeout=10)
     before = client.cookies["sessionid"].value
@@ -249,7 +247,7 @@ def test_the_session_before_the_sign_in_is_not_the_one_after_it(provider: Provid
     assert not OpenSession.objects.filter(session_key=before).exists()
 
 
-def test_whoever_comes_by_the_provider_does_not_use_up_the_link_of_the_first_administrator(provider: Provider) -> None:
+def test_users_of_the_provider_do_not_revoke_the_setup_link(provider: Provider) -> None:
     sign_in(Client(), "s-1")
     assert setup_link.create()
     provider.person("s-2", groups=["admins"])
@@ -257,7 +255,7 @@ def test_whoever_comes_by_the_provider_does_not_use_up_the_link_of_the_first_adm
     assert setup_link.create() is None
 
 
-def test_whoever_comes_by_the_provider_gets_no_password_here(provider: Provider, live_redis: Any) -> None:
+def test_users_of_the_provider_have_no_password(provider: Provider, live_redis: Any) -> None:
     sign_in(Client(), "s-1")
     admin = sign_in_superuser()
     pk = person("s-1").pk
@@ -267,7 +265,7 @@ def test_whoever_comes_by_the_provider_gets_no_password_here(provider: Provider,
         call_command("set_password", person("s-1").get_username())
 
 
-def test_a_role_that_an_operator_changed_is_the_sites_from_then_on(
+def test_a_role_changed_by_an_operator_becomes_a_role_of_the_site(
     provider: Provider, lab: HostingAccount, live_redis: Any
 ) -> None:
     provider.person("s-1", groups=["ml-team"])
@@ -282,7 +280,7 @@ def test_a_role_that_an_operator_changed_is_the_sites_from_then_on(
     assert (member.role, member.source) == (Role.VIEWER, Source.SITE)
 
 
-def test_deactivating_on_the_page_ends_sessions(provider: Provider, live_redis: Any) -> None:
+def test_deactivating_a_user_ends_their_sessions(provider: Provider, live_redis: Any) -> None:
     sign_in(Client(), "s-1")
     user = person("s-1")
     sign_in_superuser().post(f"/people/{user.pk}/", {"do": "deactivate"})
@@ -290,12 +288,12 @@ def test_deactivating_on_the_page_ends_sessions(provider: Provider, live_redis: 
 
 
 @pytest.mark.parametrize("text", ["ml-team", "ml-team=lab", "ml-team=lab:boss", "=admin", "a=:viewer"])
-def test_a_mapping_that_cannot_be_read_is_said_so(text: str) -> None:
+def test_an_invalid_mapping_is_reported(text: str) -> None:
     with pytest.raises(ValueError, match="write"):
         group_roles.parse_grants(text)
 
 
-def test_names_of_groups_may_hold_what_directories_put_there() -> None:
+def test_group_names_may_contain_special_characters() -> None:
     grants = group_roles.parse_grants("cn=ml,ou=groups=lab:viewer; ops=*:operator")
     assert [grant.group for grant in grants] == ["cn=ml,ou=groups", "ops"]
     assert list(group_roles.ROLE_LEVELS) == Role.values

@@ -1,4 +1,4 @@
-"""The live stream over real sockets and a real Redis: what arrives, who sees it, how it ends."""
+"""The live stream with real sockets and a real Redis: delivery, access and connection handling."""
 
 import http.client
 import json
@@ -54,7 +54,7 @@ def make_account(name: str) -> HostingAccount:
 
 
 def sign_in(name: str, *accounts: HostingAccount) -> str:
-    """The session cookie of a viewer of `accounts`."""
+    """Return the session cookie of a viewer of `accounts`."""
     user = get_user_model().objects.create_user(name)
     for account in accounts:
         Membership.objects.create(user=user, account_id=account.pk, role=Role.VIEWER)
@@ -69,7 +69,7 @@ def viewer(team: HostingAccount) -> str:
 
 
 def publish(account: HostingAccount, state: State = State.RUNNING) -> str:
-    """Let a worker announce a change; returns the badge's key."""
+    """Publish a change as a worker does. Return the key of the badge."""
     model = RegisteredModel.objects.create(account=account, name="iris", url="http://x/m")
     operation = Operation.objects.create(account=account, kind=Kind.REGISTER_MODEL, state=state, model=model)
     publish_operation(operation)
@@ -88,7 +88,7 @@ class Reader:
         self.status = self.response.status
 
     def wait_longer(self, seconds: float) -> None:
-        """Than five seconds for the next line."""
+        """Wait up to `seconds` for each line instead of five seconds."""
         self.response.fp.raw._sock.settimeout(seconds)  # type: ignore[union-attr]
 
     def __enter__(self) -> "Reader":
@@ -99,7 +99,7 @@ class Reader:
         self.response.close()
 
     def next(self) -> dict[str, Any]:
-        """The next event: id, event, data; {} at the end of the stream. Heartbeats are events called "alive"."""
+        """Return the next event with id, event and data, or {} at the end. Heartbeats are events named "alive"."""
         event: dict[str, Any] = {}
         while line := self.response.readline().decode():
             line = line.rstrip("\n")
@@ -111,7 +111,7 @@ class Reader:
         return {}
 
     def until_live(self) -> list[dict[str, Any]]:
-        """The events before the mark that says the past has been told."""
+        """Return the events before the event `live`, which ends the replay."""
         events = []
         while (event := self.next())["event"] != "live":
             events.append(event)
@@ -136,7 +136,7 @@ def test_a_change_arrives_as_the_badge_the_page_would_render(server: Server, tea
     assert event["id"] == stream_position()
 
 
-def test_what_happened_between_the_page_and_the_stream_is_told_first(
+def test_events_between_the_page_and_the_stream_are_sent_first(
     server: Server, team: HostingAccount, viewer: str
 ) -> None:
     publish(team)
@@ -148,7 +148,7 @@ def test_what_happened_between_the_page_and_the_stream_is_told_first(
         assert reader.next()["data"]["key"] == later
 
 
-def test_a_page_rendered_before_anything_ever_happened_misses_nothing(
+def test_a_page_rendered_before_the_first_event_misses_nothing(
     server: Server, team: HostingAccount, viewer: str
 ) -> None:
     position = stream_position()
@@ -157,7 +157,7 @@ def test_a_page_rendered_before_anything_ever_happened_misses_nothing(
         assert [event["data"]["key"] for event in reader.until_live()] == [key]
 
 
-def test_a_reconnect_goes_on_where_it_was_cut_off(server: Server, team: HostingAccount, viewer: str) -> None:
+def test_a_reconnect_continues_after_the_last_event(server: Server, team: HostingAccount, viewer: str) -> None:
     position = stream_position()
     with Reader(server, viewer, position) as reader:
         reader.until_live()
@@ -169,7 +169,7 @@ def test_a_reconnect_goes_on_where_it_was_cut_off(server: Server, team: HostingA
 
 
 @pytest.mark.parametrize("position", ["", "0", "nonsense", "1-1", "99999999999999-0"])
-def test_a_position_that_cannot_be_carried_on_from_means_resync(
+def test_an_unavailable_position_causes_a_resync(
     server: Server, team: HostingAccount, viewer: str, position: str
 ) -> None:
     publish(team)
@@ -178,7 +178,7 @@ def test_a_position_that_cannot_be_carried_on_from_means_resync(
         assert (event["event"], event["id"]) == ("resync", stream_position())
 
 
-def test_after_redis_was_emptied_pages_are_told_to_resync(
+def test_flushing_redis_causes_a_resync(
     server: Server, team: HostingAccount, viewer: str, live_redis: redis.Redis
 ) -> None:
     publish(team)
@@ -191,7 +191,7 @@ def test_after_redis_was_emptied_pages_are_told_to_resync(
         assert [event["event"] for event in reader.until_live()] == ["resync"]
 
 
-def test_whoever_missed_very_much_resyncs_instead(
+def test_too_many_missed_events_cause_a_resync(
     server: Server, team: HostingAccount, viewer: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stream, "MAX_REPLAYED_EVENTS", 3)
@@ -203,7 +203,7 @@ def test_whoever_missed_very_much_resyncs_instead(
         assert [event["event"] for event in reader.until_live()] == ["resync"]
 
 
-def test_lost_events_of_a_worker_reach_everybody_as_resync(
+def test_lost_events_of_a_worker_cause_a_resync_for_everyone(
     server: Server, viewer: str, live_redis: redis.Redis
 ) -> None:
     with Reader(server, viewer, stream_position()) as reader:
@@ -212,7 +212,7 @@ def test_lost_events_of_a_worker_reach_everybody_as_resync(
         assert reader.next()["event"] == "resync"
 
 
-def test_only_the_readers_own_accounts_are_told(server: Server, team: HostingAccount, viewer: str) -> None:
+def test_users_get_events_of_their_own_accounts_only(server: Server, team: HostingAccount, viewer: str) -> None:
     other = make_account("other")
     position = stream_position()
     publish(other)
@@ -234,7 +234,7 @@ def test_administrators_see_all_accounts(server: Server, team: HostingAccount) -
         assert publish(team) == reader.next()["data"]["key"]
 
 
-def test_rights_that_are_taken_away_end_the_events_of_that_account(
+def test_losing_a_role_ends_the_events_of_that_account(
     server: Server, team: HostingAccount, viewer: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stream, "RECHECK_SECONDS", 0.2)
@@ -249,9 +249,7 @@ def test_rights_that_are_taken_away_end_the_events_of_that_account(
 
 
 @pytest.mark.parametrize("how", ["signed out", "no longer active"])
-def test_who_is_signed_out_loses_the_stream(
-    server: Server, viewer: str, monkeypatch: pytest.MonkeyPatch, how: str
-) -> None:
+def test_signing_out_ends_the_stream(server: Server, viewer: str, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
     monkeypatch.setattr(stream, "RECHECK_SECONDS", 0.2)
     with Reader(server, viewer, stream_position()) as reader:
         reader.until_live()
@@ -265,7 +263,7 @@ def test_who_is_signed_out_loses_the_stream(
     assert Reader(server, viewer).status == 401
 
 
-def test_strangers_and_foreign_hosts_are_refused(server: Server, viewer: str) -> None:
+def test_signed_out_users_and_unknown_hosts_are_rejected(server: Server, viewer: str) -> None:
     assert Reader(server, "").status == 401
     assert requests.get(f"{server.url}/stream", headers={"Cookie": viewer, "Host": "evil.example"}).status_code == 400
     assert requests.post(f"{server.url}/stream", headers={"Cookie": viewer}).status_code == 400
@@ -281,9 +279,7 @@ def test_no_database_connection_is_held_by_an_open_stream(server: Server, viewer
         get_user_model().objects.create_user("written while the stream is open")
 
 
-def test_a_silent_stream_is_kept_alive_by_heartbeats(
-    server: Server, viewer: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_stream_without_events_sends_heartbeats(server: Server, viewer: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert stream.HEARTBEAT_SECONDS <= 15
     monkeypatch.setattr(stream, "HEARTBEAT_SECONDS", 0.2)
     with Reader(server, viewer, stream_position()) as reader:
@@ -292,7 +288,7 @@ def test_a_silent_stream_is_kept_alive_by_heartbeats(
         assert reader.next()["event"] == "alive"
 
 
-def test_one_person_cannot_take_all_connections(
+def test_the_number_of_streams_per_user_is_limited(
     server: Server, team: HostingAccount, viewer: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stream, "MAX_CONNECTIONS_PER_USER", 2)
@@ -308,7 +304,7 @@ def test_one_person_cannot_take_all_connections(
         assert again.status == 200
 
 
-def test_a_reader_that_does_not_read_is_dropped_and_the_others_go_on(
+def test_a_slow_client_is_disconnected_and_the_others_continue(
     server: Server, team: HostingAccount, viewer: str, live_redis: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stream, "MAX_QUEUED_EVENTS", 20)
@@ -327,7 +323,7 @@ def test_a_reader_that_does_not_read_is_dropped_and_the_others_go_on(
     assert received < 120
 
 
-def test_when_redis_goes_away_streams_end_and_come_back_with_it(
+def test_streams_end_when_redis_goes_down_and_resume_when_it_is_back(
     server: Server, team: HostingAccount, viewer: str, live_redis: redis.Redis
 ) -> None:
     with Reader(server, viewer, stream_position()) as reader:
@@ -340,13 +336,13 @@ def test_when_redis_goes_away_streams_end_and_come_back_with_it(
         assert reader.next()["data"]["key"] == key
 
 
-def test_without_redis_the_answer_is_503(settings: Any, viewer: str) -> None:
+def test_without_redis_the_status_is_503(settings: Any, viewer: str) -> None:
     settings.REDIS_URL = f"unix://{settings.RUN_DIR}/nobody.sock"
     with Server(stream.Stream()) as server:
         assert Reader(server, viewer).status == 503
 
 
-def test_a_page_that_is_left_is_forgotten(server: Server, viewer: str, live_redis: redis.Redis) -> None:
+def test_a_closed_page_is_removed_from_the_hub(server: Server, viewer: str, live_redis: redis.Redis) -> None:
     for _ in range(5):
         with Reader(server, viewer, stream_position()) as reader:
             reader.until_live()
@@ -372,7 +368,7 @@ def test_a_stop_signal_does_not_wait_for_open_streams(live_redis: redis.Redis, t
     script = (
         "import django, sys; django.setup()\n"
         "from dashboard import live as stream\n"
-        "stream._find_reader = lambda scope: (1, {1})\n"  # the people of this test live in its own database
+        "stream._find_reader = lambda scope: (1, {1})\n"  # the users of this test are in its own database
         "import uvicorn\n"
         "uvicorn.run(stream.application, port=int(sys.argv[1]), lifespan='off', timeout_graceful_shutdown=15)\n"
     )
@@ -393,7 +389,7 @@ def test_a_stop_signal_does_not_wait_for_open_streams(live_redis: redis.Redis, t
         process.wait()
 
 
-def test_nothing_is_lost_or_told_twice_while_pages_come_and_go_under_load(
+def test_no_event_is_lost_or_repeated_under_load(
     server: Server, team: HostingAccount, viewer: str, live_redis: redis.Redis
 ) -> None:
     publish(team)

@@ -1,4 +1,4 @@
-"""Uploads and kept files under a real uvicorn: who may send, what is kept, what is given out."""
+"""Uploads and downloads with a real uvicorn: permissions, storage, keys and limits."""
 
 import errno
 import hashlib
@@ -43,7 +43,7 @@ def server() -> Iterator[Server]:
 
 @pytest.fixture(autouse=True)
 def no_files() -> Iterator[None]:
-    """Every test begins and ends without kept and without half-read files."""
+    """Check that every test begins and ends without stored and temporary files."""
     for path in settings.FILES_DIR.glob("*/*"):
         path.unlink()  # left by a test of another module
     yield
@@ -53,7 +53,7 @@ def no_files() -> Iterator[None]:
 
 
 def sign_in(name: str, role: Role | None) -> str:
-    """The session cookie of a person with that role in the account `team`."""
+    """Create a user with this role in the account `team` and return their session cookie."""
     account, _ = HostingAccount.objects.get_or_create(
         name="team", base_url="http://x", subscription="s", resource_group="r", hosting_account="h"
     )
@@ -90,9 +90,7 @@ def fetch(server: Server, file: store.StoredFile, method: str = "GET", **sent: s
     return requests.request(method, url, headers={name.replace("_", "-"): text for name, text in sent.items()})
 
 
-def test_an_uploaded_file_is_kept_by_its_sha256_and_fetched_by_its_keyed_address(
-    server: Server, scientist: str
-) -> None:
+def test_an_uploaded_file_is_stored_by_its_sha256_and_downloaded_with_its_key(server: Server, scientist: str) -> None:
     answer = send(server, scientist)
     assert answer.status_code == 201
     found = answer.json()
@@ -112,14 +110,14 @@ def test_an_uploaded_file_is_kept_by_its_sha256_and_fetched_by_its_keyed_address
     assert got.headers["content-type"] == "application/octet-stream"
 
 
-def test_the_same_file_twice_is_kept_once(server: Server, scientist: str) -> None:
+def test_the_same_file_is_stored_once(server: Server, scientist: str) -> None:
     tokens = [send(server, scientist, name=name).json()["file"] for name in ("a.pkl", "b.pkl")]
     assert len(list(settings.FILES_DIR.glob("*/*"))) == 1
     for token in tokens:
         assert fetch(server, store.find_stored(token)).content == CONTENT
 
 
-def test_without_the_right_key_no_file_is_given_out(server: Server, scientist: str) -> None:
+def test_a_download_needs_the_right_key(server: Server, scientist: str) -> None:
     file = store.find_stored(send(server, scientist).json()["file"])
     good = file.url.replace(settings.FILES_URL, server.url)
     base, key = good.split("?key=")
@@ -130,7 +128,7 @@ def test_without_the_right_key_no_file_is_given_out(server: Server, scientist: s
     assert requests.post(good).status_code == 405
 
 
-def test_a_key_made_before_the_secret_was_changed_still_opens(server: Server, scientist: str, settings: Any) -> None:
+def test_a_key_made_before_a_secret_key_change_still_works(server: Server, scientist: str, settings: Any) -> None:
     file = store.find_stored(send(server, scientist).json()["file"])
     url = file.url.replace(settings.FILES_URL, server.url)
     settings.SECRET_KEY_FALLBACKS = [settings.SECRET_KEY]
@@ -140,7 +138,7 @@ def test_a_key_made_before_the_secret_was_changed_still_opens(server: Server, sc
     assert requests.get(url).status_code == 404
 
 
-def test_parts_of_a_file_are_given_out_on_request(server: Server, scientist: str) -> None:
+def test_range_requests_get_parts_of_a_file(server: Server, scientist: str) -> None:
     file = store.find_stored(send(server, scientist).json()["file"])
     size = len(CONTENT)
     for asked, start, end in [
@@ -162,20 +160,20 @@ def test_parts_of_a_file_are_given_out_on_request(server: Server, scientist: str
 
 
 @pytest.mark.parametrize("role", [None, Role.VIEWER])
-def test_who_may_not_change_the_account_may_not_add_files(server: Server, role: Role | None) -> None:
+def test_uploading_needs_permission_in_the_account(server: Server, role: Role | None) -> None:
     answer = send(server, sign_in("eve", role))
     assert answer.status_code == 403
     assert "team" in answer.json()["error"]["message"]
     assert list(settings.FILES_DIR.glob("*/*")) == []
 
 
-def test_an_unknown_account_or_session_is_refused(server: Server, scientist: str) -> None:
+def test_an_unknown_account_or_session_is_rejected(server: Server, scientist: str) -> None:
     assert send(server, scientist, account="other").status_code == 403
     assert send(server, "").status_code == 401
     assert send(server, f"{settings.SESSION_COOKIE_NAME}=forged").status_code == 401
 
 
-def test_other_sites_cannot_send_with_a_persons_session(server: Server, scientist: str) -> None:
+def test_other_sites_cannot_upload_with_a_users_session(server: Server, scientist: str) -> None:
     for changes in (
         {"Sec_Fetch_Site": "cross-site"},
         {"Sec_Fetch_Site": "same-site"},
@@ -191,7 +189,7 @@ def test_other_sites_cannot_send_with_a_persons_session(server: Server, scientis
         assert send(server, scientist, **changes).status_code == 201, changes
 
 
-def test_a_stranger_is_refused_before_a_byte_of_the_body_is_sent(server: Server) -> None:
+def test_the_sender_is_checked_before_the_body_is_read(server: Server) -> None:
     with socket.create_connection(("127.0.0.1", server.port)) as connection:
         connection.settimeout(5)
         host = f"127.0.0.1:{server.port}"
@@ -202,7 +200,7 @@ def test_a_stranger_is_refused_before_a_byte_of_the_body_is_sent(server: Server)
         assert connection.recv(1000).startswith(b"HTTP/1.1 401 ")
 
 
-def test_a_plain_form_is_led_back_with_the_token_or_the_reason(server: Server, scientist: str) -> None:
+def test_a_plain_form_is_redirected_with_the_token_or_the_error(server: Server, scientist: str) -> None:
     form = {"Accept": "text/html,*/*", "query": "&next=/accounts/team/models/new/%3Ftag=a"}
     answer = send(server, scientist, **form)
     assert answer.status_code == 303
@@ -218,14 +216,12 @@ def test_a_plain_form_is_led_back_with_the_token_or_the_reason(server: Server, s
 
 
 @pytest.mark.parametrize("back", ["//evil.example/", "http://evil.example/", "/\\evil.example", "javascript:x"])
-def test_nobody_is_led_to_another_site(server: Server, scientist: str, back: str) -> None:
+def test_the_redirect_never_points_to_another_site(server: Server, scientist: str, back: str) -> None:
     answer = send(server, scientist, Accept="text/html", query=f"&next={back}")
     assert (answer.status_code, answer.headers.get("location")) == (201, None)
 
 
-def test_a_file_above_the_limit_is_refused_whether_announced_or_not(
-    server: Server, scientist: str, settings: Any
-) -> None:
+def test_a_large_file_is_rejected_with_or_without_content_length(server: Server, scientist: str, settings: Any) -> None:
     settings.UPLOAD_MAX_BYTES = 10_000
     answer = send(server, scientist)
     assert (answer.status_code, answer.json()["error"]["code"]) == (413, "too_large")
@@ -240,7 +236,7 @@ def test_a_file_above_the_limit_is_refused_whether_announced_or_not(
     assert list(settings.FILES_DIR.glob("*/*")) == []
 
 
-def test_forms_without_a_whole_file_are_refused(server: Server, scientist: str) -> None:
+def test_forms_without_a_complete_file_are_rejected(server: Server, scientist: str) -> None:
     file = b'--b\r\ncontent-disposition: form-data; name="file"; filename="x"\r\n\r\nabc'
     for body, kind, code in [
         (b"", "multipart/form-data; boundary=b", "failed"),
@@ -260,7 +256,7 @@ def test_forms_without_a_whole_file_are_refused(server: Server, scientist: str) 
         assert (answer.status_code, answer.json()["error"]["code"]) == (400, code), (body, kind)
 
 
-def test_other_fields_of_the_form_are_passed_over(server: Server, scientist: str) -> None:
+def test_other_fields_of_the_form_are_ignored(server: Server, scientist: str) -> None:
     answer = requests.post(
         f"{server.url}/uploads/?account=team",
         files={"csrfmiddlewaretoken": (None, "x" * 64), "file": ("m.pkl", CONTENT), "last": (None, "y")},
@@ -286,7 +282,7 @@ def test_names_are_made_safe_for_paths_and_headers(sent: str, kept: str) -> None
     assert store.safe_name(sent) == kept
 
 
-def test_a_client_that_leaves_in_the_middle_leaves_nothing_behind(server: Server, scientist: str) -> None:
+def test_a_disconnect_during_the_upload_leaves_no_file(server: Server, scientist: str) -> None:
     with socket.create_connection(("127.0.0.1", server.port)) as connection:
         host = f"127.0.0.1:{server.port}"
         connection.sendall(
@@ -299,7 +295,7 @@ def test_a_client_that_leaves_in_the_middle_leaves_nothing_behind(server: Server
     wait_until(lambda: not list(settings.TMP_DIR.glob("upload-*")))
 
 
-def test_a_full_disk_is_said_and_leaves_nothing_behind(
+def test_a_full_disk_is_reported_and_leaves_no_file(
     server: Server, scientist: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not os.access("/dev/full", os.W_OK):
@@ -318,7 +314,7 @@ def test_a_full_disk_is_said_and_leaves_nothing_behind(
     assert list(settings.FILES_DIR.glob("*/*")) == []
 
 
-def test_a_forged_token_or_one_whose_file_is_gone_stands_for_nothing(server: Server, scientist: str) -> None:
+def test_a_forged_token_or_one_of_a_deleted_file_is_invalid(server: Server, scientist: str) -> None:
     token = send(server, scientist).json()["file"]
     assert store.find_stored(token[:-1] + ("A" if token[-1] != "A" else "B")) is None
     assert store.find_stored("") is None
@@ -326,7 +322,7 @@ def test_a_forged_token_or_one_whose_file_is_gone_stands_for_nothing(server: Ser
     assert store.find_stored(token) is None
 
 
-def test_keys_are_masked_in_texts() -> None:
+def test_keys_are_masked() -> None:
     url = store.file_url(DIGEST, "model.pkl")
     text = store.mask_keys(f'{{"url": "{url}", "again": "{url}"}} http://other/?key=abc')
     assert text.count("?key=…") == 2
@@ -343,8 +339,8 @@ def wait_until(true: Any, seconds: float = 5) -> None:
 
 @pytest.mark.slow
 @twins("megabytes", 256, 2048)
-def test_a_big_file_passes_both_ways_within_little_memory(scientist: str, tmp_path: Path, megabytes: int) -> None:
-    """In a process of its own, whose memory is watched while the file goes in and out."""
+def test_a_large_upload_and_download_need_little_memory(scientist: str, tmp_path: Path, megabytes: int) -> None:
+    """Measure the memory of a separate process during upload and download."""
     block, blocks = os.urandom(1024 * 1024), megabytes
     script = (
         "import django, sys; django.setup()\n"
@@ -393,7 +389,7 @@ def test_a_big_file_passes_both_ways_within_little_memory(scientist: str, tmp_pa
     print(f"peak {peak / 1024**2:.0f} MB")
 
 
-def test_who_sends_a_byte_now_and_then_is_told_off_and_leaves_nothing(
+def test_a_slow_upload_times_out_and_leaves_no_file(
     server: Server, scientist: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(request_body, "PAUSE_SECONDS", 1.0)
@@ -408,7 +404,7 @@ def test_who_sends_a_byte_now_and_then_is_told_off_and_leaves_nothing(
 
 
 def drip(connection: socket.socket, seconds: float) -> bytes:
-    """Send a byte five times a second until something is answered; its first line."""
+    """Send a byte five times a second until there is a response. Return its first line."""
     until = time.monotonic() + seconds
     while time.monotonic() < until:
         connection.sendall(b"-")
@@ -420,20 +416,20 @@ def drip(connection: socket.socket, seconds: float) -> bytes:
 
 
 def by_token(server: Server, token: str, account: str = "team", **sent: str) -> requests.Response:
-    """A file as a program sends it: no cookie, no origin."""
+    """Upload a file as a program does: without cookie and origin."""
     headers = {"Authorization": f"Bearer {token}", **sent}
     place = f"{server.url}/uploads/?account={account}"
     return requests.post(place, files={"file": ("model.pkl", CONTENT)}, headers=headers, timeout=20)
 
 
-def test_a_program_uploads_with_its_token_and_without_a_cookie(server: Server, scientist: str) -> None:
+def test_a_program_uploads_with_a_token_instead_of_a_cookie(server: Server, scientist: str) -> None:
     ada = get_user_model().objects.get(username="ada")
     answer = by_token(server, token_of(ada))
     assert answer.status_code == 201
     assert store.find_stored(answer.json()["file"]) == upload.StoredFile(DIGEST, "model.pkl", len(CONTENT))
 
 
-def test_a_token_that_does_not_reach_that_far_uploads_nothing(server: Server, scientist: str) -> None:
+def test_a_token_without_permission_cannot_upload(server: Server, scientist: str) -> None:
     ada, eve = get_user_model().objects.get(username="ada"), get_user_model().objects.create_user("eve")
     other = HostingAccount.objects.create(
         name="other", base_url="http://x", subscription="s", resource_group="r", hosting_account="o"
