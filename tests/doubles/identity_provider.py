@@ -19,6 +19,7 @@ import requests
 
 from tests.ports import free_port
 from tests.site import ROOT, wait_until
+from tests.support.lifecycle import present
 
 CLIENT = {"OIDC_CLIENT_ID": "the-dashboard", "OIDC_CLIENT_SECRET": "a-secret-of-the-client"}
 
@@ -97,7 +98,7 @@ def _serve(port: int) -> None:
     def sign(*words: Any) -> dict[str, Any]:
         how = spoiled.get("signed")
         wrong = {"by another": {"key": RSAKey.generate_key(2048).as_dict(private=True)}, "not": {"alg": "none"}}
-        return {**settings_of_tokens(*words), **wrong.get(how, {})}
+        return {**settings_of_tokens(*words), **wrong.get(present(how), {})}
 
     oidc.OpenIDCode.get_jwt_config = sign  # type: ignore[method-assign]
     app: Flask = oidc.app(require_nonce=True)

@@ -18,6 +18,7 @@ import requests
 from tests.faults.installation import PASSWORD, Installation
 from tests.journeys.api import FLOWERS, HERE, Api, call
 from tests.site import ROOT, Site, wait_until
+from tests.support.lifecycle import present
 from tests.twins import twins
 
 pytestmark = pytest.mark.slow
@@ -176,8 +177,8 @@ def test_a_backup_says_that_it_is_secret_and_is_for_its_owner_alone(taken: Taken
     assert secret not in taken.said
     assert taken.file.stat().st_mode & 0o777 == 0o600
     with tarfile.open(taken.file) as archive:
-        about = archive.extractfile("about.json").read().decode()
-        assert archive.extractfile("secret_key").read().decode() == secret
+        about = present(archive.extractfile("about.json")).read().decode()
+        assert present(archive.extractfile("secret_key")).read().decode() == secret
         assert not [name for name in archive.getnames() if name.split("/")[0] in {"redis", "log", "run", "tmp"}]
     assert "contains the secret key of the site" in about
     assert secret not in about
@@ -339,7 +340,7 @@ def test_a_database_that_is_in_use_is_not_replaced(elsewhere: Installation, back
         "from django.db import connection as c; c.ensure_connection(); print('open', flush=True); input()"
     )
     try:
-        assert user.stdout.readline() == "open\n"
+        assert present(user.stdout).readline() == "open\n"
         done = elsewhere.attempt("restore", str(backup), "--replace")
         assert "in use by another process" in done.stderr
     finally:
@@ -368,7 +369,7 @@ def test_another_secret_key_is_refused_and_what_to_do_about_it_works(elsewhere: 
     advice = re.search(r"export (SECRET_KEY_FALLBACKS=.*)", said)
     assert advice
     with tarfile.open(backup) as archive:
-        assert archive.extractfile("secret_key").read().decode() not in said
+        assert present(archive.extractfile("secret_key")).read().decode() not in said
     value = subprocess.run(
         ["sh", "-c", f"{advice[1]}; printf %s $SECRET_KEY_FALLBACKS"], capture_output=True, text=True
     ).stdout
@@ -427,7 +428,7 @@ def test_a_restore_onto_a_full_disk_changes_nothing(full_disk: Path, backup: Pat
     with backup.open("rb") as file:  # nobody knows how much will come
         sender = subprocess.Popen(["cat"], stdin=file, stdout=subprocess.PIPE)
         said = refused(place, "restore", "-", stdin=sender.stdout)
-    sender.stdout.close()
+    present(sender.stdout).close()
     sender.wait(10)
     assert "The disk is full" in said
 

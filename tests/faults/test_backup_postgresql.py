@@ -8,6 +8,7 @@ import pytest
 
 from tests.faults.installation import Installation
 from tests.faults.postgresql import PostgreSQL
+from tests.support.lifecycle import present
 from tests.twins import twins
 
 pytestmark = pytest.mark.slow
@@ -40,7 +41,7 @@ def backup(first: Installation, tmp_path_factory: pytest.TempPathFactory) -> Pat
     path = tmp_path_factory.mktemp("backups") / "backup.tar"
     writer = first.start_code(WRITE)
     try:
-        assert writer.stdout.readline() == "writing\n"
+        assert present(writer.stdout).readline() == "writing\n"
         first.manage("backup", str(path))
         assert writer.poll() is None, writer.communicate()[1]
     finally:
@@ -61,7 +62,7 @@ def test_the_database_is_back_as_of_one_moment(postgresql: PostgreSQL, backup: P
     assert len(pairs) >= 50
     assert set(pairs.values()) == {2}
     with tarfile.open(backup) as archive:
-        about = json.load(archive.extractfile("about.json"))
+        about = json.load(present(archive.extractfile("about.json")))
     (tokens,) = (table for table in about["database"]["tables"] if table["name"] == "mms_token")
     assert tokens["rows"] == 2 * len(pairs)
 
@@ -83,7 +84,7 @@ def test_the_restored_site_starts_and_goes_on_counting(postgresql: PostgreSQL, b
 def test_a_database_that_others_use_is_not_replaced(postgresql: PostgreSQL, first: Installation, backup: Path) -> None:
     user = first.start_code("from django.db import connection as c; c.cursor(); print('open', flush=True); input()")
     try:
-        assert user.stdout.readline() == "open\n"
+        assert present(user.stdout).readline() == "open\n"
         done = first.attempt("restore", str(backup), "--replace")
         assert "in use by another connection" in done.stderr
     finally:

@@ -25,7 +25,7 @@ from tests.doubles.mms import MMS
 from tests.faults.browserless import Visitor
 from tests.site import Site, wait_until
 from tests.support.html import compact
-from tests.support.lifecycle import account_at, image_of, manifest_of, register, registry_of
+from tests.support.lifecycle import account_at, image_of, manifest_of, present, register, registry_of
 
 MODELS = "/accounts/local/models/"
 
@@ -188,7 +188,7 @@ def test_what_the_server_said_is_written_down_once_the_lock_is_gone(
     wait_until(lambda: mms.effects["images"] == 1, 10, "the request")
     with locked(connection.settings_dict["NAME"]):
         time.sleep(2)
-    future.result(20)
+    present(future).result(20)
     operation.refresh_from_db()
     assert operation.state == State.NOT_STARTED
     assert operation.mms_operation_id in mms.operations
@@ -205,9 +205,9 @@ def test_nothing_is_sent_that_could_not_be_written_down_first(
 ) -> None:
     operation = register(account)
     with locked(connection.settings_dict["NAME"]):
-        turns(operation).result(10)
+        present(turns(operation)).result(10)
         assert mms.calls("POST") == []
-    turns(operation).result(10)
+    present(turns(operation)).result(10)
     operation.refresh_from_db()
     assert operation.state == State.SUCCEEDED
     assert mms.effects["models"] == 1
@@ -225,7 +225,7 @@ def test_where_the_lock_outlasts_all_patience_the_outcome_is_in_doubt_and_found_
     future = turns(operation)
     wait_until(lambda: mms.effects["models"] == 1, 10, "the request")
     with locked(connection.settings_dict["NAME"]):
-        future.result(20)
+        present(future).result(20)
     operation.refresh_from_db()
     assert operation.state == State.SENDING
     later(operation, 100)

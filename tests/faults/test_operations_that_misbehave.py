@@ -20,7 +20,7 @@ from tests.doubles import mms as faults
 from tests.doubles.mms import MMS, PlainDialect, Reply
 from tests.faults.verbs import VERBS, furnished
 from tests.support.html import compact
-from tests.support.lifecycle import account_at, later, register, turn
+from tests.support.lifecycle import account_at, later, present, register, turn
 from tests.support.workshop import sign_in_superuser
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -82,7 +82,7 @@ def test_an_operation_that_was_given_up_says_so_and_can_be_resumed(
     assert not dispatch.tick(), "nobody asks any more"
     assert "Not finished after 24 hours" in badge_of(operation).reason
     assert "Not finished after 24 hours" in page_of(browser, operation)
-    told = [events.decode(fields).badge for _, fields in live_redis.xrange(events.STREAM)]
+    told = [events.decode(present(present(fields))).badge for _, fields in live_redis.xrange(events.STREAM)]
     assert any(badge and "Not finished after 24 hours" in badge.reason for badge in told), (
         "an open page hears of it, too"
     )
@@ -151,7 +151,7 @@ def test_a_service_that_was_found_is_found_again(account: HostingAccount, mms: M
     operation = turn(later(operation, 60))
     assert operation.state == State.UNCERTAIN
     mms.services = hidden
-    mms.services[operation.service.mms_id]["state"] = "Succeeded"
+    mms.services[present(present(operation.service).mms_id)]["state"] = "Succeeded"
     assert turn(turn(operation)).state == State.SUCCEEDED
     assert len(mms.calls("POST", "/services")) == 1
 
@@ -317,7 +317,7 @@ def test_a_clock_that_is_a_day_off_moves_no_deadline(
         row |= {"createdAt": date, "updatedAt": date}
     mms.run()
     operation = turn(operation)
-    assert (operation.next_poll_at - timezone.now()).total_seconds() <= 1
+    assert (present(operation.next_poll_at) - timezone.now()).total_seconds() <= 1
     mms.end()
     operation = turn(operation)
     assert operation.state == State.SUCCEEDED

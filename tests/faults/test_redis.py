@@ -12,6 +12,7 @@ import redis
 from tests.doubles.mms import MMS
 from tests.faults.load import PASSWORD, Far, Person, operations, unsettled
 from tests.site import Site, wait_until
+from tests.support.lifecycle import present
 from tests.twins import twins
 
 pytestmark = pytest.mark.slow
@@ -147,7 +148,7 @@ def test_redis_full(
         record["slowest page meanwhile"] = slowest_page(person, far, pages)
         assert far.register(person, names[1]).acknowledged
     finally:
-        link.config_set("maxmemory", limit)
+        link.config_set("maxmemory", present(limit))
     took = back_again(site, person, far, mms, names)
     record["seconds until all was done"] = round(took, 1)
     assert pids(site) == before

@@ -29,7 +29,7 @@ from tests.doubles.mms import MMS, Reply
 from tests.faults.verbs import VERBS, furnished
 from tests.site import wait_until
 from tests.support.html import compact
-from tests.support.lifecycle import account_at, later, register, turn
+from tests.support.lifecycle import account_at, later, present, register, turn
 from tests.support.workshop import sign_in_superuser
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -144,14 +144,17 @@ def test_what_was_read_last_stays_with_its_age_and_the_cause(
     assert re.search(cause, account.error)
     assert account.error.endswith(".")
     service = Service.objects.select_related("account").first()
-    assert badge_of(service).stale_since == service.seen_at
+    assert badge_of(present(service)).stale_since == present(service).seen_at
     assert escape(account.error) in pages(browser, operation)
 
     mms.heal()
     account.replace_token(MMS.token)
     refresh.refresh(account.pk, refresh.LISTS)
     account.refresh_from_db()
-    assert (account.error, badge_of(Service.objects.select_related("account").first()).stale_since) == ("", None)
+    assert (account.error, badge_of(present(Service.objects.select_related("account").first())).stale_since) == (
+        "",
+        None,
+    )
     mms.end()
     assert turn(operation).state == State.SUCCEEDED
     assert not mms.repeated
@@ -227,7 +230,7 @@ def test_a_pause_that_one_thread_is_asked_for_holds_for_all_of_them(account: Hos
     wait(dispatch.tick())
     account.refresh_from_db()
     assert account.error, "an answer to an older call does not end the pause"
-    assert (account.not_before - timezone.now()).total_seconds() > 590
+    assert (present(account.not_before) - timezone.now()).total_seconds() > 590
     assert len(mms.calls("POST")) == 4
     states = [row.state for row in Operation.objects.filter(pk__in=[operation.pk for operation in asked])]
     assert states.count(State.SUCCEEDED) == 3
@@ -256,7 +259,7 @@ def test_of_two_pauses_the_longer_one_holds(account: HostingAccount, mms: MMS) -
     mms.plan("GET", "/", faults.drop)
     refresh.refresh(account.pk, [Service])
     account.refresh_from_db()
-    assert (account.not_before - timezone.now()).total_seconds() > 590
+    assert (present(account.not_before) - timezone.now()).total_seconds() > 590
 
 
 def date_in(seconds: float, *, clock_ahead: float) -> faults.Fault:
@@ -281,7 +284,7 @@ def test_retry_after_as_a_date_means_the_servers_own_clock(
     mms.plan("GET", "/", date_in(300, clock_ahead=clock_ahead))
     refresh.refresh(account.pk, [Service])
     account.refresh_from_db()
-    assert (account.not_before - timezone.now()).total_seconds() == pytest.approx(300, abs=10)
+    assert (present(account.not_before) - timezone.now()).total_seconds() == pytest.approx(300, abs=10)
 
 
 @pytest.mark.parametrize("header", ["²", "-5", "soon", "1e9", "Mon, 32 Foo 99999 99:99:99 +9999", "9" * 5000, ""])
@@ -290,7 +293,7 @@ def test_a_retry_after_that_makes_no_sense_costs_a_usual_pause(account: HostingA
     refresh.refresh(account.pk, [Service])
     account.refresh_from_db()
     assert "busy" in account.error
-    assert (account.not_before - timezone.now()).total_seconds() <= (3600 if header.isdecimal() else 1)
+    assert (present(account.not_before) - timezone.now()).total_seconds() <= (3600 if header.isdecimal() else 1)
 
 
 def test_a_refused_token_stops_all_calls_and_says_so_until_there_is_a_new_one(

@@ -25,7 +25,7 @@ from tests.doubles import mms as faults
 from tests.doubles.mms import MMS, PlainDialect, Reply
 from tests.faults.verbs import VERBS, Verb, furnished, shows
 from tests.site import wait_until
-from tests.support.lifecycle import account_at, later, turn
+from tests.support.lifecycle import account_at, later, present, turn
 from tests.support.workshop import sign_in_superuser
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -199,7 +199,7 @@ def assert_pages_say_it(asked: Iterable[Operation], browser: Client) -> None:
 
 def assert_it_waits(operation: Operation) -> None:
     account = HostingAccount.objects.get()
-    assert 100 < (account.not_before - timezone.now()).total_seconds() < 121
+    assert 100 < (present(account.not_before) - timezone.now()).total_seconds() < 121
     later(operation, 60)
     refresh.request_refresh(account)
     assert not dispatch.tick(), "no operation is tried"

@@ -7,7 +7,7 @@ from deployments.mirror import refresh
 from deployments.models import HostingAccount, Image, Manifest, Operation, RegisteredModel, Service
 from deployments.operations import submit
 from tests.doubles.mms import MMS
-from tests.support.lifecycle import asset_of, cluster_of, register, registry_of
+from tests.support.lifecycle import asset_of, cluster_of, present, register, registry_of
 
 
 @dataclass(frozen=True)
@@ -81,8 +81,15 @@ def shows(operation: Operation, mms: MMS) -> bool:
     """Whether the row says what is true at the server, once the operation has succeeded."""
     match operation.kind:
         case "update_service":
-            return mms.services[operation.service.mms_id]["imageId"] == operation.service.image.mms_id == "image-2"
+            return (
+                mms.services[present(present(operation.service).mms_id)]["imageId"]
+                == present(present(operation.service).image).mms_id
+                == "image-2"
+            )
         case "delete_service":
-            return operation.service.mms_id not in mms.services and operation.service.vanished_at is not None
+            return (
+                present(operation.service).mms_id not in mms.services
+                and present(operation.service).vanished_at is not None
+            )
     there = {"register_model": mms.models, "create_manifest": mms.manifests, "create_image": mms.images}
-    return operation.resource.mms_id in there.get(operation.kind, mms.services)
+    return present(operation.resource).mms_id in there.get(operation.kind, mms.services)

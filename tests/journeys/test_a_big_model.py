@@ -13,6 +13,7 @@ import requests
 
 from tests.journeys.api import Api
 from tests.site import Site
+from tests.support.lifecycle import present
 from tests.twins import twins
 
 pytestmark = pytest.mark.slow
@@ -46,7 +47,7 @@ class Watch:
 
     def _run(self) -> None:
         while not self._stop.wait(0.1):
-            for process in self.root.children(recursive=True):
+            for process in present(self.root).children(recursive=True):
                 self._note(process)
 
     def _note(self, process: psutil.Process) -> None:

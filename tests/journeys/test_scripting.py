@@ -16,6 +16,7 @@ from dashboard.api.routes import described
 from dashboard.forms.resources.asset import AddAssetForm
 from dashboard.forms.resources.model import RegisterModelForm
 from tests.site import ROOT, Site
+from tests.support.lifecycle import present
 
 PAGES = ("deploy/script-it.md", "reference/dashboard-api.md")
 PAGE = "\n".join((ROOT / "docs" / page).read_text() for page in PAGES)
@@ -32,7 +33,7 @@ class Browser:
 
     def send(self, path: str, **form: str) -> str:
         page = self.session.get(f"{self.site.url}{'/tokens/' if 'new' in path and 'token' in path else path}").text
-        form["csrfmiddlewaretoken"] = re.search(r'name="csrfmiddlewaretoken" value="(\w+)"', page)[1]
+        form["csrfmiddlewaretoken"] = present(re.search(r'name="csrfmiddlewaretoken" value="(\w+)"', page))[1]
         answer = self.session.post(f"{self.site.url}{path}", form, headers={"Referer": self.site.url})
         answer.raise_for_status()
         return answer.text
@@ -49,7 +50,7 @@ def browser(site: Site) -> Browser:
 @pytest.fixture(scope="module")
 def environment(site: Site, browser: Browser) -> dict[str, str]:
     page = browser.send("/tokens/new/", name="journey", scope="write", account="", days="7")
-    token = re.search(r"dash_[\w-]{43}", page)[0]
+    token = present(re.search(r"dash_[\w-]{43}", page))[0]
     return {**os.environ, "DASHBOARD": site.url, "DASHBOARD_TOKEN": token}
 
 
@@ -85,7 +86,7 @@ def test_a_command_that_a_form_shows_does_it(
     name = f"by-{language}"
     form = {"name": name, "url": f"{site.url}/static/style.css", "description": NASTY, "do": "preview"}
     page = browser.send("/accounts/local/models/new/", **form)
-    text = unescape(re.search(f'id="command-{language}"[^>]*>(.*?)</pre>', page, re.DOTALL)[1])
+    text = unescape(present(re.search(f'id="command-{language}"[^>]*>(.*?)</pre>', page, re.DOTALL))[1])
     words = ["sh", "-c", text] if language == "curl" else [sys.executable, "-c", text]
     assert "uid=" not in run(words, environment, tmp_path)
     made = next(operation for operation in operations(site, environment) if operation["about"]["name"].startswith(name))

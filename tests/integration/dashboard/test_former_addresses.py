@@ -17,6 +17,7 @@ from mms.models import Model, State
 from mms.operations import builds, run
 from tests.asgi_server import Server
 from tests.support import file_server
+from tests.support.lifecycle import present
 from tests.support.mms_rows import DRIVER, image_operation
 
 DIGEST = "ab" * 32
@@ -96,7 +97,7 @@ def uploaded(content: bytes, name: str) -> str:
 def test_a_model_uploaded_before_the_move_goes_into_a_new_image(settings: Any) -> None:
     settings.FILES_URL = FORMER
     operation = image_operation()
-    manifest = operation.image.manifest
+    manifest = present(operation.image).manifest
     manifest.assets[0]["url"] = uploaded(DRIVER.encode(), "score.py")
     manifest.save()
     Model.objects.filter(id=manifest.resolved_model_ids[0]).update(url=uploaded(b"a model", "model.bin"))

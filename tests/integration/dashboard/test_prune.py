@@ -32,6 +32,7 @@ from tests.doubles.files import running_files
 from tests.doubles.registry import running_registry
 from tests.integration.mms.test_registry import add_base, credentials
 from tests.site import ROOT, wait_until
+from tests.support.lifecycle import present
 from tests.support.mms_rows import image_operation
 from tests.support.people import make_lab
 from tests.support.wheels import make_wheel
@@ -114,12 +115,12 @@ def names_in_an_operation(url: str) -> None:
 
 
 def names_in_a_model_of_the_mms(url: str) -> None:
-    mms.Model.objects.filter(pk=image_operation().image.manifest.resolved_model_ids[0]).update(url=url)
+    mms.Model.objects.filter(pk=present(image_operation().image).manifest.resolved_model_ids[0]).update(url=url)
 
 
 def names_in_a_manifest_of_the_mms(url: str) -> None:
     asset = {"id": "score", "url": url, "mimeType": "", "unPack": False}
-    mms.Manifest.objects.filter(pk=image_operation().image.manifest.pk).update(assets=[asset])
+    mms.Manifest.objects.filter(pk=present(image_operation().image).manifest.pk).update(assets=[asset])
 
 
 NAMING = [

@@ -32,7 +32,7 @@ from mms.operations import retention as mms_retention
 from mms.services import route
 from tests.doubles.mms import MMS
 from tests.site import ROOT, wait_until
-from tests.support.lifecycle import account_at, cluster_of, image_of, manifest_of, register, registry_of
+from tests.support.lifecycle import account_at, cluster_of, image_of, manifest_of, present, register, registry_of
 from tests.support.mms_rows import image_operation
 from tests.support.people import make_operation
 from tests.support.workshop import make_account, make_image, make_manifest, make_model, make_service
@@ -132,7 +132,7 @@ def test_a_row_that_vanished_stays_while_an_operation_about_it_is_open_or_recent
 def test_a_row_that_never_came_to_be_goes_with_its_failed_operation() -> None:
     image = make_image(make_manifest(make_account()), mms_id=None)
     ended(image, state=State.FAILED)
-    young = make_image(image.manifest, mms_id=None)
+    young = make_image(present(image.manifest), mms_id=None)
     ended(young, timedelta(days=1), state=State.FAILED)
     Image.objects.update(added_at=timezone.now() - LONG_AGO)
     retention.delete_old()

@@ -27,6 +27,7 @@ from deployments.models import HostingAccount
 from tests.asgi_server import Server
 from tests.ports import free_port
 from tests.support import file_server
+from tests.support.lifecycle import present
 from tests.support.programs import expired, revoked, token_of
 from tests.twins import twins
 
@@ -114,12 +115,12 @@ def test_the_same_file_is_stored_once(server: Server, scientist: str) -> None:
     tokens = [send(server, scientist, name=name).json()["file"] for name in ("a.pkl", "b.pkl")]
     assert len(list(settings.FILES_DIR.glob("*/*"))) == 1
     for token in tokens:
-        assert fetch(server, store.find_stored(token)).content == CONTENT
+        assert fetch(server, present(store.find_stored(token))).content == CONTENT
 
 
 def test_a_download_needs_the_right_key(server: Server, scientist: str) -> None:
     file = store.find_stored(send(server, scientist).json()["file"])
-    good = file.url.replace(settings.FILES_URL, server.url)
+    good = present(file).url.replace(settings.FILES_URL, server.url)
     base, key = good.split("?key=")
     other = store.file_url("0" * 64, "model.pkl").replace(settings.FILES_URL, server.url)
     for url in (base, f"{base}?key=", f"{base}?key={'0' * 64}", good[:-1], good.replace("model.pkl", "other"), other):
@@ -130,7 +131,7 @@ def test_a_download_needs_the_right_key(server: Server, scientist: str) -> None:
 
 def test_a_key_made_before_a_secret_key_change_still_works(server: Server, scientist: str, settings: Any) -> None:
     file = store.find_stored(send(server, scientist).json()["file"])
-    url = file.url.replace(settings.FILES_URL, server.url)
+    url = present(file).url.replace(settings.FILES_URL, server.url)
     settings.SECRET_KEY_FALLBACKS = [settings.SECRET_KEY]
     settings.SECRET_KEY = "another secret"
     assert requests.get(url).status_code == 200
@@ -148,14 +149,14 @@ def test_range_requests_get_parts_of_a_file(server: Server, scientist: str) -> N
         (f"bytes=5-{size * 2}", 5, size),
         (f"bytes=-{size * 2}", 0, size),
     ]:
-        got = fetch(server, file, range=asked)
+        got = fetch(server, present(file), range=asked)
         assert got.content == CONTENT[start:end], asked
         if end - start < size:
             assert (got.status_code, got.headers["content-range"]) == (206, f"bytes {start}-{end - 1}/{size}")
     for asked in ("bytes=0-1,5-6", "lines=1-2", "bytes=-", ""):
-        assert fetch(server, file, range=asked).status_code == 200
-    assert fetch(server, file, range=f"bytes={size}-").status_code == 416
-    head = fetch(server, file, "HEAD")
+        assert fetch(server, present(file), range=asked).status_code == 200
+    assert fetch(server, present(file), range=f"bytes={size}-").status_code == 416
+    head = fetch(server, present(file), "HEAD")
     assert (head.status_code, head.content, head.headers["content-length"]) == (200, b"", str(size))
 
 
@@ -206,7 +207,7 @@ def test_a_plain_form_is_redirected_with_the_token_or_the_error(server: Server, 
     assert answer.status_code == 303
     place, _, token = answer.headers["location"].partition("&file=")
     assert place == "/accounts/team/models/new/?tag=a"
-    assert store.find_stored(requests.utils.unquote(token)).sha256 == DIGEST
+    assert present(store.find_stored(requests.utils.unquote(token))).sha256 == DIGEST
 
     began = time.monotonic()
     answer = send(server, scientist, content=b"", **form)

@@ -31,6 +31,7 @@ from mms.services.route import directory
 from mms.system.locks import locked
 from tests.ports import free_port
 from tests.supervised import ECHO, Site, make_image, wait_until
+from tests.support.lifecycle import present
 
 LOCAL = json.dumps({"clusters": [{"name": "x", "cluster": {"server": "process://local"}}]})
 SLEEPER = "import time\ndef init(): pass\ndef run(body):\n    time.sleep(float(body))\n    return 'slept'\n"
@@ -169,7 +170,7 @@ def test_a_service_that_never_started_has_no_route_and_no_health(account: Accoun
 def test_an_image_that_cannot_run_here_is_refused_and_the_revision_failed(account: Account) -> None:
     service = make_service(account)
     operation = asked(service)
-    Image.objects.filter(pk=operation.revision.image_id).update(digest=f"sha256:{'0' * 64}")
+    Image.objects.filter(pk=present(operation.revision).image_id).update(digest=f"sha256:{'0' * 64}")
     with pytest.raises(EngineRefusedError, match="Build the image again"):
         services.roll_out(operation)
     assert states(service) == ["failed"]
@@ -186,12 +187,12 @@ def test_an_init_that_takes_too_long_fails_the_roll_out(account: Account, settin
 def test_a_worker_killed_after_the_start_is_taken_over(account: Account) -> None:
     service = make_service(account)
     operation = asked(service)
-    process_engine().apply(revision_spec(operation.revision))
+    process_engine().apply(revision_spec(present(operation.revision)))
     wait_until(lambda: healthy(service, 1))
-    pid = process_engine().supervisor.info(name_of(service, 1))["pid"]
+    pid = present(process_engine().supervisor.info(name_of(service, 1)))["pid"]
     services.roll_out(operation)
     assert states(service) == ["active"]
-    assert process_engine().supervisor.info(name_of(service, 1))["pid"] == pid, "what ran was left alone"
+    assert present(process_engine().supervisor.info(name_of(service, 1)))["pid"] == pid, "what ran was left alone"
 
 
 @pytest.mark.slow
@@ -199,7 +200,7 @@ def test_a_worker_killed_between_the_switch_and_the_route_is_taken_over(account:
     service = make_service(account)
     roll_out(service)
     operation = asked(service)
-    process_engine().apply(revision_spec(operation.revision))
+    process_engine().apply(revision_spec(present(operation.revision)))
     wait_until(lambda: healthy(service, 2))
     address = Program.for_revision(settings.RUN_DIR, str(service.pk), 2).address
     service.revisions.filter(number=1).update(state="draining")
@@ -343,7 +344,7 @@ def test_a_cluster_that_this_server_cannot_deploy_to_is_refused_by_name(server: 
 def test_the_watch_tells_crashed_from_healthy_and_the_service_comes_back(account: Account) -> None:
     service = make_service(account)
     roll_out(service)
-    os.killpg(process_engine().supervisor.info(name_of(service, 1))["pid"], signal.SIGKILL)
+    os.killpg(present(process_engine().supervisor.info(name_of(service, 1)))["pid"], signal.SIGKILL)
     wait_until(lambda: process_engine().observe(str(service.pk), 1).health == Health.CRASHED)
     services.watch()
     service.refresh_from_db()
@@ -395,7 +396,7 @@ def test_the_watch_stops_what_belongs_to_nobody(account: Account) -> None:
 def test_the_watch_leaves_a_roll_out_in_progress_alone_and_ends_an_abandoned_one(account: Account) -> None:
     service = make_service(account)
     operation = asked(service)
-    process_engine().apply(revision_spec(operation.revision))
+    process_engine().apply(revision_spec(present(operation.revision)))
     services.watch()
     assert (states(service), running(service)) == (["starting"], {1})
     ended(operation, State.FAILED)
@@ -420,7 +421,7 @@ def test_the_watch_mends_the_route_of_a_killed_switch_before_it_stops_what_the_r
     service = make_service(account)
     roll_out(service)
     operation = asked(service)
-    address = process_engine().apply(revision_spec(operation.revision))
+    address = process_engine().apply(revision_spec(present(operation.revision)))
     wait_until(lambda: healthy(service, 2))
     long_ago = timezone.now() - timedelta(seconds=60)
     service.revisions.filter(number=1).update(state="draining")

@@ -17,6 +17,7 @@ from dashboard.api.views.resources import RESOURCES
 from dashboard.models import Role
 from deployments.models import Service
 from tests.support.hostile import TEXTS, VALUES, WORDS, add, counts, tried
+from tests.support.lifecycle import present
 from tests.support.people import Lab, make_lab
 from tests.support.programs import Program, person, row_of, token_of
 from tests.support.workshop import make_image
@@ -287,7 +288,7 @@ def test_any_body_of_a_change(route: str, method: str, lab: Lab, admin: Program,
 
 @pytest.mark.parametrize(("route", "method"), PATHS)
 def test_any_id_in_any_path(route: str, method: str, lab: Lab, other: Lab, admin: Program, record: Any) -> None:
-    noun = re.search(r"(\w+)/<\w+:pk>", route)[1]
+    noun = present(re.search(r"(\w+)/<\w+:pk>", route))[1]
     ids = [
         row_of(other, noun).pk if noun != "people" else 10**6,
         0,

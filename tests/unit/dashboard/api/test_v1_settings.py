@@ -8,6 +8,7 @@ import pytest
 from dashboard.models import AuditEntry, Role
 from deployments.models import Cluster, RegistryInfo
 from deployments.models.operation import Kind, State
+from tests.support.lifecycle import present
 from tests.support.people import Lab, make_lab, make_operation
 from tests.support.programs import Program, person, token_of
 
@@ -66,7 +67,7 @@ def test_a_registry_is_added_changed_and_deleted_and_its_password_is_nowhere(lab
     entries = AuditEntry.objects.order_by("pk")
     actions = ["add_registry", "change_registry", "change_registry", "delete_registry"]
     assert [entry.action for entry in entries] == actions
-    assert entries[0].after["password"] == "changed"
+    assert present(entries[0].after)["password"] == "changed"
     assert entries[2].after == {"password": "forgotten"}
     assert PLANTED not in "".join([made.text, changed.text, *(f"{entry.before}{entry.after}" for entry in entries)])
 
@@ -138,7 +139,7 @@ def test_what_is_stored_is_tried_and_the_try_is_written_down(lab: Lab) -> None:
         found = answer.json()
         assert set(found) == {"works", "says", "advice"}
         entry = AuditEntry.objects.order_by("-pk")[0]
-        assert (entry.via, entry.target, entry.after["works"]) == ("api", str(row), found["works"])
+        assert (entry.via, entry.target, present(entry.after)["works"]) == ("api", str(row), found["works"])
     answer = program.post("/v1/accounts/lab/server/test/")
     assert answer.json()["works"] is False, "nothing listens at the address of the lab"
     assert AuditEntry.objects.order_by("-pk")[0].action == "test_server"

@@ -6,6 +6,7 @@ from django.test import Client
 from dashboard.models import Role
 from deployments.models import HostingAccount, Image, Manifest, Operation, Service
 from tests.support.html import compact
+from tests.support.lifecycle import present
 from tests.support.workshop import (
     KUBE_CONFIG,
     REGISTRY_PASSWORD,
@@ -142,7 +143,7 @@ def test_the_image_that_runs_is_no_update(scientist: Client, service: Service) -
 
 
 def test_one_open_operation_at_a_time_and_it_is_named(scientist: Client, service: Service) -> None:
-    image = make_image(service.image.manifest, "second image")
+    image = make_image(present(present(service.image).manifest), "second image")
     url = f"/accounts/lab/services/{service.pk}/update/"
     scientist.post(url, {"image": image.pk})
     assert "is in progress for this service" in compact(scientist.get(url).text)

@@ -16,6 +16,7 @@ from dashboard.files.store import IncomingFile
 from dashboard.forms import snippets
 from dashboard.models import Role
 from deployments.models import Asset, Operation
+from tests.support.lifecycle import present
 from tests.support.people import Cast, Lab, make_cast, make_lab
 from tests.support.programs import Program, person, token_of
 from tests.support.workshop import make_image
@@ -38,7 +39,7 @@ def cast(lab: Lab) -> Cast:
 
 def shown(page: str, what: str) -> str:
     """The text of the command on a page: `curl`, `python` or `upload`."""
-    return unescape(re.search(f'id="command-{what}"[^>]*>(.*?)</pre>', page, re.DOTALL)[1])
+    return unescape(present(re.search(f'id="command-{what}"[^>]*>(.*?)</pre>', page, re.DOTALL))[1])
 
 
 def in_shell(curl: str) -> dict[str, Any]:

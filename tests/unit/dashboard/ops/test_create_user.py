@@ -10,6 +10,7 @@ from django.test import Client
 
 from dashboard.models import AuditEntry, Membership, OpenSession
 from deployments.models import HostingAccount
+from tests.support.lifecycle import present
 
 pytestmark = pytest.mark.django_db
 PASSWORD = "correct horse battery"
@@ -91,7 +92,7 @@ def test_an_account_is_added_with_the_token_from_standard_input(stdin) -> None:
     account = HostingAccount.objects.get()
     assert (account.name, account.base_url, account.token) == ("far", "https://mms.example", "t0ken")
     entry = AuditEntry.objects.get()
-    assert (entry.action, entry.via, entry.account_id, entry.after["token"]) == (
+    assert (entry.action, entry.via, entry.account_id, present(entry.after)["token"]) == (
         "add_account",
         "command",
         account.pk,

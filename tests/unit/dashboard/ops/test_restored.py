@@ -11,7 +11,7 @@ from deployments.mirror import refresh
 from deployments.models import HostingAccount, Operation, RegisteredModel, Service
 from deployments.models.operation import State
 from tests.doubles.mms import MMS
-from tests.support.lifecycle import register, turn
+from tests.support.lifecycle import present, register, turn
 
 pytestmark = pytest.mark.django_db(transaction=True)
 BACKUP = timezone.now() - timedelta(hours=3)
@@ -38,7 +38,7 @@ def test_what_was_sent_after_the_backup_is_found_and_not_sent_again(account: Hos
     assert f"{BACKUP:%Y-%m-%d %H:%M} UTC" in doubted.error_message
     settled = turn(doubted)
     assert settled.state == State.SUCCEEDED
-    assert settled.model.mms_id in mms.models
+    assert present(settled.model).mms_id in mms.models
     assert mms.effects["models"] == 1
 
 
