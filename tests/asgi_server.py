@@ -1,4 +1,4 @@
-"""A real uvicorn in a thread of the test's process, for the parts that are plain ASGI."""
+"""A real uvicorn server in a thread of the test process, for plain ASGI applications."""
 
 import threading
 import time
@@ -8,7 +8,7 @@ import uvicorn
 
 
 class Server:
-    """Serves `application` on a free port of the loopback while the context is open."""
+    """Uvicorn server for `application` on a free loopback port; use it as a context manager."""
 
     def __init__(self, application: Any, **settings: Any) -> None:
         settings = {"lifespan": "off", "log_level": "warning", "timeout_graceful_shutdown": 2, **settings}
@@ -30,7 +30,7 @@ class Server:
         self.stop()
 
     def stop(self) -> float:
-        """Shut down as SIGTERM does; returns the seconds it took."""
+        """Shut down as on SIGTERM. Return the seconds it took."""
         began = time.monotonic()
         self._server.should_exit = True
         self._thread.join(20)

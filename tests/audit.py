@@ -1,10 +1,10 @@
-"""`make audit`: are packages that are installed known to be vulnerable? By pip-audit, from where it asks by default.
+"""Audit of the installed packages for known vulnerabilities (`make audit`), with pip-audit's default source.
 
     python -m tests.audit requirements/base.txt requirements/dev.txt
 
-Fails where a package is vulnerable and where one was skipped, for then nobody knows. Where no advisory source answers,
-nothing was audited: that is said loudly, and is no failure of this project. A vulnerability that does not concern us
-is named in pyproject.toml, with the reason and the day until which that holds.
+Fails if a package is vulnerable or was skipped. If no advisory source answers, the audit prints a warning and succeeds,
+because that isn't a fault of this project. Vulnerabilities that don't affect the project are listed in pyproject.toml,
+each with a reason and an expiry date.
 """
 
 import datetime
@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-# How pip-audit ends when its source does not answer, or answers with what is no advisory.
+# The end of pip-audit's output when its source doesn't answer, or answers with something other than advisories.
 UNREACHABLE = re.compile(
     r"ConnectionError|Could not connect|Timeout|ProxyError|SSLError|Max retries exceeded|JSONDecodeError|"
     r"ServiceError|is not redirecting properly"
@@ -33,8 +33,8 @@ class Verdict:
 
 
 def audit(files: list[str], ignored: list[str]) -> Verdict:
-    """Ask about every package in the requirement files (pinned and hashed)."""
-    with tempfile.TemporaryDirectory() as cache:  # yesterday's answers are no answers
+    """Audit every package in the requirement files (pinned and hashed)."""
+    with tempfile.TemporaryDirectory() as cache:  # an empty cache, so that no old answer is used
         command = [sys.executable, "-m", "pip_audit", "--format=json", "--progress-spinner=off", f"--cache-dir={cache}"]
         command += ["--disable-pip", "--require-hashes", *(f"--requirement={file}" for file in files)]
         command += [f"--ignore-vuln={id}" for id in ignored]
@@ -43,7 +43,7 @@ def audit(files: list[str], ignored: list[str]) -> Verdict:
 
 
 def judge(output: str, errors: str) -> Verdict:
-    """What pip-audit's answer means."""
+    """Return the verdict that follows from pip-audit's answer."""
     try:
         found = json.loads(output)["dependencies"]
     except (ValueError, KeyError):
@@ -55,7 +55,7 @@ def judge(output: str, errors: str) -> Verdict:
     if not found:
         return Verdict(True, "The audit failed: it found no package to ask about.")
     if len(skipped) == len(found) and all("not found" in reason for reason in skipped.values()):
-        # Not one of them is known: whoever answers is no advisory source, but a mirror of packages only.
+        # If none of the packages is known, the server mirrors packages but has no advisories.
         return Verdict(False, f"{NOT_AUDITED} (what answers in its place knows none of {len(found)} packages).")
     lines = [
         f"{item['name']} {item['version']}: {known['id']}, mended in {', '.join(known['fix_versions']) or 'no version'}"
@@ -69,9 +69,9 @@ def judge(output: str, errors: str) -> Verdict:
 
 
 def ignored(document: str, today: datetime.date) -> list[str]:
-    """The ids that pyproject.toml says to ignore on this day.
+    """Return the ids that pyproject.toml ignores on this day.
 
-    Raises ValueError for an entry without a reason or a day: nobody could judge it later.
+    Raise ValueError for an entry without a reason or a date, because it couldn't be reviewed later.
     """
     entries = tomllib.loads(document).get("tool", {}).get("audit", {}).get("ignored", [])
     for entry in entries:
@@ -81,7 +81,7 @@ def ignored(document: str, today: datetime.date) -> list[str]:
 
 
 def main() -> int:
-    """The exit status: 1 where something must be done."""
+    """Run the audit. Return the exit status: 1 if action is required."""
     known = ignored((ROOT / "pyproject.toml").read_text(), datetime.datetime.now(datetime.UTC).date())
     verdict = audit(sys.argv[1:], known)
     loud = verdict.failed or verdict.text.startswith(NOT_AUDITED)

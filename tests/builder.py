@@ -1,4 +1,4 @@
-"""Runs the real image builder in a process of its own, as the MMS does, on files from a real HTTP server."""
+"""The real image builder in a separate process, as the MMS runs it, with files from a real HTTP server."""
 
 import json
 import os
@@ -33,7 +33,7 @@ class Built:
 
 
 class Builder:
-    """Builds into the store below `folder`, fetching from `files`, which has a driver at /score.py."""
+    """Image builder that writes to the store in `folder` and downloads from `files`. The driver is at /score.py."""
 
     def __init__(self, folder: Path, files: Files) -> None:
         self.folder, self.files = folder, files

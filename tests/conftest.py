@@ -1,4 +1,4 @@
-"""Fixtures for every test: real servers, nothing patched."""
+"""Fixtures for all tests: real servers, nothing patched."""
 
 import os
 import shutil
@@ -21,23 +21,23 @@ from tests.support.lifecycle import account_at
 
 
 def chromium() -> str | None:
-    """The path of a Chromium on PATH, if there is one."""
+    """Return the path of a Chromium on PATH, or None."""
     return next(filter(None, map(shutil.which, ["chromium", "chromium-browser", "google-chrome"])), None)
 
 
 def pytest_configure() -> None:
-    """Hash passwords fast in this process. Sites that tests start as processes of their own hash as always."""
+    """Use a fast password hasher in this process. Sites that tests start as separate processes aren't affected."""
     settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher", *global_settings.PASSWORD_HASHERS]
 
 
 @pytest.fixture
 def slow_hasher(settings: Any) -> None:
-    """Hash passwords as a site does, for tests that measure how long that takes."""
+    """Use the password hasher of a real site, for tests that measure how long hashing takes."""
     settings.PASSWORD_HASHERS = global_settings.PASSWORD_HASHERS
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Browser tests need a browser."""
+    """Skip browser tests if Chromium isn't installed."""
     if not chromium():
         for item in items:
             if item.get_closest_marker("browser"):
@@ -45,14 +45,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say loudly what was not tested."""
+    """Print a warning for tests that were skipped because a program is missing."""
     if not chromium():
         terminalreporter.write_sep("!", "Chromium is not installed: THE BROWSER TESTS WERE SKIPPED", red=True)
 
 
 @pytest.fixture
 def record(request: pytest.FixtureRequest) -> dict[str, object]:
-    """Figures put here are printed at the end of the run."""
+    """Return a recorder for figures, which are printed at the end of the run."""
     figures: dict[str, object] = {}
     FIGURES[request.node.name] = figures
     return figures
@@ -60,7 +60,7 @@ def record(request: pytest.FixtureRequest) -> dict[str, object]:
 
 @pytest.fixture(scope="session")
 def redis_server() -> Iterator[redis.Redis]:
-    """A real Redis on the unix socket that the settings of the tests name; one per run."""
+    """Start a real Redis server on the Unix socket of the test settings, once per run."""
     path = settings.REDIS_URL.removeprefix("unix://")
     server = subprocess.Popen(
         [redis_binary(), "--port", "0", "--unixsocket", path, "--save", "", "--dir", str(settings.TMP_DIR)],
@@ -80,8 +80,8 @@ def redis_server() -> Iterator[redis.Redis]:
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
-    """A headless Chromium."""
-    # The loop that Playwright runs in this thread would make Django refuse the database to later tests.
+    """Start a headless Chromium."""
+    # Playwright runs an event loop in this thread, which would make Django refuse database access in later tests.
     os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "true"
     with sync_playwright() as playwright:
         running = playwright.chromium.launch(executable_path=chromium(), args=["--no-sandbox"])
@@ -91,14 +91,14 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def live_redis(redis_server: redis.Redis) -> redis.Redis:
-    """The same server, emptied."""
+    """Return the Redis server, emptied."""
     redis_server.flushall()
     return redis_server
 
 
 @pytest.fixture(scope="session")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """The whole site, running: every process is real, the port is free, the data folder is its own."""
+    """Start a complete site with real processes, a free port and its own data folder."""
     running = Site(tmp_path_factory.mktemp("site") / "data").start()
     yield running
     running.stop()
@@ -106,12 +106,12 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 
 @pytest.fixture
 def mms() -> Iterator[MMS]:
-    """A server of the tests' own, which knows the reference and nothing more."""
+    """Start a test double of the MMS that implements only the API reference."""
     with MMS() as server:
         yield server
 
 
 @pytest.fixture
 def account(mms: MMS, live_redis: redis.Redis) -> HostingAccount:
-    """An account at that server."""
+    """Create a hosting account for the test double."""
     return account_at(mms.url)

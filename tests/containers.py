@@ -1,6 +1,6 @@
-"""A container engine and a registry of the tests' own: podman with a store of its own, Debian's docker-registry.
+"""A container engine and a registry for tests: podman with a separate store, and Debian's docker-registry.
 
-Nothing is pulled from anywhere: the base image is made of this machine's own Python.
+Nothing is pulled: the base image is built from this machine's Python.
 """
 
 import os
@@ -19,9 +19,9 @@ from tests.ports import free_port
 from tests.site import wait_until
 
 USER, PASSWORD = "robot", "s3cret"
-# What `htpasswd -Bbn robot s3cret` prints: the registry takes bcrypt only.
+# The output of `htpasswd -Bbn robot s3cret`. The registry accepts only bcrypt.
 HTPASSWD = "robot:$2y$05$P1PV9edsJ6aTqWeStFYzpOE.wsPMFjjMhFBZqo7tq9jnAKwzQ46Qi\n"
-# No limit that a machine within a container refuses to set, no systemd, and no log service.
+# Works inside a container too: no resource limits, no systemd, and no log service.
 CONTAINERS_CONF = """\
 [containers]
 default_ulimits = ["nofile=1024:1024", "nproc=1000:1000"]
@@ -32,18 +32,18 @@ events_logger = "file"
 """
 PYTHON = f"python{sys.version_info.major}.{sys.version_info.minor}"
 NOT_IN_BASE = {"site-packages", "test", "tests", "idlelib", "tkinter", "turtledemo", "lib2to3", "__pycache__"}
-# Loaded by name, or by packages that the base does not know: no closure of its files would find them.
+# Loaded by name, or by packages outside the base image, so that following dependencies wouldn't find them.
 MORE_LIBRARIES = ["libstdc++.so.6", "libgcc_s.so.1", "libpthread.so.0", "libdl.so.2", "librt.so.1", "libutil.so.1"]
 
 
 def missing() -> list[str]:
-    """The programs that this machine lacks."""
+    """Return the required programs that aren't installed."""
     return [name for name in ("podman", "docker-registry", "ldd") if not shutil.which(name)]
 
 
 @contextmanager
 def running_registry(folder: Path) -> Iterator[str]:
-    """`host:port` of a registry that asks for USER and PASSWORD and keeps its blobs below `folder`."""
+    """Run a registry that requires USER and PASSWORD and stores its blobs in `folder`. Yield its `host:port`."""
     location = f"127.0.0.1:{free_port()}"
     (folder / "htpasswd").write_text(HTPASSWD)
     (folder / "registry.yml").write_text(
@@ -74,7 +74,7 @@ def _answers(url: str) -> bool:
 
 
 class Podman:
-    """Podman with images and containers below `folder`. Call `close` in the end."""
+    """Podman with images and containers in `folder`. Call `close` at the end."""
 
     def __init__(self, folder: Path, registry: str) -> None:
         self.folder = folder
@@ -86,13 +86,13 @@ class Podman:
         }
 
     def __call__(self, *words: str) -> str:
-        """What `podman …` printed. Raises AssertionError with its words."""
+        """Run `podman …` and return its output. Raise AssertionError with its error output if it fails."""
         done = self._run(*words)
         assert done.returncode == 0, f"podman {' '.join(words)}: {done.stderr}"
         return done.stdout.strip()
 
     def why_not(self, *words: str) -> str:
-        """Podman's words where `podman …` fails; "" where it works."""
+        """Run `podman …` and return its error output, or "" if it succeeds."""
         done = self._run(*words)
         return done.stderr.strip() or f"exit status {done.returncode}" if done.returncode else ""
 
@@ -102,14 +102,14 @@ class Podman:
         return subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=300)
 
     def close(self) -> None:
-        """Stop and delete all of it. The store's files may belong to others than us, so podman itself does it."""
+        """Delete all containers and images. Podman does it, because files in the store may belong to other users."""
         with suppress(subprocess.TimeoutExpired):
             self._run("rm", "--all", "--force", "--time", "1")
             self._run("rmi", "--all", "--force")
 
 
 def write_base(target: Path) -> None:
-    """A root file system with nothing but this machine's Python and what that needs, as the tar file `target`."""
+    """Write the tar file `target`: a root file system with only this machine's Python and its dependencies."""
     with tarfile.open(target, "w") as tar:
         for folder in ("usr", "usr/bin", "usr/lib", "usr/lib64", "usr/local", "proc", "sys", "dev", "run", "etc"):
             _add_folder(tar, folder)
@@ -126,7 +126,7 @@ def write_base(target: Path) -> None:
 
 
 def _standard_library(tar: tarfile.TarFile) -> list[Path]:
-    """Add Python's own modules; returns those that are machine code."""
+    """Add Python's standard library. Return its compiled modules."""
     root, native = Path(sys.base_prefix, "lib", PYTHON), []
     for folder, folders, files in os.walk(root):
         folders[:] = sorted(name for name in folders if name not in NOT_IN_BASE and not name.startswith("config-"))
@@ -137,7 +137,7 @@ def _standard_library(tar: tarfile.TarFile) -> list[Path]:
 
 
 def _libraries(file: Path) -> set[Path]:
-    """The libraries that `file` loads, and those that lie beside its C library."""
+    """Return the libraries that `file` loads, and those in the folder of its C library."""
     lines = subprocess.run(["ldd", str(file)], capture_output=True, text=True).stdout.splitlines()
     found = {Path(word) for line in lines for word in line.split() if word.startswith("/")}
     beside = {library.parent for library in found if library.name == "libc.so.6"}
@@ -146,7 +146,7 @@ def _libraries(file: Path) -> set[Path]:
 
 
 def _place(library: Path) -> str:
-    """Where a library lies in the image: where it was, but Python's own in /usr/local/lib."""
+    """Return the path of a library in the image: unchanged, except that Python's own are in /usr/local/lib."""
     if library.is_relative_to(sys.base_prefix) and sys.base_prefix != "/usr":
         return f"usr/local/lib/{library.name}"
     path = str(library).lstrip("/")

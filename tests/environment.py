@@ -1,7 +1,7 @@
-"""Loaded by pytest before Django: every test process writes to a temporary data folder of its own, never to var/.
+"""A temporary data folder for each test process, set up by pytest before Django loads. Tests never write to var/.
 
-With pytest-xdist each worker is such a process; its folder, and so its database and its Redis, is below the one of the
-process that started it. `RUN` is the folder that all processes of one run share.
+With pytest-xdist each worker is such a process. Its folder, which contains its database and its Redis, is inside the
+folder of the process that started it. `RUN` is the folder that all processes of one run share.
 """
 
 import atexit

@@ -1,4 +1,4 @@
-"""Figures that tests measure, printed at the end of the run; docs/explanation/ quotes them."""
+"""Figures measured by tests and printed at the end of the run. The pages in docs/explanation/ quote them."""
 
 import json
 from collections.abc import Iterator

@@ -1,8 +1,8 @@
-"""Free ports that no other test process is given.
+"""Free ports, each reserved for one test process.
 
-A port that the kernel picks is free only until its socket closes: by the time a server binds it, another process or an
-outgoing connection may have it. So ports come from below the range that the kernel picks from, and each is reserved
-with a file lock until this process ends.
+A port selected by the kernel is reserved only until its socket closes. Before a server binds it, another process or an
+outgoing connection may take it. So these ports are below the kernel's range, and each is reserved with a file lock
+until this process ends.
 """
 
 import fcntl
@@ -29,7 +29,7 @@ def free_port() -> int:
 
 
 def _last() -> int:
-    """Return the last port below the kernel's own range; `LAST` where that is unknown or too low."""
+    """Return the last port below the kernel's range, or `LAST` if the range is unknown or starts too low."""
     try:
         lowest = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
     except (OSError, ValueError):
@@ -38,7 +38,7 @@ def _last() -> int:
 
 
 def _reserve(port: int) -> bool:
-    """Lock the file of `port`, and return True if the lock is ours and nothing listens there."""
+    """Lock the file of `port`. Return True if this process acquired the lock and nothing listens on the port."""
     file = (LOCKS / str(port)).open("ab")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,4 +1,4 @@
-"""How this project runs its tests: docs/reference/testing.md explains it.
+"""Pytest plugin that selects, groups and limits tests. See docs/reference/testing.md.
 
 - `nightly` tests run with --nightly, when -m names them, or when their node id is given.
 - `serial` tests run while no other test does, although the rest runs in parallel.
@@ -78,7 +78,7 @@ def _group(item: pytest.Item) -> str:
     """
     if item.get_closest_marker("serial"):
         return "serial"
-    # Not in pytest's published types.
+    # Not in pytest's public types.
     known: dict[str, Any] = getattr(item, "_fixtureinfo").name2fixturedefs  # noqa: B009
     scopes = {name: {found.scope for found in definitions if found.baseid} for name, definitions in known.items()}
     for name, group in EXPENSIVE.items():
@@ -88,7 +88,7 @@ def _group(item: pytest.Item) -> str:
 
 
 def _write_groups(groups: dict[str, str]) -> None:
-    """Tell the process that distributes the tests about groups; every worker says the same."""
+    """Send the groups to the process that distributes the tests. Every worker sends the same groups."""
     partial = RUN / f"groups.{WORKER}"
     partial.write_text(json.dumps(groups))
     partial.rename(RUN / GROUPS)
@@ -96,10 +96,10 @@ def _write_groups(groups: dict[str, str]) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Distribute groups rather than tests.
+    """Distribute groups instead of single tests.
 
-    pytest-xdist's own way, `--dist loadgroup`, appends the group to the id of a test. With pytest 9.2 and pytest-xdist
-    3.8 that has no effect.
+    `--dist loadgroup` of pytest-xdist appends the group to the id of a test. This has no effect with pytest 9.2 and
+    pytest-xdist 3.8.
     """
     from xdist.scheduler import LoadScopeScheduling
 
@@ -118,7 +118,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 
 def _position(item: pytest.Item) -> int:
-    """Return the rank of `item` in the order of the run: what takes longest starts first."""
+    """Return the position of `item` in the run: the slowest tests start first."""
     if item.get_closest_marker("serial"):
         return 0
     if item.get_closest_marker("nightly"):
@@ -130,9 +130,9 @@ def _position(item: pytest.Item) -> int:
 
 
 class Room:
-    """A lock between the workers of one run: a serial test is alone in the room, others share it.
+    """Lock between the workers of one run: exclusive for serial tests, shared for all others.
 
-    Everybody passes the gate first, where a serial test waits until the room is empty; so new tests cannot starve it.
+    Each test passes a gate first. A serial test holds the gate until it has the lock, so new tests can't starve it.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -166,7 +166,7 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> 
     try:
         return (yield)
     finally:
-        # The next serial test follows without waiting for the room to be empty again.
+        # Hold the lock for the next serial test, which would otherwise wait for the other workers again.
         if not (_room.is_alone and nextitem and nextitem.get_closest_marker("serial")):
             _room.leave()
 
@@ -197,9 +197,9 @@ def pytest_runtest_makereport(
 
 
 def stretch(config: pytest.Config) -> float:
-    """Return how many times longer a test may take, because it has only a part of a core: never less than 1.
+    """Return the factor by which a test may take longer because it has only a part of a core; at least 1.
 
-    Counted are the workers of this run, and the load of the last minute, which includes other people's processes.
+    The factor depends on the workers of this run and on the load of the last minute, which includes other processes.
     """
     cores = len(os.sched_getaffinity(0))
     workers = getattr(config, "workerinput", {}).get("workercount", 1)

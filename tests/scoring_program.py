@@ -1,4 +1,4 @@
-"""Runs the scoring program as an image does: a process of its own, without this project on its path."""
+"""The scoring program as an image runs it: in a separate process, without this project on its path."""
 
 import json
 import os
@@ -18,10 +18,10 @@ SCORING = Path(mms.scoring.__file__).parent
 
 
 class Program:
-    """One `python -P -m scoring` with the driver `source`, on a unix socket."""
+    """Process `python -P -m scoring` with the driver `source`, on a Unix socket."""
 
     def __init__(self, directory: Path, source: str, schema: dict[str, Any] | None = None, **settings: Any) -> None:
-        """`settings`: MMS_… variables without the prefix, in lower case."""
+        """Prepare the program. `settings` are the MMS_… variables, in lower case without the prefix."""
         self.address = directory / "s.sock"
         self._log = (directory / "log").open("w+b")
         app, runtime = directory / "app", directory / "runtime"
@@ -58,7 +58,7 @@ class Program:
         return Path(self._log.name).read_text()
 
     def connect(self) -> socket.socket:
-        """An open connection; waits until the program listens."""
+        """Return an open connection. Wait until the program listens."""
         for _ in range(200):
             connection = socket.socket(socket.AF_UNIX)
             connection.settimeout(20)
@@ -69,16 +69,16 @@ class Program:
                 connection.close()
                 assert self.process.poll() is None, self.log
                 time.sleep(0.02)
-        raise AssertionError(f"does not listen: {self.log}")
+        raise AssertionError(f"not listening: {self.log}")
 
     def request(
         self, method: str, path: str, body: bytes | None = None, **headers: str
     ) -> tuple[int, Any, HTTPResponse]:
-        """Status, JSON and answer of one request on a connection of its own."""
+        """Send one request on a new connection. Return the status, the JSON and the response."""
         connection = HTTPConnection("scoring")
         connection.sock = self.connect()
         try:
-            with suppress(BrokenPipeError):  # refused by its head: the answer is there before the body was sent
+            with suppress(BrokenPipeError):  # the server may refuse the request by its headers, before the body is sent
                 connection.request(method, path, body, {name.replace("_", "-"): text for name, text in headers.items()})
             answer = connection.getresponse()
             text = answer.read()
@@ -87,7 +87,7 @@ class Program:
             connection.close()
 
     def score(self, body: Any) -> tuple[int, Any]:
-        """Status and JSON of one POST /score; `body` is sent as JSON unless it is bytes."""
+        """Return status and JSON of one POST /score. The body is sent as JSON unless it is bytes."""
         return self.request("POST", "/score", body if isinstance(body, bytes) else json.dumps(body).encode())[:2]
 
     def wait_until_ready(self) -> "Program":
@@ -98,14 +98,14 @@ class Program:
         raise AssertionError(f"never ready: {self.log}")
 
     def stop(self) -> int:
-        """SIGTERM; returns the exit status."""
+        """Send SIGTERM. Return the exit status."""
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(20)
 
 
 def exchange(connection: socket.socket, data: bytes) -> bytes:
     """Send raw bytes and read until the other side closes."""
-    if data:  # to one who has answered and closed already, not even nothing can be sent
+    if data:  # sending fails, even with no data, if the server has already answered and closed the connection
         connection.sendall(data)
     parts = []
     while part := connection.recv(65536):

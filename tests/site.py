@@ -1,4 +1,4 @@
-"""The whole site, started as a user starts it: `manage.py up` in a folder of its own, on a free port."""
+"""A complete site, started as a user starts it: `manage.py up` with its own data folder, on a free port."""
 
 import json
 import os
@@ -26,7 +26,7 @@ OURS = re.compile(
 
 
 def wait_until(true: Callable[[], Any], seconds: float, what: str, *, every: float = 0.1) -> Any:
-    """Call `true` until it answers something; AssertionError naming `what` after `seconds`."""
+    """Call `true` until it returns a true value. Raise AssertionError naming `what` after `seconds`."""
     until = time.monotonic() + seconds
     while not (answer := true()):
         assert time.monotonic() < until, f"waited {seconds} s for {what}"
@@ -35,11 +35,11 @@ def wait_until(true: Callable[[], Any], seconds: float, what: str, *, every: flo
 
 
 class Site:
-    """One installation: its data folder, its port, and its processes while it runs."""
+    """Installation with its data folder, its port, and its processes while it runs."""
 
     command_line: tuple[str, ...] = (sys.executable, "manage.py")
-    command = "up"  # that runs it
-    folder = ROOT  # where commands are run
+    command = "up"  # of manage.py, starts the site
+    folder = ROOT  # working directory of commands
 
     def __init__(self, data: Path, **environment: str) -> None:
         self.data = data
@@ -51,12 +51,12 @@ class Site:
 
     @property
     def log(self) -> Path:
-        """What `manage.py up` printed."""
+        """Return the output of `manage.py up`."""
         return self.data.with_name(f"{self.data.name}.out")
 
     def start(self) -> "Site":
-        """Start and wait until /healthz says that everything works."""
-        # A test process that is killed, as pytest-xdist does with its workers, must not leave a site behind.
+        """Start the site and wait until /healthz reports it as healthy."""
+        # If the test process is killed, as pytest-xdist does with its workers, the site must end too.
         with_parent = die_with_parent.wrap()
         with self.log.open("wb") as output:
             self.process = subprocess.Popen(
@@ -76,7 +76,7 @@ class Site:
         return self.health()[0] == 200
 
     def health(self) -> tuple[int, dict[str, str]]:
-        """Status of /healthz and what it says of each part; (0, {}) when nobody answers."""
+        """Return the status of /healthz and the state of each part, or (0, {}) if there is no answer."""
         try:
             with urllib.request.urlopen(f"{self.url}/healthz", timeout=5) as answer:
                 return answer.status, json.load(answer)["parts"]
@@ -86,14 +86,14 @@ class Site:
             return 0, {}
 
     def stop(self, signum: int = signal.SIGINT) -> int:
-        """End the site as Ctrl-C does, to the foreground process only; returns its exit status."""
+        """Stop the site with SIGINT to the foreground process, as Ctrl-C does. Return its exit status."""
         assert self.process
         if self.process.poll() is None:
             self.process.send_signal(signum)
         return self.process.wait(60)
 
     def processes(self) -> list[psutil.Process]:
-        """Every process that runs for this installation, found by its environment."""
+        """Return every process of this installation, identified by its environment."""
         return [process for process in psutil.process_iter() if self._owns(process)]
 
     def _owns(self, process: psutil.Process) -> bool:
@@ -105,7 +105,7 @@ class Site:
             return False
 
     def program(self, name: str) -> psutil.Process:
-        """The process of a program of the site, as the supervisor knows it, e.g. `site:worker`."""
+        """Return the process of a supervised program, e.g. `site:worker`."""
         return psutil.Process(int(self.supervisorctl("pid", name)))
 
     def supervisorctl(self, *words: str) -> str:
@@ -114,7 +114,7 @@ class Site:
         return subprocess.run(command, capture_output=True, text=True, timeout=30).stdout.strip()
 
     def manage(self, *words: str, stdin: str = "") -> str:
-        """Run a command of manage.py; returns what it printed. Raises CalledProcessError."""
+        """Run a command of manage.py and return its output. Raise CalledProcessError if it fails."""
         done = subprocess.run(
             [*self.command_line, *words],
             cwd=self.folder,

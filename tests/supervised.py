@@ -1,4 +1,4 @@
-"""A real supervisord on a folder of its own, and small real images for the process engine to run."""
+"""A real supervisord with its own data folder, and small real images for the process engine."""
 
 import json
 import shutil
@@ -20,7 +20,7 @@ ECHO = "def init():\n    pass\n\ndef run(body):\n    return {'echo': body}\n"
 
 
 class Site:
-    """A data folder with a supervisord of its own, as `up` would make it."""
+    """Data folder with a supervisord, as `up` creates it."""
 
     def __init__(self, data: Path) -> None:
         self.data, self.mms, self.run = data, data / "mms", data / "run"
@@ -49,12 +49,12 @@ class Site:
         )
         config.write_text(text.replace("%", "%%"))
         command = [sys.executable, "-m", "supervisor.supervisord", "-c", str(config)]
-        self.socket.unlink(missing_ok=True)  # of one that was stopped
+        self.socket.unlink(missing_ok=True)  # left by a stopped supervisord
         self._process = subprocess.Popen(command, env=environment or None, stdout=subprocess.DEVNULL)
         wait_until(self.socket.exists)
 
     def stop(self) -> None:
-        """End supervisord as Ctrl-C would."""
+        """Stop supervisord as Ctrl-C does."""
         if self._process:
             self._process.terminate()
             self._process.wait(30)
@@ -68,7 +68,7 @@ class Site:
         self.socket.unlink(missing_ok=True)
 
     def children(self) -> list[int]:
-        """The processes of services of this data folder: what names it in its command, environment or mounts."""
+        """Return the processes of this data folder's services: its path is in their command, environment or mounts."""
         folders = (folder for folder in Path("/proc").iterdir() if folder.name.isdigit())
         own = self._process.pid if self._process else 0
         return [int(folder.name) for folder in folders if int(folder.name) != own and self._concerns(folder)]
@@ -76,23 +76,23 @@ class Site:
     def _concerns(self, process: Path) -> bool:
         try:
             known = b"".join((process / name).read_bytes() for name in ("cmdline", "environ", "mountinfo"))
-        except OSError:  # gone meanwhile
+        except OSError:  # the process has ended
             return False
-        # The sockets of services lie here; the Redis of the tests may live in the same data folder.
+        # The sockets of services are in this folder. The Redis of the tests may use the same data folder.
         return f"{self.run}/s/".encode() in known
 
 
 def wait_until(condition, seconds: float = 15.0):
-    """What `condition` returns once it is true."""
+    """Call `condition` until it returns a true value, and return that."""
     deadline = time.monotonic() + seconds
     while not (found := condition()):
-        assert time.monotonic() < deadline, "it did not happen in time"
+        assert time.monotonic() < deadline, "the condition wasn't met in time"
         time.sleep(0.02)
     return found
 
 
 def make_image(store: Store, driver: str = ECHO, python: str = HOST_PYTHON, architecture: str = "amd64") -> str:
-    """Put an image with this driver, and the real scoring program, into the store; its digest."""
+    """Store an image with this driver and the real scoring program. Return its digest."""
     store.prepare()
     layers = {"runtime": _runtime_layer(store), "app": _app_layer(store, driver)}
     config = {

@@ -2,7 +2,7 @@
 
     python -m tests.template_format
 
-Prints each line that breaks a rule, and fails if there is one. Rules: CONTRIBUTING.md.
+Prints each line that breaks a rule and fails if there is one. CONTRIBUTING.md lists the rules.
 """
 
 import re
@@ -19,7 +19,7 @@ EXTENDS = re.compile(r"\{%\s*extends\b")
 
 
 def faults_of_line(line: str) -> Iterator[str]:
-    """Yield what is wrong with one line of a template."""
+    """Yield each rule that one line of a template breaks."""
     if len(line) > MAX_COLUMNS:
         yield f"is {len(line)} columns wide, more than {MAX_COLUMNS}"
     if line != line.rstrip() or "\t" in line:
@@ -44,7 +44,7 @@ def faults(root: Path = TEMPLATES) -> Iterator[str]:
 
 
 def main() -> None:
-    """Print the faults, and exit with 1 if there are any."""
+    """Print the faults. Exit with 1 if there are any."""
     found = list(faults())
     print("\n".join(found) or "Templates: OK")
     sys.exit(bool(found))

@@ -1,4 +1,4 @@
-"""Long tests in two lengths: the short twin runs always, the long one only with --nightly."""
+"""Long tests in two variants: the short twin always runs, the long one only with --nightly."""
 
 from typing import Any
 
@@ -13,14 +13,14 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def examples(short: int, long: int) -> int:
-    """Return how many examples hypothesis tries: `long` with --nightly, else `short`, which are the first of them."""
+    """Return the number of examples for hypothesis: `long` with --nightly, otherwise `short` (the first of them)."""
     return long if _nightly else short
 
 
 def twins(name: str, short: Any, long: Any, *, indirect: bool = False) -> pytest.MarkDecorator:
     """Parametrize the argument `name` of a test with a short value, and with a long one for the nightly run.
 
-    Write the rounds, seconds or examples of both: `@twins("rounds", 3, 20)`.
+    Give the rounds, seconds or examples of both: `@twins("rounds", 3, 20)`.
     """
     cases = [pytest.param(short, id="short"), pytest.param(long, id="long", marks=pytest.mark.nightly)]
     return pytest.mark.parametrize(name, cases, indirect=indirect)

@@ -1,4 +1,4 @@
-"""A person at the running site, without a browser: signs in by the form and sends forms as a page does."""
+"""A client of the running site without a browser, which signs in and submits forms as a page does."""
 
 import html
 import re
@@ -26,7 +26,7 @@ class Visitor:
         return self.session.get(f"{self.site.url}{path}", timeout=60)
 
     def post(self, path: str, fields: dict[str, str], form: str = "") -> requests.Response:
-        """Send a form; `form` is the page it stands on, where that is another."""
+        """Submit a form. `form` is the page that contains it, if that isn't `path`."""
         token = TOKEN.search(self.get(form or path).text)
         assert token, f"{form or path} has no form"
         return self._send(path, fields | {"csrfmiddlewaretoken": token[1]})
@@ -38,7 +38,7 @@ class Visitor:
         return self.post("/accounts/local/models/new/", {"name": name, "url": url})
 
     def send_again(self, answer: requests.Response) -> requests.Response:
-        """What the button "Send again" of an answer does."""
+        """Do what the "Send again" button of a response does."""
         action = re.search(r'<form method="post" action="([^"]+)">', answer.text)
         assert action
         fields = {name: html.unescape(value) for name, value in FIELD.findall(answer.text)}
@@ -48,7 +48,7 @@ class Visitor:
         return self.session.post(f"{self.site.url}{path}", data=fields, allow_redirects=False, timeout=60)
 
     def upload(self, content: bytes) -> None:
-        """Keep a file, as the script of the page does."""
+        """Upload a file as the page's script does."""
         answer = self.session.post(
             f"{self.site.url}/uploads/?account=local",
             files={"file": ("file.bin", content)},
@@ -58,7 +58,7 @@ class Visitor:
         assert answer.status_code == 201, answer.text
 
     def begin(self, path: str, content_type: str, length: int, part: bytes) -> socket.socket:
-        """A POST whose body does not come to its end: only `part` is sent."""
+        """Start a POST and send only `part` of its body."""
         connection = socket.create_connection(("127.0.0.1", self.site.port))
         cookies = "; ".join(f"{cookie.name}={cookie.value}" for cookie in self.session.cookies)
         head = (

@@ -1,4 +1,4 @@
-"""What the tests of faults share: files over HTTP, and a PostgreSQL."""
+"""Fixtures for fault tests: a file server and a PostgreSQL server."""
 
 import functools
 import threading
@@ -20,7 +20,7 @@ class Quiet(SimpleHTTPRequestHandler):
 
 @pytest.fixture(scope="session")
 def files_url() -> Iterator[str]:
-    """The example's files, as any file server would serve them."""
+    """Serve the example's files over HTTP."""
     files = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(EXAMPLE)))
     threading.Thread(target=files.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{files.server_port}"
@@ -37,6 +37,6 @@ def postgresql() -> Iterator[PostgreSQL]:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say loudly what was not tested."""
+    """Print a warning for tests that were skipped because a program is missing."""
     if any(WITHOUT in str(test.longrepr) for test in terminalreporter.stats.get("skipped", [])):
         terminalreporter.write_sep("!", WITHOUT, red=True)

@@ -1,4 +1,4 @@
-"""Tasks that stall the worker which runs them: it stays connected and running but consumes nothing (celery#8030)."""
+"""Tasks that stall their worker: it stays connected and running but consumes nothing (celery#8030)."""
 
 import gc
 import os
@@ -9,7 +9,7 @@ from kombu.transport.redis import Channel
 
 from dashboard.ops.supervisor import watchdog
 
-SPEED_UP = "WATCHDOG_TIMES_FASTER"  # a variable that only this module reads
+SPEED_UP = "WATCHDOG_TIMES_FASTER"  # environment variable that only this module reads
 
 _times = int(os.environ.get(SPEED_UP, "1"))
 watchdog.STALLED_SECONDS /= _times

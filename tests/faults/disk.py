@@ -1,4 +1,4 @@
-"""A small file system of its own that a test can fill up and free again. Mounting one takes root: others skip."""
+"""A small file system that a test can fill and empty. Mounting it requires root; otherwise the test is skipped."""
 
 import os
 import subprocess
@@ -16,14 +16,14 @@ class Disk:
 
     @property
     def free(self) -> int:
-        """Bytes."""
+        """Return the free space in bytes."""
         found = os.statvfs(self.folder)
         return found.f_bavail * found.f_frsize
 
     def fill(self, leave: int = 0) -> None:
-        """Leave so many bytes free, rounded down to pages; with 0, not one more page can be had."""
+        """Fill the disk and leave this many bytes free, rounded down to pages. With 0, no page is left."""
         self.clear()
-        with self._fillers[0].open("wb") as file, suppress(OSError):  # others write meanwhile
+        with self._fillers[0].open("wb") as file, suppress(OSError):  # other processes write at the same time
             if self.free > leave:
                 os.posix_fallocate(file.fileno(), 0, self.free - leave)
         if not leave:

@@ -1,4 +1,4 @@
-"""An installation that does not run: tables, people, uploads, for what is to be tried on its data alone."""
+"""A stopped installation with tables, users and uploads, for tests that need only its data."""
 
 import json
 import os
@@ -39,10 +39,10 @@ KILLED_AT = """
 
 
 class Installation(Site):
-    """Commands are run on it, in processes of their own; some are killed."""
+    """Stopped installation. Commands run in separate processes, which tests can kill."""
 
     def ready(self) -> "Installation":
-        """With tables, an administrator, an account with a token, and an upload of some MB."""
+        """Create tables, an administrator, a hosting account with a token, and an upload of some MB."""
         self.run(f"""
             from dashboard.ops.startup import prepare; prepare.prepare(serves_pages=False)
             from django.contrib.auth import get_user_model
@@ -61,7 +61,7 @@ class Installation(Site):
         return path
 
     def attempt(self, *words: str, stdin: Any = None, **environment: str) -> subprocess.CompletedProcess[str]:
-        """Run a command of manage.py that may fail; never with a trace."""
+        """Run a command of manage.py that may fail, but never with a traceback."""
         done = subprocess.run(
             [sys.executable, "manage.py", *words],
             cwd=ROOT,
@@ -75,7 +75,7 @@ class Installation(Site):
         return done
 
     def run(self, code: str, **environment: str) -> str:
-        """Run Python with the site's settings; what it printed."""
+        """Run Python code with the site's settings. Return its output."""
         done = self.start_code(code, **environment)
         output, errors = done.communicate(timeout=300)
         assert done.returncode == 0, errors
@@ -95,7 +95,7 @@ class Installation(Site):
         )
 
     def killed(self, *words: str, after: float) -> bool:
-        """Start a command of manage.py and kill it after some seconds; False where it was done by then."""
+        """Start a command of manage.py and kill it after some seconds. Return False if it had already ended."""
         process = subprocess.Popen(
             [sys.executable, "manage.py", *words],
             cwd=ROOT,
@@ -110,15 +110,17 @@ class Installation(Site):
         return process.wait(30) == -signal.SIGKILL
 
     def killed_at(self, number: int, calls: str, *words: str, **environment: str) -> bool:
-        """Run a command of manage.py that is killed at its call number `number` (from 0) of one of the functions
-        `calls`, separated by spaces; False where it was done by then."""
+        """Run a command of manage.py and kill it when it calls a function for the `number`th time (from 0).
+
+        `calls` names the functions that count, separated by spaces. Return False if the command ended before.
+        """
         process = self.start_code(KILLED_AT.format(number=number, calls=calls.split(), words=words), **environment)
         _, errors = process.communicate(timeout=120)
         assert process.returncode in {0, -signal.SIGKILL}, errors
         return process.returncode != 0
 
     def ask(self, expression: str, **environment: str) -> Any:
-        """The value of an expression of the site's, by way of JSON."""
+        """Evaluate an expression in the site's environment. The value passes through JSON."""
         code = f"""
             import json
             from collections import Counter
@@ -131,7 +133,7 @@ class Installation(Site):
         return json.loads(self.run(code, **environment))
 
     def has_everything(self) -> None:
-        """Fail unless what `ready` made is there and can be read."""
+        """Fail unless everything that `ready` created exists and can be read."""
         signs_in = f"get_user_model().objects.get(username='ann').check_password({PASSWORD!r})"
         assert self.ask(f"[{signs_in}, HostingAccount.objects.get(name='team').token]") == [True, TOKEN]
         kept = list((self.data / "files").glob("*/*"))
@@ -139,7 +141,7 @@ class Installation(Site):
         assert sha256(kept[0].read_bytes()).hexdigest() == kept[0].name
 
     def content(self) -> dict[str, bytes]:
-        """Every file of the data folder that is data."""
+        """Return the content of every data file in the data folder."""
         passing = {"tmp", "run", "log", "static"}
         files = (path for path in sorted(self.data.rglob("*")) if path.is_file())
         names = {path.relative_to(self.data): path for path in files}

@@ -1,4 +1,4 @@
-"""People at work on a real site, over HTTP: what they asked for, and whether the site said that it has it."""
+"""Simulated users of a real site over HTTP, who record their requests and which of them the site acknowledged."""
 
 import json
 import random
@@ -20,7 +20,7 @@ OPEN = ("queued", "sending", "not_started", "running", "uncertain")
 
 @dataclass
 class Asked:
-    """One thing somebody asked for. `acknowledged`: the site answered with the page of what it had stored."""
+    """Request of a user. `acknowledged` means that the site answered with the page of the stored operation."""
 
     kind: str
     name: str
@@ -28,7 +28,7 @@ class Asked:
 
 
 class Person:
-    """Somebody with a browser, signed in. A site that is away for a moment is asked again, as people do."""
+    """Signed-in user with a browser, who retries while the site is briefly unavailable."""
 
     def __init__(self, site: Site, name: str = "ada") -> None:
         self.site, self.session = site, requests.Session()
@@ -41,7 +41,7 @@ class Person:
         return {"csrfmiddlewaretoken": self.session.cookies["csrftoken"], **fields}
 
     def submit(self, path: str, **fields: Any) -> bool:
-        """Send a form once; whether it was acknowledged."""
+        """Submit a form once. Return True if the site acknowledged it."""
         try:
             answer = self.session.post(
                 f"{self.site.url}{path}", self._form(**fields), allow_redirects=False, timeout=30
@@ -52,7 +52,7 @@ class Person:
         return answer.status_code < 400
 
     def look(self, path: str) -> tuple[int, float, str]:
-        """Status, seconds and text of a page; (0, …) where nobody answers."""
+        """Return status, seconds and text of a page. The status is 0 if there is no answer."""
         began = time.monotonic()
         try:
             answer = self.session.get(f"{self.site.url}{path}", timeout=30)
@@ -62,7 +62,7 @@ class Person:
 
 
 class Load(threading.Thread):
-    """Asks for things, one after the other with short pauses, until it is stopped."""
+    """Load generator that sends one request after another, with short pauses, until it is stopped."""
 
     def __init__(self, ask: Callable[[int], Asked], pause: float, seed: int = 7) -> None:
         super().__init__(daemon=True)
@@ -101,7 +101,7 @@ print(json.dumps([registry.pk, cluster.pk, manifest.pk, image.pk]))
 
 @dataclass
 class Far:
-    """A hosting account at a server of the tests' own, with what is needed to build and deploy there."""
+    """Hosting account of a test double, with what a build and a deployment need."""
 
     name: str
     registry: int
@@ -115,7 +115,7 @@ class Far:
 
     @classmethod
     def at(cls, site: Site, mms: MMS, name: str) -> "Far":
-        """Add the account. What it builds on is at the server already."""
+        """Add the account. The server already has the models and manifests for builds."""
         mms.manifests["m-1"] = {"id": "m-1", "targetRuntime": {"runtimeType": "Python"}, "modelIds": [], "assets": []}
         mms.images["i-1"] = {"id": "i-1", "manifestId": "m-1", "imageType": "Docker", "description": "there already"}
         printed = site.manage("shell", "-v0", "-c", ADD.format(name=name, url=mms.url, token=mms.token))
@@ -135,7 +135,7 @@ class Far:
 
 
 def operations(site: Site, account: str = "") -> list[dict[str, Any]]:
-    """The operations as the site's database has them, each with the name of what it is about."""
+    """Return the operations in the site's database, each with the name of its resource."""
     query = """
         SELECT o.id, o.kind, o.state, o.error_code, o.error_message, o.attempts, a.name AS account,
                o.requested_at, o.finished_at,
@@ -156,5 +156,5 @@ def operations(site: Site, account: str = "") -> list[dict[str, Any]]:
 
 
 def unsettled(site: Site) -> list[dict[str, Any]]:
-    """The operations that are neither over nor waiting for a person."""
+    """Return the operations that haven't ended and don't wait for a user's decision."""
     return [row for row in operations(site) if row["state"] in OPEN and row["error_code"] != "NeedsDecision"]

@@ -1,4 +1,4 @@
-"""What a module of faults has tried and how long it took to be well again, printed at its end."""
+"""Figures of a module of fault tests: the faults and the recovery times, printed at its end."""
 
 import statistics
 from collections import defaultdict
@@ -13,7 +13,7 @@ from tests.figures import FIGURES
 class Figures:
     def __init__(self) -> None:
         self.kills = self.requests = self.lost = self.repeated = 0
-        self.seconds: dict[str, list[float]] = defaultdict(list)  # until well again, by what was killed in which phase
+        self.seconds: dict[str, list[float]] = defaultdict(list)  # recovery time by killed process and phase
 
     def lines(self) -> Iterator[str]:
         yield (
@@ -27,7 +27,7 @@ class Figures:
 
 @contextmanager
 def printed(request: pytest.FixtureRequest) -> Iterator[Figures]:
-    """Figures to fill in; printed at the end of the run."""
+    """Yield figures to fill in, and print them at the end of the run."""
     figures = Figures()
     yield figures
     FIGURES[request.module.__doc__.splitlines()[0]] = list(figures.lines())

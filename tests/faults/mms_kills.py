@@ -1,4 +1,4 @@
-"""SIGKILL for parts of a running site, and for all of it at once."""
+"""SIGKILL for single processes of a running site, and for all of them."""
 
 import os
 import signal
@@ -29,7 +29,7 @@ def is_builder(site: Site, process: psutil.Process) -> bool:
 
 
 def everything(world: World) -> None:
-    """The supervisor first, so that it starts nothing again; then all that belongs to the site."""
+    """Kill the supervisor first, so that it restarts nothing, then all other processes of the site."""
     assert world.site.process
     pids = [*wholeness.scoring_processes(world.site), *(process.pid for process in world.site.processes())]
     world.site.process.kill()

@@ -1,8 +1,8 @@
-"""A whole site whose operations can be held in any phase, so that a kill meets exactly that phase.
+"""A complete site whose operations can be held in any phase, so that a kill happens in exactly that phase.
 
-Every function of PHASES starts an operation and returns once it really is in that phase: a file server that stops in
-the middle, an index and a registry that do not answer, a builder stopped while it unpacks or writes, a driver that
-takes its time, the lock of the routes held from outside.
+Every function of PHASES starts an operation and returns when it is in that phase. To hold it there, a file server stops
+halfway, an index or a registry doesn't answer, a builder is stopped while it unpacks or writes, a driver is slow, or
+the lock of the routes is held from outside.
 """
 
 import fcntl
@@ -45,7 +45,7 @@ _numbers = itertools.count(1)
 
 @dataclass
 class Gate:
-    """Something that waits inside for `open`, and says that it does."""
+    """Gate that blocks a caller until `open` is called, and reports that one is waiting."""
 
     reached: threading.Event = field(default_factory=threading.Event)
     opened: threading.Event = field(default_factory=threading.Event)
@@ -57,7 +57,7 @@ class Gate:
 
 @dataclass
 class Held:
-    """An operation in the middle of a phase. `go` lets it go on; `again` sends the very same request once more."""
+    """Operation held in the middle of a phase. `go` releases it; `again` repeats the identical request."""
 
     phase: str
     operation: str
@@ -68,7 +68,7 @@ class Held:
 
 
 class World:
-    """The site, its API, and the servers around it."""
+    """Site, its API, and the servers it talks to."""
 
     def __init__(self, site: Site, files: Files, registry: RegistryDouble, wheels: Path) -> None:
         self.site, self.files, self.registry, self.wheels = site, files, registry, wheels
@@ -83,7 +83,7 @@ class World:
         return requests.request(method, url, json=body, headers=headers, timeout=30)
 
     def asked(self, phase: str, method: str, path: str, body: Any = None, **more: Any) -> Held:
-        """The operation that this request begins."""
+        """Send a request and return the operation it starts."""
         key = str(uuid.uuid4())
         answer = self.send(method, path, body, key)
         assert answer.status_code in {200, 202}, answer.text
@@ -95,19 +95,19 @@ class World:
         return dict(answer.json())
 
     def ended(self, id: str, seconds: float = 60) -> dict[str, Any]:
-        """The operation once it has ended, however."""
+        """Wait until the operation ends, in any state, and return it."""
 
         def over() -> dict[str, Any] | None:
             try:
                 found = self.operation(id)
-            except requests.RequestException:  # web is on its way up
+            except requests.RequestException:  # web is starting
                 return None
             return None if found["state"] in {"NotStarted", "Running"} else found
 
         return dict(wait_until(over, seconds, f"the end of operation {id}"))
 
     def rows(self, sql: str, *values: str) -> list[tuple[Any, ...]]:
-        """What the database says, past every program of the site."""
+        """Read rows directly from the database."""
         connection = sqlite3.connect(f"file:{self.site.data / 'db.sqlite3'}?mode=ro", uri=True, timeout=20)
         try:
             return connection.execute(sql, [value.replace("-", "") for value in values]).fetchall()
@@ -140,13 +140,13 @@ class World:
         return self.asked(phase, "POST", "images", body, manifest=manifest)
 
     def made(self, held: Held) -> str:
-        """The id of what the operation has made, once it has."""
+        """Wait for the operation to succeed. Return the id of the created resource."""
         operation = self.ended(held.operation)
         assert operation["state"] == "Succeeded", operation
         return str(operation["resourceLocation"]).rsplit("/", 1)[1]
 
     def image(self, init: float = 0) -> str:
-        """An image of a driver that takes `init` seconds to start and as long to answer as it is asked to."""
+        """Build an image whose driver starts in `init` seconds and answers after the requested time."""
         number = next(_numbers)
         self.files.put("/small.bin", b"weights")
         manifest = self.manifest("/small.bin", DRIVER.format(init=init, number=number))
@@ -158,7 +158,7 @@ class World:
         return self.asked(phase, "POST", "services", body)
 
     def service(self, image: str) -> str:
-        """A running service."""
+        """Create a service and wait until it runs."""
         return self.made(self.create_service(image))
 
     def update(self, service: str, image: str, phase: str = "") -> Held:
@@ -166,7 +166,7 @@ class World:
         return self.asked(phase, "PUT", f"services/{service}", body, service=service)
 
     def score(self, service: str, seconds: float = 0) -> requests.Response:
-        """The answer of a service; its driver takes `seconds`."""
+        """Send a scoring request that takes `seconds`, and return the response."""
         key = self.send("GET", f"services/{service}/keys").json()["primaryKey"]
         uri = self.send("GET", f"services/{service}").json()["scoringUri"]
         return requests.post(uri, json=seconds, headers={"Authorization": f"Bearer {key}"}, timeout=60)
@@ -174,7 +174,7 @@ class World:
 
 @contextmanager
 def running_world(folder: Path, **environment: str) -> Iterator[World]:
-    """A site of its own, that fetches from loopback and asks an index on loopback first."""
+    """Start a site that may download from loopback and uses a package index on loopback first."""
     wheels = folder / "wheels"
     wheels.mkdir()
     with ExitStack() as stack:
@@ -190,7 +190,7 @@ def running_world(folder: Path, **environment: str) -> Iterator[World]:
 
 
 def download(world: World) -> Held:
-    """The server of the model has sent half of it and sends no more."""
+    """Hold a build whose download has stopped halfway."""
     path = f"/held-{next(_numbers)}.bin"
     gate = held_before(world, path, os.urandom(4 * MB), "application/octet-stream", after=2 * MB)
     held = world.build(world.manifest(path), "download")
@@ -200,7 +200,7 @@ def download(world: World) -> Held:
 
 
 def unpack(world: World) -> Held:
-    """An archive of a third of a gigabyte is being unpacked; the builder is stopped there."""
+    """Stop a builder while it unpacks an archive of a third of a gigabyte."""
     path = f"/held-{next(_numbers)}.tar.gz"
     world.files.put(path, _zeros(320 * MB))
     held = world.build(world.manifest(path, unpack=True), "unpack")
@@ -209,14 +209,14 @@ def unpack(world: World) -> Held:
 
 
 def resolve(world: World) -> Held:
-    """The package index was asked and does not answer."""
+    """Hold a build whose package index doesn't answer."""
     name, _, page = _package(world)
     gate = held_before(world, f"/simple/{name}/", page, "text/html")
     return _build_with(world, name, gate, "resolve")
 
 
 def install(world: World) -> Held:
-    """The package was locked; the index has sent half of its wheel."""
+    """Hold a build that has locked a package and received half of its wheel."""
     name, wheel, page = _package(world)
     world.files.put(f"/simple/{name}/", page, "text/html")
     world.files.put(f"/wheels/{wheel.name}.metadata", _metadata(wheel))
@@ -225,7 +225,7 @@ def install(world: World) -> Held:
 
 
 def _package(world: World) -> tuple[str, Path, bytes]:
-    """A package nobody has heard of: its name, its wheel, and the index's page of it."""
+    """Return a new package: its name, its wheel, and its page in the index."""
     name = f"heldthing{next(_numbers)}"
     wheel = make_wheel(world.wheels, name, "1.0")
     world.files.put(f"/wheels/{wheel.name}", wheel.read_bytes())
@@ -239,7 +239,7 @@ def _metadata(wheel: Path) -> bytes:
 
 
 def held_before(world: World, path: str, body: bytes, content_type: str, after: int = 0) -> Gate:
-    """Serve `body`, but its rest behind the first `after` bytes only once the gate is open."""
+    """Serve the first `after` bytes of `body`, and the rest when the gate is open."""
     gate = Gate()
 
     def page(request: BaseHTTPRequestHandler) -> None:
@@ -265,7 +265,7 @@ def _build_with(world: World, package: str, gate: Gate, phase: str) -> Held:
 
 
 def layer(world: World) -> Held:
-    """The layer of a model of some 200 MB is being written; the builder is stopped there."""
+    """Stop a builder while it writes the layer of a model of about 200 MB."""
     path = f"/held-{next(_numbers)}.bin"
     world.files.put(path, os.urandom(MB) * 200)
     held = world.build(world.manifest(path), "layer")
@@ -274,7 +274,7 @@ def layer(world: World) -> Held:
 
 
 def push(world: World) -> Held:
-    """A blob was sent to the registry, which does not answer."""
+    """Hold a push whose registry doesn't answer after a blob was sent."""
     gate = Gate()
     world.registry.before_upload = lambda: None if gate.opened.is_set() else gate.wait()
     world.files.put("/small.bin", os.urandom(100))
@@ -286,24 +286,24 @@ def push(world: World) -> Held:
 
 
 def start(world: World, image: str) -> Held:
-    """The first revision of a service runs and its init() has not returned."""
+    """Hold a new service while the init() of its first revision runs."""
     held = world.create_service(image, "start")
     wait_until(lambda: _starting(world, held), 20, "the revision to start")
     return held
 
 
 def switch(world: World, service: str, newer: str) -> Held:
-    """The new revision is healthy; the worker is about to switch and waits for the lock of the routes."""
+    """Hold an update whose new revision is healthy, while the worker waits for the lock of the routes."""
     lock = (world.site.data / "run" / "routes.lock").open("a")
     fcntl.flock(lock, fcntl.LOCK_EX)
     held = world.update(service, newer, "switch")
-    wait_until(lambda: _somebody_waits_for(lock), 30, "the worker to come to the switch")
+    wait_until(lambda: _has_waiter(lock), 30, "the worker to reach the switch")
     held.go = lock.close
     return held
 
 
 def drain(world: World, service: str, newer: str) -> Held:
-    """The route is switched; the old revision still answers a request."""
+    """Hold an update after the switch, while the old revision still answers a request."""
     asking = threading.Thread(target=_quietly, args=[world.score, service, 6.0], daemon=True)
     asking.start()
     held = world.update(service, newer, "drain")
@@ -315,13 +315,13 @@ def drain(world: World, service: str, newer: str) -> Held:
 
 
 def delete(world: World, service: str) -> Held:
-    """The service is gone for everybody; its process still answers a request before it ends."""
+    """Hold a deletion: clients no longer see the service, but its process still answers a request."""
     asking = threading.Thread(target=_quietly, args=[world.score, service, 6.0], daemon=True)
     asking.start()
-    time.sleep(0.3)  # the request is with the driver; nothing says so from outside
+    time.sleep(0.3)  # let the request reach the driver, which can't be observed from outside
     held = world.asked("delete", "DELETE", f"services/{service}", service=service)
     stopping = "STOPPING"
-    wait_until(lambda: stopping in world.site.supervisorctl("status"), 30, "the revision to be told to stop")
+    wait_until(lambda: stopping in world.site.supervisorctl("status"), 30, "the revision to be asked to stop")
     return held
 
 
@@ -330,17 +330,17 @@ PHASES: dict[str, Callable[..., Held]] = {
 }
 BUILDS = ("download", "unpack", "resolve", "install", "layer", "push")
 SERVICES = ("start", "switch", "drain", "delete")
-INIT = 5.0  # seconds that the driver of `start` takes
+INIT = 5.0  # seconds that the driver of `start` needs to start
 
 
 def enter(world: World, *phases: str) -> list[Held]:
-    """One operation in each of the phases, all at the same time."""
+    """Start one operation in each of the phases, all at the same time."""
     ready = [(phase, _what_it_takes(world, phase)) for phase in phases]
     return [PHASES[phase](world, *things) for phase, things in ready]
 
 
 def _what_it_takes(world: World, phase: str) -> list[str]:
-    """The images and services that the phase begins with."""
+    """Return the images and services that the phase requires."""
     if phase in BUILDS:
         return []
     if phase == "start":
@@ -350,9 +350,9 @@ def _what_it_takes(world: World, phase: str) -> list[str]:
 
 
 def stopped_at_work(world: World, pattern: str, size: int) -> Callable[[], None]:
-    """Wait until a file of a build in progress has some content, and stop its builder; what lets that go on.
+    """Wait until a file of a running build has some content, and stop its builder. Return what releases it.
 
-    However fast the machine is: others are still on their way into their phases.
+    Stopping it makes the phase last on a fast machine, because other operations are still entering theirs.
     """
 
     def large_enough() -> Path | None:
@@ -396,7 +396,7 @@ def _starting(world: World, held: Held) -> bool:
     )
 
 
-def _somebody_waits_for(lock: Any) -> bool:
+def _has_waiter(lock: Any) -> bool:
     inode = f":{os.fstat(lock.fileno()).st_ino} "
     return any("->" in line and inode in line for line in Path("/proc/locks").read_text().splitlines())
 

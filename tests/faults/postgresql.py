@@ -1,4 +1,4 @@
-"""A PostgreSQL server of the tests' own: in a temporary folder, on a unix socket, for the time of a block."""
+"""A temporary PostgreSQL server on a Unix socket, which runs during a `with` block."""
 
 import os
 import shutil
@@ -14,7 +14,7 @@ USER = "site"
 
 
 def programs() -> Path | None:
-    """The folder of initdb and its like, of the newest version there is."""
+    """Return the folder with the programs (initdb and others) of the newest installed version."""
     if found := shutil.which("initdb"):
         return Path(found).resolve().parent
     versions = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: float(path.parts[4]))
@@ -29,12 +29,12 @@ class PostgreSQL:
         return f"postgres://{USER}@{str(self.folder).replace('/', '%2F')}/{database}"
 
     def create(self, database: str) -> str:
-        """Make an empty database; its DATABASE_URL."""
+        """Create an empty database. Return its DATABASE_URL."""
         self._run("createdb", "-h", str(self.folder), "-U", USER, database)
         return self.url(database)
 
     def _run(self, program: str, *words: str) -> None:
-        command = [*_as_somebody(), str(self.bin / program), *words]
+        command = [*_as_postgres_user(), str(self.bin / program), *words]
         done = subprocess.run(command, cwd=self.folder, capture_output=True, text=True, timeout=60)
         assert done.returncode == 0, done.stderr
 
@@ -42,7 +42,7 @@ class PostgreSQL:
         data = str(self.folder / "data")
         self._run("initdb", "-D", data, "-U", USER, "--auth", "trust", "--no-sync", "--locale", "C", "-E", "UTF8")
         options = ["-k", str(self.folder), "-c", "listen_addresses=", "-c", "fsync=off"]
-        command = [*_as_somebody(), str(self.bin / "postgres"), "-D", data, *options]
+        command = [*_as_postgres_user(), str(self.bin / "postgres"), "-D", data, *options]
         process = subprocess.Popen(
             command, cwd=self.folder, stdout=subprocess.DEVNULL, stderr=(self.folder / "log").open("wb")
         )
@@ -61,14 +61,14 @@ def server(bin: Path) -> Iterator[PostgreSQL]:
         try:
             yield postgresql
         finally:
-            process.terminate()  # waits for nobody's connections: those of the tests are closed
+            process.terminate()  # doesn't wait for open connections: those of the tests are closed
             process.wait(60)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _as_somebody() -> list[str]:
-    """PostgreSQL refuses to run as root."""
+def _as_postgres_user() -> list[str]:
+    """Return options that run a program as another user, because PostgreSQL refuses to run as root."""
     if os.getuid():
         return []
     return ["setpriv", "--reuid", "postgres", "--regid", "postgres", "--clear-groups", "--"]

@@ -1,4 +1,4 @@
-"""A TCP proxy on loopback between a browser and the site, which a test can cut: silently, or for both sides to see."""
+"""A TCP proxy on loopback between a browser and the site, which a test can cut, silently or visibly."""
 
 import contextlib
 import socket
@@ -6,11 +6,11 @@ import threading
 
 
 class Proxy:
-    """`with Proxy(port) as proxy:` listens on `proxy.port` and passes on to `port`."""
+    """Proxy that listens on `proxy.port` and forwards to `port`: `with Proxy(port) as proxy:`."""
 
     def __init__(self, target: int) -> None:
         self.target = target
-        self._flows = threading.Event()  # cleared: bytes are taken and go nowhere until it is set again
+        self._flows = threading.Event()  # while cleared, received bytes aren't forwarded
         self._flows.set()
         self._refuses = False
         self._open: set[socket.socket] = set()
@@ -31,15 +31,15 @@ class Proxy:
         return f"http://127.0.0.1:{self.port}"
 
     def fall_silent(self) -> None:
-        """As a network that drops every packet: nobody is told."""
+        """Act like a network that drops every packet, without closing connections."""
         self._flows.clear()
 
     def break_off(self) -> None:
-        """Every connection ends, and new ones end at once."""
+        """Close every connection, and close new ones immediately."""
         self._refuses = True
         self._hang_up()
 
-    def mend(self) -> None:
+    def restore(self) -> None:
         self._refuses = False
         self._flows.set()
 

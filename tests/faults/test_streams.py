@@ -235,7 +235,7 @@ def test_a_stream_that_was_cut_does_not_call_itself_live_and_is_right_afterwards
             expect(page.locator("#one span")).to_have_text("old")
         opened[0].wait_for_timeout(max(0, seconds - (time.monotonic() - cut)) * 1000)
         for proxy in proxies:
-            proxy.mend()
+            proxy.restore()
         mended = time.monotonic()
         for page in opened:
             expect(page.locator("#one span")).to_have_text("Ended", timeout=30_000)

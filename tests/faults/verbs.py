@@ -1,4 +1,4 @@
-"""The six verbs that write, for tables of tests: how each is asked for, and where its effect shows."""
+"""The six kinds of requests that write, for parametrized tests: how to request each, and where its effect is seen."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ class Verb:
 
 
 def furnished(account: HostingAccount, mms: MMS) -> HostingAccount:
-    """With what the verbs need, made by somebody else: two images of one manifest of one model, and two services."""
+    """Create what the verbs need, as another client: a model, a manifest, two images of it, and two services."""
     model = mms.add_model("roses")
     runtime = {"runtimeType": "ScikitPython", "properties": {}}
     mms._add(mms.manifests, {"modelIds": [model["id"]], "assets": [], "targetRuntime": runtime}, "manifest-1")
@@ -78,7 +78,7 @@ VERBS = [
 
 
 def shows(operation: Operation, mms: MMS) -> bool:
-    """Whether the row says what is true at the server, once the operation has succeeded."""
+    """Return True if the row matches the server after the operation succeeded."""
     match operation.kind:
         case "update_service":
             return (

@@ -1,4 +1,4 @@
-"""What must be true of a site some time after anything in it was killed: nothing half-made, nothing left behind."""
+"""Invariants of a site after any of its processes was killed: nothing incomplete and nothing left behind."""
 
 import hashlib
 import json
@@ -12,11 +12,11 @@ import psutil
 
 from tests.site import Site, wait_until
 
-_hashed: dict[tuple[Path, int], str] = {}  # blobs never change: each is read once
+_hashed: dict[tuple[Path, int], str] = {}  # blobs never change, so each is read once
 
 
 def assert_whole(site: Site) -> None:
-    """Every rule below, within a few seconds: the supervisor and the watch come round every two."""
+    """Assert every rule below within a few seconds. The supervisor and the watch check every two."""
     for rule in (leftovers, builders, strangers, sockets, damage):
         _assert_empty(site, rule)
 
@@ -35,7 +35,7 @@ def _assert_empty(site: Site, rule: Callable[[Site], list[str]]) -> None:
 
 
 def leftovers(site: Site) -> list[str]:
-    """Temporary files and folders: of builds, of the store, of the routes, of uv."""
+    """Return temporary files and folders of builds, the store, the routes and uv."""
     mms = site.data / "mms"
     found = [*(site.data / "tmp").glob("build-*"), *mms.glob(".*"), *mms.glob("claims/*")]
     for name in ("oci", "oci/blobs/sha256", "known", "layers", "rootfs", "routes", "cache/locks"):
@@ -46,7 +46,7 @@ def leftovers(site: Site) -> list[str]:
 
 
 def builders(site: Site) -> list[str]:
-    """Processes of builds, when none is asked for: the builder, uv, the compiler."""
+    """Return processes of builds (builder, uv, compiler) that no operation needs."""
     found = []
     for process in psutil.process_iter():
         try:
@@ -58,7 +58,7 @@ def builders(site: Site) -> list[str]:
 
 
 def strangers(site: Site) -> list[str]:
-    """Scoring programs, in a sandbox or not, that the supervisor knows nothing of."""
+    """Return scoring programs, in a sandbox or not, that the supervisor didn't start."""
     lines = [line.split() for line in site.supervisorctl("status").splitlines()]
     known = {int(line[3].rstrip(",")) for line in lines if line[1] == "RUNNING" and line[0].startswith("mms-")}
     known |= {int(site.supervisorctl("pid", line[0])) for line in lines if line[1] == "STARTING"}
@@ -66,7 +66,7 @@ def strangers(site: Site) -> list[str]:
 
 
 def scoring_processes(site: Site) -> list[int]:
-    """The processes of services, found by the sockets' folder in their command, environment or mounts."""
+    """Return the processes of services, identified by the sockets' folder in their command, environment or mounts."""
     supervisor = _supervisor(site)
     mark = f"{site.data}/run/s/".encode()
     found = []
@@ -82,7 +82,7 @@ def scoring_processes(site: Site) -> list[int]:
 
 
 def sockets(site: Site) -> list[str]:
-    """Sockets and files of services that nothing uses."""
+    """Return unused sockets and files of services."""
     run = site.data / "run"
     programs = {line.split()[0] for line in site.supervisorctl("status").splitlines() if line.startswith("mms-")}
     found = [str(path) for path in (run / "services").glob("mms-*") if path.stem not in programs]
@@ -98,7 +98,7 @@ def sockets(site: Site) -> list[str]:
 
 
 def damage(site: Site) -> list[str]:
-    """What the store holds and should not, or names and does not hold."""
+    """Return unexpected files in the store, and blobs that the store refers to but doesn't contain."""
     mms = site.data / "mms"
     blobs = mms / "oci/blobs/sha256"
     found = [f"{path.name} holds {_sha256(path)}" for path in blobs.iterdir() if _sha256(path) != path.name]
@@ -106,13 +106,13 @@ def damage(site: Site) -> list[str]:
         found += [f"{entry} lacks {digest}" for digest in _needed(blobs, entry["digest"]) if not _has(blobs, digest)]
     for path in (mms / "known").glob("*.json"):
         layer = json.loads(path.read_bytes())
-        if not _has(blobs, layer["digest"]):  # its tree may be gone: after a reboot it is unpacked when it is needed
+        if not _has(blobs, layer["digest"]):  # its tree may be missing: after a reboot it is unpacked when it is needed
             found.append(f"{path.name} names {layer}")
     return found
 
 
 def readable_by_others(site: Site) -> int:
-    """How many images skopeo reads from the store, each with the digest that the index says; 0 without skopeo."""
+    """Return how many images skopeo can read from the store, each with the digest in the index; 0 without skopeo."""
     if not shutil.which("skopeo"):
         return 0
     oci = site.data / "mms/oci"
