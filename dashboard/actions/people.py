@@ -31,7 +31,7 @@ CHANGES = {
 def change_person(request: Request, pk: int, change: str) -> tuple[Any, str]:
     """Apply one of CHANGES to a user. Return the user and the reason for refusing the change, or "".
 
-    Raise Http404 if there is no such user.
+    Raise Http404 if the user doesn't exist.
     """
     person: Any = get_object_or_404(get_user_model().objects.select_for_update(), pk=pk)
     note_details(request, target=person)

@@ -142,7 +142,7 @@ def _document_json() -> tuple[bytes, str]:
 @require_safe
 @condition(etag_func=lambda request: _document_json()[1])
 def show_document(request: ApiRequest) -> HttpResponse:
-    """Respond with the OpenAPI document. Like that of the MMS it is public: it says nothing about this installation."""
+    """Respond with the OpenAPI document. It is public: it contains nothing specific to this installation."""
     return HttpResponse(_document_json()[0], content_type=JSON, headers={"Cache-Control": "max-age=300"})
 
 

@@ -145,7 +145,7 @@ def serialize_badge(badge: Badge) -> common.Badge:
 
 
 def serialize_registry(row: Any) -> settings.Registry:
-    """Return a registry without its password; `row.has_secret` tells whether it has one."""
+    """Return a registry without its password; `row.has_secret` is True if it has one."""
     return {
         "id": row.pk,
         "name": row.name,
@@ -157,7 +157,7 @@ def serialize_registry(row: Any) -> settings.Registry:
 
 
 def serialize_cluster(row: Any) -> settings.Cluster:
-    """Return a cluster without its kubeconfig; `row.has_secret` tells whether it has one."""
+    """Return a cluster without its kubeconfig; `row.has_secret` is True if it has one."""
     return {
         "id": row.pk,
         "name": row.name,
@@ -193,7 +193,7 @@ def secret_state(is_set: bool) -> common.SecretState:
 
 
 def secret_dates(row: Any) -> settings.Secret:
-    """Return when the secret of a row was set, and by whom."""
+    """Return the time at which the secret of a row was set, and the name of the user."""
     return {"secret_set_at": isoformat(row.secret_set_at), "secret_set_by": row.secret_set_by}
 
 

@@ -144,10 +144,12 @@ class Listing:
 
     @property
     def row_template(self) -> str:
+        """The template of one row."""
         return f"{self.config.folder}/_row.html"
 
     @property
     def empty_template(self) -> str:
+        """The template of a list without rows."""
         return f"{self.config.folder}/_empty.html"
 
     @property

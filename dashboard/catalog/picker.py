@@ -44,6 +44,7 @@ class Picker:
 
     @property
     def plural(self) -> str:
+        """The noun of several rows."""
         return f"{self.noun}s"
 
 

@@ -87,7 +87,7 @@ def _fields(schema: Schema) -> list[dict[str, Any]]:
 
 
 def _type(schema: Schema) -> dict[str, str]:
-    """Return the type in words; `link`: the name of the object that it is, or is a list of."""
+    """Return a description of the type; `link`: the name of the object that it is, or is a list of."""
     options = schema.get("anyOf", [schema])
     items = [option.get("items", {}) if option.get("type") == "array" else option for option in options]
     nested = [choice for item in items for choice in item.get("anyOf", [item])]

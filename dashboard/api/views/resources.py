@@ -29,7 +29,7 @@ from deployments.models import Asset, HostingAccount, RegisteredModel
 
 @dataclass(frozen=True)
 class ListedResource:
-    """One resource: its rows, the shape of its list, and how a row is shown there and alone; with the types of both."""
+    """Resources of one kind: their rows, list, serializers, and the response types of both."""
 
     name: str
     rows: Callable[[], QuerySet[Any]]
@@ -127,7 +127,7 @@ def get_account(request: ApiRequest, account: HostingAccount) -> HttpResponse:
 
 
 def list_of(name: str) -> View:
-    """The view that lists the noun called `name`."""
+    """Return the view that lists the resources called `name`."""
     resource = RESOURCES[name]
 
     @declare(resource.responses, query=resource.query)
@@ -154,7 +154,7 @@ def page_position(request: ApiRequest, page: "Page[Any]") -> common.Page:
 
 
 def get_one(name: str) -> View:
-    """The view that shows one row of the noun called `name`."""
+    """Return the view that shows one of the resources called `name`."""
 
     @declare(RESOURCES[name].response)
     def get_row(request: ApiRequest, account: HostingAccount, pk: int | UUID) -> HttpResponse:

@@ -45,7 +45,7 @@ class SettingsResource:
     required: frozenset[str] = frozenset()
 
     def rows(self, account: HostingAccount) -> QuerySet[Any]:
-        """Return the account's rows without their secrets; `has_secret` tells whether there is one."""
+        """Return the account's rows without their secrets; `has_secret` is True if there is one."""
         has_secret = ExpressionWrapper(Q((f"{self.form_class.credential_field}__isnull", False)), BooleanField())
         rows = self.model.objects.filter(account=account).defer(*self.model.SECRETS)
         annotated: QuerySet[Any] = rows.annotate(has_secret=has_secret)

@@ -1,4 +1,4 @@
-"""To the identity provider and back."""
+"""Sign-in with the identity provider (OpenID Connect)."""
 
 import logging
 
@@ -14,7 +14,7 @@ from dashboard.auth import events, login, oidc
 from dashboard.auth.oidc import OIDCLoginError
 from dashboard.http.request import Request
 
-TO = "_after_provider"  # in the session: where the person wanted to go
+NEXT_URL_KEY = "_after_provider"  # of the session
 log = logging.getLogger(__name__)
 
 
@@ -22,15 +22,18 @@ log = logging.getLogger(__name__)
 @never_cache
 @require_safe
 def go_to_provider(request: Request) -> HttpResponse:
-    """Lead to the provider's own page. A link, not a form: the page's policy lets forms go nowhere else."""
+    """Redirect to the provider's sign-in page.
+
+    Pages link here instead of using a form, because their security policy doesn't allow forms to leave the site.
+    """
     _refuse_without_provider()
     if request.user.is_authenticated:
         return HttpResponseRedirect(login.next_url(request))
     try:
         response = oidc.authorize_redirect(request)
-    except OIDCLoginError as reason:
-        return _sorry(request, reason)
-    request.session[TO] = login.next_url(request)
+    except OIDCLoginError as error:
+        return _render_failure(request, error)
+    request.session[NEXT_URL_KEY] = login.next_url(request)
     return response
 
 
@@ -38,14 +41,14 @@ def go_to_provider(request: Request) -> HttpResponse:
 @never_cache
 @require_safe
 def return_from_provider(request: Request) -> HttpResponse:
-    """Where the provider leads back to, with a code that is changed for what it says about the person."""
+    """Exchange the code from the provider for claims about the user, and sign them in."""
     _refuse_without_provider()
-    to = request.session.get(TO) or reverse("home")
+    next_url = request.session.get(NEXT_URL_KEY) or reverse("home")
     try:
         user = oidc.get_or_create_user(request, oidc.fetch_claims(request))
-    except OIDCLoginError as reason:
-        return _sorry(request, reason)
-    return login.complete_login(request, user, to, events.PROVIDER)
+    except OIDCLoginError as error:
+        return _render_failure(request, error)
+    return login.complete_login(request, user, next_url, events.PROVIDER)
 
 
 def _refuse_without_provider() -> None:
@@ -53,9 +56,9 @@ def _refuse_without_provider() -> None:
         raise Http404("No identity provider is configured.")
 
 
-def _sorry(request: Request, reason: OIDCLoginError) -> HttpResponse:
-    log.warning("couldn't sign a user in with the identity provider: %r", str(reason)[:300])
-    if reason.reason in {"refused", "untrusted", "deactivated"}:
-        events.record_failed_sign_in(request, "", events.PROVIDER, str(reason))
-    page = {"why": reason.reason, "provider": settings.OIDC_NAME, "by_password": settings.PASSWORD_SIGN_IN}
-    return render(request, "people/provider_trouble.html", page, status=reason.status)
+def _render_failure(request: Request, error: OIDCLoginError) -> HttpResponse:
+    log.warning("couldn't sign a user in with the identity provider: %r", str(error)[:300])
+    if error.reason in {"refused", "untrusted", "deactivated"}:
+        events.record_failed_sign_in(request, "", events.PROVIDER, str(error))
+    page = {"why": error.reason, "provider": settings.OIDC_NAME, "by_password": settings.PASSWORD_SIGN_IN}
+    return render(request, "people/provider_trouble.html", page, status=error.status)

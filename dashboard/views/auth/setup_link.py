@@ -1,4 +1,4 @@
-"""The page behind the one-time link: the first administrator chooses a name and a password."""
+"""The page behind the one-time set-up link, which creates the first administrator."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,7 @@ from django.views.decorators.http import require_http_methods
 
 from dashboard.auth import events, login, setup_link
 from dashboard.http.request import Request
+from dashboard.views.forms.submit import INVALID_FORM_STATUS
 
 if TYPE_CHECKING:
     UserCreationForm = BaseUserCreationForm[Any]
@@ -36,6 +37,7 @@ class FirstAdministratorForm(UserCreationForm):
         self.fields["password2"].help_text = ""
 
     def save(self, commit: bool = True) -> Any:
+        """Store the user as an administrator."""
         self.instance.is_superuser = True
         return super().save(commit)
 
@@ -43,16 +45,21 @@ class FirstAdministratorForm(UserCreationForm):
 @never_cache
 @require_http_methods(["GET", "HEAD", "POST"])
 def set_up(request: Request, token: str) -> HttpResponse:
-    """Make the first administrator and sign them in. 404 unless the link is the one printed at this start."""
+    """Create the first administrator and sign them in.
+
+    Respond with 404 unless the link is the one printed at start-up.
+    """
     if not setup_link.is_valid(token):
-        return _void(request)
+        return _render_invalid_link(request)
     form = FirstAdministratorForm(request.POST or None)
     if not form.is_valid():
-        return render(request, "people/set_up.html", {"form": form}, status=422 if form.is_bound else 200)
+        return render(
+            request, "people/set_up.html", {"form": form}, status=INVALID_FORM_STATUS if form.is_bound else 200
+        )
     if not setup_link.revoke():
-        return _void(request)
+        return _render_invalid_link(request)
     return login.continue_login(request, form.save(), resolve_url("home"), events.LINK)
 
 
-def _void(request: Request) -> HttpResponse:
+def _render_invalid_link(request: Request) -> HttpResponse:
     return render(request, "people/void_link.html", status=404)

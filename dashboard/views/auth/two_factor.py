@@ -1,4 +1,4 @@
-"""The second factor: asked for on the way in, switched on and off on the page “You”."""
+"""Two-factor authentication: codes at sign-in, and turning it on and off."""
 
 from typing import Any
 
@@ -15,63 +15,65 @@ from dashboard.auth import events, login, throttle, two_factor
 from dashboard.auth.throttle import CODE, PASSWORD, Throttled
 from dashboard.forms.auth import CodeForm, ProofForm, SwitchOnForm
 from dashboard.http.request import Request
-from dashboard.views.auth.sign_in import too_often
-from dashboard.views.forms.submit import INVALID
+from dashboard.views.auth.sign_in import render_throttled
+from dashboard.views.forms.submit import INVALID_FORM_STATUS
 
 WRONG_CODE = "This isn’t the current code. Wait for the next one, and check that your phone’s clock is correct."
-pages = require_http_methods(["GET", "HEAD", "POST"])
+allow_get_and_post = require_http_methods(["GET", "HEAD", "POST"])
 
 
 @anyone
 @never_cache
-@pages
+@allow_get_and_post
 def give_code(request: Request) -> HttpResponse:
-    """After the right password: the code of the app, or a recovery code."""
-    found = login.pending_login(request)
-    if found is None:
+    """Ask for a TOTP or recovery code after the password, and complete the sign-in."""
+    pending = login.pending_login(request)
+    if pending is None:
         return redirect("sign_in")
-    user, to = found
+    user, next_url = pending
     form = CodeForm(request.POST or None)
     if request.method == "POST" and form.is_valid():
         attempt = throttle.start_attempt(request, user.get_username(), CODE)
         if isinstance(attempt, Throttled):
-            return too_often(request, attempt)
+            return render_throttled(request, attempt)
         if two_factor.verify_code(user, form.cleaned_data["code"]):
             throttle.record_success(attempt)
-            return login.complete_login(request, user, to, events.CODE)
+            return login.complete_login(request, user, next_url, events.CODE)
         events.record_failed_sign_in(request, user.get_username(), events.CODE)
         form.add_error("code", WRONG_CODE)
-    return render(request, "people/give_code.html", {"form": form}, status=INVALID if form.is_bound else 200)
+    return render(
+        request, "people/give_code.html", {"form": form}, status=INVALID_FORM_STATUS if form.is_bound else 200
+    )
 
 
 @anyone
 @never_cache
-@pages
+@allow_get_and_post
 def require_second_factor(request: Request) -> HttpResponse:
-    """Where REQUIRE_SECOND_FACTOR is set: after the right password, and before anything else, switch one on."""
-    found = login.pending_login(request)
-    if found is None or two_factor.is_enabled(found[0]):
+    """Set up two-factor authentication at sign-in, where REQUIRE_SECOND_FACTOR is set."""
+    pending = login.pending_login(request)
+    if pending is None or two_factor.is_enabled(pending[0]):
         return redirect("sign_in")
-    user, to = found
+    user, next_url = pending
     factor, form = two_factor.pending_secret(user, renew=request.method != "POST"), CodeForm(request.POST or None)
     if request.method == "POST" and form.is_valid():
-        if answer := _too_many_codes(request, user):
-            return answer
+        if throttled := _check_throttle(request, user):
+            return throttled
         if codes := two_factor.enable(factor, form.cleaned_data["code"]):
-            entered = login.complete_login(request, user, to, events.PASSWORD)
-            answer = _switched_on(request, user, codes, entered.headers["Location"])
-            answer.cookies.update(entered.cookies)
-            return answer
+            signed_in_response = login.complete_login(request, user, next_url, events.PASSWORD)
+            response = _render_recovery_codes(request, user, codes, signed_in_response.headers["Location"])
+            response.cookies.update(signed_in_response.cookies)
+            return response
         form.add_error("code", WRONG_CODE)
     page = {"form": form, "factor": factor, "picture": two_factor.qr_code(factor), "required": True}
-    return render(request, "people/switch_on.html", page, status=INVALID if form.is_bound else 200)
+    return render(request, "people/switch_on.html", page, status=INVALID_FORM_STATUS if form.is_bound else 200)
 
 
-@pages
+@allow_get_and_post
 @signed_in
 @sensitive_post_parameters("password")
 def switch_on_second_factor(request: Request) -> HttpResponse:
-    """Show what the app reads; POST with its first code and the password switches the second factor on."""
+    """Show the QR code for the app; on POST with a code and the password, turn on two-factor authentication."""
     user: Any = request.user
     if not user.has_usable_password():
         raise Http404("You sign in with the identity provider. Set up two-factor authentication there.")
@@ -81,27 +83,28 @@ def switch_on_second_factor(request: Request) -> HttpResponse:
     if request.method == "POST" and form.is_valid():
         attempt = throttle.start_attempt(request, user.get_username(), PASSWORD)
         if isinstance(attempt, Throttled):
-            return too_often(request, attempt)
+            return render_throttled(request, attempt)
         if not user.check_password(form.cleaned_data["password"]):
             form.add_error("password", "Wrong password.")
         elif codes := two_factor.enable(factor, form.cleaned_data["code"]):
             throttle.record_success(attempt)
-            return _switched_on(request, user, codes, "you")
+            return _render_recovery_codes(request, user, codes, "you")
         else:
             form.add_error("code", WRONG_CODE)
     page = {"form": form, "factor": factor, "picture": two_factor.qr_code(factor)}
-    return render(request, "people/switch_on.html", page, status=INVALID if form.is_bound else 200)
+    return render(request, "people/switch_on.html", page, status=INVALID_FORM_STATUS if form.is_bound else 200)
 
 
 @require_POST
 @signed_in
 @sensitive_post_parameters("proof")
 def switch_off_second_factor(request: Request) -> HttpResponse:
+    """Turn off two-factor authentication, after the user confirmed their identity."""
     if settings.REQUIRE_SECOND_FACTOR:
         messages.error(request, "Nothing was changed. This site requires two-factor authentication.")
         return redirect("you")
-    if answer := _not_proven(request):
-        return answer
+    if response := _check_identity(request):
+        return response
     two_factor.disable(request.user)
     events.record_change("second_factor_off", request, request.user)
     messages.success(request, "Two-factor authentication is off. You now sign in with your password alone.")
@@ -112,36 +115,38 @@ def switch_off_second_factor(request: Request) -> HttpResponse:
 @signed_in
 @sensitive_post_parameters("proof")
 def new_recovery_codes(request: Request) -> HttpResponse:
-    if answer := _not_proven(request):
-        return answer
+    """Replace the recovery codes, after the user confirmed their identity."""
+    if response := _check_identity(request):
+        return response
     codes = two_factor.new_recovery_codes(request.user)
     events.record_change("new_recovery_codes", request, request.user)
     return render(request, "people/recovery_codes.html", {"codes": codes, "to": "you"})
 
 
-def _switched_on(request: Request, user: Any, codes: list[str], to: str) -> HttpResponse:
+def _render_recovery_codes(request: Request, user: Any, codes: list[str], next_url: str) -> HttpResponse:
     events.record_change("second_factor_on", request, user)
-    return render(request, "people/recovery_codes.html", {"codes": codes, "to": to, "new": True})
+    return render(request, "people/recovery_codes.html", {"codes": codes, "to": next_url, "new": True})
 
 
-def _not_proven(request: Request) -> HttpResponse | None:
-    """What to answer to somebody who has not shown once more who they are; None when they have."""
+def _check_identity(request: Request) -> HttpResponse | None:
+    """Return None if the submitted password or code is right, else the response to send instead."""
     user: Any = request.user
     if not two_factor.is_enabled(user):
         return redirect("you")
     form = ProofForm(request.POST)
     attempt = throttle.start_attempt(request, user.get_username(), CODE)
     if isinstance(attempt, Throttled):
-        return too_often(request, attempt)
+        return render_throttled(request, attempt)
     if form.is_valid():
         proof = form.cleaned_data["proof"]
         if two_factor.verify_code(user, proof) or user.check_password(proof):
             throttle.record_success(attempt)
             return None
         form.add_error("proof", "Wrong password or code.")
-    return render(request, "people/prove.html", {"form": form, "action": request.path}, status=INVALID)
+    return render(request, "people/prove.html", {"form": form, "action": request.path}, status=INVALID_FORM_STATUS)
 
 
-def _too_many_codes(request: Request, user: Any) -> HttpResponse | None:
+def _check_throttle(request: Request, user: Any) -> HttpResponse | None:
+    """Return None if another code may be tried, else the response to send instead."""
     attempt = throttle.start_attempt(request, user.get_username(), CODE)
-    return too_often(request, attempt) if isinstance(attempt, Throttled) else None
+    return render_throttled(request, attempt) if isinstance(attempt, Throttled) else None

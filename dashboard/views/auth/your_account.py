@@ -1,4 +1,4 @@
-"""The page “You”: who the site takes the reader for, where they are signed in, and how they get in."""
+"""The page “Your account”: roles, sessions, password and two-factor authentication."""
 
 from typing import Any
 
@@ -18,13 +18,14 @@ from dashboard.auth.models import RecoveryCode
 from dashboard.auth.throttle import Throttled
 from dashboard.forms.auth import NewPasswordForm, ProofForm
 from dashboard.http.request import Request
-from dashboard.views.auth.sign_in import too_often
-from dashboard.views.forms.submit import INVALID
+from dashboard.views.auth.sign_in import render_throttled
+from dashboard.views.forms.submit import INVALID_FORM_STATUS
 
 
 @require_safe
 @signed_in
 def you(request: Request) -> HttpResponse:
+    """Show the user's roles, sessions and sign-in settings."""
     user: Any = request.user
     page = {
         "roles": _roles(user),
@@ -44,7 +45,7 @@ def you(request: Request) -> HttpResponse:
 @require_POST
 @signed_in
 def end_session(request: Request, session: str) -> HttpResponse:
-    """End one of the reader's own sessions; its open streams end within half a minute."""
+    """End one of the user's other sessions. Its event streams end within half a minute."""
     found = next((row for row in sessions.open_sessions(request.user) if sessions.public_id(row) == session), None)
     if found is None:
         raise Http404("This session has already ended.")
@@ -59,6 +60,7 @@ def end_session(request: Request, session: str) -> HttpResponse:
 @require_POST
 @signed_in
 def end_other_sessions(request: Request) -> HttpResponse:
+    """End all sessions of the user except this one."""
     count = sessions.end_all(request.user, keep=request.session.session_key)
     events.record_change("end_other_sessions", request, request.user, before={"sessions": count})
     messages.success(request, "All your other sessions have ended.")
@@ -69,7 +71,7 @@ def end_other_sessions(request: Request) -> HttpResponse:
 @signed_in
 @sensitive_post_parameters("old_password", "new_password1", "new_password2")
 def change_password(request: Request) -> HttpResponse:
-    """Choose another password, which ends all other sessions."""
+    """Show the form; on POST, change the password and end all other sessions."""
     user: Any = request.user
     if not user.has_usable_password():
         raise Http404("You sign in with the identity provider. Change your password there.")
@@ -77,7 +79,7 @@ def change_password(request: Request) -> HttpResponse:
     if request.method == "POST":
         attempt = throttle.start_attempt(request, user.get_username())
         if isinstance(attempt, Throttled):
-            return too_often(request, attempt)
+            return render_throttled(request, attempt)
         if "old_password" not in form.errors:
             throttle.record_success(attempt)
         if form.is_valid():
@@ -87,11 +89,13 @@ def change_password(request: Request) -> HttpResponse:
             events.record_change("change_password", request, user, after={"password": "changed"})
             messages.success(request, "Password changed. All your other sessions have ended.")
             return redirect("you")
-    return render(request, "people/change_password.html", {"form": form}, status=INVALID if form.is_bound else 200)
+    return render(
+        request, "people/change_password.html", {"form": form}, status=INVALID_FORM_STATUS if form.is_bound else 200
+    )
 
 
 def _roles(user: Any) -> list[dict[str, Any]]:
-    """The accounts the reader sees, with the role in each and whether a group of the provider gave it."""
+    """Return the user's accounts, each with the role and its source: the site, or a group of the identity provider."""
     members = {member.account_id: member for member in Membership.objects.filter(user=user)}
     found = []
     for account in guards.visible_accounts(user):

@@ -12,7 +12,7 @@ from dashboard.audit.record import PREVIEW
 from dashboard.forms import snippets
 from dashboard.forms.resources.asset import AddAssetForm
 from dashboard.http.request import Request
-from dashboard.views.forms.submit import INVALID, missing_fields
+from dashboard.views.forms.submit import INVALID_FORM_STATUS, missing_fields
 from dashboard.views.forms.uploads import initial_from_upload, upload_context
 from deployments.models import HostingAccount
 
@@ -31,4 +31,4 @@ def add_asset(request: Request, account: HostingAccount) -> HttpResponse:
         return render(request, "assets/add_asset.html", context)
     if request.method == "POST" and form.is_valid():
         return redirect("get_asset", account.name, operations.add_asset(request, form).pk)
-    return render(request, "assets/add_asset.html", context, status=INVALID if form.is_bound else 200)
+    return render(request, "assets/add_asset.html", context, status=INVALID_FORM_STATUS if form.is_bound else 200)

@@ -16,7 +16,7 @@ from dashboard.actions.services import scored_service_or_404
 from dashboard.audit.record import note_details
 from dashboard.forms.resources.console import ConsoleForm
 from dashboard.http.request import Request
-from dashboard.views.forms.submit import INVALID
+from dashboard.views.forms.submit import INVALID_FORM_STATUS
 from deployments.models import HostingAccount
 
 MAX_EXAMPLE_CHARS = 2000
@@ -46,7 +46,7 @@ def test_service(request: Request, account: HostingAccount, pk: int) -> HttpResp
     template = "services/_console.html" if request.htmx else "services/test_service.html"
     page = {"service": service, "form": form, "answer": answer, "asked": request.method != "POST"}
     page["call"] = body_literals(str(form["body"].value() or ""))
-    return render(request, template, page, status=INVALID if form.is_bound and form.errors else 200)
+    return render(request, template, page, status=INVALID_FORM_STATUS if form.is_bound and form.errors else 200)
 
 
 @never_cache

@@ -13,7 +13,7 @@ from dashboard.forms.resources.changes import Change, image_changes
 from dashboard.forms.resources.service import CreateServiceForm, UpdateServiceForm
 from dashboard.http.request import Request
 from dashboard.views.forms.submit import (
-    INVALID,
+    INVALID_FORM_STATUS,
     handle_operation_form,
     initial_from_clone,
     initial_from_query,
@@ -75,7 +75,7 @@ def delete_service(request: Request, account: HostingAccount, pk: int) -> HttpRe
         "recent": service.operations.all()[:5],
         "command": snippets.build_deletion_snippet(account, service.pk),
     }
-    return render(request, "services/delete_service.html", page, status=INVALID if refusal else 200)
+    return render(request, "services/delete_service.html", page, status=INVALID_FORM_STATUS if refusal else 200)
 
 
 def _service_url(operation: Operation) -> str:

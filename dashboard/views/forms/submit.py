@@ -17,7 +17,7 @@ from dashboard.forms.resources.operation import OperationForm
 from dashboard.http.request import Request
 from deployments.models import HostingAccount, Operation
 
-INVALID = 422  # the status of a page whose form has errors
+INVALID_FORM_STATUS = 422
 
 
 def handle_operation_form(
@@ -43,7 +43,7 @@ def handle_operation_form(
     if form.is_valid() and (operation := form.submit(request.user.get_username())):
         note_operation(request, operation)
         return redirect(success_url(operation))
-    return render(request, template, page, status=INVALID)
+    return render(request, template, page, status=INVALID_FORM_STATUS)
 
 
 def render_picker_rows(request: Request, form: OperationForm) -> HttpResponse:

@@ -12,7 +12,7 @@ from dashboard.actions import members
 from dashboard.audit.record import Result, note_details
 from dashboard.forms.settings.member import AddMemberForm, RoleForm
 from dashboard.http.request import Request
-from dashboard.views.forms.submit import INVALID
+from dashboard.views.forms.submit import INVALID_FORM_STATUS
 from deployments.models import HostingAccount
 
 
@@ -25,7 +25,7 @@ def list_members(request: Request, account: HostingAccount) -> HttpResponse:
         return redirect("list_members", account.name)
     rows = members.members_of(account).order_by("user__username")
     page = {"form": form, "members": rows, "role_choices": Role.choices}
-    return render(request, "members/list.html", page, status=INVALID if form.is_bound else 200)
+    return render(request, "members/list.html", page, status=INVALID_FORM_STATUS if form.is_bound else 200)
 
 
 @require_POST

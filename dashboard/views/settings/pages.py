@@ -9,7 +9,7 @@ from django.shortcuts import redirect, render
 from dashboard.actions.settings import record_connection_test, save_settings
 from dashboard.forms.fields.secret import SettingsForm
 from dashboard.http.request import Request
-from dashboard.views.forms.submit import INVALID
+from dashboard.views.forms.submit import INVALID_FORM_STATUS
 from deployments.accounts.connection_tests import ConnectionTestResult
 
 
@@ -30,7 +30,7 @@ def handle_settings_form(
         messages.success(request, f"“{row}” is stored.")
         return redirect(success_url_name, getattr(row, "account", row).name)
     page = {"form": form, "said": "Not saved.", **(context or {})}
-    return render(request, template, page, status=INVALID if form.is_bound else 200)
+    return render(request, template, page, status=INVALID_FORM_STATUS if form.is_bound else 200)
 
 
 def render_connection_test(
@@ -44,7 +44,7 @@ def render_connection_test(
         name = request.resolver_match.url_name or "" if request.resolver_match else ""
         record_connection_test(request, name, form.instance, trial)
     page = {"form": form, "trial": trial, "tried": True, "said": "The connection wasn’t tested.", **context}
-    status = 200 if trial is not None else INVALID
+    status = 200 if trial is not None else INVALID_FORM_STATUS
     if request.htmx:
         return render(request, "settings/_trial.html", page, status=status)
     return render(request, template, page, status=status)

@@ -14,7 +14,7 @@ from dashboard.access.permissions import Permission
 from dashboard.actions import settings
 from dashboard.forms.settings.registry import RegistryForm
 from dashboard.http.request import Request
-from dashboard.views.forms.submit import INVALID
+from dashboard.views.forms.submit import INVALID_FORM_STATUS
 from dashboard.views.settings.pages import handle_settings_form, render_connection_test
 from deployments.accounts import usage
 from deployments.models import HostingAccount, RegistryInfo
@@ -77,7 +77,9 @@ def delete_registry(request: Request, account: HostingAccount, pk: int) -> HttpR
         "count": row.images.filter(vanished_at=None).count(),
         "under_way": list(under_way[:5]),
     }
-    return render(request, "settings/delete_registry.html", page, status=INVALID if request.method == "POST" else 200)
+    return render(
+        request, "settings/delete_registry.html", page, status=INVALID_FORM_STATUS if request.method == "POST" else 200
+    )
 
 
 def _page(row: RegistryInfo) -> dict[str, Any]:

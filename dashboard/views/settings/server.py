@@ -16,7 +16,7 @@ from dashboard.actions.settings import test_server as run_test
 from dashboard.forms.settings.server import AddAccountForm, ConfirmForm, ServerForm
 from dashboard.http.request import Request
 from dashboard.ops.startup import bundled_account
-from dashboard.views.forms.submit import INVALID
+from dashboard.views.forms.submit import INVALID_FORM_STATUS
 from dashboard.views.settings.pages import handle_settings_form, render_connection_test
 from deployments.models import HostingAccount, Service
 
@@ -68,7 +68,7 @@ def delete_account(request: Request, account: HostingAccount) -> HttpResponse:
         "services": Service.objects.filter(account=account, vanished_at=None).exclude(mms_id=None).count(),
         "under_way": list(under_way.select_related("model", "manifest", "image", "service")[:5]),
     }
-    return render(request, "settings/delete_account.html", page, status=INVALID if form.is_bound else 200)
+    return render(request, "settings/delete_account.html", page, status=INVALID_FORM_STATUS if form.is_bound else 200)
 
 
 def _page(account: HostingAccount) -> dict[str, Any]:

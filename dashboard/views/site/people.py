@@ -22,7 +22,7 @@ from dashboard.audit.record import note_details
 from dashboard.auth import events, sessions
 from dashboard.forms.site.person import AddPersonForm
 from dashboard.http.request import Request
-from dashboard.views.forms.submit import INVALID
+from dashboard.views.forms.submit import INVALID_FORM_STATUS
 
 
 @administrators(Permission.CHANGE_PEOPLE)
@@ -90,7 +90,7 @@ def _render(request: Request, form: AddPersonForm, invited: Any = None) -> HttpR
     facts = {"form": form, "page": page, "people": people.with_roles(page.object_list), "q": query}
     if invited:
         facts |= {"invited": invited, "link": _link(invited), "hours": settings.PASSWORD_RESET_TIMEOUT // 3600}
-    return render(request, "people/list.html", facts, status=INVALID if form.is_bound else 200)
+    return render(request, "people/list.html", facts, status=INVALID_FORM_STATUS if form.is_bound else 200)
 
 
 def _link(person: Any) -> str:
