@@ -6,7 +6,9 @@ import subprocess
 import sys
 import time
 import uuid
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, Literal, TypeVar
 
 import httptools
 
@@ -16,6 +18,7 @@ from mms.images.runtimes import HOST_PYTHON
 from mms.images.store.layers import Layer
 from mms.images.store.layout import CONFIG_TYPE, LAYER_ANNOTATION, MANIFEST_TYPE, Store
 
+RESULT = TypeVar("RESULT")
 ECHO = "def init():\n    pass\n\ndef run(body):\n    return {'echo': body}\n"
 
 
@@ -82,7 +85,7 @@ class Site:
         return f"{self.run}/s/".encode() in known
 
 
-def wait_until(condition, seconds: float = 15.0):
+def wait_until(condition: Callable[[], RESULT | Literal[False] | None], seconds: float = 15.0) -> RESULT:
     """Call `condition` until it returns a true value, and return that."""
     deadline = time.monotonic() + seconds
     while not (found := condition()):
@@ -106,7 +109,7 @@ def make_image(store: Store, driver: str = ECHO, python: str = HOST_PYTHON, arch
         for what, layer in layers.items()
     ]
     manifest = {"config": store.add_json(config, CONFIG_TYPE), "layers": descriptors}
-    return store.add_json(manifest, MANIFEST_TYPE)["digest"]
+    return str(store.add_json(manifest, MANIFEST_TYPE)["digest"])
 
 
 def _runtime_layer(store: Store) -> Layer:
@@ -123,7 +126,7 @@ def _app_layer(store: Store, driver: str) -> Layer:
     for folder in ("app", "opt/mms"):
         (tree / folder).mkdir(parents=True)
     (tree / "app/score.py").write_text(driver)
-    app = {"driver": "score.py", "schema": None, "models": [], "runtime_type": "Python"}
+    app: dict[str, Any] = {"driver": "score.py", "schema": None, "models": [], "runtime_type": "Python"}
     (tree / "opt/mms/app.json").write_text(json.dumps(app))
     return store.add_layer(f"app-{uuid.uuid4().hex}", tree)
 

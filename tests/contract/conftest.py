@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.contract.server import Server, image_body, service_body
+from tests.contract.server import Server, as_object, image_body, service_body
 from tests.site import Site
 
 DRIVER = """
@@ -110,7 +110,7 @@ def image(server: Server, buildable: dict[str, Any]) -> dict[str, Any]:
     """An image that was built."""
     operation = server.finished(server.send("POST", "images", image_body(buildable["id"])))
     assert operation["state"] == "Succeeded", operation
-    return server.send("GET", f"images/{operation['resourceLocation'].rsplit('/', 1)[1]}").json()
+    return as_object(server.send("GET", f"images/{operation['resourceLocation'].rsplit('/', 1)[1]}"))
 
 
 @pytest.fixture(scope="session")
@@ -118,4 +118,4 @@ def service(server: Server, image: dict[str, Any]) -> dict[str, Any]:
     """A service that runs."""
     operation = server.finished(server.send("POST", "services", service_body(image["id"])))
     assert operation["state"] == "Succeeded", operation
-    return server.send("GET", f"services/{operation['resourceLocation'].rsplit('/', 1)[1]}").json()
+    return as_object(server.send("GET", f"services/{operation['resourceLocation'].rsplit('/', 1)[1]}"))

@@ -41,7 +41,7 @@ class Server:
         assert accepted.status_code == 202, accepted.text
         until = time.monotonic() + seconds
         while True:
-            operation = self.send("GET", f"operations/{accepted.headers['x-ms-request-id']}").json()
+            operation: dict[str, Any] = self.send("GET", f"operations/{accepted.headers['x-ms-request-id']}").json()
             if operation["state"] not in {"NotStarted", "Running"}:
                 return operation
             assert time.monotonic() < until, f"not over after {seconds} s: {operation}"
@@ -53,12 +53,12 @@ class Server:
         body = {"name": name or f"m-{uuid.uuid4().hex[:12]}", "url": "http://models.example/model.pkl", **fields}
         answer = self.send("POST", "models", body)
         assert answer.status_code == 201, answer.text
-        return answer.json()
+        return as_object(answer)
 
     def manifest(self, **fields: Any) -> dict[str, Any]:
         answer = self.send("POST", "manifests", {**self.manifest_body(), **fields})
         assert answer.status_code == 200, answer.text
-        return answer.json()
+        return as_object(answer)
 
     def manifest_body(self, **fields: Any) -> dict[str, Any]:
         return {
@@ -69,6 +69,13 @@ class Server:
             "targetRuntime": {"runtimeType": "Python", "properties": {}},
             **fields,
         }
+
+
+def as_object(answer: requests.Response) -> dict[str, Any]:
+    """The JSON object in an answer."""
+    found = answer.json()
+    assert isinstance(found, dict), found
+    return found
 
 
 def image_body(manifest_id: str) -> dict[str, Any]:

@@ -164,14 +164,15 @@ def good(route: str) -> dict[str, Any]:
     asset = {"id": "score", "url": "http://a.example/x.py", "mimeType": "a/b", "unPack": False}
     runtime = {"runtimeType": "Python", "properties": {"pipRequirements": "numpy", "condaEnvFile": ""}}
     manifest = {"driverProgram": "score", "description": "", "modelType": "Registered", "modelIds": ["m"]}
-    return {
+    bodies: dict[str, dict[str, Any]] = {
         "register_model": model,
         "create_manifest": manifest | {"assets": [asset], "targetRuntime": runtime},
         "create_image": image_body(str(uuid.uuid4())) | {"description": ""},
         "create_service": service_body(str(uuid.uuid4())),
         "update_service": {"manifestId": "m", "imageId": "i", "acrImagePullSecret": "s"},
         "regenerate_keys": {"keyType": "Primary"},
-    }[route]
+    }
+    return bodies[route]
 
 
 def spelt(path: Path) -> str:

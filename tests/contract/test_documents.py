@@ -8,14 +8,14 @@ import pytest
 import requests
 from openapi_spec_validator import validate
 
-from tests.contract.server import Server
+from tests.contract.server import Server, as_object
 
 
 @pytest.fixture(scope="module")
 def document(server: Server, own_site: object) -> dict[str, Any]:
     if own_site is None:
         pytest.skip("the documents are those of the bundled server")
-    return requests.get(f"{server.url}/api/openapi.json", timeout=30).json()
+    return as_object(requests.get(f"{server.url}/api/openapi.json", timeout=30))
 
 
 def test_the_document_is_valid(document: dict[str, Any]) -> None:

@@ -3,6 +3,7 @@
 import json
 import socket
 import uuid
+from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -155,7 +156,7 @@ def test_a_huge_body_is_413(server: Server, noun: str) -> None:
 
 
 def test_a_huge_body_of_unknown_length_is_not_read_to_its_end(server: Server) -> None:
-    def endless():  # type: ignore[no-untyped-def]
+    def endless() -> Iterator[bytes]:
         for _ in range(2000):
             yield b" " * 65536
 

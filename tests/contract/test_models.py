@@ -135,5 +135,5 @@ def test_limits_are_reached_exactly(server: Server) -> None:
 @pytest.mark.parametrize(("sent", "meant"), [(True, True), ("true", True), ("False", False), (None, False)])
 @pytest.mark.parametrize("spelling", ["unpack", "unPack"])
 def test_unpack_is_taken_in_every_spelling(server: Server, spelling: str, sent: object, meant: bool) -> None:
-    model = server.model(**{spelling: sent})
+    model = server.model("", **{spelling: sent})
     assert model.get("unPack", meant) is meant

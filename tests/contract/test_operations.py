@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import requests
 
-from tests.contract.server import Server, image_body
+from tests.contract.server import Server, as_object, image_body
 
 
 @pytest.fixture
@@ -19,7 +19,7 @@ def slow_build(server: Server, files: str) -> requests.Response:
 
 
 def operation_of(server: Server, accepted: requests.Response) -> dict[str, Any]:
-    return server.send("GET", f"operations/{accepted.headers['x-ms-request-id']}").json()
+    return as_object(server.send("GET", f"operations/{accepted.headers['x-ms-request-id']}"))
 
 
 def wait_for(server: Server, accepted: requests.Response, state: str) -> dict[str, Any]:

@@ -120,7 +120,7 @@ def test_a_token_sent_anywhere_but_in_the_header_opens_nothing(server: Server) -
         {"auth": (server.token, server.token)},
         {"headers": {"X-Api-Key": server.token}},
     ):
-        answer = requests.get(f"{server.url}{server.path}/models", timeout=30, **where)  # type: ignore[arg-type]
+        answer = requests.get(f"{server.url}{server.path}/models", timeout=30, **where)
         assert_is_error(answer, 401)
         assert server.token not in answer.text
 

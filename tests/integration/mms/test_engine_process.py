@@ -93,7 +93,7 @@ def process_id(engine: ProcessEngine, revision: Revision) -> int:
     """The process id of the scoring program itself, below the sandbox if there is one."""
     info = engine.supervisor.info(Program.for_revision(engine.run, revision.service_id, revision.number).name)
     assert info
-    pid = info["pid"]
+    pid = int(info["pid"])
     while children := Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
         pid = int(children[0])
     return pid
@@ -244,7 +244,12 @@ def test_several_processes_share_the_socket_of_a_revision(engine: ProcessEngine)
     driver = "import os, sys\ndef init(): pass\ndef run(body): return [os.getpid(), sys.flags.no_site]\n"
     revision = started(engine, driver, Limits(processes=2))
     seen: set[int] = set()
-    wait_until(lambda: seen.add(score(address(engine, revision), "")[0]) or len(seen) == 2)  # type: ignore[index]
+
+    def has_seen_both() -> bool:
+        seen.add(score(address(engine, revision), "")[0])  # type: ignore[index]
+        return len(seen) == 2
+
+    wait_until(has_seen_both)
     assert score(address(engine, revision), "")[1] == 1  # type: ignore[index]
 
 

@@ -17,8 +17,9 @@ import redis
 from django.conf import settings as django_settings
 from django.db import connection, transaction
 from django.utils import timezone
+from pytest_django import Settings
 
-from mms.models import Operation, Revision, Service, State
+from mms.models import Model, Operation, Revision, Service, State
 from mms.operations import builds, leases, run
 from tests.support.mms_rows import file_server, image_operation
 
@@ -26,8 +27,8 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 
 @pytest.fixture(autouse=True)
-def _loopback_is_allowed(settings: object) -> None:
-    settings.MMS_FETCH_ALLOW_PRIVATE = True  # type: ignore[attr-defined]
+def _loopback_is_allowed(settings: Settings) -> None:
+    settings.MMS_FETCH_ALLOW_PRIVATE = True
 
 
 @pytest.fixture
@@ -179,17 +180,17 @@ def test_the_mark_of_a_dead_worker_does_not_free_what_the_next_one_holds() -> No
     assert not dead.exists()
 
 
-def test_a_lease_does_without_a_mark_where_none_can_be_written(settings: object, tmp_path: Path) -> None:
+def test_a_lease_does_without_a_mark_where_none_can_be_written(settings: Settings, tmp_path: Path) -> None:
     operation = image_operation()
     claim = leases.acquire(str(operation.id))
-    settings.MMS_DIR = tmp_path / "missing"  # type: ignore[attr-defined]
+    settings.MMS_DIR = tmp_path / "missing"
     assert claim
     with claim.pid_file():
         assert claim.release(state=State.SUCCEEDED)
 
 
-def test_no_more_builds_run_at_once_than_the_setting_says(settings: object) -> None:
-    settings.MMS_BUILDS = 1  # type: ignore[attr-defined]
+def test_no_more_builds_run_at_once_than_the_setting_says(settings: Settings) -> None:
+    settings.MMS_BUILDS = 1
     first, second = image_operation(), image_operation()
     claim = leases.acquire(str(first.id))
     assert claim
@@ -198,14 +199,14 @@ def test_no_more_builds_run_at_once_than_the_setting_says(settings: object) -> N
     assert leases.acquire(str(second.id))
 
 
-def test_the_sweep_hands_out_what_nobody_works_on(live_redis: redis.Redis, settings: object) -> None:
-    settings.MMS_BUILDS = 2  # type: ignore[attr-defined]
+def test_the_sweep_hands_out_what_nobody_works_on(live_redis: redis.Redis, settings: Settings) -> None:
+    settings.MMS_BUILDS = 2
     image_operation(state=State.RUNNING, claimed_until=timezone.now() + timedelta(seconds=9))
     image_operation(state=State.SUCCEEDED)
     waiting = [image_operation() for _ in range(3)]
     abandoned = service_operation(state=State.RUNNING, claimed_until=timezone.now() - timedelta(seconds=1))
     run.sweep()
-    messages = b"".join(live_redis.lrange("mms", 0, -1)).decode()
+    messages = str(live_redis.lrange("mms", 0, -1))
     handed_out = {str(operation.id) for operation in [*waiting, abandoned] if str(operation.id) in messages}
     assert handed_out == {str(waiting[0].id), str(abandoned.id)}, "one build is free, services do not wait for builds"
 
@@ -251,8 +252,8 @@ def test_a_running_build_is_stopped_with_all_its_processes(files: str) -> None:
 
 
 @pytest.mark.slow
-def test_a_build_has_a_time_limit(files: str, settings: object) -> None:
-    settings.MMS_BUILD_TIMEOUT = 1  # type: ignore[attr-defined]
+def test_a_build_has_a_time_limit(files: str, settings: Settings) -> None:
+    settings.MMS_BUILD_TIMEOUT = 1
     operation = image_operation(files, "slow")
     work(operation)
     operation.refresh_from_db()
@@ -292,7 +293,7 @@ def test_a_killed_worker_takes_its_build_with_it_and_another_one_finishes(files:
     assert operation.claimed_until
     assert operation.claimed_until < timezone.now() + leases.LEASE_DURATION, "and that ends"
     manifest = operation.image.manifest  # type: ignore[union-attr]
-    builds.Model.objects.filter(id__in=manifest.resolved_model_ids).update(url=f"{files}/quick")
+    Model.objects.filter(id__in=manifest.resolved_model_ids).update(url=f"{files}/quick")
     leases.release_dead_workers()
     assert not list((django_settings.MMS_DIR / "claims").iterdir())
     work(operation)
