@@ -16,6 +16,7 @@ import pytest
 from django.conf import settings
 from django.db import connection
 from django.utils import timezone
+from pytest_django import Settings
 
 from mms import services
 from mms.engines import base
@@ -81,6 +82,16 @@ def roll_out(service: Service, driver: str = ECHO) -> Revision:
     operation = asked(service, driver)
     services.roll_out(operation)
     return ended(operation)
+
+
+def watch_until(service: Service, numbers: set[int]) -> None:
+    """Run the watch until exactly these revisions are running."""
+
+    def is_done() -> bool:
+        services.watch()
+        return running(service) == numbers
+
+    wait_until(is_done)
 
 
 def ended(operation: Operation, state: str = State.SUCCEEDED) -> Revision:
@@ -176,7 +187,7 @@ def test_an_image_that_cannot_run_here_is_refused_and_the_revision_failed(accoun
     assert states(service) == ["failed"]
 
 
-def test_an_init_that_takes_too_long_fails_the_roll_out(account: Account, settings: object) -> None:
+def test_an_init_that_takes_too_long_fails_the_roll_out(account: Account, settings: Settings) -> None:
     settings.MMS_INIT_TIMEOUT = 1
     service = make_service(account)
     with pytest.raises(services.RolloutError):
@@ -260,7 +271,7 @@ def test_a_very_long_request_is_left_to_the_watch(account: Account, monkeypatch:
         assert running(service) == {1, 2}
         asking.join()
     assert answers == [(200, "slept")]
-    wait_until(lambda: services.watch() or running(service) == {2})
+    watch_until(service, {2})
 
 
 @pytest.mark.slow
@@ -288,7 +299,7 @@ def test_no_transaction_is_open_while_a_roll_out_waits(account: Account) -> None
     seen: list[bool] = []
     observe = engine.observe
 
-    def observe_and_note(service_id: str, number: int) -> object:
+    def observe_and_note(service_id: str, number: int) -> base.Observation:
         seen.append(connection.in_atomic_block)
         return observe(service_id, number)
 
@@ -412,7 +423,7 @@ def test_the_watch_finishes_the_draining_of_a_killed_worker(account: Account) ->
     process_engine().apply(revision_spec(service.revisions.get(number=1)))
     service.revisions.filter(number=1).update(state="draining")
     wait_until(lambda: healthy(service, 1))
-    wait_until(lambda: services.watch() or running(service) == {2})
+    watch_until(service, {2})
     assert states(service) == ["stopped", "active"]
 
 
@@ -430,7 +441,7 @@ def test_the_watch_mends_the_route_of_a_killed_switch_before_it_stops_what_the_r
     route = route_of(service)
     assert route
     assert (route.revision, running(service)) == (2, {1, 2}), "gateways may use the old route for a second"
-    wait_until(lambda: services.watch() or running(service) == {2})
+    watch_until(service, {2})
 
 
 def test_the_watch_takes_down_deleted_services(account: Account) -> None:
