@@ -27,7 +27,6 @@ from deployments.models.operation import Kind, State
 from tests.asgi_server import Server
 from tests.ports import free_port
 from tests.site import wait_until
-from tests.support.lifecycle import present
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -90,7 +89,8 @@ class Reader:
 
     def wait_longer(self, seconds: float) -> None:
         """Wait up to `seconds` for each line instead of five seconds."""
-        self.response.fp.raw._sock.settimeout(seconds)  # type: ignore[union-attr]
+        buffer: Any = self.response.fp
+        buffer.raw._sock.settimeout(seconds)
 
     def __enter__(self) -> "Reader":
         return self
@@ -120,6 +120,12 @@ class Reader:
 
 
 @pytest.mark.serial
+def first_fields(connection: Any) -> dict[Any, Any]:
+    """Return the fields of the first entry in the stream."""
+    fields: dict[Any, Any] = connection.xrange(STREAM, count=1)[0][1]
+    return fields
+
+
 def test_a_change_arrives_as_the_badge_the_page_would_render(server: Server, team: HostingAccount, viewer: str) -> None:
     with Reader(server, viewer, stream_position()) as reader:
         assert reader.response.headers["content-type"].startswith("text/event-stream")
@@ -312,7 +318,7 @@ def test_a_slow_client_is_disconnected_and_the_others_continue(
     slow = Reader(server, viewer, stream_position())
     slow.until_live()
     publish(team)
-    fields = present(live_redis.xrange(STREAM, count=1))[0][1] | {b"label": b"x" * 200_000}
+    fields = first_fields(live_redis) | {b"label": b"x" * 200_000}
     with Reader(server, sign_in("otto", team), stream_position()) as good:
         good.until_live()
         for _ in range(120):
@@ -394,8 +400,9 @@ def test_no_event_is_lost_or_repeated_under_load(
     server: Server, team: HostingAccount, viewer: str, live_redis: redis.Redis
 ) -> None:
     publish(team)
-    fields = present(live_redis.xrange(STREAM, count=1))[0][1]
-    position, seen = stream_position(), []
+    fields = first_fields(live_redis)
+    position = stream_position()
+    seen: list[Any] = []
 
     def write() -> None:
         for number in range(600):

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import psutil
 import pytest
@@ -20,7 +21,7 @@ from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.test import Client
 
-from dashboard.files import store, upload
+from dashboard.files import store
 from dashboard.http import body as request_body
 from dashboard.models import Membership, Role
 from deployments.models import HostingAccount
@@ -102,7 +103,7 @@ def test_an_uploaded_file_is_stored_by_its_sha256_and_downloaded_with_its_key(se
     assert path.stat().st_mode & 0o777 == 0o600
 
     file = store.find_stored(found["file"])
-    assert file == upload.StoredFile(DIGEST, "model.pkl", len(CONTENT))
+    assert file == store.StoredFile(DIGEST, "model.pkl", len(CONTENT))
     got = fetch(server, file)
     assert got.content == CONTENT
     assert got.headers["content-length"] == str(len(CONTENT))
@@ -207,7 +208,7 @@ def test_a_plain_form_is_redirected_with_the_token_or_the_error(server: Server, 
     assert answer.status_code == 303
     place, _, token = answer.headers["location"].partition("&file=")
     assert place == "/accounts/team/models/new/?tag=a"
-    assert present(store.find_stored(requests.utils.unquote(token))).sha256 == DIGEST
+    assert present(store.find_stored(unquote(token))).sha256 == DIGEST
 
     began = time.monotonic()
     answer = send(server, scientist, content=b"", **form)
@@ -427,7 +428,7 @@ def test_a_program_uploads_with_a_token_instead_of_a_cookie(server: Server, scie
     ada = get_user_model().objects.get(username="ada")
     answer = by_token(server, token_of(ada))
     assert answer.status_code == 201
-    assert store.find_stored(answer.json()["file"]) == upload.StoredFile(DIGEST, "model.pkl", len(CONTENT))
+    assert store.find_stored(answer.json()["file"]) == store.StoredFile(DIGEST, "model.pkl", len(CONTENT))
 
 
 def test_a_token_without_permission_cannot_upload(server: Server, scientist: str) -> None:
