@@ -1,4 +1,4 @@
-"""A stopped installation with tables, users and uploads, for tests that need only its data."""
+"""An installation that isn't running, for tests of its data."""
 
 import json
 import os
@@ -39,10 +39,10 @@ KILLED_AT = """
 
 
 class Installation(Site):
-    """Stopped installation. Commands run in separate processes, which tests can kill."""
+    """A data directory on which commands run as separate processes. Some are killed."""
 
     def ready(self) -> "Installation":
-        """Create tables, an administrator, a hosting account with a token, and an upload of some MB."""
+        """Create tables, an administrator, an account with a token, and an upload of 5 MB."""
         self.run(f"""
             from dashboard.ops.startup import prepare; prepare.prepare(serves_pages=False)
             from django.contrib.auth import get_user_model
@@ -95,7 +95,7 @@ class Installation(Site):
         )
 
     def killed(self, *words: str, after: float) -> bool:
-        """Start a command of manage.py and kill it after some seconds. Return False if it had already ended."""
+        """Start a command of manage.py and kill it after some seconds. Return False if it completed before."""
         process = subprocess.Popen(
             [sys.executable, "manage.py", *words],
             cwd=ROOT,
@@ -110,9 +110,9 @@ class Installation(Site):
         return process.wait(30) == -signal.SIGKILL
 
     def killed_at(self, number: int, calls: str, *words: str, **environment: str) -> bool:
-        """Run a command of manage.py and kill it when it calls a function for the `number`th time (from 0).
+        """Run a command of manage.py and kill it at one of its calls. Return False if it completed before.
 
-        `calls` names the functions that count, separated by spaces. Return False if the command ended before.
+        `calls` are the names of functions, separated by spaces. `number` counts their calls from 0.
         """
         process = self.start_code(KILLED_AT.format(number=number, calls=calls.split(), words=words), **environment)
         _, errors = process.communicate(timeout=120)
@@ -120,7 +120,7 @@ class Installation(Site):
         return process.returncode != 0
 
     def ask(self, expression: str, **environment: str) -> Any:
-        """Evaluate an expression in the site's environment. The value passes through JSON."""
+        """Evaluate an expression in the site. Its value must be representable in JSON."""
         code = f"""
             import json
             from collections import Counter
@@ -132,8 +132,8 @@ class Installation(Site):
         """
         return json.loads(self.run(code, **environment))
 
-    def has_everything(self) -> None:
-        """Fail unless everything that `ready` created exists and can be read."""
+    def assert_complete(self) -> None:
+        """Assert that everything created by `ready` exists and can be read."""
         signs_in = f"get_user_model().objects.get(username='ann').check_password({PASSWORD!r})"
         assert self.ask(f"[{signs_in}, HostingAccount.objects.get(name='team').token]") == [True, TOKEN]
         kept = list((self.data / "files").glob("*/*"))
@@ -141,8 +141,8 @@ class Installation(Site):
         assert sha256(kept[0].read_bytes()).hexdigest() == kept[0].name
 
     def content(self) -> dict[str, bytes]:
-        """Return the content of every data file in the data folder."""
-        passing = {"tmp", "run", "log", "static"}
+        """Return the contents of all files that are data, by path."""
+        transient = {"tmp", "run", "log", "static"}
         files = (path for path in sorted(self.data.rglob("*")) if path.is_file())
         names = {path.relative_to(self.data): path for path in files}
-        return {str(name): path.read_bytes() for name, path in names.items() if name.parts[0] not in passing}
+        return {str(name): path.read_bytes() for name, path in names.items() if name.parts[0] not in transient}

@@ -1,4 +1,4 @@
-"""A backup taken while the site works gives a working site elsewhere; a bad one, or a killed one, changes nothing."""
+"""A backup of a running site can be restored elsewhere. A damaged backup or a killed restore changes nothing."""
 
 import os
 import re
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.slow
 
 
 def signed_in(site: Site, session: requests.Session) -> bool:
-    """Whether the cookies of the session are those of somebody who is signed in."""
+    """Return True if the session is signed in."""
     return session.get(f"{site.url}/", allow_redirects=True).url.find("/sign-in/") < 0
 
 
@@ -51,11 +51,12 @@ def upload(site: Site, session: requests.Session, content: bytes) -> dict[str, A
 
 
 class Registering(threading.Thread):
-    """Registers one model after the other over the API, and keeps what the server acknowledged, and when."""
+    """A thread that registers models over the API and records which were acknowledged, and when."""
 
     def __init__(self, api: Api) -> None:
         super().__init__(daemon=True)
-        self.api, self.acknowledged, self.slowest = api, [], 0.0  # (time, id)
+        self.api, self.slowest = api, 0.0
+        self.acknowledged: list[tuple[float, str]] = []  # (time, ID)
         self.over = threading.Event()
 
     def __enter__(self) -> "Registering":
@@ -76,7 +77,7 @@ class Registering(threading.Thread):
 
 @dataclass
 class Taken:
-    """A site, a backup that was taken while it worked, and what must be found again."""
+    """A site, a backup made while it was in use, and what must exist after a restore."""
 
     site: Site
     api: Api
@@ -85,7 +86,7 @@ class Taken:
     upload: dict[str, Any]
     operations: set[str]
     image: str
-    build: str  # the operation of a build that ran while the backup was taken
+    build: str  # the operation of a build that ran during the backup
     key: str
     said: str
     before: list[str] = field(default_factory=list)  # models acknowledged before the backup began
@@ -166,12 +167,12 @@ def restored(taken: Taken, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         site.stop()
 
 
-def test_nobody_waited_for_the_backup(taken: Taken) -> None:
+def test_the_backup_delays_no_requests(taken: Taken) -> None:
     assert taken.during > 20
     assert taken.slowest < 3, f"{taken.slowest:.1f} s for one model"
 
 
-def test_a_backup_says_that_it_is_secret_and_is_for_its_owner_alone(taken: Taken) -> None:
+def test_a_backup_warns_that_it_is_secret_and_only_its_owner_can_read_it(taken: Taken) -> None:
     assert "contains the secret key of the site" in taken.said
     secret = (taken.site.data / "secret_key").read_text()
     assert secret not in taken.said
@@ -184,20 +185,20 @@ def test_a_backup_says_that_it_is_secret_and_is_for_its_owner_alone(taken: Taken
     assert secret not in about
 
 
-def test_people_sign_in_and_stay_signed_in(taken: Taken, restored: Restored) -> None:
+def test_users_can_sign_in_and_stay_signed_in(taken: Taken, restored: Restored) -> None:
     assert signed_in(restored.site, sign_in(restored.site, "ann"))
     assert signed_in(restored.site, taken.session)  # cookies do not know ports
     assert not signed_in(restored.site, requests.Session())
 
 
-def test_operations_and_tokens_are_there(taken: Taken, restored: Restored) -> None:
+def test_operations_and_tokens_are_restored(taken: Taken, restored: Restored) -> None:
     page = taken.session.get(f"{restored.site.url}/accounts/local/operations/").text
     assert len(taken.operations) >= 4
     assert taken.operations <= set(re.findall(r"operation-([0-9a-f-]{36})", page))
     assert restored.api.ask("GET", "models")[0] == 200
 
 
-def test_what_was_acknowledged_before_the_backup_is_there(taken: Taken, restored: Restored) -> None:
+def test_models_acknowledged_before_the_backup_are_restored(taken: Taken, restored: Restored) -> None:
     there = {model["id"] for model in restored.api.ask("GET", "models")[1]}
     assert len(taken.before) > 20
     assert set(taken.before) <= there
@@ -216,7 +217,7 @@ def test_the_service_scores_with_the_same_key(taken: Taken, restored: Restored) 
     assert scores["species"] == ["setosa", "virginica"]
 
 
-def test_a_build_that_ran_meanwhile_ends_well(taken: Taken, restored: Restored) -> None:
+def test_a_build_that_ran_during_the_backup_completes(taken: Taken, restored: Restored) -> None:
     restored.api.wait({"x-ms-request-id": taken.build})
 
 
@@ -227,7 +228,7 @@ def test_an_image_can_be_built_again_from_files_uploaded_to_the_old_address(take
     assert restored.api.image(image)["digest"] == first(restored.api, "images")["digest"]
 
 
-# --- files that are no backup, and places where there is no room ------------------------------------------------------
+# --- damaged files and full disks -------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -248,7 +249,7 @@ def elsewhere(tmp_path: Path) -> Installation:
 
 
 def refused(place: Installation, *words: str, **more: Any) -> str:
-    """Run a command that must fail, and change nothing; the sentence it says."""
+    """Run a command that must fail and change nothing. Return its message."""
     place.data.mkdir(exist_ok=True)
     key = place.data / "secret_key"
     if not key.exists():
@@ -264,11 +265,11 @@ def refused(place: Installation, *words: str, **more: Any) -> str:
 
 def test_a_restored_installation_has_everything(elsewhere: Installation, backup: Path) -> None:
     elsewhere.manage("restore", str(backup))
-    elsewhere.has_everything()
+    elsewhere.assert_complete()
     assert not list(elsewhere.data.glob("replaced-*"))
 
 
-def test_it_goes_through_a_pipe(small: Installation, elsewhere: Installation, tmp_path: Path) -> None:
+def test_a_backup_can_be_piped(small: Installation, elsewhere: Installation, tmp_path: Path) -> None:
     path = tmp_path / "piped"
     with path.open("wb") as target:
         command = [sys.executable, "manage.py", "backup", "-"]
@@ -278,10 +279,10 @@ def test_it_goes_through_a_pipe(small: Installation, elsewhere: Installation, tm
         done = elsewhere.attempt("restore", "-", stdin=sender.stdout)
     assert done.returncode == 0, done.stderr
     assert sender.wait(10) == 0
-    elsewhere.has_everything()
+    elsewhere.assert_complete()
 
 
-def test_a_backup_of_nothing_is_refused(elsewhere: Installation, tmp_path: Path) -> None:
+def test_an_empty_site_is_not_backed_up(elsewhere: Installation, tmp_path: Path) -> None:
     assert "There is nothing to back up" in refused(elsewhere, "backup", str(tmp_path / "backup.tar"))
     assert not (tmp_path / "backup.tar").exists()
 
@@ -295,7 +296,7 @@ def test_a_damaged_backup_changes_nothing(elsewhere: Installation, backup: Path,
 
 
 @pytest.mark.parametrize("part", [0.0, 0.5, 0.99])
-def test_a_backup_that_was_cut_off_changes_nothing(
+def test_an_incomplete_backup_changes_nothing(
     elsewhere: Installation, backup: Path, tmp_path: Path, part: float
 ) -> None:
     data = backup.read_bytes()
@@ -312,7 +313,7 @@ def test_a_hostile_archive_changes_nothing(elsewhere: Installation, backup: Path
     assert "doesn't belong in a backup" in refused(elsewhere, "restore", str(hostile))
 
 
-def test_a_file_that_is_there_is_replaced_only_when_asked(small: Installation, tmp_path: Path) -> None:
+def test_an_existing_file_is_replaced_only_with_force(small: Installation, tmp_path: Path) -> None:
     path = tmp_path / "backup.tar"
     path.write_text("mine")
     assert "already exists" in refused(small, "backup", str(path))
@@ -321,12 +322,12 @@ def test_a_file_that_is_there_is_replaced_only_when_asked(small: Installation, t
     assert path.stat().st_size > 5_000_000
 
 
-def test_data_that_is_there_is_moved_aside_only_when_asked(elsewhere: Installation, backup: Path) -> None:
+def test_existing_data_is_moved_away_only_with_replace(elsewhere: Installation, backup: Path) -> None:
     elsewhere.ready()
     old = {path.name for path in (elsewhere.data / "files").glob("*/*")}
     assert "--replace" in refused(elsewhere, "restore", str(backup))
     said = elsewhere.manage("restore", str(backup), "--replace")
-    elsewhere.has_everything()
+    elsewhere.assert_complete()
     (aside,) = elsewhere.data.glob("replaced-*")
     assert str(aside) in said
     assert {path.name for path in (aside / "files").glob("*/*")} == old
@@ -349,9 +350,7 @@ def test_a_database_that_is_in_use_is_not_replaced(elsewhere: Installation, back
     assert not list(elsewhere.data.glob("replaced-*"))
 
 
-def test_a_backup_of_a_newer_release_is_refused_by_name(
-    small: Installation, elsewhere: Installation, tmp_path: Path
-) -> None:
+def test_a_backup_of_a_newer_release_is_rejected(small: Installation, elsewhere: Installation, tmp_path: Path) -> None:
     newer = Installation(tmp_path / "newer").ready()
     newer.run(
         "from django.db import connection; from django.db.migrations.recorder import MigrationRecorder as R\n"
@@ -363,7 +362,7 @@ def test_a_backup_of_a_newer_release_is_refused_by_name(
     assert "newer release" in said
 
 
-def test_another_secret_key_is_refused_and_what_to_do_about_it_works(elsewhere: Installation, backup: Path) -> None:
+def test_another_secret_key_is_rejected_and_the_advice_works(elsewhere: Installation, backup: Path) -> None:
     elsewhere.environment["SECRET_KEY"] = "another one"
     said = refused(elsewhere, "restore", str(backup))
     advice = re.search(r"export (SECRET_KEY_FALLBACKS=.*)", said)
@@ -375,10 +374,10 @@ def test_another_secret_key_is_refused_and_what_to_do_about_it_works(elsewhere: 
     ).stdout
     elsewhere.environment["SECRET_KEY_FALLBACKS"] = value
     elsewhere.manage("restore", str(backup))
-    elsewhere.has_everything()
+    elsewhere.assert_complete()
 
 
-def test_one_half_of_a_site_is_put_in_place_without_a_database(
+def test_one_half_of_a_site_can_be_restored_without_a_database(
     small: Installation, elsewhere: Installation, tmp_path: Path
 ) -> None:
     file = tmp_path / "files.tar"
@@ -390,7 +389,7 @@ def test_one_half_of_a_site_is_put_in_place_without_a_database(
     assert not (elsewhere.data / "db.sqlite3").exists()
 
 
-def test_what_waited_to_be_sent_is_in_doubt_after_a_restore(elsewhere: Installation, tmp_path: Path) -> None:
+def test_queued_operations_are_uncertain_after_a_restore(elsewhere: Installation, tmp_path: Path) -> None:
     waiting = Installation(tmp_path / "waiting").ready()
     waiting.run(
         "from deployments.models import HostingAccount, Operation\n"
@@ -407,7 +406,7 @@ def test_what_waited_to_be_sent_is_in_doubt_after_a_restore(elsewhere: Installat
 
 @pytest.fixture
 def full_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 4 MB."""
+    """Mount a file system of 4 MB."""
     folder = tmp_path / "full"
     folder.mkdir()
     done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder)], capture_output=True)
@@ -417,7 +416,7 @@ def full_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
-def test_a_full_disk_leaves_no_half_backup(small: Installation, full_disk: Path) -> None:
+def test_a_full_disk_leaves_no_partial_backup(small: Installation, full_disk: Path) -> None:
     assert "The disk is full" in refused(small, "backup", str(full_disk / "backup.tar"))
     assert list(full_disk.iterdir()) == []
 
@@ -425,7 +424,7 @@ def test_a_full_disk_leaves_no_half_backup(small: Installation, full_disk: Path)
 def test_a_restore_onto_a_full_disk_changes_nothing(full_disk: Path, backup: Path) -> None:
     place = Installation(full_disk / "d")
     assert "Nothing was changed. Free some space" in refused(place, "restore", str(backup))
-    with backup.open("rb") as file:  # nobody knows how much will come
+    with backup.open("rb") as file:  # the size is unknown
         sender = subprocess.Popen(["cat"], stdin=file, stdout=subprocess.PIPE)
         said = refused(place, "restore", "-", stdin=sender.stdout)
     present(sender.stdout).close()
@@ -437,7 +436,7 @@ def test_a_restore_onto_a_full_disk_changes_nothing(full_disk: Path, backup: Pat
 
 
 @twins("step", 13, 5)
-def test_a_killed_backup_leaves_nothing_that_looks_whole(
+def test_a_killed_backup_leaves_nothing_that_looks_complete(
     small: Installation, elsewhere: Installation, tmp_path: Path, step: int
 ) -> None:
     path, number = tmp_path / "backup.tar", 0
@@ -446,10 +445,10 @@ def test_a_killed_backup_leaves_nothing_that_looks_whole(
         assert not path.exists()
         number += step
     assert number > 20
-    assert not path.with_name("backup.tar.partial").exists(), "what a killed one left is used up by the next"
+    assert not path.with_name("backup.tar.partial").exists(), "the next backup replaces the file of a killed one"
     assert list((small.data / "tmp").iterdir()) == []
     elsewhere.manage("restore", str(path))
-    elsewhere.has_everything()
+    elsewhere.assert_complete()
 
 
 @twins("step", 0.12, 0.05)
@@ -462,11 +461,11 @@ def test_a_restore_killed_at_some_moment_can_be_run_again(
     while elsewhere.killed("restore", str(backup), after=whole * (0.2 + step * tried)):
         tried += 1
     assert tried > 3
-    elsewhere.has_everything()
+    elsewhere.assert_complete()
 
 
 @twins("step", 3, 1)
-def test_a_restore_killed_while_it_puts_things_in_place_can_be_run_again(
+def test_a_restore_killed_while_it_replaces_data_can_be_run_again(
     elsewhere: Installation, backup: Path, step: int
 ) -> None:
     elsewhere.ready()
@@ -485,6 +484,6 @@ def test_a_restore_killed_while_it_puts_things_in_place_can_be_run_again(
                 ):
                     assert "isn't finished" in elsewhere.attempt(*words).stderr
     assert half > 6 // step, "each step was the last thing that happened once, or each third one"
-    elsewhere.has_everything()
+    elsewhere.assert_complete()
     kept = {path.name for path in elsewhere.data.glob("replaced-*/files/*/*")}
-    assert old <= kept, "nothing that was here is lost"
+    assert old <= kept, "no previous data is lost"

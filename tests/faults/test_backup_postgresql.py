@@ -1,4 +1,4 @@
-"""The same promises where the database is PostgreSQL: one moment of it, back as a whole or not at all."""
+"""Backups of PostgreSQL: a consistent snapshot that is restored completely or not at all."""
 
 import json
 import tarfile
@@ -37,7 +37,7 @@ def first(postgresql: PostgreSQL, tmp_path_factory: pytest.TempPathFactory) -> I
 
 @pytest.fixture(scope="module")
 def backup(first: Installation, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Taken while somebody writes all the time."""
+    """Make a backup during continuous writes."""
     path = tmp_path_factory.mktemp("backups") / "backup.tar"
     writer = first.start_code(WRITE)
     try:
@@ -54,10 +54,10 @@ def elsewhere(postgresql: PostgreSQL, folder: Path, name: str) -> Installation:
     return Installation(folder / "b", DATABASE_URL=postgresql.create(name))
 
 
-def test_the_database_is_back_as_of_one_moment(postgresql: PostgreSQL, backup: Path, tmp_path: Path) -> None:
+def test_the_restored_database_is_consistent(postgresql: PostgreSQL, backup: Path, tmp_path: Path) -> None:
     place = elsewhere(postgresql, tmp_path, "second")
     place.manage("restore", str(backup))
-    place.has_everything()
+    place.assert_complete()
     pairs = place.ask(PAIRS)
     assert len(pairs) >= 50
     assert set(pairs.values()) == {2}
@@ -67,7 +67,9 @@ def test_the_database_is_back_as_of_one_moment(postgresql: PostgreSQL, backup: P
     assert tokens["rows"] == 2 * len(pairs)
 
 
-def test_the_restored_site_starts_and_goes_on_counting(postgresql: PostgreSQL, backup: Path, tmp_path: Path) -> None:
+def test_the_restored_site_starts_and_continues_its_sequences(
+    postgresql: PostgreSQL, backup: Path, tmp_path: Path
+) -> None:
     place = elsewhere(postgresql, tmp_path, "third")
     place.manage("restore", str(backup))
     place.start()
@@ -78,10 +80,10 @@ def test_the_restored_site_starts_and_goes_on_counting(postgresql: PostgreSQL, b
         assert "The site is running" in said
     finally:
         place.stop()
-    place.has_everything()
+    place.assert_complete()
 
 
-def test_a_database_that_others_use_is_not_replaced(postgresql: PostgreSQL, first: Installation, backup: Path) -> None:
+def test_a_database_in_use_is_not_replaced(postgresql: PostgreSQL, first: Installation, backup: Path) -> None:
     user = first.start_code("from django.db import connection as c; c.cursor(); print('open', flush=True); input()")
     try:
         assert present(user.stdout).readline() == "open\n"
@@ -90,27 +92,27 @@ def test_a_database_that_others_use_is_not_replaced(postgresql: PostgreSQL, firs
     finally:
         user.kill()
         user.communicate()
-    first.has_everything()
+    first.assert_complete()
 
 
-def test_who_is_just_leaving_is_waited_for(postgresql: PostgreSQL, backup: Path, tmp_path: Path) -> None:
-    """As the server's side of a restore that was killed a moment ago."""
+def test_a_client_that_is_disconnecting_is_waited_for(postgresql: PostgreSQL, backup: Path, tmp_path: Path) -> None:
+    """The server needs a moment to notice that a client was killed, such as a previous restore."""
     place = elsewhere(postgresql, tmp_path, "leaving")
     code = "from django.db import connection as c; c.cursor(); print('open', flush=True); import time; time.sleep(1.5)"
     other = place.start_code(code)
     assert other.stdout
     assert other.stdout.readline() == "open\n"
     place.manage("restore", str(backup))
-    place.has_everything()
+    place.assert_complete()
     other.communicate()
 
 
-def test_what_was_in_the_database_is_kept_aside(postgresql: PostgreSQL, backup: Path, tmp_path: Path) -> None:
+def test_the_previous_database_is_saved(postgresql: PostgreSQL, backup: Path, tmp_path: Path) -> None:
     place = elsewhere(postgresql, tmp_path, "fourth").ready()
     place.manage("create_user", "old", "--role", "viewer", "--password-stdin", stdin="four other words\n")
     assert "--replace" in place.attempt("restore", str(backup)).stderr
     place.manage("restore", str(backup), "--replace")
-    place.has_everything()
+    place.assert_complete()
     assert not place.ask("get_user_model().objects.filter(username='old').exists()")
     (aside,) = place.data.glob("replaced-*")
     before = Installation(tmp_path / "before", DATABASE_URL=postgresql.create("before"))
@@ -118,7 +120,7 @@ def test_what_was_in_the_database_is_kept_aside(postgresql: PostgreSQL, backup: 
     assert before.ask("get_user_model().objects.filter(username='old').exists()")
 
 
-def test_nothing_stays_of_a_newer_release(postgresql: PostgreSQL, backup: Path, tmp_path: Path) -> None:
+def test_tables_of_a_newer_release_are_deleted(postgresql: PostgreSQL, backup: Path, tmp_path: Path) -> None:
     place = elsewhere(postgresql, tmp_path, "newer").ready()
     place.run(
         "from django.db import connection as c\n"
@@ -131,7 +133,7 @@ def test_nothing_stays_of_a_newer_release(postgresql: PostgreSQL, backup: Path, 
     assert "of_somebody_else" in tables
 
 
-def test_data_that_the_database_refuses_changes_nothing(postgresql: PostgreSQL, backup: Path, tmp_path: Path) -> None:
+def test_data_that_the_database_rejects_changes_nothing(postgresql: PostgreSQL, backup: Path, tmp_path: Path) -> None:
     place = elsewhere(postgresql, tmp_path, "fifth").ready()
     code = """
         from dashboard.ops.backup import restore_database
@@ -151,7 +153,7 @@ def test_data_that_the_database_refuses_changes_nothing(postgresql: PostgreSQL, 
     said = place.run(code.replace("BACKUP", repr(str(backup))))
     assert "PostgreSQL rejected the data" in said
     assert place.ask("list(get_user_model().objects.values('id', 'password'))") == before
-    place.has_everything()
+    place.assert_complete()
     assert not (place.data / "restore_unfinished").exists()
 
 
@@ -167,7 +169,7 @@ def test_a_restore_killed_at_some_moment_can_be_run_again(
     while place.killed_at(number, calls, "restore", str(backup)):
         number += step
     assert number > 30
-    place.has_everything()
+    place.assert_complete()
 
 
 def test_the_kind_of_database_must_be_the_same(backup: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A disk that is really full: under builds, uploads, logs, and under a whole site, which heals once there is room."""
+"""A full disk under builds, uploads, logs and a whole site, which recovers once there is space."""
 
 import hashlib
 import os
@@ -29,11 +29,11 @@ MB = 1024**2
 DRIVER = b"def init():\n    pass\n\n\ndef run(body):\n    return {'echo': body}\n"
 
 
-# --- builds
+# --- builds ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.slow
-def test_a_build_that_finds_no_room_says_so_at_whatever_step_and_the_next_one_is_whole(tmp_path: Path) -> None:
+def test_a_build_on_a_full_disk_fails_with_the_reason_in_any_step_and_the_next_one_succeeds(tmp_path: Path) -> None:
     with running_files() as served, small_disk(tmp_path / "disk", 64) as disk:
         served.put("/weights.bin", os.urandom(3 * MB))
         builder, steps = Builder(disk.folder, served), {}
@@ -43,7 +43,7 @@ def test_a_build_that_finds_no_room_says_so_at_whatever_step_and_the_next_one_is
             built = builder.build(models=models)
             disk.clear()
             if built.code:
-                assert_says_no_room(built.result, disk.folder)
+                assert_no_space_error(built.result, disk.folder)
                 steps[room] = built.result.get("error", {}).get("step", "")
         assert {"fetch", "layers"} <= set(steps.values()), steps
         whole = builder.build(models=models)
@@ -51,8 +51,8 @@ def test_a_build_that_finds_no_room_says_so_at_whatever_step_and_the_next_one_is
         assert layers_of(Builder(tmp_path, served).build(models=models).result) == layers_of(whole.result)
 
 
-def assert_says_no_room(result: dict[str, Any], folder: Path) -> None:
-    """With not a page left for the result there is none; the worker says it then (see below)."""
+def assert_no_space_error(result: dict[str, Any], folder: Path) -> None:
+    """Check the error. Without space for a result there is none, and the worker reports the error (see below)."""
     if result:
         assert result["error"]["code"] == "NoSpace"
         assert "No space left on device" in result["error"]["message"]
@@ -63,11 +63,11 @@ def layers_of(result: dict[str, Any]) -> list[str]:
     return [layer["digest"] for layer in result["layers"]]
 
 
-# --- uploads
+# --- uploads --------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.django_db(transaction=True)
-def test_an_upload_meets_a_full_disk_and_the_next_one_is_kept_once_there_is_room(
+def test_an_upload_to_a_full_disk_is_rejected_and_succeeds_once_there_is_space(
     tmp_path: Path, settings: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(upload, "SPARE_BYTES", 0)
@@ -88,7 +88,7 @@ def test_an_upload_meets_a_full_disk_and_the_next_one_is_kept_once_there_is_room
 
 
 def send_in_parts(server: Server, cookie: str, content: bytes) -> requests.Response:
-    """Without a length, so that only the disk can say that it does not fit."""
+    """Upload without a length, so that only the disk can reject it."""
     boundary = "b" * 20
     head = f'--{boundary}\r\nContent-Disposition: form-data; name="file"; filename="m.bin"\r\n\r\n'.encode()
     tail = f"\r\n--{boundary}--\r\n".encode()
@@ -107,12 +107,12 @@ def refused(answer: requests.Response) -> tuple[int, str]:
     return answer.status_code, answer.json()["error"]["code"]
 
 
-# --- logs
+# --- logs -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.slow
-def test_a_program_goes_on_while_nothing_of_its_log_can_be_written(tmp_path: Path) -> None:
-    """As a service whose driver prints much: its output is read on and lost, through rotations as well."""
+def test_a_program_keeps_running_while_its_log_cannot_be_written(tmp_path: Path) -> None:
+    """The output of a verbose program continues to be read, but is lost, also during rotation."""
     with small_disk(tmp_path / "disk", 8) as disk:
         talkative = "import time\nwhile True:\n    print('x' * 2000, flush=True); time.sleep(0.002)"
         script, config, log = tmp_path / "talk.py", tmp_path / "s.conf", disk.folder / "talk.log"
@@ -127,13 +127,16 @@ def test_a_program_goes_on_while_nothing_of_its_log_can_be_written(tmp_path: Pat
             supervisor = psutil.Popen(command, stdout=stderr, stderr=stderr)
         try:
             (program,) = wait_until(lambda: supervisor.children() if log.exists() else [], 10, "the program")
-            for _ in range(40):  # until it is full in the middle of a rotation, too
+            for _ in range(40):  # until it has also been full during a rotation
                 disk.fill()
                 time.sleep(0.1)
             assert supervisor.is_running()
             assert supervisor.children() == [program]
             disk.clear()
-            size = lambda: sum(path.stat().st_size for path in disk.folder.glob("talk.log*"))  # noqa: E731
+
+            def size() -> int:
+                return sum(path.stat().st_size for path in disk.folder.glob("talk.log*"))
+
             before = log.stat().st_mtime
             wait_until(lambda: log.exists() and log.stat().st_mtime > before and size(), 10, "lines in the log again")
             assert supervisor.children() == [program]
@@ -142,16 +145,16 @@ def test_a_program_goes_on_while_nothing_of_its_log_can_be_written(tmp_path: Pat
             supervisor.wait(10)
 
 
-# --- the whole site
+# --- the whole site -------------------------------------------------------------------------------------------------
 
 
 def build_and_serve(api: Api) -> str:
-    """A service of the smallest image there is; its id."""
+    """Deploy a service with the smallest image. Return its ID."""
     return api.create_service("small", api.made(ask_for_image(api, "model.bin")))
 
 
 def ask_for_image(api: Api, model: str) -> Any:
-    """The headers of the 202."""
+    """Request an image. Return the headers of the response."""
     _, registered, _ = api.ask("POST", "models", {"name": "small", "url": f"{api.files_url}/{model}"})
     body = {
         "modelType": "Registered",
@@ -168,9 +171,9 @@ def ask_for_image(api: Api, model: str) -> Any:
 
 
 def serve(files: Files) -> None:
-    store.put("/score.py", DRIVER)
-    store.put("/model.bin", b"a model")
-    store.put("/big.bin", os.urandom(40 * MB))
+    files.put("/score.py", DRIVER)
+    files.put("/model.bin", b"a model")
+    files.put("/big.bin", os.urandom(40 * MB))
 
 
 def pids(site: Site) -> dict[str, str]:
@@ -185,7 +188,7 @@ def stream_status(ann: Visitor) -> int:
 
 @pytest.mark.slow
 @twins("seconds", 18, 45)
-def test_a_site_whose_disk_was_full_goes_on_by_itself_and_has_lost_nothing(tmp_path: Path, seconds: int) -> None:
+def test_a_site_recovers_from_a_full_disk_without_loss(tmp_path: Path, seconds: int) -> None:
     with running_files() as served, small_disk(Path("/tmp") / f"d{os.getpid()}", 400) as disk:
         serve(served)
         site = Site(disk.folder / "data", MMS_FETCH_ALLOW_PRIVATE="true")
@@ -207,7 +210,7 @@ def go_through_a_full_disk(site: Site, disk: Disk, api: Api, seconds: int) -> No
 
     disk.fill(leave=8 * MB)
     building = ask_for_image(api, "big.bin")
-    assert_build_failed_for_room(api, building)
+    assert_build_failed_without_space(api, building)
     disk.fill()
     full_since = time.monotonic()
     told: list[tuple[int, int]] = []
@@ -239,7 +242,7 @@ def go_through_a_full_disk(site: Site, disk: Disk, api: Api, seconds: int) -> No
     assert score(uri, key) == 200
 
 
-def assert_build_failed_for_room(api: Api, headers: Any) -> None:
+def assert_build_failed_without_space(api: Api, headers: Any) -> None:
     def over() -> dict[str, Any] | None:
         _, operation, _ = api.ask("GET", f"operations/{headers['x-ms-request-id']}")
         return operation if operation.get("state") not in {"NotStarted", "Running"} else None

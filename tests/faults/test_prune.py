@@ -1,7 +1,7 @@
-"""Pruning while everything else goes on, by processes that are killed: nothing that is used is lost.
+"""Pruning during builds, scoring and uploads, by processes that are killed: no file in use is lost.
 
-The pruner of these tests is the real one in a process of its own, over and over, with one difference: nothing counts as
-too young to go. So only the rules about use protect what is used.
+These tests run the real pruner in a process in a loop. The only difference is that files of any age may be deleted, so
+only the rules about use protect those in use.
 """
 
 import hashlib
@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ from tests.support.workshop import make_account
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.slow]
 SEED = 20_170_601
 UPLOADS = "uploads that nothing refers to"
-LONGEST_PRUNE = 3.0  # seconds, of these few files; what a form asked for is safe for a day
+LONGEST_PRUNE = 3.0  # seconds, for these few files; a file that a form uses is safe for a day
 PRUNER = """
 import django
 django.setup()
@@ -54,7 +55,7 @@ while True:
 
 
 class Pruner:
-    """Prunes again and again in a process, until it is killed; then another goes on."""
+    """A process that prunes in a loop. After it is killed, another one can be started."""
 
     def __init__(self, log: Path, data: Path) -> None:
         self.log, self.kills = log, 0
@@ -76,15 +77,19 @@ class Pruner:
         self.process.wait(10)
         self.kills += 1
 
+    def has_kills(self, count: int) -> bool:
+        """Return True if the pruner was killed at least `count` times."""
+        return self.kills >= count
+
     def counted(self, what: str) -> int:
-        """How many things of this kind have been freed."""
+        """Return how many files of this kind were deleted."""
         lines = [line.partition(" ") for line in self.log.read_text().splitlines()]
         return sum(int(number) for number, _, kind in lines if kind == what and number.isdigit())
 
 
 @contextmanager
 def pruning(log: Path, data: Path, chance: random.Random) -> Iterator[Pruner]:
-    """A pruner that is killed and started again every second or so, while the context is open."""
+    """Run a pruner that is killed and restarted every few seconds."""
     pruner, over = Pruner(log, data), threading.Event()
 
     def torment() -> None:
@@ -104,7 +109,7 @@ def pruning(log: Path, data: Path, chance: random.Random) -> Iterator[Pruner]:
 
 @pytest.fixture
 def data(settings: Any, tmp_path: Path) -> Path:
-    """A data folder of the test's own; the processes it starts have the same."""
+    """Return a data directory for the test and the processes that it starts."""
     for name in ("FILES", "TMP", "RUN", "MMS"):
         folder = tmp_path / "data" / name.lower()
         folder.mkdir(parents=True)
@@ -117,7 +122,7 @@ def data(settings: Any, tmp_path: Path) -> Path:
 
 
 def assert_whole(store: Store, digest: str) -> None:
-    """Every byte of the image is there, and it can be made into folders."""
+    """Assert that the image is complete and can be unpacked."""
     manifest = store.read_manifest(digest)
     for part in (manifest["config"], *manifest["layers"]):
         assert f"sha256:{hashlib.sha256(store.blob_path(part['digest']).read_bytes()).hexdigest()}" == part["digest"]
@@ -125,8 +130,10 @@ def assert_whole(store: Store, digest: str) -> None:
 
 
 def build_some(url: str, seed: int, until: float) -> None:
-    """Build images of a few models, so that layers are shared. Some builds are canceled on their way, and some images
-    are forgotten afterwards: what only they had may go, until the next build wants it."""
+    """Build images of a few models, so that layers are shared.
+
+    Some builds are canceled and some images deleted. Layers of deleted images may be pruned until they are built again.
+    """
     chance = random.Random(seed)
     try:
         while time.monotonic() < until:
@@ -138,6 +145,7 @@ def build_some(url: str, seed: int, until: float) -> None:
             if canceling.is_alive():
                 canceling.join()
             if chance.random() < 0.5:
+                assert operation.image_id
                 models.Image.objects.filter(pk=operation.image_id).delete()
             time.sleep(chance.uniform(0.0, 1.0))
     finally:
@@ -177,7 +185,7 @@ def test_images_stay_whole_while_builds_and_a_killed_pruner_take_turns(data: Pat
 
 
 def test_a_service_runs_on_while_a_killed_pruner_frees_everything_else(tmp_path: Path, settings: Any) -> None:
-    """Its driver imports a module only when it is asked, long after the start."""
+    """The driver script imports a module only when it is called, long after the start."""
     driver = "def init():\n    pass\n\ndef run(body):\n    import colorsys\n    return open('score.py').readline()\n"
     with Site(tmp_path / "d") as site:
         settings.RUN_DIR, settings.MMS_DIR = site.run, site.mms
@@ -198,9 +206,9 @@ def test_a_service_runs_on_while_a_killed_pruner_frees_everything_else(tmp_path:
                 for row in revisions:
                     wanted = Wanted(str(service.pk), row.number, image.digest, Limits())
                     engine.apply(wanted)
-                    wait_until(lambda one=wanted: _healthy(engine, one), 30, "a healthy revision")
+                    wait_until(partial(_healthy, engine, wanted), 30, "a healthy revision")
                 wait_until(lambda: len(list((site.mms / "layers").iterdir())) == 2, 20, "a prune of the rest")
-                wait_until(lambda at=turn: pruner.kills > at, 20, "a killed pruner")
+                wait_until(partial(pruner.has_kills, turn + 1), 20, "a killed pruner")
                 for row in revisions:
                     wanted = Wanted(str(service.pk), row.number, image.digest, Limits())
                     assert score(address(engine, wanted), "[1]") == "def init():\n"
@@ -215,7 +223,7 @@ def _healthy(engine: ProcessEngine, wanted: Wanted) -> bool:
 
 
 def test_no_registered_upload_is_lost_to_a_pruner_however_late_its_form_is_sent(data: Path, tmp_path: Path) -> None:
-    """Files that were uploaded the day before yesterday, registered now; some forms come too late and are told so."""
+    """Register files uploaded two days ago. Some forms are submitted too late and are told so."""
     account, chance = make_account(), random.Random(SEED)
     registered: list[tuple[float, StoredFile]] = []
     late = 0
@@ -244,7 +252,7 @@ def test_no_registered_upload_is_lost_to_a_pruner_however_late_its_form_is_sent(
     assert late > 0
     for digest in RegisteredModel.objects.values_list("mms_id", flat=True):
         assert path_of(digest or "").is_file(), "a registered upload is gone"
-    assert 0 < pruner.counted(UPLOADS) <= late, "one that was killed may have had no time to tell"
+    assert 0 < pruner.counted(UPLOADS) <= late, "a killed pruner may not have printed all"
 
 
 def _uploaded_before(content: bytes) -> StoredFile:

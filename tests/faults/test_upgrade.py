@@ -1,4 +1,4 @@
-"""An upgrade takes data along from the first release on, and one that was killed, at any moment, can be run again."""
+"""Upgrades keep the data of every release since the first. One killed at any moment can be run again."""
 
 import json
 import shutil
@@ -17,7 +17,7 @@ from tests.twins import twins
 
 pytestmark = pytest.mark.slow
 
-# Tables as the first release had them, with two rows in each: in the second all is null that may be.
+# The tables of the first release with two rows in each. In the second row, every nullable column is null.
 FIRST_RELEASE = """
     import uuid
     from django.db import connection, models
@@ -91,7 +91,7 @@ def counts(printed: str) -> dict[str, int]:
 
 @pytest.fixture(scope="module")
 def old(tmp_path_factory: pytest.TempPathFactory) -> tuple[Installation, dict[str, int]]:
-    """An installation of the first release, with 30 000 models, and how many rows each table has."""
+    """Return an installation of the first release with 30 000 models, and the number of rows in each table."""
     first = Installation(tmp_path_factory.mktemp("old") / "data")
     return first, counts(first.run(FIRST_RELEASE.replace("MANY", "30_000") + COUNT))
 
@@ -102,8 +102,8 @@ def copy(old: tuple[Installation, dict[str, int]], tmp_path: Path) -> Installati
     return Installation(tmp_path / "data")
 
 
-def is_upgraded(place: Installation, before: dict[str, int]) -> None:
-    """Fail unless the tables are those of this release, and no row is missing."""
+def assert_upgraded(place: Installation, before: dict[str, int]) -> None:
+    """Assert that the tables are those of this release and no row is missing."""
     after = counts(place.run(CHECK + COUNT))
     grown = {"django_migrations", "auth_permission", "django_content_type"}
     assert {name: after[name] for name in before.keys() - grown} == {
@@ -114,7 +114,7 @@ def is_upgraded(place: Installation, before: dict[str, int]) -> None:
     assert all(before[name] for name in ours)
 
 
-def test_data_of_the_first_release_is_there_after_an_upgrade_and_the_site_works(copy: Installation, old: Any) -> None:
+def test_the_site_works_after_an_upgrade_from_the_first_release(copy: Installation, old: Any) -> None:
     copy.start()
     try:
         assert copy.health()[0] == 200
@@ -125,7 +125,7 @@ def test_data_of_the_first_release_is_there_after_an_upgrade_and_the_site_works(
 
 
 @twins("steps", 7, 20)
-def test_an_upgrade_killed_again_and_again_is_done_in_the_end(
+def test_an_upgrade_that_is_killed_repeatedly_completes(
     copy: Installation, old: Any, tmp_path: Path, steps: int
 ) -> None:
     shutil.copytree(copy.data, tmp_path / "other")
@@ -146,11 +146,11 @@ def test_an_upgrade_killed_again_and_again_is_done_in_the_end(
         assert process.returncode == -signal.SIGKILL
         killed += 1
     assert killed > 3
-    is_upgraded(copy, old[1])
+    assert_upgraded(copy, old[1])
 
 
 def begin_upgrade(place: Installation) -> "subprocess.Popen[str]":
-    """An upgrade whose process has started and imported Django."""
+    """Start an upgrade and wait until its process has imported Django."""
     process = place.start_code(f"print('begun', flush=True)\n{PREPARE}")
     assert process.stdout
     assert process.stdout.readline() == "begun\n"
@@ -175,9 +175,9 @@ KILLED_AFTER_COMMIT = """
 
 
 def killed_after_commits(place: Installation, every: int) -> int:
-    """Upgrade, killed right after each commit, or after each `every`th, and begun again.
+    """Upgrade with a process that is killed right after every `every`th commit and started again.
 
-    Return how many commits the killed processes made.
+    Return the number of commits by killed processes.
     """
     for number in range(100):
         process = place.start_code(KILLED_AFTER_COMMIT.replace("EVERY", str(every)))
@@ -185,35 +185,37 @@ def killed_after_commits(place: Installation, every: int) -> int:
         if process.returncode == 0:
             return number * every
         assert process.returncode == -signal.SIGKILL, errors
-    raise AssertionError("it does not come to an end")
+    raise AssertionError("the upgrade never completes")
 
 
-def test_an_upgrade_killed_right_after_any_commit_goes_on(copy: Installation, old: Any) -> None:
+def test_an_upgrade_killed_after_any_commit_continues(copy: Installation, old: Any) -> None:
     assert killed_after_commits(copy, 1) >= 3
-    is_upgraded(copy, old[1])
+    assert_upgraded(copy, old[1])
 
 
 @twins("every", 5, 1)
-def test_a_first_start_killed_right_after_any_commit_goes_on(tmp_path: Path, every: int) -> None:
+def test_a_first_start_killed_after_any_commit_continues(tmp_path: Path, every: int) -> None:
     place = Installation(tmp_path / "data")
     assert killed_after_commits(place, every) > 20
-    place.ready().has_everything()
+    place.ready().assert_complete()
 
 
 @twins("every", 2, 1)
-def test_the_same_with_postgresql(postgresql: PostgreSQL, tmp_path: Path, every: int) -> None:
+def test_an_upgrade_of_postgresql_killed_after_any_commit_continues(
+    postgresql: PostgreSQL, tmp_path: Path, every: int
+) -> None:
     place = Installation(tmp_path / "data", DATABASE_URL=postgresql.create(f"upgraded_{every}"))
     before = counts(place.run(FIRST_RELEASE.replace("MANY", "100") + COUNT))
     assert killed_after_commits(place, every) >= 3
-    is_upgraded(place, before)
+    assert_upgraded(place, before)
 
 
-def test_two_that_start_at_once_upgrade_once(copy: Installation, old: Any) -> None:
+def test_two_processes_that_start_together_upgrade_once(copy: Installation, old: Any) -> None:
     both = [copy.start_code(PREPARE) for _ in range(2)]
     for process in both:
         _, errors = process.communicate(timeout=120)
         assert process.returncode == 0, errors
-    is_upgraded(copy, old[1])
+    assert_upgraded(copy, old[1])
 
 
 def test_an_older_release_does_not_start_on_newer_tables(tmp_path: Path) -> None:

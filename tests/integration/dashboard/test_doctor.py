@@ -28,7 +28,7 @@ from dashboard.ops.supervisor import heartbeat
 from dashboard.ops.supervisor.programs import redis_server as redis_binary
 from deployments.models import HostingAccount, Operation
 from deployments.models.operation import State as OperationState
-from mms.engines.process import sandbox
+from mms.engines.process import attempts, sandbox
 from mms.models import Revision, Service
 from tests import supervised
 from tests.doubles import mms as faults
@@ -483,7 +483,10 @@ def test_a_program_that_exits_after_every_start_is_reported(db: None, supervisor
     text = f"[program:web]\n{section.format('/bin/false', 0)}[program:beat]\n{section.format('/bin/false', 1000)}"
     (supervisor.run / "services" / "x.conf").write_text(f"{text}[group:site]\nprograms=web,beat\n")
     supervisor.supervisor.add("site")
-    states = lambda: {info["name"]: info["statename"] for info in supervisor.supervisor.programs()}  # noqa: E731
+
+    def states() -> dict[str, str]:
+        return {info["name"]: info["statename"] for info in supervisor.supervisor.programs()}
+
     wait_until(lambda: states() == {"web": "FATAL", "beat": "BACKOFF"}, 10, f"both to fail: {states()}")
     beat, web = sorted(problems(engine.check(QUICK)), key=lambda finding: finding.part)
     assert "keeps restarting" in beat.message
@@ -518,7 +521,7 @@ def sandbox_findings() -> list[Finding]:
 def test_holes_in_the_sandbox_are_tested_and_reported(
     db: None, supervisor: supervised.Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sandbox.attempts, "__file__", str(supervisor.data / "found.py"))
+    monkeypatch.setattr(attempts, "__file__", str(supervisor.data / "found.py"))
     found = {"uid": 0, "settings": ["/proc/sys/kernel/core_pattern"], "own": [], "outside": [], "secretive": []}
     rest = dict.fromkeys(("root", "capabilities", "new_privileges", "mount", "user_namespace"), False)
     (supervisor.data / "found.py").write_text(f"import json; print(json.dumps({found | rest}))")

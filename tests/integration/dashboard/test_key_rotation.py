@@ -1,4 +1,4 @@
-"""After rotate_keys the earlier SECRET_KEY opens nothing that is stored, and is needed for nothing."""
+"""After rotate_keys, nothing is encrypted with the previous SECRET_KEY and nothing needs it."""
 
 import os
 import signal
@@ -20,7 +20,6 @@ from dashboard.models import FormerFileKey
 from dashboard.ops import rotate_keys
 from dashboard.ops.rotate_keys import encrypted_columns, encrypted_values
 from deployments.models import Cluster, HostingAccount, RegistryInfo, Service
-from mms.models import Account as Owner
 from tests.site import wait_until
 from tests.support.people import make_lab
 
@@ -29,7 +28,7 @@ OLD, NEW = "the key until now", "the key from now on"
 
 
 def use_keys(monkeypatch: pytest.MonkeyPatch, key: str, *fallbacks: str) -> None:
-    """As a process that starts with these keys: the fields have derived theirs from them once."""
+    """Use these keys like a process that starts with them. Fields derive theirs once."""
     monkeypatch.setattr(settings, "SECRET_KEY", key)
     monkeypatch.setattr(settings, "SECRET_KEY_FALLBACKS", list(fallbacks))
     for column in encrypted_columns():
@@ -47,7 +46,7 @@ def keys(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def fill() -> None:
-    """A value in every encrypted column that the dashboard's tests can make, and one of the bundled MMS."""
+    """Store a value in every encrypted column of the dashboard."""
     lab = make_lab()
     HostingAccount.objects.update(client_secret="the client secret")
     for at in range(rotate_keys.BATCH_ROWS + 5):
@@ -56,8 +55,8 @@ def fill() -> None:
         )
 
 
-def opened_by(key: str, column: Any) -> int:
-    """How many stored values of the column the key opens."""
+def count_decryptable(key: str, column: Any) -> int:
+    """Return how many stored values of the column the key decrypts."""
     monkey = pytest.MonkeyPatch()
     use_keys(monkey, key)
     opened = 0
@@ -78,14 +77,14 @@ def rotate() -> str:
     return said.getvalue()
 
 
-def test_afterwards_all_is_read_without_the_old_key_and_nothing_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rotated_secrets_need_only_the_new_key(monkeypatch: pytest.MonkeyPatch) -> None:
     use_keys(monkeypatch, OLD)
     fill()
     use_keys(monkeypatch, NEW, OLD)
     said = rotate()
     assert "Remove it from SECRET_KEY_FALLBACKS" in said
     columns = list(encrypted_columns())
-    assert sum(opened_by(OLD, column) for column in columns) == 0
+    assert sum(count_decryptable(OLD, column) for column in columns) == 0
     use_keys(monkeypatch, NEW)
     assert HostingAccount.objects.get().token == "t"
     assert HostingAccount.objects.get().client_secret == "the client secret"
@@ -93,10 +92,10 @@ def test_afterwards_all_is_read_without_the_old_key_and_nothing_with_it(monkeypa
     assert Cluster.objects.get().kube_config == "the cluster's kubeconfig"
     assert Service.objects.get().scoring_key == "the-service's-key"
     for column in columns:
-        assert opened_by(NEW, column) == len(list(encrypted_values(column)))
+        assert count_decryptable(NEW, column) == len(list(encrypted_values(column)))
 
 
-def test_every_encrypted_field_of_every_app_is_walked() -> None:
+def test_every_encrypted_field_of_every_app_is_rotated() -> None:
     found = {f"{column.model._meta.label}.{column.name}" for column in encrypted_columns()}
     assert found >= {
         "deployments.HostingAccount.token",
@@ -111,7 +110,6 @@ def test_every_encrypted_field_of_every_app_is_walked() -> None:
         "dashboard.FormerFileKey.key",
         "dashboard.SecondFactor.secret",
     }
-    assert Owner  # the bundled MMS keeps its secrets in tables of its own, which are walked as well
     ours = Path(settings.BASE_DIR)
     sources = [path for app in ("dashboard", "deployments", "mms") for path in (ours / app).rglob("*.py")]
     written = sum(path.read_text().count(" = EncryptedTextField(") for path in sources)
@@ -128,7 +126,7 @@ def test_a_second_run_finds_nothing_to_do(monkeypatch: pytest.MonkeyPatch) -> No
     assert {column: list(encrypted_values(column)) for column in encrypted_columns()} == before
 
 
-def test_a_value_that_somebody_writes_meanwhile_is_not_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_value_written_during_the_rotation_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     use_keys(monkeypatch, OLD)
     fill()
     use_keys(monkeypatch, NEW, OLD)
@@ -144,7 +142,7 @@ def test_a_value_that_somebody_writes_meanwhile_is_not_put_back(monkeypatch: pyt
     assert HostingAccount.objects.get().token == "another token"
 
 
-def test_what_no_key_opens_is_named_and_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_undecryptable_values_are_reported_and_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     use_keys(monkeypatch, "a key that is lost")
     fill()
     encrypted = list(encrypted_values(HostingAccount._meta.get_field("token")))
@@ -158,7 +156,7 @@ def test_what_no_key_opens_is_named_and_left_alone(monkeypatch: pytest.MonkeyPat
     assert list(encrypted_values(HostingAccount._meta.get_field("token"))) == encrypted
 
 
-def test_uploads_that_were_registered_with_the_old_key_are_still_given_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_uploads_registered_with_the_old_key_remain_available(monkeypatch: pytest.MonkeyPatch) -> None:
     digest = "0" * 64
     use_keys(monkeypatch, OLD)
     key = store.file_url(digest, "m.bin").partition("?key=")[2]
@@ -173,7 +171,7 @@ def test_uploads_that_were_registered_with_the_old_key_are_still_given_out(monke
 
 
 @pytest.mark.slow
-def test_a_rotation_that_is_killed_is_run_again(tmp_path: Path) -> None:
+def test_a_killed_rotation_can_be_run_again(tmp_path: Path) -> None:
     environment = {**os.environ, "DATA_DIR": str(tmp_path), "SECRET_KEY": OLD}
     root = Path(settings.BASE_DIR)
 

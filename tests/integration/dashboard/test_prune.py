@@ -1,4 +1,4 @@
-"""`manage.py prune`: what counts as used, what goes, and how it asks."""
+"""`manage.py prune`: which files count as used, what is deleted, and the confirmation."""
 
 import json
 import os
@@ -43,7 +43,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 @pytest.fixture(autouse=True)
 def nothing_kept(settings: Any, tmp_path: Path) -> None:
-    """Every test has a data folder of its own."""
+    """Give every test its own data directory."""
     for name in ("FILES_DIR", "TMP_DIR", "RUN_DIR", "MMS_DIR"):
         folder = tmp_path / name.partition("_")[0].lower()
         folder.mkdir(exist_ok=True)
@@ -82,12 +82,12 @@ UPLOADS, TEMPORARY = "uploads that nothing refers to", "temporary files of kille
 # --- uploads ------------------------------------------------------------------------------------------------------
 
 
-def test_an_upload_that_nothing_names_goes_and_its_size_is_told() -> None:
+def test_an_unused_upload_is_deleted_and_its_size_reported() -> None:
     file = old_upload(content=b"x" * 100_000)
     [part] = [part for part in prune.preview() if part.count]
     assert (part.label, part.count) == (UPLOADS, 1)
     assert part.size >= 100_000
-    assert is_there(file), "looking takes nothing away"
+    assert is_there(file), "preview deletes nothing"
     assert counts(prune.prune()) == {UPLOADS: 1}
     assert not is_there(file)
 
@@ -136,14 +136,14 @@ NAMING = [
 
 @pytest.mark.parametrize("base", ["today", "https://models.example.com"])
 @pytest.mark.parametrize("name_it", NAMING)
-def test_an_upload_is_used_while_any_row_names_it_by_any_address(name_it: Any, base: str) -> None:
+def test_an_upload_is_used_while_any_row_refers_to_it_by_any_url(name_it: Any, base: str) -> None:
     used, unused = old_upload(), old_upload(content=b"other")
     name_it(used.url if base == "today" else used.url.replace(site.FILES_URL, base))
     assert counts(prune.prune()) == {UPLOADS: 1}
     assert (is_there(used), is_there(unused)) == (True, False)
 
 
-def test_an_upload_of_today_stays_for_its_form_may_be_open() -> None:
+def test_a_recent_upload_is_kept_for_an_open_form() -> None:
     file = upload()
     age(path_of(file.sha256), days=0.9)
     assert counts(prune.prune()) == {}
@@ -156,23 +156,23 @@ def test_an_old_upload_that_a_form_shows_counts_as_new() -> None:
     assert counts(prune.prune()) == {}
 
 
-def test_a_form_that_comes_too_late_is_told_so() -> None:
+def test_a_form_submitted_too_late_is_told_so() -> None:
     file = old_upload()
     prune.prune()
     assert find_stored(file.token) is None
 
 
-def test_an_upload_that_a_form_asked_for_since_it_was_found_unused_stays() -> None:
+def test_an_upload_that_a_form_used_since_it_was_found_unused_is_kept() -> None:
     file = old_upload()
     found = path_of(file.sha256)
     find_stored(file.token)
     assert not delete_if_unused(found, before=time.time() - prune.MIN_AGE_SECONDS)
 
 
-# --- what killed processes left -----------------------------------------------------------------------------------
+# --- leftovers of killed processes --------------------------------------------------------------------------------
 
 
-def test_old_temporary_files_go_and_young_ones_stay(settings: Any) -> None:
+def test_old_temporary_files_are_deleted_and_recent_ones_kept(settings: Any) -> None:
     folder: Path = settings.TMP_DIR
     for kind in ("upload", "backup"):
         (folder / f"{kind}-old").write_bytes(b"half")
@@ -191,7 +191,7 @@ def test_old_temporary_files_go_and_young_ones_stay(settings: Any) -> None:
     ]
 
 
-def test_an_upload_that_ends_while_it_is_looked_at_is_no_trouble(settings: Any) -> None:
+def test_an_upload_that_ends_during_a_preview_is_ignored(settings: Any) -> None:
     over = threading.Event()
 
     def upload_for_ever() -> None:
@@ -347,7 +347,7 @@ def test_nothing_is_taken_from_the_store_while_a_build_runs(builder: Builder) ->
         for parts in (prune.preview(), prune.prune()):
             [busy] = [part for part in parts if part.note]
             assert "an image is being built" in busy.note
-    assert not is_there(file), "the rest is pruned all the same"
+    assert not is_there(file), "the rest is pruned anyway"
     assert counts(prune.prune())[garbage.BLOBS] == 4
 
 
@@ -420,21 +420,21 @@ def test_a_file_with_two_names_frees_nothing_until_the_last_one_goes(tmp_path: P
 # --- the command --------------------------------------------------------------------------------------------------
 
 
-def test_only_what_this_half_of_the_site_has_is_looked_at(settings: Any) -> None:
+def test_only_files_of_this_half_of_the_site_are_checked(settings: Any) -> None:
     settings.SERVE = {"mms"}
     assert UPLOADS not in [part.label for part in prune.preview()]
     settings.SERVE = {"dashboard"}
     assert [part.label for part in prune.preview()] == [UPLOADS, TEMPORARY]
 
 
-def test_a_dry_run_shows_and_frees_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_dry_run_deletes_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     file = old_upload()
     call_command("prune", dry_run=True)
     assert "uploads that nothing refers to                1" in capsys.readouterr().out
     assert is_there(file)
 
 
-def test_yes_frees_without_a_question(capsys: pytest.CaptureFixture[str]) -> None:
+def test_yes_deletes_without_asking(capsys: pytest.CaptureFixture[str]) -> None:
     file = old_upload()
     call_command("prune", yes=True)
     assert capsys.readouterr().out.startswith("Deleted:\n")
@@ -442,7 +442,7 @@ def test_yes_frees_without_a_question(capsys: pytest.CaptureFixture[str]) -> Non
 
 
 def manage_prune(folder: Path, answer: str = "") -> str:
-    """The real command in a process; on a terminal where there is an answer to give."""
+    """Run the command in a process, on a terminal if there is an `answer`."""
     environment = os.environ | {
         "DATA_DIR": str(folder),
         "DATABASE_URL": f"sqlite:///{site.DATABASES['default']['NAME']}",
@@ -458,7 +458,7 @@ def manage_prune(folder: Path, answer: str = "") -> str:
     return done.stdout
 
 
-def test_nothing_is_freed_while_a_backup_reads_it(settings: Any) -> None:
+def test_nothing_is_deleted_during_a_backup(settings: Any) -> None:
     path = age(path_of(upload().sha256))
     with locked(settings.RUN_DIR / "backup.lock"), pytest.raises(CommandError, match="a backup or restore is running"):
         call_command("prune", yes=True)
@@ -466,25 +466,25 @@ def test_nothing_is_freed_while_a_backup_reads_it(settings: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "says"),
+    ("name", "text", "message"),
     [
         ("restore_unfinished", "manage.py restore my.tar", "isn't finished.*restore my.tar"),
         ("database", "PostgreSQL db.example:5432/models", "uses PostgreSQL db.example:5432/models"),
     ],
 )
-def test_nothing_is_freed_where_the_database_is_not_that_of_the_files(
-    settings: Any, tmp_path: Path, name: str, text: str, says: str
+def test_nothing_is_deleted_if_the_database_may_not_match_the_files(
+    settings: Any, tmp_path: Path, name: str, text: str, message: str
 ) -> None:
     settings.DATA_DIR = tmp_path
     file = old_upload()
     (tmp_path / name).write_text(text)
     for words in ({"yes": True}, {"dry_run": True}):
-        with pytest.raises(CommandError, match=says):
+        with pytest.raises(CommandError, match=message):
             call_command("prune", **words)
     assert is_there(file)
 
 
-def test_what_cannot_be_deleted_is_told_in_a_sentence(settings: Any) -> None:
+def test_a_file_that_cannot_be_deleted_is_reported_in_a_sentence(settings: Any) -> None:
     file = old_upload()
     (settings.FILES_DIR / ".lock").unlink()
     (settings.FILES_DIR / ".lock").mkdir()
@@ -494,7 +494,7 @@ def test_what_cannot_be_deleted_is_told_in_a_sentence(settings: Any) -> None:
 
 
 @pytest.mark.slow
-def test_it_asks_on_a_terminal_and_does_nothing_without_one(tmp_path: Path) -> None:
+def test_it_asks_on_a_terminal_and_deletes_nothing_without_one(tmp_path: Path) -> None:
     kept = tmp_path / "site" / "files" / "ab" / f"ab{uuid.uuid4().hex}"
     kept.parent.mkdir(parents=True)
     kept.write_bytes(b"x")

@@ -186,13 +186,14 @@ def archive(about: Any = ABOUT, key: bytes = b"key", urls: bytes = b"") -> io.By
     return target
 
 
+INVALID_DATABASES: list[Any] = [{}, [], 1, "sqlite"]
 INVALID = [
     [],
     {"version": "1", "made_at": "2030-01-31T12:00:00+00:00"},
     ABOUT | {"version": 1},
     ABOUT | {"made_at": 1},
     ABOUT | {"made_at": "2030-01-31T12:00:00"},
-    *(ABOUT | {"database": found} for found in ({}, [], 1, "sqlite")),
+    *(ABOUT | {"database": value} for value in INVALID_DATABASES),
     *(ABOUT | {"database": {key: DATABASE[key] for key in DATABASE if key != missing}} for missing in DATABASE),
     ABOUT | {"database": DATABASE | {"vendor": []}},
     ABOUT | {"database": DATABASE | {"migrations": [["mms"]]}},

@@ -1,6 +1,7 @@
-"""manage.py create_user, add_account and replace_token: scripting needs no browser and no questions."""
+"""Commands for users and hosting accounts, which scripts can run without prompts."""
 
 import io
+from collections.abc import Callable
 
 import pytest
 import redis
@@ -28,12 +29,12 @@ def accounts() -> list[HostingAccount]:
 
 
 @pytest.fixture
-def stdin(monkeypatch: pytest.MonkeyPatch):
-    """Sets what the next command reads."""
+def stdin(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Return a function that sets the standard input of the next command."""
     return lambda text: monkeypatch.setattr("sys.stdin", io.StringIO(text))
 
 
-def test_an_administrator_can_sign_in(stdin) -> None:
+def test_an_administrator_can_sign_in(stdin: Callable[[str], None]) -> None:
     stdin(f"{PASSWORD}\n")
     call_command("create_user", "ada", "--role", "admin", "--password-stdin")
     ada = authenticate(username="ada", password=PASSWORD)
@@ -41,40 +42,46 @@ def test_an_administrator_can_sign_in(stdin) -> None:
     assert ada.is_superuser
 
 
-def test_a_role_is_given_in_the_named_account_only(stdin, accounts) -> None:
+def test_a_role_is_given_in_the_named_account_only(
+    stdin: Callable[[str], None], accounts: list[HostingAccount]
+) -> None:
     stdin(PASSWORD)
     call_command("create_user", "bob", "--role", "viewer", "--account", "other", "--password-stdin")
     assert list(Membership.objects.values_list("account_id", "role")) == [(accounts[1].pk, "viewer")]
 
 
-def test_without_an_account_the_role_is_given_in_all(stdin, accounts) -> None:
+def test_without_an_account_the_role_is_given_in_all(
+    stdin: Callable[[str], None], accounts: list[HostingAccount]
+) -> None:
     stdin(PASSWORD)
     call_command("create_user", "bob", "--role", "operator", "--password-stdin")
     assert set(Membership.objects.values_list("account_id", flat=True)) == {account.pk for account in accounts}
 
 
 @pytest.mark.parametrize("password", ["", "\n", "short", "password12", "1234567890123", "charlotte-1"])
-def test_weak_and_empty_passwords_are_refused(stdin, password) -> None:
+def test_weak_and_empty_passwords_are_rejected(stdin: Callable[[str], None], password: str) -> None:
     stdin(password)
     with pytest.raises(CommandError):
         call_command("create_user", "charlotte", "--role", "admin", "--password-stdin")
     assert not get_user_model().objects.exists()
 
 
-def test_nobody_is_asked_where_there_is_no_terminal(stdin) -> None:
+def test_without_a_terminal_there_is_no_prompt(stdin: Callable[[str], None]) -> None:
     stdin("")
     with pytest.raises(CommandError, match="--password-stdin"):
         call_command("create_user", "ada", "--role", "admin")
 
 
-def test_an_unknown_account_is_refused_and_the_known_are_named(stdin, accounts) -> None:
+def test_an_unknown_account_is_rejected_and_the_known_ones_are_listed(
+    stdin: Callable[[str], None], accounts: list[HostingAccount]
+) -> None:
     stdin(PASSWORD)
     with pytest.raises(CommandError, match=r"The hosting account nowhere doesn't exist.*local, other"):
         call_command("create_user", "bob", "--role", "viewer", "--account", "nowhere", "--password-stdin")
     assert not get_user_model().objects.exists()
 
 
-def test_a_name_that_is_taken_is_refused(stdin) -> None:
+def test_a_name_in_use_is_rejected(stdin: Callable[[str], None]) -> None:
     stdin(PASSWORD)
     call_command("create_user", "ada", "--role", "admin", "--password-stdin")
     stdin(PASSWORD)
@@ -86,7 +93,7 @@ ADD = ["add_account", "far", "--base-url", "https://mms.example/", "--subscripti
 ADD += ["--resource-group", "g", "--hosting-account", "h", "--token-stdin"]
 
 
-def test_an_account_is_added_with_the_token_from_standard_input(stdin) -> None:
+def test_an_account_is_added_with_the_token_from_standard_input(stdin: Callable[[str], None]) -> None:
     stdin("t0ken\n")
     call_command(*ADD)
     account = HostingAccount.objects.get()
@@ -100,7 +107,7 @@ def test_an_account_is_added_with_the_token_from_standard_input(stdin) -> None:
     )
 
 
-def test_an_account_without_token_or_with_a_bad_address_is_refused(stdin) -> None:
+def test_an_account_without_a_token_or_with_an_invalid_address_is_rejected(stdin: Callable[[str], None]) -> None:
     stdin("\n")
     with pytest.raises(CommandError, match="no token"):
         call_command(*ADD)
@@ -110,7 +117,9 @@ def test_an_account_without_token_or_with_a_bad_address_is_refused(stdin) -> Non
     assert not HostingAccount.objects.exists()
 
 
-def test_a_refused_token_is_replaced_and_the_account_called_again(stdin, accounts: list[HostingAccount]) -> None:
+def test_a_rejected_token_is_replaced_and_the_account_is_called_again(
+    stdin: Callable[[str], None], accounts: list[HostingAccount]
+) -> None:
     HostingAccount.objects.update(token_refused=True, error="401")
     stdin("n3w\n")
     call_command("replace_token", "other", "--token-stdin")
@@ -121,7 +130,9 @@ def test_a_refused_token_is_replaced_and_the_account_called_again(stdin, account
     assert (entry.via, entry.target, entry.after) == ("command", "other", {"token": "changed"})
 
 
-def test_a_token_is_replaced_by_none_other_and_in_no_unknown_account(stdin, accounts: list[HostingAccount]) -> None:
+def test_an_empty_token_and_an_unknown_account_are_rejected(
+    stdin: Callable[[str], None], accounts: list[HostingAccount]
+) -> None:
     stdin("\n")
     with pytest.raises(CommandError, match="no token"):
         call_command("replace_token", "other", "--token-stdin")
@@ -129,7 +140,7 @@ def test_a_token_is_replaced_by_none_other_and_in_no_unknown_account(stdin, acco
         call_command("replace_token", "far", "--token-stdin")
 
 
-def test_another_password_signs_out_everywhere(stdin) -> None:
+def test_a_new_password_ends_all_sessions(stdin: Callable[[str], None]) -> None:
     ada = get_user_model().objects.create_user("ada", password="forgotten long ago")
     client = Client()
     client.force_login(ada)
@@ -139,7 +150,7 @@ def test_another_password_signs_out_everywhere(stdin) -> None:
     assert client.get("/you/").status_code == 302
 
 
-def test_a_weak_password_changes_nothing(stdin) -> None:
+def test_a_weak_password_changes_nothing(stdin: Callable[[str], None]) -> None:
     ada = get_user_model().objects.create_user("ada", password=PASSWORD)
     stdin("password12\n")
     with pytest.raises(CommandError, match="too common"):
@@ -148,7 +159,7 @@ def test_a_weak_password_changes_nothing(stdin) -> None:
     assert ada.check_password(PASSWORD)
 
 
-def test_a_deactivated_person_is_out_at_once_until_that_is_undone(live_redis: redis.Redis) -> None:
+def test_a_deactivated_user_is_signed_out_until_reactivated(live_redis: redis.Redis) -> None:
     ada = get_user_model().objects.create_user("ada", password=PASSWORD)
     client = Client()
     client.force_login(ada)
@@ -163,6 +174,6 @@ def test_a_deactivated_person_is_out_at_once_until_that_is_undone(live_redis: re
 
 
 @pytest.mark.parametrize("command", ["set_password", "deactivate_user", "reset_second_factor"])
-def test_nobody_is_named_where_nobody_is_called_so(command) -> None:
+def test_an_unknown_user_is_reported(command: str) -> None:
     with pytest.raises(CommandError, match="There is no user named eve"):
         call_command(command, "eve")

@@ -1,4 +1,4 @@
-"""/healthz: 200 when everything works, else 503 and which part does not."""
+"""/healthz: status 200 if every part works, else 503 and the parts that don't."""
 
 import time
 from pathlib import Path
@@ -15,19 +15,19 @@ PROGRAMS = ["beat:dashboard+mms", "worker:celery", "worker:mms"]
 
 
 @pytest.fixture
-def signs(live_redis: redis.Redis):
-    """Every program has just been heard of."""
+def heartbeats(live_redis: redis.Redis) -> redis.Redis:
+    """Write a recent heartbeat of every program."""
     for name in PROGRAMS:
         heartbeat.write(live_redis, name, time.time())
     return live_redis
 
 
-def put(redis, name: str, seconds_ago: float, worked_seconds_ago: float = 0) -> None:
+def put(client: redis.Redis, name: str, seconds_ago: float, worked_seconds_ago: float = 0) -> None:
     now = time.time()
-    redis.set(f"heartbeat:{name}", f"{now - seconds_ago} {now - worked_seconds_ago}")
+    client.set(f"heartbeat:{name}", f"{now - seconds_ago} {now - worked_seconds_ago}")
 
 
-def test_all_is_well_when_every_program_was_heard_of(client: Client, signs) -> None:
+def test_all_parts_work_while_every_program_has_a_heartbeat(client: Client, heartbeats: redis.Redis) -> None:
     answer = client.get("/healthz")
     assert answer.status_code == 200
     assert answer.json()["ok"] is True
@@ -42,35 +42,37 @@ def test_all_is_well_when_every_program_was_heard_of(client: Client, signs) -> N
         ("worker:mms", "worker of queue mms"),
     ],
 )
-def test_a_program_that_went_silent_is_named_alone(client: Client, signs, name, label) -> None:
-    put(signs, name, seconds_ago=heartbeat.STALE_SECONDS + 1)
+def test_only_the_program_without_a_heartbeat_is_reported(
+    client: Client, heartbeats: redis.Redis, name: str, label: str
+) -> None:
+    put(heartbeats, name, seconds_ago=heartbeat.STALE_SECONDS + 1)
     answer = client.get("/healthz")
     assert answer.status_code == 503
     broken = {part: state for part, state in answer.json()["parts"].items() if state != "works"}
     assert broken == {label: "no heartbeat for 13 s"}
 
 
-def test_a_worker_that_never_came_is_named(client: Client, signs) -> None:
-    signs.delete("heartbeat:worker:mms")
+def test_a_worker_that_never_started_is_reported(client: Client, heartbeats: redis.Redis) -> None:
+    heartbeats.delete("heartbeat:worker:mms")
     assert "no heartbeat" in client.get("/healthz").json()["parts"]["worker of queue mms"]
 
 
-def test_a_worker_that_lives_but_takes_no_tasks_is_not_well(client: Client, signs) -> None:
-    put(signs, "worker:celery", seconds_ago=0, worked_seconds_ago=heartbeat.IDLE_SECONDS + 5)
+def test_a_running_worker_that_completes_no_tasks_is_reported(client: Client, heartbeats: redis.Redis) -> None:
+    put(heartbeats, "worker:celery", seconds_ago=0, worked_seconds_ago=heartbeat.IDLE_SECONDS + 5)
     answer = client.get("/healthz")
     assert answer.status_code == 503
     assert "no task completed in 35 s" in answer.json()["parts"]["worker of queue celery"]
 
 
-def test_idle_workers_are_not_blamed_while_beat_sends_nothing(client: Client, signs) -> None:
-    put(signs, "beat:dashboard+mms", seconds_ago=100)
-    put(signs, "worker:celery", seconds_ago=0, worked_seconds_ago=100)
+def test_idle_workers_pass_while_the_scheduler_is_stopped(client: Client, heartbeats: redis.Redis) -> None:
+    put(heartbeats, "beat:dashboard+mms", seconds_ago=100)
+    put(heartbeats, "worker:celery", seconds_ago=0, worked_seconds_ago=100)
     parts = client.get("/healthz").json()["parts"]
     assert parts["worker of queue celery"] == "works"
     assert parts["beat"] != "works"
 
 
-def test_a_missing_redis_is_named_and_nobody_else_is_blamed(client: Client, settings: Settings, tmp_path: Path) -> None:
+def test_only_an_unreachable_redis_is_reported(client: Client, settings: Settings, tmp_path: Path) -> None:
     settings.REDIS_URL = f"unix://{tmp_path}/nobody.sock"
     answer = client.get("/healthz")
     assert answer.status_code == 503
@@ -80,7 +82,7 @@ def test_a_missing_redis_is_named_and_nobody_else_is_blamed(client: Client, sett
     assert parts["database"] == "works"
 
 
-def test_a_browser_gets_lines_to_read(client: Client, signs) -> None:
+def test_a_browser_gets_plain_text(client: Client, heartbeats: redis.Redis) -> None:
     answer = client.get("/healthz", headers={"accept": "text/html,application/xhtml+xml,*/*;q=0.8"})
     assert answer["content-type"].startswith("text/plain")
     assert b"database: works\n" in answer.content

@@ -1,4 +1,4 @@
-"""After a restore: what waited to be sent at the time of the backup may have been sent since."""
+"""Operations after a restore: those queued at the time of the backup may have been sent since."""
 
 from datetime import timedelta
 
@@ -18,7 +18,7 @@ BACKUP = timezone.now() - timedelta(hours=3)
 
 
 def as_backed_up(operation: Operation, state: State = State.QUEUED) -> Operation:
-    """The row as a backup of three hours ago has it."""
+    """Reset the operation to its state in a backup made three hours ago."""
     fields = {"state": state, "requested_at": BACKUP, "state_since": BACKUP, "sent_at": None, "attempts": 0}
     if state == State.SENDING:
         fields |= {"sent_at": BACKUP, "attempts": 1, "claimed_until": BACKUP + timedelta(seconds=90)}
@@ -28,9 +28,11 @@ def as_backed_up(operation: Operation, state: State = State.QUEUED) -> Operation
 
 
 @pytest.mark.parametrize("state", [State.QUEUED, State.SENDING])
-def test_what_was_sent_after_the_backup_is_found_and_not_sent_again(account: HostingAccount, mms: MMS, state) -> None:
+def test_what_was_sent_after_the_backup_is_found_and_not_sent_again(
+    account: HostingAccount, mms: MMS, state: State
+) -> None:
     operation = register(account)
-    assert turn(operation).state == State.SUCCEEDED  # at the site that went on after the backup
+    assert turn(operation).state == State.SUCCEEDED  # at the site, which kept running after the backup
     as_backed_up(operation, state)
     assert restored.mark_queued_uncertain(BACKUP) == 1
     doubted = Operation.objects.get(pk=operation.pk)

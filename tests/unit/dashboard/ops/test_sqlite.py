@@ -1,4 +1,4 @@
-"""The four settings without which several processes on one SQLite file fail: asked of the connections themselves."""
+"""The four SQLite settings that several processes on one file need, read from the connections themselves."""
 
 import sqlite3
 import threading
@@ -16,8 +16,8 @@ pytestmark = pytest.mark.django_db(transaction=True)
 EXPECTED = {"journal_mode": "wal", "busy_timeout": 20_000, "synchronous": 1, "foreign_keys": 1}
 
 
-def asked() -> dict[str, Any]:
-    """What the connection of this thread says of itself."""
+def read_settings() -> dict[str, Any]:
+    """Return the settings of this thread's connection."""
     try:
         with connection.cursor() as cursor:
             return {name: cursor.execute(f"PRAGMA {name}").fetchone()[0] for name in EXPECTED}
@@ -27,23 +27,23 @@ def asked() -> dict[str, Any]:
 
 
 def test_a_command_has_the_settings() -> None:
-    assert asked() == EXPECTED
+    assert read_settings() == EXPECTED
 
 
 def test_a_thread_of_a_worker_has_them() -> None:
     with ThreadPoolExecutor(1) as worker:
-        assert worker.submit(asked).result() == EXPECTED
+        assert worker.submit(read_settings).result() == EXPECTED
 
 
 def test_a_thread_of_the_web_server_has_them() -> None:
-    ask = async_to_sync(sync_to_async(asked, thread_sensitive=False))
-    with ThreadPoolExecutor(1) as without_a_loop:  # a browser's tests leave one running in this thread
+    ask = async_to_sync(sync_to_async(read_settings, thread_sensitive=False))
+    with ThreadPoolExecutor(1) as without_a_loop:  # browser tests leave one running in this thread
         assert without_a_loop.submit(ask).result() == EXPECTED
 
 
 @pytest.fixture
 def other() -> Any:
-    """A connection of another program."""
+    """Connect like another program."""
     database = sqlite3.connect(connection.settings_dict["NAME"], timeout=0, check_same_thread=False)
     yield database
     database.close()
@@ -51,7 +51,7 @@ def other() -> Any:
 
 def test_a_transaction_takes_the_write_lock_when_it_begins(other: sqlite3.Connection) -> None:
     with transaction.atomic():
-        assert Account.objects.count() == 0  # it only reads so far
+        assert Account.objects.count() == 0  # has only read so far
         with pytest.raises(sqlite3.OperationalError, match="locked"):
             other.execute("BEGIN IMMEDIATE")
         Account.objects.create(subscription="s", resource_group="g", name="a")
@@ -60,7 +60,7 @@ def test_a_transaction_takes_the_write_lock_when_it_begins(other: sqlite3.Connec
 
 
 @pytest.mark.serial
-def test_who_finds_the_database_locked_waits_and_readers_do_not(other: sqlite3.Connection) -> None:
+def test_writers_wait_for_the_lock_and_readers_do_not(other: sqlite3.Connection) -> None:
     other.execute("BEGIN IMMEDIATE")
     releases = threading.Timer(0.5, other.rollback)
     releases.start()
