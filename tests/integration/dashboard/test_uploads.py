@@ -203,7 +203,7 @@ def test_the_sender_is_checked_before_the_body_is_read(server: Server) -> None:
 
 
 def test_a_plain_form_is_redirected_with_the_token_or_the_error(server: Server, scientist: str) -> None:
-    form = {"Accept": "text/html,*/*", "query": "&next=/accounts/team/models/new/%3Ftag=a"}
+    form: dict[str, Any] = {"Accept": "text/html,*/*", "query": "&next=/accounts/team/models/new/%3Ftag=a"}
     answer = send(server, scientist, **form)
     assert answer.status_code == 303
     place, _, token = answer.headers["location"].partition("&file=")
@@ -259,9 +259,10 @@ def test_forms_without_a_complete_file_are_rejected(server: Server, scientist: s
 
 
 def test_other_fields_of_the_form_are_ignored(server: Server, scientist: str) -> None:
+    form: dict[str, Any] = {"csrfmiddlewaretoken": (None, "x" * 64), "file": ("m.pkl", CONTENT), "last": (None, "y")}
     answer = requests.post(
         f"{server.url}/uploads/?account=team",
-        files={"csrfmiddlewaretoken": (None, "x" * 64), "file": ("m.pkl", CONTENT), "last": (None, "y")},
+        files=form,
         headers=headers(server, scientist),
     )
     assert answer.json()["sha256"] == DIGEST
