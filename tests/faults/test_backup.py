@@ -187,7 +187,7 @@ def test_a_backup_warns_that_it_is_secret_and_only_its_owner_can_read_it(taken: 
 
 def test_users_can_sign_in_and_stay_signed_in(taken: Taken, restored: Restored) -> None:
     assert signed_in(restored.site, sign_in(restored.site, "ann"))
-    assert signed_in(restored.site, taken.session)  # cookies do not know ports
+    assert signed_in(restored.site, taken.session)  # cookies don't depend on the port
     assert not signed_in(restored.site, requests.Session())
 
 
@@ -308,7 +308,7 @@ def test_a_hostile_archive_changes_nothing(elsewhere: Installation, backup: Path
     data, hostile = backup.read_bytes(), tmp_path / "hostile.tar"
     link = tarfile.TarInfo("files/00/link")
     link.type, link.linkname = tarfile.SYMTYPE, "/etc"
-    end = data.rindex(b"SHA256SUMS")  # where its header begins
+    end = data.rindex(b"SHA256SUMS")  # start of its header
     hostile.write_bytes(data[:end] + link.tobuf(tarfile.GNU_FORMAT) + data[end:])
     assert "doesn't belong in a backup" in refused(elsewhere, "restore", str(hostile))
 
@@ -452,7 +452,7 @@ def test_a_killed_backup_leaves_nothing_that_looks_complete(
 
 
 @twins("step", 0.12, 0.05)
-def test_a_restore_killed_at_some_moment_can_be_run_again(
+def test_a_restore_killed_at_any_moment_can_be_run_again(
     elsewhere: Installation, backup: Path, tmp_path: Path, step: float
 ) -> None:
     began = time.monotonic()
@@ -483,7 +483,7 @@ def test_a_restore_killed_while_it_replaces_data_can_be_run_again(
                     ["backup", str(elsewhere.data.parent / "mix.tar")],
                 ):
                     assert "isn't finished" in elsewhere.attempt(*words).stderr
-    assert half > 6 // step, "each step was the last thing that happened once, or each third one"
+    assert half > 6 // step, "the kill must hit each step once, or every third step"
     elsewhere.assert_complete()
     kept = {path.name for path in elsewhere.data.glob("replaced-*/files/*/*")}
     assert old <= kept, "no previous data is lost"

@@ -158,7 +158,7 @@ def test_data_that_the_database_rejects_changes_nothing(postgresql: PostgreSQL, 
 
 
 @twins("step", 29, 11)
-def test_a_restore_killed_at_some_moment_can_be_run_again(
+def test_a_restore_killed_at_any_moment_can_be_run_again(
     postgresql: PostgreSQL, backup: Path, tmp_path: Path, step: int
 ) -> None:
     place, number = elsewhere(postgresql, tmp_path, f"sixth_{step}"), 0

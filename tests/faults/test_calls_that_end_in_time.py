@@ -1,4 +1,4 @@
-"""A call ends within its time, whatever comes back: a claim that has run out means that its worker is dead."""
+"""Time limits of calls to servers. A call must end before its claim expires, which marks its worker as dead."""
 
 import gzip
 import socket
@@ -25,7 +25,7 @@ Talk = Callable[[socket.socket], None]
 
 @contextmanager
 def server(talk: Talk) -> Iterator[str]:
-    """A socket that accepts, reads some, and then does as it likes."""
+    """Run a server whose connections are handled by a function of the test."""
     listening = socket.create_server(("127.0.0.1", 0), backlog=5)
     done = threading.Event()
 
@@ -48,7 +48,7 @@ def server(talk: Talk) -> Iterator[str]:
 
 
 def dripping(*, first: bytes = b"", drop: bytes = b"x") -> Talk:
-    """`first`, and then `drop` every tenth of a second, for as long as somebody listens."""
+    """Send `first`, then `drop` every tenth of a second, until the client disconnects."""
 
     def talk(link: socket.socket) -> None:
         link.recv(1_000_000)
@@ -76,14 +76,14 @@ def silent(link: socket.socket) -> None:
 
 
 def deaf(link: socket.socket) -> None:
-    """Reads nothing: what is sent fills the buffers."""
+    """Read nothing, so that sent data fills the buffers."""
     time.sleep(DEADLINE + 1)
 
 
 OK = b"HTTP/1.1 200 OK\r\n"
 CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n"
 GZIPPED = OK + b"Content-Encoding: gzip\r\nContent-Length: 9000000000000\r\n\r\n"
-EMPTY_BLOCK = b"\x00\x00\x00\xff\xff"  # of deflate: no data, and not the last
+EMPTY_BLOCK = b"\x00\x00\x00\xff\xff"  # deflate block without data that isn't the last
 TALKS: dict[str, Talk] = {
     "drips the status line": dripping(),
     "drips one header": dripping(first=OK + b"X-Long: "),
@@ -112,7 +112,7 @@ def call(url: str) -> tuple[errors.MMSError, float]:
 
 
 @pytest.mark.parametrize("how", TALKS)
-def test_a_call_ends_in_its_time_whatever_the_server_does(how: str) -> None:
+def test_a_call_ends_within_its_time_limit_whatever_the_server_does(how: str) -> None:
     with server(TALKS[how]) as url:
         error, took = call(url)
     assert took < DEADLINE + SLACK
@@ -132,7 +132,7 @@ BIG = {
 
 
 @pytest.mark.parametrize("what", BIG)
-def test_an_answer_beyond_all_measure_is_no_answer(what: str) -> None:
+def test_an_oversized_response_is_rejected(what: str) -> None:
     def talk(link: socket.socket) -> None:
         link.recv(1_000_000)
         link.sendall(BIG[what])
@@ -145,7 +145,7 @@ def test_an_answer_beyond_all_measure_is_no_answer(what: str) -> None:
 
 @contextmanager
 def black_hole() -> Iterator[str]:
-    """A port that takes no more connections, and refuses none: its backlog is full."""
+    """Return a port that neither accepts nor refuses connections, because its backlog is full."""
     with socket.create_server(("127.0.0.1", 0), backlog=0) as listening:
         fillers = [socket.socket() for _ in range(4)]
         for filler in fillers:
@@ -156,7 +156,7 @@ def black_hole() -> Iterator[str]:
             filler.close()
 
 
-def test_what_never_connects_was_not_sent() -> None:
+def test_a_request_that_never_connects_was_not_sent() -> None:
     with black_hole() as url:
         error, took = call(url)
     assert took < DEADLINE + SLACK
@@ -171,21 +171,21 @@ def test_a_handshake_that_never_ends_was_not_sent() -> None:
     assert isinstance(error, errors.UnreachableError)
 
 
-def test_a_port_that_speaks_no_tls_was_not_sent_anything() -> None:
+def test_nothing_is_sent_to_a_port_without_tls() -> None:
     with server(dripping(first=b"HTTP/1.0 400 Bad Request\r\n\r\n")) as url:
         error, _ = call(url.replace("http", "https"))
     assert isinstance(error, errors.UnreachableError)
 
 
-def test_a_proxy_that_leads_nowhere_was_not_sent_the_request(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_sent_through_a_proxy_that_does_not_connect(monkeypatch: pytest.MonkeyPatch) -> None:
     with server(lambda link: link.recv(100) and None) as proxy:
         monkeypatch.setenv("https_proxy", proxy)
         error, _ = call("https://mms.example")
     assert isinstance(error, errors.UnreachableError)
 
 
-def test_an_address_that_is_found_too_late_gets_no_request(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A name server can take longer than a claim; another worker may be at the operation by then."""
+def test_nothing_is_sent_after_a_slow_dns_lookup(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A DNS lookup can take longer than a claim. By then another worker may process the operation."""
     got: list[bytes] = []
     find = socket.getaddrinfo
 
@@ -200,7 +200,7 @@ def test_an_address_that_is_found_too_late_gets_no_request(monkeypatch: pytest.M
     assert not any(got)
 
 
-def test_a_list_of_many_pages_has_the_time_of_one_answer() -> None:
+def test_a_list_of_many_pages_has_the_time_limit_of_one_response() -> None:
     def talk(link: socket.socket) -> None:
         n = 0
         while link.recv(10_000):
@@ -216,7 +216,7 @@ def test_a_list_of_many_pages_has_the_time_of_one_answer() -> None:
         assert time.monotonic() - begun < 1.0 + SLACK
 
 
-def test_a_list_that_runs_in_a_circle_is_left() -> None:
+def test_a_list_whose_pages_form_a_loop_is_abandoned() -> None:
     body = b'{"value": [{"id": "m"}], "nextLink": "/api/more"}'
 
     def talk(link: socket.socket) -> None:
@@ -228,8 +228,8 @@ def test_a_list_that_runs_in_a_circle_is_left() -> None:
         client.list_models()
 
 
-def test_every_claim_outlives_the_calls_it_is_for() -> None:
+def test_every_claim_lasts_longer_than_its_calls() -> None:
     longest = http.DEADLINE_SECONDS + http.CONNECT_TIMEOUT_SECONDS
-    assert longest < timing.LEASE_SECONDS - 20, "with time to write the outcome down"
-    assert longest < refresh.LOCK_SECONDS - 20, "a whole list, and writing it down"
-    assert timing.TURN_SECONDS + longest < logs.LOCK_SECONDS, "a turn, and the call that was under way at its end"
+    assert longest < timing.LEASE_SECONDS - 20, "includes time to store the outcome"
+    assert longest < refresh.LOCK_SECONDS - 20, "a complete list, and storing it"
+    assert timing.TURN_SECONDS + longest < logs.LOCK_SECONDS, "a turn, and the call in progress at its end"

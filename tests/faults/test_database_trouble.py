@@ -1,4 +1,4 @@
-"""A database that is locked, full or out of reach: what people are told, and that nothing sent is forgotten."""
+"""A locked, full or unavailable database: messages to users, and no record of a sent request is lost."""
 
 import logging
 import sqlite3
@@ -32,7 +32,7 @@ MODELS = "/accounts/local/models/"
 
 @contextmanager
 def locked(path: Path | str) -> Iterator[None]:
-    """Another program holds the write lock of this SQLite file."""
+    """Hold the write lock of this SQLite file, as another program would."""
     with closing(sqlite3.connect(path, isolation_level=None, timeout=10)) as other:
         other.execute("BEGIN EXCLUSIVE")
         yield
@@ -66,9 +66,7 @@ def register_over_api(site: Site, token: str) -> requests.Response:
 
 
 @pytest.mark.slow
-def test_while_the_database_is_locked_reading_goes_on_and_writers_are_told_soon(
-    site: Site, ann: Visitor, token: str
-) -> None:
+def test_while_the_database_is_locked_reads_work_and_writes_fail_soon(site: Site, ann: Visitor, token: str) -> None:
     ann.get(MODELS)
     with locked(site.data / "db.sqlite3"), ThreadPoolExecutor(8) as people:
         writing = [people.submit(seconds, lambda: ann.post_model("kept-waiting")) for _ in range(4)]
@@ -87,7 +85,7 @@ def test_while_the_database_is_locked_reading_goes_on_and_writers_are_told_soon(
     for took, answer in answered:
         assert answer.status_code == 503
         assert answer.headers["Retry-After"] == "2"
-        assert took < 15, "a client gives up after 20 s, and then nobody knows what happened"
+        assert took < 15, "a client gives up after 20 s, and can't tell what happened"
     assert "kept-waiting" not in ann.get(MODELS).text
     again = ann.send_again(told[0][1])
     assert again.status_code == 302
@@ -96,7 +94,7 @@ def test_while_the_database_is_locked_reading_goes_on_and_writers_are_told_soon(
 
 
 @pytest.mark.slow
-def test_a_password_never_stands_in_the_page_that_says_not_now(site: Site) -> None:
+def test_the_page_for_a_locked_database_never_contains_a_password(site: Site) -> None:
     stranger = Visitor(site, "eve", "viewer", sign_in=False)
     with locked(site.data / "db.sqlite3"):
         answer = stranger.sign_in()
@@ -107,7 +105,7 @@ def test_a_password_never_stands_in_the_page_that_says_not_now(site: Site) -> No
 
 
 @pytest.mark.slow
-def test_the_log_gets_a_line_and_no_trace(site: Site, ann: Visitor) -> None:
+def test_a_locked_database_logs_one_line_without_a_traceback(site: Site, ann: Visitor) -> None:
     with locked(site.data / "db.sqlite3"):
         ann.post_model("for-the-log")
     lines = (site.data / "log" / "web.log").read_text().splitlines()
@@ -120,8 +118,8 @@ def test_the_log_gets_a_line_and_no_trace(site: Site, ann: Visitor) -> None:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_page_without_any_database_says_so(live_redis: redis.Redis, caplog: pytest.LogCaptureFixture) -> None:
-    """As where a PostgreSQL server is gone: not even the session can be read."""
+def test_a_page_reports_a_missing_database(live_redis: redis.Redis, caplog: pytest.LogCaptureFixture) -> None:
+    """Without a database, for example a stopped PostgreSQL server, even the session can't be read."""
     from django.test import Client
 
     client = Client(raise_request_exception=False)
@@ -136,7 +134,7 @@ def test_a_page_without_any_database_says_so(live_redis: redis.Redis, caplog: py
 
 @contextmanager
 def out_of_reach() -> Iterator[None]:
-    """The database file cannot be opened."""
+    """Make the database file impossible to open."""
     connection.close()
     name = connection.settings_dict["NAME"]
     connection.settings_dict["NAME"] = f"{settings.DATA_DIR}/nowhere/db.sqlite3"
@@ -148,7 +146,7 @@ def out_of_reach() -> Iterator[None]:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_mistake_of_ours_is_no_trouble_of_the_database() -> None:
+def test_a_programming_error_is_not_reported_as_a_database_problem() -> None:
     from django.db import OperationalError
 
     from dashboard.http import db_errors
@@ -163,7 +161,7 @@ def test_a_mistake_of_ours_is_no_trouble_of_the_database() -> None:
 
 @pytest.fixture
 def impatient() -> Iterator[None]:
-    """A worker's connection waits half a second for a lock, not 20."""
+    """Make a worker's connection wait half a second for a lock, instead of 20."""
     options = connection.settings_dict["OPTIONS"]
     before = options["timeout"]
     options["timeout"] = 0.5
@@ -172,16 +170,14 @@ def impatient() -> Iterator[None]:
 
 
 def turns(operation: Operation) -> "Future[None] | None":
-    """What a queue message starts: a thread of the worker with a connection of its own."""
+    """Run what a queue message starts: a thread of the worker with its own database connection."""
     return dispatch.CALL_POOL.submit(operation.account_id, dispatch.work_through, [operation.pk])
 
 
 @pytest.mark.slow
 @pytest.mark.django_db(transaction=True)
-def test_what_the_server_said_is_written_down_once_the_lock_is_gone(
-    account: HostingAccount, mms: MMS, impatient: None
-) -> None:
-    """The database is locked for longer than a write waits, between the request and its answer."""
+def test_the_response_is_stored_when_the_lock_is_released(account: HostingAccount, mms: MMS, impatient: None) -> None:
+    """The database is locked between the request and its response, for longer than a write waits."""
     operation = operations_create_image(account)
     mms.plan("POST", "images", faults.effect_then_hang(0.5))
     future = turns(operation)
@@ -200,9 +196,7 @@ def test_what_the_server_said_is_written_down_once_the_lock_is_gone(
 
 
 @pytest.mark.django_db(transaction=True)
-def test_nothing_is_sent_that_could_not_be_written_down_first(
-    account: HostingAccount, mms: MMS, impatient: None
-) -> None:
+def test_nothing_is_sent_that_could_not_be_stored_first(account: HostingAccount, mms: MMS, impatient: None) -> None:
     operation = register(account)
     with locked(connection.settings_dict["NAME"]):
         present(turns(operation)).result(10)
@@ -214,7 +208,7 @@ def test_nothing_is_sent_that_could_not_be_written_down_first(
 
 
 @pytest.mark.django_db(transaction=True)
-def test_where_the_lock_outlasts_all_patience_the_outcome_is_in_doubt_and_found_out(
+def test_if_the_lock_outlasts_all_retries_the_outcome_is_in_doubt_and_then_resolved(
     account: HostingAccount, mms: MMS, impatient: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from tests.support.lifecycle import later, turn
@@ -237,10 +231,10 @@ def test_where_the_lock_outlasts_all_patience_the_outcome_is_in_doubt_and_found_
 
 @pytest.mark.slow
 @pytest.mark.django_db(transaction=True)
-def test_operations_end_truly_while_the_database_is_locked_again_and_again(
+def test_operations_end_correctly_while_the_database_is_locked_repeatedly(
     account: HostingAccount, mms: MMS, impatient: None
 ) -> None:
-    """Locks of up to a second, at any moment; ticks fail, and the next ones find what is due."""
+    """Locks of up to a second occur at any moment. Ticks fail, and the next ones find the due operations."""
     mms.auto = True
     image, name = image_of(account), connection.settings_dict["NAME"]
     wanted = [register(account, name=f"model-{number}") for number in range(6)]
@@ -264,7 +258,7 @@ def test_operations_end_truly_while_the_database_is_locked_again_and_again(
 
 
 def ended(operation: Operation) -> bool:
-    """Beat's part is played here: a tick that meets the lock fails, as in a worker."""
+    """Act as the scheduler until all operations end. A tick fails if it meets the lock, as in a worker."""
     from django.db import OperationalError
 
     try:

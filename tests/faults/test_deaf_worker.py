@@ -91,11 +91,11 @@ def test_a_stalled_worker_recovers_without_a_restart(
     beat, began = Beat(live_redis), time.time()
     beat.run_until(lambda: beat.has_completed_task_since(began), 30)
     current_app.send_task("tests.deafen")
-    time.sleep(4 / times_faster)  # until the tasks it had already received are done
+    time.sleep(4 / times_faster)  # until it has finished the tasks it already received
     stalled_at = time.time()
     took = beat.run_until(lambda: beat.has_completed_task_since(stalled_at), 60)
     record["seconds until it took tasks again"] = round(took + 4 / times_faster, 1)
-    assert took > STALLED_SECONDS / times_faster / 2, "it was never stalled"
+    assert took > STALLED_SECONDS / times_faster / 2, "the worker never stalled"
     assert worker.poll() is None
 
 

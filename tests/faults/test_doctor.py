@@ -28,13 +28,13 @@ def broken(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 
 @pytest.fixture(autouse=True)
 def healthy(broken: Site) -> Iterator[None]:
-    """Whatever a test has broken is whole again for the next one."""
+    """Wait until the site is healthy again before the next test."""
     yield
     wait_until(broken.works, 60, f"a healthy site: {broken.health()}")
 
 
 def ask_doctor(site: Site) -> tuple[int, list[dict[str, Any]], float]:
-    """Exit status, the findings, and how many seconds it took."""
+    """Run doctor. Return the exit status, the findings, and the seconds it took."""
     command, started = [sys.executable, "manage.py", "doctor", "--json"], time.monotonic()
     done = subprocess.run(command, cwd=ROOT, env=site.environment, capture_output=True, text=True, timeout=60)
     assert done.stderr == ""
@@ -48,7 +48,7 @@ def failed(findings: list[dict[str, Any]]) -> dict[str, str]:
 
 @contextmanager
 def stopped(site: Site, name: str) -> Iterator[None]:
-    """Stop a program for a while."""
+    """Stop a program during the `with` block."""
     site.supervisorctl("stop", name)
     try:
         yield
@@ -58,7 +58,7 @@ def stopped(site: Site, name: str) -> Iterator[None]:
 
 @contextmanager
 def frozen(site: Site, name: str) -> Iterator[None]:
-    """Make a program hang for a while."""
+    """Make a program hang during the `with` block."""
     process = site.program(name)
     process.suspend()
     try:
@@ -97,7 +97,7 @@ def test_of_two_hanging_programs_both_are_reported_and_no_others(broken: Site) -
 
 
 def wait_until_stale() -> None:
-    """Wait until a program without heartbeats counts as stopped. Only the elapsed time shows that."""
+    """Wait until a program without heartbeats counts as stopped, which depends only on the elapsed time."""
     time.sleep(STALE_SECONDS + 1)
 
 
@@ -106,7 +106,7 @@ def wait_until_stale() -> None:
     [
         ("site:beat", {"beat"}),
         ("redis", {"Redis"}),
-        ("site:web", {"web", "gateway", "account local"}),  # which is where the bundled MMS answers
+        ("site:web", {"web", "gateway", "account local"}),  # because the bundled MMS runs there
     ],
 )
 def test_a_stopped_program_is_reported_immediately_with_the_command_that_starts_it(
@@ -165,7 +165,7 @@ def test_a_readable_secret_key_and_a_newer_database_are_reported(broken: Site) -
 
 @contextmanager
 def _future(file: Path) -> Iterator[None]:
-    """Record a migration of a newer release for a while."""
+    """Record a migration of a newer release during the `with` block."""
     with sqlite3.connect(file, timeout=20) as link:
         link.execute("INSERT INTO django_migrations (app, name, applied) VALUES ('mms', '9999_future', '2030-01-01')")
     yield

@@ -194,12 +194,12 @@ def test_a_site_recovers_from_a_full_disk_without_loss(tmp_path: Path, seconds: 
         site = Site(disk.folder / "data", MMS_FETCH_ALLOW_PRIVATE="true")
         try:
             site.start()
-            go_through_a_full_disk(site, disk, Api(site, served.url), seconds)
+            fill_the_disk_and_recover(site, disk, Api(site, served.url), seconds)
         finally:
             site.stop()
 
 
-def go_through_a_full_disk(site: Site, disk: Disk, api: Api, seconds: int) -> None:
+def fill_the_disk_and_recover(site: Site, disk: Disk, api: Api, seconds: int) -> None:
     ann = Visitor(site, "ann", "scientist")
     service = build_and_serve(api)
     uri = api.service(service)["scoringUri"]
@@ -224,14 +224,14 @@ def go_through_a_full_disk(site: Site, disk: Disk, api: Api, seconds: int) -> No
     assert {read for read, _ in told} == {200}
     assert 503 in {written for _, written in told}
     assert {written for _, written in told} <= {503, 302}
-    assert stream_status(ann) == 503, "a stream would be silent, and the page would call itself live"
+    assert stream_status(ann) == 503, "the stream would send nothing, and the page would still show that it is live"
     kept = [f"full-{number}" for number, (_, written) in enumerate(told) if written == 302]
 
     disk.clear()
     freed = time.monotonic()
     wait_until(lambda: site.health()[0] == 200, 60, f"a healthy site: {site.health()}")
     print(f"healthy {time.monotonic() - freed:.1f} s after there was room again")
-    assert pids(site) == before, "something had to be started again"
+    assert pids(site) == before, "a process was restarted"
     assert stream_status(ann) == 200
     assert ann.post_model("after").status_code == 302
     page = wait_until(lambda: all_over(ann), 60, "the end of every operation")

@@ -1,5 +1,5 @@
-"""The bundled MMS killed in every phase of its work, with SIGKILL: whatever was asked for ends in its true state, once,
-and nothing half-made is left. The figures are printed at the end of the module.
+"""SIGKILL for the bundled MMS in every phase of its work: each operation ends once, in its true state, and leaves
+nothing incomplete. The figures are printed at the end of the module.
 """
 
 import time
@@ -14,7 +14,7 @@ from tests.faults.mms_phases import BUILDS, PHASES, Held, World, enter, running_
 
 pytestmark = pytest.mark.slow
 
-SOON = 60  # seconds, on a machine that does much else; the figures say how long it really took
+SOON = 60  # seconds, on a busy machine; the figures show the real times
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 
 
 def killed(what: Callable[[World], None], world: World, figures: Figures, *held: Held) -> float:
-    """Kill it, let go what was held, and say when that was."""
+    """Kill it and release the held operations. Return the time of the kill."""
     for one in held:
         assert world.operation(one.operation)["state"] == "Running", one.phase
     what(world)
@@ -41,7 +41,7 @@ def killed(what: Callable[[World], None], world: World, figures: Figures, *held:
     return at
 
 
-# --- what must be true afterwards -------------------------------------------------------------------------------------
+# --- conditions after recovery ----------------------------------------------------------------------------------------
 
 
 def recovers(world: World, figures: Figures, what: str, at: float, held: Held) -> None:
@@ -55,7 +55,7 @@ def recovers(world: World, figures: Figures, what: str, at: float, held: Held) -
 
 
 def had_one_effect(world: World, figures: Figures, held: Held) -> None:
-    """The same request sent again is answered with the same operation, and there is one of what it made."""
+    """Assert that the same request returns the same operation, and that it created one resource."""
     answer = held.again()
     figures.requests += 1
     assert answer.headers["x-ms-request-id"] == held.operation
@@ -74,7 +74,7 @@ def had_one_effect(world: World, figures: Figures, held: Held) -> None:
 
 
 def works_and_is_the_same(world: World, held: Held) -> None:
-    """A build of the same manifest gives the same digest; a service answers, a deleted one does not."""
+    """Assert that a rebuild gives the same digest, that a service answers, and that a deleted one doesn't."""
     if held.phase in BUILDS:
         first = world.send("GET", f"images/{world.made(held)}").json()["digest"]
         again = world.made(world.build(held.manifest))
@@ -124,9 +124,9 @@ def test_a_killed_builder_fails_the_operation_and_names_the_signal(world: World,
     assert world.send("GET", f"images/{image}").json()["digest"]
 
 
-# Switching holds the lock that the others need to come into their phase: it is met alone.
+# This phase runs alone, because switching holds the lock that other operations need to enter their phases.
 @pytest.mark.parametrize("phases", [BUILDS, ("start", "drain", "delete"), ("switch",)], ids="-".join)
-def test_everything_killed_at_once_is_finished_after_the_next_start(
+def test_operations_finish_after_a_restart_when_every_process_was_killed(
     world: World, figures: Figures, phases: tuple[str, ...]
 ) -> None:
     held = enter(world, *phases)
@@ -136,5 +136,5 @@ def test_everything_killed_at_once_is_finished_after_the_next_start(
     all_is_well(world, figures, "everything", at, *held)
 
 
-def test_the_store_is_one_that_other_tools_read(world: World) -> None:
+def test_other_tools_can_read_the_store(world: World) -> None:
     wholeness.readable_by_others(world.site)

@@ -1,4 +1,4 @@
-"""Every process of the site killed, again and again, while people work: nothing is lost and nothing happens twice."""
+"""Repeated kills of every process of the site while users work: nothing is lost and nothing happens twice."""
 
 import json
 import random
@@ -26,7 +26,7 @@ PROGRAMS = ["site:worker", "site:mms-worker", "site:beat", "site:web", "redis"]
 
 @pytest.fixture(scope="module")
 def plain() -> Iterator[MMS]:
-    """A server that knows the reference and nothing more: a request sent twice has two effects."""
+    """Start a server that implements only the API reference: a request sent twice has two effects."""
     with MMS(auto=True, slow=0.4) as server:
         yield server
 
@@ -46,7 +46,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 
 
 class Twins:
-    """A second worker, MMS worker, beat and web beside those of the supervisor, on the same data."""
+    """Second worker, MMS worker, beat and web beside the supervised ones, on the same data."""
 
     def __init__(self, site: Site) -> None:
         self.site = site
@@ -82,7 +82,7 @@ def kill_program(site: Site, name: str) -> bool:
 
 
 def kill_builder(site: Site) -> bool:
-    """Kill an image builder that runs just now."""
+    """Kill a running image builder."""
     for process in site.processes():
         with suppress(psutil.Error):
             if "mms.images.build" in process.cmdline() and "die_with_parent" not in " ".join(process.cmdline()):
@@ -92,7 +92,7 @@ def kill_builder(site: Site) -> bool:
 
 
 def kill_supervisor(site: Site, twins: Twins) -> float:
-    """As when the machine loses power: everything is gone. Seconds until the site works again."""
+    """Kill everything, as a power failure does. Return the seconds until the site is healthy again."""
     assert site.process
     site.process.kill()
     site.process.wait(10)
@@ -104,7 +104,7 @@ def kill_supervisor(site: Site, twins: Twins) -> float:
 
 
 def until_the_next_one_is_done(site: Site, far: Far, person: Person, name: str) -> float:
-    """Seconds until something that is asked for now, as often as it takes to be heard, has been done."""
+    """Request an operation, with retries until it is accepted. Return the seconds until it has ended."""
     began = time.monotonic()
     wait_until(lambda: far.register(person, name).acknowledged, 60, "the site to answer")
     done = wait_until(
@@ -117,7 +117,7 @@ def until_the_next_one_is_done(site: Site, far: Far, person: Person, name: str) 
 
 
 def small_manifest(api: Api) -> str:
-    """A manifest of the bundled MMS that builds within a second."""
+    """Create a manifest at the bundled MMS that builds within a second."""
     model = api.register_model()
     assets = [{"id": "score", "url": f"{api.files_url}/score.py", "mimeType": "text/x-python", "unPack": False}]
     body = {"modelType": "Registered", "modelIds": [model], "driverProgram": "score", "assets": assets}
@@ -127,7 +127,7 @@ def small_manifest(api: Api) -> str:
 
 
 def local_rows(site: Site, manifest: str) -> Far:
-    """The account `local` as the site knows it, once it has seen the manifest."""
+    """Return the site's rows for the account `local` and the manifest, when the site has mirrored it."""
     code = (
         "import json; from deployments.models import *; account = HostingAccount.objects.get(name='local');"
         f"manifest = Manifest.objects.filter(account=account, mms_id='{manifest}').first();"
@@ -143,7 +143,7 @@ def local_rows(site: Site, manifest: str) -> Far:
 
 
 class Campaign:
-    """Rounds of kills while people work, and what came of it."""
+    """Rounds of kills while users work, and their results."""
 
     def __init__(self, site: Site, loads: list[Load], next_one: Callable[[str], float], rounds: int) -> None:
         self.site, self.loads, self.next_one, self.rounds = site, loads, next_one, rounds
@@ -164,7 +164,7 @@ class Campaign:
         return asked
 
     def round(self, number: int) -> None:
-        """Each program in some order, half of the time its twin with it, and in the end all of them at once."""
+        """Kill each program in random order, half of the time with its twin, and finally all of them together."""
         self.twins.keep_running()
         for name in self.random.sample(PROGRAMS, len(PROGRAMS)):
             time.sleep(self.random.uniform(0.3, 1.5))
@@ -178,18 +178,18 @@ class Campaign:
         self.kills["supervisor"] += 1
 
     def another_builder(self) -> bool:
-        """Kill one; whether there have been enough."""
+        """Kill a builder. Return True if enough have been killed."""
         self.kills["builder"] += kill_builder(self.site)
         return self.kills["builder"] >= self.rounds
 
 
 @twins("rounds", 3, 20)
-def test_nothing_is_lost_and_nothing_happens_twice_whatever_is_killed(
+def test_nothing_is_lost_or_repeated_whichever_process_is_killed(
     site: Site, plain: MMS, idempotent: MMS, files_url: str, record: dict[str, object], rounds: int
 ) -> None:
     ann, bob, cat, dan, eve = (Person(site) for _ in range(5))
     far, sure = Far.at(site, plain, "far"), Far.at(site, idempotent, "sure")
-    eve.look("/accounts/local/")  # so that the mirror looks soon
+    eve.look("/accounts/local/")  # so that the mirror refreshes soon
     local = local_rows(site, small_manifest(Api(site, files_url)))
     loads = [
         Load(lambda n: far.register(ann, f"far-{n}"), 0.4, seed=1),
@@ -210,7 +210,7 @@ def test_nothing_is_lost_and_nothing_happens_twice_whatever_is_killed(
     assert not [one for one in acknowledged if (one.kind, one.name) not in known], "something was lost"
     elsewhere = [row for row in rows if row["account"] != "local"]
     assert not [row for row in elsewhere if _effects(row, plain, idempotent) > 1], "something happened twice"
-    assert not [row for row in elsewhere if not _is_true(row, plain, idempotent)], "the site says what is not so"
+    assert not [row for row in elsewhere if not _is_true(row, plain, idempotent)], "the site shows a wrong state"
     assert {row["state"] for row in rows} <= {"succeeded", "failed"}
     assert sum(row["state"] == "succeeded" for row in elsewhere) > 0.9 * len(elsewhere)
     assert min(campaign.kills.values()) >= rounds, campaign.kills
@@ -228,7 +228,7 @@ def test_nothing_is_lost_and_nothing_happens_twice_whatever_is_killed(
 
 
 def _effects(row: dict, plain: MMS, idempotent: MMS) -> int:
-    """How often the server has what the operation makes."""
+    """Return how many resources on the server the operation has created."""
     server = plain if row["account"] == "far" else idempotent
     made = {
         "register_model": [item["name"] for item in server.models.values()],
@@ -239,6 +239,6 @@ def _effects(row: dict, plain: MMS, idempotent: MMS) -> int:
 
 
 def _is_true(row: dict, plain: MMS, idempotent: MMS) -> bool:
-    """Whether what the site says of the operation is what the server has."""
+    """Return True if the state that the site shows for the operation matches the server."""
     made = _effects(row, plain, idempotent)
     return made == 1 if row["state"] == "succeeded" else made == 0 and row["state"] == "failed"

@@ -1,4 +1,4 @@
-"""Lists that are long, short for once, or say other things than before: rows follow, and no operation is misled."""
+"""Long, temporarily incomplete, and changing lists: rows follow them, and operations draw no wrong conclusions."""
 
 import resource
 import time
@@ -39,7 +39,7 @@ def ask(account: HostingAccount, verb: str) -> Operation:
 
 
 def again(operation: Operation) -> Operation:
-    """A turn, whatever pause the server was given."""
+    """Take a turn even if calls to the server are paused."""
     HostingAccount.objects.update(not_before=None)
     return turn(operation)
 
@@ -49,7 +49,7 @@ def present_names() -> set[str]:
 
 
 @pytest.mark.slow
-def test_ten_thousand_models_cost_seconds_and_little_memory(account: HostingAccount, mms: MMS, browser: Client) -> None:
+def test_ten_thousand_models_take_seconds_and_little_memory(account: HostingAccount, mms: MMS, browser: Client) -> None:
     for n in range(10_000):
         mms.add_model(f"model-{n % 500}", n // 500 + 1, tags=["a", "b"], description="one of many " * 10)
     begun, before = time.monotonic(), most_memory()
@@ -66,12 +66,12 @@ def test_ten_thousand_models_cost_seconds_and_little_memory(account: HostingAcco
 
 
 def most_memory() -> float:
-    """The most memory that this process has ever had, in MB."""
+    """Return the peak memory of this process in MB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 @pytest.mark.parametrize("kept", [0, 10])
-def test_a_list_that_is_short_for_once_takes_things_away_and_brings_them_back(
+def test_items_missing_from_one_list_are_removed_and_restored_by_the_next(
     account: HostingAccount, mms: MMS, browser: Client, kept: int
 ) -> None:
     for n in range(20):
@@ -93,7 +93,7 @@ def test_a_list_that_is_short_for_once_takes_things_away_and_brings_them_back(
 # --- while an operation is in doubt -------------------------------------------------------------------------------
 
 
-def test_an_empty_list_does_not_make_a_lost_request_go_out_again(account: HostingAccount, mms: MMS) -> None:
+def test_an_empty_list_does_not_cause_a_lost_request_to_be_sent_again(account: HostingAccount, mms: MMS) -> None:
     mms.plan("POST", "/models", faults.lose_answer)
     operation = turn(register(account))
     whole, mms.models = mms.models, {}
@@ -105,7 +105,7 @@ def test_an_empty_list_does_not_make_a_lost_request_go_out_again(account: Hostin
     assert len(mms.calls("POST")) == 1
 
 
-def test_a_list_with_an_item_that_makes_no_sense_proves_no_absence(account: HostingAccount, mms: MMS) -> None:
+def test_a_list_with_an_invalid_item_does_not_prove_absence(account: HostingAccount, mms: MMS) -> None:
     mms.plan("POST", "/models", faults.lose_answer)
     operation = turn(register(account))
     made = next(model for model in mms.models.values() if model["name"] == "iris")
@@ -129,9 +129,7 @@ def test_an_empty_list_is_no_proof_that_a_service_was_deleted(account: HostingAc
     assert mms.effects["deletions"] == 1
 
 
-def test_a_service_of_somebody_else_under_the_same_name_is_not_taken_for_ours(
-    account: HostingAccount, mms: MMS
-) -> None:
+def test_a_service_of_another_client_with_the_same_name_is_not_adopted(account: HostingAccount, mms: MMS) -> None:
     mms.plan("POST", "/services", faults.drop)
     operation = turn(ask(account, "create_service"))
     mms.add_service("iris", "image-1")
@@ -140,21 +138,21 @@ def test_a_service_of_somebody_else_under_the_same_name_is_not_taken_for_ours(
     assert Service.objects.filter(name="iris", mms_id__isnull=False, created_by="").count() == 1
 
 
-# --- behind the dashboard's back ----------------------------------------------------------------------------------
+# --- changes made outside the dashboard ---------------------------------------------------------------------------
 
 
-def test_a_service_that_vanishes_during_its_update_leaves_both_truths(account: HostingAccount, mms: MMS) -> None:
+def test_a_service_deleted_during_its_update_is_shown_as_gone_after_it(account: HostingAccount, mms: MMS) -> None:
     operation = turn(ask(account, "update_service"))
     del mms.services[present(present(operation.service).mms_id)]
     refresh_lists(account)
     service = Service.objects.select_related("account").get(pk=operation.service_id)
-    assert badge_of(service).state == State.NOT_STARTED, "while it goes on, the operation is what is known"
+    assert badge_of(service).state == State.NOT_STARTED, "the operation's state counts while it runs"
     mms.end("Failed", {"message": "There is no such service."})
     assert turn(operation).error_message == "There is no such service."
     assert badge_of(service).state == "gone"
 
 
-def test_an_image_that_vanishes_before_it_is_used_is_the_reason(account: HostingAccount, mms: MMS) -> None:
+def test_an_image_deleted_before_use_is_named_as_the_reason(account: HostingAccount, mms: MMS) -> None:
     operation = ask(account, "create_service")
     del mms.images["image-2"]
     refresh_lists(account)
@@ -163,7 +161,7 @@ def test_an_image_that_vanishes_before_it_is_used_is_the_reason(account: Hosting
     assert (operation.state, operation.error_message) == (State.FAILED, "There is no image image-2.")
 
 
-def test_a_service_that_was_made_anew_under_its_name_is_another_one(account: HostingAccount, mms: MMS) -> None:
+def test_a_service_recreated_under_its_name_is_a_different_service(account: HostingAccount, mms: MMS) -> None:
     old = Service.objects.get(name="to update")
     mms.services.pop(present(old.mms_id))
     new = mms.add_service("to update", "image-2")
@@ -175,7 +173,7 @@ def test_a_service_that_was_made_anew_under_its_name_is_another_one(account: Hos
         submit.update_service(account, "ann", service=old, image=Image.objects.get(mms_id="image-2"))
 
 
-def test_a_service_that_was_made_anew_while_its_deletion_was_in_doubt_stays(account: HostingAccount, mms: MMS) -> None:
+def test_a_service_recreated_while_its_deletion_was_in_doubt_remains(account: HostingAccount, mms: MMS) -> None:
     mms.plan("DELETE", "/services", faults.lose_answer)
     operation = turn(ask(account, "delete_service"))
     new = mms.add_service("to delete", "image-2")
@@ -192,7 +190,7 @@ def spelled(of: dict[str, Json], spell: object) -> dict[str, Json]:
     return {spell(mms_id): item | {"id": spell(mms_id)} for mms_id, item in of.items()}  # type: ignore[operator]
 
 
-def test_ids_that_change_their_case_are_the_same_things(account: HostingAccount, mms: MMS) -> None:
+def test_ids_that_change_case_identify_the_same_resources(account: HostingAccount, mms: MMS) -> None:
     before = set(Service.objects.values_list("pk", "name"))
     for spell in (str.upper, str.lower, str.title):
         mms.services, mms.images = spelled(mms.services, spell), spelled(mms.images, spell)
@@ -204,7 +202,7 @@ def test_ids_that_change_their_case_are_the_same_things(account: HostingAccount,
     assert Service.objects.exclude(image=None).count() == 2
 
 
-def test_ids_that_differ_in_their_case_alone_are_two_things(account: HostingAccount, mms: MMS) -> None:
+def test_ids_that_differ_only_in_case_identify_two_resources(account: HostingAccount, mms: MMS) -> None:
     mms.add_model("one", id="aB1")
     mms.add_model("other", id="Ab1")
     for _ in range(2):
@@ -212,7 +210,7 @@ def test_ids_that_differ_in_their_case_alone_are_two_things(account: HostingAcco
     assert {"one", "other"} <= present_names()
 
 
-def test_an_update_is_seen_under_an_image_id_in_other_letters(account: HostingAccount, mms: MMS) -> None:
+def test_an_update_is_found_by_an_image_id_in_different_case(account: HostingAccount, mms: MMS) -> None:
     mms.plan("PUT", "/services", faults.lose_answer)
     operation = turn(ask(account, "update_service"))
     mms.end()
@@ -230,8 +228,8 @@ def test_an_id_that_is_listed_twice_has_one_row(account: HostingAccount, mms: MM
     assert "twin" in present_names()
 
 
-def test_an_answer_with_the_id_of_another_model_loses_neither_row(account: HostingAccount, mms: MMS) -> None:
-    """A server that mixes its answers up is believed, and the next list puts things right."""
+def test_a_response_with_the_id_of_another_model_loses_neither_row(account: HostingAccount, mms: MMS) -> None:
+    """Mixed-up responses of a server are accepted, and the next list corrects them."""
     known = RegisteredModel.objects.get(name="roses")
     mms.plan("POST", "/models", faults.answer(lambda reply: faults.Reply(201, mms.models[present(known.mms_id)])))
     turn(register(account))
@@ -247,7 +245,7 @@ def test_a_resource_without_a_name_is_shown_by_its_id(account: HostingAccount, m
     assert "nameless-2" in browser.get(f"/accounts/{account.name}/services/").content.decode()
 
 
-def test_a_row_that_was_only_here_is_gone_and_not_forgotten(account: HostingAccount, mms: MMS) -> None:
+def test_a_row_that_the_server_lacks_is_marked_as_deleted(account: HostingAccount, mms: MMS) -> None:
     image = image_of(account, "never-there")
     refresh_lists(account)
     image.refresh_from_db()

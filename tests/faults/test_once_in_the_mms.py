@@ -1,6 +1,6 @@
-"""The bundled MMS asked the same thing many times, by two workers at once, with web killed in the middle, and rebooted.
+"""Repeated requests to the bundled MMS, with two workers, with web killed in the middle, and across a reboot.
 
-One effect each time: the same request with the same x-ms-client-request-id is answered with what the first has done.
+Each has one effect: a request with a known x-ms-client-request-id returns the result of the first one.
 """
 
 import os
@@ -60,7 +60,7 @@ def image(world: World, manifest: str) -> str:
 
 @dataclass
 class Wish:
-    """One request, and how many effects of it the database shows. `ask` may be called any number of times."""
+    """Request, and the number of its effects in the database. `ask` can be called any number of times."""
 
     ask: Callable[[], requests.Response]
     effects: Callable[[], int]
@@ -126,13 +126,13 @@ WISHES = [
 
 
 def answered(answer: requests.Response) -> tuple[int, str]:
-    """What a client goes on with: the status, and what was made or the operation that makes it."""
+    """Return what a client uses next: the status, and the created resource or the operation that creates it."""
     assert answer.status_code in {200, 201, 202}, answer.text
     return answer.status_code, answer.text or answer.headers["x-ms-request-id"]
 
 
 @pytest.mark.parametrize("wish", WISHES, ids=lambda wish: wish.__name__)
-def test_a_request_sent_ten_times_at_once_has_one_effect(
+def test_a_request_sent_ten_times_in_parallel_has_one_effect(
     world: World, figures: Figures, image: str, manifest: str, wish: Callable[..., Wish]
 ) -> None:
     one = wish(world, image, manifest)
@@ -145,14 +145,14 @@ def test_a_request_sent_ten_times_at_once_has_one_effect(
 
 
 @pytest.mark.parametrize("wish", WISHES, ids=lambda wish: wish.__name__)
-def test_a_request_whose_server_is_killed_meanwhile_has_one_effect_when_it_is_sent_again(
+def test_a_repeated_request_has_one_effect_although_web_was_killed(
     world: World, figures: Figures, image: str, manifest: str, wish: Callable[..., Wish]
 ) -> None:
     one = wish(world, image, manifest)
     web = world.site.program("site:web")
     with ThreadPoolExecutor(AT_ONCE) as pool:
         asking = [pool.submit(_perhaps, one.ask) for _ in range(AT_ONCE)]
-        time.sleep(0.01 + 0.01 * WISHES.index(wish))  # some were answered, some are under way, some not even read
+        time.sleep(0.01 + 0.01 * WISHES.index(wish))  # some are answered, some are in progress, some aren't read yet
         web.kill()
     at = time.monotonic()
     answers = {answered(answer) for answer in (future.result() for future in asking) if answer is not None}
@@ -171,7 +171,7 @@ def _perhaps(ask: Callable[[], requests.Response]) -> requests.Response | None:
     return None
 
 
-def test_what_has_failed_has_failed_once_and_a_new_request_tries_anew(world: World) -> None:
+def test_a_failure_is_final_and_a_new_request_tries_again(world: World) -> None:
     held = world.build(world.manifest("/not-there.bin"))
     assert world.ended(held.operation)["state"] == "Failed"
     assert held.again().headers["x-ms-request-id"] == held.operation
@@ -180,7 +180,7 @@ def test_what_has_failed_has_failed_once_and_a_new_request_tries_anew(world: Wor
     assert world.made(world.build(held.manifest))
 
 
-def test_what_was_refused_had_no_effect_and_may_be_sent_again_with_the_same_id(world: World, image: str) -> None:
+def test_a_refused_request_has_no_effect_and_its_id_can_be_used_again(world: World, image: str) -> None:
     service = world.service(image)
     first, key = world.update(service, world.image(init=1)), str(uuid.uuid4())
     body = {"imageId": image, "acrImagePullSecret": "local"}
@@ -196,7 +196,7 @@ def test_what_was_refused_had_no_effect_and_may_be_sent_again_with_the_same_id(w
 
 @pytest.fixture
 def second(world: World) -> Iterator[subprocess.Popen[bytes]]:
-    """Another worker for the same queue, started as the supervisor starts its own."""
+    """Start another worker for the same queue, as the supervisor starts its own."""
     first = world.site.program("site:mms-worker")
     command = ["second@%h" if word.startswith("mms-worker@") else word for word in first.cmdline()]
     with (world.site.data / "log" / "second.log").open("wb") as log:
@@ -210,17 +210,17 @@ def second(world: World) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def _waiting_for_work(world: World) -> int:
-    """How many workers of either queue do so."""
+    """Return how many workers of either queue wait for work."""
     client = redis.Redis(unix_socket_path=str(world.site.data / "run" / "redis.sock"))
     with client:
         return sum(one["cmd"] == "brpop" for one in client.client_list())
 
 
-BETWEEN = 0.37  # seconds; workers ask anew every second, and builds in step with that would all go to one of them
+BETWEEN = 0.37  # seconds; workers poll every second, and builds in step with that would all go to one worker
 
 
 def builders_by_worker(world: World) -> dict[int, list[psutil.Process]]:
-    """The builders that run now, by the process that started them."""
+    """Return the running builders by the process that started them."""
     found: dict[int, list[psutil.Process]] = {}
     for process in psutil.process_iter():
         if is_builder(world.site, process):
@@ -230,13 +230,13 @@ def builders_by_worker(world: World) -> dict[int, list[psutil.Process]]:
 
 
 def held_model(world: World) -> tuple[str, Gate]:
-    """A manifest whose model is sent once the gate opens."""
+    """Create a manifest whose model is sent when the gate opens."""
     path = f"/held-{uuid.uuid4().hex}.bin"
     gate = held_before(world, path, b"weights", "application/octet-stream")
     return world.manifest(path), gate
 
 
-def test_two_workers_build_the_same_at_once_and_come_to_the_same(world: World, second: subprocess.Popen[bytes]) -> None:
+def test_two_workers_building_in_parallel_produce_the_same_image(world: World, second: subprocess.Popen[bytes]) -> None:
     manifest, gate = held_model(world)
     builds = [world.build(manifest) for _ in range(4)]
     workers = {world.site.program("site:mms-worker").pid, second.pid}
@@ -259,7 +259,7 @@ def test_two_workers_build_the_same_at_once_and_come_to_the_same(world: World, s
     wholeness.assert_whole(world.site)
 
 
-def test_one_of_two_workers_killed_leaves_its_work_to_the_other(
+def test_the_work_of_a_killed_worker_is_taken_over_by_the_other(
     world: World, figures: Figures, second: subprocess.Popen[bytes]
 ) -> None:
     manifest, gate = held_model(world)
@@ -282,7 +282,7 @@ def test_one_of_two_workers_killed_leaves_its_work_to_the_other(
     wholeness.assert_whole(world.site)
 
 
-def test_of_two_updates_at_once_one_is_refused(world: World, image: str, second: subprocess.Popen[bytes]) -> None:
+def test_of_two_concurrent_updates_one_is_refused(world: World, image: str, second: subprocess.Popen[bytes]) -> None:
     service = world.service(image)
     body = {"imageId": image, "acrImagePullSecret": "local"}
     with ThreadPoolExecutor(2) as pool:
@@ -294,7 +294,7 @@ def test_of_two_updates_at_once_one_is_refused(world: World, image: str, second:
     assert states == [("stopped",), ("active",)]
 
 
-def test_two_workers_look_after_a_service_and_one_starts_it_again(
+def test_two_workers_watch_a_service_and_only_one_restarts_it(
     world: World, image: str, second: subprocess.Popen[bytes]
 ) -> None:
     service = world.service(image)
@@ -303,7 +303,7 @@ def test_two_workers_look_after_a_service_and_one_starts_it_again(
     wait_until(lambda: _scores(world, service), 30, "the service to be back")
     seen = "SELECT health, health_detail FROM mms_service WHERE id = ?"
     once = [("healthy", "Restarted 1 time.")]
-    wait_until(lambda: world.rows(seen, service) == once, 30, "the watch to have seen it")
+    wait_until(lambda: world.rows(seen, service) == once, 30, "the watch to notice it")
     wholeness.assert_whole(world.site)
 
 
@@ -316,10 +316,8 @@ def _scores(world: World, service: str) -> bool:
 # --- a reboot ---------------------------------------------------------------------------------------------------------
 
 
-def test_after_a_reboot_services_answer_as_before_and_what_was_under_way_ends(
-    world: World, figures: Figures, image: str
-) -> None:
-    """As where /run and Redis are in memory: neither is there any more."""
+def test_after_a_reboot_services_answer_and_running_operations_end(world: World, figures: Figures, image: str) -> None:
+    """A reboot deletes everything in memory: /run and the content of Redis."""
     services = [world.service(image), world.service(world.image())]
     before = [_access(world, service) for service in services]
     build, roll_out = enter(world, "download", "start")

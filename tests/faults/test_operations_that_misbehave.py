@@ -1,4 +1,4 @@
-"""Operations at a server that forgets them, changes its mind, or ends them in its own words: each is shown to end."""
+"""Operations that a server loses, reports inconsistently, or ends with unusual states: each reaches an end state."""
 
 from datetime import UTC, datetime, timedelta
 from functools import reduce
@@ -39,12 +39,12 @@ def browser() -> Client:
 
 
 def ask(account: HostingAccount, verb: str = "create_image") -> Operation:
-    """An operation that the server has accepted."""
+    """Create an operation that the server has accepted."""
     return turn(next(one for one in VERBS if one.name == verb).ask(account))
 
 
 def say(mms: MMS, **status: Any) -> None:
-    """What the server says of every operation from now on."""
+    """Make the server return this for every operation from now on."""
     for operation in mms.operations.values():
         operation |= status
 
@@ -56,10 +56,10 @@ def page_of(browser: Client, operation: Operation) -> str:
     return answer.content.decode()
 
 
-# --- those that never end -----------------------------------------------------------------------------------------
+# --- endless operations -------------------------------------------------------------------------------------------
 
 
-def test_an_operation_that_never_ends_is_asked_about_ever_more_slowly_until_it_is_given_up(
+def test_an_endless_operation_is_polled_less_and_less_often_until_it_is_abandoned(
     account: HostingAccount, mms: MMS
 ) -> None:
     operation, intervals = ask(account), []
@@ -73,29 +73,29 @@ def test_an_operation_that_never_ends_is_asked_about_ever_more_slowly_until_it_i
     assert operation.state == State.RUNNING
 
 
-def test_an_operation_that_was_given_up_says_so_and_can_be_resumed(
+def test_an_abandoned_operation_is_shown_as_such_and_can_be_resumed(
     account: HostingAccount, mms: MMS, browser: Client, live_redis: redis.Redis
 ) -> None:
     operation = turn(later(ask(account), DAY + 60))
     assert operation.next_poll_at is None
     later(operation, 3600)
-    assert not dispatch.tick(), "nobody asks any more"
+    assert not dispatch.tick(), "polling must stop"
     assert "Not finished after 24 hours" in badge_of(operation).reason
     assert "Not finished after 24 hours" in page_of(browser, operation)
     told = [events.decode(present(present(fields))).badge for _, fields in live_redis.xrange(events.STREAM)]
     assert any(badge and "Not finished after 24 hours" in badge.reason for badge in told), (
-        "an open page hears of it, too"
+        "an open page must be notified"
     )
     browser.post(f"/accounts/{account.name}/operations/{operation.pk}/resume/")
     mms.end()
     assert turn(Operation.objects.get(pk=operation.pk)).state == State.SUCCEEDED
 
 
-# --- those that vanish --------------------------------------------------------------------------------------------
+# --- lost operations ----------------------------------------------------------------------------------------------
 
 
-def test_an_operation_that_is_known_again_goes_on(account: HostingAccount, mms: MMS) -> None:
-    """The server was starting, say, and did not know it for a while."""
+def test_an_operation_that_reappears_continues(account: HostingAccount, mms: MMS) -> None:
+    """For example, the server was starting and didn't know the operation for a while."""
     operation = later(ask(account), 60)
     hidden, mms.operations = mms.operations, {}
     operation = turn(operation)
@@ -110,7 +110,7 @@ def test_an_operation_that_is_known_again_goes_on(account: HostingAccount, mms: 
 
 
 @pytest.mark.parametrize("verb", ASYNCHRONOUS, ids=str)
-def test_an_operation_that_vanished_is_settled_by_what_it_made(verb: Any, account: HostingAccount, mms: MMS) -> None:
+def test_a_lost_operation_is_resolved_by_its_resource(verb: Any, account: HostingAccount, mms: MMS) -> None:
     operation = later(ask(account, verb.name), 60)
     mms.end()
     mms.operations.clear()
@@ -124,7 +124,7 @@ def test_an_operation_that_vanished_is_settled_by_what_it_made(verb: Any, accoun
 
 
 @pytest.mark.parametrize("verb", ASYNCHRONOUS, ids=str)
-def test_an_operation_that_vanished_with_what_it_made_is_a_persons_to_decide(
+def test_an_operation_lost_with_its_resource_waits_for_a_users_decision(
     verb: Any, account: HostingAccount, mms: MMS, browser: Client
 ) -> None:
     operation = later(ask(account, verb.name), 60)
@@ -141,8 +141,8 @@ def test_an_operation_that_vanished_with_what_it_made_is_a_persons_to_decide(
     assert len(mms.calls(verb.method, verb.path)) == 1
 
 
-def test_a_service_that_was_found_is_found_again(account: HostingAccount, mms: MMS) -> None:
-    """The operation is forgotten, its service followed instead; and that cannot be read for a while, too."""
+def test_a_service_found_in_place_of_its_operation_is_found_again(account: HostingAccount, mms: MMS) -> None:
+    """The operation is lost, so its service is polled instead, which also can't be read for a while."""
     operation = later(ask(account, "create_service"), 60)
     mms.operations.clear()
     operation = turn(turn(operation))
@@ -156,10 +156,10 @@ def test_a_service_that_was_found_is_found_again(account: HostingAccount, mms: M
     assert len(mms.calls("POST", "/services")) == 1
 
 
-# --- those that change their mind ---------------------------------------------------------------------------------
+# --- inconsistent states ------------------------------------------------------------------------------------------
 
 
-def test_an_operation_that_flaps_never_goes_back(account: HostingAccount, mms: MMS) -> None:
+def test_an_operation_with_alternating_states_never_goes_back(account: HostingAccount, mms: MMS) -> None:
     operation, seen = ask(account), []
     for state in ["Running", "NotStarted", "Running", "Frobnicated", "Running", "Succeeded", "Running", "Failed"]:
         if state == "Succeeded":
@@ -172,8 +172,8 @@ def test_an_operation_that_flaps_never_goes_back(account: HostingAccount, mms: M
     assert seen == [running, running, running, (State.RUNNING, odd), running, done, done, done]
 
 
-def test_two_answers_that_disagree_leave_the_first_end(account: HostingAccount, mms: MMS) -> None:
-    """Two pollers at once, one of whom hears "Failed" and the other, later, "Succeeded"."""
+def test_of_two_contradictory_end_states_the_first_remains(account: HostingAccount, mms: MMS) -> None:
+    """Of two concurrent pollers, one receives "Failed" and the other, later, "Succeeded"."""
     operation = ask(account)
     mms.end()
 
@@ -190,7 +190,7 @@ def test_two_answers_that_disagree_leave_the_first_end(account: HostingAccount, 
     assert Image.objects.get(pk=ended.image_id).mms_id is None
 
 
-# --- those that end in the server's own words ---------------------------------------------------------------------
+# --- unusual states and errors ------------------------------------------------------------------------------------
 
 WORDS: dict[Any, State] = {
     "Succeeded": State.SUCCEEDED,
@@ -209,7 +209,7 @@ NO_WORDS = ["Done", "Deleting", "<script>", "x" * 10_000, 7, True, ["Succeeded"]
 
 
 @pytest.mark.parametrize(("word", "state"), WORDS.items())
-def test_a_state_is_understood_however_it_is_spelled(
+def test_a_state_is_recognized_in_any_spelling(
     word: Any, state: State, account: HostingAccount, mms: MMS, browser: Client
 ) -> None:
     operation = ask(account)
@@ -220,7 +220,7 @@ def test_a_state_is_understood_however_it_is_spelled(
 
 
 @pytest.mark.parametrize("word", NO_WORDS, ids=repr)
-def test_a_state_nobody_knows_is_shown_and_asked_about_again(
+def test_an_unknown_state_is_shown_and_polled_again(
     word: Any, account: HostingAccount, mms: MMS, browser: Client
 ) -> None:
     operation = ask(account)
@@ -235,7 +235,7 @@ def test_a_state_nobody_knows_is_shown_and_asked_about_again(
 
 
 @pytest.mark.parametrize("word", [None, "", []])
-def test_an_answer_without_a_state_is_none(word: Any, account: HostingAccount, mms: MMS) -> None:
+def test_a_response_without_a_state_is_invalid(word: Any, account: HostingAccount, mms: MMS) -> None:
     operation = ask(account)
     say(mms, state=word)
     assert turn(operation).state == State.NOT_STARTED
@@ -267,7 +267,7 @@ ERRORS: dict[str, tuple[Any, str]] = {
 
 
 @pytest.mark.parametrize("shape", ERRORS)
-def test_every_shape_of_error_is_a_reason_on_the_page(
+def test_every_form_of_error_is_shown_as_the_reason(
     shape: str, account: HostingAccount, mms: MMS, browser: Client
 ) -> None:
     error, reason = ERRORS[shape]
@@ -281,11 +281,11 @@ def test_every_shape_of_error_is_a_reason_on_the_page(
     assert len(page) < 1_500_000
 
 
-# --- and what they are called -------------------------------------------------------------------------------------
+# --- ids and dates ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["", "a/b", "x" * 999, "two words", "../models", "?", "..", "\u00e9/"])
-def test_an_accepted_request_without_a_usable_id_is_looked_for(name: str, account: HostingAccount, mms: MMS) -> None:
+def test_an_accepted_request_without_a_usable_id_is_searched_for(name: str, account: HostingAccount, mms: MMS) -> None:
     mms.plan("POST", "images", faults.answer(lambda reply: Reply(202, None, {"x-ms-request-id": name})))
     operation = ask(account)
     assert operation.state == State.UNCERTAIN
@@ -295,7 +295,7 @@ def test_an_accepted_request_without_a_usable_id_is_looked_for(name: str, accoun
     assert not mms.repeated
 
 
-def test_an_accepted_request_without_any_header_is_looked_for(live_redis: redis.Redis) -> None:
+def test_an_accepted_request_without_headers_is_searched_for(live_redis: redis.Redis) -> None:
     with MMS(dialect=PlainDialect()) as mms:
         account = furnished(account_at(mms.url), mms)
         mms.plan("POST", "services", faults.answer(lambda reply: Reply(202)))
@@ -306,10 +306,10 @@ def test_an_accepted_request_without_any_header_is_looked_for(live_redis: redis.
 
 
 @pytest.mark.parametrize("ahead", [-DAY, DAY, -400 * DAY, 400 * DAY])
-def test_a_clock_that_is_a_day_off_moves_no_deadline(
+def test_a_server_clock_that_is_a_day_off_changes_no_deadline(
     ahead: float, account: HostingAccount, mms: MMS, browser: Client
 ) -> None:
-    """What is due and what is stale goes by this end's clock alone."""
+    """Due and stale times depend only on the dashboard's clock."""
     date = (datetime.now(UTC) + timedelta(seconds=ahead)).isoformat()
     operation = ask(account, "create_service")
     say(mms, createdTime=date, endTime=date)
@@ -355,7 +355,7 @@ DATES = {
 NO_DATES = ["", None, 7, [], {}, True, "yesterday", "0001-01-01T00:00:00", "9999-12-31T23:59:59.9999999Z", "2017-13-01"]
 
 
-def test_every_iso_date_is_read_and_what_is_none_is_left_out(
+def test_every_iso_date_is_parsed_and_invalid_dates_are_ignored(
     account: HostingAccount, mms: MMS, browser: Client
 ) -> None:
     for n, date in enumerate([*DATES, *NO_DATES]):
@@ -369,11 +369,11 @@ def test_every_iso_date_is_read_and_what_is_none_is_left_out(
         assert browser.get(f"/accounts/{account.name}/services/{row.pk}/").status_code == 200
 
 
-# --- nothing that is said of them is more than is known -----------------------------------------------------------
+# --- claims about sent requests -----------------------------------------------------------------------------------
 
 
-def test_what_was_sent_once_is_never_said_not_to_have_been(live_redis: redis.Redis) -> None:
-    """Its answer was lost, it is to be sent again, and now the server is out of reach for hours."""
+def test_a_request_sent_once_is_never_reported_as_unsent(live_redis: redis.Redis) -> None:
+    """The response was lost, the request is due to be sent again, and the server is unreachable for hours."""
     with MMS(extensions=True) as mms:
         account = account_at(mms.url)
         refresh.refresh(account.pk, refresh.LISTS)
@@ -384,12 +384,12 @@ def test_what_was_sent_once_is_never_said_not_to_have_been(live_redis: redis.Red
         operation = later(turn(operation), 4000)
         HostingAccount.objects.update(error_at=operation.requested_at)
         dispatch.sweep()
-        assert Operation.objects.get().state == State.QUEUED, "what became of it can still be found out"
+        assert Operation.objects.get().state == State.QUEUED, "its outcome can still be determined"
         operation = submit.cancel(Operation.objects.get(), "bob")
         assert "It is unknown whether it took effect the first time" in operation.error_message
 
 
-def test_a_server_that_is_down_for_long_leaves_nothing_to_decide(account: HostingAccount, mms: MMS) -> None:
+def test_a_long_outage_requires_no_decision(account: HostingAccount, mms: MMS) -> None:
     mms.plan("POST", "/models", faults.lose_answer)
     operation = turn(register(account))
     mms.plan("GET", "/models", faults.drop, times=20)
@@ -401,7 +401,7 @@ def test_a_server_that_is_down_for_long_leaves_nothing_to_decide(account: Hostin
     assert len(mms.calls("POST")) == 1
 
 
-def test_what_was_sent_and_can_be_sent_no_more_is_not_said_to_have_done_nothing(
+def test_a_sent_request_that_cannot_be_repeated_is_not_reported_as_without_effect(
     account: HostingAccount, mms: MMS
 ) -> None:
     mms.plan("POST", "/images", faults.lose_answer)
@@ -413,19 +413,19 @@ def test_what_was_sent_and_can_be_sent_no_more_is_not_said_to_have_done_nothing(
     assert "It is unknown whether it took effect when it was sent." in operation.error_message
 
 
-def test_a_wish_to_cancel_outlives_a_server_that_is_busy(account: HostingAccount, mms: MMS) -> None:
+def test_a_request_to_cancel_remains_while_the_server_is_busy(account: HostingAccount, mms: MMS) -> None:
     mms.extensions = True
     operation = submit.cancel(ask(account), "bob")
     mms.plan("DELETE", "/operations", faults.status(429, None, Retry_After="60"))
     mms.requests.clear()
     operation = turn(operation)
     assert operation.cancel_requested
-    assert len(mms.requests) == 1, "nothing else is asked of a busy server"
+    assert len(mms.requests) == 1, "a busy server must get no other requests"
     operation = turn(later(operation, 61))
     assert (operation.state, operation.error_message) == (State.CANCELED, "bob requested to cancel this.")
 
 
-def test_one_operation_that_the_server_will_not_speak_of_is_no_trouble_for_the_account(
+def test_one_unreadable_operation_does_not_mark_the_account_as_failing(
     account: HostingAccount, mms: MMS, browser: Client
 ) -> None:
     operation = ask(account)

@@ -1,4 +1,4 @@
-"""A supervisor killed while it restarts a program leaves no orphans, which would hold data and ports."""
+"""Kills of a supervisor while it restarts a program. Orphans would hold data and ports."""
 
 import random
 import signal

@@ -157,7 +157,7 @@ def _cancel(pk: Any) -> None:
     connection.close()
 
 
-def test_images_stay_whole_while_builds_and_a_killed_pruner_take_turns(data: Path, tmp_path: Path) -> None:
+def test_images_stay_complete_while_builds_and_a_killed_pruner_alternate(data: Path, tmp_path: Path) -> None:
     chance, log = random.Random(SEED), tmp_path / "pruner.log"
     until = time.monotonic() + 16
     with file_server() as url, pruning(log, data, chance) as pruner:
@@ -184,7 +184,7 @@ def test_images_stay_whole_while_builds_and_a_killed_pruner_take_turns(data: Pat
     assert pruner.counted(BLOBS) > 0
 
 
-def test_a_service_runs_on_while_a_killed_pruner_frees_everything_else(tmp_path: Path, settings: Any) -> None:
+def test_a_service_keeps_running_while_a_killed_pruner_deletes_everything_else(tmp_path: Path, settings: Any) -> None:
     """The driver script imports a module only when it is called, long after the start."""
     driver = "def init():\n    pass\n\ndef run(body):\n    import colorsys\n    return open('score.py').readline()\n"
     with Site(tmp_path / "d") as site:
@@ -241,7 +241,7 @@ def test_no_registered_upload_is_lost_to_a_pruner_however_late_its_form_is_sent(
             registered.append((time.monotonic(), file))
             for then, one in registered:
                 if time.monotonic() - then > LONGEST_PRUNE:
-                    _age(one)  # from here on the row alone protects it
+                    _age(one)  # from here on only the row protects it
         time.sleep(LONGEST_PRUNE)
         for _, one in registered:
             _age(one)

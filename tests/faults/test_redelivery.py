@@ -1,4 +1,4 @@
-"""A queue that hands the same message out again while its task still runs: the work is done once all the same."""
+"""Redelivery of a message while its task still runs: the work is done once."""
 
 import os
 import subprocess
@@ -21,7 +21,7 @@ from tests.support.mms_rows import DRIVER, image_operation
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.slow]
 ROOT = Path(__file__).resolve().parents[2]
-# The worker of the site with the worst settings: late acknowledgement, and a visibility timeout of one second.
+# A worker of the site with the worst settings: late acknowledgment, and a visibility timeout of one second.
 WORKER = """
 import redis
 from celery.signals import task_prerun
@@ -37,7 +37,7 @@ app.worker_main(["--quiet", "worker", "--queues", "mms", "--include", "mms.tasks
 
 
 def slow(request: BaseHTTPRequestHandler) -> None:
-    """A model that takes eight seconds to come."""
+    """Serve a model whose download takes eight seconds."""
     request.send_response(200)
     request.send_header("Content-Length", "16")
     request.end_headers()
@@ -48,7 +48,7 @@ def slow(request: BaseHTTPRequestHandler) -> None:
 
 @pytest.fixture
 def workers(live_redis: redis.Redis) -> Iterator[None]:
-    """Two of them, so that the message that is handed out again finds one with time for it."""
+    """Start two workers, so that one is free for the redelivered message."""
     environment = os.environ | {
         "DATABASE_URL": f"sqlite:///{settings.DATABASES['default']['NAME']}",
         "MMS_FETCH_ALLOW_PRIVATE": "true",
@@ -69,6 +69,6 @@ def test_a_build_that_outlasts_the_visibility_timeout_is_done_once(workers: None
         operation = image_operation(files.url, "slow")
         current_app.send_task("mms.run_operation", args=[str(operation.pk)])
         wait_until(lambda: Operation.objects.get().state == State.SUCCEEDED, 60, "the end of the build")
-    assert int(present(live_redis.get("times-handed-out"))) > 1, "the queue did hand it out again"
+    assert int(present(live_redis.get("times-handed-out"))) > 1, "the message must have been redelivered"
     assert Operation.objects.get().attempts == 1
     assert files.asked.count("/slow") == 1

@@ -1,4 +1,4 @@
-"""Redis restarted, paused for two minutes, emptied, full: facts are kept, pages answer, and workers go on."""
+"""Redis restarted, paused for two minutes, emptied, and full: no data is lost, pages answer, and workers continue."""
 
 import os
 import signal
@@ -16,8 +16,8 @@ from tests.support.lifecycle import present
 from tests.twins import twins
 
 pytestmark = pytest.mark.slow
-PAGE_SECONDS = 6.0  # a page may cost the time-out of Redis once
-AGAIN_SECONDS = 60.0  # after Redis is back, workers consume again
+PAGE_SECONDS = 6.0  # a page may take the timeout of Redis once
+AGAIN_SECONDS = 60.0  # until workers consume again after Redis is back
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +54,7 @@ def pids(site: Site) -> dict[str, int]:
 
 
 def slowest_page(person: Person, far: Far, times: int = 10) -> float:
-    """Seconds of the slowest of some pages, a second apart; each must come, and in time."""
+    """Load some pages, a second apart. Each must load in time. Return the seconds of the slowest."""
     slowest = 0.0
     for _ in range(times):
         for path in (far.url, f"{far.url}models/", f"{far.url}operations/"):
@@ -71,7 +71,7 @@ def is_done(site: Site, name: str) -> Callable[[], Any]:
 
 
 def back_again(site: Site, person: Person, far: Far, mms: MMS, names: list[str]) -> float:
-    """Seconds until what was asked for in the meantime, and what is asked for now, is done; each of it once."""
+    """Return the seconds until earlier requests and a new one are done, each exactly once."""
     began = time.monotonic()
     assert far.register(person, names[-1]).acknowledged
     for name in names:
@@ -84,7 +84,7 @@ def back_again(site: Site, person: Person, far: Far, mms: MMS, names: list[str])
 
 
 @twins("times", 4, 20)
-def test_redis_restarted_again_and_again(
+def test_redis_restarted_repeatedly(
     site: Site, person: Person, far: Far, mms: MMS, record: dict[str, Any], times: int
 ) -> None:
     before, names = pids(site), []
@@ -115,7 +115,7 @@ def test_redis_paused(site: Site, person: Person, far: Far, mms: MMS, record: di
         os.kill(server.pid, signal.SIGCONT)
     took = back_again(site, person, far, mms, names)
     record["seconds until all was done"] = round(took, 1)
-    assert pids(site) == before, "workers go on without being restarted"
+    assert pids(site) == before, "workers must continue without a restart"
 
 
 @twins("times", 5, 20)
@@ -165,8 +165,8 @@ def test_without_any_worker_the_page_says_so_within_thirty_seconds(
         def says_so() -> bool:
             return "Queued, no worker" in person.look(f"{far.url}models/")[2]
 
-        assert not says_so(), "it has only just been asked for"
-        wait_until(says_so, 30, "the page to say that there is no worker")
+        assert not says_so(), "it was requested only a moment ago"
+        wait_until(says_so, 30, "the page to report a missing worker")
         record["seconds until it was said"] = round(time.monotonic() - began, 1)
     finally:
         site.supervisorctl("start", "site:worker")

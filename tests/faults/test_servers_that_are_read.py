@@ -1,4 +1,4 @@
-"""Lists, operations and logs at a server that does whatever servers do: what was read last stays, its cause is told."""
+"""Reading from a faulty server: the last known lists, operations and logs remain visible, with the cause."""
 
 import re
 import time
@@ -48,7 +48,7 @@ def redirect(connection: faults.Connection, effect: object) -> None:
     connection.reply(Reply(302, headers={"Location": f"{ELSEWHERE.url}/api/x"}))
 
 
-# What the server does to every GET, and the cause that people are told then.
+# The server's response to every GET, and the cause that users see.
 READ: dict[str, tuple[faults.Fault, str]] = {
     "reset": (faults.drop, "no usable response"),
     "cut within the answer": (faults.truncate, "no usable response"),
@@ -103,12 +103,12 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def build(account: HostingAccount) -> Operation:
-    """An image that is being built."""
+    """Create an image that is being built."""
     return turn(VERBS[2].ask(account))
 
 
 def age(account: HostingAccount) -> None:
-    """As if all had been read a minute ago."""
+    """Make all data look as if it was read a minute ago."""
     past = timezone.now() - timedelta(minutes=1)
     for noun in refresh.LISTS:
         noun.objects.filter(account=account).update(seen_at=past)
@@ -125,7 +125,7 @@ def pages(browser: Client, operation: Operation) -> str:
 
 
 @pytest.mark.parametrize("name", READ)
-def test_what_was_read_last_stays_with_its_age_and_the_cause(
+def test_the_last_known_data_remains_with_its_age_and_the_cause(
     name: str, account: HostingAccount, mms: MMS, browser: Client, impatient: None
 ) -> None:
     fault, cause = READ[name]
@@ -165,7 +165,7 @@ HANGS = {"hangs": faults.hang_for_good, "drips": faults.drip, "drips headers": f
 
 @pytest.mark.slow
 @pytest.mark.parametrize("how", HANGS)
-def test_another_accounts_operation_is_as_quick_as_ever(
+def test_operations_of_another_account_are_not_delayed(
     how: str, account: HostingAccount, mms: MMS, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(transport, "DEADLINE_SECONDS", 2.0)
@@ -187,7 +187,7 @@ def test_another_accounts_operation_is_as_quick_as_ever(
         wait_until(lambda: Operation.objects.get(pk=quick.pk).state == State.SUCCEEDED, 2, "the other", every=0.01)
         wait_until(lambda: HostingAccount.objects.get(pk=second.pk).services_seen_at, 2, "its lists", every=0.01)
         print(f"{how}: the other account's operation and lists took {time.monotonic() - begun:.2f} s")
-        assert dispatch.CALL_POOL.free_slots(account.pk) == 0, "the first server still holds its calls"
+        assert dispatch.CALL_POOL.free_slots(account.pk) == 0, "the first server must still hold its calls"
         mms.heal()
         wait(held)
         wait_until(free, 10, "threads that are free again")
@@ -197,7 +197,7 @@ def free() -> bool:
     return dispatch.CALL_POOL.free_slots(0) == dispatch.MAX_CALLS_PER_ACCOUNT and not dispatch.CALL_POOL._busy.total()
 
 
-def test_a_server_in_trouble_gets_one_thread_so_that_many_do_not_take_them_all(
+def test_a_failing_server_gets_one_thread_so_that_threads_remain_for_others(
     live_redis: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(transport, "READ_TIMEOUT_SECONDS", 1.5)
@@ -217,8 +217,8 @@ def test_a_server_in_trouble_gets_one_thread_so_that_many_do_not_take_them_all(
         wait_until(free, 10, "threads that are free again")
 
 
-def test_a_pause_that_one_thread_is_asked_for_holds_for_all_of_them(account: HostingAccount, mms: MMS) -> None:
-    """The first of eight operations is told 429; a second is just being answered, the others are waiting their turn."""
+def test_a_pause_requested_in_one_thread_applies_to_all_threads(account: HostingAccount, mms: MMS) -> None:
+    """Of eight operations the first gets a 429 while the second is being answered and the others are queued."""
     asked = [later(register(account, name=f"model-{n}"), 10) for n in range(8)]
 
     def busy_meanwhile(connection: faults.Connection, effect: Callable[[], Reply]) -> None:
@@ -229,7 +229,7 @@ def test_a_pause_that_one_thread_is_asked_for_holds_for_all_of_them(account: Hos
     mms.plan("POST", "/", busy_meanwhile, times=3)
     wait(dispatch.tick())
     account.refresh_from_db()
-    assert account.error, "an answer to an older call does not end the pause"
+    assert account.error, "a response to an older call must not end the pause"
     assert (present(account.not_before) - timezone.now()).total_seconds() > 590
     assert len(mms.calls("POST")) == 4
     states = [row.state for row in Operation.objects.filter(pk__in=[operation.pk for operation in asked])]
@@ -237,9 +237,7 @@ def test_a_pause_that_one_thread_is_asked_for_holds_for_all_of_them(account: Hos
     assert states.count(State.QUEUED) == 5
 
 
-def test_a_pause_that_another_worker_was_asked_for_is_not_ended_by_an_older_call(
-    account: HostingAccount, mms: MMS
-) -> None:
+def test_a_pause_requested_in_another_worker_is_not_ended_by_an_older_call(account: HostingAccount, mms: MMS) -> None:
     def busy_meanwhile(connection: faults.Connection, effect: Callable[[], Reply]) -> None:
         other_worker = HostingAccount.objects.get(pk=account.pk)
         record_failure(other_worker, errors.BusyError("It is busy.", retry_after=600))
@@ -253,7 +251,7 @@ def test_a_pause_that_another_worker_was_asked_for_is_not_ended_by_an_older_call
     assert account.not_before
 
 
-def test_of_two_pauses_the_longer_one_holds(account: HostingAccount, mms: MMS) -> None:
+def test_of_two_pauses_the_longer_one_applies(account: HostingAccount, mms: MMS) -> None:
     mms.plan("GET", "/", faults.status(429, None, Retry_After="600"))
     refresh.refresh(account.pk, [Service])
     mms.plan("GET", "/", faults.drop)
@@ -263,7 +261,7 @@ def test_of_two_pauses_the_longer_one_holds(account: HostingAccount, mms: MMS) -
 
 
 def date_in(seconds: float, *, clock_ahead: float) -> faults.Fault:
-    """Busy until a date, by a clock of its own."""
+    """Return a fault: busy until a date, by the server's clock."""
 
     def fault(connection: faults.Connection, effect: object) -> None:
         now = datetime.now(UTC) + timedelta(seconds=clock_ahead)
@@ -278,9 +276,7 @@ def date_in(seconds: float, *, clock_ahead: float) -> faults.Fault:
 
 
 @pytest.mark.parametrize("clock_ahead", [-86400, 0, 86400])
-def test_retry_after_as_a_date_means_the_servers_own_clock(
-    account: HostingAccount, mms: MMS, clock_ahead: float
-) -> None:
+def test_a_retry_after_date_refers_to_the_servers_clock(account: HostingAccount, mms: MMS, clock_ahead: float) -> None:
     mms.plan("GET", "/", date_in(300, clock_ahead=clock_ahead))
     refresh.refresh(account.pk, [Service])
     account.refresh_from_db()
@@ -288,7 +284,7 @@ def test_retry_after_as_a_date_means_the_servers_own_clock(
 
 
 @pytest.mark.parametrize("header", ["²", "-5", "soon", "1e9", "Mon, 32 Foo 99999 99:99:99 +9999", "9" * 5000, ""])
-def test_a_retry_after_that_makes_no_sense_costs_a_usual_pause(account: HostingAccount, mms: MMS, header: str) -> None:
+def test_an_invalid_retry_after_causes_the_default_pause(account: HostingAccount, mms: MMS, header: str) -> None:
     mms.plan("GET", "/", faults.status(429, None, Retry_After=header))
     refresh.refresh(account.pk, [Service])
     account.refresh_from_db()
@@ -296,7 +292,7 @@ def test_a_retry_after_that_makes_no_sense_costs_a_usual_pause(account: HostingA
     assert (present(account.not_before) - timezone.now()).total_seconds() <= (3600 if header.isdecimal() else 1)
 
 
-def test_a_refused_token_stops_all_calls_and_says_so_until_there_is_a_new_one(
+def test_a_refused_token_stops_all_calls_until_it_is_replaced(
     account: HostingAccount, mms: MMS, browser: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     operation = build(account)
@@ -333,7 +329,7 @@ def test_a_late_refusal_of_the_old_token_does_not_stop_the_new_one(account: Host
 
 
 @pytest.mark.parametrize("token", ["two words", "a\nb", "“quoted”", "\ud800"])
-def test_a_token_that_cannot_be_sent_is_refused_here_and_told_to_nobody(
+def test_a_token_that_cannot_be_sent_is_refused_without_revealing_it(
     account: HostingAccount, mms: MMS, token: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     account.token = token
@@ -342,7 +338,7 @@ def test_a_token_that_cannot_be_sent_is_refused_here_and_told_to_nobody(
     assert token not in str(refused.value) + caplog.text
 
 
-def test_one_list_that_cannot_be_read_keeps_nobody_from_the_others(account: HostingAccount, mms: MMS) -> None:
+def test_one_unreadable_list_does_not_block_the_others(account: HostingAccount, mms: MMS) -> None:
     mms.plan("GET", "/models", faults.html(500))
     mms.add_service("new")
     refresh.refresh(account.pk, refresh.LISTS)
@@ -350,7 +346,7 @@ def test_one_list_that_cannot_be_read_keeps_nobody_from_the_others(account: Host
     assert HostingAccount.objects.get().error.startswith("Couldn't read the list of models. ")
 
 
-def test_a_log_that_cannot_be_read_holds_up_nothing_else(account: HostingAccount, mms: MMS) -> None:
+def test_an_unreadable_log_does_not_delay_anything_else(account: HostingAccount, mms: MMS) -> None:
     operation = build(account)
     mms.plan("GET", "/log", faults.status(500), times=100)
     mms.run()
@@ -359,11 +355,11 @@ def test_a_log_that_cannot_be_read_holds_up_nothing_else(account: HostingAccount
     for _ in range(3):
         follow_logs.follow_logs()
         wait_until(free, 5, "the log")
-    assert len(mms.calls("GET", "/log")) == 1, "it rests"
+    assert len(mms.calls("GET", "/log")) == 1, "the log must be paused"
     assert not HostingAccount.objects.get().error
 
 
-def test_logs_obey_retry_after_and_leave_threads_to_the_operations(
+def test_logs_respect_retry_after_and_leave_threads_for_operations(
     account: HostingAccount, mms: MMS, impatient: None
 ) -> None:
     services = [Service.objects.create(account=account, name=f"s-{n}", mms_id=f"s-{n}") for n in range(6)]
@@ -384,11 +380,11 @@ def test_logs_obey_retry_after_and_leave_threads_to_the_operations(
         assert len(mms.requests) == asked
 
 
-def test_a_wish_for_a_refresh_outlives_every_pause_of_our_own() -> None:
+def test_a_requested_refresh_survives_every_pause() -> None:
     assert timing.MAX_PAUSE_SECONDS < events.INTEREST_SECONDS - 3
 
 
-def test_the_page_says_when_a_wish_for_a_refresh_is_granted(account: HostingAccount, browser: Client) -> None:
+def test_the_page_shows_when_a_requested_refresh_will_run(account: HostingAccount, browser: Client) -> None:
     def told() -> str:
         answer = browser.post(f"/accounts/{account.name}/refresh/", follow=True)
         return answer.content.decode()
@@ -401,5 +397,5 @@ def test_the_page_says_when_a_wish_for_a_refresh_is_granted(account: HostingAcco
     assert "Syncing won’t make it sooner" in compact(page)
 
 
-def test_the_table_is_as_long_as_the_documentation_says() -> None:
+def test_the_table_has_as_many_cases_as_the_documentation_says() -> None:
     assert len(READ) == 19

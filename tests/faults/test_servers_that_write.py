@@ -1,4 +1,4 @@
-"""Every verb that writes, at a server that does whatever servers do: nothing is lost, and nothing happens twice."""
+"""Writing to a faulty server with every verb: nothing is lost, and nothing happens twice."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -30,7 +30,7 @@ from tests.support.workshop import sign_in_superuser
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
-# The servers that the table meets: all three are what the reference allows.
+# Servers of the table. The API reference allows all three.
 SERVERS = {
     "to the letter": lambda: MMS(dialect=PlainDialect()),  # an image names no manifest
     "images name their manifest": lambda: MMS(),
@@ -41,10 +41,11 @@ WAITS = {State.NOT_STARTED, State.SUCCEEDED}  # accepted, or done at once
 
 @dataclass(frozen=True)
 class Case:
-    """What the server does to the request, and what the dashboard then says.
+    """Response of the server to a request, and the expected reaction of the dashboard.
 
-    first: the states that the operation may be in after the first turn. cause: what the reason then names.
-    refused: nothing more is tried, for the server said no. slow: it costs the limits of time, which are cut for it.
+    first: the allowed states of the operation after the first turn. cause: text that the reason contains.
+    refused: the server refused the request, so it isn't retried. slow: the case runs into time limits, which the test
+    shortens.
     """
 
     fault: faults.Fault | None
@@ -81,7 +82,7 @@ def anonymous(reply: Reply) -> Reply:
 
 
 UNCERTAIN, QUEUED, FAILED = {State.UNCERTAIN}, {State.QUEUED}, {State.FAILED}
-DELETED = {"delete_service": {State.SUCCEEDED}}  # of a deletion nothing but the status is read
+DELETED = {"delete_service": {State.SUCCEEDED}}  # of a response to a deletion only the status is read
 SYNCHRONOUS = {verb: {State.SUCCEEDED} for verb in ("register_model", "create_manifest", "delete_service")}
 
 CASES: dict[str, Case] = {
@@ -164,11 +165,11 @@ def test_nothing_is_lost_and_nothing_happens_twice(
 
 
 def send(operation: Operation, case: Case, verb: Verb, mms: MMS) -> Operation:
-    """The first turn of a worker; the two cases without a fault are those of a worker that dies."""
+    """Run the first turn of a worker. In the two cases without a fault, the worker dies."""
     if case.fault:
         mms.plan(verb.method, verb.path, case.fault)
         operation = turn(operation)
-        wait_until(lambda: mms.idle, 5, "a server that is done with the request", every=0.01)
+        wait_until(lambda: mms.idle, 5, "the server to finish the request", every=0.01)
         return operation
     now = timezone.now()
     transition(operation, State.SENDING, sent_at=now, attempts=1, claimed_until=now + timedelta(seconds=LEASE_SECONDS))
@@ -176,7 +177,7 @@ def send(operation: Operation, case: Case, verb: Verb, mms: MMS) -> Operation:
         with client_for(operation.account) as client:
             run.SEND[operation.kind](client, request_of(operation), str(operation.pk))
     dispatch.sweep()
-    assert Operation.objects.get(pk=operation.pk).state == State.SENDING, "its worker may be alive"
+    assert Operation.objects.get(pk=operation.pk).state == State.SENDING, "its worker may still be running"
     later(operation, 91)
     dispatch.sweep()
     return Operation.objects.get(pk=operation.pk)
@@ -184,11 +185,11 @@ def send(operation: Operation, case: Case, verb: Verb, mms: MMS) -> Operation:
 
 def assert_it_says_why(operation: Operation, case: Case) -> None:
     assert re.search(case.cause, operation.error_message)
-    assert operation.error_message.endswith("."), "a sentence"
+    assert operation.error_message.endswith("."), "the reason must be a sentence"
 
 
 def assert_pages_say_it(asked: Iterable[Operation], browser: Client) -> None:
-    """The list has every reason, the page of one its own."""
+    """Assert that the list shows every reason, and each detail page its own."""
     *_, last = asked
     listed = browser.get(f"/accounts/{last.account.name}/operations/")
     page = browser.get(f"/accounts/{last.account.name}/operations/{last.pk}/")
@@ -202,12 +203,12 @@ def assert_it_waits(operation: Operation) -> None:
     assert 100 < (present(account.not_before) - timezone.now()).total_seconds() < 121
     later(operation, 60)
     refresh.request_refresh(account)
-    assert not dispatch.tick(), "no operation is tried"
-    assert not refresh.refresh_due(), "nor does a person's wish overrule the server"
+    assert not dispatch.tick(), "no operation may be tried"
+    assert not refresh.refresh_due(), "a user's request doesn't override the pause of the server"
 
 
 def settle(asked: Iterable[Operation], mms: MMS) -> None:
-    """Half an hour of turns, in which the server is well and a refused token is replaced."""
+    """Run turns for half an hour, while the server works and a refused token is replaced."""
     for n in range(45):
         rows = Operation.objects.in_bulk([operation.pk for operation in asked])
         going_on = [row for row in rows.values() if row.is_open and not submit.needs_decision(row)]
@@ -222,7 +223,7 @@ def settle(asked: Iterable[Operation], mms: MMS) -> None:
 
 
 def findable(verb: Verb, server: str, happened: int) -> bool:
-    """Whether a lost request settles by itself; elsewhere a person decides."""
+    """Return True if a lost request is resolved automatically. Otherwise a user decides."""
     match verb.name:
         case Kind.CREATE_IMAGE:
             return server == "idempotent" or (happened > 0 and server != "to the letter")
@@ -244,5 +245,5 @@ def assert_the_end_is_true(operation: Operation, case: Case, verb: Verb, mms: MM
         assert "or mark it as failed (if it did" in operation.error_message
 
 
-def test_the_table_is_as_long_as_the_documentation_says() -> None:
+def test_the_table_has_as_many_cases_as_the_documentation_says() -> None:
     assert len(CASES) * len(VERBS) * len(SERVERS) == 558

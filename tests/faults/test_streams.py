@@ -1,4 +1,4 @@
-"""Live streams through what happens to them: a web process told to stop or killed, cuts, slow readers, Redis gone."""
+"""Live streams under faults: a stopped or killed web process, cut connections, slow readers, and a missing Redis."""
 
 import itertools
 import json
@@ -33,13 +33,13 @@ from tests.twins import twins
 
 ACCOUNT = "1"  # the account `local` of a new site
 PER_PERSON = 17  # streams
-FREE = 1_000_000  # numbers from here on are those of no service that another test left on the site
-MUCH = 12_000_000  # bytes: more than all buffers between a stream and its reader hold
+FREE = 1_000_000  # numbers from here on aren't used by services of other tests
+MUCH = 12_000_000  # bytes, more than the buffers between a stream and its reader can hold
 
 
 @pytest.fixture(scope="module")
 def people(site: Site) -> list[str]:
-    """The session cookies of three viewers: one person may not have fifty streams."""
+    """Return the session cookies of three viewers, because one user may not have fifty streams."""
     visitors = [Visitor(site, f"reader-{number}", "viewer") for number in range(3)]
     return ["; ".join(f"{c.name}={c.value}" for c in visitor.session.cookies) for visitor in visitors]
 
@@ -50,7 +50,7 @@ def link(site: Site) -> redis.Redis:
 
 
 def announce(link: redis.Redis, key: str, label: str = "Healthy", reason: str = "") -> str:
-    """As a worker does; returns the position."""
+    """Announce a change as a worker does. Return its position."""
     fields = {"account": ACCOUNT, "key": key, "state": "healthy", "label": label, "reason": reason, "stale_since": ""}
     told: Any = link.xadd(STREAM, fields | {"since": timezone.now().isoformat(), "refresh": json.dumps([])})
     return str(told.decode())
@@ -62,10 +62,10 @@ def newest(link: redis.Redis) -> str:
 
 
 def badges(reader: Reader) -> Iterator[str]:
-    """The keys of the badges that arrive, until the stream ends."""
+    """Yield the keys of the received badges until the stream ends."""
     until = time.monotonic() + 90
     while event := reader.next():
-        assert time.monotonic() < until, "signs of life, and no badge"
+        assert time.monotonic() < until, "keep-alive messages, but no badge"
         if event["event"] == "badge":
             yield event["data"]["key"]
 
@@ -83,7 +83,7 @@ def open_database_files(process: psutil.Process) -> int:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
-def test_fifty_streams_end_with_the_web_process_come_back_and_miss_nothing(
+def test_fifty_streams_reconnect_after_a_web_restart_and_miss_nothing(
     site: Site, people: list[str], link: redis.Redis, how: signal.Signals
 ) -> None:
     announce(link, "service-1")
@@ -94,7 +94,7 @@ def test_fifty_streams_end_with_the_web_process_come_back_and_miss_nothing(
     for reader in readers:
         assert reader.until_live() == []
     assert len(readers) > 50
-    assert open_database_files(process) <= before + 3, "a stream holds no connection to the database"
+    assert open_database_files(process) <= before + 3, "a stream must not hold a database connection"
 
     began = time.monotonic()
     process.send_signal(how)
@@ -107,14 +107,14 @@ def test_fifty_streams_end_with_the_web_process_come_back_and_miss_nothing(
     wait_until(lambda: site.health()[0] in {200, 503}, 30, "the next web process")
     back = time.monotonic() - began
     with ThreadPoolExecutor(10) as pool:
-        found = list(pool.map(lambda cookie: told_since(site, cookie, position), cookies))
+        found = list(pool.map(lambda cookie: keys_since(site, cookie, position), cookies))
     print(f"{how.name}: {len(readers)} streams ended in {ended:.2f} s, process in {gone:.2f} s, back in {back:.2f} s")
     assert gone < 10
     assert found == [missed] * len(cookies)
     wait_until(lambda: site.health()[0] == 200, 60, f"a healthy site: {site.health()}")
 
 
-def told_since(site: Site, cookie: str, position: str) -> list[str]:
+def keys_since(site: Site, cookie: str, position: str) -> list[str]:
     with Reader(site.port, cookie, "0", last_event_id=position) as reader:
         badges = [event for event in reader.until_live() if event["event"] == "badge"]
         return [event["data"]["key"] for event in badges]
@@ -122,7 +122,7 @@ def told_since(site: Site, cookie: str, position: str) -> list[str]:
 
 @pytest.mark.slow
 @pytest.mark.browser
-def test_a_page_gets_its_stream_back_without_a_reload(
+def test_a_page_reconnects_its_stream_without_a_reload(
     site: Site,
     link: redis.Redis,
     browser: Browser,
@@ -145,7 +145,7 @@ def test_a_page_gets_its_stream_back_without_a_reload(
 
 
 def page_of(person: Visitor, browser: Browser) -> Page:
-    """Their list of operations in a browser."""
+    """Open the viewer's list of operations in a browser."""
     context = browser.new_context(base_url=person.site.url)
     context.add_cookies(
         [{"name": c.name, "value": str(c.value), "url": person.site.url} for c in person.session.cookies]
@@ -155,11 +155,11 @@ def page_of(person: Visitor, browser: Browser) -> Page:
     return page
 
 
-# --- requests on their way
+# --- requests in progress
 
 
 @pytest.mark.slow
-def test_what_is_half_sent_when_the_web_process_ends_is_cut_and_leaves_nothing(site: Site) -> None:
+def test_partial_requests_are_cut_when_the_web_process_ends_and_leave_nothing(site: Site) -> None:
     sender = Visitor(site, "sender", "scientist")
     for how in (signal.SIGTERM, signal.SIGKILL):
         uploading, posting = begin_upload(sender), begin_post(sender)
@@ -187,7 +187,7 @@ def begin_post(person: Visitor) -> socket.socket:
 
 
 def rest_of(connection: socket.socket) -> bytes | None:
-    """What still comes until the other side ends it; None when it does not within ten seconds."""
+    """Return what arrives until the connection is closed, or None if that takes more than ten seconds."""
     connection.settimeout(10)
     received = b""
     try:
@@ -200,12 +200,12 @@ def rest_of(connection: socket.socket) -> bytes | None:
     return received
 
 
-# --- cut on the way
+# --- cut connections
 
 
 @pytest.fixture
 def pages(live_redis: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    """The page of the tests of live.js, with everybody signed in."""
+    """Yield the page of the live.js tests, with every viewer signed in."""
     monkeypatch.setattr(stream, "_find_reader", lambda scope: (1, {1}))
     with Server(PageServer()) as server:
         yield server
@@ -215,7 +215,7 @@ def pages(live_redis: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> Iterator[
 @pytest.mark.browser
 @pytest.mark.django_db(transaction=True)
 @twins("seconds", 10, 30)
-def test_a_stream_that_was_cut_does_not_call_itself_live_and_is_right_afterwards(
+def test_a_cut_stream_is_not_shown_as_live_and_is_correct_after_reconnecting(
     pages: Server, browser: Browser, live_redis: redis.Redis, seconds: int
 ) -> None:
     with ExitStack() as stack:
@@ -244,12 +244,12 @@ def test_a_stream_that_was_cut_does_not_call_itself_live_and_is_right_afterwards
         print(f"right again {time.monotonic() - mended:.1f} s after the cut was mended")
 
 
-# --- readers that are slow or gone
+# --- slow and disconnected readers
 
 
 @pytest.mark.slow
 @twins("events", 1000, 3000)
-def test_a_reader_of_one_byte_a_second_is_dropped_and_costs_the_others_nothing(
+def test_a_reader_of_one_byte_a_second_is_dropped_without_delaying_others(
     site: Site, people: list[str], link: redis.Redis, events: int
 ) -> None:
     process = web(site)
@@ -292,9 +292,7 @@ def read_slowly(connection: socket.socket, done: threading.Event) -> None:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_two_hundred_readers_that_leave_without_a_goodbye_are_forgotten(
-    live_redis: redis.Redis, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_two_hundred_reset_connections_are_cleaned_up(live_redis: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stream, "HEARTBEAT_SECONDS", 1.0)
     numbers = itertools.count()
     monkeypatch.setattr(stream, "_find_reader", lambda scope: (next(numbers), {1}))
@@ -306,14 +304,14 @@ def test_two_hundred_readers_that_leave_without_a_goodbye_are_forgotten(
         hub: Any = application._hub
         assert len(hub._connections) == 200
         for reader in readers:
-            leave_without_goodbye(reader)
+            reset_connection(reader)
         began = time.monotonic()
         wait_until(lambda: not hub._connections, 10, "the end of all")
         print(f"200 streams forgotten in {time.monotonic() - began:.2f} s")
 
 
-def leave_without_goodbye(reader: Reader) -> None:
-    """The connection is reset: what a machine says that knows nothing of it any more."""
+def reset_connection(reader: Reader) -> None:
+    """Reset the connection, as a machine does that no longer knows it."""
     sock = reader.response.fp.raw._sock  # type: ignore[union-attr]
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     reader.__exit__()
