@@ -409,7 +409,7 @@ def test_a_sent_request_that_cannot_be_repeated_is_not_reported_as_without_effec
     account.registries.all().delete()
     operation = turn(operation)
     assert operation.state == State.FAILED
-    assert "is gone" in operation.error_message
+    assert "no longer exists" in operation.error_message
     assert "It is unknown whether it took effect when it was sent." in operation.error_message
 
 
@@ -431,7 +431,7 @@ def test_one_unreadable_operation_does_not_mark_the_account_as_failing(
     operation = ask(account)
     mms.plan("GET", "/operations", faults.status(403, {"error": {"message": "Not yours."}}))
     operation = turn(operation)
-    assert "doesn't report the progress: Not yours." in page_of(browser, operation)
+    assert escape("doesn't report the progress: Not yours.") in page_of(browser, operation)
     assert not HostingAccount.objects.get().error
     mms.run()
     assert turn(operation).error_message == ""
