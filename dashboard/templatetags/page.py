@@ -81,7 +81,7 @@ def in_blocks(details: list[dict[str, str]]) -> list[dict[str, str]]:
 
 
 @register.simple_tag(takes_context=True)
-def command_of(context: Context, form: Any) -> Any:
+def page_snippet(context: Context, form: Any) -> Any:
     """Return the snippets that do what the form of this page does; None if the API has no such route."""
     match = context["request"].resolver_match
     return snippets.build_page_snippet(match.url_name, match.kwargs, form) if match else None

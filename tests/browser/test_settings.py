@@ -16,10 +16,10 @@ def test_the_server_is_tried_in_place_with_the_token_that_is_kept(sign_in: Calla
     page.get_by_role("link", name="Settings").click()
     page.get_by_label("Resource group").fill("elsewhere")
     page.get_by_role("button", name="Test connection").click()
-    expect(page.locator("#trial")).to_contain_text("Connection failed.")
+    expect(page.locator("#connection-test")).to_contain_text("Connection failed.")
     page.get_by_label("Resource group").fill("local")
     page.get_by_role("button", name="Test connection").click()
-    expect(page.locator("#trial")).to_contain_text("Connection works.")
+    expect(page.locator("#connection-test")).to_contain_text("Connection works.")
     assert page.url.endswith(SETTINGS), "the page was not left"
 
 
@@ -41,7 +41,7 @@ def test_a_cluster_is_tried_and_stored_and_its_kubeconfig_does_not_come_back(sig
         page.get_by_label("Pull secret").fill("acr")
         page.get_by_label("Production").check()
         page.get_by_role("button", name="Test connection").click()
-        expect(page.locator("#trial")).to_contain_text("Kubernetes v1.31.2")
+        expect(page.locator("#connection-test")).to_contain_text("Kubernetes v1.31.2")
         page.get_by_role("button", name="Save").click()
     expect(page.get_by_role("row", name="browser cluster")).to_contain_text("production")
     page.get_by_role("link", name="browser cluster").click()

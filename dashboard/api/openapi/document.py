@@ -8,7 +8,7 @@ from pydantic.json_schema import JsonSchemaMode
 
 from dashboard.api.openapi.declare import Endpoint, Schema
 from dashboard.api.openapi.fields import body_schema
-from dashboard.api.openapi.operation import ERRORS, OTHERS, operation_of
+from dashboard.api.openapi.operation import ERRORS, OTHER_ERRORS, operation_of
 from dashboard.http.problems import Error
 
 REFERENCE = "#/components/schemas/{model}"
@@ -74,7 +74,7 @@ def _error_responses(error: Schema) -> dict[str, Schema]:
     }
     found["401"]["headers"] = AUTHENTICATE
     found["429"]["headers"] = RETRY_AFTER
-    return found | {"default": {"description": OTHERS, "content": content}}
+    return found | {"default": {"description": OTHER_ERRORS, "content": content}}
 
 
 def _tags(paths: dict[str, Schema]) -> list[str]:

@@ -26,9 +26,9 @@ ERRORS = {
     422: "Invalid fields. The response has the reasons for each.",
     429: "Too many calls with this token within a minute.",
 }
-FORMATS = {"date-time": "2026-11-02T09:30:00+00:00", "uuid": "6f1c2b1e-8f0a-4c53-9d5e-2f4f8b1a7c10"}
-PLAIN: dict[str, Any] = {"string": "", "integer": 1, "number": 1.0, "boolean": True, "null": None}
-OTHERS = "Any other error, such as 503 while the database is busy."
+EXAMPLES_BY_FORMAT = {"date-time": "2026-11-02T09:30:00+00:00", "uuid": "6f1c2b1e-8f0a-4c53-9d5e-2f4f8b1a7c10"}
+EXAMPLES_BY_TYPE: dict[str, Any] = {"string": "", "integer": 1, "number": 1.0, "boolean": True, "null": None}
+OTHER_ERRORS = "Any other error, such as 503 while the database is busy."
 
 
 def operation_of(endpoint: Endpoint, schemas: dict[Any, Schema], components: dict[str, Schema]) -> Schema:
@@ -143,4 +143,4 @@ def example_of(schema: Schema, components: dict[str, Schema]) -> Any:
         return [example_of(schema["items"], components)]
     if schema.get("type") == "object":
         return {}
-    return FORMATS.get(schema.get("format", ""), PLAIN.get(schema.get("type", "")))
+    return EXAMPLES_BY_FORMAT.get(schema.get("format", ""), EXAMPLES_BY_TYPE.get(schema.get("type", "")))

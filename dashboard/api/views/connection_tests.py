@@ -43,7 +43,7 @@ def test_of(resource: SettingsResource) -> View:
 
 def _run(request: ApiRequest, action: str, row: Any, test: Callable[[Any], ConnectionTestResult]) -> HttpResponse:
     check_fields(read_object(request), ())
-    trial = test(row)
-    settings.record_connection_test(request, action, row, trial, via="api")
-    found: ConnectionTest = {"works": trial.succeeded, "says": trial.message, "advice": trial.advice}
+    result = test(row)
+    settings.record_connection_test(request, action, row, result, via="api")
+    found: ConnectionTest = {"works": result.succeeded, "says": result.message, "advice": result.advice}
     return JsonResponse(found)

@@ -57,8 +57,8 @@ def test_cluster(request: Request, account: HostingAccount, pk: int) -> HttpResp
     row = get_object_or_404(Cluster, account=account, pk=pk) if pk else Cluster(account=account)
     page = _page(row) if pk else {}
     form = ClusterForm(request.POST, instance=row)
-    trial = settings.test_cluster(form.instance) if form.is_valid() else None
-    return render_connection_test(request, form, trial, TEMPLATE, page)
+    result = settings.test_cluster(form.instance) if form.is_valid() else None
+    return render_connection_test(request, form, result, TEMPLATE, page)
 
 
 @requires(Permission.CHANGE_CLUSTER)

@@ -29,22 +29,23 @@ def handle_settings_form(
         row = save_settings(request, form)
         messages.success(request, f"“{row}” is stored.")
         return redirect(success_url_name, getattr(row, "account", row).name)
-    page = {"form": form, "said": "Not saved.", **(context or {})}
+    page = {"form": form, "failure_heading": "Not saved.", **(context or {})}
     return render(request, template, page, status=INVALID_FORM_STATUS if form.is_bound else 200)
 
 
 def render_connection_test(
-    request: Request, form: SettingsForm, trial: ConnectionTestResult | None, template: str, context: dict[str, Any]
+    request: Request, form: SettingsForm, result: ConnectionTestResult | None, template: str, context: dict[str, Any]
 ) -> HttpResponse:
     """Render and record the result of a connection test; None if the form was invalid, so that it wasn't run.
 
     For htmx, only the result. The form shows the submitted values, except for secrets.
     """
-    if trial is not None:
+    if result is not None:
         name = request.resolver_match.url_name or "" if request.resolver_match else ""
-        record_connection_test(request, name, form.instance, trial)
-    page = {"form": form, "trial": trial, "tried": True, "said": "The connection wasn’t tested.", **context}
-    status = 200 if trial is not None else INVALID_FORM_STATUS
+        record_connection_test(request, name, form.instance, result)
+    heading = "The connection wasn’t tested."
+    page = {"form": form, "test_result": result, "is_test": True, "failure_heading": heading, **context}
+    status = 200 if result is not None else INVALID_FORM_STATUS
     if request.htmx:
-        return render(request, "settings/_trial.html", page, status=status)
+        return render(request, "settings/_connection_test.html", page, status=status)
     return render(request, template, page, status=status)

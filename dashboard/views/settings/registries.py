@@ -59,8 +59,8 @@ def test_registry(request: Request, account: HostingAccount, pk: int) -> HttpRes
     row = get_object_or_404(RegistryInfo, account=account, pk=pk) if pk else RegistryInfo(account=account)
     page = _page(row) if pk else {}
     form = RegistryForm(request.POST, instance=row)
-    trial = settings.test_registry(form.instance) if form.is_valid() else None
-    return render_connection_test(request, form, trial, TEMPLATE, page)
+    result = settings.test_registry(form.instance) if form.is_valid() else None
+    return render_connection_test(request, form, result, TEMPLATE, page)
 
 
 @requires(Permission.CHANGE_REGISTRY)

@@ -38,8 +38,8 @@ def change_server(request: Request, account: HostingAccount) -> HttpResponse:
 def test_server(request: Request, account: HostingAccount) -> HttpResponse:
     """Test the submitted settings, with the stored secret unless another one was entered."""
     form = ServerForm(request.POST, instance=accounts.reload_account(account))
-    trial = run_test(form.instance) if form.is_valid() else None
-    return render_connection_test(request, form, trial, "settings/change_server.html", _page(account))
+    result = run_test(form.instance) if form.is_valid() else None
+    return render_connection_test(request, form, result, "settings/change_server.html", _page(account))
 
 
 @sensitive_post_parameters()

@@ -23,7 +23,7 @@ from tests.support.workshop import KUBE_CONFIG, REGISTRY_PASSWORD, SCORING_KEY
 pytestmark = pytest.mark.django_db(transaction=True)
 PLANTED = "planted-secret-8472"
 CONFIG = written({"server": "https://10.0.0.9:6443"}, {"token": PLANTED})
-HTMX = {"HX-Request": "true", "HX-Target": "trial"}
+HTMX = {"HX-Request": "true", "HX-Target": "connection-test"}
 
 
 @pytest.fixture
