@@ -10,7 +10,6 @@ and a file without a lock shows that its worker is dead.
 
 import fcntl
 import logging
-import os
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -67,7 +66,7 @@ class Lease:
                 file = stack.enter_context(tempfile.NamedTemporaryFile(dir=_pid_dir(), prefix=".", delete=False))
                 fcntl.flock(file, fcntl.LOCK_EX)
                 path = _pid_dir() / f"{self.operation_id}.{self.attempt}"
-                os.rename(file.name, path)  # already locked when it appears
+                Path(file.name).rename(path)  # already locked when it appears
                 stack.callback(path.unlink, missing_ok=True)
             except OSError as error:
                 log.warning("Operation %s has a lease without a PID file: %s", self.operation_id, error)

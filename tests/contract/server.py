@@ -1,4 +1,4 @@
-"""A client as simple as can be: what goes over the wire stands in the tests, not in here."""
+"""A minimal client. The tests, not this module, have what is sent and received."""
 
 import time
 import uuid
@@ -6,7 +6,7 @@ from typing import Any
 
 import requests
 
-# An id that no server has given away. Not a random one: every test process must name the same tests.
+# An ID that no server uses. Constant, so that all test processes have the same test names.
 UNKNOWN_ID = "e5b2f0c4-7d1a-4c36-9a58-0b6f3d2c1a97"
 API_VERSION = "2017-06-01-privatepreview"
 KUBE_CONFIG = """
@@ -28,16 +28,16 @@ class Server:
         self.session = requests.Session()
 
     def send(self, method: str, path: str, body: Any = None, **query: str) -> requests.Response:
-        """A request as the reference writes it, api-version included."""
+        """Send a request as in the reference, with api-version."""
         return self.raw(method, path, json=body, params={"api-version": API_VERSION, **query})
 
     def raw(self, method: str, path: str, headers: dict[str, str] | None = None, **how: Any) -> requests.Response:
-        """A request with the token only."""
+        """Send a request with only the token."""
         sent = {"Authorization": f"Bearer {self.token}", **(headers or {})}
         return self.session.request(method, f"{self.url}{self.path}/{path}", headers=sent, timeout=60, **how)
 
     def finished(self, accepted: requests.Response, seconds: float = 120) -> dict[str, Any]:
-        """The operation that a 202 names, once it is over; polled as the reference says."""
+        """Poll the operation that a 202 names, as in the reference, and return it once it has ended."""
         assert accepted.status_code == 202, accepted.text
         until = time.monotonic() + seconds
         while True:
@@ -72,7 +72,7 @@ class Server:
 
 
 def as_object(answer: requests.Response) -> dict[str, Any]:
-    """The JSON object in an answer."""
+    """Return the JSON object of a response."""
     found = answer.json()
     assert isinstance(found, dict), found
     return found
@@ -89,5 +89,5 @@ def service_body(image_id: str) -> dict[str, Any]:
 
 
 def targets(answer: requests.Response) -> set[str]:
-    """The fields that an error names."""
+    """Return the fields that an error names."""
     return {detail["target"] for detail in answer.json()["error"]["details"]}

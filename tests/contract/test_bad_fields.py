@@ -52,7 +52,7 @@ def longer(most: int) -> st.SearchStrategy[str]:
 
 
 def not_of(pattern: str) -> st.SearchStrategy[str]:
-    """Texts with a character that is none of `pattern` (a set of a regular expression)."""
+    """Return strings with a character outside `pattern`, a character set of a regular expression."""
     return st.tuples(
         st.from_regex(rf"[{pattern}]{{0,5}}", fullmatch=True),
         st.from_regex(rf"[^{pattern}\ud800-\udfff]", fullmatch=True),
@@ -230,7 +230,7 @@ def test_a_bad_value_is_refused_by_the_name_of_its_field(
     answer = server.raw(method, address, params={"api-version": API_VERSION}, data=body)
     assert answer.status_code == 400, (path, value, answer.text)
     error = answer.json()["error"]
-    if error["code"] != "InvalidJson":  # half a pair of surrogates is no JSON at all
+    if error["code"] != "InvalidJson":  # a lone surrogate isn't valid JSON
         assert any(target.startswith(spelt(path)) for target in targets(answer)), (path, value, error)
         assert all(detail["message"] for detail in error["details"])
         assert spelt(path) in error["message"]

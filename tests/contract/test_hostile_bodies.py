@@ -1,4 +1,4 @@
-"""Whatever is sent, the answer is no 5xx, is JSON, and a refused request stores nothing."""
+"""Any body gets a JSON response without a status 5xx, and a rejected request stores nothing."""
 
 import uuid
 from typing import Any

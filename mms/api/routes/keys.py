@@ -15,14 +15,14 @@ from mms.services.scoring_keys import new_key
 
 
 def get_keys(request: Request, id: UUID) -> Response:
-    return _keys(find_service(request, id, live_services(request)))
+    return _keys(find_service(id, live_services(request)))
 
 
 def regenerate_keys(request: Request, id: UUID) -> Response:
     """Replace the key named by keyType, or both if none is named, as clients of 2017 expect."""
     body = request.parse_body(requests.RegenerateKeys) if request.body.strip() else requests.RegenerateKeys()
     create_once(request, Operation, lambda: _regenerate(request, id, body))
-    service = find_service(request, id, live_services(request))
+    service = find_service(id, live_services(request))
     publish_route(service)
     return _keys(service)
 
@@ -30,7 +30,7 @@ def regenerate_keys(request: Request, id: UUID) -> Response:
 @transaction.atomic
 def _regenerate(request: Request, id: UUID, body: requests.RegenerateKeys) -> Operation:
     """Store new keys, and a finished operation that identifies a repeated request."""
-    service = find_service(request, id, live_services(request).select_for_update())
+    service = find_service(id, live_services(request).select_for_update())
     operation = Operation.objects.create(
         account_id=request.account_id,
         operation_type="Service",

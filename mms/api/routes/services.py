@@ -47,7 +47,7 @@ def delete_service(request: Request, id: UUID) -> Response:
 
 
 def get_service(request: Request, id: UUID) -> Response:
-    return Response(body=responses.Service.from_row(find_service(request, id, _with_revisions(request))))
+    return Response(body=responses.Service.from_row(find_service(id, _with_revisions(request))))
 
 
 def list_services(request: Request) -> Response:
@@ -62,7 +62,7 @@ def list_services(request: Request) -> Response:
 
 
 def get_service_logs(request: Request, id: UUID) -> Response:
-    service = find_service(request, id, live_services(request))
+    service = find_service(id, live_services(request))
     newest = service.revisions.values_list("number", flat=True).first() or 0
     number = request.integer_parameter("revision", newest, 10**9)
     if not service.revisions.filter(number=number).exists():
@@ -84,7 +84,7 @@ def live_services(request: Request) -> QuerySet[Service]:
     return Service.objects.filter(account_id=request.account_id, deleted_at=None)
 
 
-def find_service(request: Request, id: UUID, rows: QuerySet[Service]) -> Service:
+def find_service(id: UUID, rows: QuerySet[Service]) -> Service:
     """Return the service with this ID among `rows`. Raises ApiError 404 if there is none."""
     service = rows.filter(id=id).first()
     if service is None:
@@ -123,7 +123,7 @@ def _create(request: Request, body: requests.CreateService) -> Operation:
 
 def _update(request: Request, id: UUID, body: requests.UpdateService) -> Operation:
     with transaction.atomic():
-        service = find_service(request, id, live_services(request).select_for_update())
+        service = find_service(id, live_services(request).select_for_update())
         image = _image(request, body.image_id) if body.image_id else _newest_image(request, body.manifest_id or "")
         _check_no_open_operation(service)
         service.pull_secret = body.acr_image_pull_secret
@@ -133,7 +133,7 @@ def _update(request: Request, id: UUID, body: requests.UpdateService) -> Operati
 
 def _delete(request: Request, id: UUID) -> Operation:
     with transaction.atomic():
-        service = find_service(request, id, live_services(request).select_for_update())
+        service = find_service(id, live_services(request).select_for_update())
         _check_no_open_operation(service)
         Service.objects.filter(pk=id).update(deleted_at=timezone.now())
         operation = Operation(

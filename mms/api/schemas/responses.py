@@ -64,6 +64,7 @@ class Manifest(ResponseBody):
 
     @classmethod
     def from_row(cls, row: models.Manifest) -> "Manifest":
+        """Return the body for `row`."""
         return cls(
             id=row.id,
             driver_program=row.driver_program,
@@ -97,6 +98,7 @@ class Image(ResponseBody):
 
     @classmethod
     def from_row(cls, row: models.Image) -> "Image":
+        """Return the body for `row`."""
         return cls(
             id=row.id,
             image_type=row.image_type,
@@ -208,6 +210,7 @@ class Operation(ResponseBody):
 
     @classmethod
     def from_row(cls, row: models.Operation, account_url: str) -> "Operation":
+        """Return the body for `row`."""
         noun, id = ("images", row.image_id) if row.image_id else ("services", row.service_id)
         return cls(
             id=row.id,

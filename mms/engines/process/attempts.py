@@ -87,7 +87,7 @@ def becomes_root() -> bool:
 
 
 def status(field: str) -> int:
-    """Return a hexadecimal field of /proc/self/status, 0 where there is none."""
+    """Return a hexadecimal field of /proc/self/status, 0 if it is missing."""
     try:
         with open("/proc/self/status") as file:
             return next((int(line.split()[1], 16) for line in file if line.startswith(f"{field}:")), 0)

@@ -75,7 +75,7 @@ def set_limits(limits: dict[str, int]) -> None:
 
 
 def set_signals(wrapped: bool) -> None:
-    """End with the supervisor, which a sandbox does by itself.
+    """End with the supervisor. A sandbox has an option for that.
 
     A sandbox must ignore SIGTERM: the program inside has its own handler, and the sandbox ends when the program does.
     """

@@ -205,12 +205,12 @@ def _folders(*paths: str) -> Iterator[str]:
 def _kernel() -> Iterator[str]:
     """Cover everything in /proc besides processes. The kernel is shared, so the same files exist in the sandbox."""
     for path in (f"/proc/{name}" for name in PROC_READ_ONLY):
-        if os.path.exists(path):
+        if Path(path).exists():
             yield from ("--ro-bind", path, path)
     for path in (f"/proc/{name}" for name in PROC_MASKED):
-        if os.path.isdir(path):
+        if Path(path).is_dir():
             yield from ("--tmpfs", path, "--remount-ro", path)
-        elif os.path.exists(path):
+        elif Path(path).exists():
             yield from ("--ro-bind", "/dev/null", path)
 
 

@@ -214,7 +214,7 @@ def test_a_killed_process_comes_back_and_says_how_often(either: ProcessEngine) -
     assert either.observe(revision.service_id, 1).detail == "Restarted 1 time."
 
 
-def test_an_init_that_fails_is_hopeless_and_its_trace_is_in_the_log(engine: ProcessEngine) -> None:
+def test_an_init_that_fails_is_unrecoverable_and_its_trace_is_in_the_log(engine: ProcessEngine) -> None:
     revision = applied(engine, "def init(): raise ValueError('no such weights')\ndef run(body): pass\n")
     seen = wait_until(lambda: (now := engine.observe(revision.service_id, 1)).health == Health.CRASHED and now)
     assert seen.is_unrecoverable

@@ -50,7 +50,7 @@ SCHEMA = {
 
 @pytest.fixture(scope="module")
 def echo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
-    """A program that nobody breaks: shared by the tests that only ask."""
+    """A program shared by the tests that only send valid requests."""
     with Program(tmp_path_factory.mktemp("echo"), ECHO, body_max_bytes=1000, run_timeout=5) as program:
         yield program.wait_until_ready()
 

@@ -1,4 +1,4 @@
-"""Tokens of the bundled MMS: shown once, kept as a hash, closed within a second."""
+"""Tokens of the bundled MMS: shown once, stored as a hash, revoked within a second."""
 
 import time
 from datetime import timedelta
