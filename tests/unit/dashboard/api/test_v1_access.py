@@ -1,4 +1,4 @@
-"""Who gets what from the JSON API: every route, with every method, walked with every kind of token."""
+"""Access to every route and method of the JSON API with every kind of token."""
 
 import re
 from collections.abc import Callable
@@ -81,7 +81,7 @@ def address(route: str, lab: Lab, account: str = "lab") -> str:
 
 
 def body_for(view: View, lab: Lab) -> dict[str, Any] | None:
-    """A body that says what is asked for where the URL does not."""
+    """Return the request body for routes where the URL doesn't determine the operation."""
     if view is api_operations.create_operation:
         return {"kind": "create_image", "manifest": lab.manifest.pk, "registry": lab.registry.name}
     return None
@@ -94,7 +94,7 @@ def permission_of(view: View) -> Permission:
 
 
 def said(answer: HttpResponse) -> Any:
-    """What is wrong, in the one shape that all answers of this kind have."""
+    """Return the error of a response, after checking its format."""
     body = answer.json()
     assert set(body) == {"error"}
     assert set(body["error"]) == {"code", "message", "fields"}

@@ -1,4 +1,4 @@
-"""Whatever is sent to a route of the API: no 5xx, an error names the field, and what is refused has stored nothing."""
+"""Hostile requests to every route of the API: no 5xx, errors name the field, and refused requests store nothing."""
 
 import json
 import re
@@ -65,7 +65,7 @@ IDS = st.sampled_from([0, -1, 1, 2, 3, 10**6, 2**31, 2**63 - 1, 2**63, 10**30, "
 @pytest.fixture
 def lab(live_redis: Any) -> Lab:
     lab = make_lab()
-    Service.objects.update(scoring_uri="http://127.0.0.1:9/")  # where nobody answers
+    Service.objects.update(scoring_uri="http://127.0.0.1:9/")  # where nothing listens
     return lab
 
 

@@ -1,4 +1,4 @@
-"""The test console against a real HTTP server that stands for the gateway, and who gets to see a key."""
+"""The test console against an HTTP server in place of the gateway, and access to scoring keys."""
 
 import json
 import threading

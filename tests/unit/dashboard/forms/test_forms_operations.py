@@ -28,7 +28,7 @@ def scientist(account: HostingAccount) -> Client:
 
 @pytest.fixture
 def redis_in_reach(live_redis: Redis) -> Redis:
-    """Redis, once this process tries it again: an earlier test may have found it out of reach a moment ago."""
+    """Return Redis once this process connects again: an earlier test may have found it unreachable."""
     wait_until(lambda: redis.execute(lambda link: link.ping(), fallback=False), 5, "Redis")
     return live_redis
 

@@ -1,4 +1,4 @@
-"""Whatever is typed into a form or into the address of a page: no 5xx, and what is refused is not stored."""
+"""Hostile values in every form and page address: no 5xx, and refused values aren't stored."""
 
 import re
 from typing import Any
@@ -54,7 +54,7 @@ QUERIES = (
 @pytest.fixture
 def lab(live_redis: Any) -> Lab:
     lab = make_lab()
-    Service.objects.update(scoring_uri="http://127.0.0.1:9/")  # where nobody answers
+    Service.objects.update(scoring_uri="http://127.0.0.1:9/")  # where nothing listens
     return lab
 
 

@@ -43,7 +43,7 @@ def shown(page: str, what: str) -> str:
 
 
 def in_shell(curl: str) -> dict[str, Any]:
-    """What a shell makes of the line: the body that curl sends."""
+    """Return the body that curl sends when a shell runs the line."""
     words = shlex.split(curl.replace("\\\n", ""))
     assert words[0] == "curl"
     assert "Authorization: Bearer $DASHBOARD_TOKEN" in words
@@ -51,7 +51,7 @@ def in_shell(curl: str) -> dict[str, Any]:
 
 
 def in_python(text: str) -> dict[str, Any]:
-    """What Python makes of it: the body that requests sends."""
+    """Return the body that requests sends when Python runs the code."""
     calls = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Call)]
     return next(ast.literal_eval(word.value) for call in calls for word in call.keywords if word.arg == "json")
 
@@ -135,7 +135,7 @@ def test_the_key_of_an_upload_is_in_no_command(lab: Lab, cast: Cast) -> None:
     operation = Operation.objects.get(kind="register_model")
     told = cast.viewer.get(f"{lab.url}operations/{operation.pk}/").text
     assert key not in told
-    assert stored.token not in told  # whoever may only see could take the file into another account with it
+    assert stored.token not in told  # a viewer could register the file in another account with it
     assert in_shell(shown(told, "curl"))["file"] == "…"
     assert "-F file=@" in shown(told, "upload")
 

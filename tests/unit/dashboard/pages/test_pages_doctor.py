@@ -1,4 +1,4 @@
-"""The page "System status": who sees what, also during failures."""
+"""Access to the system status page, and its contents during failures."""
 
 import time
 from datetime import timedelta
