@@ -1,4 +1,4 @@
-"""`make bench` (this project) and `make bench-peers` (with MLflow and BentoML beside it, in the same run).
+"""Benchmarks: `make bench` for this project, `make bench-peers` to compare it with MLflow and BentoML in one run.
 
 python -m tests.bench [--peers FOLDER] [--keep FILE]
 """
@@ -21,8 +21,8 @@ from tests.bench.table import Row, keep, show
 from tests.ports import free_port
 from tests.site import Site
 
-SECONDS = 6.0  # of every load
-SETTLING = 30.0  # seconds that MLflow's server goes on working after its first answer
+SECONDS = 6.0  # duration of each load
+SETTLING = 30.0  # seconds of background work of MLflow's server after its first response
 
 
 def main() -> None:
@@ -41,7 +41,7 @@ def main() -> None:
 
 
 def measure(data: Path, peers_folder: Path | None) -> Iterator[Row]:
-    """Every row of the table, on a site of its own."""
+    """Measure every row of the table on a separate site."""
     site = Site(data).start()
     try:
         bench = Bench(site)
@@ -54,7 +54,7 @@ def measure(data: Path, peers_folder: Path | None) -> Iterator[Row]:
 
 
 def _measure(bench: Bench, theirs: "Theirs | None") -> Iterator[Row]:
-    """What is compared, ours and theirs one right after the other."""
+    """Measure each figure for this project and then immediately for the peer."""
     service = next(iter(bench.services().values()))
     digest = bench.api.get(f"{bench.api_url}/images/{service['imageId']}").json()["digest"]
     built = Store(bench.site.data / "mms").assemble(digest)
@@ -75,7 +75,7 @@ def _measure(bench: Bench, theirs: "Theirs | None") -> Iterator[Row]:
 
 
 class Theirs:
-    """The peers' figures. Each server runs only while it is measured."""
+    """Figures of the peers. Each server runs only while it is measured."""
 
     def __init__(self, folder: Path) -> None:
         self.peers = peers.Peers(folder.resolve())
@@ -83,7 +83,7 @@ class Theirs:
 
     def score(self) -> Result:
         with self.peers.mlflow_serve(port := free_port()):
-            peers.score_mlflow(port, clients=16, seconds=2)  # warms it up
+            peers.score_mlflow(port, clients=16, seconds=2)  # warm-up
             return peers.score_mlflow(port, clients=16, seconds=SECONDS)
 
     def register(self) -> Result:
@@ -92,7 +92,7 @@ class Theirs:
             return peers.register_models(port, clients=8, seconds=SECONDS)
 
     def cold_page(self) -> ColdPage:
-        """MLflow's list of models with at least 1 000 of them (the registering above made some)."""
+        """Measure MLflow's list of at least 1000 models, some of which were registered above."""
         with ExitStack() as stack:
             stack.enter_context(self.peers.mlflow_server(port := free_port()))
             missing = 1000 - peers.count_models(port)

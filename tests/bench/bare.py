@@ -1,6 +1,6 @@
-"""The yardstick: a bare Python process that imports scikit-learn from an image's files, loads the model and answers.
+"""The baseline: a plain Python process that imports scikit-learn from an image's files, loads the model and answers.
 
-It is what a service costs at least, in time and in memory; the bench says how much more a real one costs.
+It is the minimum cost of a service in time and memory. The benchmark reports how much more a real service costs.
 """
 
 import contextlib
@@ -43,7 +43,7 @@ http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Answer).serve_forever()
 
 @contextmanager
 def running(app: Path, site_packages: Path) -> Iterator["Bare"]:
-    """Start the process in the folder `app` and wait for its first good answer."""
+    """Start the process in the folder `app` and wait for its first successful response."""
     port = free_port()
     environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(site_packages), "OMP_NUM_THREADS": "1"}
     started = time.perf_counter()
@@ -57,7 +57,7 @@ def running(app: Path, site_packages: Path) -> Iterator["Bare"]:
 
 
 class Bare:
-    """Seconds to the first good answer, and bytes (PSS) after it."""
+    """Baseline process: seconds to the first successful response, and memory in bytes (PSS) after it."""
 
     def __init__(self, seconds: float, memory: int) -> None:
         self.seconds, self.memory = seconds, memory
@@ -70,4 +70,4 @@ def _answers(url: str) -> None:
         with contextlib.suppress(urllib.error.URLError, OSError), urllib.request.urlopen(request, timeout=30):
             return
         time.sleep(0.01)
-    raise TimeoutError("The bare process did not answer within 60 s.")
+    raise TimeoutError("The bare process didn't answer within 60 s.")

@@ -1,4 +1,4 @@
-"""What a person with an empty cache waits for, seen by headless Chromium."""
+"""Page load time with an empty cache, measured in headless Chromium."""
 
 import json
 import statistics
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from playwright.sync_api import Browser, sync_playwright
 
-# Notes when an element that matches is laid out and the next frame was drawn, in ms since the navigation began.
+# Records when a matching element is laid out and the next frame is drawn, in ms since the start of the navigation.
 SEEN = """
   const look = () => {
     const found = document.querySelector(%s);
@@ -22,14 +22,14 @@ ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"
 
 @dataclass(frozen=True)
 class ColdPage:
-    seconds: float  # from the beginning of the navigation until the rows are seen, median of the runs
-    bytes: int  # everything that came over the wire, headers included
+    seconds: float  # from the start of the navigation until the rows are visible, median of the runs
+    bytes: int  # all bytes received, including headers
     requests: int
 
 
 @contextmanager
 def chromium() -> Iterator[Browser]:
-    """Debian's Chromium, headless."""
+    """Start Debian's Chromium, headless."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=ARGUMENTS)
         try:
@@ -39,7 +39,7 @@ def chromium() -> Iterator[Browser]:
 
 
 def cold_page(browser: Browser, url: str, row: str, *, cookies: list[dict] | None = None, runs: int = 5) -> ColdPage:
-    """Open `url` with nothing cached until an element that matches `row` is visible; `runs` times."""
+    """Open `url` with an empty cache until an element matching `row` is visible. Repeat this `runs` times."""
     seen = [_once(browser, url, row, cookies or []) for _ in range(runs)]
     return ColdPage(
         seconds=statistics.median(page.seconds for page in seen),
@@ -49,7 +49,7 @@ def cold_page(browser: Browser, url: str, row: str, *, cookies: list[dict] | Non
 
 
 def _once(browser: Browser, url: str, row: str, cookies: list[dict]) -> ColdPage:
-    context = browser.new_context()  # a context has a cache of its own, empty at first
+    context = browser.new_context()  # each context has its own cache, initially empty
     context.add_cookies(cookies)
     page = context.new_page()
     sizes: list[int] = []
@@ -59,7 +59,7 @@ def _once(browser: Browser, url: str, row: str, cookies: list[dict]) -> ColdPage
     page.add_init_script(SEEN % json.dumps(row))
     page.goto(url, wait_until="commit")
     page.wait_for_selector(row, state="visible", timeout=60_000)
-    page.wait_for_timeout(1000)  # what is still loading counts for the size, not for the time
+    page.wait_for_timeout(1000)  # anything still loading counts for the size, not for the time
     seconds = page.evaluate("window.seenAt") / 1000
     context.close()
     return ColdPage(seconds, sum(sizes), len(sizes))

@@ -1,4 +1,4 @@
-"""How long a badge takes to change in a real browser, against two clocks on the same machine."""
+"""Latency of badge changes in a real browser, measured from two points on the same machine."""
 
 import json
 import time
@@ -9,7 +9,7 @@ from playwright.sync_api import Page
 from tests.bench.browser import chromium
 from tests.bench.ours import Bench
 
-# Notes the time of every change of every badge on the page.
+# Records the time of every badge change on the page.
 WATCH = """() => {
   const last = {}; window.changes = [];
   const look = () => document.querySelectorAll('[data-badge]').forEach(badge => {
@@ -20,7 +20,7 @@ WATCH = """() => {
   new MutationObserver(look).observe(document.body, {subtree: true, childList: true, attributes: true});
 }"""
 
-# A worker's side of a state change: write it to Redis, as the pipeline does, forty times.
+# Acts as the worker: writes forty state changes to Redis, as the pipeline does.
 FLIP = """
     import json, time
     from deployments.live.events import publish_operation
@@ -38,7 +38,7 @@ FLIP = """
     publish_operation(operation)
 """
 
-# Twenty small builds of one manifest, one after the other through the pipeline; prints when the MMS had ended each.
+# Runs twenty small builds of one manifest in sequence through the pipeline, and prints when the MMS ended each.
 BUILD = """
     import json, time
     from deployments.operations.submit import create_image
@@ -60,25 +60,25 @@ BUILD = """
 
 
 def worker_to_badge(bench: Bench) -> list[float]:
-    """Milliseconds from a worker's write of a new state to the changed badge, one per change."""
+    """Return the milliseconds from a worker's write of a new state to the badge change, for each change."""
     pk = bench.shell("from deployments.models import Operation; print(Operation.objects.latest('requested_at').pk)")
     changes, printed = _watch(bench, FLIP.format(pk=pk))
     seen = [(at, state) for at, key, state in changes if key == f"operation-{pk}"]
-    # The row also fetches itself anew, which shows the state of the database again: the next flip is a change too.
+    # The row also refreshes from the database, which restores the old state, so the next write is a change again.
     return [
         (min(at for at, shown in seen if shown == state and at >= begun) - begun) * 1000 for begun, state in printed
     ]
 
 
 def mms_to_badge(bench: Bench) -> list[float]:
-    """Milliseconds from the end of an operation at the MMS to its badge saying so, one per operation."""
+    """Return the milliseconds from the end of an operation at the MMS to its badge change, for each operation."""
     changes, printed = _watch(bench, BUILD)
     shown = {key: at for at, key, state in reversed(changes) if state == "succeeded"}
     return [(shown[key] - ended) * 1000 for ended, key in printed]
 
 
 def _watch(bench: Bench, code: str) -> tuple[list[list[Any]], list[list[Any]]]:
-    """Run `code` in the site while a browser shows the list of operations: badge changes, and what the code printed."""
+    """Run `code` in the site while a browser shows the operations. Return the badge changes and the printed output."""
     with chromium() as browser:
         context = browser.new_context()
         context.add_cookies(bench.cookies())  # type: ignore[arg-type]
@@ -97,6 +97,6 @@ def _watch(bench: Bench, code: str) -> tuple[list[list[Any]], list[list[Any]]]:
 def _wait(page: Page, ended: Any, seconds: float = 240) -> None:
     until = time.monotonic() + seconds
     while ended() is None:
-        assert time.monotonic() < until, f"the site was not done within {seconds} s"
-        page.wait_for_timeout(100)  # lets the page's own events through
+        assert time.monotonic() < until, f"the site didn't finish within {seconds} s"
+        page.wait_for_timeout(100)  # lets the page process its events
     page.wait_for_timeout(500)

@@ -1,4 +1,4 @@
-"""A small load generator: keep-alive HTTP/1.1 clients on one event loop, the same for every server that is compared."""
+"""A small load generator for every compared server: keep-alive HTTP/1.1 clients on one event loop."""
 
 import asyncio
 import statistics
@@ -15,7 +15,7 @@ from tests.support.lifecycle import present
 
 @dataclass(frozen=True)
 class Result:
-    """What one run saw. Latencies in milliseconds."""
+    """Result of one run, with latencies in milliseconds."""
 
     requests: int
     failed: int
@@ -30,13 +30,13 @@ class Result:
 
 
 def percentile(values: list[float], share: float) -> float:
-    """The smallest value that `share` (0 to 1) of the values do not exceed."""
+    """Return the smallest value that `share` (0 to 1) of the values don't exceed."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 
 
 class Client(asyncio.Protocol):
-    """One connection that sends the next request as soon as the last answer is complete."""
+    """Connection that sends the next request as soon as the last response is complete."""
 
     def __init__(self, requests: Iterator[bytes], until: float, done: asyncio.Future) -> None:
         self.requests, self.until, self.done = requests, until, done
@@ -70,7 +70,7 @@ class Client(asyncio.Protocol):
 
 
 def encode(method: str, url: str, body: bytes = b"", headers: dict[str, str] | None = None) -> bytes:
-    """The bytes of one request. `url` may be http://… or unix:/path/to/socket:/path."""
+    """Return the bytes of one request. `url` may be http://… or unix:/path/to/socket:/path."""
     host, path = ("localhost", url.rpartition(":")[2]) if url.startswith("unix:") else _host_and_path(url)
     lines = {"Host": host, "Content-Type": "application/json", "Content-Length": str(len(body))} | (headers or {})
     head = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
@@ -113,6 +113,6 @@ async def _run(url: str, requests: Iterator[bytes], clients: int, seconds: float
 def run(url: str, make: Callable[[int], bytes], *, clients: int, seconds: float, at_most: int = 10**9) -> Result:
     """Send `make(0)`, `make(1)`, … from `clients` connections for `seconds`, or until `at_most` were sent.
 
-    Raises OSError when the server cannot be reached. `make` returns the bytes of one request (see `encode`).
+    `make` returns the bytes of one request (see `encode`). Raise OSError if the server is unreachable.
     """
     return uvloop.run(_run(url, map(make, range(at_most)), clients, seconds))

@@ -1,4 +1,4 @@
-"""Every figure of the bench, one function each; each returns the rows that it measured."""
+"""Figures of the benchmark. Each function measures one and returns its rows."""
 
 import signal
 import statistics
@@ -41,9 +41,9 @@ SEED = """
 
 
 def list_page(bench: Bench) -> list[Row]:
-    """The list of models with 10 000 of them in the mirror: time on the server and size, several ways to ask."""
+    """Measure the list of 10,000 mirrored models: server time and size for several requests."""
     bench.shell(SEED)
-    time.sleep(10)  # the mirror has them; what came with them settles
+    time.sleep(10)  # the models are mirrored; wait for related work to finish
     queries = ["", "?page=100", "?q=churn-42", "?sort=name", "?sort=-version"]
     times, largest = [], 0
     for number in range(300):
@@ -59,7 +59,7 @@ def list_page(bench: Bench) -> list[Row]:
 
 
 def cold_list_page(bench: Bench) -> ColdPage:
-    """The same page in a browser that has nothing cached."""
+    """Measure the same page in a browser with an empty cache."""
     with chromium() as browser:
         return cold_page(browser, bench.site.url + MODELS, "tbody tr", cookies=bench.cookies())
 
@@ -88,7 +88,7 @@ def _latency(what: str, values: list[float], limit: float) -> Row:
 
 
 def against(what: str, ours: Result, theirs: Result | None, ratio: float, *, p99_share: float = 0) -> Row:
-    """A row that compares rates (and, with `p99_share`, the p99 latency) with MLflow's, where that was measured."""
+    """Return a row that compares rates, and with `p99_share` the p99 latency, with MLflow's if it was measured."""
     assert not ours.failed, f"{what}: {ours.failed} of {ours.requests} requests failed"
     seen = f"{ours.per_second:.0f} per second, p99 {ours.p99:.0f} ms"
     target = f"≥ {ratio:g} × MLflow" + (f", p99 ≤ {p99_share:g} of its" if p99_share else "")
@@ -101,7 +101,7 @@ def against(what: str, ours: Result, theirs: Result | None, ratio: float, *, p99
 
 
 def deploy(bench: Bench, app: Path, site_packages: Path, runs: int = 5) -> list[Row]:
-    """Deploying a built image until it answers, beside a bare process doing the same work; and the memory of both."""
+    """Measure time and memory of deploying a built image, compared with a bare process that does the same work."""
     image, cluster = bench.shell(
         "from deployments.models import Cluster, Image; "
         "print(Image.objects.filter(digest__gt='').latest('pk').pk, Cluster.objects.first().pk)"
@@ -135,7 +135,7 @@ def deploy(bench: Bench, app: Path, site_packages: Path, runs: int = 5) -> list[
 
 
 def _service_memory(bench: Bench, service_id: str) -> int:
-    """Bytes (PSS) of everything that runs for the service, as the supervisor knows it."""
+    """Return the memory in bytes (PSS) of all supervised processes of the service."""
     wanted = service_id.replace("-", "")
     names = [line.split()[0] for line in bench.site.supervisorctl("status").splitlines() if wanted in line]
     assert names, f"no program runs for service {service_id}"
@@ -143,7 +143,7 @@ def _service_memory(bench: Bench, service_id: str) -> int:
 
 
 def idle_memory(bench: Bench) -> list[Row]:
-    """Everything that `make up` starts, a while after the last request, with no service deployed."""
+    """Measure the memory of everything that `make up` starts, idle and without a deployed service."""
     time.sleep(20)
     assert bench.site.process
     used = pss_of_tree(bench.site.process.pid)
@@ -151,10 +151,10 @@ def idle_memory(bench: Bench) -> list[Row]:
 
 
 def second_start(bench: Bench) -> list[Row]:
-    """Stop the site and start it with `make up`, as the second time; until a page answers."""
+    """Stop the site and measure a second `make up` until a page answers."""
     times = []
     for _ in range(3):
-        bench.site.stop(signal.SIGTERM)  # which make passes on; a terminal's Ctrl-C reaches both by itself
+        bench.site.stop(signal.SIGTERM)  # make forwards SIGTERM; Ctrl-C in a terminal reaches both processes
         started = time.perf_counter()
         process = subprocess.Popen(
             ["make", "up"],

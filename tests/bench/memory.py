@@ -1,11 +1,11 @@
-"""How much memory processes really use: PSS, which counts shared pages once."""
+"""Memory use of processes as PSS, which counts shared pages once."""
 
 import os
 from pathlib import Path
 
 
 def pss(pid: int) -> int:
-    """Bytes (PSS) of one process; 0 when it is gone."""
+    """Return the memory of one process in bytes (PSS), or 0 if it has ended."""
     try:
         lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
     except (FileNotFoundError, ProcessLookupError):
@@ -14,7 +14,7 @@ def pss(pid: int) -> int:
 
 
 def descendants(pid: int) -> set[int]:
-    """`pid` and every process below it."""
+    """Return `pid` and all its descendants."""
     parents: dict[int, list[int]] = {}
     for entry in filter(str.isdigit, os.listdir("/proc")):
         try:
@@ -30,12 +30,12 @@ def descendants(pid: int) -> set[int]:
 
 
 def pss_of_tree(pid: int) -> int:
-    """Bytes (PSS) of `pid` and everything below it."""
+    """Return the memory of `pid` and all its descendants in bytes (PSS)."""
     return sum(map(pss, descendants(pid)))
 
 
 def pss_of_group(group: int) -> int:
-    """Bytes (PSS) of every process of the process group, and of what they started in sessions of their own."""
+    """Return the memory in bytes (PSS) of a process group and of processes it started in other sessions."""
     members = set()
     for entry in filter(str.isdigit, os.listdir("/proc")):
         try:

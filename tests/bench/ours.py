@@ -1,4 +1,4 @@
-"""This project's side of the bench: one site, started as a user starts it, and what is done with it."""
+"""Benchmark of this project: a site started as a user starts it, and the work done with it."""
 
 import json
 import re
@@ -19,7 +19,7 @@ ROW = {"data": [[5.1, 3.5, 1.4, 0.2]]}
 
 
 class Bench:
-    """A running site with an administrator, a signed-in browser session and a token for the MMS API."""
+    """Running site with an administrator, a signed-in browser session and a token for the MMS API."""
 
     def __init__(self, site: Site) -> None:
         self.site = site
@@ -31,7 +31,7 @@ class Bench:
         self.post("/sign-in/", username="bench", password=PASSWORD)
 
     def post(self, path: str, **fields: str) -> requests.Response:
-        """Fill in and send the form that the page at `path` shows. Raises HTTPError, 422 when it was refused."""
+        """Submit the form on the page at `path`. Raise HTTPError if it fails, with status 422 if it was refused."""
         page = self.pages.get(self.site.url + path)
         token = re.search(r'name="csrfmiddlewaretoken" value="([^"]+)"', page.text)
         assert token, f"{path} shows no form ({page.status_code})"
@@ -42,15 +42,15 @@ class Bench:
         return answer
 
     def cookies(self) -> list[dict[str, Any]]:
-        """The session, as Playwright takes it."""
+        """Return the session's cookies in Playwright's format."""
         return [{"name": cookie.name, "value": cookie.value, "url": self.site.url} for cookie in self.pages.cookies]
 
     def shell(self, code: str) -> str:
-        """Run code in the site's own Django; returns what it printed."""
+        """Run code in the site's Django. Return its output."""
         return self.site.manage("shell", "-v", "0", "-c", textwrap.dedent(code))
 
     def shell_in_background(self, code: str) -> subprocess.Popen[str]:
-        """The same without waiting; what it prints is read from its stdout."""
+        """Run code in the site's Django without waiting. Read its output from the process's stdout."""
         command = [sys.executable, "manage.py", "shell", "-v", "0", "-c", textwrap.dedent(code)]
         return subprocess.Popen(
             command, cwd=Path(__file__).parents[2], env=self.site.environment, stdout=subprocess.PIPE, text=True
@@ -59,14 +59,14 @@ class Bench:
     # --- services ---------------------------------------------------------------------------------------------------
 
     def services(self) -> dict[str, dict[str, Any]]:
-        """The services of the account at the MMS, by name."""
+        """Return the account's services at the MMS by name."""
         return {service["name"]: service for service in self.api.get(f"{self.api_url}/services").json()}
 
     def key(self, service_id: str) -> str:
         return str(self.api.get(f"{self.api_url}/services/{service_id}/keys").json()["primaryKey"])
 
     def address(self, service_id: str) -> str:
-        """Where the scoring program of the service listens."""
+        """Return the address of the service's scoring program."""
         return str(json.loads((self.site.data / "mms" / "routes" / f"{service_id}.json").read_text())["address"])
 
     def delete(self, service_id: str) -> None:
@@ -84,7 +84,7 @@ class Bench:
         return load.run(url, lambda _: message, clients=clients, seconds=seconds)
 
     def register_models(self, *, clients: int, seconds: float) -> load.Result:
-        """Register models of new names over the API."""
+        """Register models with new names over the API."""
         url = f"{self.api_url}/models?api-version=2017-06-01-privatepreview"
         headers = {"Authorization": str(self.api.headers["Authorization"])}
         stamp = format(time.time_ns(), "x")
@@ -98,7 +98,7 @@ class Bench:
     # --- deploy -----------------------------------------------------------------------------------------------------
 
     def deploy_and_score(self, name: str, image: str, cluster: str) -> float:
-        """Seconds from sending the *deploy* form to the first good score of the new service."""
+        """Return the seconds from submitting the deploy form to the first successful score of the new service."""
         path = "/accounts/local/services/new/"
         page = self.pages.get(self.site.url + path, params={"image": image})
         token = re.search(r'name="csrfmiddlewaretoken" value="([^"]+)"', page.text)
@@ -112,5 +112,5 @@ class Bench:
         def scored() -> bool:
             return requests.post(service["scoringUri"], json=ROW, headers=headers, timeout=30).ok
 
-        wait_until(scored, 60, f"a good score of {name}", every=0.01)
+        wait_until(scored, 60, f"a successful score of {name}", every=0.01)
         return time.perf_counter() - started

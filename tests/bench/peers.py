@@ -1,4 +1,4 @@
-"""MLflow and BentoML doing the same work, in an environment of their own (`make bench-peers`)."""
+"""Benchmark of MLflow and BentoML with the same work, in a separate environment (`make bench-peers`)."""
 
 import contextlib
 import json
@@ -19,7 +19,7 @@ from tests.bench.memory import pss_of_group
 REQUIREMENTS = Path(__file__).parents[2] / "requirements" / "peers.txt"
 ROW = [5.1, 3.5, 1.4, 0.2]
 
-# The same model for everybody: logistic regression on iris, saved the way each peer's documentation does it.
+# The same model for all: logistic regression on iris, saved as each peer's documentation describes.
 SAVE = """
 import sklearn.datasets, sklearn.linear_model, joblib, mlflow.sklearn
 X, y = sklearn.datasets.load_iris(return_X_y=True)
@@ -42,14 +42,17 @@ class Iris:
 
 
 class Peers:
-    """The peers' environment and files in `directory`; made once, used again."""
+    """Environment and files of the peers in `directory`, created once and reused."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.bin = directory / "env" / "bin"
 
     def install(self) -> None:
-        """Make the environment and train the model. Takes minutes the first time. Raises CalledProcessError."""
+        """Create the environment and train the model, which takes minutes the first time.
+
+        Raise CalledProcessError if a step fails.
+        """
         self.directory.mkdir(parents=True, exist_ok=True)
         done = self.directory / "done"
         if done.exists() and done.read_text() == REQUIREMENTS.read_text():
@@ -62,7 +65,7 @@ class Peers:
         done.write_text(REQUIREMENTS.read_text())
 
     def environment(self) -> dict[str, str]:
-        """Without PYTHONDONTWRITEBYTECODE, which would make every start slow, and without their usage reports."""
+        """Return the environment without usage reports or PYTHONDONTWRITEBYTECODE, which slows every start."""
         keep = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
         return keep | {
             "PATH": f"{self.bin}:{os.environ['PATH']}",
@@ -74,7 +77,7 @@ class Peers:
 
     @contextlib.contextmanager
     def running(self, *command: str, ready: str) -> Iterator["Running"]:
-        """Run one of the peers' servers in a process group of its own until `ready` answers 200, then until the end."""
+        """Run a peer's server in a new process group. Yield it when `ready` answers 200, and stop it at the end."""
         started = time.perf_counter()
         log = (self.directory / "server.log").open("w")
         process = subprocess.Popen(
@@ -96,7 +99,7 @@ class Peers:
                 os.killpg(process.pid, signal.SIGKILL)
 
     def mlflow_server(self, port: int) -> contextlib.AbstractContextManager["Running"]:
-        """MLflow's registry and pages with its default number of workers, on SQLite."""
+        """Run MLflow's registry and pages on SQLite with the default number of workers."""
         store = f"sqlite:///{self.directory / 'mlflow.db'}"
         command = ("mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--backend-store-uri", store)
         return self.running(*command, ready=f"http://127.0.0.1:{port}/health")
@@ -111,30 +114,30 @@ class Peers:
 
 
 class Running:
-    """A peer's server: process group and seconds from start to its first good answer."""
+    """Server of a peer: its process group, and the seconds from start to the first successful response."""
 
     def __init__(self, group: int, seconds: float) -> None:
         self.group, self.seconds = group, seconds
 
     def memory(self) -> int:
-        """Bytes (PSS) of the whole process group."""
+        """Return the memory of the process group in bytes (PSS)."""
         return pss_of_group(self.group)
 
 
 def wait_for(url: str, process: subprocess.Popen, seconds: float = 180) -> None:
-    """Return as soon as `url` answers 200. Raises TimeoutError, or RuntimeError when the process has ended."""
+    """Wait until `url` answers 200. Raise TimeoutError, or RuntimeError if the process has ended."""
     until = time.perf_counter() + seconds
     while time.perf_counter() < until:
         if process.poll() is not None:
-            raise RuntimeError(f"{process.args} ended with {process.returncode}; see server.log beside it.")
+            raise RuntimeError(f"{process.args} ended with {process.returncode}. See server.log in its folder.")
         with contextlib.suppress(urllib.error.URLError, OSError), urllib.request.urlopen(url, timeout=5):
             return
         time.sleep(0.05)
-    raise TimeoutError(f"{url} did not answer within {seconds} s.")
+    raise TimeoutError(f"{url} didn't answer within {seconds} s.")
 
 
 def register_models(port: int, *, clients: int, seconds: float, at_most: int = 1_000_000) -> load.Result:
-    """Register models of new names at MLflow's REST API, for so long or so many."""
+    """Register models with new names at MLflow's REST API, limited by time or number."""
     url = f"http://127.0.0.1:{port}/api/2.0/mlflow/registered-models/create"
     stamp = time.time_ns()
 
@@ -145,7 +148,7 @@ def register_models(port: int, *, clients: int, seconds: float, at_most: int = 1
 
 
 def count_models(port: int) -> int:
-    """How many registered models MLflow has; it answers at most 1 000."""
+    """Return the number of models in MLflow, which lists at most 1000."""
     url = f"http://127.0.0.1:{port}/api/2.0/mlflow/registered-models/search?max_results=1000"
     with urllib.request.urlopen(url, timeout=60) as answer:
         return len(json.load(answer).get("registered_models", []))

@@ -1,4 +1,4 @@
-"""The table a bench prints, and the file that keeps its figures."""
+"""Output of a benchmark: the printed table and the file with its figures."""
 
 import json
 import platform
@@ -9,7 +9,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Row:
-    """One line: what was measured, what was seen, what was to be reached, and whether it was (None: no target)."""
+    """Row of the table: measure, result, target, and whether the target was met (None without a target)."""
 
     what: str
     seen: str
@@ -18,7 +18,7 @@ class Row:
 
 
 def show(title: str, rows: list[Row]) -> str:
-    """The rows as a Markdown table."""
+    """Return the rows as a Markdown table."""
     verdict = {True: "reached", False: "**missed**", None: ""}
     lines = [f"### {title}", "", "| What | Measured | Target | |", "| --- | --- | --- | --- |"]
     lines += [f"| {row.what} | {row.seen} | {row.target} | {verdict[row.reached]} |" for row in rows]
@@ -26,6 +26,6 @@ def show(title: str, rows: list[Row]) -> str:
 
 
 def keep(path: Path, rows: list[Row]) -> None:
-    """Write the figures as JSON, with what they were measured on."""
+    """Write the figures as JSON, with a description of the machine."""
     about = {"at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "python": platform.python_version()}
     path.write_text(json.dumps({"about": about, "rows": [asdict(row) for row in rows]}, indent=1, ensure_ascii=False))

@@ -1,4 +1,4 @@
-"""People signed in with a headless Chromium at the running site."""
+"""Users of the running site, signed in with a headless Chromium."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -10,16 +10,17 @@ from playwright.sync_api import Browser, Page
 from tests.site import Site
 
 PASSWORD = "a phrase for tests"
-# A 422 is an answer like any other, and htmx calls it an error when a newer request replaces an older one.
+# A 422 is an ordinary response, and htmx reports an error when a newer request replaces an older one.
 EXPECTED = re.compile("Failed to load resource|htmx:(sendAbort|afterRequest)")
-SECONDS = 1000  # of the milliseconds that Playwright counts in
+SECONDS = 1000  # Playwright counts in milliseconds
 
 
 @pytest.fixture
 def sign_in(browser: Browser, site: Site) -> Iterator[Callable[..., Page]]:
-    """`sign_in("sam", "scientist")`: a page on which that person, made if need be, has signed in by the form.
+    """Return a function that signs in a user and returns the page: `sign_in("sam", "scientist")`.
 
-    Fails at the end of the test when a page reported a script error or a violated content security policy.
+    It creates the user if needed. The test fails at its end if a page reported a script error or violated its content
+    security policy.
     """
     complaints: list[str] = []
     contexts = []
@@ -43,7 +44,7 @@ def sign_in(browser: Browser, site: Site) -> Iterator[Callable[..., Page]]:
         page.get_by_label("Name").fill(name)
         page.get_by_label("Password").fill(PASSWORD)
         page.keyboard.press("Enter")
-        page.wait_for_url("**/accounts/**")  # the page to sign in has a heading, too
+        page.wait_for_url("**/accounts/**")  # the sign-in page has a heading as well
         return page
 
     yield enter
@@ -52,4 +53,4 @@ def sign_in(browser: Browser, site: Site) -> Iterator[Callable[..., Page]]:
     assert not complaints
 
 
-people: set[str] = set()  # who has been made at the site of this run
+people: set[str] = set()  # users created at the site of this run

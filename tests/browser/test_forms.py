@@ -1,4 +1,4 @@
-"""The forms in a real browser: pickers, uploads on their way, failures with their reason, and life without scripts."""
+"""Forms in a real browser: pickers, running uploads, failures with their reason, and use without scripts."""
 
 import re
 from collections.abc import Callable
@@ -25,7 +25,7 @@ def register(page: Page, name: str) -> None:
     expect(page.locator(".page-head .badge").first).to_have_text(re.compile("Registered"), timeout=30 * SECONDS)
 
 
-def test_a_form_is_sent_when_the_upload_it_waits_for_is_there(sign_in: Callable[..., Page], tmp_path: Path) -> None:
+def test_a_form_is_submitted_when_its_upload_finishes(sign_in: Callable[..., Page], tmp_path: Path) -> None:
     big = tmp_path / "weights.tar.gz"
     big.write_bytes(b"w" * 40_000_000)
     page = sign_in("sam", "scientist")
@@ -37,7 +37,7 @@ def test_a_form_is_sent_when_the_upload_it_waits_for_is_there(sign_in: Callable[
     expect(page.get_by_role("heading", level=1)).to_contain_text("weights")
 
 
-def test_an_upload_can_be_stopped_and_taken_out(sign_in: Callable[..., Page], tmp_path: Path) -> None:
+def test_an_upload_can_be_stopped_and_removed(sign_in: Callable[..., Page], tmp_path: Path) -> None:
     page = sign_in("sam", "scientist")
     page.goto(NEW_MODEL)
     page.get_by_label("Upload a file").set_input_files(IRIS / "model.pkl")
@@ -53,7 +53,7 @@ def test_an_upload_can_be_stopped_and_taken_out(sign_in: Callable[..., Page], tm
     expect(page.locator("#upload-error")).to_have_text("The file is empty.")
 
 
-def test_models_are_picked_by_keyboard_alone(sign_in: Callable[..., Page]) -> None:
+def test_models_can_be_picked_with_only_the_keyboard(sign_in: Callable[..., Page]) -> None:
     page = sign_in("sam", "scientist")
     register(page, "keys-one")
     register(page, "keys-two")
@@ -74,7 +74,7 @@ def test_models_are_picked_by_keyboard_alone(sign_in: Callable[..., Page]) -> No
     assert page.url.endswith(NEW_MANIFEST)
 
 
-def test_a_failed_build_says_why_first_and_is_cloned_and_retried(sign_in: Callable[..., Page]) -> None:
+def test_a_failed_build_shows_its_reason_first_and_can_be_cloned_and_retried(sign_in: Callable[..., Page]) -> None:
     page = sign_in("sam", "scientist")
     for path in (NEW_MODEL, NEW_ASSET):
         page.goto(path)
@@ -106,7 +106,7 @@ def test_a_failed_build_says_why_first_and_is_cloned_and_retried(sign_in: Callab
     expect(page.locator("#rows-manifest .picked")).to_be_visible()
 
 
-def test_everything_is_said_beside_its_field_and_a_second_try_works(sign_in: Callable[..., Page]) -> None:
+def test_errors_are_shown_beside_their_fields_and_a_second_attempt_works(sign_in: Callable[..., Page]) -> None:
     page = sign_in("sam", "scientist")
     page.goto(NEW_MODEL)
     page.get_by_label("Or enter its URL").fill("https://models.example/fine.pkl")
@@ -119,7 +119,7 @@ def test_everything_is_said_beside_its_field_and_a_second_try_works(sign_in: Cal
     expect(page).to_have_url(re.compile(r"/models/\d+/$"))
 
 
-def test_who_may_only_look_sees_which_role_is_missing(sign_in: Callable[..., Page]) -> None:
+def test_a_viewer_sees_which_role_is_required(sign_in: Callable[..., Page]) -> None:
     page = sign_in("vera", "viewer")
     page.goto(NEW_MODEL)
     expect(page.locator("main")).to_contain_text("Data scientist")
@@ -136,7 +136,7 @@ def test_the_forms_work_without_javascript(sign_in: Callable[..., Page]) -> None
     expect(page.locator("#preview-json")).to_contain_text("key=…")
     page.get_by_role("button", name="Register model").click()
     expect(page).to_have_url(re.compile(r"/models/\d+/$"))
-    for _ in range(20):  # nothing is live here: the reader reloads
+    for _ in range(20):  # the page isn't live, so reload it
         page.reload()
         if "Registered" in page.locator(".page-head .badge").first.inner_text():
             break

@@ -1,4 +1,4 @@
-"""Getting in and out with a real browser, a real site and a real identity provider."""
+"""Sign-in and sign-out with a real browser, a real site and a real identity provider."""
 
 import re
 import sqlite3
@@ -29,7 +29,7 @@ def provider() -> Iterator[Provider]:
 
 @pytest.fixture(scope="module")
 def company(provider: Provider, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """A site that lets in people of the provider, and believes a proxy on this machine."""
+    """Start a site with sign-in through the provider and a trusted proxy on this machine."""
     roles = "ml-team=local:scientist"
     environment = provider.settings(OIDC_ROLES=roles, TRUSTED_PROXIES="127.0.0.1", LOG_LEVEL="DEBUG")
     site = Site(tmp_path_factory.mktemp("company") / "var", **environment)
@@ -63,7 +63,7 @@ def by_password(page: Page, name: str = "ada") -> None:
     page.get_by_role("button", name="Sign in", exact=True).click()
 
 
-def test_the_company_lets_somebody_in_and_they_are_where_they_wanted_to_go(page: Page, company: Site) -> None:
+def test_signing_in_through_the_provider_returns_to_the_requested_page(page: Page, company: Site) -> None:
     page.goto("/accounts/local/models/")
     page.get_by_role("link", name="Sign in with The Company").click()
     page.locator("input[name=sub]").fill("s-nina")
@@ -77,7 +77,7 @@ def test_the_company_lets_somebody_in_and_they_are_where_they_wanted_to_go(page:
     assert [word for word in (CLIENT["OIDC_CLIENT_SECRET"], "code_verifier") if word in logs] == []
 
 
-def test_whoever_refuses_at_the_company_is_told_so(page: Page) -> None:
+def test_a_sign_in_canceled_at_the_provider_is_reported(page: Page) -> None:
     page.goto("/sign-in/")
     page.get_by_role("link", name="Sign in with The Company").click()
     page.get_by_role("button", name="Deny").click()
@@ -86,14 +86,14 @@ def test_whoever_refuses_at_the_company_is_told_so(page: Page) -> None:
 
 @pytest.fixture
 def remembering(browser: Browser, company: Site) -> Iterator[Page]:
-    """A page of a browser that keeps whole pages for Back, as people's do; Playwright switches that off."""
+    """Return a page of a browser with the back/forward cache, which Playwright disables by default."""
     options = {"executable_path": chromium(), "args": ["--no-sandbox"]}
     running = browser.browser_type.launch(ignore_default_args=["--disable-back-forward-cache"], **options)
     yield running.new_page(base_url=company.url)
     running.close()
 
 
-def test_after_sign_out_back_shows_nothing(remembering: Page) -> None:
+def test_after_sign_out_the_back_button_shows_no_page(remembering: Page) -> None:
     page = remembering
     by_password(page)
     page.wait_for_url("**/accounts/local/")
@@ -110,7 +110,7 @@ def test_after_sign_out_back_shows_nothing(remembering: Page) -> None:
     assert page.evaluate("Object.keys(localStorage).length + Object.keys(sessionStorage).length") == 0
 
 
-def test_an_ended_session_is_signed_out_within_the_open_page(browser: Browser, page: Page, company: Site) -> None:
+def test_an_open_page_is_signed_out_when_its_session_ends(browser: Browser, page: Page, company: Site) -> None:
     by_password(page)
     page.wait_for_url("**/accounts/local/")
     page.goto("/accounts/local/models/")
@@ -126,7 +126,7 @@ def test_an_ended_session_is_signed_out_within_the_open_page(browser: Browser, p
     page.wait_for_url("**/sign-in/?next=/accounts/local/images/")
 
 
-def test_a_second_factor_is_switched_on_read_from_the_page_and_asked_for(page: Page, company: Site) -> None:
+def test_two_factor_authentication_can_be_enabled_and_is_then_required(page: Page, company: Site) -> None:
     company.manage("create_user", "tess", "--role", "viewer", "--account", "local", "--password-stdin", stdin=PASSWORD)
     by_password(page, "tess")
     page.wait_for_url("**/accounts/local/")
@@ -162,7 +162,7 @@ def fail(site: Site, **headers: str) -> requests.Response:
     return session.post(f"{site.url}/sign-in/", form, headers=headers)
 
 
-def test_a_trusted_proxy_says_who_calls_and_nobody_else_does(company: Site, site: Site) -> None:
+def test_only_a_trusted_proxy_can_set_the_client_address(company: Site, site: Site) -> None:
     assert fail(company, **{"X-Forwarded-For": f"198.51.100.1, {FAR}"}).status_code == 422
     assert audit(company, "sign_in_failed")[-1][:2] == ("eve", FAR)
     assert fail(site, **{"X-Forwarded-For": FAR}).status_code == 422
@@ -170,7 +170,7 @@ def test_a_trusted_proxy_says_who_calls_and_nobody_else_does(company: Site, site
 
 
 @pytest.mark.parametrize("path", ["/", "/sign-in/", "/accounts/local/models/", "/healthz", "/no-such"])
-def test_an_unknown_host_is_told_what_to_do(site: Site, path: str) -> None:
+def test_an_unknown_host_gets_an_error_with_advice(site: Site, path: str) -> None:
     answer = requests.get(f"{site.url}{path}", headers={"Host": "evil.example"}, allow_redirects=False)
     assert answer.status_code == 400
     assert "evil.example" in answer.text
@@ -178,7 +178,7 @@ def test_an_unknown_host_is_told_what_to_do(site: Site, path: str) -> None:
 
 
 @pytest.mark.parametrize("path", ["/stream", "/uploads/?account=local", "/static/style.css"])
-def test_parts_in_front_of_django_do_not_answer_to_an_unknown_host_either(site: Site, path: str) -> None:
+def test_parts_in_front_of_django_also_reject_an_unknown_host(site: Site, path: str) -> None:
     answer = requests.post(f"{site.url}{path}", headers={"Host": "evil.example"})
     assert answer.status_code == 400
     assert "evil.example" in answer.text

@@ -1,4 +1,4 @@
-"""An open page that nobody tells anything does not go on showing what it was told last."""
+"""Open pages without updates, which must not keep showing an outdated state as current."""
 
 import time
 from collections.abc import Callable
@@ -12,7 +12,7 @@ pytestmark = [pytest.mark.browser, pytest.mark.slow]
 SECONDS = 1000
 
 
-def test_an_open_page_says_within_thirty_seconds_that_there_is_no_worker_and_goes_on_with_the_next(
+def test_an_open_page_reports_a_missing_worker_within_thirty_seconds_and_recovers(
     sign_in: Callable[..., Page], site: Site
 ) -> None:
     page = sign_in("sam", "scientist")

@@ -1,4 +1,4 @@
-"""live.js in a real browser, against the real stream and a page made for it."""
+"""live.js in a real browser, with the real stream and a page made for the test."""
 
 import json
 import time
@@ -16,7 +16,7 @@ from dashboard import live as stream
 from deployments.live import events
 from tests.asgi_server import Server
 
-# The stream gives its database connection back after each look at the rights, even though no right is read here.
+# The stream releases its database connection after each permission check, although none is read here.
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
 STATIC = Path(__file__).parents[2] / "static"
 HTMX = Path(django_htmx.__file__).parent / "static/django_htmx/htmx-2.min.js"
@@ -36,7 +36,7 @@ PAGE = """<!doctype html><script src="/htmx.js" defer></script><script src="/liv
 
 
 class Site:
-    """Serves the page, its scripts and the stream; counts what is fetched."""
+    """Server for the page, its scripts and the stream, which counts the requests."""
 
     def __init__(self) -> None:
         self.stream: Any = stream.Stream()
@@ -58,7 +58,7 @@ class Site:
 
 @pytest.fixture
 def site(live_redis: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> Site:
-    monkeypatch.setattr(stream, "_find_reader", lambda scope: (1, {1}))  # who reads is not what is tested here
+    monkeypatch.setattr(stream, "_find_reader", lambda scope: (1, {1}))  # the reader's identity isn't tested here
     return Site()
 
 
@@ -85,7 +85,7 @@ def show(page: Page, visible: bool) -> None:
     )
 
 
-def test_every_badge_of_the_thing_changes_without_a_reload_and_what_hangs_on_it_is_fetched(
+def test_every_badge_of_a_resource_changes_without_a_reload_and_dependent_parts_are_fetched(
     page: Page, site: Site, live_redis: redis.Redis
 ) -> None:
     page.evaluate("window.same = true")
@@ -109,19 +109,17 @@ def test_a_burst_of_changes_fetches_each_part_once(page: Page, site: Site, live_
     assert site.fetched.count("any") == 1
 
 
-def test_a_new_row_makes_the_list_fetch_itself(page: Page, live_redis: redis.Redis) -> None:
+def test_a_new_row_refreshes_the_list(page: Page, live_redis: redis.Redis) -> None:
     announce(live_redis, key="service-9", refresh=["service-9", "services"])
     expect(page.locator("#list")).to_have_text("fetched 1")
 
 
-def test_what_has_heard_nothing_for_as_long_as_its_badge_may_be_believed_fetches_itself_anew(
-    page: Page, site: Site
-) -> None:
+def test_a_badge_without_updates_is_refreshed_when_it_becomes_stale(page: Page, site: Site) -> None:
     expect(page.locator("#doubted")).to_have_text("fetched 1", timeout=9000)
-    assert "its-row" not in site.fetched, "what holds the row fetches it"
+    assert "its-row" not in site.fetched, "the element that contains the row must refresh it"
 
 
-def test_trouble_of_the_account_is_fetched_when_it_begins_and_when_it_ends(
+def test_the_accounts_error_is_refreshed_when_it_begins_and_ends(
     page: Page, site: Site, live_redis: redis.Redis
 ) -> None:
     for times in (1, 2):
@@ -129,7 +127,7 @@ def test_trouble_of_the_account_is_fetched_when_it_begins_and_when_it_ends(
         expect(page.locator("#trouble")).to_have_text(f"fetched {times}")
     events.publish_account(2)
     page.wait_for_timeout(600)
-    assert site.fetched.count("trouble") == 2, "another account's trouble is none of this reader's business"
+    assert site.fetched.count("trouble") == 2, "problems of other accounts must not be sent to this user"
 
 
 def test_markup_in_a_reason_or_label_stays_text(page: Page, live_redis: redis.Redis) -> None:
@@ -138,7 +136,7 @@ def test_markup_in_a_reason_or_label_stays_text(page: Page, live_redis: redis.Re
     assert page.evaluate("window.hit === undefined")
 
 
-def test_a_hidden_page_lets_go_of_its_connection_and_misses_nothing(page: Page, live_redis: redis.Redis) -> None:
+def test_a_hidden_page_closes_its_connection_and_misses_nothing(page: Page, live_redis: redis.Redis) -> None:
     show(page, visible=False)
     page.wait_for_timeout(500)
     assert all(client["cmd"] != "xread" for client in live_redis.client_list())
@@ -149,9 +147,7 @@ def test_a_hidden_page_lets_go_of_its_connection_and_misses_nothing(page: Page, 
     expect(page.locator("#live-mark")).to_have_attribute("data-live", "live")
 
 
-def test_a_page_whose_past_is_gone_fetches_its_parts_but_not_their_parts(
-    page: Page, site: Site, live_redis: redis.Redis
-) -> None:
+def test_a_resync_fetches_the_outer_parts_only(page: Page, site: Site, live_redis: redis.Redis) -> None:
     announce(live_redis)
     expect(page.locator("#row")).to_have_text("fetched 1")
     page.wait_for_timeout(1200)
@@ -164,7 +160,7 @@ def test_a_page_whose_past_is_gone_fetches_its_parts_but_not_their_parts(
 
 
 @pytest.mark.slow
-def test_without_a_stream_the_page_asks_now_and_then_and_returns_to_it(
+def test_without_a_stream_the_page_polls_and_later_reconnects(
     site: Site, browser: Browser, live_redis: redis.Redis
 ) -> None:
     real = site.stream

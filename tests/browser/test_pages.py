@@ -1,4 +1,4 @@
-"""The pages in a real browser: filters without reload, the keyboard, no script, narrow screens, colours."""
+"""Pages in a real browser: filters without a reload, keyboard use, no scripts, narrow screens and colors."""
 
 import re
 from collections.abc import Callable
@@ -21,7 +21,7 @@ def register(page: Page, *names: str) -> None:
         expect(page.get_by_role("heading", level=1)).to_contain_text(name)
 
 
-def test_typing_filters_the_list_and_the_url_and_back_undoes_it(sign_in: SignIn) -> None:
+def test_typing_filters_the_list_and_the_back_button_undoes_it(sign_in: SignIn) -> None:
     page = sign_in("fay", "scientist")
     register(page, "filter-one", "filter-two")
     page.goto(MODELS)
@@ -29,12 +29,12 @@ def test_typing_filters_the_list_and_the_url_and_back_undoes_it(sign_in: SignIn)
     page.get_by_role("searchbox").press_sequentially("filter-two")
     expect(page).to_have_url(re.compile(r"\?q=filter-two$"))
     expect(page.locator("#list tbody tr")).to_have_count(1)
-    assert page.evaluate("window.here"), "the page was loaded anew"
+    assert page.evaluate("window.here"), "the page was reloaded"
     page.go_back()
     expect(page.locator("#list")).to_contain_text("filter-one")
 
 
-def test_a_chip_is_reached_and_switched_by_the_keyboard(sign_in: SignIn) -> None:
+def test_a_filter_chip_can_be_used_with_the_keyboard(sign_in: SignIn) -> None:
     page = sign_in("fay", "scientist")
     page.goto(MODELS)
     page.get_by_role("searchbox").focus()
@@ -43,7 +43,7 @@ def test_a_chip_is_reached_and_switched_by_the_keyboard(sign_in: SignIn) -> None
     expect(page).to_have_url(re.compile("state=ready"))
 
 
-def test_a_refreshed_row_keeps_the_keyboards_place(sign_in: SignIn) -> None:
+def test_a_refreshed_row_keeps_the_keyboard_focus(sign_in: SignIn) -> None:
     page = sign_in("fay", "scientist")
     register(page, "focus-kept")
     page.goto(f"{MODELS}?q=focus-kept")
@@ -55,7 +55,7 @@ def test_a_refreshed_row_keeps_the_keyboards_place(sign_in: SignIn) -> None:
     expect(link).to_be_focused()
 
 
-def test_lists_filter_sort_and_page_without_any_script(sign_in: SignIn) -> None:
+def test_lists_filter_sort_and_paginate_without_scripts(sign_in: SignIn) -> None:
     register(sign_in("fay", "scientist"), "plain-one", "plain-two")
     page = sign_in("nora", "viewer", java_script_enabled=False)
     page.goto(MODELS)
@@ -74,7 +74,7 @@ def test_no_page_is_wider_than_a_narrow_screen(colours: str, sign_in: SignIn) ->
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), path
 
 
-def test_the_colours_follow_the_system_until_somebody_chooses(sign_in: SignIn) -> None:
+def test_colors_follow_the_system_until_the_user_selects_a_theme(sign_in: SignIn) -> None:
     page = sign_in("fay", "scientist", color_scheme="dark")
     ground = "getComputedStyle(document.body).backgroundColor"
     dark = page.evaluate(ground)

@@ -1,4 +1,4 @@
-"""The browser's own judgement: on no page does anything break the content security policy, or a script."""
+"""Content security policy in a real browser: no page violates it or has a script error."""
 
 from collections.abc import Callable
 
@@ -27,8 +27,8 @@ PAGES = (
 
 
 @pytest.mark.slow
-def test_no_page_breaks_its_own_policy(site: Site, sign_in: Callable[..., Page]) -> None:
-    page = sign_in("olga", "operator")  # and fails at the end where the browser complained of anything
+def test_no_page_violates_its_content_security_policy(site: Site, sign_in: Callable[..., Page]) -> None:
+    page = sign_in("olga", "operator")  # fails at the end if the browser reported a problem
     for path in (*(f"/accounts/local/{name}" for name in PAGES), "/audit/", "/doctor/"):
         answer = page.goto(path)
         assert answer

@@ -1,4 +1,4 @@
-"""The settings of an account in a browser: the connection is tried in place, and what is secret leaves no trace."""
+"""Account settings in a browser: connection tests on the page, and secrets that never come back."""
 
 from collections.abc import Callable
 
@@ -11,7 +11,7 @@ pytestmark = [pytest.mark.browser, pytest.mark.slow]
 SETTINGS = "/accounts/local/settings/"
 
 
-def test_the_server_is_tried_in_place_with_the_token_that_is_kept(sign_in: Callable[..., Page]) -> None:
+def test_the_connection_is_tested_on_the_page_with_the_stored_token(sign_in: Callable[..., Page]) -> None:
     page = sign_in("otto", "operator")
     page.get_by_role("link", name="Settings").click()
     page.get_by_label("Resource group").fill("elsewhere")
@@ -20,10 +20,10 @@ def test_the_server_is_tried_in_place_with_the_token_that_is_kept(sign_in: Calla
     page.get_by_label("Resource group").fill("local")
     page.get_by_role("button", name="Test connection").click()
     expect(page.locator("#connection-test")).to_contain_text("Connection works.")
-    assert page.url.endswith(SETTINGS), "the page was not left"
+    assert page.url.endswith(SETTINGS), "the page must not change"
 
 
-def test_only_the_fields_of_the_chosen_sign_in_are_there(sign_in: Callable[..., Page]) -> None:
+def test_only_the_fields_of_the_selected_sign_in_method_are_shown(sign_in: Callable[..., Page]) -> None:
     page = sign_in("otto", "operator")
     page.goto(SETTINGS)
     expect(page.get_by_label("Client secret")).to_be_hidden()
@@ -32,7 +32,7 @@ def test_only_the_fields_of_the_chosen_sign_in_are_there(sign_in: Callable[..., 
     expect(page.get_by_label("Bearer token")).to_be_hidden()
 
 
-def test_a_cluster_is_tried_and_stored_and_its_kubeconfig_does_not_come_back(sign_in: Callable[..., Page]) -> None:
+def test_a_cluster_is_tested_and_stored_and_its_kubeconfig_is_never_shown(sign_in: Callable[..., Page]) -> None:
     page = sign_in("otto", "operator", viewport={"width": 390, "height": 800})
     with Kubernetes() as cluster:
         page.goto(f"{SETTINGS}clusters/new/")
@@ -47,7 +47,7 @@ def test_a_cluster_is_tried_and_stored_and_its_kubeconfig_does_not_come_back(sig
     page.get_by_role("link", name="browser cluster").click()
     expect(page.get_by_text("by otto")).to_be_visible()
     assert TOKEN not in page.content()
-    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "nothing is wider than the screen"
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "nothing may be wider than the screen"
     page.get_by_role("link", name="Delete cluster…").click()
     page.get_by_role("button", name="Delete cluster").click()
     expect(page.get_by_text("Its services keep running")).to_be_visible()

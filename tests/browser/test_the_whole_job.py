@@ -1,4 +1,4 @@
-"""From a file to a scoring URL and back, by mouse and keyboard, and every state changes on the open page by itself."""
+"""The whole workflow by mouse and keyboard, from a file to a scoring URL and back, with live state changes."""
 
 import json
 import re
@@ -21,19 +21,19 @@ def go_to(page: Page, noun: str) -> None:
 
 
 def pick(page: Page, label: str) -> None:
-    """Check the row of a picker, as a person does who sees its words."""
+    """Select the row of a picker by its visible text."""
     page.locator(".pick label", has_text=label).first.click()
 
 
 def stay(page: Page) -> None:
-    """Wait for the page of one thing and mark this document: the mark is gone if the page is ever loaded anew."""
+    """Wait for a detail page and mark its document. A reload would remove the mark."""
     expect(page).to_have_url(re.compile(r"/[a-z]+/[0-9a-f-]+/$"))
     page.wait_for_load_state()
     page.evaluate("window.neverReloaded = true")
 
 
 def expect_state(page: Page, word: str, timeout: float) -> None:
-    """The badge of the page's own row says `word`, without a reload."""
+    """Wait until the badge of the page's row shows `word`, without a reload."""
     expect(page.locator(".page-head .badge").first).to_have_text(re.compile(word), timeout=timeout)
     assert page.evaluate("window.neverReloaded") is True
 
@@ -101,7 +101,7 @@ def create_service(page: Page) -> None:
 
 
 def score(page: Page) -> None:
-    """Send the example of the schema, which is there by itself, by keyboard; then something that is wrong."""
+    """Submit the prefilled example of the schema by keyboard, then an invalid input."""
     go_to(page, "Services")
     page.get_by_role("link", name="iris-live").first.click()
     body = page.get_by_label("Request body (JSON)")
@@ -147,7 +147,7 @@ def delete_service(page: Page) -> None:
     expect(page.get_by_role("link", name="iris-live")).to_have_count(0)
 
 
-def test_the_whole_job_by_mouse_and_keyboard(sign_in: Callable[..., Page]) -> None:
+def test_the_whole_workflow_by_mouse_and_keyboard(sign_in: Callable[..., Page]) -> None:
     page = sign_in("sam", "scientist")
     register_model(page)
     add_asset(page, "score.py", "score")

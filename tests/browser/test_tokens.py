@@ -1,4 +1,4 @@
-"""Tokens and commands in a browser: made, copied, and shown beside the form that is being filled in."""
+"""API tokens and commands in a browser: creating, copying, and commands beside a form while it is filled in."""
 
 import re
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from tests.site import Site
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 
-def test_a_token_is_made_copied_and_used(sign_in: Callable[..., Page], site: Site) -> None:
+def test_a_token_is_created_copied_and_used(sign_in: Callable[..., Page], site: Site) -> None:
     page = sign_in("sam", "scientist", permissions=["clipboard-read", "clipboard-write"])
     page.get_by_role("button", name="Signed in as sam").click()
     page.get_by_role("link", name="API tokens").click()
@@ -31,7 +31,7 @@ def test_a_token_is_made_copied_and_used(sign_in: Callable[..., Page], site: Sit
     assert answer.status_code == 401
 
 
-def test_the_command_follows_what_is_typed_and_stays_open(sign_in: Callable[..., Page]) -> None:
+def test_the_command_follows_the_form_and_stays_open(sign_in: Callable[..., Page]) -> None:
     page = sign_in("sam", "scientist")
     page.goto("/accounts/local/models/new/")
     page.get_by_text("API call").click()

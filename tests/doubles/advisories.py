@@ -1,7 +1,7 @@
-"""A double of the advisory source, reached as every server on the internet is: through a proxy, by TLS.
+"""Test double of an advisory source, reached like a server on the internet: through a proxy, with TLS.
 
-It is whatever host it is asked to be, so no host need be named: each CONNECT gets a certificate of its own, signed by
-an authority that only the tests trust.
+It answers for every host, so no host name is needed. Each CONNECT gets its own certificate, signed by an authority that
+only the tests trust.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-# Name and version of a package: what is known of it as (status, vulnerabilities).
+# Known packages: (name, version) to (status, vulnerabilities).
 Knowledge = Callable[[str, str], tuple[int, list[dict[str, Any]]]]
 
 
@@ -36,7 +36,7 @@ class Authority:
         self.file.write_bytes(self._sign(self.name, self.key, None).public_bytes(serialization.Encoding.PEM))
 
     def context(self, host: str) -> ssl.SSLContext:
-        """A server's context as `host`."""
+        """Return the TLS context of a server named `host`."""
         key = ec.generate_private_key(ec.SECP256R1())
         certificate = self._sign(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "host")]), key, host)
         path = self.folder / f"{host}.pem"
@@ -75,7 +75,7 @@ def _general(host: str) -> x509.GeneralName:
 
 @contextlib.contextmanager
 def running(folder: Path, knowledge: Knowledge) -> Iterator[dict[str, str]]:
-    """The environment in which a program reaches the double and nothing else."""
+    """Run the double. Yield environment variables with which a program reaches only the double."""
     authority, contexts = Authority(folder), dict[str, ssl.SSLContext]()
 
     def serve(connection: socket.socket) -> None:

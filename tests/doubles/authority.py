@@ -1,4 +1,4 @@
-"""A small authority on loopback that gives tokens for client credentials, as Entra ID does, and counts how often."""
+"""A small token service on loopback for client credentials, like Entra ID, which counts its requests."""
 
 import json
 import threading
@@ -13,14 +13,14 @@ Answer = tuple[int, dict[str, str], bytes]
 
 
 class Authority:
-    """`with Authority() as authority:` gives tokens at `authority.url`: token-1, token-2 …"""
+    """Token service at `authority.url` that issues token-1, token-2 …: `with Authority() as authority:`."""
 
     def __init__(self) -> None:
-        self.lasts: Any = 3600  # seconds; what it says of each token
+        self.lasts: Any = 3600  # reported lifetime of each token in seconds
         self.given: list[str] = []
         self.asked: list[dict[str, str]] = []  # the form of each request
         self.given_to: Callable[[str], None] = lambda token: None  # called with each new token
-        self.fault: Callable[[], Answer] | None = None  # answers in its place
+        self.fault: Callable[[], Answer] | None = None  # answers instead
         self.slow = 0.0
 
     def __enter__(self) -> "Authority":

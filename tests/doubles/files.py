@@ -1,4 +1,4 @@
-"""A small real HTTP server on loopback that tests fetch from. Each path is a function of the request handler."""
+"""A small HTTP server on loopback for downloads in tests. Each path is a function of the request handler."""
 
 import contextlib
 import threading
@@ -9,7 +9,7 @@ Page = Callable[[BaseHTTPRequestHandler], None]
 
 
 class Files:
-    """`pages` by path; `asked` lists the paths that were requested; `connections` counts those accepted."""
+    """File server with `pages` by path, the requested paths in `asked`, and the number of accepted `connections`."""
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -18,7 +18,7 @@ class Files:
         self.connections = 0
 
     def put(self, path: str, data: bytes, content_type: str = "application/octet-stream") -> str:
-        """Serve `data` at `path`; the URL."""
+        """Serve `data` at `path`. Return the URL."""
 
         def page(request: BaseHTTPRequestHandler) -> None:
             request.send_response(200)
@@ -45,7 +45,7 @@ class Files:
 
 @contextlib.contextmanager
 def running_files() -> Iterator[Files]:
-    """A server on a free port of 127.0.0.1, stopped afterwards."""
+    """Run a server on a free port of 127.0.0.1 during the `with` block."""
 
     class Handler(BaseHTTPRequestHandler):
         def setup(self) -> None:

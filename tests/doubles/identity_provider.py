@@ -1,8 +1,8 @@
-"""An identity provider in a process of its own: OpenID Connect by oidc-provider-mock, made to insist on PKCE.
+"""An OpenID Connect provider in a separate process: oidc-provider-mock, changed to require PKCE.
 
-`python -m tests.doubles.identity_provider PORT` serves it. Its people are set with `PUT /users/<subject>` (claims as
-JSON); its page to sign in on takes a subject, or refuses. `PUT /spoil` with `{"claim": value}` makes ID tokens say that
-instead; with `{"signed": "by another"}` or `{"signed": "not"}` they are signed so.
+`python -m tests.doubles.identity_provider PORT` serves it. Set users with `PUT /users/<subject>` (claims as JSON). The
+sign-in page accepts a subject or a denial. `PUT /spoil` with `{"claim": value}` replaces a claim of ID tokens. With
+`{"signed": "by another"}` or `{"signed": "not"}` they get a wrong signature or none.
 """
 
 import base64
@@ -25,17 +25,17 @@ CLIENT = {"OIDC_CLIENT_ID": "the-dashboard", "OIDC_CLIENT_SECRET": "a-secret-of-
 
 
 class Provider:
-    """The provider as tests see it."""
+    """Client for tests to configure the provider."""
 
     def __init__(self, port: int) -> None:
         self.url = f"http://127.0.0.1:{port}"
 
     def person(self, subject: str, **claims: Any) -> None:
-        """Let there be somebody with these claims."""
+        """Create a user with these claims."""
         requests.put(f"{self.url}/users/{subject}", json=claims, timeout=10).raise_for_status()
 
     def spoil(self, **claims: Any) -> None:
-        """From now on ID tokens claim this, whoever signs in; nothing: they are right again."""
+        """Replace these claims in all further ID tokens. Without arguments, tokens are correct again."""
         requests.put(f"{self.url}/spoil", json=claims, timeout=10).raise_for_status()
 
     def answers(self) -> bool:
@@ -45,7 +45,7 @@ class Provider:
             return False
 
     def settings(self, **more: str) -> dict[str, str]:
-        """The environment of a site that uses it."""
+        """Return the environment variables of a site that uses the provider."""
         return {"OIDC_ISSUER": self.url, "OIDC_NAME": "The Company", **CLIENT, **more}
 
 

@@ -1,4 +1,4 @@
-"""The one page of a Kubernetes API that a connection test reads, over TLS with an authority of its own."""
+"""Test double of a Kubernetes API: the page that a connection test reads, over TLS with its own authority."""
 
 import base64
 import json
@@ -21,7 +21,7 @@ TOKEN = "token-of-the-cluster"
 
 
 class Issuer:
-    """A certificate authority and what it signs; PEM."""
+    """Certificate authority and its signed certificates, in PEM format."""
 
     def __init__(self) -> None:
         self._key = ec.generate_private_key(ec.SECP256R1())
@@ -29,7 +29,7 @@ class Issuer:
         self.certificate = self._sign(self._name, self._key, authority=True).public_bytes(serialization.Encoding.PEM)
 
     def issue(self, name: str) -> tuple[bytes, bytes]:
-        """Certificate and key for `name` at 127.0.0.1."""
+        """Return a certificate and key for `name` at 127.0.0.1."""
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         formats = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
@@ -46,13 +46,13 @@ class Issuer:
 
 
 class Kubernetes:
-    """`with Kubernetes() as cluster:` answers at `cluster.url` to the token, or to a certificate of its authority."""
+    """API at `cluster.url` that accepts a token or a certificate of its authority: `with Kubernetes() as cluster:`."""
 
     def __init__(self) -> None:
         self.issuer = Issuer()
         self.status, self.body = 200, json.dumps({"gitVersion": "v1.31.2"}).encode()
         self.headers: dict[str, str] = {}
-        self.asked: list[tuple[str, str, bool]] = []  # path, Authorization, whether a certificate came
+        self.asked: list[tuple[str, str, bool]] = []  # path, Authorization header, whether a certificate was presented
 
     def __enter__(self) -> "Kubernetes":
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

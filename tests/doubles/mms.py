@@ -1,7 +1,7 @@
-"""A small MMS server of its own for tests: in memory, programmable, written from the reference and nothing else.
+"""Test double of an MMS server: in memory, programmable, implemented only from the API reference.
 
-Asynchronous operations end when the test says so (or at once, with `auto`). Faults are planned per request:
-`mms.plan("POST", "/models", lose_answer)`. What was received is kept in `mms.requests`, each effect in `mms.effects`.
+Asynchronous operations end when the test calls `end`, or immediately with `auto`. Faults are planned per request:
+`mms.plan("POST", "/models", lose_answer)`. `mms.requests` lists the received requests, `mms.effects` their effects.
 """
 
 import json
@@ -32,20 +32,20 @@ class Reply:
 @dataclass
 class Request:
     method: str
-    path: str  # below the hosting account
+    path: str  # relative to the hosting account
     query: dict[str, list[str]]
     headers: dict[str, str]
     body: Json
     at: float
 
 
-# A fault gets the connection, and a function that has the effect and returns the true reply.
+# A fault gets the connection, and a function that performs the effect and returns the correct reply.
 Fault = Callable[["Connection", Callable[[], Reply]], None]
 
 
 class Connection(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True  # else each answer waits 40 ms
+    disable_nagle_algorithm = True  # otherwise each response is delayed by 40 ms
     server: "Server"
 
     def log_message(self, *_: Any) -> None:
@@ -77,13 +77,13 @@ class Server(ThreadingHTTPServer):
     mms: "MMS"
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Callers that hung up meanwhile are part of the tests."""
+        """Ignore errors of clients that disconnected, which tests do on purpose."""
         if not isinstance(sys.exc_info()[1], ConnectionError):
             super().handle_error(request, client_address)
 
 
 class MMS:
-    """`with MMS() as mms:` serves on `mms.url` until the end of the block."""
+    """MMS server at `mms.url`: `with MMS() as mms:`."""
 
     token = "token-of-the-double"
     account = "/api/subscriptions/s/resourceGroups/g/hostingAccounts/a/"
@@ -91,7 +91,7 @@ class MMS:
     def __init__(
         self, *, auto: bool = False, extensions: bool = False, dialect: "Dialect | None" = None, slow: float = 0.0
     ) -> None:
-        """`slow`: seconds between what a write does and its answer."""
+        """Prepare the server. `slow` is the delay in seconds between the effect of a write and its response."""
         self.auto, self.extensions, self.dialect, self.slow = auto, extensions, dialect or Dialect(), slow
         self.models: dict[str, Json] = {}
         self.manifests: dict[str, Json] = {}
@@ -124,20 +124,20 @@ class MMS:
 
     @property
     def repeated(self) -> list[str]:
-        """What happened more often than once, of tests that ask for each thing once."""
+        """Return the effects that happened more than once, for tests that request each of them once."""
         return [effect for effect, times in self.effects.items() if times > 1]
 
     @property
     def idle(self) -> bool:
-        """Whether no request is being answered, not even to somebody who has hung up."""
+        """Return True if no request is being processed, not even for a disconnected client."""
         return not self._answering
 
     def plan(self, method: str, part: str, fault: Fault, times: int = 1) -> None:
-        """The next `times` requests of this method whose path has `part` in it meet the fault."""
+        """Plan the fault for the next `times` requests with this method and `part` in their path."""
         self._plans += [(method, part, fault)] * times
 
     def heal(self) -> None:
-        """Whatever was planned and has not come yet does not come."""
+        """Cancel all planned faults that haven't happened."""
         with self._lock:
             self._plans.clear()
 
@@ -145,7 +145,7 @@ class MMS:
         return [request for request in self.requests if request.method == method and part in request.path]
 
     def add_model(self, name: str, version: int = 1, **more: Json) -> Json:
-        """A model registered by somebody else."""
+        """Add a model as another client would register it."""
         model = {"name": name, "url": f"http://elsewhere/{name}", "tags": [], "description": "", "mimeType": ""}
         return self._add(self.models, model | {"version": version, "createdAt": _now()} | more)
 
@@ -154,13 +154,13 @@ class MMS:
         return self._add(self.services, service | more)
 
     def run(self) -> None:
-        """Every operation that has not started, starts."""
+        """Start every operation that hasn't started."""
         for operation in self.operations.values():
             if operation["state"] == "NotStarted":
                 operation["state"] = "Running"
 
     def end(self, state: str = "Succeeded", error: Json = None) -> None:
-        """Every operation that is not over, ends like this."""
+        """End every open operation with this state and error."""
         for operation in self.operations.values():
             if operation["state"] in ("NotStarted", "Running"):
                 if state == "Succeeded":
@@ -209,7 +209,7 @@ class MMS:
         return reply
 
     def _once(self, request: Request) -> Reply:
-        """With the extensions: the same client request id has one effect, and the same answer."""
+        """Process a request once per client request id, and repeat its reply (an extension of the API)."""
         key = request.headers.get("x-ms-client-request-id", "") if self.extensions else ""
         if key in self._replies:
             return self._replies[key]
@@ -314,7 +314,7 @@ class MMS:
 
 
 class Dialect:
-    """The reference's own spellings."""
+    """Spelling of the API reference."""
 
     canceled = "Canceled"
     images_name_manifest = True
@@ -330,13 +330,13 @@ class Dialect:
 
 
 class PlainDialect(Dialect):
-    """The reference to the letter: an image says nothing of its manifest."""
+    """Strict API reference, in which an image doesn't contain its manifest."""
 
     images_name_manifest = False
 
 
 class OldDialect(Dialect):
-    """Capital letters, paged lists, the other spelling of canceled, Operation-Location: what clients of 2017 met."""
+    """Server of 2017: capital letters, paginated lists, the other spelling of canceled, and Operation-Location."""
 
     canceled = "Cancelled"
     page = 2
@@ -361,18 +361,18 @@ class OldDialect(Dialect):
 
 
 def lose_answer(connection: Connection, effect: Callable[[], Reply]) -> None:
-    """It happens, and nobody is told."""
+    """Perform the effect, and close the connection without a response."""
     effect()
     connection.hang_up()
 
 
 def drop(connection: Connection, effect: Callable[[], Reply]) -> None:
-    """The connection breaks before anything happens."""
+    """Close the connection without an effect."""
     connection.hang_up()
 
 
 def truncate(connection: Connection, effect: Callable[[], Reply]) -> None:
-    """It happens, and half of the true answer comes."""
+    """Perform the effect, and send half of the correct response."""
     reply = effect()
     body = json.dumps(reply.body).encode()
     headers = reply.headers | {"Content-Length": str(len(body))}
@@ -381,7 +381,7 @@ def truncate(connection: Connection, effect: Callable[[], Reply]) -> None:
 
 
 def cut_headers(connection: Connection, effect: Callable[[], Reply]) -> None:
-    """It happens, and the true answer ends within its headers."""
+    """Perform the effect, and cut the correct response within its headers."""
     reply = effect()
     named = "".join(f"{name}: {value}\r\n" for name, value in reply.headers.items())
     connection.wfile.write(f"HTTP/1.1 {reply.status} OK\r\n{named}"[:-20].encode())
@@ -389,7 +389,7 @@ def cut_headers(connection: Connection, effect: Callable[[], Reply]) -> None:
 
 
 def after_effect(fault: Fault) -> Fault:
-    """It happens, and then the fault."""
+    """Perform the effect, then the fault."""
 
     def both(connection: Connection, effect: Callable[[], Reply]) -> None:
         effect()
@@ -399,37 +399,37 @@ def after_effect(fault: Fault) -> Fault:
 
 
 def answer(change: Callable[[Reply], Reply]) -> Fault:
-    """It happens, and the answer is the true one, changed."""
+    """Perform the effect, and send the correct response with a change."""
     return lambda connection, effect: connection.reply(change(effect()))
 
 
 def status(code: int, body: Json = None, **headers: str) -> Fault:
-    """This status, and no effect."""
+    """Send this status without an effect."""
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     return lambda connection, effect: connection.reply(Reply(code, body, named))
 
 
 def html(code: int) -> Fault:
-    """A proxy's page, and no effect."""
+    """Send the HTML page of a proxy without an effect."""
     return lambda connection, effect: connection.reply(
         Reply(code, raw=b"<html>Bad Gateway</html>", headers={"Content-Type": "text/html"})
     )
 
 
 def garbage(connection: Connection, effect: Callable[[], Reply]) -> None:
-    """It happens, and the answer is nonsense."""
+    """Perform the effect, and send an invalid response."""
     effect()
     connection.reply(Reply(200, raw=b'{"id": ['))
 
 
 def anonymous(connection: Connection, effect: Callable[[], Reply]) -> None:
-    """It is accepted, and no operation is named."""
+    """Accept the request, but omit the operation's id."""
     effect()
     connection.reply(Reply(202))
 
 
 def hang(seconds: float) -> Fault:
-    """The answer comes after this time."""
+    """Delay the effect and the response by this time."""
 
     def fault(connection: Connection, effect: Callable[[], Reply]) -> None:
         time.sleep(seconds)
@@ -439,7 +439,7 @@ def hang(seconds: float) -> Fault:
 
 
 def effect_then_hang(seconds: float) -> Fault:
-    """It happens at once, and the answer comes after this time."""
+    """Perform the effect immediately, and delay the response by this time."""
 
     def fault(connection: Connection, effect: Callable[[], Reply]) -> None:
         reply = effect()
@@ -450,14 +450,14 @@ def effect_then_hang(seconds: float) -> Fault:
 
 
 def hang_for_good(connection: Connection, effect: Callable[[], Reply]) -> None:
-    """No answer, until the caller has hung up."""
+    """Send no response until the client disconnects."""
     connection.connection.settimeout(30)
     connection.connection.recv(1)
     connection.close_connection = True
 
 
 def late(seconds: float) -> Fault:
-    """Nobody waits that long for the answer, and then it happens."""
+    """Perform the effect after this time, when the client no longer waits, and disconnect."""
 
     def fault(connection: Connection, effect: Callable[[], Reply]) -> None:
         time.sleep(seconds)
@@ -468,7 +468,7 @@ def late(seconds: float) -> Fault:
 
 
 def drip_headers(connection: Connection, effect: Callable[[], Reply]) -> None:
-    """It happens, and of the answer's headers come ten bytes a second, without end."""
+    """Perform the effect, and send ten bytes of headers a second, endlessly."""
     effect()
     connection.wfile.write(b"HTTP/1.1 200 OK\r\n")
     for _ in range(100):
@@ -477,7 +477,7 @@ def drip_headers(connection: Connection, effect: Callable[[], Reply]) -> None:
 
 
 def drip(connection: Connection, effect: Callable[[], Reply]) -> None:
-    """Ten bytes a second."""
+    """Send ten bytes a second."""
     connection.send_response(200)
     connection.send_header("Content-Length", "100000")
     connection.end_headers()

@@ -1,7 +1,7 @@
-"""A small real registry on loopback: the distribution protocol over HTTP, with digests checked and sign-in asked for.
+"""A small registry on loopback: the distribution protocol over HTTP, with digest checks and authentication.
 
-It shares no code with the client under test. `scheme` is "none", "basic" or "bearer" (with a token service of its own
-at /token). `requests` lists (method, path, Authorization) of every call.
+It shares no code with the client under test. `scheme` is "none", "basic" or "bearer" (with a token service at /token).
+`requests` lists (method, path, Authorization) of every call.
 """
 
 import base64
@@ -27,15 +27,15 @@ class RegistryDouble:
         self.requests: list[tuple[str, str, str]] = []
         self.tokens: dict[str, str] = {}  # token: scope
         self.realm = f"http://{location}/token"
-        self.upload_location = ""  # where uploads are sent, if not here
+        self.upload_location = ""  # URL for uploads, if not this server
         self.redirect_blobs_to = ""
-        self.failures: list[int] = []  # statuses to answer next, instead of doing anything
-        self.before_upload: Callable[[], None] = lambda: None  # called before a blob is taken in; may hold it up
+        self.failures: list[int] = []  # statuses of the next responses, without an effect
+        self.before_upload: Callable[[], None] = lambda: None  # called before a blob is accepted; may delay it
 
     def add_image(
         self, repository: str, tag: str, layers: list[bytes], config: dict[str, Any], docker: bool = False
     ) -> str:
-        """Put an image in by hand; its digest."""
+        """Add an image. Return its digest."""
         family = "vnd.docker.distribution.manifest.v2" if docker else "vnd.oci.image.manifest.v1"
         layer_type = "vnd.docker.image.rootfs.diff.tar.gzip" if docker else "vnd.oci.image.layer.v1.tar+gzip"
         document = {

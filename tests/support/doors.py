@@ -1,4 +1,4 @@
-"""Every page of the site: what it is called, who may use it, and its address for a lab's own things."""
+"""Every page of the site: its name, the permission it requires, and its URL for the resources of a lab."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -26,7 +26,7 @@ def patterns(resolver: URLResolver | None = None) -> Iterator[URLPattern]:
             yield pattern
 
 
-# What is opened by token alone is walked by test_v1_access.py.
+# test_v1_access.py covers the routes that only tokens can use.
 VIEWS = {str(pattern.name): pattern.callback for pattern in patterns() if not str(pattern.name).startswith("v1_")}
 ROUTES = {str(pattern.name): str(pattern.pattern) for pattern in patterns()}
 PARAMETERS = {name: set(get_resolver().reverse_dict.getlist(name)[0][3]) for name in VIEWS}
@@ -38,12 +38,12 @@ OF_AN_ACCOUNT = sorted(
 
 
 def permission_of(name: str) -> Any:
-    """What the guard of the page says: a Permission, or who else may come in; None where nobody decided."""
+    """Return the rule of the page's guard: a Permission or another rule, or None if there is no guard."""
     return getattr(VIEWS[name], "permission", None)
 
 
 def address(name: str, lab: Lab) -> str:
-    """The URL of the page called `name`, of the lab's own things."""
+    """Return the URL of the page `name` for the resources of the lab."""
     arguments: dict[str, Any] = {}
     for parameter in get_resolver().reverse_dict.getlist(name)[0][0][0][1]:
         arguments[parameter] = MADE_UP.get(parameter)

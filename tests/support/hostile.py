@@ -1,4 +1,4 @@
-"""What nobody should send: values for fields and bodies, the same on every run; and what must not come of them."""
+"""Hostile values for fields and bodies, identical in every run, and checks of their effects."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from tests.twins import examples
 
 
 def tried(times: int) -> settings:
-    """`times` cases in the nightly run, a third of them in others; the same on every run."""
+    """Return settings that try `times` cases in the nightly run, otherwise a third; always the same cases."""
     unchecked = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large]
     return settings(
         max_examples=examples(times // 3, times),
@@ -34,7 +34,7 @@ WORDS = st.sampled_from(
     ]
 )  # fmt: skip
 TEXTS = WORDS | st.text(st.characters(exclude_categories=["Cs"]), max_size=80)
-HALVES = st.sampled_from(["\ud800", "a\udfffb", "\udcff"])  # of letters: JSON can say them
+HALVES = st.sampled_from(["\ud800", "a\udfffb", "\udcff"])  # lone surrogates, which JSON can contain
 SCALARS = st.none() | st.booleans() | st.integers() | st.just(10**400) | st.floats() | TEXTS | HALVES
 VALUES = st.recursive(
     SCALARS,
@@ -44,13 +44,13 @@ VALUES = st.recursive(
 
 
 def counts() -> dict[str, int]:
-    """How many rows each table has; the audit may grow by what was refused, the use of a token is no row."""
+    """Return the row count of each table. Refusals may add audit entries, and using a token adds no row."""
     ours = [model for app in ("dashboard", "deployments", "auth") for model in apps.get_app_config(app).get_models()]
     return {model.__name__: model._default_manager.count() for model in ours if model is not AuditEntry}
 
 
 def add(record: dict[str, Any], status: int) -> None:
-    """Count the case by what came of it."""
+    """Count the case by its result."""
     group = "let through" if status < 400 else "refused"
     record[group] = record.get(group, 0) + 1
     record["cases"] = record.get("cases", 0) + 1

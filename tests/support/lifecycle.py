@@ -1,4 +1,4 @@
-"""What the tests of the lifecycle share: an account at a server, rows in it, and a worker's turn without a worker."""
+"""Helpers for tests of the lifecycle: a hosting account, its rows, and a worker's turn without a worker."""
 
 import json
 from datetime import timedelta
@@ -57,7 +57,7 @@ def asset_of(account: HostingAccount, name: str = "score") -> Asset:
 
 
 def turn(operation: Operation) -> Operation:
-    """A worker does the operation's next thing now; returns the operation as it is then."""
+    """Run a worker's next turn of the operation. Return the updated operation."""
     account = HostingAccount.objects.get(pk=operation.account_id)
     with client_for(account) as client:
         dispatch.step(operation.pk, client, account)
@@ -65,7 +65,7 @@ def turn(operation: Operation) -> Operation:
 
 
 def later(operation: Operation, seconds: float) -> Operation:
-    """As if the operation had been sent, accepted and asked about so much earlier."""
+    """Move the times of the operation into the past by these seconds. Return it."""
     operation.refresh_from_db()
     past = timedelta(seconds=seconds)
     names = ["requested_at", "sent_at", "accepted_at", "next_poll_at", "claimed_until", "state_since"]

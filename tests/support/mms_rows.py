@@ -1,4 +1,4 @@
-"""Rows of the bundled MMS that tests begin with, and a file server with something to build."""
+"""Initial rows of the bundled MMS for tests, and a file server with files for a build."""
 
 import http.server
 import threading
@@ -18,7 +18,7 @@ def account() -> Account:
 
 
 def image_operation(base_url: str = "http://models.example", model: str = "model.bin", **fields: object) -> Operation:
-    """An operation that builds an image of one model and a driver below `base_url`."""
+    """Create an operation that builds an image of a model and a driver at `base_url`."""
     owner = account()
     registered = Model.objects.create(account=owner, name="m", version=1, url=f"{base_url}/{model}")
     asset = {"id": "score", "url": f"{base_url}/score.py", "mimeType": "text/plain", "unPack": False}
@@ -37,7 +37,7 @@ def image_operation(base_url: str = "http://models.example", model: str = "model
 
 
 class Files(http.server.BaseHTTPRequestHandler):
-    """A driver, a model, and `/slow`, which takes a minute."""
+    """Request handler with a driver, a model, and `/slow`, which takes a minute."""
 
     def do_GET(self) -> None:
         body = DRIVER.encode() if self.path == "/score.py" else b"x" * 600
@@ -58,7 +58,7 @@ class Files(http.server.BaseHTTPRequestHandler):
 
 @contextmanager
 def file_server() -> Iterator[str]:
-    """The address of such a server on loopback."""
+    """Run a file server on loopback. Yield its URL."""
     listener = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Files)
     threading.Thread(target=listener.serve_forever, daemon=True).start()
     try:

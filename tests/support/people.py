@@ -1,4 +1,4 @@
-"""The cast of every page test: who they are in the account "lab", and a lab with something of everything in it."""
+"""Users for page tests with their roles in the account "lab", and a lab with one resource of each kind."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -38,7 +38,7 @@ FIELD = {RegisteredModel: "model", Manifest: "manifest", Image: "image", Service
 
 @dataclass
 class Cast:
-    """A browser for each kind of person. `operator` owns the lab, `scientist` and `viewer` are colleagues."""
+    """Signed-in client for each kind of user. `operator` owns the lab; `scientist` and `viewer` are members."""
 
     viewer: Client
     scientist: Client
@@ -64,7 +64,7 @@ def make_cast(account: HostingAccount) -> Cast:
 
 @dataclass
 class Lab:
-    """One account with one of everything, chained from the model to the service."""
+    """Account with one resource of each kind, linked from the model to the service."""
 
     account: HostingAccount
     model: RegisteredModel
@@ -101,7 +101,7 @@ def make_lab(name: str = "lab") -> Lab:
 
 
 def make_operation(row: Any, kind: Kind | None = None, state: State = State.SUCCEEDED, **more: Any) -> Operation:
-    """An operation on `row`, by default the one that made it."""
+    """Create an operation on `row`, by default the one that created it."""
     noun = FIELD[type(row)]
     kind = kind or Kind(f"{'register' if noun == 'model' else 'create'}_{noun}")
     known = {"requested_by": "sam", noun: row}

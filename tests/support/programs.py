@@ -1,4 +1,4 @@
-"""Programs that call the JSON API, each with its token: what `people.py` is for pages."""
+"""Clients of the JSON API with their tokens, the counterpart of `people.py` for pages."""
 
 import json
 from datetime import timedelta
@@ -20,9 +20,9 @@ from tests.support.people import Lab
 
 
 class Program:
-    """Sends JSON with a bearer token, and no cookie. `token` is whatever stands after “Bearer ”; "" sends none.
+    """Client that sends JSON with a bearer token and without cookies. Without a `token` it sends no header.
 
-    Every response has to be as the OpenAPI document says.
+    Every response must match the OpenAPI document.
     """
 
     def __init__(self, token: str = "", client: Client | None = None) -> None:
@@ -48,7 +48,7 @@ class Program:
 
 @lru_cache(1)
 def strict_document() -> dict[str, Any]:
-    """The OpenAPI document, in which no object has a field that its schema doesn't name."""
+    """Return the OpenAPI document, changed so that objects can't have fields missing from their schema."""
     whole: dict[str, Any] = json.loads(json.dumps(document()))
     for schema in whole["components"]["schemas"].values():
         schema.setdefault("additionalProperties", False)
@@ -56,7 +56,7 @@ def strict_document() -> dict[str, Any]:
 
 
 def endpoint_of(method: str, path: str) -> Endpoint | None:
-    """The method of the API that answers at `path`; None where there is none."""
+    """Return the API method at `path`, or None."""
     try:
         name = resolve(path).url_name
     except Resolver404:
@@ -65,7 +65,7 @@ def endpoint_of(method: str, path: str) -> Endpoint | None:
 
 
 def check_response(method: str, path: str, response: Any) -> None:
-    """Fail where the document doesn't know the status, or where the body isn't as the document says."""
+    """Fail if the document doesn't list the status, or if the body doesn't match its schema."""
     whole, endpoint = strict_document(), endpoint_of(method, path)
     status, responses = str(response.status_code), whole["components"]["responses"]
     if endpoint is None or response.status_code == 405 or response.status_code >= 500:
@@ -86,7 +86,7 @@ def check_response(method: str, path: str, response: Any) -> None:
 
 
 def person(name: str, account: HostingAccount | None = None, role: Role | None = None) -> Any:
-    """The person of that name, made if need be, with the role in the account."""
+    """Return the user with this name and role in the account. Create the user if needed."""
     user, _ = get_user_model().objects.get_or_create(username=name)
     if account and role:
         Membership.objects.get_or_create(user=user, account_id=account.pk, defaults={"role": role})
@@ -98,7 +98,7 @@ def token_of(user: Any, scope: str = ApiToken.Scope.WRITE, account: HostingAccou
 
 
 def row_of(lab: Lab, nouns: str) -> Any:
-    """The row of the lab that stands for one of `nouns` in an address; of the people, the member."""
+    """Return the lab's row that an address with one of `nouns` refers to. For users it is the member."""
     if nouns == "people":
         return lab.member.user
     return getattr(lab, "registry" if nouns == "registries" else nouns.removesuffix("s"))

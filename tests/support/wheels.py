@@ -1,4 +1,4 @@
-"""Packages for tests: tiny wheels in a folder that pip's find-links setting can name."""
+"""Packages for tests: tiny wheels in a folder for pip's find-links setting."""
 
 import base64
 import hashlib
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def make_wheel(folder: Path, name: str, version: str, *, scripts: tuple[str, ...] = (), requires: str = "") -> Path:
-    """A wheel with one module of the package's name."""
+    """Create a wheel with one module named like the package."""
     info = f"{name}-{version}.dist-info"
     files = {
         f"{name}.py": f"VERSION = {version!r}\n\n\ndef main():\n    print(VERSION)\n",
@@ -22,7 +22,7 @@ def make_wheel(folder: Path, name: str, version: str, *, scripts: tuple[str, ...
     wheel = folder / f"{name}-{version}-py3-none-any.whl"
     with zipfile.ZipFile(wheel, "w") as archive:
         for path, text in {**files, f"{info}/RECORD": f"{record}{info}/RECORD,,\n"}.items():
-            archive.writestr(zipfile.ZipInfo(path), text)  # dated 1980: the same bytes whenever it is made
+            archive.writestr(zipfile.ZipInfo(path), text)  # dated 1980, so that the bytes are always the same
     return wheel
 
 

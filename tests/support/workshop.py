@@ -1,4 +1,4 @@
-"""Rows and signed-in people for the tests of the forms. Everything is stored in the real database."""
+"""Rows and signed-in users for tests of the forms. Everything is stored in the real database."""
 
 from typing import Any
 
@@ -14,13 +14,13 @@ SCORING_KEY = "the-service's-key"
 
 
 def make_account(name: str = "lab") -> HostingAccount:
-    """An account whose server nobody has to reach: a page asks no server."""
+    """Create an account. Its server doesn't need to exist, because pages don't call servers."""
     place = {"subscription": "s", "resource_group": "g", "hosting_account": name}
     return HostingAccount.objects.create(name=name, base_url="http://127.0.0.1:9", token="t", **place)
 
 
 def sign_in(name: str, account: HostingAccount | None = None, role: Role | None = None) -> Client:
-    """A browser in which `name` is signed in, a member of `account` if one is given."""
+    """Return a client signed in as `name`, who is a member of `account` if it is given."""
     user = get_user_model().objects.create_user(name)
     if account and role:
         Membership.objects.create(user=user, account_id=account.pk, role=role)
@@ -30,7 +30,7 @@ def sign_in(name: str, account: HostingAccount | None = None, role: Role | None 
 
 
 def sign_in_superuser() -> Client:
-    """A browser in which the superuser ada, made anew, is signed in."""
+    """Return a client signed in as the superuser ada, who is created first."""
     client = Client()
     client.force_login(get_user_model().objects.create_superuser("ada"))
     return client

@@ -1,4 +1,4 @@
-"""The compose file is valid, and says what the code expects."""
+"""The compose file is valid and matches the code."""
 
 import subprocess
 import sys
@@ -25,14 +25,14 @@ def test_the_compose_file_follows_the_compose_specification() -> None:
     assert done.returncode == 0, done.stdout
 
 
-def test_a_broken_compose_file_would_be_noticed(tmp_path: Path) -> None:
+def test_an_invalid_compose_file_is_detected(tmp_path: Path) -> None:
     broken = tmp_path / "compose.yml"
     broken.write_text("services: {web: {image: x, ports: {wrong: true}}}")
     command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec", str(broken)]
     assert subprocess.run(command, capture_output=True).returncode == 1
 
 
-def test_every_part_has_its_container(services) -> None:
+def test_every_part_has_a_container(services) -> None:
     assert set(services) == {"web", "worker", "beat", "mms", "redis", "postgres"}
 
 
@@ -43,13 +43,13 @@ def test_a_container_runs_a_program_that_exists(services, settings: Settings, na
     assert name in [program.name for program in run.supervision.programs()]
 
 
-def test_the_mms_keeps_its_data_to_itself(services) -> None:
+def test_only_the_mms_has_access_to_its_data(services) -> None:
     assert services["mms"]["environment"]["SERVE"] == "mms"
     volumes = [volume for name, service in services.items() if name != "mms" for volume in service.get("volumes", [])]
     assert not {volume.split(":")[0] for volume in services["mms"]["volumes"]} & {v.split(":")[0] for v in volumes}
 
 
-def test_neither_database_nor_redis_is_reachable_from_outside(services) -> None:
+def test_database_and_redis_are_not_reachable_from_outside(services) -> None:
     assert "ports" not in services["redis"]
     assert "ports" not in services["postgres"]
 
@@ -65,16 +65,16 @@ def test_no_command_line_shows_a_secret(services) -> None:
 
 
 def test_the_image_is_built_once(services) -> None:
-    """Several builds of one name at the same time end with `already exists`."""
+    """Several concurrent builds with one name fail with `already exists`."""
     assert [name for name, service in services.items() if "build" in service] == ["web"]
 
 
-def test_no_container_leaves_a_nameless_volume_behind() -> None:
+def test_no_container_leaves_an_anonymous_volume() -> None:
     dockerfile = (settings.BASE_DIR / "Dockerfile").read_text()
     assert not [line for line in dockerfile.splitlines() if line.startswith("VOLUME")]
 
 
 @pytest.mark.parametrize("name", ["web", "worker", "beat", "mms"])
-def test_a_container_of_ours_has_no_privileges(services, name) -> None:
+def test_the_projects_containers_have_no_privileges(services, name) -> None:
     assert services[name]["cap_drop"] == ["ALL"]
     assert "no-new-privileges:true" in services[name]["security_opt"]

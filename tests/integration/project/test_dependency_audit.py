@@ -1,4 +1,4 @@
-"""The audit of dependencies, by the real pip-audit: what fails it, what does not, and what it cannot know."""
+"""The dependency audit with the real pip-audit: failures, successes, and unavailable sources."""
 
 import datetime
 import os
@@ -30,12 +30,12 @@ def run(requirements: Path, environment: dict[str, str]) -> tuple[int, str]:
     return done.returncode, done.stdout
 
 
-def test_packages_without_known_vulnerability_pass(requirements: Path, tmp_path: Path) -> None:
+def test_packages_without_known_vulnerabilities_pass(requirements: Path, tmp_path: Path) -> None:
     with advisories.running(tmp_path, lambda name, version: (200, [])) as environment:
         assert run(requirements, environment) == (0, "Audited: 3 packages, no known vulnerability.\n")
 
 
-def test_a_known_vulnerability_fails_and_is_named_with_what_mends_it(requirements: Path, tmp_path: Path) -> None:
+def test_a_known_vulnerability_fails_and_is_reported_with_its_fix(requirements: Path, tmp_path: Path) -> None:
     def knows(name: str, version: str) -> tuple[int, list]:
         return 200, [advisories.vulnerability("TEST-2030-1", "2.1")] if (name, version) == ("other", "2.0") else []
 
@@ -53,8 +53,8 @@ def test_a_package_that_was_skipped_fails(requirements: Path, tmp_path: Path) ->
     assert NOT_AUDITED not in said
 
 
-def test_a_source_that_knows_nothing_at_all_is_none(requirements: Path, tmp_path: Path) -> None:
-    """As a mirror of packages is: it has no advisories."""
+def test_a_source_without_any_advisories_does_not_count(requirements: Path, tmp_path: Path) -> None:
+    """A package mirror, for example, has no advisories."""
     with advisories.running(tmp_path, lambda name, version: (404, [])) as environment:
         code, said = run(requirements, environment)
     assert code == 0
@@ -62,14 +62,14 @@ def test_a_source_that_knows_nothing_at_all_is_none(requirements: Path, tmp_path
 
 
 @pytest.mark.parametrize("status", [500, 503])
-def test_a_source_that_is_ill_is_out_of_reach(requirements: Path, tmp_path: Path, status: int) -> None:
+def test_a_failing_source_counts_as_unreachable(requirements: Path, tmp_path: Path, status: int) -> None:
     with advisories.running(tmp_path, lambda name, version: (status, [])) as environment:
         code, said = run(requirements, environment)
     assert code == 0
     assert NOT_AUDITED in said
 
 
-def test_without_a_source_nothing_is_audited_and_that_is_said_loudly(requirements: Path) -> None:
+def test_without_a_source_a_warning_is_printed(requirements: Path) -> None:
     nowhere = f"http://127.0.0.1:{free_port()}"
     code, said = run(requirements, {"HTTPS_PROXY": nowhere, "https_proxy": nowhere, "NO_PROXY": "", "no_proxy": ""})
     assert code == 0
@@ -86,13 +86,13 @@ def test_a_requirement_file_that_cannot_be_audited_fails(requirements: Path, tmp
     assert "The audit failed" in said
 
 
-def test_words_of_an_unforeseen_end_fail() -> None:
+def test_unexpected_output_fails() -> None:
     assert judge("", "Traceback …\nKeyError: 'x'").failed
     assert judge("", "").failed
     assert judge("{}", "").failed
 
 
-def test_what_is_ignored_needs_a_reason_and_comes_back_after_its_day() -> None:
+def test_an_ignored_vulnerability_needs_a_reason_and_expires() -> None:
     entry = '[[tool.audit.ignored]]\nid = "TEST-1"\nreason = "we never call it"\nuntil = 2030-01-01\n'
     assert ignored(entry, TODAY) == ["TEST-1"]
     assert ignored(entry, TODAY + datetime.timedelta(days=1)) == []
@@ -102,5 +102,5 @@ def test_what_is_ignored_needs_a_reason_and_comes_back_after_its_day() -> None:
             ignored(entry.replace(line, ""), TODAY)
 
 
-def test_what_this_project_ignores_is_in_order() -> None:
+def test_the_ignored_vulnerabilities_of_this_project_are_valid() -> None:
     assert isinstance(ignored((ROOT / "pyproject.toml").read_text(), TODAY), list)

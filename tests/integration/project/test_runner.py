@@ -1,4 +1,4 @@
-"""The rules of tests/runner.py and tests/ports.py, tried on runs of pytest within this one."""
+"""The rules of tests/runner.py and tests/ports.py, tested with nested runs of pytest."""
 
 import os
 import re
@@ -34,7 +34,7 @@ def test_alone(number):
 
 
 def run(folder: Path, source: str, *options: str) -> dict[str, str]:
-    """Run pytest on `source`; return the outcome of each test by its name, and what was printed as ""."""
+    """Run pytest on `source`. Return the outcome of each test by name, and the output under the key ""."""
     path = folder / "test_inner.py"
     path.write_text(source)
     environment = {name: value for name, value in os.environ.items() if not OURS.match(name)}
@@ -84,13 +84,13 @@ def test_marked(): time.sleep(0.5)
         (["-m", "not slow"], {"test_short"}),
     ],
 )
-def test_nightly_tests_run_only_when_they_are_asked_for(tmp_path: Path, options: list[str], ran: set[str]) -> None:
+def test_nightly_tests_run_only_on_request(tmp_path: Path, options: list[str], ran: set[str]) -> None:
     source = "import pytest\ndef test_short(): pass\n@pytest.mark.nightly\ndef test_long(): pass\n"
     assert run(tmp_path, source, *options).keys() - {""} == ran
 
 
 @pytest.mark.slow
-def test_nothing_runs_beside_a_serial_test(tmp_path: Path) -> None:
+def test_no_test_runs_in_parallel_with_a_serial_test(tmp_path: Path) -> None:
     found = run(tmp_path, MANY, "--numprocesses=3", "--dist=loadgroup", "--no-loadscope-reorder", "--limit=0")
     assert "14 passed" in found[""]
     assert len(set(re.findall(r"\[(gw\d)\] .* PASSED \S+::test_alone", found[""]))) == 1
@@ -100,11 +100,11 @@ def test_nothing_runs_beside_a_serial_test(tmp_path: Path) -> None:
     for number in range(2):
         began, ended = times[f"alone-{number}"]
         assert [span for span in others if span[0] < ended and began < span[1]] == []
-    # The others did run at the same time as each other.
+    # The other tests ran in parallel.
     assert any(one[0] < two[0] < one[1] for one in others for two in others)
 
 
-def test_no_two_processes_are_given_the_same_port() -> None:
+def test_no_two_processes_get_the_same_port() -> None:
     code = "from tests.ports import free_port; print(*(free_port() for _ in range(300)), flush=True); input()"
     command = [sys.executable, "-c", code]
     mine = {free_port() for _ in range(300)}

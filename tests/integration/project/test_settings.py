@@ -1,4 +1,4 @@
-"""A setting that cannot be used stops every command with one sentence that names it."""
+"""Invalid settings stop every command with one sentence that names the setting."""
 
 import os
 import subprocess
@@ -13,7 +13,7 @@ from dashboard.ops.supervisor import programs
 
 
 def manage(**environment: str) -> subprocess.CompletedProcess[str]:
-    """The outcome of `manage.py up`, in an environment where it ends before it starts anything."""
+    """Return the result of `manage.py up` in an environment where it ends before it starts a process."""
     values = {**os.environ, **environment}
     command = [sys.executable, "manage.py", "up"]
     return subprocess.run(command, cwd=settings.BASE_DIR, env=values, capture_output=True, text=True, timeout=60)
@@ -39,7 +39,7 @@ def manage(**environment: str) -> subprocess.CompletedProcess[str]:
         ("DATABASE_URL", "postgres://me:hidden@x:port/y", "DATABASE_URL is invalid. Write it as postgres://"),
     ],
 )
-def test_a_wrong_value_is_named_in_one_sentence(name: str, value: str, sentence: str, tmp_path: Path) -> None:
+def test_an_invalid_value_is_reported_in_one_sentence(name: str, value: str, sentence: str, tmp_path: Path) -> None:
     done = manage(DATA_DIR=str(tmp_path / "data"), **{name: value})
     assert done.returncode == 1
     assert done.stderr.startswith(sentence)
@@ -47,13 +47,13 @@ def test_a_wrong_value_is_named_in_one_sentence(name: str, value: str, sentence:
     assert "hidden" not in done.stderr
 
 
-def test_a_site_that_reloads_serves_this_machine_only(tmp_path: Path) -> None:
+def test_a_reloading_site_serves_this_machine_only(tmp_path: Path) -> None:
     done = manage(DATA_DIR=str(tmp_path / "data"), RELOAD="true", HOST="0.0.0.0")
     assert done.returncode == 1
     assert done.stderr == "RELOAD=true works on this machine only: HOST must be 127.0.0.1, not '0.0.0.0'.\n"
 
 
-def test_a_data_folder_that_cannot_be_made_is_named_in_one_sentence(tmp_path: Path) -> None:
+def test_a_data_folder_that_cannot_be_created_is_reported_in_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     done = manage(DATA_DIR=str(tmp_path / "file" / "data"))
     assert done.returncode == 1
@@ -61,8 +61,8 @@ def test_a_data_folder_that_cannot_be_made_is_named_in_one_sentence(tmp_path: Pa
     assert done.stderr.count("\n") == 1
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_data_folder_of_somebody_else_is_named_in_one_sentence(tmp_path: Path) -> None:
+@pytest.mark.skipif(os.geteuid() == 0, reason="root can write everywhere")
+def test_a_data_folder_of_another_user_is_reported_in_one_sentence(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     done = manage(DATA_DIR=str(tmp_path))
     assert done.stderr.startswith("Can't use DATA_DIR, because of ")
@@ -82,7 +82,7 @@ print(settings.SESSION_COOKIE_NAME, settings.SESSION_COOKIE_SECURE, settings.KNO
 """
 
 
-def test_under_tls_cookies_are_of_this_host_alone_and_browsers_stay_with_tls(tmp_path: Path) -> None:
+def test_with_tls_cookies_are_limited_to_the_host_and_hsts_is_set(tmp_path: Path) -> None:
     values = {**os.environ, "DATA_DIR": str(tmp_path / "data"), "SITE_URL": "https://models.example.com"}
     command = [sys.executable, "-c", UNDER_TLS]
     done = subprocess.run(command, cwd=settings.BASE_DIR, env=values, capture_output=True, text=True, timeout=60)
@@ -93,7 +93,7 @@ def test_under_tls_cookies_are_of_this_host_alone_and_browsers_stay_with_tls(tmp
     assert "__Host-sessionid True __Host-known-browser" in done.stdout
 
 
-def test_without_trusted_proxies_nobody_is_believed_to_be_one(settings: Any) -> None:
+def test_without_trusted_proxies_no_forwarded_address_is_accepted(settings: Any) -> None:
     assert "--no-proxy-headers" in programs._web().command
     settings.TRUSTED_PROXIES = ["10.0.0.7", "10.1.0.0/16"]
     command = programs._web().command

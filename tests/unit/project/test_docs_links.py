@@ -1,4 +1,4 @@
-"""The documentation has no broken links, and the check that says so finds them."""
+"""The documentation has no broken links, and the check detects them."""
 
 from pathlib import Path
 
@@ -28,7 +28,7 @@ def test_the_docs_have_no_problems() -> None:
         ("[two\nlines](gone.md)", "gone.md: not found"),
     ],
 )
-def test_a_problem_is_found(text: str, problem: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_problem_is_detected(text: str, problem: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     page = tmp_path / "page.md"
     page.write_text(text)
     (tmp_path / "other.md").write_text("# A heading\n")

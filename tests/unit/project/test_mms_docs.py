@@ -14,7 +14,7 @@ def test_it_lists_every_operation_with_its_status_and_no_other() -> None:
     assert told == {(route.method, route.path, str(route.status)) for route in ROUTES}
 
 
-def test_it_marks_what_the_reference_does_not_have() -> None:
+def test_it_marks_extensions_of_the_reference() -> None:
     marked = {path for _, path in re.findall(r"\*Extension:\*[^|]*\| `(\w+ )?([\w/{}]+)`", PAGE)}
     assert marked == {route.path for route in ROUTES if route.extension}
 

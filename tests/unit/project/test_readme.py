@@ -23,7 +23,7 @@ def test_every_setting_of_the_reference_is_read() -> None:
     assert "environ.get" not in SETTINGS
 
 
-def test_every_link_leads_somewhere() -> None:
+def test_every_link_has_a_target() -> None:
     links = re.findall(r"\]\(([^)#:]+)\)", README)
     assert links
     assert [link for link in links if not (settings.BASE_DIR / link).exists()] == []
@@ -48,7 +48,7 @@ def test_the_reference_lists_every_command_and_no_other() -> None:
     assert sorted(listed) == sorted(every_command())
 
 
-def test_the_map_names_every_folder() -> None:
+def test_the_list_of_folders_is_complete() -> None:
     listed = subprocess.run(["git", "ls-files"], cwd=settings.BASE_DIR, capture_output=True, text=True, check=True)
     folders = {line.split("/")[0] for line in listed.stdout.splitlines() if "/" in line and not line.startswith(".")}
     assert [name for name in sorted(folders) if f"{name}/" not in README.split("## Where things are")[1]] == []

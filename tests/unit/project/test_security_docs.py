@@ -10,19 +10,19 @@ PAGE = (settings.BASE_DIR / "docs" / "explanation" / "security.md").read_text()
 PERMISSIONS = (settings.BASE_DIR / "docs" / "reference" / "permissions.md").read_text()
 
 
-def test_the_table_of_permissions_is_that_of_the_code() -> None:
+def test_the_permissions_table_matches_the_code() -> None:
     rows = dict(re.findall(r"^\| ([^|]+) \| ((?:(?:yes)? \| ){3}(?:yes)?) \|$", PERMISSIONS, re.MULTILINE))
     told = {label.strip(): [bool(cell.strip()) for cell in cells.split("|")] for label, cells in rows.items()}
     decided = {may.label: [rank >= required_level(may) for rank in (1, 2, 3, 4)] for may in Permission}
     assert told == decided
 
 
-def test_every_test_that_it_names_is_there() -> None:
+def test_every_test_it_names_exists() -> None:
     named = set(re.findall(r"`(tests/[\w/]+)`", PAGE))
     assert len(named) > 8
     assert not [name for name in sorted(named) if not (settings.BASE_DIR / f"{name}.py").exists()]
 
 
-def test_every_link_leads_somewhere() -> None:
+def test_every_link_has_a_target() -> None:
     links = re.findall(r"\]\(([^)#:]+)\)", PAGE)
     assert [link for link in links if not (settings.BASE_DIR / "docs" / "explanation" / link).exists()] == []

@@ -1,4 +1,4 @@
-"""The layout of the code: every package says what it holds, and none grows too large to scan."""
+"""The layout of the code: every package has a docstring, and none has too many modules."""
 
 import ast
 from collections.abc import Iterator
@@ -46,7 +46,7 @@ def children(package: str) -> set[str]:
 @pytest.mark.parametrize("package", list(packages()))
 def test_a_package_has_a_docstring(package: str) -> None:
     source = Path(settings.BASE_DIR, package, "__init__.py").read_text()
-    assert ast.get_docstring(ast.parse(source)), f"{package}/__init__.py needs a docstring that says what it holds"
+    assert ast.get_docstring(ast.parse(source)), f"{package}/__init__.py needs a docstring that describes its content"
 
 
 @pytest.mark.parametrize("package", [name for name in packages() if name != COMMANDS])

@@ -1,4 +1,4 @@
-"""The check of the templates' format finds what it is for, and nothing in the templates of the project."""
+"""The check of the template format detects faults and finds none in the project's templates."""
 
 from pathlib import Path
 
@@ -22,6 +22,6 @@ def test_the_templates_of_the_project_have_no_fault() -> None:
         ("page.html", "<p></p>", "no line break"),
     ],
 )
-def test_a_fault_is_found_and_named(tmp_path: Path, name: str, text: str, fault: str) -> None:
+def test_a_fault_is_detected_and_described(tmp_path: Path, name: str, text: str, fault: str) -> None:
     (tmp_path / name).write_text(text)
     assert [found for found in template_format.faults(tmp_path) if fault in found]
