@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 from django.contrib.auth import get_user_model
-from django.http import HttpResponse
 from django.test import Client
 
 from dashboard.access.permissions import Permission, required_level, required_role
@@ -93,7 +92,7 @@ def permission_of(view: View) -> Permission:
     return view.permission  # type: ignore[attr-defined,no-any-return]
 
 
-def said(answer: HttpResponse) -> Any:
+def said(answer: Any) -> Any:
     """Return the error of a response, after checking its format."""
     body = answer.json()
     assert set(body) == {"error"}

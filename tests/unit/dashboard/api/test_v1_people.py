@@ -59,8 +59,9 @@ def test_what_makes_no_sense_is_named(lab: Lab, admin: Program) -> None:
     for body in ({}, {"name": ""}, {"name": "MIA-lab"}, {"name": "a b"}, {"name": ["x"]}, {"name": "x" * 200}):
         assert set(admin.post(PEOPLE, body).json()["error"]["fields"]) == {"name"}, body
     assert set(admin.post(PEOPLE, {"username": "x"}).json()["error"]["fields"]) == {"username"}
-    for body in ({}, {"do": "delete"}, {"do": ["activate"]}, {"do": None}):
-        assert set(admin.send("PATCH", mia, body).json()["error"]["fields"]) == {"do"}
+    changes: tuple[dict[str, Any], ...] = ({}, {"do": "delete"}, {"do": ["activate"]}, {"do": None})
+    for change in changes:
+        assert set(admin.send("PATCH", mia, change).json()["error"]["fields"]) == {"do"}
     for url, field in ((f"{PEOPLE}?page=x", "page"), (f"{PEOPLE}?x=1", "x"), (f"{AUDIT}?since=soon", "since")):
         assert set(admin.get(url).json()["error"]["fields"]) == {field}
     assert set(admin.get(f"{AUDIT}?result=perhaps&until=x").json()["error"]["fields"]) == {"result", "until"}

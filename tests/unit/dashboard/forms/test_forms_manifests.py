@@ -53,7 +53,7 @@ def test_one_of_ten_thousand_models_is_found_by_name_and_version(
     )
     picked = RegisteredModel.objects.get(name="model-7", version=2)
     with django_assert_max_num_queries(12):
-        answer = scientist.get(NEW, {"part": "models", "models": [picked.pk], "models-q": "model-1234 v3"})
+        answer = scientist.get(NEW, {"part": "models", "models": str(picked.pk), "models-q": "model-1234 v3"})
     found = RegisteredModel.objects.get(name="model-1234", version=3)
     assert f'id="models-{found.pk}"' in answer.text
     assert f'value="{picked.pk}" id="models-{picked.pk}" checked' in compact(answer.text)
@@ -100,7 +100,8 @@ def test_without_javascript_a_search_keeps_what_was_typed_and_picked(
 
 def test_the_only_script_among_the_assets_is_suggested_as_driver(scientist: Client, account: HostingAccount) -> None:
     score, schema = make_asset(account), make_asset(account, "schema", "schema.json")
-    text = scientist.get(NEW, {"part": "assets", "assets": [schema.pk, score.pk]}).text
+    query: dict[str, str | list[str]] = {"part": "assets", "assets": [str(schema.pk), str(score.pk)]}
+    text = scientist.get(NEW, query).text
     assert f'id="driver-{score.pk}" checked' in compact(text)
     assert f'id="driver-{schema.pk}" >' in compact(text)
 

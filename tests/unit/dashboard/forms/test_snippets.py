@@ -47,7 +47,8 @@ def in_shell(curl: str) -> dict[str, Any]:
     words = shlex.split(curl.replace("\\\n", ""))
     assert words[0] == "curl"
     assert "Authorization: Bearer $DASHBOARD_TOKEN" in words
-    return json.loads(words[words.index("--data") + 1])
+    body: dict[str, Any] = json.loads(words[words.index("--data") + 1])
+    return body
 
 
 def in_python(text: str) -> dict[str, Any]:
