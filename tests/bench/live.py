@@ -81,7 +81,7 @@ def _watch(bench: Bench, code: str) -> tuple[list[list[Any]], list[list[Any]]]:
     """Run `code` in the site while a browser shows the operations. Return the badge changes and the printed output."""
     with chromium() as browser:
         context = browser.new_context()
-        context.add_cookies(bench.cookies())  # type: ignore[arg-type]
+        context.add_cookies(bench.cookies())
         page = context.new_page()
         page.goto(f"{bench.site.url}/accounts/local/operations/")
         page.wait_for_selector('[data-live="live"]')

@@ -38,12 +38,14 @@ def percentile(values: list[float], share: float) -> float:
 class Client(asyncio.Protocol):
     """Connection that sends the next request as soon as the last response is complete."""
 
-    def __init__(self, requests: Iterator[bytes], until: float, done: asyncio.Future) -> None:
+    def __init__(self, requests: Iterator[bytes], until: float, done: asyncio.Future[None]) -> None:
         self.requests, self.until, self.done = requests, until, done
         self.latencies: list[float] = []
         self.failed = 0
+        self.transport: asyncio.Transport
 
-    def connection_made(self, transport: asyncio.Transport) -> None:
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
         self.transport = transport
         self.send()
 

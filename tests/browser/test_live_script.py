@@ -4,7 +4,7 @@ import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import django_htmx
 import pytest
@@ -74,7 +74,7 @@ def page(site: Site, browser: Browser) -> Iterator[Page]:
 def announce(link: redis.Redis, key: str = "service-1", label: str = "Healthy", refresh: Any = ("service-1",)) -> None:
     fields = {"account": "1", "key": key, "state": "healthy", "label": label, "reason": "", "stale_since": ""}
     fields |= {"since": timezone.now().isoformat(), "refresh": json.dumps(list(refresh)), "until": ""}
-    link.xadd(events.STREAM, fields)
+    link.xadd(events.STREAM, cast(Any, fields))
 
 
 def show(page: Page, visible: bool) -> None:

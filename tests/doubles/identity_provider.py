@@ -19,7 +19,6 @@ import requests
 
 from tests.ports import free_port
 from tests.site import ROOT, wait_until
-from tests.support.lifecycle import present
 
 CLIENT = {"OIDC_CLIENT_ID": "the-dashboard", "OIDC_CLIENT_SECRET": "a-secret-of-the-client"}
 
@@ -90,17 +89,20 @@ def _serve(port: int) -> None:
         assert challenges.pop(request.form["code"]) == challenge
         token(self)
 
-    oidc.AuthorizationCodeGrant.save_authorization_code = keep_challenge  # type: ignore[method-assign]
-    oidc.AuthorizationCodeGrant.validate_token_request = check_verifier  # type: ignore[method-assign]
-    oidc.OpenIDCode.generate_user_info = lambda *words: {**generate(*words), **spoiled}  # type: ignore[method-assign]
+    oidc.AuthorizationCodeGrant.save_authorization_code = keep_challenge
+    oidc.AuthorizationCodeGrant.validate_token_request = check_verifier
+    oidc.OpenIDCode.generate_user_info = lambda *words: {**generate(*words), **spoiled}
     settings_of_tokens = oidc.OpenIDCode.get_jwt_config
 
     def sign(*words: Any) -> dict[str, Any]:
         how = spoiled.get("signed")
-        wrong = {"by another": {"key": RSAKey.generate_key(2048).as_dict(private=True)}, "not": {"alg": "none"}}
-        return {**settings_of_tokens(*words), **wrong.get(present(how), {})}
+        wrong: dict[str, dict[str, Any]] = {
+            "by another": {"key": RSAKey.generate_key(2048).as_dict(private=True)},
+            "not": {"alg": "none"},
+        }
+        return {**settings_of_tokens(*words), **wrong.get(how or "", {})}
 
-    oidc.OpenIDCode.get_jwt_config = sign  # type: ignore[method-assign]
+    oidc.OpenIDCode.get_jwt_config = sign
     app: Flask = oidc.app(require_nonce=True)
 
     @app.put("/spoil")

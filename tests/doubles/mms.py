@@ -300,7 +300,7 @@ class MMS:
 
     def _accept(self, kind: str, location: str, done: Callable[[], Json]) -> Reply:
         operation_id = str(uuid.uuid4())
-        operation = {"operationType": kind, "createdTime": _now(), "endTime": None, "state": "NotStarted"}
+        operation: Json = {"operationType": kind, "createdTime": _now(), "endTime": None, "state": "NotStarted"}
         operation |= {"resourceLocation": f"{self.url}{self.account}{location}", "error": None, "done": done}
         self._add(self.operations, operation, operation_id)
         if self.auto:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import psutil
@@ -263,7 +264,7 @@ def test_the_work_of_a_killed_worker_is_taken_over_by_the_other(
     world: World, figures: Figures, second: subprocess.Popen[bytes]
 ) -> None:
     manifest, gate = held_model(world)
-    builds = []
+    builds: list[Any] = []
 
     def second_at_work() -> bool:
         if len(builds) < 8:
@@ -330,7 +331,7 @@ def test_after_a_reboot_services_answer_and_running_operations_end(world: World,
     at = time.monotonic()
     world.site.start()
     for service in services:
-        wait_until(lambda service=service: _scores(world, service), 60, "a service after the reboot")
+        wait_until(partial(_scores, world, service), 60, "a service after the reboot")
     figures.seconds["reboot, until services answer"].append(time.monotonic() - at)
     assert [_access(world, service) for service in services] == before
     for one in (build, roll_out):

@@ -39,7 +39,7 @@ def furnished(account: HostingAccount, mms: MMS) -> HostingAccount:
 def _create_manifest(account: HostingAccount) -> Operation:
     models = list(RegisteredModel.objects.filter(account=account, name="roses"))
     chosen = {"models": models, "assets": [], "driver": asset_of(account), "runtime_type": "ScikitPython"}
-    return submit.create_manifest(account, "ann", **chosen)
+    return submit.create_manifest(account, "ann", **chosen)  # type: ignore[arg-type] # a dictionary has one type for all its values
 
 
 def _create_image(account: HostingAccount) -> Operation:

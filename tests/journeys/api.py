@@ -29,9 +29,9 @@ def call(method: str, url: str, body: Any = None, token: str = "", timeout: floa
     request = urllib.request.Request(url, data, headers, method=method)
     try:
         with urllib.request.urlopen(request, timeout=timeout) as answer:
-            content, status, headers = answer.read(), answer.status, answer.headers
+            content, status, headers = answer.read(), answer.status, dict(answer.headers)
     except urllib.error.HTTPError as error:
-        content, status, headers = error.read(), error.code, error.headers
+        content, status, headers = error.read(), error.code, dict(error.headers)
     return status, json.loads(content) if content.strip() else None, headers
 
 

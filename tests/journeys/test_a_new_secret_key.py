@@ -3,6 +3,7 @@
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import requests
@@ -20,7 +21,7 @@ def own_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     site.stop()
 
 
-def column(data: Path, query: str) -> list[str]:
+def column(data: Path, query: str) -> list[Any]:
     with sqlite3.connect(data / "db.sqlite3") as link:
         return [row[0] for row in link.execute(query)]
 

@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,7 +21,7 @@ def test_the_demo_deploys_the_example_and_a_second_one_updates_it(running: Site)
     assert '"species": ["setosa", "virginica"]' in second
 
 
-def test_the_demo_says_that_the_site_does_not_run(data, tmp_path: Path) -> None:
+def test_the_demo_says_that_the_site_does_not_run(data: Any, tmp_path: Path) -> None:
     nowhere = Site(tmp_path / "data")
     with pytest.raises(AssertionError, match="start it with `make up`"):
         nowhere.manage("demo")

@@ -286,7 +286,7 @@ def test_an_open_operation_of_the_mms_stays_with_its_image(state: MmsState) -> N
 def test_a_build_that_came_to_nothing_is_forgotten_and_one_that_succeeded_is_not() -> None:
     failed, built = mms_ended(image_operation(), state=MmsState.FAILED), mms_ended(image_operation())
     recent = mms_ended(image_operation(), timedelta(days=1), state=MmsState.FAILED)
-    MmsImage.objects.filter(pk=built.image_id).update(digest="sha256:1")
+    MmsImage.objects.filter(pk=present(built.image_id)).update(digest="sha256:1")
     mms_retention.delete_old()
     assert left(MmsOperation) == {built.pk, recent.pk}
     assert left(MmsImage) == {built.image_id, recent.image_id} != {failed.image_id}

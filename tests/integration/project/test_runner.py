@@ -50,7 +50,7 @@ def run(folder: Path, source: str, *options: str) -> dict[str, str]:
         *plugins,
         "-v",
         *options,
-        path,
+        str(path),
     ]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
     outcomes = dict(re.findall(r"::(test_\S+) (PASSED|FAILED|SKIPPED)", done.stdout))

@@ -57,9 +57,14 @@ def test_the_rule_is_the_caller_s(listener: socket.socket) -> None:
 
 def test_at_most_so_many_addresses_of_a_host_are_tried(monkeypatch: pytest.MonkeyPatch) -> None:
     checked: list[str] = []
+
+    def reject(address: str) -> bool:
+        checked.append(address)
+        return False
+
     monkeypatch.setattr(socket, "getaddrinfo", resolver(*(f"10.0.0.{number}" for number in range(1, 50))))
     with pytest.raises(ForbiddenAddressError):
-        open_socket("many.example", 80, 1, rule=lambda address: bool(checked.append(address)))
+        open_socket("many.example", 80, 1, rule=reject)
     assert len(checked) == MAX_ADDRESSES
 
 
