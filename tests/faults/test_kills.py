@@ -9,6 +9,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from typing import Any
 
 import psutil
 import pytest
@@ -227,7 +228,7 @@ def test_nothing_is_lost_or_repeated_whichever_process_is_killed(
     }
 
 
-def _effects(row: dict, plain: MMS, idempotent: MMS) -> int:
+def _effects(row: dict[str, Any], plain: MMS, idempotent: MMS) -> int:
     """Return how many resources on the server the operation has created."""
     server = plain if row["account"] == "far" else idempotent
     made = {
@@ -238,7 +239,7 @@ def _effects(row: dict, plain: MMS, idempotent: MMS) -> int:
     return made[row["kind"]].count(row["about"])
 
 
-def _is_true(row: dict, plain: MMS, idempotent: MMS) -> bool:
+def _is_true(row: dict[str, Any], plain: MMS, idempotent: MMS) -> bool:
     """Return True if the state that the site shows for the operation matches the server."""
     made = _effects(row, plain, idempotent)
     return made == 1 if row["state"] == "succeeded" else made == 0 and row["state"] == "failed"

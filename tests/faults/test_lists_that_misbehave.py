@@ -145,7 +145,7 @@ def test_a_service_deleted_during_its_update_is_shown_as_gone_after_it(account: 
     operation = turn(ask(account, "update_service"))
     del mms.services[present(present(operation.service).mms_id)]
     refresh_lists(account)
-    service = Service.objects.select_related("account").get(pk=operation.service_id)
+    service = Service.objects.select_related("account").get(pk=present(operation.service_id))
     assert badge_of(service).state == State.NOT_STARTED, "the operation's state counts while it runs"
     mms.end("Failed", {"message": "There is no such service."})
     assert turn(operation).error_message == "There is no such service."

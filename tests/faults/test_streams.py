@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import psutil
 import pytest
@@ -52,7 +52,7 @@ def link(site: Site) -> redis.Redis:
 def announce(link: redis.Redis, key: str, label: str = "Healthy", reason: str = "") -> str:
     """Announce a change as a worker does. Return its position."""
     fields = {"account": ACCOUNT, "key": key, "state": "healthy", "label": label, "reason": reason, "stale_since": ""}
-    told: Any = link.xadd(STREAM, fields | {"since": timezone.now().isoformat(), "refresh": json.dumps([])})
+    told: Any = link.xadd(STREAM, cast(Any, fields) | {"since": timezone.now().isoformat(), "refresh": json.dumps([])})
     return str(told.decode())
 
 
@@ -312,7 +312,7 @@ def test_two_hundred_reset_connections_are_cleaned_up(live_redis: redis.Redis, m
 
 def reset_connection(reader: Reader) -> None:
     """Reset the connection, as a machine does that no longer knows it."""
-    sock = reader.response.fp.raw._sock  # type: ignore[union-attr]
+    sock = reader.response.fp.raw._sock  # type: ignore[attr-defined] # the socket, which nothing public gives
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     reader.__exit__()
 

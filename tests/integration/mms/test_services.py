@@ -303,7 +303,7 @@ def test_no_transaction_is_open_while_a_roll_out_waits(account: Account) -> None
         seen.append(connection.in_atomic_block)
         return observe(service_id, number)
 
-    engine.observe = observe_and_note  # type: ignore[method-assign,assignment] # observes less than the real one
+    engine.observe = observe_and_note  # type: ignore[method-assign] # observes less than the real one
     try:
         services.roll_out(operation)
     finally:
