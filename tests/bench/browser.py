@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from playwright._impl._api_structures import SetCookieParam
 from playwright.sync_api import Browser, sync_playwright
 
 # Records when a matching element is laid out and the next frame is drawn, in ms since the start of the navigation.
@@ -38,7 +39,9 @@ def chromium() -> Iterator[Browser]:
             browser.close()
 
 
-def cold_page(browser: Browser, url: str, row: str, *, cookies: list[dict] | None = None, runs: int = 5) -> ColdPage:
+def cold_page(
+    browser: Browser, url: str, row: str, *, cookies: list[SetCookieParam] | None = None, runs: int = 5
+) -> ColdPage:
     """Open `url` with an empty cache until an element matching `row` is visible. Repeat this `runs` times."""
     seen = [_once(browser, url, row, cookies or []) for _ in range(runs)]
     return ColdPage(
@@ -48,7 +51,7 @@ def cold_page(browser: Browser, url: str, row: str, *, cookies: list[dict] | Non
     )
 
 
-def _once(browser: Browser, url: str, row: str, cookies: list[dict]) -> ColdPage:
+def _once(browser: Browser, url: str, row: str, cookies: list[SetCookieParam]) -> ColdPage:
     context = browser.new_context()  # each context has its own cache, initially empty
     context.add_cookies(cookies)
     page = context.new_page()

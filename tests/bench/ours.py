@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import requests
+from playwright._impl._api_structures import SetCookieParam
 
 from tests.bench import load
 from tests.site import Site, wait_until
@@ -41,9 +42,11 @@ class Bench:
         answer.raise_for_status()
         return answer
 
-    def cookies(self) -> list[dict[str, Any]]:
+    def cookies(self) -> list[SetCookieParam]:
         """Return the session's cookies in Playwright's format."""
-        return [{"name": cookie.name, "value": cookie.value, "url": self.site.url} for cookie in self.pages.cookies]
+        return [
+            {"name": cookie.name, "value": str(cookie.value), "url": self.site.url} for cookie in self.pages.cookies
+        ]
 
     def shell(self, code: str) -> str:
         """Run code in the site's Django. Return its output."""

@@ -59,7 +59,7 @@ class Peers:
             return
         venv.create(self.directory / "env", with_pip=True)
         pip = [self.bin / "python", "-m", "pip", "install", "-q", "--require-hashes", "-r", REQUIREMENTS]
-        subprocess.run(pip, check=True, env=self.environment())
+        subprocess.run([str(word) for word in pip], check=True, env=self.environment())
         subprocess.run([self.bin / "python", "-c", SAVE], check=True, cwd=self.directory, env=self.environment())
         (self.directory / "iris_service.py").write_text(textwrap.dedent(BENTO_SERVICE))
         done.write_text(REQUIREMENTS.read_text())
@@ -124,12 +124,12 @@ class Running:
         return pss_of_group(self.group)
 
 
-def wait_for(url: str, process: subprocess.Popen, seconds: float = 180) -> None:
+def wait_for(url: str, process: subprocess.Popen[bytes], seconds: float = 180) -> None:
     """Wait until `url` answers 200. Raise TimeoutError, or RuntimeError if the process has ended."""
     until = time.perf_counter() + seconds
     while time.perf_counter() < until:
         if process.poll() is not None:
-            raise RuntimeError(f"{process.args} ended with {process.returncode}. See server.log in its folder.")
+            raise RuntimeError(f"{process.args!r} ended with {process.returncode}. See server.log in its folder.")
         with contextlib.suppress(urllib.error.URLError, OSError), urllib.request.urlopen(url, timeout=5):
             return
         time.sleep(0.05)

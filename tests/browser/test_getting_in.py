@@ -87,8 +87,9 @@ def test_a_sign_in_canceled_at_the_provider_is_reported(page: Page) -> None:
 @pytest.fixture
 def remembering(browser: Browser, company: Site) -> Iterator[Page]:
     """Return a page of a browser with the back/forward cache, which Playwright disables by default."""
-    options = {"executable_path": chromium(), "args": ["--no-sandbox"]}
-    running = browser.browser_type.launch(ignore_default_args=["--disable-back-forward-cache"], **options)
+    running = browser.browser_type.launch(
+        executable_path=chromium(), args=["--no-sandbox"], ignore_default_args=["--disable-back-forward-cache"]
+    )
     yield running.new_page(base_url=company.url)
     running.close()
 

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -36,7 +37,7 @@ def test_packages_without_known_vulnerabilities_pass(requirements: Path, tmp_pat
 
 
 def test_a_known_vulnerability_fails_and_is_reported_with_its_fix(requirements: Path, tmp_path: Path) -> None:
-    def knows(name: str, version: str) -> tuple[int, list]:
+    def knows(name: str, version: str) -> tuple[int, list[Any]]:
         return 200, [advisories.vulnerability("TEST-2030-1", "2.1")] if (name, version) == ("other", "2.0") else []
 
     with advisories.running(tmp_path, knows) as environment:
