@@ -1,4 +1,4 @@
-"""The server whose contract is tested: one started here, or the one that --mms-url names."""
+"""The server under test: one started for the tests, or the one given by --mms-url."""
 
 import contextlib
 import http.server
@@ -35,7 +35,7 @@ def run(body):
 
 @pytest.fixture(scope="session")
 def own_site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site | None]:
-    """The bundled MMS alone, unless another server is to be tested. It may fetch from loopback, where our files are."""
+    """Start the bundled MMS alone, with downloads from loopback allowed. Yield None if another server is tested."""
     if request.config.getoption("--mms-url"):
         yield None
         return
@@ -57,7 +57,7 @@ def server(request: pytest.FixtureRequest, own_site: Site | None) -> Server:
 
 @pytest.fixture(scope="session")
 def other_account(own_site: Site | None) -> Server:
-    """Another hosting account of the same server, with a token of its own."""
+    """Return another hosting account of the same server, with its own token."""
     if own_site is None:
         pytest.skip("needs a second account, which only a server of our own has")
     token = own_site.manage("create_token", "--account", "other", "--create")
@@ -66,7 +66,7 @@ def other_account(own_site: Site | None) -> Server:
 
 @pytest.fixture(scope="session")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a file server on loopback: a model, two drivers, and /slow, which takes a minute."""
+    """Serve a model, two drivers, and /slow, which takes a minute. Yield the URL of the file server."""
     folder: Path = tmp_path_factory.mktemp("files")
     (folder / "word.txt").write_text("hello\n")
     (folder / "score.py").write_text(DRIVER)
@@ -99,7 +99,7 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
 
 @pytest.fixture(scope="session")
 def buildable(server: Server, files: str) -> dict[str, Any]:
-    """A manifest whose image can be built and run: a text as model, a driver that reads it."""
+    """Create a manifest that can be built and run: a text as model, and a driver that reads it."""
     model = server.model(url=f"{files}/word.txt")
     assets = [{"id": "score", "url": f"{files}/score.py", "mimeType": "text/x-python", "unPack": False}]
     return server.manifest(modelIds=[model["id"]], assets=assets)
@@ -107,7 +107,7 @@ def buildable(server: Server, files: str) -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def image(server: Server, buildable: dict[str, Any]) -> dict[str, Any]:
-    """An image that was built."""
+    """Build an image."""
     operation = server.finished(server.send("POST", "images", image_body(buildable["id"])))
     assert operation["state"] == "Succeeded", operation
     return as_object(server.send("GET", f"images/{operation['resourceLocation'].rsplit('/', 1)[1]}"))
@@ -115,7 +115,7 @@ def image(server: Server, buildable: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def service(server: Server, image: dict[str, Any]) -> dict[str, Any]:
-    """A service that runs."""
+    """Create a running service."""
     operation = server.finished(server.send("POST", "services", service_body(image["id"])))
     assert operation["state"] == "Succeeded", operation
     return as_object(server.send("GET", f"services/{operation['resourceLocation'].rsplit('/', 1)[1]}"))

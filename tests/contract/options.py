@@ -1,4 +1,4 @@
-"""Options that point the contract tests at another server: `pytest tests/contract --mms-url URL --mms-token TOKEN`."""
+"""Options to run the contract tests on another server: `pytest tests/contract --mms-url URL --mms-token TOKEN`."""
 
 import pytest
 

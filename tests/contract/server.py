@@ -20,7 +20,7 @@ users: [{name: nobody, user: {}}]
 
 
 class Server:
-    """One hosting account of the server under test."""
+    """Hosting account of the server under test."""
 
     def __init__(self, url: str, token: str, subscription: str, resource_group: str, account: str) -> None:
         self.url, self.token = url.rstrip("/"), token
@@ -44,10 +44,10 @@ class Server:
             operation: dict[str, Any] = self.send("GET", f"operations/{accepted.headers['x-ms-request-id']}").json()
             if operation["state"] not in {"NotStarted", "Running"}:
                 return operation
-            assert time.monotonic() < until, f"not over after {seconds} s: {operation}"
+            assert time.monotonic() < until, f"not finished after {seconds} s: {operation}"
             time.sleep(0.1)
 
-    # What tests need before they can test something else.
+    # Resources that tests of other resources need.
 
     def model(self, name: str = "", **fields: Any) -> dict[str, Any]:
         body = {"name": name or f"m-{uuid.uuid4().hex[:12]}", "url": "http://models.example/model.pkl", **fields}

@@ -1,4 +1,4 @@
-"""Every field and parameter of every route, with every kind of bad value: 400 naming it, and nothing is stored."""
+"""Invalid values in every field and parameter of every route: a 400 that names the field, and nothing is stored."""
 
 import copy
 import json
@@ -152,7 +152,7 @@ BAD = {
 
 
 def good(route: str) -> dict[str, Any]:
-    """A body with every field that the route takes, each of them right."""
+    """Return a valid body with every field of the route."""
     model = {
         "name": "m",
         "url": "http://a.example/x",
@@ -193,7 +193,7 @@ def with_bad(body: Any, path: Path, value: Any) -> Any:
 
 @pytest.fixture(scope="module")
 def rows(own_site: Site | None) -> Any:
-    """A function that counts everything that is stored."""
+    """Return a function that counts all stored rows."""
     if own_site is None:
         pytest.skip("needs the server's database")
     connection = sqlite3.connect(f"file:{own_site.data}/db.sqlite3?mode=ro", uri=True)
@@ -205,7 +205,7 @@ def rows(own_site: Site | None) -> Any:
     connection.close()
 
 
-def test_every_route_with_a_body_is_tried_with_every_field() -> None:
+def test_every_field_of_every_route_with_a_body_is_tested() -> None:
     """A new route or field needs an entry above."""
     described = {route.name: route.body for route in ROUTES if route.body}
     assert described.keys() == BAD.keys()
@@ -219,7 +219,7 @@ def test_every_route_with_a_body_is_tried_with_every_field() -> None:
 @pytest.mark.parametrize("route", BAD)
 @CASES
 @given(data=st.data())
-def test_a_bad_value_is_refused_by_the_name_of_its_field(
+def test_an_invalid_value_is_rejected_with_the_name_of_its_field(
     server: Server, rows: Any, record: dict[str, object], route: str, data: st.DataObject
 ) -> None:
     method, address, fields = BAD[route]
@@ -241,7 +241,7 @@ def test_a_bad_value_is_refused_by_the_name_of_its_field(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("route", BAD)
-def test_a_field_that_is_missing_or_unknown_is_refused_by_its_name(server: Server, rows: Any, route: str) -> None:
+def test_a_missing_or_unknown_field_is_rejected_with_its_name(server: Server, rows: Any, route: str) -> None:
     method, address, _ = BAD[route]
     before = rows()
     unknown = server.raw(method, address, json=good(route) | {"colour": "red"})
@@ -280,7 +280,7 @@ PARAMETERS = [
 @pytest.mark.parametrize(("path", "name", "bad"), PARAMETERS, ids=lambda part: part if isinstance(part, str) else "")
 @settings(CASES, max_examples=examples(15, 40))
 @given(data=st.data())
-def test_a_bad_parameter_is_refused_by_its_name(
+def test_an_invalid_parameter_is_rejected_with_its_name(
     server: Server,
     service: dict[str, Any],
     operation: str,
@@ -298,7 +298,7 @@ def test_a_bad_parameter_is_refused_by_its_name(
 
 @pytest.fixture(scope="module")
 def operation(server: Server) -> str:
-    """An operation that is over: of an image whose model is nowhere."""
+    """Return a finished operation: a build whose model doesn't exist."""
     accepted = server.send("POST", "images", image_body(server.manifest()["id"]))
     server.finished(accepted)
     return accepted.headers["x-ms-request-id"]
@@ -309,10 +309,10 @@ def operation(server: Server) -> str:
 @given(
     method=st.sampled_from(["GET", "PUT", "POST", "DELETE", "PATCH", "HEAD", "OPTIONS", "TRACE", "X"]), data=st.data()
 )
-def test_no_path_is_a_server_error_or_stores_anything(
+def test_no_path_causes_a_server_error_or_stores_anything(
     server: Server, rows: Any, method: str, data: st.DataObject
 ) -> None:
-    """Paths of the API with one segment replaced by anything."""
+    """The paths are those of the API with one segment replaced."""
     segments = data.draw(st.sampled_from([route.path for route in ROUTES])).format(id=uuid.uuid4()).split("/")
     at = data.draw(st.integers(0, len(segments) - 1))
     segments[at] = quote(data.draw(st.text(max_size=30)), safe="", errors="replace")

@@ -1,4 +1,4 @@
-"""What azure-cli-ml 0.1.0a20 sent and read: no api-version, 200 for a registered model, 204 for an unknown service."""
+"""Compatibility with azure-cli-ml 0.1.0a20: no api-version, 200 for a new model, 204 for an unknown service."""
 
 import uuid
 from typing import Any

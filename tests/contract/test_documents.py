@@ -1,4 +1,4 @@
-"""The OpenAPI document and the page for people."""
+"""The OpenAPI document and its HTML page."""
 
 import re
 from typing import Any
@@ -36,7 +36,7 @@ def test_it_has_every_operation_of_the_reference(document: dict[str, Any]) -> No
 
 
 @pytest.mark.parametrize("noun", ["models", "manifests", "images", "services"])
-def test_answers_are_as_the_document_says(
+def test_responses_match_the_document(
     server: Server, document: dict[str, Any], image: dict[str, Any], noun: str
 ) -> None:
     server.model()
@@ -46,12 +46,12 @@ def test_answers_are_as_the_document_says(
     jsonschema.validate(server.send("GET", noun).json(), schema)
 
 
-def test_an_error_is_as_the_document_says(server: Server, document: dict[str, Any]) -> None:
+def test_an_error_matches_the_document(server: Server, document: dict[str, Any]) -> None:
     schema = {"$ref": "#/components/schemas/ErrorBody", "components": document["components"]}
     jsonschema.validate(server.send("POST", "models", {}).json(), schema)
 
 
-def test_the_page_names_every_operation_and_loads_nothing_from_elsewhere(
+def test_the_page_lists_every_operation_and_loads_nothing_from_other_hosts(
     server: Server, document: dict[str, Any]
 ) -> None:
     answer = requests.get(f"{server.url}/api/docs", timeout=30)

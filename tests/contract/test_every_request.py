@@ -1,4 +1,4 @@
-"""What holds for every request: token, account, path, method, version, size, and the form of errors."""
+"""Rules for every request: token, account, path, method, version, size, and the format of errors."""
 
 import json
 import socket
@@ -17,7 +17,7 @@ ALL = NOUNS + [f"{noun}/{UNKNOWN_ID}" for noun in [*NOUNS, "operations"]]
 
 
 def assert_is_error(answer: requests.Response, status: int) -> None:
-    """The error object, in the one form it has."""
+    """Assert that the response has this status and an error object in the common format."""
     assert answer.status_code == status
     assert answer.headers["content-type"].startswith("application/json")
     error = answer.json()["error"]
@@ -31,7 +31,7 @@ def assert_is_error(answer: requests.Response, status: int) -> None:
 @pytest.mark.parametrize(
     "header", [None, "", "Bearer", "Bearer ", "Bearer wrong", "Basic bG9jYWw6bG9jYWw=", "Bearer ü"]
 )
-def test_without_a_valid_token_the_answer_is_401(server: Server, path: str, header: str | None) -> None:
+def test_without_a_valid_token_the_status_is_401(server: Server, path: str, header: str | None) -> None:
     headers = {} if header is None else {"Authorization": header.encode()}
     url = f"{server.url}{server.path}/{path}"
     for method in ("GET", "POST", "PUT", "DELETE"):
@@ -41,14 +41,14 @@ def test_without_a_valid_token_the_answer_is_401(server: Server, path: str, head
 
 
 @pytest.mark.parametrize("path", ALL)
-def test_a_token_opens_its_own_account_only(server: Server, other_account: Server, path: str) -> None:
+def test_a_token_works_only_for_its_own_account(server: Server, other_account: Server, path: str) -> None:
     for foreign in (other_account.path, server.path.replace("/local", "/nobodys")):
         url = f"{server.url}{foreign}/{path}"
         answer = requests.get(url, headers={"Authorization": f"Bearer {server.token}"}, timeout=30)
         assert_is_error(answer, 403)
 
 
-def test_what_one_account_has_another_does_not_see(server: Server, other_account: Server) -> None:
+def test_accounts_do_not_see_each_others_resources(server: Server, other_account: Server) -> None:
     model, manifest = server.model(), server.manifest()
     assert_is_error(other_account.send("GET", f"models/{model['id']}"), 404)
     assert_is_error(other_account.send("GET", f"manifests/{manifest['id']}"), 404)
@@ -56,7 +56,7 @@ def test_what_one_account_has_another_does_not_see(server: Server, other_account
     assert other_account.model(model["name"])["version"] == 1
 
 
-def test_every_answer_has_a_request_id_of_its_own(server: Server) -> None:
+def test_every_response_has_a_unique_request_id(server: Server) -> None:
     answers = [
         server.send("GET", "models"),
         server.send("GET", "nothing"),
@@ -86,21 +86,19 @@ def test_an_unknown_path_is_404(server: Server, path: str) -> None:
         ("OPTIONS", "models"),
     ],
 )
-def test_a_method_that_a_path_does_not_take_is_405_and_says_which_it_takes(
-    server: Server, method: str, path: str
-) -> None:
+def test_an_unsupported_method_is_405_and_lists_the_supported_ones(server: Server, method: str, path: str) -> None:
     answer = server.send(method, path)
     assert_is_error(answer, 405)
     assert "GET" in answer.headers["allow"]
 
 
-def test_head_is_get_without_a_body(server: Server) -> None:
+def test_head_returns_the_headers_of_get_without_a_body(server: Server) -> None:
     answer = server.send("HEAD", "models")
     assert answer.status_code == 200
     assert answer.content == b""
 
 
-def test_another_api_version_is_refused_by_name(server: Server) -> None:
+def test_another_api_version_is_rejected_and_named(server: Server) -> None:
     answer = server.raw("GET", "models", params={"api-version": "2031-01-01"})
     assert_is_error(answer, 400)
     assert targets(answer) == {"api-version"}
@@ -127,12 +125,12 @@ def test_another_api_version_is_refused_by_name(server: Server) -> None:
     ],
 )
 @pytest.mark.parametrize("noun", NOUNS)
-def test_what_is_no_json_object_is_400(server: Server, noun: str, body: bytes) -> None:
+def test_a_body_that_is_not_a_json_object_is_400(server: Server, noun: str, body: bytes) -> None:
     answer = server.raw("POST", noun, params={"api-version": API_VERSION}, data=body)
     assert_is_error(answer, 400)
 
 
-def test_what_is_no_json_is_said_to_be_none(server: Server) -> None:
+def test_the_error_for_invalid_json_mentions_json(server: Server) -> None:
     answer = server.raw("POST", "models", params={"api-version": API_VERSION}, data=b'{"name": "cut o')
     assert_is_error(answer, 400)
     assert "JSON" in answer.json()["error"]["message"]
@@ -155,7 +153,7 @@ def test_a_huge_body_is_413(server: Server, noun: str) -> None:
     assert_is_error(server.raw("POST", noun, params={"api-version": API_VERSION}, data=body), 413)
 
 
-def test_a_huge_body_of_unknown_length_is_not_read_to_its_end(server: Server) -> None:
+def test_a_huge_body_of_unknown_length_is_not_read_completely(server: Server) -> None:
     def endless() -> Iterator[bytes]:
         for _ in range(2000):
             yield b" " * 65536
@@ -163,12 +161,12 @@ def test_a_huge_body_of_unknown_length_is_not_read_to_its_end(server: Server) ->
     try:
         answer = server.raw("POST", "models", params={"api-version": API_VERSION}, data=endless())
     except requests.ConnectionError:
-        return  # the server hung up while we were still sending
+        return  # the server closed the connection while we were still sending
     assert_is_error(answer, 413)
 
 
 def test_without_a_token_no_body_is_read(server: Server) -> None:
-    """The answer comes although not one byte of the announced body was sent."""
+    """The response arrives although no byte of the announced body was sent."""
     address = urlsplit(server.url)
     with socket.create_connection((address.hostname, address.port or 80), timeout=10) as connection:
         head = f"POST {server.path}/models HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n"
@@ -177,7 +175,7 @@ def test_without_a_token_no_body_is_read(server: Server) -> None:
 
 
 @pytest.mark.parametrize("query", ["name=%00", "tag=%00", "name=" + "x" * 5000, "%00=1&name=%ff"])
-def test_a_strange_query_is_no_server_error(server: Server, query: str) -> None:
+def test_an_unusual_query_causes_no_server_error(server: Server, query: str) -> None:
     answer = server.raw("GET", f"models?api-version={API_VERSION}&{query}")
     assert answer.status_code in {200, 400, 414}
 
@@ -197,7 +195,7 @@ def test_a_strange_query_is_no_server_error(server: Server, query: str) -> None:
         "",
     ],
 )
-def test_a_strange_host_does_not_come_back_in_addresses(server: Server, buildable: dict[str, Any], host: str) -> None:
+def test_an_unknown_host_is_not_used_in_urls(server: Server, buildable: dict[str, Any], host: str) -> None:
     answer = server.raw("GET", f"operations/{uuid.uuid4()}", headers={"Host": host})
     assert "evil" not in answer.text
     accepted = server.raw("POST", "images", headers={"Host": host}, json=image_body(buildable["id"]))
@@ -207,9 +205,7 @@ def test_a_strange_host_does_not_come_back_in_addresses(server: Server, buildabl
     server.send("DELETE", f"operations/{accepted.headers['x-ms-request-id']}")
 
 
-def test_the_host_that_was_asked_for_is_in_addresses_where_it_is_allowed(
-    server: Server, buildable: dict[str, Any]
-) -> None:
+def test_an_allowed_host_of_the_request_is_used_in_urls(server: Server, buildable: dict[str, Any]) -> None:
     port = urlsplit(server.url).port
     accepted = server.raw("POST", "images", headers={"Host": f"localhost:{port}"}, json=image_body(buildable["id"]))
     assert accepted.headers["operation-location"].startswith(f"http://localhost:{port}/api/")
@@ -224,7 +220,7 @@ def test_the_host_that_was_asked_for_is_in_addresses_where_it_is_allowed(
         '{"name": "twice", "na\\u006de": "once", "url": "http://a.example/x"}',
     ],
 )
-def test_a_field_that_is_there_twice_is_refused_by_name(server: Server, body: str) -> None:
+def test_a_duplicate_field_is_rejected_and_named(server: Server, body: str) -> None:
     answer = server.raw("POST", "models", params={"api-version": API_VERSION}, data=body.encode())
     assert_is_error(answer, 400)
     assert targets(answer) <= {"name", "url"}
@@ -232,7 +228,7 @@ def test_a_field_that_is_there_twice_is_refused_by_name(server: Server, body: st
     assert server.send("GET", "models", name="twice").json() == []
 
 
-def test_a_parameter_that_is_there_twice_is_refused_by_name(server: Server) -> None:
+def test_a_duplicate_parameter_is_rejected_and_named(server: Server) -> None:
     answer = server.raw("GET", f"models?api-version={API_VERSION}&name=a&name=b")
     assert_is_error(answer, 400)
     assert targets(answer) == {"name"}

@@ -19,7 +19,7 @@ VALUE = st.recursive(SCALAR, lambda inner: st.lists(inner, max_size=4) | st.dict
 
 
 def good(server: Server, noun: str) -> dict[str, Any]:
-    """A body that would pass, or nearly: its ids name nothing."""
+    """Return a body that is valid except that its ids don't exist."""
     return {
         "models": {"name": "hostile", "url": "http://models.example/x", "tags": ["a"], "unpack": True},
         "manifests": server.manifest_body(modelIds=["hostile"]),
@@ -45,7 +45,7 @@ class TestHostile:
 
     @SETTINGS
     @given(data=st.data())
-    def test_one_field_of_a_good_body_replaced(self, server: Server, noun: str, data: st.DataObject) -> None:
+    def test_one_field_of_a_valid_body_replaced(self, server: Server, noun: str, data: st.DataObject) -> None:
         import json
 
         body = good(server, noun)

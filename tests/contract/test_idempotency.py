@@ -30,7 +30,7 @@ def test_a_model_is_registered_once(server: Server) -> None:
     assert len(server.send("GET", "models", name=body["name"]).json()) == 1
 
 
-def test_many_at_the_same_moment_have_one_effect(server: Server) -> None:
+def test_many_concurrent_requests_have_one_effect(server: Server) -> None:
     body = {"name": f"m-{uuid.uuid4().hex[:12]}", "url": "http://models.example/x"}
     again = key()
     with ThreadPoolExecutor(8) as pool:
@@ -72,7 +72,7 @@ def test_a_service_is_created_updated_and_deleted_once(server: Server, image: di
 
 
 @pytest.mark.slow
-def test_keys_are_replaced_once(server: Server, service: dict[str, Any]) -> None:
+def test_keys_are_regenerated_once(server: Server, service: dict[str, Any]) -> None:
     path, again = f"services/{service['id']}/regenerateKeys", key()
     first, second = (server.raw("POST", path, again, params=VERSION, json={}) for _ in range(2))
     assert (first.status_code, second.status_code) == (200, 200)
@@ -89,7 +89,7 @@ def test_the_same_id_for_something_else_is_409(server: Server) -> None:
     assert targets(answer) == {"x-ms-client-request-id"}
 
 
-def test_the_id_comes_back_and_a_bad_one_is_named(server: Server) -> None:
+def test_the_id_is_returned_and_an_invalid_one_is_named(server: Server) -> None:
     again = key()
     assert server.raw("GET", "models", again).headers["x-ms-client-request-id"] == again["x-ms-client-request-id"]
     answer = server.raw("GET", "models", {"x-ms-client-request-id": "x" * 101})

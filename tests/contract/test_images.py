@@ -8,7 +8,7 @@ import pytest
 from tests.contract.server import Server, image_body, targets
 
 
-def test_creating_an_image_is_accepted_with_an_operation_to_ask_for(server: Server, buildable: dict[str, Any]) -> None:
+def test_creating_an_image_returns_an_operation_to_poll(server: Server, buildable: dict[str, Any]) -> None:
     answer = server.send("POST", "images", image_body(buildable["id"]))
     assert answer.status_code == 202
     assert answer.content == b""
@@ -33,7 +33,7 @@ def test_a_built_image_is_described(server: Server, image: dict[str, Any], build
         assert image in server.send("GET", path).json()
 
 
-def test_the_registry_password_is_never_answered_in_clear(server: Server, image: dict[str, Any]) -> None:
+def test_the_registry_password_is_never_returned_in_plain_text(server: Server, image: dict[str, Any]) -> None:
     for path in (f"images/{image['id']}", "images"):
         assert "hidden-word" not in server.send("GET", path).text
 
@@ -49,7 +49,7 @@ def test_images_are_listed_by_manifest_and_by_model(
     assert server.send("GET", "images", modelId=str(uuid.uuid4())).json() == []
 
 
-def test_a_failed_build_says_what_failed_with_the_end_of_its_log(server: Server, files: str) -> None:
+def test_a_failed_build_reports_the_failure_with_the_end_of_its_log(server: Server, files: str) -> None:
     model = server.model(url=f"{files}/nothing-here.bin")
     assets = [{"id": "score", "url": f"{files}/score.py", "mimeType": "text/plain"}]
     manifest = server.manifest(modelIds=[model["id"]], assets=assets)
@@ -65,7 +65,7 @@ def test_a_failed_build_says_what_failed_with_the_end_of_its_log(server: Server,
     assert server.send("GET", f"images/{image_id}").status_code == 404
 
 
-def test_the_build_log_is_read_in_pieces(server: Server, buildable: dict[str, Any]) -> None:
+def test_the_build_log_can_be_read_in_parts(server: Server, buildable: dict[str, Any]) -> None:
     accepted = server.send("POST", "images", image_body(buildable["id"]))
     server.finished(accepted)
     path = f"operations/{accepted.headers['x-ms-request-id']}/log"
@@ -99,14 +99,14 @@ def test_the_build_log_is_read_in_pieces(server: Server, buildable: dict[str, An
         ({"description": "d" * 513}, "description"),
     ],
 )
-def test_a_bad_field_is_named(server: Server, change: dict[str, object], named: str) -> None:
+def test_an_invalid_field_is_named(server: Server, change: dict[str, object], named: str) -> None:
     answer = server.send("POST", "images", {**image_body(server.manifest()["id"]), **change})
     assert answer.status_code == 400
     assert targets(answer) == {named}
 
 
 @pytest.mark.parametrize("runtime", ["CNTKPython", "TLC", "SparkPython"])
-def test_a_runtime_that_cannot_run_here_is_refused_by_name_before_anything_is_built(
+def test_an_unavailable_runtime_is_rejected_by_name_before_a_build(
     server: Server, own_site: object, runtime: str
 ) -> None:
     if own_site is None:
@@ -117,7 +117,7 @@ def test_a_runtime_that_cannot_run_here_is_refused_by_name_before_anything_is_bu
     assert runtime in answer.json()["error"]["message"]
 
 
-def test_manifests_of_another_account_are_unknown_here(server: Server, other_account: Server) -> None:
+def test_manifests_of_another_account_are_not_found(server: Server, other_account: Server) -> None:
     foreign = other_account.manifest()
     assert server.send("POST", "images", image_body(foreign["id"])).status_code == 400
 

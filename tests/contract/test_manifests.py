@@ -11,7 +11,7 @@ SPELLINGS = [("SparkPython", "SparkPython"), ("parkPython", "SparkPython"), ("Tl
 RUNTIMES = [(name, name) for name in ("CNTKPython", "ScikitPython", "TLC")] + SPELLINGS
 
 
-def test_a_manifest_is_answered_with_200_and_every_field(server: Server) -> None:
+def test_creating_a_manifest_returns_200_with_every_field(server: Server) -> None:
     body = server.manifest_body(
         description="What the image is made of",
         targetRuntime={
@@ -40,13 +40,13 @@ def test_a_manifest_is_found_by_its_id_and_in_the_list(server: Server) -> None:
         assert manifest in listed
 
 
-def test_models_are_named_or_given_by_id_and_the_answer_repeats_what_was_sent(server: Server) -> None:
+def test_models_are_given_by_name_or_id_and_returned_as_sent(server: Server) -> None:
     named, by_id = server.model(), server.model()
     manifest = server.manifest(modelIds=[named["name"], by_id["id"]])
     assert manifest["modelIds"] == [named["name"], by_id["id"]]
 
 
-def test_a_name_means_the_newest_version_at_that_moment(server: Server) -> None:
+def test_a_name_refers_to_the_newest_version_at_that_time(server: Server) -> None:
     first = server.model()
     manifest = server.manifest(modelIds=[first["name"]])
     later = server.model(first["name"])
@@ -56,17 +56,17 @@ def test_a_name_means_the_newest_version_at_that_moment(server: Server) -> None:
 
 
 @pytest.mark.parametrize(("sent", "answered"), RUNTIMES)
-def test_every_runtime_of_the_reference_is_taken(server: Server, sent: str, answered: str) -> None:
+def test_every_runtime_of_the_reference_is_accepted(server: Server, sent: str, answered: str) -> None:
     manifest = server.manifest(targetRuntime={"runtimeType": sent})
     assert manifest["targetRuntime"]["runtimeType"] == answered
 
 
 @pytest.mark.parametrize("model_type", ["Registered", "registered"])
-def test_the_model_type_is_taken_as_the_text_and_as_the_example_spell_it(server: Server, model_type: str) -> None:
+def test_the_model_type_is_accepted_in_both_spellings_of_the_reference(server: Server, model_type: str) -> None:
     assert server.manifest(modelType=model_type)["modelType"] == "Registered"
 
 
-def test_fields_of_the_clients_of_2017_are_tolerated(server: Server) -> None:
+def test_fields_of_the_clients_of_2017_are_accepted(server: Server) -> None:
     assets = [
         {"id": "driver", "url": "http://models.example/d.py", "mimeType": "application/x-python"},
         {"id": "score.py", "url": "http://models.example/s.py", "mimeType": "text/plain", "unpack": "true"},
@@ -77,7 +77,7 @@ def test_fields_of_the_clients_of_2017_are_tolerated(server: Server) -> None:
     assert server.manifest(name="anything")["id"]
 
 
-def test_a_manifest_needs_no_driver(server: Server) -> None:
+def test_a_manifest_does_not_need_a_driver(server: Server) -> None:
     body = server.manifest_body(assets=[])
     del body["driverProgram"]
     answer = server.send("POST", "manifests", body)
@@ -110,7 +110,7 @@ def test_a_manifest_needs_no_driver(server: Server) -> None:
         ({"surprise": 1}, "surprise"),
     ],
 )
-def test_a_bad_field_is_named_and_nothing_is_stored(server: Server, change: dict[str, object], named: str) -> None:
+def test_an_invalid_field_is_named_and_nothing_is_stored(server: Server, change: dict[str, object], named: str) -> None:
     before = len(server.send("GET", "manifests").json())
     answer = server.send("POST", "manifests", {**server.manifest_body(), **change})
     assert answer.status_code == 400
@@ -119,14 +119,14 @@ def test_a_bad_field_is_named_and_nothing_is_stored(server: Server, change: dict
 
 
 @pytest.mark.parametrize("id", ["a" * 33, "with blank", "../up", ".hidden", "", "a/b", 5])
-def test_a_bad_asset_id_is_named(server: Server, id: object) -> None:
+def test_an_invalid_asset_id_is_named(server: Server, id: object) -> None:
     assets = [{"id": id, "url": "http://models.example/x", "mimeType": "text/plain"}]
     answer = server.send("POST", "manifests", server.manifest_body(assets=assets, driverProgram=""))
     assert answer.status_code == 400
     assert targets(answer) == {"assets[0].id"}
 
 
-def test_the_same_asset_or_model_twice_is_refused(server: Server) -> None:
+def test_a_duplicate_asset_or_model_is_rejected(server: Server) -> None:
     model = server.model()
     asset = {"id": "score", "url": "http://models.example/x", "mimeType": "text/plain"}
     body = server.manifest_body(modelIds=[model["id"], model["name"]], assets=[asset, asset])
@@ -135,14 +135,14 @@ def test_the_same_asset_or_model_twice_is_refused(server: Server) -> None:
     assert targets(answer) == {"modelIds[1]", "assets[1].id"}
 
 
-def test_models_of_another_account_are_unknown_here(server: Server, other_account: Server) -> None:
+def test_models_of_another_account_are_not_found(server: Server, other_account: Server) -> None:
     foreign = other_account.model()
     answer = server.send("POST", "manifests", server.manifest_body(modelIds=[foreign["id"]]))
     assert answer.status_code == 400
     assert targets(answer) == {"modelIds[0]"}
 
 
-def test_a_bad_filter_is_named(server: Server) -> None:
+def test_an_invalid_filter_is_named(server: Server) -> None:
     answer = server.send("GET", "manifests", modelId="no-guid")
     assert answer.status_code == 400
     assert targets(answer) == {"modelId"}

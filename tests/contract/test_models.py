@@ -9,7 +9,7 @@ import pytest
 from tests.contract.server import UNKNOWN_ID, Server, targets
 
 
-def test_registering_answers_201_with_every_field(server: Server) -> None:
+def test_registering_returns_201_with_every_field(server: Server) -> None:
     name = f"m-{uuid.uuid4().hex[:12]}"
     body = {
         "name": name,
@@ -30,7 +30,7 @@ def test_registering_answers_201_with_every_field(server: Server) -> None:
     assert {key: model[key] for key in body if key != "unpack"} == {k: v for k, v in body.items() if k != "unpack"}
 
 
-def test_what_is_left_out_has_the_defaults_of_the_reference(server: Server) -> None:
+def test_omitted_fields_have_the_defaults_of_the_reference(server: Server) -> None:
     model = server.model()
     assert model["description"] == ""
     assert model["tags"] == []
@@ -59,7 +59,7 @@ def test_a_model_is_found_by_its_id_and_in_the_list(server: Server) -> None:
 
 
 @pytest.mark.parametrize("path", ["models", "models/"])
-def test_the_list_answers_with_and_without_a_slash_at_its_end(server: Server, path: str) -> None:
+def test_the_list_works_with_and_without_a_trailing_slash(server: Server, path: str) -> None:
     assert server.send("GET", path).status_code == 200
 
 
@@ -104,7 +104,7 @@ def test_an_unknown_model_is_404(server: Server, id: str) -> None:
         ("tags", {"a": "b"}),
     ],
 )
-def test_a_bad_field_is_named_and_nothing_is_stored(server: Server, field: str, value: object) -> None:
+def test_an_invalid_field_is_named_and_nothing_is_stored(server: Server, field: str, value: object) -> None:
     before = len(server.send("GET", "models").json())
     body = {"name": f"m-{uuid.uuid4().hex[:12]}", "url": "http://models.example/x", field: value}
     answer = server.send("POST", "models", body)
@@ -114,19 +114,19 @@ def test_a_bad_field_is_named_and_nothing_is_stored(server: Server, field: str, 
 
 
 @pytest.mark.parametrize("tag", ["t" * 30, "with-hyphen", "", 5, None])
-def test_a_bad_tag_is_named_by_its_place(server: Server, tag: object) -> None:
+def test_an_invalid_tag_is_named_by_its_position(server: Server, tag: object) -> None:
     answer = server.send("POST", "models", {"name": "m", "url": "http://models.example/x", "tags": ["good", tag]})
     assert answer.status_code == 400
     assert targets(answer) == {"tags[1]"}
 
 
-def test_every_bad_field_is_named_at_once(server: Server) -> None:
+def test_all_invalid_fields_are_named_together(server: Server) -> None:
     answer = server.send("POST", "models", {"name": "b d", "tags": ["a b"], "unpack": "no idea", "colour": "red"})
     assert answer.status_code == 400
     assert targets(answer) == {"name", "tags[0]", "unPack", "url", "colour"}
 
 
-def test_limits_are_reached_exactly(server: Server) -> None:
+def test_values_at_the_limits_are_accepted(server: Server) -> None:
     name = uuid.uuid4().hex
     model = server.model(name, description="ü" * 200, tags=["t" * 29])
     assert (model["name"], model["description"], model["tags"]) == (name, "ü" * 200, ["t" * 29])
@@ -134,6 +134,6 @@ def test_limits_are_reached_exactly(server: Server) -> None:
 
 @pytest.mark.parametrize(("sent", "meant"), [(True, True), ("true", True), ("False", False), (None, False)])
 @pytest.mark.parametrize("spelling", ["unpack", "unPack"])
-def test_unpack_is_taken_in_every_spelling(server: Server, spelling: str, sent: object, meant: bool) -> None:
+def test_unpack_is_accepted_in_every_spelling(server: Server, spelling: str, sent: object, meant: bool) -> None:
     model = server.model("", **{spelling: sent})
     assert model.get("unPack", meant) is meant

@@ -12,7 +12,7 @@ from tests.contract.server import Server, as_object, image_body
 
 @pytest.fixture
 def slow_build(server: Server, files: str) -> requests.Response:
-    """The answer to a build whose model takes a minute to fetch."""
+    """Start a build whose model takes a minute to download. Return the response."""
     model = server.model(url=f"{files}/slow")
     assets = [{"id": "score", "url": f"{files}/score.py", "mimeType": "text/plain"}]
     return server.send("POST", "images", image_body(server.manifest(modelIds=[model["id"]], assets=assets)["id"]))
@@ -31,7 +31,7 @@ def wait_for(server: Server, accepted: requests.Response, state: str) -> dict[st
 
 
 @pytest.mark.slow
-def test_a_running_build_is_answered_200_and_can_be_canceled(server: Server, slow_build: requests.Response) -> None:
+def test_a_running_build_returns_200_and_can_be_canceled(server: Server, slow_build: requests.Response) -> None:
     path = f"operations/{slow_build.headers['x-ms-request-id']}"
     running = wait_for(server, slow_build, "Running")
     assert running["endTime"] is None
@@ -48,11 +48,11 @@ def test_a_running_build_is_answered_200_and_can_be_canceled(server: Server, slo
 
 
 @pytest.mark.slow
-def test_no_process_and_no_file_of_a_canceled_build_is_left(
+def test_a_canceled_build_leaves_no_process_and_no_file(
     server: Server, own_site: Any, slow_build: requests.Response
 ) -> None:
     if own_site is None:
-        pytest.skip("looks at the processes of a server of our own")
+        pytest.skip("needs access to the server's processes")
     wait_for(server, slow_build, "Running")
     server.send("DELETE", f"operations/{slow_build.headers['x-ms-request-id']}")
     server.finished(slow_build)
@@ -65,7 +65,7 @@ def test_an_unknown_operation_is_404(server: Server) -> None:
         assert server.send(method, f"operations/{uuid.uuid4()}{path}").status_code == 404
 
 
-def test_operations_of_another_account_are_unknown_here(
+def test_operations_of_another_account_are_not_found(
     server: Server, other_account: Server, slow_build: requests.Response
 ) -> None:
     id = slow_build.headers["x-ms-request-id"]

@@ -16,7 +16,7 @@ def score(service: dict[str, Any], key: str) -> requests.Response:
     return requests.post(service["scoringUri"], json=[1, 2], headers={"Authorization": f"Bearer {key}"}, timeout=30)
 
 
-def test_creating_a_service_is_accepted_with_an_operation_to_ask_for(server: Server, image: dict[str, Any]) -> None:
+def test_creating_a_service_returns_an_operation_to_poll(server: Server, image: dict[str, Any]) -> None:
     answer = server.send("POST", "services", service_body(image["id"]))
     assert answer.status_code == 202
     assert answer.content == b""
@@ -39,7 +39,7 @@ def test_a_running_service_is_described(server: Server, service: dict[str, Any],
         assert service["id"] in [listed["id"] for listed in server.send("GET", path).json()]
 
 
-def test_the_extensions_tell_where_it_answers_and_how_it_is(server: Server, service: dict[str, Any]) -> None:
+def test_the_extensions_contain_its_address_and_health(server: Server, service: dict[str, Any]) -> None:
     assert service["image"] == {"id": service["imageId"]}
     assert service["scoringUri"].startswith("http")
     assert service["health"] == "healthy"
@@ -47,7 +47,7 @@ def test_the_extensions_tell_where_it_answers_and_how_it_is(server: Server, serv
     assert service["revisions"][0]["state"] == "active"
 
 
-def test_a_service_answers_with_its_keys_and_only_with_these(server: Server, service: dict[str, Any]) -> None:
+def test_a_service_answers_only_with_its_keys(server: Server, service: dict[str, Any]) -> None:
     keys = server.send("GET", f"services/{service['id']}/keys").json()
     for key in (keys["primaryKey"], keys["secondaryKey"]):
         answer = score(service, key)
@@ -57,9 +57,7 @@ def test_a_service_answers_with_its_keys_and_only_with_these(server: Server, ser
 
 
 @pytest.mark.parametrize("body", [None, {"keyType": "Primary"}, {"keyType": "Secondary"}])
-def test_a_replaced_key_opens_nothing_any_more(
-    server: Server, service: dict[str, Any], body: dict[str, str] | None
-) -> None:
+def test_a_replaced_key_stops_working(server: Server, service: dict[str, Any], body: dict[str, str] | None) -> None:
     path = f"services/{service['id']}"
     before = server.send("GET", f"{path}/keys").json()
     after = server.send("POST", f"{path}/regenerateKeys", body).json()
@@ -74,13 +72,13 @@ def test_a_replaced_key_opens_nothing_any_more(
         assert score(service, before[name]).status_code == (401 if name in replaced else 200)
 
 
-def test_an_unknown_kind_of_key_is_refused(server: Server, service: dict[str, Any]) -> None:
+def test_an_unknown_kind_of_key_is_rejected(server: Server, service: dict[str, Any]) -> None:
     answer = server.send("POST", f"services/{service['id']}/regenerateKeys", {"keyType": "Third"})
     assert answer.status_code == 400
     assert targets(answer) == {"keyType"}
 
 
-def test_the_logs_of_a_revision_are_readable(server: Server, service: dict[str, Any]) -> None:
+def test_the_logs_of_a_revision_can_be_read(server: Server, service: dict[str, Any]) -> None:
     answer = server.send("GET", f"services/{service['id']}/logs", revision="1")
     assert answer.status_code == 200
     assert answer.headers["content-type"].startswith("text/plain")
@@ -107,7 +105,7 @@ def test_an_update_by_manifest_runs_its_newest_image(
     assert updated["revision"] == service["revision"] + 1
 
 
-def test_an_update_by_image_id_wins_over_the_manifest(
+def test_an_image_id_in_an_update_takes_precedence_over_the_manifest(
     server: Server, service: dict[str, Any], image: dict[str, Any], buildable: dict[str, Any]
 ) -> None:
     body = {"manifestId": buildable["id"], "imageId": image["id"], "acrImagePullSecret": "local"}
@@ -116,7 +114,7 @@ def test_an_update_by_image_id_wins_over_the_manifest(
     assert server.send("GET", f"services/{service['id']}").json()["imageId"] == image["id"]
 
 
-def test_a_second_operation_on_a_service_is_refused_with_the_first_one_named(
+def test_a_second_operation_on_a_service_is_rejected_and_names_the_first(
     server: Server, service: dict[str, Any], image: dict[str, Any]
 ) -> None:
     body = {"imageId": image["id"], "acrImagePullSecret": "local"}
@@ -129,7 +127,7 @@ def test_a_second_operation_on_a_service_is_refused_with_the_first_one_named(
     assert server.finished(first)["state"] == "Succeeded"
 
 
-def test_a_driver_that_does_not_start_fails_the_operation_with_its_log_and_the_old_revision_serves_on(
+def test_a_failing_driver_fails_the_update_with_its_log_and_the_old_revision_remains(
     server: Server, service: dict[str, Any], files: str
 ) -> None:
     model = server.model(url=f"{files}/word.txt")
@@ -147,7 +145,7 @@ def test_a_driver_that_does_not_start_fails_the_operation_with_its_log_and_the_o
     assert score(service, key).status_code == 200
 
 
-def test_a_deleted_service_answers_no_more_and_is_gone(server: Server, image: dict[str, Any]) -> None:
+def test_a_deleted_service_stops_answering_and_is_not_found(server: Server, image: dict[str, Any]) -> None:
     body = service_body(image["id"])
     operation = server.finished(server.send("POST", "services", body))
     service = server.send("GET", f"services/{operation['resourceLocation'].rsplit('/', 1)[1]}").json()
@@ -162,11 +160,11 @@ def test_a_deleted_service_answers_no_more_and_is_gone(server: Server, image: di
         assert server.send("GET", f"services/{service['id']}{path}").status_code == 404
     assert server.send("DELETE", f"services/{service['id']}").status_code == 404
     again = server.finished(server.send("POST", "services", body))
-    assert again["state"] == "Succeeded", "the name is free again"
+    assert again["state"] == "Succeeded", "the name must be available again"
     assert server.send("DELETE", f"services/{again['resourceLocation'].rsplit('/', 1)[1]}").status_code == 200
 
 
-def test_a_taken_name_is_409(server: Server, service: dict[str, Any], image: dict[str, Any]) -> None:
+def test_a_name_in_use_is_409(server: Server, service: dict[str, Any], image: dict[str, Any]) -> None:
     answer = server.send("POST", "services", {**service_body(image["id"]), "name": service["name"]})
     assert answer.status_code == 409
     assert targets(answer) == {"name"}
@@ -193,15 +191,15 @@ def test_a_taken_name_is_409(server: Server, service: dict[str, Any], image: dic
         ({"replicas": 3}, "replicas"),
     ],
 )
-def test_a_bad_field_is_named(server: Server, image: dict[str, Any], change: dict[str, object], named: str) -> None:
+def test_an_invalid_field_is_named(
+    server: Server, image: dict[str, Any], change: dict[str, object], named: str
+) -> None:
     answer = server.send("POST", "services", {**service_body(image["id"]), **change})
     assert answer.status_code == 400, answer.text
     assert targets(answer) == {named}
 
 
-def test_a_cluster_this_server_cannot_deploy_to_is_refused_by_name(
-    server: Server, own_site: object, image: dict[str, Any]
-) -> None:
+def test_an_unsupported_cluster_is_rejected_by_name(server: Server, own_site: object, image: dict[str, Any]) -> None:
     if own_site is None:
         pytest.skip("another server may reach clusters")
     elsewhere = KUBE_CONFIG.replace("process://local", "https://cluster.example:6443")
@@ -211,7 +209,7 @@ def test_a_cluster_this_server_cannot_deploy_to_is_refused_by_name(
     assert "cluster.example" in answer.json()["error"]["message"]
 
 
-def test_an_image_that_is_not_built_is_409(server: Server, service: dict[str, Any], files: str) -> None:
+def test_an_unbuilt_image_is_409(server: Server, service: dict[str, Any], files: str) -> None:
     manifest = server.manifest()
     body = {"manifestId": manifest["id"], "acrImagePullSecret": "local"}
     assert server.send("PUT", f"services/{service['id']}", body).status_code == 409
@@ -222,7 +220,7 @@ def test_an_image_that_is_not_built_is_409(server: Server, service: dict[str, An
     assert server.send("POST", "services", service_body(image_id)).status_code == 409
 
 
-def test_an_update_names_what_to_run(server: Server, service: dict[str, Any]) -> None:
+def test_an_update_requires_an_image_or_manifest(server: Server, service: dict[str, Any]) -> None:
     path = f"services/{service['id']}"
     assert server.send("PUT", path, {"acrImagePullSecret": "local"}).status_code == 400
     assert targets(server.send("PUT", path, {"manifestId": str(uuid.uuid4()), "acrImagePullSecret": "x"})) == {

@@ -1,4 +1,4 @@
-"""What a token opens at a real server, and what it does not: scope, end, kind, and the note of its last use."""
+"""API tokens at a real server: scope, expiry, kind, and the time of last use."""
 
 import http.client
 import re
@@ -28,7 +28,7 @@ READS = ["models", "manifests", "images", "services", *(f"{noun}/{UNKNOWN_ID}" f
 @pytest.fixture(scope="module")
 def site(own_site: Site | None) -> Site:
     if own_site is None:
-        pytest.skip("tokens of another server are its own affair")
+        pytest.skip("needs a server whose tokens the tests can create")
     return own_site
 
 
@@ -44,12 +44,12 @@ def with_token(server: Server, token: str) -> Server:
 
 
 def number(site: Site, name: str) -> str:
-    """The number of the newest token of that name."""
+    """Return the number of the newest token with this name."""
     return next(line.split()[0] for line in reversed(site.manage("list_tokens").splitlines()) if f"  {name}  " in line)
 
 
 @pytest.mark.parametrize(("method", "path"), WRITES)
-def test_a_token_that_reads_changes_nothing(server: Server, reader: Server, method: str, path: str) -> None:
+def test_a_read_token_cannot_change_anything(server: Server, reader: Server, method: str, path: str) -> None:
     body = {"name": f"m-{uuid.uuid4().hex[:8]}", "url": "http://models.example/x"}
     before = len(server.send("GET", "models").json())
     answer = reader.send(method, path, body)
@@ -59,22 +59,22 @@ def test_a_token_that_reads_changes_nothing(server: Server, reader: Server, meth
 
 
 @pytest.mark.parametrize("path", READS)
-def test_a_token_that_reads_sees_what_one_that_writes_sees(server: Server, reader: Server, path: str) -> None:
+def test_a_read_token_sees_the_same_as_a_write_token(server: Server, reader: Server, path: str) -> None:
     mine, theirs = reader.send("GET", path), server.send("GET", path)
     assert mine.status_code == theirs.status_code
     assert mine.json() == theirs.json()
     assert reader.send("HEAD", path).status_code == theirs.status_code
 
 
-def test_a_token_that_reads_gets_no_scoring_keys(server: Server, reader: Server) -> None:
-    """With them it could use every service."""
+def test_a_read_token_gets_no_scoring_keys(server: Server, reader: Server) -> None:
+    """The keys would allow it to use every service."""
     path = f"services/{uuid.uuid4()}/keys"
     assert_is_error(server.send("GET", path), 404)
     for method in ("GET", "HEAD"):
         assert reader.send(method, path).status_code == 403
 
 
-def test_a_writing_request_of_a_reader_has_no_byte_of_its_body_read(reader: Server) -> None:
+def test_the_body_of_a_write_request_with_a_read_token_is_not_read(reader: Server) -> None:
     address = urlsplit(reader.url)
     connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=10)
     connection.putrequest("POST", f"{reader.path}/models")
@@ -86,7 +86,7 @@ def test_a_writing_request_of_a_reader_has_no_byte_of_its_body_read(reader: Serv
 
 
 @pytest.mark.slow
-def test_unknown_expired_and_revoked_tokens_get_one_answer(server: Server, site: Site) -> None:
+def test_unknown_expired_and_revoked_tokens_get_the_same_response(server: Server, site: Site) -> None:
     revoked = site.manage("create_token", "--account", "local", "--name", "soon revoked")
     assert with_token(server, revoked).send("GET", "models").status_code == 200
     site.manage("revoke_token", number(site, "soon revoked"))
@@ -107,13 +107,13 @@ def test_unknown_expired_and_revoked_tokens_get_one_answer(server: Server, site:
     assert "unknown, expired or revoked" in str(answers["unknown"])
 
 
-def test_a_token_of_a_person_is_refused_by_its_kind(server: Server) -> None:
+def test_a_users_token_is_rejected_because_of_its_kind(server: Server) -> None:
     answer = with_token(server, "dash_" + "x" * 43).send("GET", "models")
     assert_is_error(answer, 401)
     assert "This token is for the dashboard's API, not for the MMS." in answer.json()["error"]["message"]
 
 
-def test_a_token_sent_anywhere_but_in_the_header_opens_nothing(server: Server) -> None:
+def test_a_token_outside_the_authorization_header_is_rejected(server: Server) -> None:
     for where in (
         {"params": {"access_token": server.token, "token": server.token}},
         {"cookies": {"token": server.token, "sessionid": server.token}},

@@ -1,4 +1,4 @@
-"""The bundled MMS as a script sees it: plain HTTP, no client code of ours."""
+"""A plain HTTP client of the bundled MMS, as a script would be, without the project's client code."""
 
 import json
 import time
@@ -23,7 +23,7 @@ users: [{name: me, user: {}}]
 
 
 def call(method: str, url: str, body: Any = None, token: str = "", timeout: float = 60) -> tuple[int, Any, Any]:
-    """Status, decoded body (None if there is none) and headers of one JSON request."""
+    """Send one JSON request. Return the status, the decoded body (None if empty) and the headers."""
     headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {token}"} if token else {})
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(url, data, headers, method=method)
@@ -36,7 +36,7 @@ def call(method: str, url: str, body: Any = None, token: str = "", timeout: floa
 
 
 class Api:
-    """One hosting account over the REST API."""
+    """Hosting account over the REST API."""
 
     def __init__(self, site: Site, files_url: str) -> None:
         self.site = site
@@ -48,7 +48,7 @@ class Api:
         return call(method, f"{self.base}/{path}?api-version=2017-06-01-privatepreview", body, self.token)
 
     def wait(self, headers: Any, seconds: float = 300) -> dict[str, Any]:
-        """Poll the operation that a 202 names until it has ended well; returns it."""
+        """Poll the operation of a 202 response until it has succeeded. Return it."""
         until = time.monotonic() + seconds
         while True:
             _, operation, _ = self.ask("GET", f"operations/{headers['x-ms-request-id']}")
@@ -59,7 +59,7 @@ class Api:
             time.sleep(0.2)
 
     def made(self, headers: Any) -> str:
-        """The id of what the operation of a 202 has made, once it has."""
+        """Wait for the operation of a 202 response. Return the id of the created resource."""
         location: str = self.wait(headers)["resourceLocation"]
         return location.rstrip("/").split("?")[0].rsplit("/", 1)[1]
 

@@ -1,4 +1,4 @@
-"""A site of the journeys' own, which may fetch models from this machine's loopback."""
+"""A separate site for the journeys, which may download models from loopback."""
 
 import functools
 import threading
@@ -14,7 +14,7 @@ from tests.site import Site
 
 @pytest.fixture(scope="package")
 def files_url() -> Iterator[str]:
-    """The example's files over HTTP, as any file server would serve them."""
+    """Serve the example's files over HTTP."""
     handler = functools.partial(SimpleHTTPRequestHandler, directory=str(EXAMPLE))
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -29,7 +29,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="package")
 def running(data: Path) -> Iterator[Site]:
-    """The site; a journey that stops it starts it again."""
+    """Return the site. A journey that stops it must start it again."""
     site = Site(data, MMS_FETCH_ALLOW_PRIVATE="true").start()
     yield site
     site.stop()
@@ -42,12 +42,12 @@ def api(running: Site, files_url: str) -> Api:
 
 @pytest.fixture(scope="package")
 def image(api: Api) -> str:
-    """An image of the example, built over the API."""
+    """Build an image of the example over the API."""
     return api.create_image(api.create_manifest(api.register_model()))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say loudly that no container engine was there to run an image in."""
+    """Print a warning if there was no container engine to run an image."""
     skipped = terminalreporter.stats.get("skipped", [])
     for reason in {test.longrepr[2] for test in skipped if "test_in_a_container" in test.nodeid}:
         terminalreporter.write_sep("!", reason.removeprefix("Skipped: "), red=True)

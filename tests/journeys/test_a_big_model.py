@@ -1,4 +1,4 @@
-"""A model of 512 MB goes in by upload and comes out as a service, and nobody holds it, or a tenth of it, in memory."""
+"""A large model from upload to service: no process holds it in memory."""
 
 import os
 import re
@@ -17,8 +17,8 @@ from tests.support.lifecycle import present
 from tests.twins import twins
 
 pytestmark = pytest.mark.slow
-# The promise is 300 MB with a model of 2 GB. Idle processes have up to 100 MB, so a quarter of the file may cost a
-# quarter of the rest. In the short twin a process that held the model would be over the limit, too.
+# The documented limit is 300 MB for a model of 2 GB. Idle processes use up to 100 MB, so a quarter of the size may use
+# a quarter of the rest. A process that held the model would exceed the limit in the short twin as well.
 LIMIT = 150 << 20
 DRIVER = b"""\
 import os
@@ -37,7 +37,7 @@ def run(body):
 
 
 class Watch:
-    """Keeps the highest resident memory of every process of a site, as the kernel counts it."""
+    """Recorder of the peak resident memory of every process of a site, as reported by the kernel."""
 
     def __init__(self, site: Site) -> None:
         self.root = site.program("site:web").parent()
@@ -55,9 +55,9 @@ class Watch:
             with open(f"/proc/{process.pid}/status") as status:
                 peak = re.search(r"^VmHWM:\s+(\d+) kB", status.read(), re.MULTILINE)
             key = process.pid, " ".join(process.cmdline())
-        except (psutil.Error, OSError):  # it has ended
+        except (psutil.Error, OSError):  # the process has ended
             return
-        if peak:  # a zombie has none
+        if peak:  # a zombie uses no memory
             self.peaks[key] = int(peak[1]) << 10
 
     def __enter__(self) -> "Watch":
@@ -70,7 +70,7 @@ class Watch:
 
 
 @twins("megabytes", 128, 512)
-def test_a_big_model_passes_in_small_pieces(running: Site, api: Api, megabytes: int) -> None:
+def test_a_large_model_is_processed_in_small_parts(running: Site, api: Api, megabytes: int) -> None:
     session = _signed_in(running, f"porter-{megabytes}")
     block = os.urandom(1 << 20)
     with Watch(running) as watch:
@@ -80,9 +80,11 @@ def test_a_big_model_passes_in_small_pieces(running: Site, api: Api, megabytes: 
         assert status == 201, model
         service = api.create_service(f"big-{megabytes}", api.create_image(_manifest(api, model["id"], driver)))
         assert api.score(service, {}) == (200, megabytes << 20)
-        time.sleep(0.3)  # everybody is looked at once more
+        time.sleep(0.3)  # record every process again
     commands = " ".join(command for _, command in watch.peaks)
-    assert all(part in commands for part in ("uvicorn", "mms.images.build", "-m scoring")), "all that matter were seen"
+    assert all(part in commands for part in ("uvicorn", "mms.images.build", "-m scoring")), (
+        "all relevant processes must have been recorded"
+    )
     assert {command: peak for (_, command), peak in watch.peaks.items() if peak > LIMIT} == {}
 
 
@@ -98,7 +100,7 @@ def _signed_in(site: Site, name: str) -> requests.Session:
 
 
 def _upload(session: requests.Session, site: Site, name: str, blocks: Iterator[bytes]) -> str:
-    """Send a file as the forms do; the address under which the MMS fetches it."""
+    """Upload a file as the forms do. Return the URL from which the MMS downloads it."""
 
     def form() -> Iterator[bytes]:
         yield f'--b\r\ncontent-disposition: form-data; name="file"; filename="{name}"\r\n\r\n'.encode()

@@ -1,4 +1,4 @@
-"""A site gets a new secret key in three starts, and goes on with everything that it had."""
+"""Change of the secret key in three starts, after which the site continues with all its data."""
 
 import sqlite3
 from collections.abc import Iterator
@@ -26,7 +26,7 @@ def column(data: Path, query: str) -> list[Any]:
         return [row[0] for row in link.execute(query)]
 
 
-def test_a_site_goes_on_with_a_new_key(own_site: Site) -> None:
+def test_a_site_continues_with_a_new_key(own_site: Site) -> None:
     site = own_site.start()
     site.manage("demo")
     upload = column(site.data, "SELECT url FROM deployments_registeredmodel")[0]
@@ -39,6 +39,8 @@ def test_a_site_goes_on_with_a_new_key(own_site: Site) -> None:
     del site.environment["SECRET_KEY_FALLBACKS"]
     site.start()
     assert column(site.data, "SELECT token FROM deployments_hostingaccount") != token
-    assert requests.get(upload, timeout=10).status_code == 200, "what was uploaded before opens as it is registered"
-    site.manage("demo")  # with the same token at the MMS as before
+    assert requests.get(upload, timeout=10).status_code == 200, (
+        "earlier uploads must be readable at their registered URLs"
+    )
+    site.manage("demo")  # still with the same MMS token
     assert column(site.data, "SELECT count(*) FROM mms_token WHERE revoked_at IS NULL AND name = 'dashboard'") == [1]

@@ -1,4 +1,4 @@
-"""`make dev`: a change of a template, a static file or Python takes effect without a restart by hand."""
+"""`make dev`: changes of templates, static files and Python code take effect without a manual restart."""
 
 import re
 import shutil
@@ -17,7 +17,7 @@ RELOAD_SECONDS = 60  # on a busy machine; usually 5
 
 
 class DevelopmentSite(Site):
-    """A site that `manage.py dev` runs, from a copy of the code that the test may change."""
+    """Site run by `manage.py dev` from a copy of the code that the test can change."""
 
     command = "dev"
 
@@ -52,7 +52,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DevelopmentSite]:
     running.stop()
 
 
-def test_it_has_sample_data_and_says_how_to_sign_in(site: DevelopmentSite) -> None:
+def test_it_has_sample_data_and_explains_how_to_sign_in(site: DevelopmentSite) -> None:
     said = wait_until(lambda: re.search("Sign in as admin .* with the password (.+)", site.log.read_text()), 10, "it")
     assert said[1] == (site.data / "sample_password").read_text()
     assert (site.data / "sample_password").stat().st_mode & 0o077 == 0
@@ -79,7 +79,7 @@ def test_changed_python_restarts_the_web_server_and_the_workers(site: Developmen
     def is_served() -> bool:
         try:
             return '"ok"' in site.read("/changed/")
-        except OSError:  # 404, or no answer yet
+        except OSError:  # 404, or no response yet
             return False
 
     def are_restarted() -> bool:
@@ -98,6 +98,6 @@ def test_code_that_fails_to_import_is_reported_and_recovers_once_it_is_fixed(sit
     wait_until(lambda: site.health()[0] == 200, RELOAD_SECONDS, "a healthy site")
 
 
-def test_it_leaves_no_process_behind(site: DevelopmentSite) -> None:
+def test_it_leaves_no_process_running(site: DevelopmentSite) -> None:
     site.stop()
     wait_until(lambda: not site.processes(), 15, f"no process: {site.processes()}")

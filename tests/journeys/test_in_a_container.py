@@ -1,4 +1,4 @@
-"""With a base image configured, what the builder pushes is an image that any container engine pulls and runs."""
+"""Images built on a base image, which any container engine can pull and run."""
 
 import json
 import shutil
@@ -13,7 +13,7 @@ from tests.journeys.api import FLOWERS, Api, call
 from tests.site import Site, wait_until
 
 pytestmark = pytest.mark.slow
-# As careful people run what others made: nothing to write on but /tmp, no privileges, another user than the image's.
+# A hardened container: only /tmp is writable, no privileges, and another user than the image's.
 HARDENED = ["--read-only", "--tmpfs=/tmp", "--cap-drop=all", "--security-opt=no-new-privileges", "--user=1000:1000"]
 
 
@@ -36,7 +36,7 @@ def podman(tmp_path_factory: pytest.TempPathFactory, registry: str) -> Iterator[
 
 @pytest.fixture(scope="module")
 def base(podman: Podman, registry: str) -> str:
-    """The reference of a base image in the registry, put there by podman."""
+    """Push a base image to the registry with podman. Return its reference."""
     tar, reference = podman.folder / "base.tar", f"{registry}/bases/python:{HOST_PYTHON}"
     write_base(tar)
     variables = ("PATH=/usr/local/bin:/usr/bin", "LD_LIBRARY_PATH=/usr/local/lib", f"PYTHON_VERSION={HOST_PYTHON}.0")
@@ -49,7 +49,7 @@ def base(podman: Podman, registry: str) -> str:
 
 @pytest.fixture(scope="module")
 def based(tmp_path_factory: pytest.TempPathFactory, base: str) -> Iterator[Site]:
-    """A site whose images are built on the base image."""
+    """Start a site that builds on the base image."""
     data = tmp_path_factory.mktemp("based") / "data"
     site = Site(data, MMS_FETCH_ALLOW_PRIVATE="true", MMS_BASE_IMAGE=base).start()
     yield site
@@ -63,7 +63,7 @@ def api_of_based(based: Site, files_url: str) -> Api:
 
 @pytest.fixture(scope="module")
 def pushed(api_of_based: Api, registry: str) -> dict[str, str]:
-    """The example, built over the API and pushed to the registry."""
+    """Build the example over the API and push it to the registry."""
     api = api_of_based
     place = {"location": registry, "user": USER, "password": PASSWORD}
     return api.image(api.create_image(api.create_manifest(api.register_model()), place))
@@ -71,7 +71,7 @@ def pushed(api_of_based: Api, registry: str) -> dict[str, str]:
 
 @pytest.fixture
 def reference(pushed: dict[str, str], podman: Podman, registry: str) -> str:
-    """The image, pulled by podman."""
+    """Pull the image with podman."""
     reference = f"{registry}/local/iris@{pushed['digest']}"
     podman("pull", f"--creds={USER}:{PASSWORD}", reference)
     return reference
@@ -86,7 +86,7 @@ def test_a_hardened_container_scores(podman: Podman, reference: str) -> None:
     assert answer["species"] == ["setosa", "virginica"]
     assert call("GET", f"{url}/swagger.json")[0] == 200
     podman("stop", "--time", "20", container)
-    assert podman("inspect", "--format", "{{.State.ExitCode}}", container) == "0", "SIGTERM ends it well"
+    assert podman("inspect", "--format", "{{.State.ExitCode}}", container) == "0", "SIGTERM must end it cleanly"
 
 
 def test_the_same_image_runs_as_a_process_of_the_server(api_of_based: Api, pushed: dict[str, str]) -> None:
@@ -95,7 +95,9 @@ def test_the_same_image_runs_as_a_process_of_the_server(api_of_based: Api, pushe
 
 
 @pytest.mark.skipif(not shutil.which("skopeo"), reason="skopeo is not installed")
-def test_skopeo_reads_the_layout_and_the_registry_alike(based: Site, pushed: dict[str, str], registry: str) -> None:
+def test_skopeo_reads_the_same_from_the_layout_and_the_registry(
+    based: Site, pushed: dict[str, str], registry: str
+) -> None:
     layout = _inspect(f"oci:{based.data}/mms/oci:{pushed['id']}")
     remote = f"docker://{registry}/local/iris@{pushed['digest']}"
     there = _inspect("--tls-verify=false", f"--creds={USER}:{PASSWORD}", remote)

@@ -20,16 +20,16 @@ pytestmark = pytest.mark.slow
 PROGRAM = "model-management-dashboard"
 PACKAGES = ("dashboard", "deployments", "mms", "netguard")
 SHARED = ("templates", "static", "examples")  # in the wheel, these are in dashboard/share/
-INSTALL_SECONDS = 180  # most of it is downloading, where uv has no cache yet
+INSTALL_SECONDS = 180  # mostly for downloads, if uv's cache is empty
 
 
 class InstalledSite(Site):
-    """A site that is run with the installed command, with nothing but its port set."""
+    """Site run with the installed command, with only its port set."""
 
     def __init__(self, environment: Path, home: Path) -> None:
         super().__init__(home / "share" / PROGRAM)
         del self.environment["DATA_DIR"]
-        # Not below HOME: with the usual ~/.local/share, the test's long path leaves no room for the sockets.
+        # Not below HOME: with the usual ~/.local/share, the paths of the sockets would be too long.
         self.environment |= {"HOME": str(home), "XDG_DATA_HOME": str(home / "share")}
         self.environment.pop("PYTHONPATH", None)
         self.command_line = (str(environment / "bin" / PROGRAM),)
@@ -38,7 +38,7 @@ class InstalledSite(Site):
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel, built as `make build` does."""
+    """Build the wheel as `make build` does."""
     folder = tmp_path_factory.mktemp("dist")
     run(sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(folder), cwd=ROOT)
     (built,) = folder.glob("*.whl")
@@ -47,7 +47,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A virtual environment with the locked dependencies and the wheel, and no path to this checkout."""
+    """Create a virtual environment with the locked dependencies and the wheel, without a path to this checkout."""
     folder = tmp_path_factory.mktemp("environment") / "venv"
     uv = [sys.executable, "-m", "uv", "--quiet"]
     install = [*uv, "pip", "install", "--python", str(folder / "bin" / "python")]
@@ -74,7 +74,7 @@ def run(*command: str, cwd: Path) -> str:
     return done.stdout
 
 
-def test_the_wheel_holds_every_file_of_the_site_and_none_of_the_tests(wheel: Path) -> None:
+def test_the_wheel_contains_every_file_of_the_site_and_no_tests(wheel: Path) -> None:
     listed = run("git", "ls-files", "--cached", "--others", "--exclude-standard", cwd=ROOT).splitlines()
     tracked = [name for name in listed if (ROOT / name).exists()]
     expected = {name for name in tracked if name.startswith(tuple(f"{package}/" for package in PACKAGES))}
@@ -87,7 +87,7 @@ def test_the_wheel_holds_every_file_of_the_site_and_none_of_the_tests(wheel: Pat
 
 
 def test_every_dependency_of_the_wheel_is_in_the_lock(environment: Path) -> None:
-    """`pip check` fails where a requirement of the wheel is missing, or is installed in another version."""
+    """`pip check` fails if a requirement of the wheel is missing or installed in another version."""
     run(sys.executable, "-m", "uv", "pip", "check", "--python", str(environment / "bin" / "python"), cwd=environment)
 
 
@@ -118,7 +118,7 @@ def test_messages_name_the_installed_command(site: InstalledSite) -> None:
     assert help_text.startswith(f"usage: {PROGRAM} create_user")
 
 
-def test_data_is_in_the_folder_of_the_user_and_a_stop_ends_every_process(site: InstalledSite) -> None:
+def test_data_is_in_the_users_folder_and_a_stop_ends_every_process(site: InstalledSite) -> None:
     assert (site.data / "db.sqlite3").is_file()
     assert {path.name for path in site.folder.iterdir()} == {"share"}
     assert site.processes()

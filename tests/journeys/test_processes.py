@@ -1,4 +1,4 @@
-"""What the supervisor promises: a clean end, services that come back, and programs that are started again."""
+"""Process supervision: a clean stop, services that resume, and programs that are restarted."""
 
 import signal
 import subprocess
@@ -19,9 +19,7 @@ def service(api: Api, image: str) -> str:
     return api.create_service("lives-on", image)
 
 
-def test_ctrl_c_leaves_no_process_and_the_next_start_brings_the_service_back(
-    running: Site, api: Api, service: str
-) -> None:
+def test_ctrl_c_leaves_no_process_and_the_next_start_resumes_the_service(running: Site, api: Api, service: str) -> None:
     assert api.score(service)[0] == 200
     assert len(running.processes()) > 6
     running.stop(signal.SIGINT)
@@ -30,15 +28,13 @@ def test_ctrl_c_leaves_no_process_and_the_next_start_brings_the_service_back(
     wait_until(lambda: api.score(service)[0] == 200, 30, "the service after a restart")
 
 
-def test_a_closed_terminal_ends_the_site_too(running: Site) -> None:
+def test_closing_the_terminal_ends_the_site(running: Site) -> None:
     running.stop(signal.SIGHUP)
     assert running.processes() == []
     running.start()
 
 
-def test_a_killed_supervisor_leaves_no_orphan_that_would_hinder_the_next_start(
-    running: Site, api: Api, service: str
-) -> None:
+def test_a_killed_supervisor_leaves_no_orphan_that_blocks_the_next_start(running: Site, api: Api, service: str) -> None:
     running.stop(signal.SIGKILL)
     wait_until(lambda: running.processes() == [], 30, f"the end of {running.processes()}")
     running.start()
@@ -46,15 +42,15 @@ def test_a_killed_supervisor_leaves_no_orphan_that_would_hinder_the_next_start(
 
 
 @pytest.mark.parametrize("name", ["site:web", "site:worker", "site:mms-worker", "site:beat", "redis"])
-def test_a_killed_program_is_started_again(running: Site, name: str) -> None:
+def test_a_killed_program_is_restarted(running: Site, name: str) -> None:
     before = running.program(name)
     before.kill()
-    after = wait_until(lambda: _other_process(running, name, before.pid), 20, f"{name} to start again")
+    after = wait_until(lambda: _other_process(running, name, before.pid), 20, f"{name} to restart")
     assert after.is_running()
     wait_until(lambda: running.health()[0] == 200, 60, f"health after {name} was killed: {running.health()}")
 
 
-def test_a_stopped_beat_is_named_by_healthz(running: Site) -> None:
+def test_healthz_reports_a_stopped_beat(running: Site) -> None:
     beat = running.program("site:beat")
     beat.suspend()
     try:
@@ -63,10 +59,10 @@ def test_a_stopped_beat_is_named_by_healthz(running: Site) -> None:
         assert running.health()[0] == 503
     finally:
         beat.resume()
-    wait_until(lambda: running.health()[0] == 200, 30, "health after beat went on")
+    wait_until(lambda: running.health()[0] == 200, 30, "health after beat continued")
 
 
-def test_services_live_on_while_web_and_workers_restart(running: Site, api: Api, service: str) -> None:
+def test_services_keep_running_while_web_and_workers_restart(running: Site, api: Api, service: str) -> None:
     before = _service_processes(running)
     assert before
     running.supervisorctl("restart", "site:*")
@@ -75,21 +71,21 @@ def test_services_live_on_while_web_and_workers_restart(running: Site, api: Api,
     assert api.score(service)[0] == 200
 
 
-def test_two_sites_on_one_data_folder_are_refused_in_one_sentence(running: Site) -> None:
+def test_a_second_site_on_a_data_folder_is_refused_in_one_sentence(running: Site) -> None:
     done = _up(running.environment)
     assert done.returncode != 0
     assert "is already running with the data in" in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_a_port_that_is_taken_is_refused_in_one_sentence(running: Site, tmp_path: Path) -> None:
+def test_a_port_in_use_is_reported_in_one_sentence(running: Site, tmp_path: Path) -> None:
     done = _up({**running.environment, "DATA_DIR": str(tmp_path / "data")})
     assert done.returncode != 0
     assert f"PORT={running.port}: " in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_no_secret_stands_in_a_command_line(running: Site, api: Api) -> None:
+def test_no_command_line_contains_a_secret(running: Site, api: Api) -> None:
     secret = (running.data / "secret_key").read_text()
     lines = [" ".join(process.cmdline()) for process in running.processes()]
     assert lines
@@ -107,6 +103,6 @@ def _other_process(site: Site, name: str, pid: int) -> psutil.Process | None:
 
 
 def _service_processes(site: Site) -> set[int]:
-    """The processes of all services, which are programs outside the group `site`."""
+    """Return the processes of all services, which are programs outside the group `site`."""
     names = [line.split()[0] for line in site.supervisorctl("status").splitlines()]
     return {int(site.supervisorctl("pid", name)) for name in names if name.startswith("mms-")} - {0}

@@ -1,4 +1,4 @@
-"""The examples in the docs and the commands on pages, run by a real shell and Python against a running site."""
+"""Examples from the docs and commands from pages, run with a real shell and Python against a running site."""
 
 import os
 import re
@@ -25,7 +25,7 @@ NASTY = 'it\'s "quoted" $HOME `id` $(id) \\ €'
 
 
 class Browser:
-    """A session of somebody who has signed in by the form."""
+    """Session of a user who signed in with the form."""
 
     def __init__(self, site: Site, name: str) -> None:
         self.site, self.session = site, requests.Session()
@@ -80,7 +80,7 @@ def test_every_example_of_the_page_runs(site: Site, environment: dict[str, str])
 
 @pytest.mark.slow
 @pytest.mark.parametrize("language", ["curl", "python"])
-def test_a_command_that_a_form_shows_does_it(
+def test_a_command_shown_by_a_form_works(
     language: str, site: Site, browser: Browser, environment: dict[str, str], tmp_path: Path
 ) -> None:
     name = f"by-{language}"
@@ -97,7 +97,7 @@ def test_a_command_that_a_form_shows_does_it(
 
 
 @pytest.mark.slow
-def test_each_door_has_its_own_tokens(site: Site, environment: dict[str, str]) -> None:
+def test_each_api_accepts_only_its_own_tokens(site: Site, environment: dict[str, str]) -> None:
     of_the_mms = {"Authorization": f"Bearer {site.manage('create_token', '--account', 'local')}"}
     ours = {"Authorization": f"Bearer {environment['DASHBOARD_TOKEN']}"}
     models = f"{site.url}/api/subscriptions/local/resourceGroups/local/hostingAccounts/local/models"
@@ -144,14 +144,14 @@ print([(model.name, model.tags, model.badge.since.year) for model in found.model
 @pytest.mark.slow
 def test_a_client_generated_from_the_document_works(site: Site, environment: dict[str, str], tmp_path: Path) -> None:
     generator = [sys.executable, "-m", "openapi_python_client", "generate", "--meta", "none", "--fail-on-warning"]
-    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"  # it formats what it writes with ruff
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"  # the generator formats its output with ruff
     document = f"{site.url}/v1/openapi.json"
     run([*generator, "--url", document, "--output-path", "generated"], {**environment, "PATH": path}, tmp_path)
     assert "('by-client', ['red'], 20" in run([sys.executable, "-c", CLIENT], environment, tmp_path)
 
 
 @pytest.mark.slow
-def test_the_same_request_many_times_at_once_makes_one_operation(site: Site, environment: dict[str, str]) -> None:
+def test_many_concurrent_identical_requests_create_one_operation(site: Site, environment: dict[str, str]) -> None:
     headers = {"Authorization": f"Bearer {environment['DASHBOARD_TOKEN']}", "Idempotency-Key": "all at once"}
     body = {"kind": "register_model", "name": "at-once", "url": f"{site.url}/static/style.css"}
 

@@ -1,4 +1,4 @@
-"""The dashboard's programs each alone, and the MMS under its own supervisor, as docker-compose.yml runs them."""
+"""Dashboard and MMS run separately, as docker-compose.yml does: single programs, and the MMS with a supervisor."""
 
 import secrets
 import subprocess
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture
 def environment(tmp_path: Path) -> Iterator[dict[str, str]]:
-    """What both halves are told: one database, one Redis with a password, one secret key."""
+    """Return the settings of both halves: one database, one Redis with a password, one secret key."""
     password, port = secrets.token_hex(8), free_port()
     command = [redis_server(), "--port", str(port), "--bind", "127.0.0.1", "--requirepass", password, "--save", ""]
     server = subprocess.Popen([*command, "--dir", str(tmp_path)], stdout=subprocess.DEVNULL)
@@ -33,7 +33,7 @@ def environment(tmp_path: Path) -> Iterator[dict[str, str]]:
 
 @pytest.fixture
 def dashboard(environment: dict[str, str], tmp_path: Path) -> Iterator[Site]:
-    """Both halves running; the site that people see."""
+    """Start both halves. Yield the dashboard's site."""
     web, mms = (
         Site(tmp_path / "web", SERVE="dashboard", **environment),
         Site(tmp_path / "mms", SERVE="mms", **environment),
@@ -52,7 +52,7 @@ def dashboard(environment: dict[str, str], tmp_path: Path) -> Iterator[Site]:
 
 @contextmanager
 def program(site: Site, name: str) -> Iterator[None]:
-    """One program of the site by itself, ended by SIGTERM, as containers are."""
+    """Run a single program of the site, and end it with SIGTERM as a container is ended."""
     with (site.data.parent / f"{name}.log").open("wb") as log:
         command = [sys.executable, "manage.py", "run", name]
         running = subprocess.Popen(command, cwd=ROOT, env=site.environment, stdout=log, stderr=log)
@@ -63,7 +63,7 @@ def program(site: Site, name: str) -> Iterator[None]:
             running.wait(20)
 
 
-def test_the_two_halves_meet_over_http_only(dashboard: Site) -> None:
+def test_the_two_halves_communicate_only_over_http(dashboard: Site) -> None:
     assert set(dashboard.health()[1]) == {"web", "database", "redis", "beat", "worker of queue celery"}
     printed = dashboard.manage("demo")
     assert '"species": ["setosa", "virginica"]' in printed

@@ -1,4 +1,4 @@
-"""manage.py demo: the same job through the dashboard's pipeline, against the running site."""
+"""`manage.py demo`: the whole workflow through the dashboard's pipeline, on a running site."""
 
 import re
 from pathlib import Path
@@ -21,7 +21,7 @@ def test_the_demo_deploys_the_example_and_a_second_one_updates_it(running: Site)
     assert '"species": ["setosa", "virginica"]' in second
 
 
-def test_the_demo_says_that_the_site_does_not_run(data: Any, tmp_path: Path) -> None:
+def test_the_demo_reports_that_the_site_is_not_running(data: Any, tmp_path: Path) -> None:
     nowhere = Site(tmp_path / "data")
     with pytest.raises(AssertionError, match="start it with `make up`"):
         nowhere.manage("demo")

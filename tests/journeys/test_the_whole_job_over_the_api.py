@@ -1,4 +1,4 @@
-"""Register → manifest → image → service → score → update → delete: real HTTP, queue, build and processes."""
+"""The whole workflow over the API, from a model to a deleted service: real HTTP, queue, build and processes."""
 
 import threading
 
@@ -12,7 +12,7 @@ SPECIES = ["setosa", "virginica"]
 
 
 class Load:
-    """Scores without pause from some threads, and keeps what went wrong."""
+    """Load generator that scores continuously in several threads and records failures."""
 
     def __init__(self, url: str, key: str) -> None:
         self.url, self.key = url, key
@@ -39,7 +39,7 @@ class Load:
             thread.join()
 
 
-def test_from_a_model_file_to_answers_and_back_to_nothing(api: Api, image: str) -> None:
+def test_a_model_is_deployed_scored_updated_and_deleted(api: Api, image: str) -> None:
     service = api.create_service("whole-job", image)
     status, answer = api.score(service)
     assert status == 200
@@ -59,10 +59,10 @@ def test_from_a_model_file_to_answers_and_back_to_nothing(api: Api, image: str) 
     status, _, _ = api.ask("DELETE", f"services/{service}")
     assert status == 200
     assert api.ask("GET", f"services/{service}")[0] == 404
-    wait_until(lambda: call("POST", url, FLOWERS, key)[0] == 404, 5, "the gateway to forget the service")
+    wait_until(lambda: call("POST", url, FLOWERS, key)[0] == 404, 5, "the gateway to remove the service")
 
 
-def test_who_has_no_key_gets_no_answer(api: Api, image: str) -> None:
+def test_scoring_requires_a_key(api: Api, image: str) -> None:
     service = api.create_service("locked", image)
     url = api.service(service)["scoringUri"]
     assert call("POST", url, FLOWERS)[0] == 401
@@ -70,7 +70,7 @@ def test_who_has_no_key_gets_no_answer(api: Api, image: str) -> None:
     assert call("POST", url, FLOWERS, api.token)[0] == 401
 
 
-def test_a_driver_that_does_not_start_fails_the_operation_and_says_why(api: Api) -> None:
+def test_a_driver_that_does_not_start_fails_the_operation_with_a_reason(api: Api) -> None:
     manifest = api.create_manifest(api.register_model(), driver="train.py")
     image = api.create_image(manifest)
     with pytest.raises(AssertionError, match=r"train\.py|score\.py|init"):

@@ -1,4 +1,4 @@
-"""On a machine with other users: what a site has written after much use is closed to them, whatever the umask was."""
+"""File permissions after extensive use of a site: other users of the machine can't read anything, with any umask."""
 
 import stat
 from pathlib import Path
@@ -9,12 +9,12 @@ from tests.journeys.api import Api
 from tests.site import Site
 
 pytestmark = pytest.mark.slow
-# Files in folders that are closed themselves: parts of images, with the modes that they have in the image, and static
-# files, which everybody may read anyway.
+# Files in folders that other users can't enter: parts of images, with their modes in the image, and static files,
+# which are public anyway.
 OPEN_INSIDE = {"static", "mms/oci", "mms/layers", "mms/rootfs", "mms/cache", "mms/known", "mms/boot"}
 
 
-def test_nothing_in_the_data_folder_is_open_to_others(
+def test_other_users_cannot_read_the_data_folder(
     running: Site, api: Api, image: str, data: Path, tmp_path: Path
 ) -> None:
     service = api.create_service("closed", image)

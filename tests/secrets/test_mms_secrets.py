@@ -1,4 +1,4 @@
-"""Unique values in every secret field of the bundled MMS, a real build, a real service; then looked for everywhere."""
+"""Leak test of the bundled MMS: unique values in every secret field, a real build and service, then a full search."""
 
 import base64
 import gzip
@@ -33,8 +33,8 @@ BUILDING = ("mms.images.build", "uv pip", "compileall", "/scoring", "-m scoring"
 class Used:
     site: Site
     planted: dict[str, str] = field(default_factory=dict)
-    answers: list[str] = field(default_factory=list)  # of the API and the gateway, the one with the keys excepted
-    processes: dict[str, str] = field(default_factory=dict)  # seen while it worked: command line, environment
+    answers: list[str] = field(default_factory=list)  # of the API and the gateway, except the response with the keys
+    processes: dict[str, str] = field(default_factory=dict)  # recorded while it worked: command line and environment
     token: str = ""
 
     def plant(self, name: str) -> str:
@@ -61,7 +61,7 @@ class Used:
 
 @pytest.fixture(scope="module")
 def used(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Used]:
-    """A site at LOG_LEVEL=DEBUG in which everything secret was sent and used once."""
+    """Run a site at LOG_LEVEL=DEBUG and send and use every secret once."""
     folder = tmp_path_factory.mktemp("secrets")
     found = Used(Site(folder / "data"))
     environment = {"SECRET_KEY": found.plant("secret key"), "METRICS_TOKEN": found.plant("metrics token")}
@@ -78,7 +78,7 @@ def used(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Used]:
 
 
 class watched:
-    """Notes every process of the site, again and again, while something is done."""
+    """Recorder of all processes of the site during a `with` block."""
 
     def __init__(self, used: Used) -> None:
         self.used, self.over = used, threading.Event()
@@ -136,7 +136,7 @@ def use(used: Used, files: Files, pushed: registry.RegistryDouble) -> None:
         info = {"user": registry.USER, "location": f"http://{pushed.location}/team", "password": password}
         return {"manifestId": manifest, "imageType": "Docker", "registryInfo": info}
 
-    # refused in every way in which a secret could come back
+    # rejected in every way that could return a secret
     refused = image(manifest_id, used.plant("refused password"))
     for body in (refused | {"colour": "red"}, refused | {"imageType": "x"}, refused | {"manifestId": "none"}):
         assert used.ask("POST", "images", body).status_code == 400
@@ -152,7 +152,7 @@ def use(used: Used, files: Files, pushed: registry.RegistryDouble) -> None:
 
     built = used.finished(used.ask("POST", "images", image(manifest_id, used.planted["registry password"])))
     assert built["state"] == "Succeeded", built
-    assert pushed.manifests, "the registry took the image for the real password"
+    assert pushed.manifests, "the registry must have accepted the real password"
     image_id = built["resourceLocation"].rsplit("/", 1)[1]
     run_it(used, image_id)
 
@@ -193,18 +193,18 @@ def run_it(used: Used, image_id: str) -> None:
     )
     used.answers.append(metrics.text)
     used.answers.append(used.site.manage("list_tokens"))
-    time.sleep(1)  # logs are written
+    time.sleep(1)  # time to write the logs
 
 
 def spellings(value: str) -> list[bytes]:
-    """The value, and as what it would pass by unnoticed."""
+    """Return the value and its encoded forms, which a plain search would miss."""
     plain = value.encode()
     shifts = [base64.b64encode(b"x" * shift + plain)[4:-4] for shift in range(3)]
     return [plain, quote(value).encode(), *shifts, plain.hex().encode(), plain[::-1]]
 
 
 def contents(path: Path) -> bytes:
-    """The bytes of a file; of a compressed layer, what is in it."""
+    """Return the bytes of a file, or the decompressed content of a layer."""
     data = path.read_bytes()
     if data.startswith(b"\x1f\x8b"):
         with suppress(OSError, EOFError):
@@ -227,13 +227,13 @@ def places(used: Used) -> Iterator[tuple[str, bytes]]:
         yield f"Redis {key!r}", key + bytes(link.dump(key) or b"")
 
 
-# Models, assets and their addresses are no secrets of this server: it keeps and shows what it was told.
+# Models, assets and their URLs aren't secrets for this server, which stores and shows them.
 KEPT: dict[str, Callable[[str], bool]] = {
     "signature in a URL": lambda place: "db.sqlite3" in place or place.startswith("answer "),
 }
 
 
-def test_no_secret_of_the_mms_is_found_where_none_belongs(used: Used, record: dict[str, object]) -> None:
+def test_no_secret_of_the_mms_leaks(used: Used, record: dict[str, object]) -> None:
     found, searched = [], 0
     for place, text in places(used):
         searched += 1
@@ -246,9 +246,11 @@ def test_no_secret_of_the_mms_is_found_where_none_belongs(used: Used, record: di
     assert searched > 100
 
 
-def test_builders_and_services_are_given_no_secret_of_the_site(used: Used, record: dict[str, object]) -> None:
-    """The site's own programs need SECRET_KEY in their environment; nothing that builds or runs a model does.
-    (launch.py is still one of ours: it replaces itself by the service, with an environment made anew.)"""
+def test_builders_and_services_get_no_secret_of_the_site(used: Used, record: dict[str, object]) -> None:
+    """Only the site's programs have SECRET_KEY in their environment, not processes that build or run a model.
+
+    launch.py belongs to the site: it replaces itself with the service, which gets a new environment.
+    """
     begun = {line: values for line, values in used.processes.items() if any(word in line for word in BUILDING)}
     begun = {line: values for line, values in begun.items() if "launch.py" not in line}
     assert any("mms.images.build" in line for line in begun)
@@ -264,8 +266,8 @@ def test_builders_and_services_are_given_no_secret_of_the_site(used: Used, recor
     assert not found, "\n".join(found)
 
 
-def test_sockets_and_files_of_the_mms_are_for_their_owner_alone(used: Used, record: dict[str, object]) -> None:
-    """A socket that others may connect to lies in a folder that they may not enter."""
+def test_sockets_and_files_of_the_mms_are_accessible_to_their_owner_only(used: Used, record: dict[str, object]) -> None:
+    """A socket with open permissions must be in a folder that other users can't enter."""
     data, found, sockets = used.site.data, [], 0
     for path in data.rglob("*"):
         with suppress(FileNotFoundError):
@@ -289,11 +291,11 @@ def _closed(folder: Path, data: Path) -> bool:
     return any(not path.stat().st_mode & 0o077 for path in within)
 
 
-def test_the_search_finds_what_is_there(used: Used) -> None:
+def test_the_search_finds_secrets_that_are_present(used: Used) -> None:
     texts = dict(places(used))
     assert any("/log/" in place for place in texts)
     assert any("builds/" in place and b"Step 1/6" in text for place, text in texts.items())
-    assert any("blobs" in place and DRIVER in text for place, text in texts.items()), "layers are looked into"
+    assert any("blobs" in place and DRIVER in text for place, text in texts.items()), "layers must be searched"
     assert any(place.startswith("Redis") for place in texts)
     assert any(used.planted["signature in a URL"].encode() in text for place, text in texts.items() if "db" in place)
     hidden = base64.b64encode(b"user:" + used.planted["kubeconfig"].encode())

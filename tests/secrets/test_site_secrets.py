@@ -1,4 +1,4 @@
-"""Unique values in every secret field of the dashboard, everything used once, and then looked for everywhere."""
+"""Leak test of the dashboard: unique values in every secret field, each used once, then a full search."""
 
 import re
 import secrets
@@ -33,7 +33,7 @@ users: [{{name: u, user: {{token: "{token}"}}}}]
 
 
 class Planted(dict[str, str]):
-    """A value for each secret field, made when it is first asked for, and found nowhere else by chance."""
+    """Unique values of the secret fields, generated on first use."""
 
     def __missing__(self, name: str) -> str:
         self[name] = f"planted-{secrets.token_hex(12)}"
@@ -42,7 +42,7 @@ class Planted(dict[str, str]):
 
 @pytest.fixture(scope="module")
 def used(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Site, Planted, list[str]]]:
-    """A site at LOG_LEVEL=DEBUG in which everything secret was entered and used; the pages it answered with."""
+    """Run a site at LOG_LEVEL=DEBUG, enter and use every secret, and record the pages."""
     site = Site(tmp_path_factory.mktemp("secrets") / "data", LOG_LEVEL="DEBUG").start()
     planted, pages = Planted(), list[str]()
     try:
@@ -55,7 +55,7 @@ def used(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Site, Plant
 
 
 class Person(Visitor):
-    """Somebody whose every page is kept."""
+    """User whose pages are all recorded."""
 
     def __init__(self, site: Site, name: str, role: str, planted: Planted, pages: list[str]) -> None:
         self.password, self.pages = planted[f"password of {name}"], pages
@@ -104,7 +104,7 @@ def use(site: Site, mms: MMS, planted: Planted, pages: list[str]) -> None:
 
 
 def _use_a_token(person: Person, planted: Planted) -> None:
-    """Made on the one page that shows it, and then used in a call."""
+    """Create a token on the page that shows it, and use it in a call."""
     made = {"name": "nightly", "scope": "write", "account": "", "days": "30"}
     answer = person.post("/tokens/new/", made, form="/tokens/")
     found = re.search(r"dash_[\w-]{30,}", answer.text)
@@ -132,7 +132,7 @@ def _send(person: Person, path: str, fields: dict[str, str], status: int) -> Non
 
 
 def _do_the_whole_job(person: Person, mms: MMS, planted: Planted) -> None:
-    """By the forms, to the double, which gets the real secrets."""
+    """Run the whole workflow with the forms. The test double receives the real secrets."""
     here = "/accounts/far"
     _send(person, f"{here}/models/new/", {"name": "iris", "url": "https://files.example/iris.pkl"}, 302)
     wait_until(lambda: mms.models, 30, "the model at the server")
@@ -152,7 +152,7 @@ def _do_the_whole_job(person: Person, mms: MMS, planted: Planted) -> None:
     person.get("/audit/")
     person.get("/audit/?format=csv")
     said = str([request.body for request in mms.requests])
-    assert planted["registry password"] in said, "the server gets what it needs"
+    assert planted["registry password"] in said, "the server must receive the secrets"
     assert planted["kubeconfig"] in said
     assert f"Bearer {planted['account token']}" in str([request.headers for request in mms.requests])
 
@@ -163,17 +163,17 @@ def _option(person: Person, path: str, field: str) -> str:
 
 
 def _retry_until_sent(person: Person, path: str, fields: dict[str, str]) -> None:
-    """What was made a moment ago can be picked as soon as the worker has heard of it."""
-    wait_until(lambda: person.post(path, fields).status_code == 302, 30, f"{path} to take {fields}", every=0.5)
+    """Retry the form until a new resource can be selected, after the worker has mirrored it."""
+    wait_until(lambda: person.post(path, fields).status_code == 302, 30, f"{path} to accept {fields}", every=0.5)
 
 
 def files_of(site: Site) -> dict[str, bytes]:
-    """Everything that the site wrote: database, logs, Redis's file, temporary files, sockets' neighbours."""
+    """Return all files that the site wrote: database, logs, Redis dump, temporary files, and files beside sockets."""
     found = [path for path in (*site.data.rglob("*"), site.log) if path.is_file() and "static" not in path.parts]
     return {str(path): path.read_bytes() for path in found}
 
 
-def test_no_secret_is_found_where_none_belongs(used: tuple[Site, Planted, list[str]], record: Any) -> None:
+def test_no_secret_leaks(used: tuple[Site, Planted, list[str]], record: Any) -> None:
     site, planted, pages = used
     places = {
         **files_of(site),
@@ -201,7 +201,7 @@ def command_lines(site: Site) -> Iterator[tuple[str, bytes]]:
         yield f"process {process.pid}", Path(f"/proc/{process.pid}/cmdline").read_bytes()
 
 
-def test_the_search_finds_what_is_there(used: tuple[Site, Planted, list[str]]) -> None:
+def test_the_search_finds_secrets_that_are_present(used: tuple[Site, Planted, list[str]]) -> None:
     site, _, pages = used
     assert any(b"iris.pkl" in text for text in files_of(site).values())
     assert any("iris" in page for page in pages)

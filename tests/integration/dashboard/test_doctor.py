@@ -1,4 +1,4 @@
-"""Each check reports a part that is really broken, and how to fix it."""
+"""Checks of the doctor: each reports a broken part and how to fix it."""
 
 import json
 import os
@@ -147,7 +147,7 @@ def test_a_damaged_file_is_found_when_every_page_is_read(file: Path, tmp_path: P
     copy = tmp_path / "db.sqlite3"
     with closing(sqlite3.connect(file)) as source, closing(sqlite3.connect(copy, isolation_level=None)) as target:
         source.backup(target)
-        target.execute("VACUUM")  # else the last pages may be free ones, where nothing can be damaged
+        target.execute("VACUUM")  # otherwise the last pages may be unused, and damage there has no effect
         target.executescript("CREATE TABLE much AS SELECT randomblob(50000)")
         target.execute("INSERT INTO much SELECT hex(randomblob(500)) FROM django_migrations")
     with copy.open("r+b") as damaged:

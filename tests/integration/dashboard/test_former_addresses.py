@@ -1,4 +1,4 @@
-"""An upload stays registered under the FILES_URL of its day; it is found after that has changed."""
+"""Uploads registered under a former FILES_URL are still found after it changes."""
 
 import os
 import subprocess
@@ -25,7 +25,7 @@ FORMER = "http://127.0.0.1:8000"
 
 
 def former_files_urls(data: Path, **environment: str) -> list[str]:
-    """What a process that starts with this data folder takes for former ones."""
+    """Return the former FILES_URLs that a process with this data folder recognizes."""
     code = "from dashboard.settings import *; print(*FORMER_FILES_URLS, sep='\\n')"
     values = {**os.environ, "DATA_DIR": str(data), **environment}
     command = [sys.executable, "-c", code]
@@ -33,7 +33,7 @@ def former_files_urls(data: Path, **environment: str) -> list[str]:
     return done.stdout.split()
 
 
-def test_every_start_notes_its_address_once(settings: Any, tmp_path: Path) -> None:
+def test_every_start_records_its_address_once(settings: Any, tmp_path: Path) -> None:
     settings.FILES_URLS_PATH = tmp_path / "files_urls"
     for url in (FORMER, FORMER, "http://127.0.0.1:9000", FORMER):
         settings.FILES_URL = url
@@ -41,7 +41,7 @@ def test_every_start_notes_its_address_once(settings: Any, tmp_path: Path) -> No
     assert settings.FILES_URLS_PATH.read_text().splitlines() == [FORMER, "http://127.0.0.1:9000"]
 
 
-def test_the_noted_and_the_named_addresses_but_not_the_present_one_are_former(tmp_path: Path) -> None:
+def test_recorded_and_configured_addresses_except_the_current_one_are_former(tmp_path: Path) -> None:
     (tmp_path / "files_urls").write_text(f"{FORMER}\nhttp://127.0.0.1:9000\n")
     named = "http://old.example/, http://older.example"
     found = former_files_urls(tmp_path, FILES_URL="http://127.0.0.1:9000", FORMER_FILES_URLS=named)
@@ -52,7 +52,7 @@ def test_a_new_installation_has_no_former_address(tmp_path: Path) -> None:
     assert former_files_urls(tmp_path) == []
 
 
-def test_an_upload_of_a_former_address_is_fetched_from_the_present_one(settings: Any) -> None:
+def test_an_upload_of_a_former_address_is_downloaded_from_the_current_one(settings: Any) -> None:
     settings.FORMER_FILES_URLS = [FORMER]
     settings.FILES_URL = "https://models.example"
     url = f"{FORMER}/files/{DIGEST}/iris.pkl?key=12"
@@ -62,7 +62,7 @@ def test_an_upload_of_a_former_address_is_fetched_from_the_present_one(settings:
 @pytest.mark.parametrize(
     "text",
     [
-        f"{FORMER}0/files/{DIGEST}/iris.pkl",  # port 80000: the beginning of an address is not the address
+        f"{FORMER}0/files/{DIGEST}/iris.pkl",  # port 80000: a matching prefix isn't the same address
         f"{FORMER}/files/iris.pkl",
         f"{FORMER}/else/files/{DIGEST}/iris.pkl",
         f"http://elsewhere.example/files/{DIGEST}/iris.pkl",
@@ -75,7 +75,7 @@ def test_nothing_else_is_redirected(settings: Any, text: str) -> None:
     assert builds.current_url(text) == text
 
 
-def test_pages_know_an_upload_of_a_former_address_and_hide_its_key(settings: Any) -> None:
+def test_pages_recognize_an_upload_of_a_former_address_and_hide_its_key(settings: Any) -> None:
     url = f"{FORMER}/files/{DIGEST}/iris.pkl?key=12"
     settings.FORMER_FILES_URLS = []
     settings.FILES_URL = "https://models.example"
@@ -86,7 +86,7 @@ def test_pages_know_an_upload_of_a_former_address_and_hide_its_key(settings: Any
 
 
 def uploaded(content: bytes, name: str) -> str:
-    """The address under which an upload is registered today."""
+    """Return the URL under which an upload is registered now."""
     incoming = store.IncomingFile()
     incoming.write([content])
     return incoming.store(name).url
@@ -94,7 +94,7 @@ def uploaded(content: bytes, name: str) -> str:
 
 @pytest.mark.slow
 @pytest.mark.django_db(transaction=True)
-def test_a_model_uploaded_before_the_move_goes_into_a_new_image(settings: Any) -> None:
+def test_a_model_uploaded_before_the_change_can_be_built_into_a_new_image(settings: Any) -> None:
     settings.FILES_URL = FORMER
     operation = image_operation()
     manifest = present(operation.image).manifest

@@ -184,10 +184,10 @@ def test_a_killed_rotation_can_be_run_again(tmp_path: Path) -> None:
     new = {"SECRET_KEY": NEW, "SECRET_KEY_FALLBACKS": OLD}
     before = stored(tmp_path)
     running = subprocess.Popen([sys.executable, "manage.py", "rotate_keys"], cwd=root, env={**environment, **new})
-    wait_until(lambda: before != stored(tmp_path), 30, "the first secrets to be encrypted anew", every=0.005)
+    wait_until(lambda: before != stored(tmp_path), 30, "the first secrets to be encrypted again", every=0.005)
     running.kill()
     assert running.wait() == -signal.SIGKILL
-    assert set(before) & set(stored(tmp_path)), "it was killed in the middle"
+    assert set(before) & set(stored(tmp_path)), "the rotation must be killed midway"
     assert manage("rotate_keys", **new).returncode == 0
     read = manage("shell", "-c", COUNT, SECRET_KEY=NEW)
     assert read.stdout.strip().endswith("3000"), read.stdout + read.stderr

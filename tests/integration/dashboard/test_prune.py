@@ -245,7 +245,7 @@ def other_model(builder: Builder) -> dict[str, Any]:
 
 
 @pytest.mark.slow
-def test_the_blobs_of_an_image_stay_and_those_of_a_build_without_a_row_go(builder: Builder) -> None:
+def test_blobs_of_an_image_are_kept_and_those_of_a_build_without_a_row_deleted(builder: Builder) -> None:
     _, kept = built_for_a_row(builder)
     lost = builder.build(**other_model(builder))
     age_all(builder.store)
@@ -255,13 +255,13 @@ def test_the_blobs_of_an_image_stay_and_those_of_a_build_without_a_row_go(builde
     again = builder.build()
     assert all(layer["reused"] for layer in again.result["layers"])
     assert again.digest == kept.digest
-    assert not builder.build(**other_model(builder)).result["layers"][1]["reused"], "made again, as it is gone"
+    assert not builder.build(**other_model(builder)).result["layers"][1]["reused"], "rebuilt because it was deleted"
     index = json.loads((builder.store.oci / "index.json").read_bytes())
     assert lost.result["digest"] == builder.build(**other_model(builder)).digest
     assert len(index["manifests"]) == 3
 
 
-def test_an_image_whose_build_has_ended_and_whose_row_does_not_say_so_yet_stays(builder: Builder) -> None:
+def test_an_image_whose_row_does_not_show_the_end_of_its_build_is_kept(builder: Builder) -> None:
     operation = image_operation(state=mms.State.RUNNING)
     built = builder.build(image_id=str(operation.image_id))
     age_all(builder.store)
@@ -269,13 +269,13 @@ def test_an_image_whose_build_has_ended_and_whose_row_does_not_say_so_yet_stays(
     assert builder.store.assemble(built.digest)
 
 
-def test_what_is_new_stays_for_the_build_that_is_tried_again(builder: Builder) -> None:
+def test_new_blobs_are_kept_for_a_retried_build(builder: Builder) -> None:
     builder.build()
     assert counts(prune.prune()) == {}
 
 
 @pytest.mark.parametrize("state", ["starting", "active", "draining"])
-def test_unpacked_layers_stay_while_a_service_runs_them(builder: Builder, state: str) -> None:
+def test_unpacked_layers_are_kept_while_a_service_runs_them(builder: Builder, state: str) -> None:
     image, built = built_for_a_row(builder)
     running(image, state)
     folders = builder.store.assemble(built.digest)
@@ -284,7 +284,7 @@ def test_unpacked_layers_stay_while_a_service_runs_them(builder: Builder, state:
     assert (folders.app / "score.py").read_bytes() == DRIVER
 
 
-def test_unpacked_layers_stay_while_a_program_runs_that_the_rows_call_stopped(builder: Builder, settings: Any) -> None:
+def test_unpacked_layers_are_kept_while_a_program_runs_whose_row_is_stopped(builder: Builder, settings: Any) -> None:
     image, built = built_for_a_row(builder)
     revision = running(image, "stopped")
     builder.store.assemble(built.digest)
@@ -295,7 +295,7 @@ def test_unpacked_layers_stay_while_a_program_runs_that_the_rows_call_stopped(bu
     assert counts(prune.preview()) == {garbage.TREES: 4}
 
 
-def test_unpacked_layers_that_nothing_runs_go_and_are_made_again(builder: Builder) -> None:
+def test_unused_unpacked_layers_are_deleted_and_unpacked_again(builder: Builder) -> None:
     image, built = built_for_a_row(builder)
     revision = running(image, "stopped")
     builder.store.assemble(built.digest)
@@ -308,7 +308,7 @@ def test_unpacked_layers_that_nothing_runs_go_and_are_made_again(builder: Builde
     assert (builder.store.assemble(built.digest).app / "score.py").read_bytes() == DRIVER
 
 
-def test_a_base_image_stays_while_the_settings_name_it(builder: Builder, settings: Any) -> None:
+def test_a_base_image_is_kept_while_the_settings_name_it(builder: Builder, settings: Any) -> None:
     with running_registry() as registry:
         add_base(registry)
         reference = f"http://{registry.location}/bases/python:slim"
@@ -325,7 +325,7 @@ def test_a_base_image_stays_while_the_settings_name_it(builder: Builder, setting
     assert not list((builder.store.root / "known").glob("base-*"))
 
 
-def test_old_locks_and_what_killed_processes_left_go(builder: Builder) -> None:
+def test_old_locks_and_leftovers_of_killed_processes_are_deleted(builder: Builder) -> None:
     store = builder.store
     store.prepare()
     (store.root / ".making-x").mkdir()
@@ -338,7 +338,7 @@ def test_old_locks_and_what_killed_processes_left_go(builder: Builder) -> None:
     assert [path.exists() for path in (old, young, store.root / ".making-x")] == [False, True, False]
 
 
-def test_nothing_is_taken_from_the_store_while_a_build_runs(builder: Builder) -> None:
+def test_nothing_is_deleted_from_the_store_while_a_build_runs(builder: Builder) -> None:
     _, _ = built_for_a_row(builder)
     builder.build(**other_model(builder))
     age_all(builder.store)
@@ -351,7 +351,7 @@ def test_nothing_is_taken_from_the_store_while_a_build_runs(builder: Builder) ->
     assert counts(prune.prune())[garbage.BLOBS] == 4
 
 
-def test_a_start_waits_for_who_is_alone_in_the_store_or_leaves_that_to_the_next(
+def test_a_start_waits_for_the_exclusive_lock_of_the_store_or_skips_the_cleanup(
     builder: Builder, settings: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = Store(settings.MMS_DIR)
@@ -359,7 +359,9 @@ def test_a_start_waits_for_who_is_alone_in_the_store_or_leaves_that_to_the_next(
     monkeypatch.setattr(builds, "STORE_WAIT_SECONDS", 0.2)
     with store.exclusive():
         builds.vacuum()
-    assert not (store.root / "boot").exists(), "trees of before a reboot are dropped by who is alone"
+    assert not (store.root / "boot").exists(), (
+        "only the holder of the exclusive lock deletes unpacked layers from before a reboot"
+    )
     monkeypatch.setattr(builds, "STORE_WAIT_SECONDS", 20.0)
     with store.exclusive():
         start = threading.Thread(target=builds.vacuum)
@@ -371,7 +373,7 @@ def test_a_start_waits_for_who_is_alone_in_the_store_or_leaves_that_to_the_next(
 
 
 @pytest.mark.slow
-def test_a_build_holds_the_store_for_its_whole_life(builder: Builder) -> None:
+def test_a_build_holds_the_lock_of_the_store_until_it_ends(builder: Builder) -> None:
     def slowly(request: Any) -> None:
         time.sleep(3)
         request.send_error(404)
@@ -387,18 +389,18 @@ def test_a_build_holds_the_store_for_its_whole_life(builder: Builder) -> None:
 
 
 @pytest.mark.slow
-def test_the_cache_of_packages_has_a_bound(builder: Builder, settings: Any, tmp_path: Path) -> None:
+def test_the_package_cache_is_limited(builder: Builder, settings: Any, tmp_path: Path) -> None:
     make_wheel(tmp_path, "onething", "1.0")
     pip = {"PIP_FIND_LINKS": str(tmp_path)}
     first = builder.build(pip, pip_requirements="onething")
     cache = builder.store.root / "cache/uv"
     size = DiskSpace().freed_by(cache)
     mms_prune.trim_packages()
-    assert 0 < DiskSpace().freed_by(cache) <= size, "within its bound only what is dangling goes"
+    assert 0 < DiskSpace().freed_by(cache) <= size, "below its limit only unused entries are deleted"
     settings.MMS_CACHE_MAX_BYTES = 0
     with builder.store.in_use():
         mms_prune.trim_packages()
-    assert cache.exists(), "a build may be at it"
+    assert cache.exists(), "a build may be using it"
     mms_prune.trim_packages()
     assert not cache.exists()
     assert builder.build(pip, pip_requirements="onething").digest == first.digest
@@ -408,7 +410,7 @@ def test_the_cache_of_packages_has_a_bound(builder: Builder, settings: Any, tmp_
     assert builder.build(pip, pip_requirements="onething").digest == first.digest
 
 
-def test_a_file_with_two_names_frees_nothing_until_the_last_one_goes(tmp_path: Path) -> None:
+def test_a_file_with_two_names_frees_space_only_with_the_last_one(tmp_path: Path) -> None:
     one, other = tmp_path / "one", tmp_path / "other"
     one.write_bytes(b"x" * 10_000)
     other.hardlink_to(one)

@@ -1,4 +1,4 @@
-"""What is kept, and for how long: rows of both halves, logs, routes, and what lies in Redis."""
+"""Retention of rows in both halves, of logs and routes, and of keys in Redis."""
 
 import os
 import subprocess
@@ -42,7 +42,7 @@ LONG_AGO = timedelta(days=settings.KEEP_OPERATIONS_DAYS + 1)
 
 
 def ended(row: Any, ago: timedelta = LONG_AGO, state: State = State.SUCCEEDED, **more: Any) -> Operation:
-    """An operation on the row that was asked for and ended so long ago."""
+    """Create an operation on the row that was requested and ended `ago`."""
     operation = make_operation(row, state=state, finished_at=timezone.now() - ago, **more)
     Operation.objects.filter(pk=operation.pk).update(requested_at=timezone.now() - ago)
     return operation
@@ -60,7 +60,7 @@ def left(model: type[Any]) -> set[Any]:
 # --- rows of the dashboard ----------------------------------------------------------------------------------------
 
 
-def test_an_old_operation_goes_and_the_newest_of_its_row_stays() -> None:
+def test_an_old_operation_is_deleted_and_the_newest_of_its_row_kept() -> None:
     service = make_service(make_image(make_manifest(make_account())))
     ended(service, LONG_AGO * 3)
     ended(service, LONG_AGO * 2, kind=Kind.UPDATE_SERVICE)
@@ -70,7 +70,7 @@ def test_an_old_operation_goes_and_the_newest_of_its_row_stays() -> None:
     assert left(Operation) == {newest.pk, only.pk}
 
 
-def test_what_ended_within_the_time_stays() -> None:
+def test_recently_ended_operations_are_kept() -> None:
     service = make_service(make_image(make_manifest(make_account())))
     recent = ended(service, LONG_AGO - timedelta(days=2))
     newest = ended(service, timedelta(0))
@@ -87,7 +87,7 @@ def test_an_open_operation_is_never_deleted(state: State) -> None:
     assert left(Operation) == {open_one.pk, newest.pk}
 
 
-def test_a_retry_outlives_what_it_retried() -> None:
+def test_a_retry_is_kept_when_the_retried_operation_is_deleted() -> None:
     model = make_model(make_account())
     first = ended(model, LONG_AGO * 2, state=State.FAILED)
     again = ended(model, retry_of=first)
@@ -96,7 +96,7 @@ def test_a_retry_outlives_what_it_retried() -> None:
     assert Operation.objects.get().retry_of is None
 
 
-def test_rows_that_vanished_long_ago_go_with_their_operations_unless_something_refers_to_them() -> None:
+def test_rows_missing_for_long_are_deleted_with_their_operations_unless_referenced() -> None:
     account = make_account()
     kept, gone = make_model(account, "kept"), make_model(account, "gone")
     manifest = make_manifest(account, kept)
@@ -108,7 +108,7 @@ def test_rows_that_vanished_long_ago_go_with_their_operations_unless_something_r
     assert left(Manifest) == {manifest.pk}
 
 
-def test_a_whole_chain_that_vanished_goes_at_once() -> None:
+def test_a_complete_chain_of_missing_rows_is_deleted_in_one_run() -> None:
     account = make_account()
     model = make_model(account)
     manifest = make_manifest(account, model)
@@ -120,7 +120,7 @@ def test_a_whole_chain_that_vanished_goes_at_once() -> None:
     assert not any(map(left, (RegisteredModel, Manifest, Image, Service, Operation)))
 
 
-def test_a_row_that_vanished_stays_while_an_operation_about_it_is_open_or_recent() -> None:
+def test_a_missing_row_is_kept_while_one_of_its_operations_is_open_or_recent() -> None:
     account = make_account()
     one, other = make_model(account, "a"), make_model(account, "b")
     make_operation(vanished(one), state=State.UNCERTAIN)
@@ -129,7 +129,7 @@ def test_a_row_that_vanished_stays_while_an_operation_about_it_is_open_or_recent
     assert left(RegisteredModel) == {one.pk, other.pk}
 
 
-def test_a_row_that_never_came_to_be_goes_with_its_failed_operation() -> None:
+def test_a_row_that_was_never_created_is_deleted_with_its_failed_operation() -> None:
     image = make_image(make_manifest(make_account()), mms_id=None)
     ended(image, state=State.FAILED)
     young = make_image(present(image.manifest), mms_id=None)
@@ -140,7 +140,7 @@ def test_a_row_that_never_came_to_be_goes_with_its_failed_operation() -> None:
     assert Operation.objects.get().image == young
 
 
-def test_sessions_of_people_who_never_came_back_go() -> None:
+def test_expired_sessions_are_deleted() -> None:
     for name, days in (("over", -1), ("good", 1)):
         now = timezone.now()
         end = now + timedelta(days=days)
@@ -149,7 +149,7 @@ def test_sessions_of_people_who_never_came_back_go() -> None:
     assert left(OpenSession) == {"good"}
 
 
-def test_everything_is_looked_at_once_an_hour_however_often_beat_asks(live_redis: redis.Redis) -> None:
+def test_rows_are_checked_once_an_hour_however_often_beat_sends_the_task(live_redis: redis.Redis) -> None:
     model = make_model(make_account())
     retention.prune()
     ended(model, LONG_AGO * 2)
@@ -163,9 +163,7 @@ def test_everything_is_looked_at_once_an_hour_however_often_beat_asks(live_redis
 
 
 @pytest.mark.slow
-def test_what_was_not_done_in_its_time_goes_on_a_minute_later(
-    live_redis: redis.Redis, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unfinished_work_continues_a_minute_later(live_redis: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
     model = make_model(make_account())
     for days in range(5):
         ended(model, LONG_AGO + timedelta(days=days))
@@ -179,8 +177,8 @@ def test_what_was_not_done_in_its_time_goes_on_a_minute_later(
 
 
 @pytest.mark.slow
-def test_a_crowd_of_operations_goes_without_holding_up_who_writes(live_redis: redis.Redis) -> None:
-    """5 000 operations of one row; 100 000 take a minute."""
+def test_many_operations_are_deleted_without_delaying_writers(live_redis: redis.Redis) -> None:
+    """One row has 5000 operations here. 100,000 take a minute."""
     account = make_account()
     model = make_model(account)
     crowd = [
@@ -210,7 +208,7 @@ def test_a_crowd_of_operations_goes_without_holding_up_who_writes(live_redis: re
     assert max(waits) < 2.0, "the lock was held for too long"  # 0.2 s on an idle machine
 
 
-def test_two_at_once_do_each_others_work_and_no_harm() -> None:
+def test_two_concurrent_runs_delete_correctly() -> None:
     model = make_model(make_account())
     submit = [ended(model, LONG_AGO + timedelta(hours=age)) for age in range(60)]
 
@@ -257,7 +255,7 @@ def rolled_out(service: MmsService, number: int, ago: timedelta, state: str = "s
     return mms_ended(MmsOperation.objects.create(operation_type="Service", verb="update_service", **about), ago)
 
 
-def test_the_mms_keeps_the_newest_operation_of_everything_it_has() -> None:
+def test_the_mms_keeps_the_newest_operation_of_every_resource() -> None:
     service = mms_service()
     rolled_out(service, 1, LONG_AGO * 3)
     rolled_out(service, 2, LONG_AGO * 2)
@@ -267,7 +265,7 @@ def test_the_mms_keeps_the_newest_operation_of_everything_it_has() -> None:
     assert list(service.revisions.values_list("number", flat=True)) == [3]
 
 
-def test_the_number_of_a_revision_is_not_used_again_after_it_went() -> None:
+def test_the_number_of_a_deleted_revision_is_not_reused() -> None:
     service = mms_service()
     for number in (1, 2):
         rolled_out(service, number, LONG_AGO * 2)
@@ -277,13 +275,13 @@ def test_the_number_of_a_revision_is_not_used_again_after_it_went() -> None:
 
 
 @pytest.mark.parametrize("state", [MmsState.NOT_STARTED, MmsState.RUNNING])
-def test_an_open_operation_of_the_mms_stays_with_its_image(state: MmsState) -> None:
+def test_an_open_operation_of_the_mms_is_kept_with_its_image(state: MmsState) -> None:
     operation = mms_ended(image_operation(), state=state)
     mms_retention.delete_old()
     assert left(MmsOperation) == {operation.pk}
 
 
-def test_a_build_that_came_to_nothing_is_forgotten_and_one_that_succeeded_is_not() -> None:
+def test_a_failed_build_is_deleted_and_a_successful_one_kept() -> None:
     failed, built = mms_ended(image_operation(), state=MmsState.FAILED), mms_ended(image_operation())
     recent = mms_ended(image_operation(), timedelta(days=1), state=MmsState.FAILED)
     MmsImage.objects.filter(pk=present(built.image_id)).update(digest="sha256:1")
@@ -292,17 +290,17 @@ def test_a_build_that_came_to_nothing_is_forgotten_and_one_that_succeeded_is_not
     assert left(MmsImage) == {built.image_id, recent.image_id} != {failed.image_id}
 
 
-def test_a_deleted_service_goes_once_nothing_of_it_runs() -> None:
+def test_a_deleted_service_is_removed_when_nothing_of_it_runs() -> None:
     gone, still = mms_service(deleted_at=timezone.now() - LONG_AGO), mms_service(deleted_at=timezone.now() - LONG_AGO)
     recent = mms_service(deleted_at=timezone.now() - timedelta(days=1))
     rolled_out(gone, 1, LONG_AGO)
     rolled_out(still, 1, LONG_AGO, state="active")
     mms_retention.delete_old()
     assert left(MmsService) == {still.pk, recent.pk}
-    assert MmsImage.objects.count() == 3, "images are there until somebody deletes them"
+    assert MmsImage.objects.count() == 3, "images remain until they are deleted explicitly"
 
 
-def test_logs_and_routes_of_what_is_gone_go() -> None:
+def test_logs_and_routes_of_deleted_resources_are_removed() -> None:
     service, long_ago = mms_service(), time.time() - (settings.KEEP_LOGS_DAYS + 1) * 86400
     folder = settings.MMS_DIR / "services"
     kept = [builds.log_path("young"), folder / str(service.pk) / "1.log", folder / str(uuid.uuid4()) / "1.log"]
@@ -321,7 +319,7 @@ def test_logs_and_routes_of_what_is_gone_go() -> None:
     assert [path.name for path in route.directory().iterdir()] == [f"{service.pk}.json"]
 
 
-def test_the_mms_looks_at_everything_once_an_hour() -> None:
+def test_the_mms_checks_its_rows_once_an_hour() -> None:
     done = settings.RUN_DIR / "retention.done"
     done.unlink(missing_ok=True)
     mms_retention.prune()
@@ -349,7 +347,7 @@ CAPPED = {
 
 
 def program(name: str) -> "subprocess.Popen[bytes]":
-    """The program as the site starts it, on the tests' own database and Redis."""
+    """Start the program as the site does, with the database and the Redis of the tests."""
     environment = os.environ | {"DATABASE_URL": f"sqlite:///{settings.DATABASES['default']['NAME']}"}
     command = next(program.command for program in programs.programs() if program.name == name)
     return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -374,13 +372,13 @@ def test_every_key_that_a_busy_site_leaves_in_redis_expires_or_is_capped(mms: MM
         events.record_log_interest("operation", do[1].pk)
         wait_until(lambda: len(mms.calls("POST")) == 3, 60, "a worker to send everything")
         wait_until(lambda: mms.run() or mms.end() or _over(do), 60, "a whole job", every=0.3)
-        wait_until(lambda: live_redis.zcard("interest") or live_redis.exists("claim:retention"), 90, "the hourly look")
+        wait_until(lambda: live_redis.zcard("interest") or live_redis.exists("claim:retention"), 90, "the hourly check")
     finally:
         end(worker)
         end(beat)
     keys = set(live_redis.scan_iter(count=1000))
     assert {b"live", f"live:operation:{do[0].pk}".encode(), b"heartbeat:worker:celery"} <= keys
-    assert {key for key in keys if live_redis.ttl(key) < 0} <= set(CAPPED), "these never go and have no bound"
+    assert {key for key in keys if live_redis.ttl(key) < 0} <= set(CAPPED), "these keys don't expire and aren't limited"
     assert {key for key in keys if live_redis.ttl(key) > events.HASH_TTL_SECONDS} == set()
 
 
@@ -388,29 +386,29 @@ def _over(do: list[Operation]) -> bool:
     return not Operation.objects.filter(pk__in=[one.pk for one in do], finished_at=None).exists()
 
 
-def test_what_was_looked_at_leaves_nothing_behind(live_redis: redis.Redis) -> None:
+def test_recorded_interest_expires(live_redis: redis.Redis) -> None:
     events.record_interest("account:1")
     assert 0 < live_redis.ttl("interest") <= events.MAX_INTEREST_SECONDS
 
 
 @pytest.mark.slow
-def test_beat_adds_nothing_to_a_queue_that_nobody_works_through(live_redis: redis.Redis) -> None:
-    """One message a second for ever: a night without a worker would be 40 000."""
+def test_beat_adds_nothing_to_a_queue_without_consumers(live_redis: redis.Redis) -> None:
+    """With one message a second, a night without a worker would add 40,000."""
     for queue_name in ("celery", "mms"):
         live_redis.rpush(queue_name, *["{}"] * 97)
     beat = program("beat")
     try:
         wait_until(lambda: live_redis.llen("celery") == live_redis.llen("mms") == 100, 30, "beat to fill the queues")
         alive = live_redis.get("heartbeat:beat:dashboard+mms")
-        wait_until(lambda: live_redis.get("heartbeat:beat:dashboard+mms") != alive, 20, "a later sign of life")
+        wait_until(lambda: live_redis.get("heartbeat:beat:dashboard+mms") != alive, 20, "a later heartbeat")
         assert (live_redis.llen("celery"), live_redis.llen("mms")) == (100, 100)
         live_redis.delete("celery")
-        wait_until(lambda: live_redis.llen("celery"), 10, "beat to send again once somebody takes messages")
+        wait_until(lambda: live_redis.llen("celery"), 10, "beat to send again when messages are consumed")
     finally:
         end(beat)
 
 
-def test_people_add_no_pile_of_hints_either(live_redis: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_requests_for_a_refresh_do_not_fill_the_queue(live_redis: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(queue, "MAX_QUEUE_LENGTH", 3)
     for _ in range(5):
         queue.hint_refresh()

@@ -1,4 +1,4 @@
-"""The forms of settings, members and people show the call that does the same, and it does: a real shell reads it."""
+"""API calls shown beside the forms for settings, members and users, tested with a real shell."""
 
 import ast
 import json
@@ -43,7 +43,7 @@ def shown(page: str, what: str) -> str:
 
 
 def by_shell(page: str) -> tuple[str, str, dict[str, Any]]:
-    """What a shell makes of the line: method, path and body. Its curl is a function that says what it got."""
+    """Run the command in a shell whose curl prints its arguments. Return method, path and body."""
     script = 'curl() { printf "%s\\0" "$@"; cat; }\n' + shown(page, "curl")
     done = subprocess.run(
         ["bash", "-euc", script], capture_output=True, text=True, timeout=10, env={"DASHBOARD_TOKEN": "t"}
@@ -56,7 +56,7 @@ def by_shell(page: str) -> tuple[str, str, dict[str, Any]]:
 
 
 def by_python(page: str) -> tuple[str, dict[str, Any]]:
-    """What Python makes of it: method and body, with the secret from the environment."""
+    """Evaluate the Python example with the secret from the environment. Return method and body."""
     calls = [node for node in ast.walk(ast.parse(shown(page, "python"))) if isinstance(node, ast.Call)]
     call = next(call for call in calls for word in call.keywords if word.arg == "json")
     (written,) = [word.value for word in call.keywords if word.arg == "json"]
@@ -69,13 +69,13 @@ class Environment:
 
 
 def filled(body: dict[str, Any], **more: Any) -> dict[str, Any]:
-    """With what the reader writes in place of “…”."""
+    """Return the body with its placeholders "..." filled in by the reader."""
     assert {name for name, value in body.items() if value == "…"} <= set(more), body
     return body | more
 
 
 def sent(program: Program, page: str, **more: Any) -> HttpResponse:
-    """The answer to what the shell sends, once the gaps are filled; Python sends the same."""
+    """Send the shell's request with filled placeholders. Return the response. Python must send the same."""
     method, path, body = by_shell(page)
     python_method, python_body = by_python(page)
     assert python_method == method
@@ -136,7 +136,7 @@ def test_a_member_and_a_person_are_added(lab: Lab, cast: Cast, program: Program)
     assert Membership.objects.filter(user__username="nina", account_id=lab.account.pk).exists()
 
 
-def test_what_was_typed_stays_text_for_the_shell(lab: Lab, cast: Cast) -> None:
+def test_typed_text_is_quoted_for_the_shell(lab: Lab, cast: Cast) -> None:
     nasty = 'it\'s $(id) `id` "q" \\ END'
     form = {"name": nasty, "location": "registry.example/\nEND\nid", "user": "", "password": SECRET}
     page = cast.operator.post(f"{lab.url}settings/registries/new/", form).text

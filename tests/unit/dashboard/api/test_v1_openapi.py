@@ -247,7 +247,7 @@ def test_anyone_may_read_it_and_caches_may_keep_it() -> None:
 
 
 @pytest.mark.parametrize("path", ["/v1/docs", "/v1/docs/"])
-def test_the_page_names_every_operation_and_loads_nothing_from_elsewhere(path: str) -> None:
+def test_the_page_lists_every_operation_and_loads_nothing_from_other_hosts(path: str) -> None:
     answer = Client().get(path)
     assert answer.status_code == 200
     page = answer.content.decode()

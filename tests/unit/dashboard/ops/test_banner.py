@@ -1,4 +1,4 @@
-"""The message of `up` once the site works."""
+"""The message that `up` prints when the site is ready."""
 
 import os
 
@@ -21,12 +21,14 @@ def said(capsys: pytest.CaptureFixture[str], logs: str = "here") -> str:
 
 
 @pytest.mark.usefixtures("all_works")
-def test_a_site_is_named_by_the_address_of_its_pages(settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_message_of_a_site_has_the_address_of_its_pages(
+    settings: Settings, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert f"The site is up: {settings.SITE_URL}    (stop it with Ctrl-C; logs in /x)" in said(capsys, "in /x")
 
 
 @pytest.mark.usefixtures("all_works")
-def test_an_mms_alone_is_named_by_the_address_of_its_gateway(
+def test_the_message_of_an_mms_alone_has_the_address_of_its_gateway(
     settings: Settings, capsys: pytest.CaptureFixture[str]
 ) -> None:
     settings.SERVE, settings.GATEWAY_URL = {"mms"}, "https://scoring.example"
@@ -34,7 +36,7 @@ def test_an_mms_alone_is_named_by_the_address_of_its_gateway(
 
 
 @pytest.mark.usefixtures("all_works")
-def test_without_a_sandbox_it_says_what_services_can_do(
+def test_without_a_sandbox_it_explains_the_access_of_services(
     monkeypatch: pytest.MonkeyPatch, settings: Settings, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(banner, "unsandboxed_reason", lambda: "Services run without a sandbox. " * 9)

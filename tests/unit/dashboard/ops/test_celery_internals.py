@@ -1,4 +1,4 @@
-"""The undocumented names of Celery and Kombu that the heartbeat step and the scheduler use exist.
+"""Undocumented names of Celery and Kombu that the heartbeat step and the scheduler use.
 
 When one of these tests fails after an upgrade, compare dashboard/celery.py, ops/supervisor/beat.py and
 tests/faults/deafening.py with the new release before you change the test.
@@ -25,13 +25,13 @@ def test_the_installed_release_is_the_pinned_one(package: str) -> None:
     assert f"{package}=={version(package)}" in (ROOT / "requirements/base.txt").read_text().split()
 
 
-def test_the_step_belongs_to_every_worker_of_the_application() -> None:
+def test_every_worker_of_the_application_has_the_step() -> None:
     assert HeartbeatStep in current_app.steps["worker"]
     assert issubclass(HeartbeatStep, bootsteps.StartStopStep)
     assert {symbol_by_name(name) for name in HeartbeatStep.requires} == {Timer}
 
 
-def test_a_worker_has_what_the_step_reads() -> None:
+def test_a_worker_has_the_attributes_that_the_step_reads() -> None:
     worker = WorkController(app=current_app._get_current_object(), concurrency=3, pool="solo", quiet=True)
     assert worker.concurrency == 3
     assert "celery" in worker.app.amqp.queues.consume_from

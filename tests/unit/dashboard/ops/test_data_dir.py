@@ -1,4 +1,4 @@
-"""What lies in the data folder is for the owner alone, also where an earlier release or a copy left it open."""
+"""Permissions of the data folder: only the owner has access, even if an earlier release or a copy left it open."""
 
 import os
 import stat
@@ -15,7 +15,7 @@ def modes(folder: Path) -> dict[str, int]:
     return {path.name: stat.S_IMODE(path.lstat().st_mode) for path in [folder, *folder.iterdir()]}
 
 
-def test_a_start_closes_what_is_open_and_what_comes_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_start_restricts_existing_and_new_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data, outside = tmp_path / "data", tmp_path / "outside"
     (data / "files").mkdir(parents=True)
     outside.write_text("")
@@ -35,13 +35,11 @@ def test_a_start_closes_what_is_open_and_what_comes_later(tmp_path: Path, monkey
     found = modes(data)
     assert (found["data"], found["files"], found["db.sqlite3"], found["tool"]) == (0o700, 0o700, 0o600, 0o700)
     assert found["later"] == 0o600
-    assert stat.S_IMODE(outside.stat().st_mode) == 0o644, "what a link leads to is somebody else's"
+    assert stat.S_IMODE(outside.stat().st_mode) == 0o644, "the target of a link belongs to another user"
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives folders to a group that it isn't in")
-def test_a_start_leaves_services_the_passage_that_they_were_given(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can assign folders to a group that it isn't in")
+def test_a_start_preserves_the_access_of_services(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = tmp_path / "data"
     (data / "mms").mkdir(parents=True)
     assert data_dir.SERVICE_GID == sandbox.SERVICE_GID

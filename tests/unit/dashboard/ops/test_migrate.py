@@ -1,4 +1,4 @@
-"""What migrate.py assumes about Django's undocumented migration executor.
+"""Assumptions of migrate.py about Django's undocumented migration executor.
 
 When one of these tests fails after an upgrade, compare migrate.py with the new release before you change the test.
 """
@@ -31,7 +31,7 @@ def test_the_executor_applies_each_migration_by_the_overridden_method() -> None:
 
 
 def test_django_still_records_a_migration_outside_its_transaction() -> None:
-    """The reason for our executor. When this fails, migrate.Executor may no longer be needed."""
+    """This is why migrate.Executor exists. If the test fails, it may no longer be needed."""
     source = inspect.getsource(MigrationExecutor.apply_migration)
     body, _, rest = source.partition("with self.connection.schema_editor(")
     assert body

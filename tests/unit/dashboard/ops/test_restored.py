@@ -28,7 +28,7 @@ def as_backed_up(operation: Operation, state: State = State.QUEUED) -> Operation
 
 
 @pytest.mark.parametrize("state", [State.QUEUED, State.SENDING])
-def test_what_was_sent_after_the_backup_is_found_and_not_sent_again(
+def test_an_operation_sent_after_the_backup_is_found_and_not_sent_again(
     account: HostingAccount, mms: MMS, state: State
 ) -> None:
     operation = register(account)
@@ -44,7 +44,7 @@ def test_what_was_sent_after_the_backup_is_found_and_not_sent_again(
     assert mms.effects["models"] == 1
 
 
-def test_the_mirror_does_not_take_its_effect_for_somebody_elses(account: HostingAccount, mms: MMS) -> None:
+def test_the_mirror_attributes_the_effect_to_the_operation(account: HostingAccount, mms: MMS) -> None:
     operation = register(account)
     turn(operation)
     as_backed_up(operation)
@@ -55,10 +55,10 @@ def test_the_mirror_does_not_take_its_effect_for_somebody_elses(account: Hosting
     assert RegisteredModel.objects.get().mms_id in mms.models
 
 
-def test_what_was_never_sent_is_sent_once_a_look_found_nothing(account: HostingAccount, mms: MMS) -> None:
+def test_an_unsent_operation_is_sent_after_a_search_finds_no_effect(account: HostingAccount, mms: MMS) -> None:
     operation = as_backed_up(register(account))
     restored.mark_queued_uncertain(BACKUP)
-    assert turn(operation).state == State.UNCERTAIN, "it may have been sent a moment ago"
+    assert turn(operation).state == State.UNCERTAIN, "it may have been sent just before"
     earlier = timezone.now() - timedelta(seconds=70)
     Operation.objects.update(sent_at=earlier, state_since=earlier, next_poll_at=timezone.now())
     assert turn(operation).state == State.QUEUED
@@ -66,7 +66,7 @@ def test_what_was_never_sent_is_sent_once_a_look_found_nothing(account: HostingA
     assert mms.effects["models"] == 1
 
 
-def test_what_is_over_or_accepted_stays_as_it_is(account: HostingAccount) -> None:
+def test_ended_and_accepted_operations_are_unchanged(account: HostingAccount) -> None:
     operation = register(account)
     for state in set(State) - {State.QUEUED, State.SENDING}:
         Operation.objects.update(state=state)
@@ -74,9 +74,7 @@ def test_what_is_over_or_accepted_stays_as_it_is(account: HostingAccount) -> Non
         assert Operation.objects.get(pk=operation.pk).state == state
 
 
-def test_what_was_seen_before_the_backup_counts_as_stale_until_it_is_read_again(
-    account: HostingAccount, mms: MMS
-) -> None:
+def test_rows_read_before_the_backup_are_stale_until_they_are_read_again(account: HostingAccount, mms: MMS) -> None:
     made = mms.add_service("iris")
     service = Service.objects.create(account=account, mms_id=made["id"], name="iris", state="Succeeded", seen_at=BACKUP)
     assert badge_of(service).stale_since == BACKUP

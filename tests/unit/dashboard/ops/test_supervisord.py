@@ -1,4 +1,4 @@
-"""The private names of supervisor that supervisord.py changes exist and behave as it assumes.
+"""Private names of supervisor that supervisord.py changes, and its assumptions about them.
 
 When one of these tests fails after an upgrade, compare supervisord.py with the new release before you change the test.
 """
