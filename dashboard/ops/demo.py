@@ -43,7 +43,7 @@ class Demo:
     """The iris example in one hosting account."""
 
     account: HostingAccount
-    progress: Callable[[Operation], None] = field(default=lambda operation: None)
+    progress: Callable[[Operation], None] = field(default=lambda _: None)
 
     def run(self) -> Iterator[Step]:
         """Run every step and yield it when it is complete. Raises DemoError and RequestRefusedError."""

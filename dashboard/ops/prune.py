@@ -95,7 +95,7 @@ def _measure_and_delete(label: str, paths: list[Path], delete: Delete) -> Unused
     return UnusedFiles(label, len(sizes), sum(sizes))
 
 
-def _keep(path: Path) -> bool:
+def _keep(_: Path) -> bool:
     return True
 
 

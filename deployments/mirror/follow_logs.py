@@ -38,6 +38,6 @@ def _fetch_operation_log(operation: Operation, client: MMSClient) -> None:
     logs.fetch_operation_log(operation, client, secrets_of(operation), last=not operation.is_open)
 
 
-def _fetch(account_id: int, row: Any, fetch: Callable[[Any, MMSClient], None]) -> None:
+def _fetch(_: int, row: Any, fetch: Callable[[Any, MMSClient], None]) -> None:
     with client_for(row.account) as client:
         fetch(row, client)

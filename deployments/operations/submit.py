@@ -223,7 +223,7 @@ def resolve(operation: Operation, by: str, *, send_again: bool) -> Operation:
     return operation
 
 
-def resume(operation: Operation, by: str) -> Operation:
+def resume(operation: Operation, by: str) -> Operation:  # noqa: ARG001 - called like the other actions
     """Resume polling of an operation that exceeded MAX_POLLING_SECONDS."""
     waiting = Operation.objects.filter(pk=operation.pk, state__in=OPEN, next_poll_at=None, claimed_until=None)
     if not waiting.update(next_poll_at=timezone.now(), accepted_at=timezone.now(), error_message=""):

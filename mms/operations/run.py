@@ -133,12 +133,12 @@ def _create_image(operation: Operation, lease: leases.Lease) -> None:
     image.digest, image.reference, image.result = result["digest"], result["reference"], result
 
 
-def _roll_out(operation: Operation, lease: leases.Lease) -> None:
+def _roll_out(operation: Operation, _: leases.Lease) -> None:
     Service.objects.filter(operations=operation, state=State.NOT_STARTED).update(state=State.RUNNING)
     services.roll_out(operation)
 
 
-def _delete_service(operation: Operation, lease: leases.Lease) -> None:
+def _delete_service(operation: Operation, _: leases.Lease) -> None:
     assert operation.service is not None  # noqa: S101 - has one because of its verb
     services.take_down(operation.service)
 

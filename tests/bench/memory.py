@@ -16,7 +16,7 @@ def pss(pid: int) -> int:
 def descendants(pid: int) -> set[int]:
     """Return `pid` and all its descendants."""
     parents: dict[int, list[int]] = {}
-    for entry in filter(str.isdigit, os.listdir("/proc")):
+    for entry in (path.name for path in Path("/proc").iterdir() if path.name.isdigit()):
         try:
             after_name = Path(f"/proc/{entry}/stat").read_text().rpartition(")")[2].split()
         except (FileNotFoundError, ProcessLookupError):
@@ -37,7 +37,7 @@ def pss_of_tree(pid: int) -> int:
 def pss_of_group(group: int) -> int:
     """Return the memory in bytes (PSS) of a process group and of processes it started in other sessions."""
     members = set()
-    for entry in filter(str.isdigit, os.listdir("/proc")):
+    for entry in (path.name for path in Path("/proc").iterdir() if path.name.isdigit()):
         try:
             if os.getpgid(int(entry)) == group:
                 members |= descendants(int(entry))

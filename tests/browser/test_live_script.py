@@ -45,7 +45,8 @@ class Site:
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         path = scope["path"]
         if path == "/stream":
-            return await self.stream(scope, receive, send)
+            await self.stream(scope, receive, send)
+            return
         kind, text = "text/html", PAGE.replace("{position}", events.stream_position())
         if path.endswith(".js"):
             kind, text = "text/javascript", (HTMX if path == "/htmx.js" else STATIC / "live.js").read_text()

@@ -84,7 +84,8 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 class Quiet(http.server.SimpleHTTPRequestHandler):
     def do_GET(self) -> None:
         if self.path != "/slow":
-            return super().do_GET()
+            super().do_GET()
+            return
         self.send_response(200)
         self.send_header("Content-Length", "600")
         self.end_headers()

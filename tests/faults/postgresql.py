@@ -22,8 +22,8 @@ def programs() -> Path | None:
 
 
 class PostgreSQL:
-    def __init__(self, bin: Path, folder: Path) -> None:
-        self.bin, self.folder = bin, folder
+    def __init__(self, binaries: Path, folder: Path) -> None:
+        self.bin, self.folder = binaries, folder
 
     def url(self, database: str) -> str:
         return f"postgres://{USER}@{str(self.folder).replace('/', '%2F')}/{database}"
@@ -51,12 +51,12 @@ class PostgreSQL:
 
 
 @contextmanager
-def server(bin: Path) -> Iterator[PostgreSQL]:
+def server(binaries: Path) -> Iterator[PostgreSQL]:
     folder = Path(tempfile.mkdtemp(prefix="pg-"))
     try:
         if os.getuid() == 0:
             shutil.chown(folder, "postgres")
-        postgresql = PostgreSQL(bin, folder)
+        postgresql = PostgreSQL(binaries, folder)
         process = postgresql.start()
         try:
             yield postgresql

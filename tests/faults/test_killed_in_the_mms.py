@@ -1,5 +1,6 @@
-"""SIGKILL for the bundled MMS in every phase of its work: each operation ends once, in its true state, and leaves
-nothing incomplete. The figures are printed at the end of the module.
+"""SIGKILL for the bundled MMS in every phase of its work.
+
+Each operation ends once, in its true state, and leaves nothing incomplete. The figures are printed last.
 """
 
 import time

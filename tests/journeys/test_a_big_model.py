@@ -5,6 +5,7 @@ import re
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -52,7 +53,7 @@ class Watch:
 
     def _note(self, process: psutil.Process) -> None:
         try:
-            with open(f"/proc/{process.pid}/status") as status:
+            with Path(f"/proc/{process.pid}/status").open() as status:
                 peak = re.search(r"^VmHWM:\s+(\d+) kB", status.read(), re.MULTILINE)
             key = process.pid, " ".join(process.cmdline())
         except (psutil.Error, OSError):  # the process has ended

@@ -16,7 +16,7 @@ class SecretTextarea(forms.Textarea):
 
     def format_value(self, value: Any) -> None:
         """Render without the submitted value."""
-        return None
+        return
 
 
 class SecretField(forms.CharField):

@@ -99,7 +99,7 @@ class Reader:
             path = target / member.name
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-            with open(descriptor, "wb") as file:
+            with os.fdopen(descriptor, "wb") as file:
                 self._copy(member, file)
                 os.fchmod(descriptor, member.mode & 0o644)
         found = dict(self._sums)

@@ -5,6 +5,7 @@ the text format of COPY, which every version can read. pg_dump isn't used becaus
 that fits the server, both for the backup and for the restore.
 """
 
+import os
 import sqlite3
 import tempfile
 from collections.abc import Iterator
@@ -64,7 +65,7 @@ def snapshot() -> Iterator[Snapshot]:
 @contextmanager
 def _snapshot_sqlite() -> Iterator[Snapshot]:
     descriptor, name = tempfile.mkstemp(prefix=TEMP_PREFIX, suffix=".sqlite3", dir=settings.TMP_DIR)
-    with open(descriptor, "rb") as file:
+    with os.fdopen(descriptor, "rb") as file:
         try:
             with connection.cursor() as cursor:
                 cursor.execute("VACUUM INTO %s", [name])  # reads in one transaction and blocks no one

@@ -255,7 +255,7 @@ def _marked(name: str) -> Iterator[None]:
 
 def _save_postgresql(replaced: ReplacedDataDir) -> None:
     with atomic_output_file(replaced.create() / "database.tar", force=False) as file:
-        write_archive(file, lambda summary: None, with_files=False)
+        write_archive(file, lambda _: None, with_files=False)
 
 
 def _replace_files(staging: Path, replaced: ReplacedDataDir, everything: bool) -> None:

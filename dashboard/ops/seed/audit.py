@@ -100,7 +100,7 @@ def _add_operation(log: Log, operation: Operation) -> None:
 
 
 def _add_incidents(log: Log, story: Story) -> None:
-    """What stands out in a log: refusals, a failure, changes of settings and of people."""
+    """Add what an auditor looks for: refusals, a failure, changes of settings and of users."""
     account, ago = story.account, log.world.ago
     refused = {"result": Result.REFUSED}
     log.add(ago(days=11), "vera", "create_service", account, **refused)

@@ -58,7 +58,7 @@ def tolerate_failed_rollover(roll_over: Callable[..., None]) -> Callable[..., No
             roll_over(handler)
         except (OSError, ValueError):  # ValueError: closed by a previous attempt that failed
             with suppress(OSError):
-                handler.stream = open(handler.baseFilename, "ab")  # noqa: SIM115 - stays open while the program runs
+                handler.stream = open(handler.baseFilename, "ab")  # noqa: SIM115, PTH123 - stays open
 
     return attempt
 

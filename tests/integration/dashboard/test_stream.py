@@ -106,7 +106,7 @@ class Reader:
             line = line.rstrip("\n")
             if not line and "event" in event:
                 return event
-            elif line and not line.startswith("retry"):
+            if line and not line.startswith("retry"):
                 name, _, value = line.partition(": ")
                 event[name] = json.loads(value) if name == "data" else value
         return {}

@@ -308,7 +308,7 @@ def test_a_full_disk_is_reported_and_leaves_no_file(
     def on_a_full_disk(self: store.IncomingFile) -> None:
         real(self)
         self._file.close()
-        self._file = open("/dev/full", "wb")  # noqa: SIM115 - every write fails with ENOSPC, as on a full disk
+        self._file = open("/dev/full", "wb")  # noqa: SIM115, PTH123 - every write fails with ENOSPC, as on a full disk
 
     monkeypatch.setattr(store.IncomingFile, "__init__", on_a_full_disk)
     answer = send(server, scientist)

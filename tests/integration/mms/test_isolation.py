@@ -134,7 +134,7 @@ def test_a_driver_can_neither_write_kernel_settings_nor_gain_privileges(engine: 
     for path in ("/proc/sysrq-trigger", "/proc/mtrr", "/proc/irq/default_smp_affinity"):
         assert found[path] in {*denied, "ENOENT"}, path
     if boxed:
-        covered = {path for name in sandbox.PROC_READ_ONLY if os.path.exists(path := f"/proc/{name}")}
+        covered = {path for name in sandbox.PROC_READ_ONLY if Path(path := f"/proc/{name}").exists()}
         assert {"/proc/sys", *covered} <= set(said["read only"])
         assert {found[path] for path in attempts.SECRETIVE} <= {"EACCES", "ENOENT"}
     assert found["setuid"] == "EPERM"
@@ -205,7 +205,7 @@ def test_what_an_earlier_release_left_as_root_does_not_keep_a_service_from_runni
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(str(program.socket))
     for folder, _, _ in os.walk(site.mms):
-        os.chmod(folder, 0o700)
+        Path(folder).chmod(0o700)
     plan = json.loads(program.plan.read_text())
     plan["surroundings"] = {"sandbox": True, "network": False, "memory": 0}
     program.plan.write_text(json.dumps(plan))

@@ -1,7 +1,6 @@
 """The scoring program as a real process: what it answers, what it refuses, how it ends."""
 
 import json
-import os
 import signal
 import threading
 import time
@@ -396,7 +395,7 @@ def test_a_socket_left_behind_is_replaced_and_readable_by_its_owner_only(tmp_pat
                 break
             time.sleep(0.02)
         program.wait_until_ready()
-        assert os.stat(program.address).st_mode & 0o777 == 0o600
+        assert Path(program.address).stat().st_mode & 0o777 == 0o600
 
 
 def test_hundreds_of_clients_at_once_are_all_answered(tmp_path: Path) -> None:

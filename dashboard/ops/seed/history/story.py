@@ -56,7 +56,7 @@ class Story:
         return self.world.random.choice(self.scientists)
 
     def seen(self, row: Resource, created_at: datetime) -> None:
-        """The server has the row's resource since then, and listed it when it was last read."""
+        """Mark the row as created on the server at `created_at`, and as listed when the server was last read."""
         row.mms_id, row.created_at = str(self.world.uuid()), created_at
         row.seen_at = self.account.services_seen_at
 
