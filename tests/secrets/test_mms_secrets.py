@@ -70,14 +70,14 @@ def used(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Used]:
         patch.setattr(registry, "PASSWORD", found.plant("registry password"))
         found.site.start()
         try:
-            with watched(found):
+            with Watched(found):
                 use(found, files, pushed)
             yield found
         finally:
             found.site.stop()
 
 
-class watched:
+class Watched:
     """Recorder of all processes of the site during a `with` block."""
 
     def __init__(self, used: Used) -> None:
