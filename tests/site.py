@@ -76,7 +76,7 @@ class Site:
         return self.health()[0] == 200
 
     def health(self) -> tuple[int, dict[str, str]]:
-        """Return the status of /healthz and the state of each part, or (0, {}) if there is no answer."""
+        """Return the status of /healthz and the state of each part, or (0, {}) without an answer."""
         try:
             with urllib.request.urlopen(f"{self.url}/healthz", timeout=5) as answer:
                 return answer.status, json.load(answer)["parts"]

@@ -8,11 +8,11 @@ import pytest
 from tests.contract.server import Server, image_body, service_body
 
 
-def test_a_call_without_api_version_is_answered(server: Server) -> None:
+def test_a_call_without_api_version_succeeds(server: Server) -> None:
     assert server.raw("GET", "models").status_code == 200
 
 
-def test_registering_without_api_version_answers_200(server: Server) -> None:
+def test_registering_without_api_version_returns_200(server: Server) -> None:
     body = {
         "name": f"m-{uuid.uuid4().hex[:12]}",
         "tags": [],
@@ -26,7 +26,7 @@ def test_registering_without_api_version_answers_200(server: Server) -> None:
     assert {"id", "name", "version", "createdAt", "tags", "description", "url"} <= answer.json().keys()
 
 
-def test_deleting_an_unknown_service_without_api_version_is_204(server: Server) -> None:
+def test_deleting_an_unknown_service_without_api_version_returns_204(server: Server) -> None:
     answer = server.raw("DELETE", f"services/{uuid.uuid4()}")
     assert answer.status_code == 204
     assert answer.content == b""

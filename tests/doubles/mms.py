@@ -449,7 +449,7 @@ def effect_then_hang(seconds: float) -> Fault:
     return fault
 
 
-def hang_for_good(connection: Connection, effect: Callable[[], Reply]) -> None:
+def hang_until_disconnect(connection: Connection, effect: Callable[[], Reply]) -> None:
     """Send no response until the client disconnects."""
     connection.connection.settimeout(30)
     connection.connection.recv(1)

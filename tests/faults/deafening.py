@@ -28,8 +28,8 @@ def deafen() -> None:
         setattr(channel, "_brpop_start", _request_nothing)  # noqa: B010 - mypy rejects an assignment to a method
 
 
-@shared_task(name="tests.deafen_for_good")
-def deafen_for_good() -> None:
+@shared_task(name="tests.deafen_permanently")
+def deafen_permanently() -> None:
     """Stall every present and future connection of this process."""
     setattr(Channel, "_brpop_start", _request_nothing)  # noqa: B010 - mypy rejects an assignment to a method
 

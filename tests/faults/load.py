@@ -19,7 +19,7 @@ OPEN = ("queued", "sending", "not_started", "running", "uncertain")
 
 
 @dataclass
-class Asked:
+class SentRequest:
     """Request of a user. `acknowledged` means that the site answered with the page of the stored operation."""
 
     kind: str
@@ -52,7 +52,7 @@ class Person:
         return answer.status_code < 400
 
     def look(self, path: str) -> tuple[int, float, str]:
-        """Return status, seconds and text of a page. The status is 0 if there is no answer."""
+        """Return status, seconds and text of a page. The status is 0 without an answer."""
         began = time.monotonic()
         try:
             answer = self.session.get(f"{self.site.url}{path}", timeout=30)
@@ -64,10 +64,10 @@ class Person:
 class Load(threading.Thread):
     """Load generator that sends one request after another, with short pauses, until it is stopped."""
 
-    def __init__(self, ask: Callable[[int], Asked], pause: float, seed: int = 7) -> None:
+    def __init__(self, ask: Callable[[int], SentRequest], pause: float, seed: int = 7) -> None:
         super().__init__(daemon=True)
         self.ask, self.pause, self.random = ask, pause, random.Random(seed)
-        self.asked: list[Asked] = []
+        self.asked: list[SentRequest] = []
         self.failure: BaseException | None = None
         self._enough = threading.Event()
 
@@ -78,7 +78,7 @@ class Load(threading.Thread):
         except BaseException as error:
             self.failure = error
 
-    def stop(self) -> list[Asked]:
+    def stop(self) -> list[SentRequest]:
         self._enough.set()
         self.join(60)
         if self.failure:
@@ -100,7 +100,7 @@ print(json.dumps([registry.pk, cluster.pk, manifest.pk, image.pk]))
 
 
 @dataclass
-class Far:
+class RemoteAccount:
     """Hosting account of a test double, with what a build and a deployment need."""
 
     name: str
@@ -114,24 +114,24 @@ class Far:
         return f"/accounts/{self.name}/"
 
     @classmethod
-    def at(cls, site: Site, mms: MMS, name: str) -> "Far":
+    def at(cls, site: Site, mms: MMS, name: str) -> "RemoteAccount":
         """Add the account. The server already has the models and manifests for builds."""
         mms.manifests["m-1"] = {"id": "m-1", "targetRuntime": {"runtimeType": "Python"}, "modelIds": [], "assets": []}
         mms.images["i-1"] = {"id": "i-1", "manifestId": "m-1", "imageType": "Docker", "description": "there already"}
         printed = site.manage("shell", "-v0", "-c", ADD.format(name=name, url=mms.url, token=mms.token))
         return cls(name, *json.loads(printed.splitlines()[-1]))
 
-    def register(self, person: Person, name: str) -> Asked:
+    def register(self, person: Person, name: str) -> SentRequest:
         fields = {"name": name, "url": f"http://files.example/{name}.pkl"}
-        return Asked("register_model", name, person.submit(f"{self.url}models/new/", **fields))
+        return SentRequest("register_model", name, person.submit(f"{self.url}models/new/", **fields))
 
-    def build(self, person: Person, name: str) -> Asked:
+    def build(self, person: Person, name: str) -> SentRequest:
         fields = {"manifest": self.manifest, "registry": self.registry, "description": name}
-        return Asked("create_image", name, person.submit(f"{self.url}images/new/", **fields))
+        return SentRequest("create_image", name, person.submit(f"{self.url}images/new/", **fields))
 
-    def deploy(self, person: Person, name: str) -> Asked:
+    def deploy(self, person: Person, name: str) -> SentRequest:
         fields = {"name": name, "image": self.image, "cluster": self.cluster}
-        return Asked("create_service", name, person.submit(f"{self.url}services/new/", **fields))
+        return SentRequest("create_service", name, person.submit(f"{self.url}services/new/", **fields))
 
 
 def operations(site: Site, account: str = "") -> list[dict[str, Any]]:

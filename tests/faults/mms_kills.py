@@ -11,11 +11,11 @@ from tests.faults.mms_phases import World
 from tests.site import Site, wait_until
 
 
-def the_worker(world: World) -> None:
+def kill_worker(world: World) -> None:
     world.site.program("site:mms-worker").kill()
 
 
-def the_builder(world: World) -> None:
+def kill_builder(world: World) -> None:
     found = [process for process in psutil.process_iter(["cmdline"]) if is_builder(world.site, process)]
     assert len(found) == 1, found
     found[0].kill()
@@ -28,7 +28,7 @@ def is_builder(site: Site, process: psutil.Process) -> bool:
         return False
 
 
-def everything(world: World) -> None:
+def kill_everything(world: World) -> None:
     """Kill the supervisor first, so that it restarts nothing, then all other processes of the site."""
     assert world.site.process
     pids = [*wholeness.scoring_processes(world.site), *(process.pid for process in world.site.processes())]

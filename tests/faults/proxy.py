@@ -30,11 +30,11 @@ class Proxy:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
-    def fall_silent(self) -> None:
+    def drop_everything(self) -> None:
         """Act like a network that drops every packet, without closing connections."""
         self._flows.clear()
 
-    def break_off(self) -> None:
+    def close_all(self) -> None:
         """Close every connection, and close new ones immediately."""
         self._refuses = True
         self._hang_up()

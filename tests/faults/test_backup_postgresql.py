@@ -95,7 +95,9 @@ def test_a_database_in_use_is_not_replaced(postgresql: PostgreSQL, first: Instal
     first.assert_complete()
 
 
-def test_a_client_that_is_disconnecting_is_waited_for(postgresql: PostgreSQL, backup: Path, tmp_path: Path) -> None:
+def test_a_restore_waits_for_a_client_that_is_disconnecting(
+    postgresql: PostgreSQL, backup: Path, tmp_path: Path
+) -> None:
     """The server needs a moment to notice that a client was killed, such as a previous restore."""
     place = elsewhere(postgresql, tmp_path, "leaving")
     code = "from django.db import connection as c; c.cursor(); print('open', flush=True); import time; time.sleep(1.5)"

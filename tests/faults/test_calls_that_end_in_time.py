@@ -164,7 +164,7 @@ def test_a_request_that_never_connects_was_not_sent() -> None:
     assert "took too long" in str(error)
 
 
-def test_a_handshake_that_never_ends_was_not_sent() -> None:
+def test_nothing_is_sent_before_the_handshake_ends() -> None:
     with server(silent) as url:
         error, took = call(url.replace("http", "https"))
     assert took < DEADLINE + SLACK

@@ -106,7 +106,7 @@ def test_a_worker_that_stays_stalled_exits_to_be_restarted(
 ) -> None:
     beat, began = Beat(live_redis), time.time()
     beat.run_until(lambda: beat.has_completed_task_since(began), 30)
-    current_app.send_task("tests.deafen_for_good")
+    current_app.send_task("tests.deafen_permanently")
     took = beat.run_until(lambda: worker.poll() is not None, UNRECOVERABLE_SECONDS + 30)
     record["seconds until it exited"] = round(took, 1)
     assert worker.returncode == 1

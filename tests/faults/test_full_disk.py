@@ -52,7 +52,7 @@ def test_a_build_on_a_full_disk_fails_with_the_reason_in_any_step_and_the_next_o
 
 
 def assert_no_space_error(result: dict[str, Any], folder: Path) -> None:
-    """Check the error. Without space for a result there is none, and the worker reports the error (see below)."""
+    """Check the error. If the result doesn't fit on the disk, the worker reports the error instead (see below)."""
     if result:
         assert result["error"]["code"] == "NoSpace"
         assert "No space left on device" in result["error"]["message"]

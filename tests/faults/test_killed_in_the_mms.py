@@ -10,7 +10,7 @@ import pytest
 
 from tests.faults import wholeness
 from tests.faults.mms_figures import Figures, printed
-from tests.faults.mms_kills import everything, the_builder, the_worker
+from tests.faults.mms_kills import kill_builder, kill_everything, kill_worker
 from tests.faults.mms_phases import BUILDS, PHASES, Held, World, enter, running_world
 
 pytestmark = pytest.mark.slow
@@ -86,17 +86,17 @@ def works_and_is_the_same(world: World, held: Held) -> None:
         assert world.score(held.service).status_code == 200
 
 
-def all_is_well(world: World, figures: Figures, what: str, at: float, *held: Held) -> None:
+def assert_recovered(world: World, figures: Figures, what: str, at: float, *held: Held) -> None:
     for one in held:
         recovers(world, figures, what, at, one)
     for one in held:
         had_one_effect(world, figures, one)
         works_and_is_the_same(world, one)
-    nobody_is_working(world)
+    assert_idle(world)
     wholeness.assert_whole(world.site)
 
 
-def nobody_is_working(world: World) -> None:
+def assert_idle(world: World) -> None:
     assert world.rows("SELECT id FROM mms_operation WHERE state IN ('NotStarted', 'Running')") == []
 
 
@@ -106,20 +106,20 @@ def nobody_is_working(world: World) -> None:
 @pytest.mark.parametrize("phase", PHASES)
 def test_a_killed_worker_s_operation_is_finished_by_the_next(world: World, figures: Figures, phase: str) -> None:
     (held,) = enter(world, phase)
-    at = killed(the_worker, world, figures, held)
-    all_is_well(world, figures, "worker", at, held)
+    at = killed(kill_worker, world, figures, held)
+    assert_recovered(world, figures, "worker", at, held)
 
 
 @pytest.mark.parametrize("phase", BUILDS)
 def test_a_killed_builder_fails_the_operation_and_names_the_signal(world: World, figures: Figures, phase: str) -> None:
     (held,) = enter(world, phase)
-    at = killed(the_builder, world, figures, held)
+    at = killed(kill_builder, world, figures, held)
     operation = world.ended(held.operation, SOON)
     figures.seconds[f"builder killed in {phase}"].append(time.monotonic() - at)
     assert operation["state"] == "Failed"
     assert "SIGKILL" in operation["error"]["message"]
     assert held.again().headers["x-ms-request-id"] == held.operation
-    nobody_is_working(world)
+    assert_idle(world)
     wholeness.assert_whole(world.site)
     image = world.made(world.build(held.manifest))
     assert world.send("GET", f"images/{image}").json()["digest"]
@@ -131,10 +131,10 @@ def test_operations_finish_after_a_restart_when_every_process_was_killed(
     world: World, figures: Figures, phases: tuple[str, ...]
 ) -> None:
     held = enter(world, *phases)
-    killed(everything, world, figures, *held)
+    killed(kill_everything, world, figures, *held)
     at = time.monotonic()
     world.site.start()
-    all_is_well(world, figures, "everything", at, *held)
+    assert_recovered(world, figures, "everything", at, *held)
 
 
 def test_other_tools_can_read_the_store(world: World) -> None:

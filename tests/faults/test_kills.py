@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from tests.doubles.mms import MMS
-from tests.faults.load import PASSWORD, Asked, Far, Load, Person, operations, unsettled
+from tests.faults.load import PASSWORD, Load, Person, RemoteAccount, SentRequest, operations, unsettled
 from tests.journeys.api import Api
 from tests.ports import free_port
 from tests.site import ROOT, Site, wait_until
@@ -104,7 +104,7 @@ def kill_supervisor(site: Site, twins: Twins) -> float:
     return time.monotonic() - began  # until it is healthy
 
 
-def until_the_next_one_is_done(site: Site, far: Far, person: Person, name: str) -> float:
+def seconds_until_the_next_is_done(site: Site, far: RemoteAccount, person: Person, name: str) -> float:
     """Request an operation, with retries until it is accepted. Return the seconds until it has ended."""
     began = time.monotonic()
     wait_until(lambda: far.register(person, name).acknowledged, 60, "the site to answer")
@@ -127,7 +127,7 @@ def small_manifest(api: Api) -> str:
     return str(manifest["id"])
 
 
-def local_rows(site: Site, manifest: str) -> Far:
+def local_rows(site: Site, manifest: str) -> RemoteAccount:
     """Return the site's rows for the account `local` and the manifest, when the site has mirrored it."""
     code = (
         "import json; from deployments.models import *; account = HostingAccount.objects.get(name='local');"
@@ -140,7 +140,7 @@ def local_rows(site: Site, manifest: str) -> Far:
         return rows if rows[2] else None
 
     registry, cluster, manifest_pk = wait_until(found, 330, "the mirror to see the manifest", every=2)
-    return Far("local", registry, cluster, manifest_pk, 0)
+    return RemoteAccount("local", registry, cluster, manifest_pk, 0)
 
 
 class Campaign:
@@ -152,13 +152,13 @@ class Campaign:
         self.kills: Counter[str] = Counter()
         self.seconds: defaultdict[str, list[float]] = defaultdict(list)
 
-    def run(self) -> list[Asked]:
+    def run(self) -> list[SentRequest]:
         for load in self.loads:
             load.start()
         try:
             for number in range(self.rounds):
                 self.round(number)
-            wait_until(self.another_builder, 180, f"builders to kill: {self.kills}", every=0.02)
+            wait_until(self.kill_another_builder, 180, f"builders to kill: {self.kills}", every=0.02)
         finally:
             asked = [one for load in self.loads for one in load.stop()]
             self.twins.end()
@@ -178,7 +178,7 @@ class Campaign:
         self.seconds["everything"].append(kill_supervisor(self.site, self.twins))
         self.kills["supervisor"] += 1
 
-    def another_builder(self) -> bool:
+    def kill_another_builder(self) -> bool:
         """Kill a builder. Return True if enough have been killed."""
         self.kills["builder"] += kill_builder(self.site)
         return self.kills["builder"] >= self.rounds
@@ -189,7 +189,7 @@ def test_nothing_is_lost_or_repeated_whichever_process_is_killed(
     site: Site, plain: MMS, idempotent: MMS, files_url: str, record: dict[str, object], rounds: int
 ) -> None:
     ann, bob, cat, dan, eve = (Person(site) for _ in range(5))
-    far, sure = Far.at(site, plain, "far"), Far.at(site, idempotent, "sure")
+    far, sure = RemoteAccount.at(site, plain, "far"), RemoteAccount.at(site, idempotent, "sure")
     eve.look("/accounts/local/")  # so that the mirror refreshes soon
     local = local_rows(site, small_manifest(Api(site, files_url)))
     loads = [
@@ -198,7 +198,7 @@ def test_nothing_is_lost_or_repeated_whichever_process_is_killed(
         Load(lambda n: sure.build(cat, f"sure-{n}"), 0.6, seed=3),
         Load(lambda n: local.build(dan, f"local-{n}"), 2.0, seed=4),
     ]
-    campaign = Campaign(site, loads, lambda name: until_the_next_one_is_done(site, sure, eve, name), rounds)
+    campaign = Campaign(site, loads, lambda name: seconds_until_the_next_is_done(site, sure, eve, name), rounds)
     asked = campaign.run()
     began = time.monotonic()
     wait_until(lambda: not unsettled(site), 400, "the end of all operations", every=1)

@@ -23,7 +23,7 @@ import requests
 
 from tests.faults import wholeness
 from tests.faults.mms_figures import Figures, printed
-from tests.faults.mms_kills import everything, is_builder
+from tests.faults.mms_kills import is_builder, kill_everything
 from tests.faults.mms_phases import Gate, World, enter, held_before, running_world
 from tests.journeys.api import HERE, KUBE_CONFIG
 from tests.site import ROOT, wait_until
@@ -322,7 +322,7 @@ def test_after_a_reboot_services_answer_and_running_operations_end(world: World,
     services = [world.service(image), world.service(world.image())]
     before = [_access(world, service) for service in services]
     build, roll_out = enter(world, "download", "start")
-    everything(world)
+    kill_everything(world)
     for folder in ("run", "redis", "tmp"):
         shutil.rmtree(world.site.data / folder)
     (world.site.data / "mms" / "boot").write_text("the boot before")

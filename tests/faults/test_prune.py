@@ -129,7 +129,7 @@ def assert_whole(store: Store, digest: str) -> None:
     assert (store.assemble(digest).app / "score.py").exists()
 
 
-def build_some(url: str, seed: int, until: float) -> None:
+def build_images(url: str, seed: int, until: float) -> None:
     """Build images of a few models, so that layers are shared.
 
     Some builds are canceled and some images deleted. Layers of deleted images may be pruned until they are built again.
@@ -161,7 +161,7 @@ def test_images_stay_complete_while_builds_and_a_killed_pruner_alternate(data: P
     chance, log = random.Random(SEED), tmp_path / "pruner.log"
     until = time.monotonic() + 16
     with file_server() as url, pruning(log, data, chance) as pruner:
-        threads = [threading.Thread(target=build_some, args=(url, SEED + at, until)) for at in range(2)]
+        threads = [threading.Thread(target=build_images, args=(url, SEED + at, until)) for at in range(2)]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -223,7 +223,7 @@ def _healthy(engine: ProcessEngine, wanted: Wanted) -> bool:
 
 
 def test_no_registered_upload_is_lost_to_a_pruner_however_late_its_form_is_sent(data: Path, tmp_path: Path) -> None:
-    """Register files uploaded two days ago. Some forms are submitted too late and are told so."""
+    """Register files uploaded two days ago. Some forms are submitted too late and rejected."""
     account, chance = make_account(), random.Random(SEED)
     registered: list[tuple[float, StoredFile]] = []
     late = 0

@@ -10,7 +10,7 @@ import pytest
 import redis
 
 from tests.doubles.mms import MMS
-from tests.faults.load import PASSWORD, Far, Person, operations, unsettled
+from tests.faults.load import PASSWORD, Person, RemoteAccount, operations, unsettled
 from tests.site import Site, wait_until
 from tests.support.lifecycle import present
 from tests.twins import twins
@@ -40,8 +40,8 @@ def person(site: Site) -> Person:
 
 
 @pytest.fixture(scope="module")
-def far(site: Site, mms: MMS) -> Far:
-    return Far.at(site, mms, "far")
+def far(site: Site, mms: MMS) -> RemoteAccount:
+    return RemoteAccount.at(site, mms, "far")
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def pids(site: Site) -> dict[str, int]:
     return {name: site.program(f"site:{name}").pid for name in ("worker", "mms-worker", "beat", "web")}
 
 
-def slowest_page(person: Person, far: Far, times: int = 10) -> float:
+def slowest_page(person: Person, far: RemoteAccount, times: int = 10) -> float:
     """Load some pages, a second apart. Each must load in time. Return the seconds of the slowest."""
     slowest = 0.0
     for _ in range(times):
@@ -70,7 +70,7 @@ def is_done(site: Site, name: str) -> Callable[[], Any]:
     return lambda: [row for row in operations(site) if row["about"] == name and row["state"] == "succeeded"]
 
 
-def back_again(site: Site, person: Person, far: Far, mms: MMS, names: list[str]) -> float:
+def back_again(site: Site, person: Person, far: RemoteAccount, mms: MMS, names: list[str]) -> float:
     """Return the seconds until earlier requests and a new one are done, each exactly once."""
     began = time.monotonic()
     assert far.register(person, names[-1]).acknowledged
@@ -85,7 +85,7 @@ def back_again(site: Site, person: Person, far: Far, mms: MMS, names: list[str])
 
 @twins("times", 4, 20)
 def test_redis_restarted_repeatedly(
-    site: Site, person: Person, far: Far, mms: MMS, record: dict[str, Any], times: int
+    site: Site, person: Person, far: RemoteAccount, mms: MMS, record: dict[str, Any], times: int
 ) -> None:
     before, names = pids(site), []
     for number in range(times):
@@ -99,7 +99,9 @@ def test_redis_restarted_repeatedly(
 
 
 @twins("seconds", 20, 120)
-def test_redis_paused(site: Site, person: Person, far: Far, mms: MMS, record: dict[str, Any], seconds: int) -> None:
+def test_redis_paused(
+    site: Site, person: Person, far: RemoteAccount, mms: MMS, record: dict[str, Any], seconds: int
+) -> None:
     before, names = pids(site), [f"paused-{seconds}-{number}" for number in range(3)]
     server = site.program("redis")
     os.kill(server.pid, signal.SIGSTOP)
@@ -120,7 +122,7 @@ def test_redis_paused(site: Site, person: Person, far: Far, mms: MMS, record: di
 
 @twins("times", 5, 20)
 def test_redis_emptied(
-    site: Site, person: Person, far: Far, mms: MMS, link: redis.Redis, record: dict[str, Any], times: int
+    site: Site, person: Person, far: RemoteAccount, mms: MMS, link: redis.Redis, record: dict[str, Any], times: int
 ) -> None:
     names = []
     for number in range(times):
@@ -136,7 +138,7 @@ def test_redis_emptied(
 
 @twins("pages", 8, 30)
 def test_redis_full(
-    site: Site, person: Person, far: Far, mms: MMS, link: redis.Redis, record: dict[str, Any], pages: int
+    site: Site, person: Person, far: RemoteAccount, mms: MMS, link: redis.Redis, record: dict[str, Any], pages: int
 ) -> None:
     before, names = pids(site), [f"full-{pages}-{number}" for number in range(3)]
     limit = link.config_get("maxmemory")["maxmemory"]
@@ -155,7 +157,7 @@ def test_redis_full(
 
 
 def test_without_any_worker_the_page_says_so_within_thirty_seconds(
-    site: Site, person: Person, far: Far, mms: MMS, record: dict[str, Any]
+    site: Site, person: Person, far: RemoteAccount, mms: MMS, record: dict[str, Any]
 ) -> None:
     site.supervisorctl("stop", "site:worker")
     try:

@@ -68,7 +68,7 @@ READ: dict[str, tuple[faults.Fault, str]] = {
     "redirected elsewhere": (redirect, "redirects to another address"),
     "ten bytes a second": (faults.drip, "not complete"),
     "ten bytes a second, in the headers": (faults.drip_headers, "not complete"),
-    "it hangs": (faults.hang_for_good, "took too long"),
+    "it hangs": (faults.hang_until_disconnect, "took too long"),
 }
 PAGES = ["", "models/", "manifests/", "images/", "services/", "operations/", "models/new/", "services/new/"]
 
@@ -160,7 +160,7 @@ def test_the_last_known_data_remains_with_its_age_and_the_cause(
     assert not mms.repeated
 
 
-HANGS = {"hangs": faults.hang_for_good, "drips": faults.drip, "drips headers": faults.drip_headers}
+HANGS = {"hangs": faults.hang_until_disconnect, "drips": faults.drip, "drips headers": faults.drip_headers}
 
 
 @pytest.mark.slow
@@ -202,7 +202,7 @@ def test_a_failing_server_gets_one_thread_so_that_threads_remain_for_others(
 ) -> None:
     monkeypatch.setattr(transport, "READ_TIMEOUT_SECONDS", 1.5)
     with MMS() as hanging, MMS() as other:
-        hanging.plan("POST", "/", faults.hang_for_good, times=200)
+        hanging.plan("POST", "/", faults.hang_until_disconnect, times=200)
         for n in range(12):
             account = account_at(hanging.url, f"account-{n}")
             HostingAccount.objects.filter(pk=account.pk).update(error="It hung before.", error_at=timezone.now())
@@ -363,7 +363,7 @@ def test_logs_respect_retry_after_and_leave_threads_for_operations(
     account: HostingAccount, mms: MMS, impatient: None
 ) -> None:
     services = [Service.objects.create(account=account, name=f"s-{n}", mms_id=f"s-{n}") for n in range(6)]
-    mms.plan("GET", "/logs", faults.hang_for_good, times=100)
+    mms.plan("GET", "/logs", faults.hang_until_disconnect, times=100)
     for service in services:
         events.record_log_interest("service", service.pk)
     follow_logs.follow_logs()

@@ -36,7 +36,7 @@ SERVERS = {
     "images name their manifest": lambda: MMS(),
     "idempotent": lambda: MMS(extensions=True),
 }
-WAITS = {State.NOT_STARTED, State.SUCCEEDED}  # accepted, or done at once
+WAITS = {State.NOT_STARTED, State.SUCCEEDED}  # accepted, or done immediately
 
 
 @dataclass(frozen=True)
@@ -118,8 +118,10 @@ CASES: dict[str, Case] = {
     "cut within the headers": Case(faults.cut_headers, UNCERTAIN | WAITS),
     "ten bytes a second": Case(faults.after_effect(faults.drip), UNCERTAIN, "not complete after", slow=True),
     "ten bytes a second, in the headers": Case(faults.drip_headers, UNCERTAIN, "not complete after", slow=True),
-    "it hangs before the effect": Case(faults.hang_for_good, UNCERTAIN, "took too long", slow=True),
-    "it hangs after the effect": Case(faults.after_effect(faults.hang_for_good), UNCERTAIN, "took too long", slow=True),
+    "it hangs before the effect": Case(faults.hang_until_disconnect, UNCERTAIN, "took too long", slow=True),
+    "it hangs after the effect": Case(
+        faults.after_effect(faults.hang_until_disconnect), UNCERTAIN, "took too long", slow=True
+    ),
     "it acts when nobody waits any more": Case(faults.late(0.3), UNCERTAIN, "took too long", slow=True),
     "killed before sending": Case(None, UNCERTAIN, "worker that sent this stopped"),
     "killed between sending and recording": Case(None, UNCERTAIN, "worker that sent this stopped"),

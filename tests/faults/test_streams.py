@@ -226,8 +226,8 @@ def test_a_cut_stream_is_not_shown_as_live_and_is_correct_after_reconnecting(
             page.goto(proxy.url)
             expect(page.locator("#live-mark")).to_have_text("live")
             page.evaluate("window.same = true")
-        proxies[0].fall_silent()
-        proxies[1].break_off()
+        proxies[0].drop_everything()
+        proxies[1].close_all()
         announce(live_redis, "service-1", label="Ended")
         cut = time.monotonic()
         for page in opened:

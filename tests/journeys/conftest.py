@@ -47,7 +47,7 @@ def image(api: Api) -> str:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print a warning if there was no container engine to run an image."""
+    """Print a warning if no container engine could run an image."""
     skipped = terminalreporter.stats.get("skipped", [])
     for reason in {test.longrepr[2] for test in skipped if "test_in_a_container" in test.nodeid}:
         terminalreporter.write_sep("!", reason.removeprefix("Skipped: "), red=True)

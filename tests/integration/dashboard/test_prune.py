@@ -156,7 +156,7 @@ def test_an_old_upload_that_a_form_shows_counts_as_new() -> None:
     assert counts(prune.prune()) == {}
 
 
-def test_a_form_submitted_too_late_is_told_so() -> None:
+def test_a_form_submitted_too_late_is_rejected() -> None:
     file = old_upload()
     prune.prune()
     assert find_stored(file.token) is None

@@ -128,7 +128,7 @@ def test_a_server_is_changed_and_an_account_added(lab: Lab, cast: Cast, program:
     assert HostingAccount.objects.get(name="far").token == "t0ken"
 
 
-def test_a_member_and_a_person_are_added(lab: Lab, cast: Cast, program: Program) -> None:
+def test_a_member_and_a_user_are_added(lab: Lab, cast: Cast, program: Program) -> None:
     page = cast.admin.get("/people/").text
     assert sent(program, page, name="nina").status_code == 201
     page = cast.operator.get(f"{lab.url}members/").text

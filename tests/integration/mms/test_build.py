@@ -166,7 +166,7 @@ def test_a_changed_driver_changes_one_layer(builder: Builder) -> None:
     assert [layer["what"] for layer in built.result["layers"] if not layer["reused"]] == ["app"]
 
 
-def test_a_model_is_the_same_layer_in_another_image(builder: Builder) -> None:
+def test_a_model_has_the_same_layer_in_another_image(builder: Builder) -> None:
     builder.files.put("/other.pkl", b"another model")
     first = builder.build()
     second = builder.build(models=[builder.model("other", 1, "/other.pkl"), builder.model()])

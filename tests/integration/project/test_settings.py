@@ -47,7 +47,7 @@ def test_an_invalid_value_is_reported_in_one_sentence(name: str, value: str, sen
     assert "hidden" not in done.stderr
 
 
-def test_a_reloading_site_serves_this_machine_only(tmp_path: Path) -> None:
+def test_a_site_with_reload_serves_this_machine_only(tmp_path: Path) -> None:
     done = manage(DATA_DIR=str(tmp_path / "data"), RELOAD="true", HOST="0.0.0.0")
     assert done.returncode == 1
     assert done.stderr == "RELOAD=true works on this machine only: HOST must be 127.0.0.1, not '0.0.0.0'.\n"

@@ -102,7 +102,7 @@ def test_a_file_gets_its_name_only_when_it_is_complete(tmp_path: Path) -> None:
     assert path.read_bytes() == b"whole"
 
 
-def test_a_backup_that_finished_meanwhile_is_not_overwritten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_backup_that_finished_first_is_not_overwritten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, true = tmp_path / "backup.tar", fcntl.flock
 
     def too_late(descriptor: int, kind: int) -> None:
@@ -117,7 +117,7 @@ def test_a_backup_that_finished_meanwhile_is_not_overwritten(tmp_path: Path, mon
     assert path.read_bytes() == b"whole"
 
 
-def test_a_file_created_meanwhile_is_not_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_created_during_the_backup_is_not_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, true = tmp_path / "backup.tar", fcntl.flock
 
     def meanwhile(descriptor: int, kind: int) -> None:

@@ -90,7 +90,7 @@ def test_services_have_every_reported_state(made: fill.Made) -> None:
     assert {"active", "stopped", "failed", "starting"} <= set(revisions)
 
 
-def test_people_accounts_and_tokens_cover_their_choices(made: fill.Made) -> None:
+def test_users_accounts_and_tokens_cover_all_choices(made: fill.Made) -> None:
     assert set(Membership.objects.values_list("role", flat=True)) == set(Role.values)
     assert set(Membership.objects.values_list("source", flat=True)) == set(Source.values)
     assert set(HostingAccount.objects.values_list("sign_in", flat=True)) == set(HostingAccount.SignIn.values)
