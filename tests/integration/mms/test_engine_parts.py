@@ -22,13 +22,13 @@ CLUSTERS = [
 CONTEXTS = [{"name": "one", "context": {"cluster": "there"}}, {"name": "two", "context": {"cluster": "here"}}]
 
 
-def test_the_server_is_the_one_of_the_current_context() -> None:
+def test_the_server_of_the_current_context_is_used() -> None:
     config = {"clusters": CLUSTERS, "contexts": CONTEXTS, "current-context": "one"}
     assert kubeconfig.find_server(json.dumps(config)) == "https://10.0.0.1"
     assert kubeconfig.find_server(json.dumps({**config, "current-context": "two"})) == "process://local"
 
 
-def test_without_a_current_context_the_only_cluster_is_meant() -> None:
+def test_without_a_current_context_the_only_cluster_is_used() -> None:
     assert kubeconfig.find_server("clusters:\n- name: x\n  cluster: {server: 'process://local'}\n") == "process://local"
 
 
@@ -47,7 +47,7 @@ def test_without_a_current_context_the_only_cluster_is_meant() -> None:
         "[" * 5000,
     ],
 )
-def test_a_kubeconfig_that_names_no_server_is_refused_with_a_sentence(text: str) -> None:
+def test_a_kubeconfig_without_a_server_is_rejected_with_a_message(text: str) -> None:
     with pytest.raises(EngineRefusedError, match=r"^The kubeConfig .*\.$"):
         kubeconfig.find_server(text)
 
@@ -58,7 +58,7 @@ def write_log(logs: Logs, text: bytes, service: str = "s", number: int = 1) -> P
     return path
 
 
-def test_a_log_is_read_on_from_where_the_last_answer_ended(tmp_path: Path) -> None:
+def test_a_log_is_read_from_the_end_of_the_last_response(tmp_path: Path) -> None:
     logs = Logs(tmp_path)
     path = write_log(logs, b"one\n")
     assert logs.read("s", 1, 0, 100) == ("one\n", 4)
@@ -68,7 +68,7 @@ def test_a_log_is_read_on_from_where_the_last_answer_ended(tmp_path: Path) -> No
     assert logs.read("s", 1, 8, 100) == ("", 8)
 
 
-def test_a_character_cut_in_two_is_not_lost(tmp_path: Path) -> None:
+def test_a_character_split_between_reads_is_not_lost(tmp_path: Path) -> None:
     logs = Logs(tmp_path)
     write_log(logs, "aaa€uro".encode())
     text, position = logs.read("s", 1, 0, 5)
@@ -76,7 +76,7 @@ def test_a_character_cut_in_two_is_not_lost(tmp_path: Path) -> None:
     assert logs.read("s", 1, position, 100) == ("€uro", 9)
 
 
-def test_bytes_that_are_no_text_do_not_stop_the_reading(tmp_path: Path) -> None:
+def test_bytes_that_are_not_text_do_not_stop_reading(tmp_path: Path) -> None:
     logs = Logs(tmp_path)
     write_log(logs, b"\xff\xfe\x00ok\n")
     text, position = logs.read("s", 1, 0, 100)
@@ -102,11 +102,11 @@ def test_a_negative_position_counts_from_the_end(tmp_path: Path) -> None:
     assert logs.last_lines("s", 1, 2) == ["two", "three"]
 
 
-def test_a_log_that_is_not_there_is_empty(tmp_path: Path) -> None:
+def test_a_missing_log_is_empty(tmp_path: Path) -> None:
     assert Logs(tmp_path).read("s", 1, 0, 100) == ("", 0)
 
 
-def test_old_logs_go_and_those_of_running_services_stay(tmp_path: Path) -> None:
+def test_old_logs_are_deleted_and_those_of_running_services_kept(tmp_path: Path) -> None:
     logs = Logs(tmp_path)
     for age in range(MAX_DELETED_SERVICES + 5):
         os.utime(write_log(logs, b"x", f"gone-{age}").parent, (age, age))
@@ -121,12 +121,12 @@ def test_old_logs_go_and_those_of_running_services_stay(tmp_path: Path) -> None:
     assert {path.stem for path in (tmp_path / "runs").glob("*.log")} == {str(n) for n in range(4, MAX_REVISIONS + 4)}
 
 
-def test_nobody_there_is_an_answer_and_no_error(tmp_path: Path) -> None:
+def test_a_probe_without_a_listener_is_not_an_error(tmp_path: Path) -> None:
     assert probe(f"unix:{tmp_path}/none").status == 0
     assert probe("http://127.0.0.1:1").reason == "it doesn't respond"
 
 
-def test_a_lock_keeps_others_out_until_it_is_given_back(tmp_path: Path) -> None:
+def test_a_lock_excludes_others_until_it_is_released(tmp_path: Path) -> None:
     with locked(tmp_path / "folder" / "lock") as first:
         assert first
         with locked(tmp_path / "folder" / "lock", wait=False) as second:
@@ -136,7 +136,7 @@ def test_a_lock_keeps_others_out_until_it_is_given_back(tmp_path: Path) -> None:
 
 
 def launched(tmp_path: Path, program: str, **changes: object) -> str:
-    """What `program` prints when it is launched as supervisord would."""
+    """Launch `program` as supervisord does. Return its output."""
     (tmp_path / "s").write_text("the socket of the last run")
     plan = {
         "argv": [sys.executable, "-c", program],

@@ -30,14 +30,14 @@ SLEEPER = "import time\ndef init(): pass\ndef run(body):\n    time.sleep(float(b
 
 @pytest.fixture(scope="module")
 def site() -> Iterator[Site]:
-    # Not in pytest's folder, which is closed to other users: without a sandbox, root's services run as others.
+    # Not in pytest's folder, which other users can't enter: without a sandbox, services of root run as other users.
     with tempfile.TemporaryDirectory(prefix="e") as folder, Site(Path(folder)) as site:
         yield site
 
 
 @pytest.fixture
 def engine(site: Site) -> Iterator[ProcessEngine]:
-    """The engine, with nothing running before and after."""
+    """Return the engine, with no services running before and after the test."""
     engine = ProcessEngine(site.mms, site.run, site.socket, hidden=site.data)
     yield engine
     for service_id, number in engine.running():
@@ -48,7 +48,7 @@ def engine(site: Site) -> Iterator[ProcessEngine]:
 def either(
     request: pytest.FixtureRequest, engine: ProcessEngine, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[ProcessEngine]:
-    """The engine, once with bubblewrap and once as on a machine without it."""
+    """Return the engine, once with bubblewrap and once as on a machine without it."""
     if request.param == "plain":
         monkeypatch.setenv("PATH", "/nowhere")
     sandbox.trial.cache_clear()
@@ -58,7 +58,7 @@ def either(
 
 
 def started(engine: ProcessEngine, driver: str = ECHO, limits: Limits | None = None, number: int = 1) -> Revision:
-    """A revision with this driver, healthy."""
+    """Start a revision with this driver and wait until it is healthy."""
     revision = applied(engine, driver, limits, number)
     wait_until(lambda: engine.observe(revision.service_id, number).health == Health.HEALTHY)
     return revision
@@ -90,7 +90,7 @@ def health(engine: ProcessEngine, revision: Revision) -> Health:
 
 
 def process_id(engine: ProcessEngine, revision: Revision) -> int:
-    """The process id of the scoring program itself, below the sandbox if there is one."""
+    """Return the process id of the scoring program, which is below the sandbox if there is one."""
     info = engine.supervisor.info(Program.for_revision(engine.run, revision.service_id, revision.number).name)
     assert info
     pid = int(info["pid"])
@@ -124,7 +124,7 @@ def test_removing_leaves_the_log_and_nothing_else(either: ProcessEngine, site: S
     assert "init() has returned" in either.logs(revision.service_id, 1)[0]
 
 
-def test_removing_what_is_not_there_is_no_error(engine: ProcessEngine) -> None:
+def test_removing_a_missing_service_is_not_an_error(engine: ProcessEngine) -> None:
     engine.remove(str(uuid.uuid4()), 1)
 
 
@@ -179,7 +179,7 @@ def run(body):
     assert seen["interfaces"] == ["lo"]
     assert set(seen["write"].values()) == {"OSError"}  # read-only file system
     assert seen["tmp"] == []
-    assert seen["processes"] == 2  # the sandbox's own and the program
+    assert seen["processes"] == 2  # the sandbox's process and the program
     assert int(seen["capabilities"], 16) == 0
     assert (seen["core"], seen["files"]) == (0, 4096)
     assert seen["terminal"] == "OSError"
@@ -203,7 +203,7 @@ def test_the_ops_page_says_what_a_driver_can_reach(either: ProcessEngine) -> Non
         assert "no network" in text
 
 
-def test_a_killed_process_comes_back_and_says_how_often(either: ProcessEngine) -> None:
+def test_a_killed_process_is_restarted_and_reports_its_restarts(either: ProcessEngine) -> None:
     revision = started(either)
     os.kill(process_id(either, revision), signal.SIGKILL)
     seen = wait_until(lambda: (now := either.observe(revision.service_id, 1)).health == Health.CRASHED and now)
@@ -231,7 +231,7 @@ def test_services_may_use_the_network_where_that_is_set(site: Site, engine: Proc
         assert score(address(engine, started(open_engine, driver)), "") is None
 
 
-def test_a_limit_of_memory_fails_the_request_and_not_the_machine(site: Site, engine: ProcessEngine) -> None:
+def test_exceeding_the_memory_limit_fails_only_the_request(site: Site, engine: ProcessEngine) -> None:
     small = ProcessEngine(site.mms, site.run, site.socket, hidden=site.data, memory=512 * 1024**2)
     driver = (
         "def init(): pass\ndef run(body):\n    try: return len(bytearray(1024**3))\n"
@@ -279,7 +279,7 @@ def test_a_process_that_runs_and_does_not_answer_is_unhealthy_not_crashed(engine
     assert health(engine, revision) == Health.HEALTHY
 
 
-def test_a_run_that_never_ends_makes_the_service_unhealthy_at_once(engine: ProcessEngine) -> None:
+def test_an_endless_run_makes_the_service_unhealthy_immediately(engine: ProcessEngine) -> None:
     revision = started(engine, SLEEPER, Limits(run_timeout=0.2))
     connection = connect(address(engine, revision), 5)
     connection.request("POST", "/score", "30")
@@ -294,7 +294,7 @@ def test_while_init_runs_the_service_is_starting(engine: ProcessEngine) -> None:
     wait_until(lambda: health(engine, revision) == Health.HEALTHY)
 
 
-def test_what_somebody_stopped_is_started_by_applying_it_again(engine: ProcessEngine) -> None:
+def test_a_stopped_program_is_started_by_applying_it_again(engine: ProcessEngine) -> None:
     revision = started(engine)
     name = Program.for_revision(engine.run, revision.service_id, 1).name
     engine.supervisor._call("stopProcess", name)
@@ -304,7 +304,7 @@ def test_what_somebody_stopped_is_started_by_applying_it_again(engine: ProcessEn
 
 
 @pytest.mark.slow
-def test_services_come_back_with_the_supervisor_without_us(either: ProcessEngine, site: Site) -> None:
+def test_services_restart_with_the_supervisor(either: ProcessEngine, site: Site) -> None:
     revision = started(either)
     site.stop()
     assert site.children() == []
@@ -313,7 +313,7 @@ def test_services_come_back_with_the_supervisor_without_us(either: ProcessEngine
     assert either.observe(revision.service_id, 1).restarts == 0
 
 
-def test_a_killed_supervisor_takes_its_services_along(either: ProcessEngine, site: Site) -> None:
+def test_services_end_when_the_supervisor_is_killed(either: ProcessEngine, site: Site) -> None:
     revision = started(either)
     site.kill()
     wait_until(lambda: site.children() == [])
@@ -324,7 +324,7 @@ def test_a_killed_supervisor_takes_its_services_along(either: ProcessEngine, sit
 
 
 @pytest.mark.slow
-def test_many_workers_may_start_and_remove_at_once(engine: ProcessEngine, site: Site) -> None:
+def test_many_workers_can_start_and_remove_concurrently(engine: ProcessEngine, site: Site) -> None:
     image = make_image(engine.store)
     revisions = [Revision(str(uuid.uuid4()), 1, image) for _ in range(8)]
     with ThreadPoolExecutor(8) as pool:
@@ -337,7 +337,7 @@ def test_many_workers_may_start_and_remove_at_once(engine: ProcessEngine, site: 
 
 
 @pytest.mark.parametrize("hostile", ["../../etc/passwd", "x\n[program:evil]\ncommand=sh", "", "a;b", "%(here)s", "\0"])
-def test_an_id_that_is_no_guid_never_becomes_a_name(engine: ProcessEngine, hostile: str) -> None:
+def test_an_id_that_is_not_a_guid_is_never_used_as_a_name(engine: ProcessEngine, hostile: str) -> None:
     for act in (engine.remove, engine.observe, engine.logs):
         with pytest.raises(EngineRefusedError, match="isn't a service ID"):
             act(hostile, 1)
@@ -361,14 +361,14 @@ def test_an_image_for_another_machine_is_refused_before_anything_starts(
     assert engine.running() == set()
 
 
-def test_an_image_that_is_gone_is_refused(engine: ProcessEngine) -> None:
+def test_a_missing_image_is_rejected(engine: ProcessEngine) -> None:
     engine.store.prepare()
     with pytest.raises(EngineRefusedError, match="Build the image again"):
         engine.check(f"sha256:{'0' * 64}")
 
 
 @pytest.mark.slow
-def test_programs_of_another_folder_or_damaged_ones_do_not_keep_the_supervisor_from_starting(
+def test_foreign_and_damaged_programs_do_not_prevent_the_supervisor_from_starting(
     engine: ProcessEngine, site: Site
 ) -> None:
     good, moved = started(engine), started(engine)
@@ -383,11 +383,11 @@ def test_programs_of_another_folder_or_damaged_ones_do_not_keep_the_supervisor_f
 
 
 @pytest.mark.slow
-def test_files_and_sockets_that_belong_to_no_program_go_with_the_next_start(engine: ProcessEngine, site: Site) -> None:
+def test_files_and_sockets_without_a_program_are_deleted_at_the_next_start(engine: ProcessEngine, site: Site) -> None:
     good, gone = started(engine), started(engine)
     left = Program.for_revision(site.run, gone.service_id, 1)
     site.stop()
-    left.conf.unlink()  # as by a worker that was killed while it removed the service
+    left.conf.unlink()  # as a worker leaves it that was killed while it removed the service
     (site.run / "s" / "nobody-1").mkdir()
     assert left.plan.exists()
     engine.drop_stale()
@@ -398,7 +398,7 @@ def test_files_and_sockets_that_belong_to_no_program_go_with_the_next_start(engi
     wait_until(lambda: health(engine, good) == Health.HEALTHY)
 
 
-def test_what_is_left_of_a_removed_revision_counts_as_running_until_it_is_removed_too(
+def test_leftovers_of_a_removed_revision_count_as_running_until_they_are_removed(
     engine: ProcessEngine, site: Site
 ) -> None:
     revision = started(engine)
@@ -423,7 +423,7 @@ def test_a_program_whose_image_must_be_unpacked_again_waits_for_the_watch(engine
 
 
 @pytest.mark.parametrize("changed", [{"network": True}, {"memory": 2**33}])
-def test_a_program_planned_for_other_settings_does_not_come_back_with_a_start(
+def test_a_program_planned_with_other_settings_is_not_restarted(
     engine: ProcessEngine, site: Site, changed: dict[str, Any]
 ) -> None:
     revision = started(engine)
@@ -434,7 +434,7 @@ def test_a_program_planned_for_other_settings_does_not_come_back_with_a_start(
 
 
 @needs_bubblewrap
-def test_a_program_planned_without_a_sandbox_does_not_come_back_where_there_is_one(
+def test_a_program_planned_without_a_sandbox_is_not_restarted_if_one_is_available(
     engine: ProcessEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sandbox.trial.cache_clear()
@@ -447,7 +447,7 @@ def test_a_program_planned_without_a_sandbox_does_not_come_back_where_there_is_o
 
 
 @pytest.mark.slow
-def test_a_data_folder_with_signs_that_supervisord_reads_otherwise_works(
+def test_a_data_folder_with_special_characters_of_supervisord_works(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
     with Site(tmp_path_factory.mktemp("a b%c'd#")) as site:
@@ -457,7 +457,7 @@ def test_a_data_folder_with_signs_that_supervisord_reads_otherwise_works(
         assert "init() has returned" in engine.logs(revision.service_id, 1)[0]
 
 
-def test_a_data_folder_that_supervisord_has_no_way_to_name_is_refused() -> None:
+def test_a_data_folder_that_supervisord_cannot_represent_is_rejected() -> None:
     with pytest.raises(EngineRefusedError, match="Choose another DATA_DIR"):
         Program.for_revision(Path("/data ;x"), str(uuid.uuid4()), 1).section(Path("/log"))
 

@@ -1,4 +1,4 @@
-"""A driver in a real service tries to reach the machine, with and without bubblewrap, also where the site is root."""
+"""Attempts of a driver in a real service to access the machine, with and without bubblewrap, and on a root site."""
 
 import errno
 import json
@@ -82,14 +82,14 @@ def run(body):
 
 @pytest.fixture(scope="module")
 def site() -> Iterator[Site]:
-    # Not in pytest's folder, which is closed to other users: without a sandbox, root's services run as others.
+    # Not in pytest's folder, which other users can't enter: without a sandbox, services of root run as other users.
     with tempfile.TemporaryDirectory(prefix="i") as folder, Site(Path(folder)) as site:
         yield site
 
 
 @pytest.fixture(params=[pytest.param("bubblewrap", marks=needs_bubblewrap), "plain"])
 def engine(request: pytest.FixtureRequest, site: Site, monkeypatch: pytest.MonkeyPatch) -> Iterator[ProcessEngine]:
-    """The engine, once with bubblewrap and once as on a machine without it; nothing runs afterwards."""
+    """Return the engine, once with bubblewrap and once as on a machine without it. Stop all services afterwards."""
     if request.param == "plain":
         monkeypatch.setenv("PATH", "/nowhere")
     sandbox.trial.cache_clear()
@@ -127,7 +127,7 @@ def test_a_driver_can_neither_write_kernel_settings_nor_gain_privileges(engine: 
     revision = applied(engine, HOSTILE)
     said = score(engine, revision)
     found, boxed = said["found"], not sandbox.unavailable_reason(engine.hidden)
-    denied = {"EACCES", "EROFS"}  # the owner is asked for before the mount
+    denied = {"EACCES", "EROFS"}  # the owner is checked before the mount
     for path in ("vm/swappiness", "kernel/core_pattern", "fs/file-max", "net/ipv4/ip_forward"):
         assert found[path] in denied, path
     assert found["kernel/modprobe"] in {*denied, "ENOENT"}
@@ -151,7 +151,7 @@ def test_a_driver_can_neither_write_kernel_settings_nor_gain_privileges(engine: 
 
 
 @as_root
-def test_each_service_of_root_is_a_user_of_its_own(engine: ProcessEngine) -> None:
+def test_each_service_of_root_has_a_separate_user(engine: ProcessEngine) -> None:
     said = score(engine, first := applied(engine, HOSTILE))
     other = score(engine, applied(engine, HOSTILE))
     assert said["uids"][0] in sandbox.SERVICE_UIDS
@@ -171,7 +171,7 @@ def test_without_a_sandbox_root_s_services_still_cannot_read_the_site_or_each_ot
         pytest.skip("with a sandbox they don't even see it")
     secret = site.data / "secret_key"
     secret.touch(mode=0o600)
-    site.run.chmod(0o700)  # as `up` makes it
+    site.run.chmod(0o700)  # as `up` creates it
     other = Program.for_revision(engine.run, applied(engine, HOSTILE).service_id, 1)
     paths = [str(path) for path in (secret, site.socket, other.socket, other.plan)]
     spy = f"""
@@ -194,7 +194,7 @@ def run(body):
 
 
 @as_root
-def test_what_an_earlier_release_left_as_root_does_not_keep_a_service_from_running(
+def test_files_left_by_an_earlier_release_as_root_do_not_prevent_a_service_from_running(
     engine: ProcessEngine, site: Site
 ) -> None:
     revision = applied(engine, HOSTILE)
@@ -209,7 +209,7 @@ def test_what_an_earlier_release_left_as_root_does_not_keep_a_service_from_runni
     plan = json.loads(program.plan.read_text())
     plan["surroundings"] = {"sandbox": True, "network": False, "memory": 0}
     program.plan.write_text(json.dumps(plan))
-    engine.drop_stale()  # its plan has it run as root
+    engine.drop_stale()  # its plan runs it as root
     assert not program.conf.exists()
     site.start()
     engine.apply(revision)
@@ -217,7 +217,7 @@ def test_what_an_earlier_release_left_as_root_does_not_keep_a_service_from_runni
     assert 0 not in score(engine, revision)["uids"]
 
 
-def test_the_trial_finds_no_hole(engine: ProcessEngine) -> None:
+def test_the_attempts_find_no_vulnerability(engine: ProcessEngine) -> None:
     assert sandbox.holes(engine.hidden) == []
     found = sandbox.trial(engine.hidden).found
     assert found["uid"] != 0
@@ -225,8 +225,8 @@ def test_the_trial_finds_no_hole(engine: ProcessEngine) -> None:
 
 
 @as_root
-def test_the_attempts_find_what_root_can_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """They are run without anything around them; what they write is the value that is there."""
+def test_the_attempts_detect_the_access_of_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The attempts run without a sandbox and write only existing values."""
     (tmp_path / "db.sqlite3").touch()
     done = subprocess.run(
         [sys.executable, "-I", "-S", "-", str(tmp_path)],
@@ -255,7 +255,7 @@ def test_the_attempts_find_what_root_can_do(tmp_path: Path, monkeypatch: pytest.
 def test_even_root_finds_the_kernel_s_settings_read_only(
     covered: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Root in a user namespace, as services once were: without the covers over /proc, the attempts find the hole."""
+    """In a user namespace as root, without the mounts over /proc, the attempts find the vulnerability."""
     if not os.access("/proc/sys/vm/swappiness", os.W_OK):
         pytest.skip("read-only on this machine already")
     if not covered:
@@ -272,7 +272,7 @@ def test_even_root_finds_the_kernel_s_settings_read_only(
 
 
 def test_a_site_that_is_not_root_has_the_same_sandbox(tmp_path: Path) -> None:
-    """By a process that gives up root; it needs a Python and our modules where other users can read them."""
+    """A process drops root. It needs a Python and the project's modules where other users can read them."""
     python = sandbox.python_for(sandbox.User(NOBODY_HERE, NOBODY_HERE))
     if os.geteuid() == 0 and sandbox.closed_above(Path(python)):
         pytest.skip("no Python that other users can run")
@@ -305,7 +305,7 @@ def test_a_site_that_is_not_root_has_the_same_sandbox(tmp_path: Path) -> None:
 
 
 @as_root
-def test_nothing_runs_as_root_even_if_the_plan_says_so() -> None:
+def test_no_service_runs_as_root_even_if_planned() -> None:
     command = [sys.executable, "-I", "-S", confine.__file__, "-", sys.executable, "-c", "print('ran')"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (confine.REFUSED, "")
@@ -313,12 +313,12 @@ def test_nothing_runs_as_root_even_if_the_plan_says_so() -> None:
 
 
 @as_root
-def test_where_the_service_s_user_cannot_get_to_the_data_deploying_is_refused(
+def test_deploying_is_rejected_if_the_service_user_cannot_reach_the_data(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
     sandbox.trial.cache_clear()
-    # Not in pytest's folder, whose path may be too long for sockets. TemporaryDirectory is closed to other users.
+    # Not in pytest's folder, whose path may be too long for sockets. Other users can't enter a TemporaryDirectory.
     with tempfile.TemporaryDirectory(prefix="i") as closed, Site(Path(closed, "data")) as site:
         engine = ProcessEngine(site.mms, site.run, site.socket, hidden=site.data)
         with pytest.raises(EngineRefusedError, match=r"Services never run as root, and user .* Install bubblewrap"):
@@ -327,7 +327,7 @@ def test_where_the_service_s_user_cannot_get_to_the_data_deploying_is_refused(
 
 
 @as_root
-def test_the_launcher_opens_a_passage_for_one_group_and_no_more(tmp_path: Path) -> None:
+def test_the_launcher_grants_access_to_one_group_only(tmp_path: Path) -> None:
     target = tmp_path / "mms" / "rootfs" / "app"
     target.mkdir(parents=True)
     for folder in (tmp_path, tmp_path / "mms", tmp_path / "mms" / "rootfs"):

@@ -1,4 +1,4 @@
-"""Operations of the bundled MMS: done once, taken over from the dead, stopped when asked, never open for ever."""
+"""Operations of the bundled MMS: run once, taken over from dead workers, canceled on request, and always ended."""
 
 import os
 import signal
@@ -38,7 +38,7 @@ def files() -> Iterator[str]:
 
 
 def work(operation: Operation) -> None:
-    """What a worker does, with the database connection of its thread closed afterwards."""
+    """Do a worker's work, and close the database connection of its thread afterwards."""
     try:
         run.run(str(operation.id))
     finally:
@@ -54,7 +54,7 @@ def wait_until_running(operation: Operation) -> None:
 
 
 def builders_of(operation: Operation) -> list[int]:
-    """Processes that work in the temporary folder of this build."""
+    """Return the processes that work in the temporary folder of this build."""
     found = []
     for process in psutil.process_iter(["pid", "environ"]):
         if f"build-{operation.image_id}-" in ((process.info["environ"] or {}).get("TMPDIR") or ""):
@@ -77,7 +77,7 @@ def service_operation(**fields: object) -> Operation:
     )
 
 
-def test_a_build_ends_with_the_image_and_forgets_the_password(files: str) -> None:
+def test_a_build_ends_with_the_image_and_deletes_the_password(files: str) -> None:
     operation = image_operation(files)
     work(operation)
     operation.refresh_from_db()
@@ -91,7 +91,7 @@ def test_a_build_ends_with_the_image_and_forgets_the_password(files: str) -> Non
     assert not list(Path(django_settings.TMP_DIR).glob("build-*"))
 
 
-def test_it_is_done_once_however_often_it_is_delivered(files: str) -> None:
+def test_an_operation_delivered_repeatedly_runs_once(files: str) -> None:
     operation = image_operation(files)
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(work, [operation] * 4))
@@ -102,7 +102,7 @@ def test_it_is_done_once_however_often_it_is_delivered(files: str) -> None:
     assert operation.attempts == 1
 
 
-def test_what_a_living_worker_holds_is_left_alone(files: str) -> None:
+def test_an_operation_leased_by_a_running_worker_is_not_taken_over(files: str) -> None:
     held_until = timezone.now() + timedelta(seconds=5)
     operation = image_operation(files, state=State.RUNNING, claimed_until=held_until, attempts=1)
     work(operation)
@@ -111,7 +111,7 @@ def test_what_a_living_worker_holds_is_left_alone(files: str) -> None:
 
 
 @pytest.mark.slow
-def test_what_a_dead_worker_held_is_taken_over(files: str) -> None:
+def test_an_operation_of_a_dead_worker_is_taken_over(files: str) -> None:
     long_ago = timezone.now() - timedelta(seconds=1)
     operation = image_operation(files, state=State.RUNNING, claimed_until=long_ago, attempts=1)
     work(operation)
@@ -119,7 +119,7 @@ def test_what_a_dead_worker_held_is_taken_over(files: str) -> None:
     assert (operation.state, operation.attempts) == (State.SUCCEEDED, 2)
 
 
-def test_workers_that_keep_dying_fail_the_operation_in_the_end() -> None:
+def test_an_operation_fails_after_repeated_deaths_of_its_workers() -> None:
     operation = image_operation(state=State.RUNNING, attempts=run.MAX_ATTEMPTS)
     work(operation)
     operation.refresh_from_db()
@@ -141,7 +141,7 @@ def test_a_worker_that_lost_its_lease_writes_nothing() -> None:
     assert other.release(state=State.SUCCEEDED)
 
 
-def test_a_lease_is_renewed_while_the_work_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lease_is_renewed_during_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(leases, "CHECK_INTERVAL_SECONDS", 0.05)
     monkeypatch.setattr(leases, "LEASE_DURATION", timedelta(seconds=0.4))
     operation = image_operation()
@@ -153,7 +153,7 @@ def test_a_lease_is_renewed_while_the_work_goes_on(monkeypatch: pytest.MonkeyPat
     assert not claim.lost.is_set()
 
 
-def test_what_a_living_worker_of_this_machine_holds_is_not_freed() -> None:
+def test_a_lease_of_a_running_local_worker_is_not_released() -> None:
     operation = image_operation()
     claim = leases.acquire(str(operation.id))
     assert claim
@@ -164,7 +164,7 @@ def test_what_a_living_worker_of_this_machine_holds_is_not_freed() -> None:
     assert not list((django_settings.MMS_DIR / "claims").iterdir())
 
 
-def test_the_mark_of_a_dead_worker_does_not_free_what_the_next_one_holds() -> None:
+def test_the_mark_of_a_dead_worker_does_not_release_the_next_lease() -> None:
     operation = image_operation()
     first = leases.acquire(str(operation.id))
     assert first
@@ -180,7 +180,7 @@ def test_the_mark_of_a_dead_worker_does_not_free_what_the_next_one_holds() -> No
     assert not dead.exists()
 
 
-def test_a_lease_does_without_a_mark_where_none_can_be_written(settings: Settings, tmp_path: Path) -> None:
+def test_a_lease_works_without_a_mark_if_none_can_be_written(settings: Settings, tmp_path: Path) -> None:
     operation = image_operation()
     claim = leases.acquire(str(operation.id))
     settings.MMS_DIR = tmp_path / "missing"
@@ -189,7 +189,7 @@ def test_a_lease_does_without_a_mark_where_none_can_be_written(settings: Setting
         assert claim.release(state=State.SUCCEEDED)
 
 
-def test_no_more_builds_run_at_once_than_the_setting_says(settings: Settings) -> None:
+def test_the_setting_limits_concurrent_builds(settings: Settings) -> None:
     settings.MMS_BUILDS = 1
     first, second = image_operation(), image_operation()
     claim = leases.acquire(str(first.id))
@@ -199,7 +199,7 @@ def test_no_more_builds_run_at_once_than_the_setting_says(settings: Settings) ->
     assert leases.acquire(str(second.id))
 
 
-def test_the_sweep_hands_out_what_nobody_works_on(live_redis: redis.Redis, settings: Settings) -> None:
+def test_the_sweep_queues_abandoned_operations(live_redis: redis.Redis, settings: Settings) -> None:
     settings.MMS_BUILDS = 2
     image_operation(state=State.RUNNING, claimed_until=timezone.now() + timedelta(seconds=9))
     image_operation(state=State.SUCCEEDED)
@@ -211,7 +211,7 @@ def test_the_sweep_hands_out_what_nobody_works_on(live_redis: redis.Redis, setti
     assert handed_out == {str(waiting[0].id), str(abandoned.id)}, "one build is free, services do not wait for builds"
 
 
-def test_accepting_does_not_wait_for_a_queue_that_is_away() -> None:
+def test_accepting_does_not_wait_for_an_unavailable_queue() -> None:
     operation = image_operation()
     twin = Operation(account=operation.account, operation_type="Image", verb="create_image", image=operation.image)
     started = time.monotonic()
@@ -221,7 +221,7 @@ def test_accepting_does_not_wait_for_a_queue_that_is_away() -> None:
     assert Operation.objects.filter(pk=twin.pk, state=State.NOT_STARTED).exists()
 
 
-def test_what_nobody_has_begun_is_canceled_at_once() -> None:
+def test_an_operation_that_has_not_started_is_canceled_immediately() -> None:
     for operation in (image_operation(), service_operation()):
         assert run.cancel(operation)
         operation.refresh_from_db()
@@ -232,7 +232,7 @@ def test_what_nobody_has_begun_is_canceled_at_once() -> None:
         assert operation.state == State.CANCELED
 
 
-def test_a_service_operation_that_runs_is_not_canceled() -> None:
+def test_a_running_service_operation_is_not_canceled() -> None:
     operation = service_operation(state=State.RUNNING, claimed_until=timezone.now() + timedelta(seconds=9))
     assert not run.cancel(operation)
 
@@ -273,7 +273,7 @@ run.run(sys.argv[1])
 
 
 @pytest.mark.slow
-def test_a_killed_worker_takes_its_build_with_it_and_another_one_finishes(files: str) -> None:
+def test_a_build_ends_with_its_killed_worker_and_another_worker_finishes(files: str) -> None:
     operation = image_operation(files, "slow")
     environment = {
         **os.environ,
@@ -313,8 +313,8 @@ def test_the_build_sees_no_secret_of_the_site(monkeypatch: pytest.MonkeyPatch, t
     assert environment["https_proxy"] == "http://proxy.example"
 
 
-def test_a_reason_that_no_database_could_store_ends_the_operation_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    """PostgreSQL refuses NUL and half a pair of surrogates: the operation would have begun anew until it gave up."""
+def test_an_operation_ends_even_if_no_database_can_store_its_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """PostgreSQL rejects NUL and lone surrogates. The operation would be retried until its attempts are used up."""
 
     def fail(*_: object) -> None:
         raise builds.BuildError("Log", "it said \0", [{"code": "Log", "message": "\0 \ud800 \\u0000", "target": "log"}])

@@ -1,4 +1,4 @@
-"""The scoring program as a real process: what it answers, what it refuses, how it ends."""
+"""The scoring program as a real process: responses, rejected requests, and how it ends."""
 
 import json
 import signal
@@ -49,17 +49,17 @@ SCHEMA = {
 
 @pytest.fixture(scope="module")
 def echo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
-    """A program shared by the tests that only send valid requests."""
+    """Return a program shared by the tests that only send valid requests."""
     with Program(tmp_path_factory.mktemp("echo"), ECHO, body_max_bytes=1000, run_timeout=5) as program:
         yield program.wait_until_ready()
 
 
-def test_run_gets_the_body_as_text_and_its_result_is_answered_as_json(echo: Program) -> None:
+def test_run_gets_the_body_as_text_and_its_result_is_returned_as_json(echo: Program) -> None:
     assert echo.score("Grüße".encode()) == (200, {"got": "Grüße"})
     assert echo.score(b"") == (200, {"got": ""})
 
 
-def test_a_json_text_is_answered_as_it_is_and_another_text_as_a_json_string(echo: Program) -> None:
+def test_json_text_is_returned_unchanged_and_other_text_as_a_json_string(echo: Program) -> None:
     assert echo.score(b"json") == (200, {"a": 1})
     assert echo.score(b"text") == (200, "plain")
 
@@ -73,7 +73,7 @@ def test_a_json_text_is_answered_as_it_is_and_another_text_as_a_json_string(echo
         (b"object", "TypeError: run() returned a object, which JSON cannot say"),
     ],
 )
-def test_what_the_driver_raises_is_answered_with_its_message_and_traced_in_the_log_only(
+def test_an_exception_of_the_driver_is_returned_as_a_message_and_logged_with_its_traceback(
     echo: Program, body: bytes, message: str
 ) -> None:
     status, answer = echo.score(body)
@@ -84,19 +84,19 @@ def test_what_the_driver_raises_is_answered_with_its_message_and_traced_in_the_l
     assert "Traceback" in echo.log
 
 
-def test_a_body_that_is_no_json_is_the_callers_fault_when_the_driver_stumbles_over_it(echo: Program) -> None:
+def test_invalid_json_that_the_driver_cannot_parse_is_a_client_error(echo: Program) -> None:
     status, answer = echo.score(b'{"rows": [1,')
     assert status == 400
     assert answer["error"]["code"] == "MalformedInput"
     assert "not JSON" in answer["error"]["message"]
 
 
-def test_a_body_that_is_no_text_is_refused(echo: Program) -> None:
+def test_a_body_that_is_not_text_is_rejected(echo: Program) -> None:
     status, answer = echo.score(b"\xff\xfe")
     assert (status, answer["error"]["code"]) == (400, "MalformedInput")
 
 
-def test_a_body_above_the_limit_is_refused_whether_its_length_is_announced_or_not(echo: Program) -> None:
+def test_a_body_above_the_limit_is_rejected_with_or_without_content_length(echo: Program) -> None:
     assert echo.score(b"x" * 1000)[0] == 200
     assert echo.score(b"x" * 1001)[0] == 413
     chunks = b"200\r\n" + b"x" * 512 + b"\r\n"
@@ -108,7 +108,7 @@ def test_a_body_above_the_limit_is_refused_whether_its_length_is_announced_or_no
     assert answer.count(b"HTTP/1.1") == 1
 
 
-def test_unknown_paths_and_methods_are_answered_with_what_there_is(echo: Program) -> None:
+def test_unknown_paths_and_methods_are_rejected_with_the_available_ones(echo: Program) -> None:
     assert echo.request("GET", "/nothing")[0] == 404
     status, answer, response = echo.request("GET", "/score")
     assert (status, response.headers["allow"]) == (405, "POST")
@@ -118,7 +118,7 @@ def test_unknown_paths_and_methods_are_answered_with_what_there_is(echo: Program
     assert (status, answer, response.headers["content-length"] != "0") == (200, None, True)
 
 
-def test_compressed_bodies_are_refused_by_name(echo: Program) -> None:
+def test_compressed_bodies_are_rejected_by_name(echo: Program) -> None:
     assert echo.request("POST", "/score", b"x", content_encoding="gzip")[0] == 415
 
 
@@ -135,14 +135,14 @@ def test_chunked_and_pipelined_requests_are_answered_in_order_on_one_connection(
     assert answer.count(b"HTTP/1.1 200 OK") == 53
 
 
-def test_requests_that_come_byte_by_byte_are_read(echo: Program) -> None:
+def test_requests_sent_byte_by_byte_are_read(echo: Program) -> None:
     with echo.connect() as connection:
         for byte in b"POST /score HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\nconnection: close\r\n\r\nhi":
             connection.sendall(bytes([byte]))
         assert exchange(connection, b"").endswith(b'{"got": "hi"}')
 
 
-def test_a_client_that_waits_to_be_told_to_continue_is_told(echo: Program) -> None:
+def test_a_client_that_expects_100_continue_receives_it(echo: Program) -> None:
     with echo.connect() as connection:
         connection.sendall(
             b"POST /score HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\ncontent-length: 2\r\nconnection: close\r\n\r\n"
@@ -166,14 +166,16 @@ def test_a_client_that_waits_to_be_told_to_continue_is_told(echo: Program) -> No
         (b"GET /" + b"x" * 40_000, b"431"),
     ],
 )
-def test_what_is_not_http_is_refused_once_and_the_connection_closed(echo: Program, data: bytes, status: bytes) -> None:
+def test_data_that_is_not_http_is_rejected_once_and_the_connection_closed(
+    echo: Program, data: bytes, status: bytes
+) -> None:
     answer = exchange(echo.connect(), data)
     assert answer.startswith(b"HTTP/1.1 " + status)
     assert answer.count(b"HTTP/1.1") == 1
     assert b"connection: close" in answer
 
 
-def test_a_bad_request_behind_a_good_one_waits_for_its_turn(echo: Program) -> None:
+def test_an_invalid_request_after_a_valid_one_is_answered_in_order(echo: Program) -> None:
     good = b"POST /score HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\nsleep 0.2"
     answer = exchange(echo.connect(), good + b"nonsense\r\n\r\n")
     assert answer.startswith(b"HTTP/1.1 200 OK")
@@ -213,7 +215,7 @@ def test_the_openapi_document_is_valid_and_its_example_is_accepted(tmp_path: Pat
         assert program.score(example)[0] == 200
 
 
-def test_while_init_runs_the_answer_is_503_starting(tmp_path: Path) -> None:
+def test_while_init_runs_the_status_is_503_starting(tmp_path: Path) -> None:
     source = "import time\ndef init(): time.sleep(1)\ndef run(body): return 1\n"
     with Program(tmp_path, source) as program:
         for method, path in (("GET", "/"), ("POST", "/score")):
@@ -237,7 +239,7 @@ def test_while_init_runs_the_answer_is_503_starting(tmp_path: Path) -> None:
         ("import time\ndef init(): time.sleep(60)\ndef run(body): pass", "init() did not return within 1 s"),
     ],
 )
-def test_a_driver_that_cannot_start_ends_the_process_with_the_reason_last(
+def test_a_driver_that_cannot_start_ends_the_process_and_logs_the_reason_last(
     tmp_path: Path, source: str, reason: str
 ) -> None:
     with Program(tmp_path, source, init_timeout=1) as program:
@@ -245,7 +247,7 @@ def test_a_driver_that_cannot_start_ends_the_process_with_the_reason_last(
         assert reason in program.log.strip().splitlines()[-1]
 
 
-def test_a_run_that_takes_too_long_is_answered_504_and_the_process_recovers_when_it_ends(tmp_path: Path) -> None:
+def test_a_slow_run_is_504_and_the_process_recovers_when_it_ends(tmp_path: Path) -> None:
     with Program(tmp_path, ECHO, run_timeout=0.3) as program:
         program.wait_until_ready()
         status, answer = program.score(b"sleep 1.2")
@@ -270,7 +272,7 @@ def test_a_run_that_never_ends_ends_the_process(tmp_path: Path, endless: str) ->
         assert "run" in program.log
 
 
-def test_a_full_queue_is_answered_503_with_a_time_to_come_back(tmp_path: Path) -> None:
+def test_a_full_queue_is_503_with_retry_after(tmp_path: Path) -> None:
     with Program(tmp_path, ECHO, queue_length=2) as program, ThreadPoolExecutor(8) as pool:
         program.wait_until_ready()
         answers = list(pool.map(lambda _: program.request("POST", "/score", b"sleep 0.4"), range(8)))
@@ -282,7 +284,7 @@ def test_a_full_queue_is_answered_503_with_a_time_to_come_back(tmp_path: Path) -
 
 
 @pytest.mark.serial
-def test_calls_are_made_one_at_a_time_while_health_answers(tmp_path: Path) -> None:
+def test_calls_run_one_at_a_time_while_health_responds(tmp_path: Path) -> None:
     source = (
         "import time\nbusy = 0\ndef init(): pass\ndef run(body):\n    global busy\n    busy += 1\n"
         "    time.sleep(0.1)\n    found = busy\n    busy -= 1\n    return found\n"
@@ -296,7 +298,7 @@ def test_calls_are_made_one_at_a_time_while_health_answers(tmp_path: Path) -> No
         assert [score.result() for score in scores] == [(200, 1)] * 5
 
 
-def test_health_counts_the_requests_that_are_not_answered_yet(tmp_path: Path) -> None:
+def test_health_counts_pending_requests(tmp_path: Path) -> None:
     with Program(tmp_path, ECHO) as program, ThreadPoolExecutor(2) as pool:
         program.wait_until_ready()
         assert program.request("GET", "/")[1] == {"status": "healthy", "inFlight": 0}
@@ -307,7 +309,7 @@ def test_health_counts_the_requests_that_are_not_answered_yet(tmp_path: Path) ->
         assert program.request("GET", "/")[1]["inFlight"] == 0
 
 
-def test_a_request_whose_client_has_left_is_not_started(tmp_path: Path) -> None:
+def test_a_request_of_a_disconnected_client_is_not_started(tmp_path: Path) -> None:
     source = (
         "import time\ncalls = []\ndef init(): pass\ndef run(body):\n    calls.append(body)\n"
         "    time.sleep(0.3)\n    return calls\n"
@@ -324,7 +326,7 @@ def test_a_request_whose_client_has_left_is_not_started(tmp_path: Path) -> None:
         assert program.score(b"last") == (200, ["first", "last"])
 
 
-def test_sigterm_finishes_what_has_begun_refuses_the_new_and_exits_0(tmp_path: Path) -> None:
+def test_sigterm_finishes_running_requests_rejects_new_ones_and_exits_0(tmp_path: Path) -> None:
     with Program(tmp_path, ECHO) as program, ThreadPoolExecutor(3) as pool:
         program.wait_until_ready()
         idle = program.connect()
@@ -339,13 +341,13 @@ def test_sigterm_finishes_what_has_begun_refuses_the_new_and_exits_0(tmp_path: P
         assert idle.recv(10) == b""
 
 
-def test_sigterm_during_init_ends_at_once(tmp_path: Path) -> None:
+def test_sigterm_during_init_ends_the_process_immediately(tmp_path: Path) -> None:
     with Program(tmp_path, "import time\ndef init(): time.sleep(60)\ndef run(body): pass\n") as program:
         program.request("GET", "/")
         assert program.stop() == 0
 
 
-def test_sigterm_is_obeyed_although_the_parent_ignored_it(tmp_path: Path) -> None:
+def test_sigterm_works_although_the_parent_ignored_it(tmp_path: Path) -> None:
     before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
     try:
         program = Program(tmp_path, ECHO)
@@ -377,7 +379,7 @@ def test_several_processes_share_the_socket_and_a_dead_one_is_replaced(tmp_path:
         assert program.process.pid not in found
         with pytest.raises((ConnectionError, OSError)):
             program.score(b"crash")
-        assert program.score(b"x")[0] == 200  # the other goes on
+        assert program.score(b"x")[0] == 200  # the other process continues
         wait_until(lambda: len(processes(program) - found) == 1, 15, "another process")
         assert program.stop() == 0
 
@@ -398,10 +400,10 @@ def test_a_socket_left_behind_is_replaced_and_readable_by_its_owner_only(tmp_pat
         assert Path(program.address).stat().st_mode & 0o777 == 0o600
 
 
-def test_hundreds_of_clients_at_once_are_all_answered(tmp_path: Path) -> None:
+def test_hundreds_of_concurrent_clients_all_get_a_response(tmp_path: Path) -> None:
     with Program(tmp_path, ECHO, queue_length=1000) as program:
         program.wait_until_ready()
-        before = threading.active_count()  # tests that ran earlier have left pools of threads
+        before = threading.active_count()  # earlier tests have left thread pools
         connections = [program.connect() for _ in range(300)]
         for number, connection in enumerate(connections):
             body = b"%d" % number

@@ -1,4 +1,4 @@
-"""Roll-outs, take-downs and the watch: real rows, a real supervisord, real processes, the real gateway under load."""
+"""Roll-outs, deletions and the watch, with real rows, supervisord and processes, and the gateway under load."""
 
 import json
 import os
@@ -43,14 +43,14 @@ pytestmark = pytest.mark.django_db
 
 @pytest.fixture(scope="module")
 def site() -> Iterator[Site]:
-    """supervisord where the settings of the tests say that it is."""
+    """Run supervisord in the folder of the test settings."""
     with Site(settings.DATA_DIR) as site:
         yield site
 
 
 @pytest.fixture
 def account(site: Site, db: None) -> Iterator[Account]:
-    """An account; whatever runs at the end of the test is stopped."""
+    """Return an account. Everything that runs at the end of the test is stopped."""
     yield Account.objects.create(subscription="local", resource_group="local", name="local")
     for service_id, number in process_engine().running():
         process_engine().remove(service_id, number)
@@ -64,7 +64,7 @@ def make_service(account: Account, name: str = "iris", **fields: object) -> Serv
 
 
 def asked(service: Service, driver: str = ECHO) -> Operation:
-    """The operation that rolls out the next revision of the service, with a new image, as the API accepts it."""
+    """Create the operation that rolls out the next revision of the service with a new image, as the API does."""
     digest = make_image(process_engine().store, driver)
     image = Image.objects.create(
         account=service.account, manifest=service.image.manifest, registry_location="oci://local", digest=digest
@@ -178,7 +178,7 @@ def test_a_service_that_never_started_has_no_route_and_no_health(account: Accoun
     assert "no such weights" not in service.health_detail
 
 
-def test_an_image_that_cannot_run_here_is_refused_and_the_revision_failed(account: Account) -> None:
+def test_an_image_that_cannot_run_here_is_rejected_and_the_revision_failed(account: Account) -> None:
     service = make_service(account)
     operation = asked(service)
     Image.objects.filter(pk=present(operation.revision).image_id).update(digest=f"sha256:{'0' * 64}")
@@ -224,9 +224,7 @@ def test_a_worker_killed_between_the_switch_and_the_route_is_taken_over(account:
 
 
 @pytest.mark.slow
-def test_a_supervisor_that_is_being_restarted_delays_a_roll_out_and_does_not_fail_it(
-    account: Account, site: Site
-) -> None:
+def test_a_restart_of_the_supervisor_delays_a_roll_out_without_failing_it(account: Account, site: Site) -> None:
     service = make_service(account)
     operation = asked(service)
     site.stop()
@@ -241,7 +239,7 @@ def test_a_supervisor_that_is_being_restarted_delays_a_roll_out_and_does_not_fai
 def test_a_long_request_is_answered_before_its_revision_is_stopped(
     account: Account, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(program, "STOP_SECONDS", 1)  # less than the request still needs when the stop could come
+    monkeypatch.setattr(program, "STOP_SECONDS", 1)  # less than the remaining time of the request
     service = make_service(account)
     roll_out(service, SLEEPER)
     answers: list[tuple[int, object]] = []
@@ -315,13 +313,13 @@ def test_no_transaction_is_open_while_a_roll_out_waits(account: Account) -> None
 # --- take down, keys, logs --------------------------------------------------------------------------------------------
 
 
-def test_taking_down_leaves_nothing_but_the_log(account: Account, site: Site) -> None:
+def test_deleting_a_service_leaves_only_the_log(account: Account, site: Site) -> None:
     service = make_service(account)
     roll_out(service)
     services.take_down(service)
     assert route_of(service) is None
     assert running(service) == set()
-    # The supervisor waits for the sandbox; the kernel ends what was in it a moment later.
+    # The supervisor waits for the sandbox. The kernel ends the processes in it a moment later.
     wait_until(lambda: site.children() == [], 5)
     assert not list((settings.RUN_DIR / "services").glob("mms-*"))
     assert not list((settings.RUN_DIR / "s").iterdir())
@@ -344,7 +342,7 @@ def test_a_new_key_reaches_the_gateway(account: Account) -> None:
 
 
 @pytest.mark.parametrize("server", ["https://10.0.0.1:6443", "process://elsewhere", "docker:///var/run/docker.sock"])
-def test_a_cluster_that_this_server_cannot_deploy_to_is_refused_by_name(server: str) -> None:
+def test_an_unsupported_cluster_is_rejected_by_name(server: str) -> None:
     with pytest.raises(EngineRefusedError, match=server):
         services.engine_for(json.dumps({"clusters": [{"name": "x", "cluster": {"server": server}}]}))
 
@@ -352,7 +350,7 @@ def test_a_cluster_that_this_server_cannot_deploy_to_is_refused_by_name(server: 
 # --- the watch --------------------------------------------------------------------------------------------------------
 
 
-def test_the_watch_tells_crashed_from_healthy_and_the_service_comes_back(account: Account) -> None:
+def test_the_watch_distinguishes_crashed_from_healthy_and_the_service_is_restarted(account: Account) -> None:
     service = make_service(account)
     roll_out(service)
     os.killpg(present(process_engine().supervisor.info(name_of(service, 1)))["pid"], signal.SIGKILL)
@@ -367,7 +365,7 @@ def test_the_watch_tells_crashed_from_healthy_and_the_service_comes_back(account
     assert (service.health, service.health_detail) == ("healthy", "Restarted 1 time.")
 
 
-def test_the_watch_starts_what_was_given_up(account: Account) -> None:
+def test_the_watch_starts_stopped_programs(account: Account) -> None:
     service = make_service(account)
     roll_out(service)
     process_engine().supervisor._call("stopProcess", name_of(service, 1))
@@ -375,7 +373,7 @@ def test_the_watch_starts_what_was_given_up(account: Account) -> None:
     wait_until(lambda: healthy(service, 1))
 
 
-def test_the_watch_adds_what_is_missing_and_writes_a_lost_route(account: Account) -> None:
+def test_the_watch_adds_missing_programs_and_restores_a_lost_route(account: Account) -> None:
     service = make_service(account)
     roll_out(service)
     process_engine().remove(str(service.pk), 1)
@@ -387,7 +385,7 @@ def test_the_watch_adds_what_is_missing_and_writes_a_lost_route(account: Account
     wait_until(lambda: healthy(service, 1))
 
 
-def test_the_watch_clears_a_route_that_a_killed_writer_left_half_written(account: Account) -> None:
+def test_the_watch_deletes_a_partial_route_of_a_killed_writer(account: Account) -> None:
     directory().mkdir(parents=True, exist_ok=True)
     half = directory() / ".q97jslfg.new"
     half.write_text("{")
@@ -395,7 +393,7 @@ def test_the_watch_clears_a_route_that_a_killed_writer_left_half_written(account
     assert not half.exists()
 
 
-def test_the_watch_stops_what_belongs_to_nobody(account: Account) -> None:
+def test_the_watch_stops_programs_without_a_service(account: Account) -> None:
     service = make_service(account)
     roll_out(service)
     stray = base.Revision(str(uuid.uuid4()), 1, service.revisions.get().image.digest)
@@ -428,7 +426,7 @@ def test_the_watch_finishes_the_draining_of_a_killed_worker(account: Account) ->
 
 
 @pytest.mark.slow
-def test_the_watch_mends_the_route_of_a_killed_switch_before_it_stops_what_the_route_led_to(account: Account) -> None:
+def test_the_watch_repairs_the_route_of_a_killed_switch_before_stopping_its_old_target(account: Account) -> None:
     service = make_service(account)
     roll_out(service)
     operation = asked(service)
@@ -444,7 +442,7 @@ def test_the_watch_mends_the_route_of_a_killed_switch_before_it_stops_what_the_r
     watch_until(service, {2})
 
 
-def test_the_watch_takes_down_deleted_services(account: Account) -> None:
+def test_the_watch_stops_deleted_services(account: Account) -> None:
     service = make_service(account)
     roll_out(service)
     Service.objects.filter(pk=service.pk).update(deleted_at=timezone.now())
@@ -454,7 +452,7 @@ def test_the_watch_takes_down_deleted_services(account: Account) -> None:
 
 
 @pytest.mark.slow
-def test_the_watch_survives_a_supervisor_that_is_away_and_changes_nothing(account: Account, site: Site) -> None:
+def test_the_watch_changes_nothing_while_the_supervisor_is_unavailable(account: Account, site: Site) -> None:
     service = make_service(account)
     roll_out(service)
     site.stop()
@@ -466,7 +464,7 @@ def test_the_watch_survives_a_supervisor_that_is_away_and_changes_nothing(accoun
 
 
 @pytest.mark.serial
-def test_two_watches_at_once_do_the_work_once(account: Account) -> None:
+def test_two_concurrent_watches_do_the_work_once(account: Account) -> None:
     with locked(settings.RUN_DIR / "watch.lock"):
         began = time.monotonic()
         services.watch()
@@ -487,7 +485,7 @@ def test_an_old_revision_is_not_stopped_while_gateways_may_still_know_it(account
 
 
 class Gateway:
-    """The real gateway, as a process of its own."""
+    """Real gateway in a separate process."""
 
     def __enter__(self) -> "Gateway":
         self.port = free_port()
@@ -520,7 +518,7 @@ class Gateway:
 
 
 class Load(threading.Thread):
-    """One client that asks all the time and keeps every answer; what goes wrong on the way is an answer of status 0."""
+    """Client that sends requests continuously and records every response. Connection errors have status 0."""
 
     def __init__(self, gateway: Gateway, service: Service) -> None:
         super().__init__(daemon=True)

@@ -1,4 +1,4 @@
-"""One call to a server: every outcome is a response, or an error whose class says whether to send again."""
+"""Single calls to a server: each results in a response, or in an error whose class determines whether to retry."""
 
 import os
 import time

@@ -33,7 +33,7 @@ def told(trial: ConnectionTestResult) -> str:
 # --- servers ------------------------------------------------------------------------------------------------------
 
 
-def test_a_server_that_works_says_what_it_has(mms: MMS) -> None:
+def test_a_working_server_reports_its_resources(mms: MMS) -> None:
     mms.add_service("iris")
     trial = try_server(account(mms.url))
     assert trial.succeeded

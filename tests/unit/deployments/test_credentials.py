@@ -105,7 +105,7 @@ def test_after_a_401_the_token_is_renewed_once_and_the_call_goes_out_again(
     assert authority.given == ["token-1", "token-2"]
 
 
-def test_a_server_that_takes_no_token_is_asked_twice_and_no_more(
+def test_a_server_that_rejects_every_token_is_called_only_twice(
     account: HostingAccount, mms: MMS, authority: Authority
 ) -> None:
     mms.plan("GET", "models", faults.status(401), times=5)
@@ -187,7 +187,7 @@ def test_an_unreachable_authority_is_named(account: HostingAccount) -> None:
         credentials.fetch_token(client)
 
 
-def test_neither_secret_nor_token_shows_in_what_is_printed(account: HostingAccount) -> None:
+def test_neither_secret_nor_token_appears_in_a_representation(account: HostingAccount) -> None:
     client = credentials.entra_client(account)
     fetched = credentials.fetch_token(client)
     assert SECRET not in repr(client)

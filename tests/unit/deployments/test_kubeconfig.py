@@ -95,7 +95,7 @@ def test_an_invalid_kubeconfig_is_explained(text: str) -> None:
     assert str(error.value).endswith(".")
 
 
-def test_no_refusal_repeats_what_may_be_secret() -> None:
+def test_no_error_repeats_a_secret() -> None:
     for user in ({"token": ["not-to-be-seen"]}, {"client-key-data": "not-to-be-seen!"}, {"exec": "not-to-be-seen"}):
         with pytest.raises(InvalidKubeconfigError) as error:
             parse(written(SERVER, user))

@@ -265,7 +265,7 @@ def test_a_services_log_is_followed_while_it_is_viewed(mms: MMS, live_redis: Red
     assert mms.calls("GET", "/logs")[0].query["revision"] == ["2"]
 
 
-def test_the_log_of_an_ended_operation_comes_back_after_redis_was_emptied(mms: MMS, live_redis: Redis) -> None:
+def test_the_log_of_an_ended_operation_is_restored_after_redis_was_emptied(mms: MMS, live_redis: Redis) -> None:
     account = account_at(mms.url)
     operation = register(account)
     transition(operation, State.SENDING)

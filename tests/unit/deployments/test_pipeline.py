@@ -140,7 +140,7 @@ def test_a_task_delivered_twice_sends_once(account: HostingAccount, mms: MMS) ->
     assert mms.effects["models"] == 1
 
 
-def test_ten_workers_at_once_send_once(account: HostingAccount, mms: MMS) -> None:
+def test_ten_concurrent_workers_send_once(account: HostingAccount, mms: MMS) -> None:
     operation = register(account)
     mms.plan("POST", "models", faults.hang(0.3))
     threads = [threading.Thread(target=dispatch.work_through, args=(account.pk, [operation.pk])) for _ in range(10)]
@@ -233,7 +233,7 @@ def test_what_the_server_refuses_fails_with_its_reason(account: HostingAccount, 
     assert operation.error_details == [{"code": "", "message": "", "target": "name"}]
 
 
-def test_a_busy_server_is_asked_again_when_it_said(account: HostingAccount, mms: MMS) -> None:
+def test_a_busy_server_is_called_again_after_retry_after(account: HostingAccount, mms: MMS) -> None:
     mms.plan("POST", "models", faults.status(429, None, Retry_After="120"))
     operation = turn(register(account))
     assert (operation.state, operation.attempts) == (State.QUEUED, 0)
@@ -442,7 +442,7 @@ def test_a_log_is_followed_while_the_operation_runs(account: HostingAccount, mms
     assert events.read_log(events.operation_log_key(operation), part.position).lines == ["step 3 …", "the end"]
 
 
-def test_a_server_without_logs_is_asked_once(account: HostingAccount, mms: MMS) -> None:
+def test_a_server_without_logs_is_called_once(account: HostingAccount, mms: MMS) -> None:
     operation = turn(build(account))
     for _ in range(3):
         turn(operation)

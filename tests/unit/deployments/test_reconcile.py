@@ -185,7 +185,7 @@ def test_a_lost_answer_to_delete_service_is_seen_in_the_list(account: HostingAcc
     assert len(mms.calls("DELETE")) == 1
 
 
-def test_deleting_a_service_that_is_gone_succeeds(account: HostingAccount, mms: MMS) -> None:
+def test_deleting_a_missing_service_succeeds(account: HostingAccount, mms: MMS) -> None:
     service = service_of(account, mms)
     mms.services.clear()
     operation = turn(turn(submit.delete_service(account, "ann", service=service)))
@@ -220,7 +220,7 @@ def test_an_operation_the_server_forgot_is_not_sent_again(account: HostingAccoun
     assert len(mms.calls("POST")) == 1
 
 
-def test_a_name_taken_by_our_own_lost_request_is_no_failure(account: HostingAccount, mms: MMS) -> None:
+def test_a_name_used_by_our_own_lost_request_is_not_a_failure(account: HostingAccount, mms: MMS) -> None:
     asked = submit.create_service(account, "ann", name="iris", image=image_of(account), cluster=cluster_of(account))
     Operation.objects.filter(pk=asked.pk).update(attempts=1, sent_at=timezone.now())
     mms.add_service("iris")

@@ -31,7 +31,7 @@ def port_of(listener: socket.socket) -> int:
 
 
 def test_a_name_is_resolved_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """DNS rebinding: the name leads elsewhere the second time."""
+    """DNS rebinding: the second lookup returns a different address."""
     answers = iter(["169.254.169.254", "127.0.0.1"])
 
     def resolve(_host: str, port: int, **_: object) -> list[Any]:

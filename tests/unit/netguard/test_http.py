@@ -1,4 +1,4 @@
-"""Guarded connections of requests, and the private names of urllib3 that they stand on."""
+"""Guarded connections of requests, and the private names of urllib3 that they use."""
 
 import http.server
 import inspect

@@ -111,7 +111,7 @@ def test_pages_are_not_cached(lab: Lab, cast: Cast) -> None:
     assert "HX-Request" in answer.headers["Vary"]
 
 
-def test_a_user_without_accounts_is_told_whom_to_ask(db: None) -> None:
+def test_a_user_without_accounts_sees_whom_to_contact(db: None) -> None:
     page = sign_in("nina").get("/")
     assert "you aren’t a member of any hosting account" in page.text
     assert "add <strong>nina</strong> under" in page.text

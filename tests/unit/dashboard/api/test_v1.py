@@ -1,4 +1,4 @@
-"""The JSON API: what the pages show and do, for programs."""
+"""The JSON API, with which programs read and do the same as pages."""
 
 import json
 from datetime import timedelta
@@ -67,14 +67,14 @@ def test_a_list_is_searched_and_filtered_as_on_its_page(lab: Lab, program: Progr
     assert program.get(f"{HERE}images/?model={lab.model.pk}").json()["found"] == 1
 
 
-def test_what_a_list_does_not_know_is_refused_by_name(lab: Lab, program: Program) -> None:
+def test_unknown_parameters_of_a_list_are_rejected_by_name(lab: Lab, program: Program) -> None:
     for query in ("state=broken", "sort=size", "page=0", "page=x", "newest=yes", "color=red", "model=x"):
         answer = program.get(f"{HERE}models/?{query}")
         assert answer.status_code == 422, query
         assert list(answer.json()["error"]["fields"]) == [query.partition("=")[0]]
 
 
-def test_the_whole_job_is_asked_for(lab: Lab, program: Program) -> None:
+def test_the_whole_workflow_can_be_requested(lab: Lab, program: Program) -> None:
     body = {"kind": "register_model", "name": "rose", "url": "https://a.example/x?sig=secret-part", "tags": ["red"]}
     answer = program.post(f"{HERE}operations/", body)
     assert answer.status_code == 202
@@ -88,7 +88,7 @@ def test_the_whole_job_is_asked_for(lab: Lab, program: Program) -> None:
     assert program.get(f"{HERE}models/{operation.model_id}/").json()["state"] == "queued"
 
 
-def test_what_was_asked_stands_in_the_audit_as_done_by_the_api(lab: Lab, program: Program) -> None:
+def test_requests_are_audited_as_made_through_the_api(lab: Lab, program: Program) -> None:
     program.post(f"{HERE}operations/", wish(lab))
     program.post(f"{HERE}services/{lab.service.pk}/key/")
     program.post(f"{HERE}refresh/")
@@ -98,20 +98,20 @@ def test_what_was_asked_stands_in_the_audit_as_done_by_the_api(lab: Lab, program
     assert entries == [("sam", "create_image", "api", "done"), ("sam", "show_key", "api", "done")]
 
 
-def test_a_registry_and_a_cluster_are_given_by_name_and_unknown_ones_refused(lab: Lab, program: Program) -> None:
+def test_registries_and_clusters_are_given_by_name_and_unknown_ones_rejected(lab: Lab, program: Program) -> None:
     answer = program.post(f"{HERE}operations/", wish(lab, registry="theirs"))
     assert answer.status_code == 422
     assert "our registry" in answer.json()["error"]["fields"]["registry"][0]
     assert program.post(f"{HERE}operations/", wish(lab, registry=lab.registry.pk)).status_code == 202
 
 
-def test_a_field_that_there_is_not_is_named(lab: Lab, program: Program) -> None:
+def test_an_unknown_field_is_named(lab: Lab, program: Program) -> None:
     answer = program.post(f"{HERE}operations/", wish(lab, manifets=1))
     assert list(answer.json()["error"]["fields"]) == ["manifets"]
     assert not Image.objects.exclude(pk=lab.image.pk).exists()
 
 
-def test_the_same_key_makes_one_operation(lab: Lab, program: Program) -> None:
+def test_the_same_idempotency_key_creates_one_operation(lab: Lab, program: Program) -> None:
     first = program.post(f"{HERE}operations/", wish(lab), Idempotency_Key="build 7")
     again = program.post(f"{HERE}operations/", json.dumps(wish(lab), indent=4), Idempotency_Key="build 7")
     assert (first.status_code, again.status_code) == (202, 200)
@@ -123,20 +123,20 @@ def test_the_same_key_makes_one_operation(lab: Lab, program: Program) -> None:
     assert theirs.post(f"{HERE}operations/", wish(lab), Idempotency_Key="build 7").status_code == 202
 
 
-def test_a_refused_request_may_be_mended_and_sent_with_its_key(lab: Lab, program: Program) -> None:
+def test_a_rejected_request_can_be_corrected_and_sent_with_the_same_key(lab: Lab, program: Program) -> None:
     assert program.post(f"{HERE}operations/", wish(lab, manifest=0), Idempotency_Key="k").status_code == 422
     assert not SentOnce.objects.exists()
     assert program.post(f"{HERE}operations/", wish(lab), Idempotency_Key="k").status_code == 202
 
 
-def test_keys_are_forgotten_after_a_week(lab: Lab, program: Program) -> None:
+def test_idempotency_keys_expire_after_a_week(lab: Lab, program: Program) -> None:
     program.post(f"{HERE}operations/", wish(lab), Idempotency_Key="k")
     assert idempotency.prune() == 0
     SentOnce.objects.update(sent_at=timezone.now() - timedelta(days=8))
     assert idempotency.prune() == 1
 
 
-def test_what_is_not_possible_now_is_a_conflict(lab: Lab, program: Program) -> None:
+def test_an_impossible_action_is_a_conflict(lab: Lab, program: Program) -> None:
     operator = Program(token_of(person("otto", lab.account, Role.OPERATOR)))
     deletion = {"kind": "delete_service", "service": "iris-live"}
     assert operator.post(f"{HERE}operations/", deletion).status_code == 202
@@ -145,7 +145,7 @@ def test_what_is_not_possible_now_is_a_conflict(lab: Lab, program: Program) -> N
     assert "open operation" in answer.json()["error"]["message"]
 
 
-def test_operations_are_steered(lab: Lab, program: Program) -> None:
+def test_operations_can_be_retried_canceled_and_settled(lab: Lab, program: Program) -> None:
     body = {"manifest": lab.manifest.pk, "registry": lab.registry.pk, "description": ""}
     failed = make_operation(lab.image, state=State.FAILED, body=body)
     Image.objects.filter(pk=lab.image.pk).update(mms_id=None)
@@ -162,10 +162,10 @@ def test_operations_are_steered(lab: Lab, program: Program) -> None:
     assert again.status_code == 409
 
 
-def test_a_program_that_calls_too_fast_is_told_when_to_go_on(lab: Lab, program: Program, settings: Any) -> None:
+def test_a_throttled_program_gets_retry_after(lab: Lab, program: Program, settings: Any) -> None:
     settings.API_CALLS_PER_MINUTE = 3
     statuses = [program.get("/v1/").status_code for _ in range(8)]
-    assert set(statuses) == {200, 429}  # two minutes at most
+    assert set(statuses) == {200, 429}  # at most two minutes
     refused = next(answer for answer in (program.get("/v1/") for _ in range(9)) if answer.status_code == 429)
     assert 0 < int(refused.headers["Retry-After"]) <= 60
     assert refused.json()["error"]["code"] == "TooManyRequests"
@@ -173,7 +173,7 @@ def test_a_program_that_calls_too_fast_is_told_when_to_go_on(lab: Lab, program: 
     assert another.get("/v1/").status_code == 200
 
 
-def test_logs_are_read_on_from_where_one_was(lab: Lab, program: Program) -> None:
+def test_logs_are_read_from_the_last_position(lab: Lab, program: Program) -> None:
     events.append_log(events.operation_log_key(lab.operation), ["one", "two"], 0)
     first = program.get(f"{HERE}operations/{lab.operation.pk}/log/")
     assert first.text == "one\ntwo\n"
@@ -183,7 +183,7 @@ def test_logs_are_read_on_from_where_one_was(lab: Lab, program: Program) -> None
     assert rest.text == "three\n"
 
 
-def test_a_service_that_does_not_answer_is_told_apart_from_the_api(lab: Lab, program: Program) -> None:
+def test_a_failing_service_is_distinguished_from_a_failing_api(lab: Lab, program: Program) -> None:
     answer = program.post(f"{HERE}services/{lab.service.pk}/test/", {"data": [1]})
     assert answer.status_code == 200
     assert answer.json()["status"] == 0
@@ -191,9 +191,7 @@ def test_a_service_that_does_not_answer_is_told_apart_from_the_api(lab: Lab, pro
     assert program.post(f"{HERE}services/{lab.service.pk}/test/", "{").status_code == 422
 
 
-def test_what_breaks_on_our_side_is_said_in_json_too(
-    lab: Lab, program: Program, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_internal_errors_are_json(lab: Lab, program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
     program.client.raise_request_exception = False
     for error, status in ((OperationalError("database is locked"), 503), (ZeroDivisionError("secret detail"), 500)):
 
@@ -207,7 +205,7 @@ def test_what_breaks_on_our_side_is_said_in_json_too(
         assert "secret detail" not in answer.text
 
 
-def test_a_body_that_is_too_long_is_refused_in_json_before_it_is_read_whole(lab: Lab) -> None:
+def test_an_oversized_body_is_rejected_in_json_before_it_is_read_completely(lab: Lab) -> None:
     with Server(BodyLimit(nobody)) as server:
         answer = requests.post(f"{server.url}/v1/accounts/lab/assets/", b"x" * 3_000_000, timeout=20)
         assert (answer.status_code, answer.json()["error"]["code"]) == (413, "TooLarge")

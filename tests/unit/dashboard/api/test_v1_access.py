@@ -111,7 +111,7 @@ def test_every_method_of_every_route_names_a_permission() -> None:
             assert method == "GET" or permission != ANY_TOKEN, (route, method)
 
 
-def test_the_whole_site_is_for_administrators_with_a_token_for_all_of_it(
+def test_site_routes_require_an_administrators_token_for_the_whole_site(
     lab: Lab, programs: dict[str, Program], record: Any
 ) -> None:
     ada = get_user_model().objects.get(username="ada")
@@ -129,7 +129,7 @@ def test_the_whole_site_is_for_administrators_with_a_token_for_all_of_it(
 
 
 @pytest.mark.parametrize("who", DEAD)
-def test_without_a_good_token_every_route_and_method_is_shut(
+def test_every_route_and_method_requires_a_valid_token(
     who: str, lab: Lab, programs: dict[str, Program], record: Any
 ) -> None:
     query = f"?token={token_of(person('otto'))}&access_token=x" if who == "cookie and address" else ""
@@ -145,7 +145,7 @@ def test_without_a_good_token_every_route_and_method_is_shut(
     assert not AuditEntry.objects.exists()
 
 
-def test_other_methods_are_refused_with_the_ones_that_there_are(
+def test_unsupported_methods_are_rejected_with_the_supported_ones(
     lab: Lab, programs: dict[str, Program], record: Any
 ) -> None:
     for route, method in WALK:
@@ -158,7 +158,7 @@ def test_other_methods_are_refused_with_the_ones_that_there_are(
 
 
 @pytest.mark.parametrize("who", ["stranger", "elsewhere"])
-def test_an_account_that_a_token_does_not_open_is_no_account(
+def test_an_account_outside_the_tokens_scope_is_not_found(
     who: str, lab: Lab, programs: dict[str, Program], record: Any
 ) -> None:
     for route, method in OF_AN_ACCOUNT:
@@ -175,7 +175,7 @@ def test_an_account_that_a_token_does_not_open_is_no_account(
 
 
 @pytest.mark.parametrize("who", [*RANKS, "reader"])
-def test_a_token_may_do_what_its_owner_may_within_its_scope(
+def test_a_token_has_its_owners_permissions_within_its_scope(
     who: str, lab: Lab, programs: dict[str, Program], record: Any
 ) -> None:
     rank, reads = RANKS.get(who, 3), who == "reader"
@@ -196,13 +196,13 @@ def test_a_token_may_do_what_its_owner_may_within_its_scope(
         assert "no-store" in answer.headers["Cache-Control"]
 
 
-def test_the_audit_is_for_operators_of_any_account(lab: Lab, programs: dict[str, Program]) -> None:
+def test_the_audit_log_requires_the_operator_role_in_any_account(lab: Lab, programs: dict[str, Program]) -> None:
     for who in (*RANKS, *READERS, "stranger"):
         answer = programs[who].get("/v1/audit/")
         assert answer.status_code == (403 if who in {"viewer", "scientist"} else 200), who
 
 
-def test_a_right_that_is_taken_is_gone_at_once(lab: Lab, programs: dict[str, Program]) -> None:
+def test_a_removed_permission_ends_immediately(lab: Lab, programs: dict[str, Program]) -> None:
     path = f"/v1/accounts/lab/assets/{lab.asset.pk}/"
     assert programs["scientist"].get(path).status_code == 200
     person("sam").memberships.all().delete()
@@ -211,7 +211,7 @@ def test_a_right_that_is_taken_is_gone_at_once(lab: Lab, programs: dict[str, Pro
     assert programs["operator"].post("/v1/accounts/lab/operations/", {"kind": "create_image"}).status_code == 403
 
 
-def test_nothing_of_another_account_is_reached_through_ones_own(lab: Lab, programs: dict[str, Program]) -> None:
+def test_resources_of_another_account_are_not_found_through_your_own(lab: Lab, programs: dict[str, Program]) -> None:
     for noun in ("model", "asset", "manifest", "image", "service", "operation"):
         pk = getattr(lab, noun).pk
         assert programs["stranger"].get(f"/v1/accounts/elsewhere/{noun}s/{pk}/").status_code == 404
@@ -223,12 +223,12 @@ def test_nothing_of_another_account_is_reached_through_ones_own(lab: Lab, progra
     assert set(said(programs["stranger"].post("/v1/accounts/elsewhere/operations/", wish))["fields"]) == {"service"}
 
 
-def test_a_cookie_beside_a_token_adds_nothing(lab: Lab, programs: dict[str, Program]) -> None:
+def test_a_cookie_beside_a_token_adds_no_permission(lab: Lab, programs: dict[str, Program]) -> None:
     both = Program(programs["stranger"].token, programs["cookie"].client)
     assert both.get("/v1/accounts/lab/").status_code == 404
 
 
-def test_a_data_scientist_deletes_no_service_of_somebody_else(lab: Lab, programs: dict[str, Program]) -> None:
+def test_a_data_scientist_cannot_delete_services_of_other_users(lab: Lab, programs: dict[str, Program]) -> None:
     wish = {"kind": "delete_service", "service": "iris-live"}
     refused = programs["scientist"].post("/v1/accounts/lab/operations/", wish)
     assert refused.status_code == 403
@@ -237,7 +237,7 @@ def test_a_data_scientist_deletes_no_service_of_somebody_else(lab: Lab, programs
 
 
 @pytest.mark.parametrize("secret", ["registry", "kube", "scoring", "server"])
-def test_what_is_secret_is_in_no_answer(secret: str, lab: Lab, programs: dict[str, Program]) -> None:
+def test_no_response_contains_a_secret(secret: str, lab: Lab, programs: dict[str, Program]) -> None:
     HostingAccount.objects.filter(pk=lab.account.pk).update(token="the-server-token")
     texts: dict[str, Callable[[], str]] = {
         "registry": lambda: str(lab.registry.password),
@@ -251,7 +251,7 @@ def test_what_is_secret_is_in_no_answer(secret: str, lab: Lab, programs: dict[st
             assert texts[secret]() not in answer.content.decode(), route
 
 
-def test_in_production_only_operators_act(lab: Lab, programs: dict[str, Program]) -> None:
+def test_only_operators_can_act_in_production(lab: Lab, programs: dict[str, Program]) -> None:
     lab.cluster.production = True
     lab.cluster.save()
     newer = make_image(lab.manifest)

@@ -1,4 +1,4 @@
-"""Servers and accounts administered by programs."""
+"""Administration of servers and accounts over the API."""
 
 from typing import Any
 
@@ -49,7 +49,7 @@ def test_the_server_is_changed_field_by_field_and_its_secret_is_never_read(lab: 
     assert PLANTED not in changed.text + elsewhere.text + operator.get(SERVER).text
 
 
-def test_the_way_to_sign_in_is_changed_with_all_that_it_needs(lab: Lab, operator: Program) -> None:
+def test_the_sign_in_method_is_changed_with_its_required_fields(lab: Lab, operator: Program) -> None:
     missing = operator.send("PATCH", SERVER, {"sign_in": "entra"})
     assert set(missing.json()["error"]["fields"]) == {"tenant", "client_id", "scope"}
     wish = {"sign_in": "entra", "tenant": "t.example", "client_id": "c", "scope": "s", "client_secret": PLANTED}
@@ -58,7 +58,7 @@ def test_the_way_to_sign_in_is_changed_with_all_that_it_needs(lab: Lab, operator
     assert PLANTED not in changed.text
 
 
-def test_an_account_is_added_and_deleted_by_its_name_once_more(lab: Lab, admin: Program) -> None:
+def test_an_account_is_added_and_deleting_it_requires_its_name(lab: Lab, admin: Program) -> None:
     wish = {"name": "new", "base_url": "http://127.0.0.1:9", "subscription": "s", "resource_group": "g"}
     made = admin.post("/v1/accounts/", {**wish, "hosting_account": "h", "token": PLANTED})
     assert made.status_code == 201, made.text
@@ -75,7 +75,7 @@ def test_an_account_is_added_and_deleted_by_its_name_once_more(lab: Lab, admin: 
     assert list(kept) == [("add_account", "new"), ("delete_account", "new")]
 
 
-def test_an_account_with_open_operations_stays(lab: Lab, admin: Program) -> None:
+def test_an_account_with_open_operations_cannot_be_deleted(lab: Lab, admin: Program) -> None:
     make_operation(lab.image, state=State.QUEUED)
     assert admin.send("DELETE", "/v1/accounts/lab/", {"name": "lab"}).status_code == 409
     assert RegisteredModel.objects.exists()

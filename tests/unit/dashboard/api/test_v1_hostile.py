@@ -42,7 +42,7 @@ SERVER = {
     "client_secret": "planted-secret",
 }
 REGISTRY = {"name": "second", "location": "two.example/team", "user": "robot", "password": "planted-secret"}
-# What is administered: how, a body that would pass, and what is answered then.
+# Administration: method and path, a valid body, and the status for it.
 ADMINISTERING: dict[str, tuple[str, str, dict[str, Any], int]] = {
     "add member": ("POST", "/v1/accounts/lab/members/", {"name": "nina", "role": "viewer"}, 201),
     "change member": ("PATCH", "/v1/accounts/lab/members/PK/", {"role": "operator"}, 200),
@@ -71,7 +71,7 @@ def lab(live_redis: Any) -> Lab:
 
 @pytest.fixture
 def other(lab: Lab) -> Lab:
-    """Another account, whose ids are tried in the first."""
+    """Create another account, whose ids are tried in the first."""
     return make_lab("other")
 
 
@@ -86,7 +86,7 @@ def admin(lab: Lab) -> Program:
 
 
 def good(kind: str, lab: Lab) -> dict[str, Any]:
-    """A body that would pass."""
+    """Return a valid body."""
     fields: dict[str, dict[str, Any]] = {
         "register_model": {
             "name": "rose",
@@ -119,7 +119,7 @@ def address(route: str, lab: Lab) -> str:
 
 
 def send(program: Program, method: str, url: str, body: Any, record: Any, **headers: str) -> Any:
-    """Send it, judge what comes back, and leave everything as it was."""
+    """Send the request, check the response, and roll back all changes."""
     with transaction.atomic():
         before = counts()
         answer = program.send(method, url, body, **headers)
@@ -164,7 +164,7 @@ def test_any_value_in_any_field_of_any_kind(kind: str, lab: Lab, other: Lab, pro
 
 
 @pytest.mark.parametrize("name", ADMINISTERING)
-def test_any_value_in_any_field_of_what_is_administered(name: str, lab: Lab, admin: Program, record: Any) -> None:
+def test_any_value_in_any_administration_field(name: str, lab: Lab, admin: Program, record: Any) -> None:
     method, url, base, done = ADMINISTERING[name]
     noun = name.partition(" ")[2]
     url = url.replace("PK", str(row_of(lab, "people" if noun == "person" else noun).pk) if "PK" in url else "")

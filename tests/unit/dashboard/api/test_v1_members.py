@@ -1,4 +1,4 @@
-"""Roles given and taken by programs: as on the page Members."""
+"""Administration of members and their roles over the API."""
 
 from typing import Any
 
@@ -24,7 +24,7 @@ def operator(lab: Lab) -> Program:
     return Program(token_of(person("otto", lab.account, Role.OPERATOR)))
 
 
-def test_a_role_is_given_changed_and_taken(lab: Lab, operator: Program) -> None:
+def test_a_role_is_added_changed_and_removed(lab: Lab, operator: Program) -> None:
     person("nina")
     made = operator.post(HERE, {"name": "nina", "role": "viewer"})
     assert made.status_code == 201
@@ -44,7 +44,7 @@ def test_a_role_is_given_changed_and_taken(lab: Lab, operator: Program) -> None:
     ]
 
 
-def test_what_the_form_refuses_is_refused_by_field_and_nothing_is_stored(lab: Lab, operator: Program) -> None:
+def test_invalid_members_are_rejected_by_field_and_nothing_is_stored(lab: Lab, operator: Program) -> None:
     wishes: list[tuple[dict[str, Any], set[str]]] = [
         ({}, {"name", "role"}),
         ({"name": "nobody", "role": "viewer"}, {"name"}),
@@ -65,14 +65,14 @@ def test_what_the_form_refuses_is_refused_by_field_and_nothing_is_stored(lab: La
     }
 
 
-def test_what_waits_for_somebody_who_lost_their_role_is_canceled(lab: Lab, operator: Program) -> None:
+def test_queued_operations_of_a_removed_member_are_canceled(lab: Lab, operator: Program) -> None:
     Membership.objects.filter(pk=lab.member.pk).update(role=Role.SCIENTIST)
     waiting = make_operation(lab.image, state=State.QUEUED, requested_by="mia-lab")
     operator.send("PATCH", f"{HERE}{lab.member.pk}/", {"role": "viewer"})
     assert Operation.objects.get(pk=waiting.pk).state == State.CANCELED
 
 
-def test_a_member_of_another_account_is_not_reached(lab: Lab, operator: Program) -> None:
+def test_a_member_of_another_account_is_not_found(lab: Lab, operator: Program) -> None:
     other = make_lab("other")
     for method, body in (("GET", None), ("PATCH", {"role": "operator"}), ("DELETE", None)):
         assert operator.send(method, f"{HERE}{other.member.pk}/", body).status_code == 404

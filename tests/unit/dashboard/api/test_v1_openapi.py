@@ -1,4 +1,4 @@
-"""The OpenAPI document of the JSON API: complete, valid, and what the API really accepts and responds with.
+"""The OpenAPI document of the JSON API is complete and valid, and matches the API's requests and responses.
 
 Every response that tests receive through `Program` is checked against it; see programs.py.
 """
@@ -59,7 +59,7 @@ def validator(schema: Any) -> jsonschema.Draft202012Validator:
 
 
 def examples_of(operation: dict[str, Any]) -> list[Any]:
-    """The examples of the request body."""
+    """Return the examples of the request body."""
     content = operation.get("requestBody", {}).get("content", {}).get("application/json", {})
     return [example["value"] for example in content.get("examples", {}).values()] or (
         [content["example"]] if content else []
@@ -148,7 +148,7 @@ def test_what_its_parameters_allow_is_accepted_and_nothing_else(lab: Lab, admin:
 
 
 class Job:
-    """Sends the examples of the document to the lab, with the ids and names of its rows."""
+    """Client that sends the document's examples to the lab, with the ids and names of its rows."""
 
     def __init__(self, lab: Lab, admin: Program) -> None:
         self.lab, self.admin = lab, admin
@@ -184,7 +184,7 @@ KUBECONFIG = {
 
 
 def prepare(name: str, lab: Lab) -> None:
-    """Bring the lab into a state in which the operation is possible."""
+    """Prepare the lab so that the operation is possible."""
     person("nina")
     if name == "retry_operation":
         body = {"manifest": lab.manifest.pk, "registry": lab.registry.pk, "description": ""}
@@ -215,7 +215,7 @@ def test_every_operation_succeeds_with_its_examples_and_responds_as_documented(
         assert str(answer.status_code) == next(iter(operation["responses"])), answer.content
 
 
-def test_a_serializer_that_responds_with_something_else_is_noticed(
+def test_a_serializer_with_a_different_response_is_detected(
     lab: Lab, admin: Program, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = f"/v1/accounts/lab/registries/{lab.registry.pk}/"
@@ -230,14 +230,14 @@ def things_of(row: Any) -> dict[str, Any]:
     return {"secret_set_at": None, "secret_set_by": row.secret_set_by}
 
 
-def test_a_view_without_a_declaration_is_noticed() -> None:
+def test_a_view_without_a_declaration_is_detected() -> None:
     undeclared = copy.copy(endpoints()[0])
     object.__setattr__(undeclared, "view", lambda request: None)
     with pytest.raises(AttributeError):
         make_document([undeclared], "1")
 
 
-def test_anyone_may_read_it_and_caches_may_keep_it() -> None:
+def test_the_document_is_public_and_cacheable() -> None:
     answer = Client().get("/v1/openapi.json")
     assert answer.json() == document()
     assert answer.headers["Content-Type"] == "application/json"

@@ -1,4 +1,4 @@
-"""People and the audit, for programs."""
+"""Users and the audit log over the API."""
 
 from typing import Any
 
@@ -24,7 +24,7 @@ def admin(lab: Lab) -> Program:
     return Program(token_of(get_user_model().objects.create_superuser("ada")))
 
 
-def test_a_person_is_added_without_a_password_and_deactivated(lab: Lab, admin: Program) -> None:
+def test_a_user_is_added_without_a_password_and_deactivated(lab: Lab, admin: Program) -> None:
     made = admin.post(PEOPLE, {"name": "nina"})
     assert made.status_code == 201
     nina = person("nina")
@@ -43,7 +43,7 @@ def test_a_person_is_added_without_a_password_and_deactivated(lab: Lab, admin: P
     ]
 
 
-def test_what_the_page_refuses_is_refused_and_stands_in_the_audit(lab: Lab, admin: Program) -> None:
+def test_removing_your_own_access_is_rejected_and_audited(lab: Lab, admin: Program) -> None:
     ada = person("ada")
     for do in ("deactivate", "make_member"):
         refused = admin.send("PATCH", f"{PEOPLE}{ada.pk}/", {"do": do})
@@ -54,7 +54,7 @@ def test_what_the_page_refuses_is_refused_and_stands_in_the_audit(lab: Lab, admi
     assert set(AuditEntry.objects.values_list("action", "result")) == {("change_person", "refused")}
 
 
-def test_what_makes_no_sense_is_named(lab: Lab, admin: Program) -> None:
+def test_invalid_fields_are_named(lab: Lab, admin: Program) -> None:
     mia = f"{PEOPLE}{lab.member.user.pk}/"
     for body in ({}, {"name": ""}, {"name": "MIA-lab"}, {"name": "a b"}, {"name": ["x"]}, {"name": "x" * 200}):
         assert set(admin.post(PEOPLE, body).json()["error"]["fields"]) == {"name"}, body
@@ -67,7 +67,7 @@ def test_what_makes_no_sense_is_named(lab: Lab, admin: Program) -> None:
     assert set(admin.get(f"{AUDIT}?result=perhaps&until=x").json()["error"]["fields"]) == {"result", "until"}
 
 
-def test_the_audit_shows_each_what_they_operate_and_no_more(lab: Lab, admin: Program) -> None:
+def test_operators_see_audit_entries_of_their_accounts_only(lab: Lab, admin: Program) -> None:
     other = make_lab("other")
     for found in (lab.account, other.account):
         record_entry("register_model", actor="sam", account_id=found.pk, account_name=found.name, target=found.name)
@@ -89,14 +89,14 @@ def test_the_audit_shows_each_what_they_operate_and_no_more(lab: Lab, admin: Pro
     assert Program(token_of(otto, account=third.account)).get(AUDIT).status_code == 403
 
 
-def test_the_first_and_the_last_day_that_there_are_can_be_asked_for(lab: Lab, admin: Program) -> None:
+def test_the_audit_log_can_be_filtered_by_the_first_and_last_possible_day(lab: Lab, admin: Program) -> None:
     record_entry("sign_in", actor="ada")
     assert admin.get(f"{AUDIT}?since=0001-01-01&until=9999-12-31").json()["found"] == 1
     assert admin.get(f"{AUDIT}?since=9999-12-31").json()["found"] == 0
     assert admin.get(f"{AUDIT}?until=0001-01-01").json()["found"] == 0
 
 
-def test_the_audit_is_read_page_by_page(lab: Lab, admin: Program) -> None:
+def test_the_audit_log_is_paginated(lab: Lab, admin: Program) -> None:
     for number in range(120):
         record_entry("register_model", actor="sam", target=str(number))
     path, seen = f"{AUDIT}?actor=sam", []

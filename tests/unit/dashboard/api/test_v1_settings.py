@@ -1,4 +1,4 @@
-"""Registries and clusters administered by programs: as on their pages, and what is secret stays so."""
+"""Administration of registries and clusters over the API, which never returns their secrets."""
 
 import json
 from typing import Any
@@ -38,7 +38,7 @@ def kubeconfig_with(token: str) -> str:
     )
 
 
-def test_who_only_chooses_gets_names_alone(lab: Lab, operator: Program) -> None:
+def test_data_scientists_get_only_names(lab: Lab, operator: Program) -> None:
     scientist = Program(token_of(person("sam", lab.account, Role.SCIENTIST)))
     assert scientist.get(REGISTRIES).json() == {"registries": [{"name": "our registry"}]}
     assert scientist.get(CLUSTERS).json() == {"clusters": [{"name": "this machine"}]}
@@ -49,7 +49,7 @@ def test_who_only_chooses_gets_names_alone(lab: Lab, operator: Program) -> None:
     assert (row["pull_secret"], row["production"], row["kube_config"]) == ("local", False, "set")
 
 
-def test_a_registry_is_added_changed_and_deleted_and_its_password_is_nowhere(lab: Lab, operator: Program) -> None:
+def test_a_registry_is_added_changed_and_deleted_without_revealing_its_password(lab: Lab, operator: Program) -> None:
     wish = {"name": "second", "location": "two.example/team", "user": "robot", "password": PLANTED}
     made = operator.post(REGISTRIES, wish)
     assert made.status_code == 201
@@ -72,7 +72,7 @@ def test_a_registry_is_added_changed_and_deleted_and_its_password_is_nowhere(lab
     assert PLANTED not in "".join([made.text, changed.text, *(f"{entry.before}{entry.after}" for entry in entries)])
 
 
-def test_a_password_that_is_kept_goes_to_no_other_place(lab: Lab, operator: Program) -> None:
+def test_a_stored_password_is_never_sent_to_another_registry(lab: Lab, operator: Program) -> None:
     url = f"{REGISTRIES}{lab.registry.pk}/"
     for body in ({"location": "thief.example"}, {"user": "thief"}, {"location": "thief.example", "password": None}):
         answer = operator.send("PATCH", url, body)
@@ -83,7 +83,7 @@ def test_a_password_that_is_kept_goes_to_no_other_place(lab: Lab, operator: Prog
     assert operator.send("PATCH", url, {"location": "new.example", "password": "another"}).status_code == 200
 
 
-def test_what_a_form_refuses_is_named_and_no_secret_comes_back(lab: Lab, operator: Program) -> None:
+def test_invalid_fields_are_named_without_returning_a_secret(lab: Lab, operator: Program) -> None:
     wishes: list[tuple[str, dict[str, Any], set[str]]] = [
         (REGISTRIES, {}, {"name", "location"}),
         (REGISTRIES, {"name": "our registry", "location": "a.example"}, {"name"}),
@@ -116,7 +116,7 @@ def test_a_cluster_is_added_and_marked_as_production(lab: Lab, operator: Program
     assert PLANTED not in made.text + changed.text + str(list(AuditEntry.objects.values()))
 
 
-def test_what_an_open_operation_uses_is_not_deleted(lab: Lab, operator: Program) -> None:
+def test_registries_and_clusters_of_open_operations_cannot_be_deleted(lab: Lab, operator: Program) -> None:
     make_operation(lab.image, state=State.QUEUED, body={"registry": lab.registry.pk})
     make_operation(lab.service, Kind.UPDATE_SERVICE, state=State.QUEUED, body={"cluster": lab.cluster.pk})
     for url in (f"{REGISTRIES}{lab.registry.pk}/", f"{CLUSTERS}{lab.cluster.pk}/"):
@@ -124,14 +124,14 @@ def test_what_an_open_operation_uses_is_not_deleted(lab: Lab, operator: Program)
         assert operator.get(url).status_code == 200
 
 
-def test_those_of_another_account_are_not_reached(lab: Lab, operator: Program) -> None:
+def test_registries_and_clusters_of_another_account_are_not_found(lab: Lab, operator: Program) -> None:
     other = make_lab("other")
     for url in (f"{REGISTRIES}{other.registry.pk}/", f"{CLUSTERS}{other.cluster.pk}/"):
         for method, body in (("GET", None), ("PATCH", {"name": "mine"}), ("DELETE", None)):
             assert operator.send(method, url, body).status_code == 404
 
 
-def test_what_is_stored_is_tried_and_the_try_is_written_down(lab: Lab) -> None:
+def test_a_connection_test_uses_the_stored_values_and_is_audited(lab: Lab) -> None:
     program = Program(token_of(person("otto", lab.account, Role.OPERATOR)))
     for place, row in (("registries", lab.registry), ("clusters", lab.cluster)):
         answer = program.post(f"/v1/accounts/lab/{place}/{row.pk}/test/")

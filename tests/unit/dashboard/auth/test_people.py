@@ -119,7 +119,7 @@ def test_an_unknown_action_changes_nothing(lab: Lab, cast: Cast) -> None:
     ]
 
 
-def test_people_are_found_by_name_and_shown_with_their_roles(lab: Lab, cast: Cast) -> None:
+def test_users_are_found_by_name_and_shown_with_their_roles(lab: Lab, cast: Cast) -> None:
     page = cast.admin.get("/people/", {"q": "SAM"}).text
     assert "lab: Data scientist" in page
     assert "otto" not in page

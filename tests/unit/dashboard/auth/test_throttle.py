@@ -1,4 +1,4 @@
-"""Login throttling: the same for every name, and nobody can lock out another user."""
+"""Login throttling: the same for every name, and attackers can't lock out users."""
 
 import re
 import statistics

@@ -145,7 +145,7 @@ def test_a_service_account_has_no_password_and_gets_its_tokens_from_an_administr
     assert Program(text).get("/v1/accounts/").json()["accounts"][0]["role"] == "Data scientist"
 
 
-def test_an_administrator_cannot_create_a_token_for_another_person(lab: Lab, cast: Cast) -> None:
+def test_an_administrator_cannot_create_a_token_for_another_user(lab: Lab, cast: Cast) -> None:
     sam = get_user_model().objects.get(username="sam")
     call_command("create_user", "robot", "--role", "viewer", "--account", "lab", "--machine")
     assert cast.admin.post("/tokens/new/", {**FORM, "owner": sam.pk}).status_code == 422

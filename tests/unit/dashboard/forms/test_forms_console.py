@@ -27,7 +27,7 @@ SWAGGER = {"definitions": {"ServiceInput": {"example": {"data": [[5.1, 3.5]]}}}}
 
 
 class Scoring(BaseHTTPRequestHandler):
-    """Answers with the body it got; /broken, /elsewhere and /long stand for services in trouble."""
+    """Request handler that echoes the body. /broken, /elsewhere and /long act as faulty services."""
 
     protocol_version = "HTTP/1.1"
     seen: list[dict[str, Any]]
@@ -55,7 +55,7 @@ class Scoring(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, *args: Any) -> None:
-        """Quiet."""
+        """Log nothing."""
 
 
 @pytest.fixture
@@ -87,7 +87,7 @@ def scientist(account: HostingAccount) -> Client:
 
 
 def lead(service: Service, path: str) -> None:
-    """Let the service's scoring URL be another one of the same server."""
+    """Change the service's scoring URL to another path of the same server."""
     service.scoring_uri = service.scoring_uri.replace("/iris/", f"/{path}/")
     service.save()
 
@@ -96,7 +96,9 @@ def url(service: Service, page: str = "test") -> str:
     return f"/accounts/lab/services/{service.pk}/{page}/"
 
 
-def test_the_console_sends_the_body_with_the_key_and_shows_answer_and_time(scientist: Client, service: Service) -> None:
+def test_the_console_sends_the_body_with_the_key_and_shows_the_response_and_time(
+    scientist: Client, service: Service
+) -> None:
     answer = scientist.post(url(service), {"body": '{"data": [1, 2]}'})
     assert answer.status_code == 200
     assert "200 OK" in answer.text
@@ -126,7 +128,7 @@ def test_htmx_gets_the_console_alone(scientist: Client, service: Service) -> Non
         ("[" * 99_999, "JSON"),
     ],
 )
-def test_what_is_no_json_is_not_sent(scientist: Client, service: Service, body: str, words: str) -> None:
+def test_invalid_json_is_not_sent(scientist: Client, service: Service, body: str, words: str) -> None:
     answer = scientist.post(url(service), {"body": body})
     assert answer.status_code == 422
     assert words in answer.text
@@ -134,7 +136,7 @@ def test_what_is_no_json_is_not_sent(scientist: Client, service: Service, body: 
 
 
 @pytest.mark.parametrize("host", ["169.254.169.254", "[::ffff:169.254.169.254]"])
-def test_a_server_cannot_have_the_console_call_what_machines_keep_for_themselves(
+def test_a_server_cannot_make_the_console_call_reserved_addresses(
     host: str, scientist: Client, service: Service
 ) -> None:
     service.scoring_uri = f"http://{host}/latest/meta-data/score"
@@ -153,21 +155,21 @@ def test_a_driver_that_raises_is_explained(scientist: Client, service: Service) 
     assert "The driver script raised an error" in answer.text
 
 
-def test_a_redirect_is_not_followed_for_the_key_would_go_along(scientist: Client, service: Service) -> None:
+def test_a_redirect_is_not_followed_with_the_key(scientist: Client, service: Service) -> None:
     lead(service, "elsewhere")
     answer = scientist.post(url(service), {"body": "{}"})
     assert "doesn’t follow" in answer.text
     assert [request["path"] for request in Scoring.seen] == ["/elsewhere/score"]
 
 
-def test_a_long_answer_is_cut(scientist: Client, service: Service) -> None:
+def test_a_long_response_is_truncated(scientist: Client, service: Service) -> None:
     lead(service, "long")
     answer = scientist.post(url(service), {"body": "{}"})
     assert "Only its beginning is shown" in answer.text
     assert len(answer.content) < 130_000
 
 
-def test_an_address_where_nothing_answers_is_said_so(scientist: Client, service: Service) -> None:
+def test_an_unreachable_address_is_reported(scientist: Client, service: Service) -> None:
     for uri, words in (
         ("http://127.0.0.1:9/score", "Nothing responds at the scoring URL"),
         ("file:///etc/passwd", "URL that isn’t valid"),
@@ -183,7 +185,7 @@ def test_a_service_without_scoring_address_has_no_console(scientist: Client, ser
     assert scientist.post(url(service), {"body": "{}"}).status_code == 404
 
 
-def test_the_key_is_shown_to_scientists_who_ask_and_kept_by_no_cache(
+def test_data_scientists_can_view_the_key_and_it_is_not_cached(
     scientist: Client, account: HostingAccount, service: Service
 ) -> None:
     assert SCORING_KEY not in scientist.get(url(service)).text
@@ -194,7 +196,7 @@ def test_the_key_is_shown_to_scientists_who_ask_and_kept_by_no_cache(
     assert sign_in("vera", account, Role.VIEWER).post(url(service, "key")).status_code == 403
 
 
-def test_a_viewer_sends_nothing(account: HostingAccount, service: Service) -> None:
+def test_a_viewer_cannot_send_a_request(account: HostingAccount, service: Service) -> None:
     assert sign_in("vera", account, Role.VIEWER).post(url(service), {"body": "{}"}).status_code == 403
     assert not Scoring.seen
 

@@ -1,4 +1,4 @@
-"""Composing a manifest: finding one of ten thousand models, marking the driver, and what comes of it."""
+"""Manifest form: finding one of ten thousand models, selecting the driver, and the result."""
 
 from collections.abc import Callable
 from typing import Any
@@ -29,7 +29,7 @@ def form(**more: Any) -> dict[str, Any]:
     return {"runtime_type": "ScikitPython", **more}
 
 
-def test_what_was_picked_becomes_a_manifest_in_the_picked_order(scientist: Client, account: HostingAccount) -> None:
+def test_selected_models_become_a_manifest_in_their_order(scientist: Client, account: HostingAccount) -> None:
     second, first = make_model(account, "scaler"), make_model(account, "iris", 3)
     driver, schema = make_asset(account), make_asset(account, "schema", "schema.json")
     picked = {"models": [first.pk, second.pk], "assets": [schema.pk, driver.pk], "driver": driver.pk}
@@ -77,7 +77,7 @@ def test_models_that_cannot_be_used_are_not_offered(scientist: Client, account: 
     assert "foreign" not in text
 
 
-def test_a_model_of_another_account_cannot_be_slipped_in(scientist: Client) -> None:
+def test_a_model_of_another_account_is_rejected(scientist: Client) -> None:
     foreign = make_model(make_account("elsewhere"), "foreign")
     answer = scientist.post(NEW, form(models=[foreign.pk]))
     assert answer.status_code == 422
@@ -85,9 +85,7 @@ def test_a_model_of_another_account_cannot_be_slipped_in(scientist: Client) -> N
     assert not Operation.objects.exists()
 
 
-def test_without_javascript_a_search_keeps_what_was_typed_and_picked(
-    scientist: Client, account: HostingAccount
-) -> None:
+def test_without_javascript_a_search_preserves_the_form(scientist: Client, account: HostingAccount) -> None:
     model, other = make_model(account, "iris"), make_model(account, "tulip")
     typed = form(models=[model.pk], pip_requirements="numpy", **{"models-q": "tul", "do": "preview"})
     answer = scientist.post(NEW, typed)
@@ -106,7 +104,7 @@ def test_the_only_script_among_the_assets_is_suggested_as_driver(scientist: Clie
     assert f'id="driver-{schema.pk}" >' in compact(text)
 
 
-def test_a_script_without_a_mark_is_asked_about(scientist: Client, account: HostingAccount) -> None:
+def test_an_unmarked_script_requires_a_decision(scientist: Client, account: HostingAccount) -> None:
     model, score = make_model(account), make_asset(account)
     answer = scientist.post(NEW, form(models=[model.pk], assets=[score.pk]))
     assert answer.status_code == 422
@@ -115,7 +113,7 @@ def test_a_script_without_a_mark_is_asked_about(scientist: Client, account: Host
     assert Manifest.objects.get().driver_program == ""
 
 
-def test_a_driver_that_is_not_picked_is_refused(scientist: Client, account: HostingAccount) -> None:
+def test_a_driver_that_is_not_selected_is_rejected(scientist: Client, account: HostingAccount) -> None:
     model, score, other = make_model(account), make_asset(account), make_asset(account, "other", "other.py")
     answer = scientist.post(NEW, form(models=[model.pk], assets=[score.pk], driver=other.pk))
     assert answer.status_code == 422
@@ -140,7 +138,7 @@ def test_two_assets_with_one_id_are_refused(scientist: Client, account: HostingA
         ({"description": "d" * 513}, "at most 512 characters"),
     ],
 )
-def test_what_is_wrong_is_said_and_nothing_is_stored(
+def test_errors_are_shown_and_nothing_is_stored(
     scientist: Client, account: HostingAccount, wrong: dict[str, Any], words: str
 ) -> None:
     answer = scientist.post(NEW, {**form(models=[make_model(account).pk]), **wrong})
@@ -164,7 +162,7 @@ def test_a_clone_has_the_same_models_driver_and_requirements(scientist: Client, 
     assert ">\nnumpy</textarea>" in text
 
 
-def test_a_link_from_a_model_has_it_picked(scientist: Client, account: HostingAccount) -> None:
+def test_a_link_from_a_model_selects_it(scientist: Client, account: HostingAccount) -> None:
     model = make_model(account)
     assert f'id="models-{model.pk}" checked' in scientist.get(NEW, {"model": model.pk}).text
     assert scientist.get(NEW, {"model": "x"}).status_code == 200
@@ -180,7 +178,7 @@ def test_a_manifest_is_cloned_from_its_own_page_too(scientist: Client, account: 
         assert scientist.get(NEW, {"manifest": unknown}).status_code == 200
 
 
-def test_a_form_that_is_too_long_is_told_so(scientist: Client) -> None:
+def test_an_oversized_form_is_rejected_with_a_message(scientist: Client) -> None:
     answer = scientist.post(NEW, form(pip_requirements="x" * 3_000_000))
     assert answer.status_code == 413
     assert "This request is too large" in answer.text

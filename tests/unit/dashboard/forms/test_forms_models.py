@@ -1,4 +1,4 @@
-"""Registering models and adding assets: by address, by upload, and what is refused with which words."""
+"""Forms for models and assets: by URL, by upload, and with error messages."""
 
 import json
 from html import unescape
@@ -36,7 +36,7 @@ def form(**more: str) -> dict[str, str]:
     return {"name": "iris", "url": "https://models.example/iris.pkl", **more}
 
 
-def test_an_address_becomes_a_model_and_an_operation_and_its_page_follows(scientist: Client) -> None:
+def test_a_url_creates_a_model_and_an_operation_and_redirects_to_its_page(scientist: Client) -> None:
     answer = scientist.post(NEW, form(tags="flowers, small", description="Logistic\r\nregression"))
     model = RegisteredModel.objects.get()
     assert answer.headers["Location"] == f"/accounts/lab/models/{model.pk}/"
@@ -45,7 +45,7 @@ def test_an_address_becomes_a_model_and_an_operation_and_its_page_follows(scient
     assert (operation.kind, operation.requested_by, operation.model) == ("register_model", "sam", model)
 
 
-def test_an_uploaded_file_is_registered_by_an_address_that_no_page_shows(scientist: Client) -> None:
+def test_an_uploaded_file_is_registered_under_a_url_that_no_page_shows(scientist: Client) -> None:
     stored = keep()
     key = stored.url.partition("key=")[2]
     page = scientist.get(NEW, {"file": stored.token})
@@ -61,7 +61,7 @@ def test_an_uploaded_file_is_registered_by_an_address_that_no_page_shows(scienti
     assert model.url.startswith(f"{settings.FILES_URL}/files/{stored.sha256}/iris.pkl?key=")
 
 
-def test_a_forged_or_vanished_upload_is_refused(scientist: Client) -> None:
+def test_a_forged_or_deleted_upload_is_rejected(scientist: Client) -> None:
     answer = scientist.post(NEW, {"name": "iris", "file": "forged"})
     assert answer.status_code == 422
     assert "no longer exists" in answer.text
@@ -84,7 +84,7 @@ def test_a_forged_or_vanished_upload_is_refused(scientist: Client) -> None:
         ({"mime_type": "pickle"}, "application/octet-stream"),
     ],
 )
-def test_what_is_wrong_is_said_beside_its_field_and_nothing_is_stored(
+def test_errors_are_shown_beside_their_fields_and_nothing_is_stored(
     scientist: Client, wrong: dict[str, str], words: str
 ) -> None:
     answer = scientist.post(NEW, form(**wrong))
@@ -110,14 +110,14 @@ def test_the_preview_shows_the_json_and_sends_nothing(scientist: Client, account
     assert not Operation.objects.exists()
 
 
-def test_an_incomplete_form_is_previewed_without_reproach(scientist: Client) -> None:
+def test_an_incomplete_form_can_be_previewed_without_errors(scientist: Client) -> None:
     answer = scientist.post(NEW, {"name": "iris", "do": "preview"})
     assert answer.status_code == 200
     assert "Complete these fields first" in answer.text
     assert "Nothing was sent" not in answer.text
 
 
-def test_a_clone_starts_with_what_was_asked_for_before(scientist: Client) -> None:
+def test_a_clone_starts_with_the_values_of_the_original(scientist: Client) -> None:
     scientist.post(NEW, form(tags="flowers"))
     answer = scientist.get(NEW, {"clone": str(Operation.objects.get().pk)})
     assert 'value="iris"' in answer.text
@@ -125,12 +125,12 @@ def test_a_clone_starts_with_what_was_asked_for_before(scientist: Client) -> Non
     assert scientist.get(NEW, {"clone": "not-a-uuid"}).status_code == 404
 
 
-def test_a_failed_upload_without_javascript_says_why(scientist: Client) -> None:
+def test_a_failed_upload_without_javascript_shows_the_reason(scientist: Client) -> None:
     assert "larger than this site accepts" in scientist.get(NEW, {"upload_error": "too_large"}).text
     assert "couldn’t be stored" in scientist.get(NEW, {"upload_error": "<b>"}).text
 
 
-def test_who_may_not_is_told_which_role_is_needed(account: HostingAccount) -> None:
+def test_a_denied_user_sees_the_required_role(account: HostingAccount) -> None:
     viewer = sign_in("vera", account, Role.VIEWER)
     assert viewer.get(NEW).status_code == 403
     assert viewer.post(NEW, form()).status_code == 403
@@ -139,7 +139,7 @@ def test_who_may_not_is_told_which_role_is_needed(account: HostingAccount) -> No
     assert not Operation.objects.exists()
 
 
-def test_an_asset_is_kept_and_its_type_guessed(scientist: Client) -> None:
+def test_an_asset_is_stored_and_its_type_guessed(scientist: Client) -> None:
     answer = scientist.post(
         "/accounts/lab/assets/new/", {"name": "score", "file": keep(b"def init(): ...", "score.py").token}
     )

@@ -1,4 +1,4 @@
-"""Retry, clone, cancel, decide, refresh: the buttons beside an operation; and the logs that follow it."""
+"""Actions on an operation (retry, clone, cancel, decide, refresh) and its logs."""
 
 from uuid import uuid4
 
@@ -47,7 +47,7 @@ def url(operation: Operation, act: str) -> str:
     return f"/accounts/lab/operations/{operation.pk}/{act}/"
 
 
-def test_a_failed_operation_is_tried_again_as_a_new_one(scientist: Client, operation: Operation) -> None:
+def test_a_failed_operation_is_retried_as_a_new_one(scientist: Client, operation: Operation) -> None:
     end(operation, State.FAILED)
     answer = scientist.post(url(operation, "retry"))
     again = Operation.objects.get(retry_of=operation)
@@ -55,19 +55,21 @@ def test_a_failed_operation_is_tried_again_as_a_new_one(scientist: Client, opera
     assert again.body == operation.body
 
 
-def test_what_has_not_failed_is_not_retried_and_the_page_says_why(scientist: Client, operation: Operation) -> None:
+def test_an_operation_that_has_not_failed_is_not_retried_and_the_page_explains_why(
+    scientist: Client, operation: Operation
+) -> None:
     page = scientist.post(url(operation, "retry"), follow=True)
     assert "Only a failed or canceled operation can be retried" in page.text
     assert Operation.objects.count() == 1
 
 
-def test_an_operation_that_was_not_sent_is_canceled_at_once(scientist: Client, operation: Operation) -> None:
+def test_an_unsent_operation_is_canceled_immediately(scientist: Client, operation: Operation) -> None:
     scientist.post(url(operation, "cancel"))
     operation.refresh_from_db()
     assert operation.state == State.CANCELED
 
 
-def test_a_person_decides_about_an_uncertain_operation(scientist: Client, operation: Operation) -> None:
+def test_a_user_decides_about_an_uncertain_operation(scientist: Client, operation: Operation) -> None:
     Operation.objects.update(state=State.UNCERTAIN, error_code="NeedsDecision")
     scientist.post(url(operation, "settle"), {"send_again": "no"})
     operation.refresh_from_db()
@@ -75,20 +77,20 @@ def test_a_person_decides_about_an_uncertain_operation(scientist: Client, operat
     assert "already resolved" in scientist.post(url(operation, "settle"), {"send_again": "yes"}, follow=True).text
 
 
-def test_polling_that_was_given_up_is_taken_up_again(scientist: Client, operation: Operation) -> None:
+def test_abandoned_polling_can_be_resumed(scientist: Client, operation: Operation) -> None:
     Operation.objects.update(state=State.RUNNING, next_poll_at=None, mms_operation_id="x")
     scientist.post(url(operation, "resume"))
     operation.refresh_from_db()
     assert operation.next_poll_at is not None
 
 
-def test_clone_leads_to_the_form_of_its_kind(scientist: Client, operation: Operation) -> None:
+def test_clone_opens_the_form_of_its_kind(scientist: Client, operation: Operation) -> None:
     answer = scientist.get(url(operation, "clone"))
     assert answer.headers["Location"] == f"/accounts/lab/models/new/?clone={operation.pk}"
     assert scientist.get(answer.headers["Location"]).status_code == 200
 
 
-def test_deleting_again_needs_the_right_to_delete(scientist: Client, account: HostingAccount) -> None:
+def test_retrying_a_deletion_requires_the_permission_to_delete(scientist: Client, account: HostingAccount) -> None:
     service = make_service(make_image(make_manifest(account, make_model(account))), created_by="olga")
     operator = sign_in("olga", account, Role.OPERATOR)
     operator.post(f"/accounts/lab/services/{service.pk}/delete/")
@@ -99,7 +101,7 @@ def test_deleting_again_needs_the_right_to_delete(scientist: Client, account: Ho
 
 
 @pytest.mark.parametrize("act", ["retry", "cancel", "settle", "resume"])
-def test_acts_are_posts_of_people_who_may(
+def test_actions_require_post_and_permission(
     account: HostingAccount, operation: Operation, scientist: Client, act: str
 ) -> None:
     assert scientist.get(url(operation, act)).status_code == 405
@@ -109,14 +111,14 @@ def test_acts_are_posts_of_people_who_may(
     assert scientist.post(f"/accounts/lab/operations/{uuid4()}/{act}/").status_code == 404
 
 
-def test_refresh_comes_back_to_a_page_of_this_site_only(scientist: Client, redis_in_reach: Redis) -> None:
+def test_refresh_redirects_only_to_this_site(scientist: Client, redis_in_reach: Redis) -> None:
     refresh = "/accounts/lab/refresh/"
     assert scientist.post(refresh, {"next": "/accounts/lab/models/"}).headers["Location"] == "/accounts/lab/models/"
     assert scientist.post(refresh, {"next": "https://evil.example/"}).headers["Location"] == "/accounts/lab/"
     assert scientist.post(refresh, {"next": "//evil.example/"}).headers["Location"] == "/accounts/lab/"
 
 
-def test_the_log_page_shows_the_lines_and_notes_that_somebody_looks(
+def test_the_log_page_shows_the_lines_and_records_interest(
     scientist: Client, operation: Operation, redis_in_reach: Redis
 ) -> None:
     events.append_log(events.operation_log_key(operation), ["step 1", "<b>step 2</b>"], at=20)
@@ -141,14 +143,16 @@ def test_the_log_is_followed_from_a_position_to_its_end(
     assert (last.text, last.headers["X-Log-End"]) == ("", "1")
 
 
-def test_the_log_can_be_kept_as_a_file(scientist: Client, operation: Operation, redis_in_reach: Redis) -> None:
+def test_the_log_can_be_downloaded(scientist: Client, operation: Operation, redis_in_reach: Redis) -> None:
     events.append_log(events.operation_log_key(operation), [f"line {number}" for number in range(5000)], at=1)
     answer = scientist.get(url(operation, "log"), {"download": ""})
     assert answer.headers["Content-Disposition"] == f'attachment; filename="operation_log-{operation.pk}.txt"'
     assert answer.text.splitlines()[-1] == "line 4999"
 
 
-def test_a_log_without_redis_or_with_a_strange_position_is_no_error(scientist: Client, operation: Operation) -> None:
+def test_a_log_without_redis_or_with_an_invalid_position_is_not_an_error(
+    scientist: Client, operation: Operation
+) -> None:
     assert scientist.get(url(operation, "log")).status_code == 200
     assert scientist.get(url(operation, "log"), {"after": "nonsense"}).status_code == 200
     assert scientist.get(url(operation, "log"), {"after": "1-1\r\nX: y"}).status_code == 200

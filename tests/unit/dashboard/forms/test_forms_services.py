@@ -45,7 +45,7 @@ def service(manifest: Manifest) -> Service:
     return make_service(make_image(manifest), created_by="somebody else", scoring_uri="http://127.0.0.1:9/score")
 
 
-def test_an_image_is_asked_for_and_the_password_stays_where_it_is(
+def test_an_image_is_requested_without_revealing_the_password(
     scientist: Client, account: HostingAccount, manifest: Manifest
 ) -> None:
     registry = make_registry(account)
@@ -61,7 +61,7 @@ def test_an_image_is_asked_for_and_the_password_stays_where_it_is(
     assert (image.manifest, image.registry, image.description) == (manifest, registry, "first")
 
 
-def test_who_has_no_registry_is_told_so(scientist: Client, manifest: Manifest) -> None:
+def test_a_missing_registry_is_explained(scientist: Client, manifest: Manifest) -> None:
     assert "no registry yet" in scientist.get("/accounts/lab/images/new/").text
     answer = scientist.post("/accounts/lab/images/new/", {"manifest": manifest.pk})
     assert answer.status_code == 422
@@ -77,7 +77,7 @@ def test_manifests_are_found_by_the_models_in_them(
     assert f'id="manifest-{manifest.pk}"' not in text
 
 
-def test_a_service_is_deployed_and_the_kubeconfig_stays_where_it_is(
+def test_a_service_is_deployed_without_revealing_the_kubeconfig(
     scientist: Client, account: HostingAccount, manifest: Manifest
 ) -> None:
     image, cluster = make_image(manifest), make_cluster(account)
@@ -93,7 +93,7 @@ def test_a_service_is_deployed_and_the_kubeconfig_stays_where_it_is(
     assert (service.name, service.image, service.cluster, service.created_by) == ("iris-live", image, cluster, "sam")
 
 
-def test_a_taken_name_is_refused_beside_the_field(scientist: Client, service: Service) -> None:
+def test_a_name_in_use_is_an_error_at_the_field(scientist: Client, service: Service) -> None:
     wanted = {"name": service.name, "image": service.image_id, "cluster": service.cluster_id}
     answer = scientist.post("/accounts/lab/services/new/", wanted)
     assert answer.status_code == 422
@@ -102,7 +102,7 @@ def test_a_taken_name_is_refused_beside_the_field(scientist: Client, service: Se
 
 
 @pytest.mark.parametrize(("name", "words"), [("two words", "Remove a blank"), ("-x", "Start with a letter")])
-def test_names_a_service_cannot_have(scientist: Client, service: Service, name: str, words: str) -> None:
+def test_invalid_service_names_are_rejected(scientist: Client, service: Service, name: str, words: str) -> None:
     answer = scientist.post(
         "/accounts/lab/services/new/", {"name": name, "image": service.image_id, "cluster": service.cluster_id}
     )
@@ -125,7 +125,7 @@ def test_an_update_shows_what_changes_before_it_is_sent(
     assert Operation.objects.get().body == {"service": service.pk, "image": image.pk}
 
 
-def test_the_picked_image_brings_its_changes_along_with_the_preview(scientist: Client, service: Service) -> None:
+def test_the_preview_shows_the_changes_of_the_selected_image(scientist: Client, service: Service) -> None:
     image = make_image(make_manifest(service.account, make_model(service.account, version=2)), "second image")
     url = f"/accounts/lab/services/{service.pk}/update/"
     answer = scientist.post(url, {"image": image.pk, "do": "preview"}, headers={"HX-Request": "true"})
@@ -134,7 +134,7 @@ def test_the_picked_image_brings_its_changes_along_with_the_preview(scientist: C
     assert "imageId" in answer.text
 
 
-def test_the_image_that_runs_is_no_update(scientist: Client, service: Service) -> None:
+def test_the_running_image_is_not_an_update(scientist: Client, service: Service) -> None:
     url = f"/accounts/lab/services/{service.pk}/update/"
     assert "runs now" in scientist.get(url).text
     answer = scientist.post(url, {"image": service.image_id})
@@ -142,7 +142,7 @@ def test_the_image_that_runs_is_no_update(scientist: Client, service: Service) -
     assert "already runs this image" in answer.text
 
 
-def test_one_open_operation_at_a_time_and_it_is_named(scientist: Client, service: Service) -> None:
+def test_a_second_operation_is_rejected_and_names_the_open_one(scientist: Client, service: Service) -> None:
     image = make_image(present(present(service.image).manifest), "second image")
     url = f"/accounts/lab/services/{service.pk}/update/"
     scientist.post(url, {"image": image.pk})

@@ -17,9 +17,9 @@ from tests.support.people import Lab, make_cast, make_lab
 from tests.support.workshop import make_image
 
 pytestmark = [pytest.mark.django_db, pytest.mark.slow]
-# Not tried here: what ends the session, and what calls the address that was typed (its own tests do).
+# Excluded: forms that end the session, and forms that call the entered address, which have their own tests.
 APART = {"sign_out", "test_server", "test_registry", "test_new_registry", "test_cluster", "test_new_cluster"}
-# The fields of what has no page of its own.
+# Fields of forms without their own page.
 FIELDS = {
     "create_token": {"name": "x", "scope": "read", "account": "", "days": "7"},
     "change_member": {"role": "viewer"},
@@ -60,7 +60,7 @@ def lab(live_redis: Any) -> Lab:
 
 @pytest.fixture
 def other(lab: Lab) -> Lab:
-    """Another account, whose ids are tried in the first."""
+    """Create another account, whose ids are tried in the first."""
     return make_lab("other")
 
 
@@ -72,7 +72,7 @@ def admin(lab: Lab) -> Client:
 
 
 def good(name: str, lab: Lab) -> dict[str, Any]:
-    """Fields that would pass, where they are known; else what the page itself offers."""
+    """Return valid fields if they are known, otherwise the initial fields of the page."""
     newer = make_image(lab.manifest)
     known: dict[str, dict[str, Any]] = {
         "register_model": {"name": "rose", "url": "https://a.example/x", "tags": "a, b", "mime_type": "a/b"},
@@ -99,7 +99,7 @@ def fields_on(page: str) -> set[str]:
 
 
 def post(client: Client, url: str, fields: dict[str, Any], record: Any) -> Any:
-    """Send the form, judge what comes back, and leave everything as it was."""
+    """Submit the form, check the response, and roll back all changes."""
     with transaction.atomic():
         before = counts()
         answer = client.post(url, urlencode(fields, doseq=True), content_type="application/x-www-form-urlencoded")

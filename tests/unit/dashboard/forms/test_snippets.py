@@ -1,4 +1,4 @@
-"""Every form shows the call of the API that does the same: nothing secret in it, and nothing that a shell would run."""
+"""API calls shown beside every form: they do the same, contain no secrets, and are safe in a shell."""
 
 import ast
 import json
@@ -38,7 +38,7 @@ def cast(lab: Lab) -> Cast:
 
 
 def shown(page: str, what: str) -> str:
-    """The text of the command on a page: `curl`, `python` or `upload`."""
+    """Return the text of a command on a page: `curl`, `python` or `upload`."""
     return unescape(present(re.search(f'id="command-{what}"[^>]*>(.*?)</pre>', page, re.DOTALL))[1])
 
 
@@ -62,7 +62,7 @@ def preview(browser: Client, url: str, form: dict[str, Any]) -> str:
 
 
 def forms(lab: Lab) -> dict[str, tuple[str, dict[str, Any]]]:
-    """A form of each kind, filled in: the address of its page, and the fields."""
+    """Return a completed form of each kind: the URL of its page, and the fields."""
     newer = make_image(lab.manifest)
     return {
         "register_model": ("models/new/", {"name": "rose", "url": "https://a.example/x?v=3", "description": NASTY}),
@@ -79,7 +79,7 @@ def forms(lab: Lab) -> dict[str, tuple[str, dict[str, Any]]]:
 @pytest.mark.parametrize(
     "kind", ["register_model", "create_manifest", "create_image", "create_service", "update_service"]
 )
-def test_what_a_form_shows_does_what_the_form_does(kind: str, lab: Lab, cast: Cast) -> None:
+def test_the_command_of_a_form_does_the_same_as_the_form(kind: str, lab: Lab, cast: Cast) -> None:
     address, form = forms(lab)[kind]
     page = preview(cast.scientist, f"{lab.url}{address}", form)
     body = in_shell(shown(page, "curl"))
@@ -96,7 +96,7 @@ def test_what_a_form_shows_does_what_the_form_does(kind: str, lab: Lab, cast: Ca
     assert {**by_api.body, "name": ""} == {**by_page.body, "name": ""}
 
 
-def test_the_page_of_an_operation_shows_what_was_asked(lab: Lab, cast: Cast) -> None:
+def test_the_page_of_an_operation_shows_its_command(lab: Lab, cast: Cast) -> None:
     address, form = forms(lab)["register_model"]
     cast.scientist.post(f"{lab.url}{address}", form)
     operation = Operation.objects.get(kind="register_model")
@@ -136,13 +136,13 @@ def test_the_key_of_an_upload_is_in_no_command(lab: Lab, cast: Cast) -> None:
     operation = Operation.objects.get(kind="register_model")
     told = cast.viewer.get(f"{lab.url}operations/{operation.pk}/").text
     assert key not in told
-    assert stored.token not in told  # a viewer could register the file in another account with it
+    assert stored.token not in told  # with it, a viewer could register the file in another account
     assert in_shell(shown(told, "curl"))["file"] == "…"
     assert "-F file=@" in shown(told, "upload")
 
 
 @pytest.mark.parametrize("url", ["https://me:s3cret-word@a.example/x", "https://a.example/x?sig=s3cret-word"])
-def test_what_an_address_opens_with_is_in_no_command(url: str, lab: Lab, cast: Cast) -> None:
+def test_no_command_contains_credentials_of_a_url(url: str, lab: Lab, cast: Cast) -> None:
     cast.scientist.post(f"{lab.url}models/new/", {"name": "rose", "url": url})
     operation = Operation.objects.get(kind="register_model")
     command = snippets.build_operation_snippet(operation)

@@ -35,14 +35,14 @@ def test_the_command_prints_the_token_and_nothing_else() -> None:
     assert (grant.subscription, grant.resource_group, grant.account) == ("local", "local", "local")
 
 
-def test_the_token_itself_is_nowhere_in_the_database() -> None:
+def test_the_token_itself_is_not_in_the_database() -> None:
     token = tokens.create_token(tokens.create_account("s", "g", "a"), "for a test")
     row = Token.objects.get()
     assert token not in str(vars(row))
     assert row.name == "for a test"
 
 
-def test_a_revoked_token_is_closed_within_a_second() -> None:
+def test_a_revoked_token_is_rejected_within_a_second() -> None:
     token = tokens.create_token(tokens.create_account("s", "g", "a"), "x")
     assert tokens.find_grant(token)
     assert tokens.cached_grant(token)
@@ -52,7 +52,7 @@ def test_a_revoked_token_is_closed_within_a_second() -> None:
     assert tokens.cached_grant(token) is None
 
 
-def test_a_token_says_in_words_what_it_may_do_and_for_how_long() -> None:
+def test_a_token_describes_its_permission_and_expiry() -> None:
     tokens.create_account("local", "local", "local")
     said = StringIO()
     run("create_token", "--account", "local", errors=said)
@@ -67,14 +67,14 @@ def test_a_token_says_in_words_what_it_may_do_and_for_how_long() -> None:
 
 
 @pytest.mark.parametrize("days", ["0", "-1", "3651", "100000000000"])
-def test_days_that_make_no_sense_are_refused(days: str) -> None:
+def test_an_invalid_number_of_days_is_rejected(days: str) -> None:
     tokens.create_account("local", "local", "local")
     with pytest.raises(CommandError, match="--days must be from 1 to 3650"):
         create("--account", "local", f"--days={days}")
     assert not Token.objects.exists()
 
 
-def test_an_expired_token_opens_nothing() -> None:
+def test_an_expired_token_is_rejected() -> None:
     account = tokens.create_account("s", "g", "a")
     assert tokens.find_grant(tokens.create_token(account, "x", expires_at=timezone.now() + timedelta(seconds=60)))
     assert (
@@ -90,7 +90,7 @@ def test_a_grant_knows_whether_it_may_write() -> None:
     assert (reader.may_write, writer.may_write) == (False, True)
 
 
-def test_the_use_of_a_token_is_noted_once_a_minute() -> None:
+def test_the_use_of_a_token_is_recorded_once_a_minute() -> None:
     grant = tokens.find_grant(tokens.create_token(tokens.create_account("s", "g", "a"), "x"))
     assert grant
     assert [tokens.is_use_due(grant) for _ in range(3)] == [True, False, False]
@@ -138,7 +138,7 @@ def test_a_token_is_revoked_by_its_number_and_only_once() -> None:
     assert tokens.find_grant(token) is None
 
 
-def test_with_one_wrong_number_nothing_is_revoked() -> None:
+def test_one_invalid_number_prevents_every_revocation() -> None:
     token = tokens.create_token(tokens.create_account("s", "g", "a"), "x")
     with pytest.raises(CommandError, match=r"Token 999999 doesn't exist\. No token was revoked"):
         run("revoke_token", str(Token.objects.get().pk), "999999")
@@ -146,25 +146,25 @@ def test_with_one_wrong_number_nothing_is_revoked() -> None:
 
 
 @pytest.mark.parametrize("token", ["", "wrong", "mms_", "\udcff", "x" * 100_000])
-def test_what_is_no_token_opens_nothing(token: str) -> None:
+def test_invalid_tokens_are_rejected(token: str) -> None:
     assert tokens.cached_grant(token) is None
     assert tokens.find_grant(token) is None
 
 
-def test_an_unknown_account_is_named_with_those_there_are() -> None:
+def test_an_unknown_account_is_reported_with_the_existing_ones() -> None:
     tokens.create_account("s", "g", "present")
     with pytest.raises(CommandError, match=r"absent.*present.*--create"):
         create("--account", "absent")
     assert not Token.objects.exists()
 
 
-def test_a_missing_account_is_made_when_asked_for() -> None:
+def test_a_missing_account_is_created_on_request() -> None:
     token = create("--account", "new", "--create").strip()
     assert tokens.find_grant(token)
     assert Account.objects.get().subscription == "new"
 
 
-def test_two_accounts_of_one_name_are_told_apart() -> None:
+def test_two_accounts_with_one_name_are_distinguished() -> None:
     for subscription in ("one", "two"):
         tokens.create_account(subscription, "g", "same")
     with pytest.raises(CommandError, match="--subscription"):
@@ -174,11 +174,11 @@ def test_two_accounts_of_one_name_are_told_apart() -> None:
     assert grant.subscription == "two"
 
 
-def test_making_an_account_twice_is_making_it_once() -> None:
+def test_creating_an_account_twice_creates_one() -> None:
     assert tokens.create_account("s", "g", "a") == tokens.create_account("s", "g", "a")
 
 
-def test_the_account_local_gets_another_token_when_its_own_no_longer_opens_everything() -> None:
+def test_the_account_local_gets_a_new_token_if_its_own_lacks_access() -> None:
     bundled_account.ensure()
     first = HostingAccount.objects.get(name="local").token
     bundled_account.ensure()
