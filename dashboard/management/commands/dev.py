@@ -33,7 +33,7 @@ class Command(up.Command):
             path.touch(mode=0o600)
             path.write_text(secrets.token_urlsafe(9))
             fill.fill(path.read_text())
-        if not path.exists():  # somebody else's data
+        if not path.exists():  # the data was not created by this command
             return super().invitation()
         names = ", ".join(f"{name} ({role})" for name, role in people.SIGN_IN.items())
         return f"Sign in as {names} with the password {path.read_text()}"

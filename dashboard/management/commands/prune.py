@@ -61,7 +61,8 @@ class Command(BaseCommand):
         self.stdout.write(f"{title}:")
         for part in parts:
             self.stdout.write(f"  {part.label:<40}{part.note or _amount(part.count, part.size)}")
-        self.stdout.write(f"  {'':<40}{_amount(sum(part.count for part in parts), sum(part.size for part in parts))}")
+        count, size = sum(part.count for part in parts), sum(part.size for part in parts)
+        self.stdout.write(f"  {'total':<40}{_amount(count, size)}")
 
 
 def _amount(count: int, size: int) -> str:

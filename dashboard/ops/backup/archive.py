@@ -112,8 +112,8 @@ class Reader:
         try:
             member = tarfile.TarInfo.frombuf(self._file.read(HEADER_BYTES), "ascii", "strict")
         except (tarfile.HeaderError, ValueError):
-            after = list(self._sums)[-1] if self._sums else "its first byte"
-            raise DamagedArchiveError(f"It is cut off or damaged after {after}.") from None
+            where = f"after {list(self._sums)[-1]}" if self._sums else "at the beginning"
+            raise DamagedArchiveError(f"It is cut off or damaged {where}.") from None
         if member.type != tarfile.REGTYPE or not NAME.fullmatch(member.name) or member.size < 0:
             raise DamagedArchiveError(f"It contains {member.name[:100]!r}, which doesn't belong in a backup.")
         if member.name in self._sums:
