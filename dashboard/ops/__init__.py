@@ -1,1 +1,1 @@
-"""Running an installation; the only package that may import mms."""
+"""Operation of an installation. The only package that may import `mms`."""

@@ -26,7 +26,7 @@ KEY_TIMEOUT_SECONDS = 30.0
 
 
 class DemoError(Exception):
-    """A step failed. The message says why."""
+    """A step failed. The message gives the reason."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Demo:
             yield from self._step("create service", lambda: self._create_service(image))
 
     def score(self) -> tuple[str, ScoringResult]:
-        """Send the example's request to the service. Return the request body and the result."""
+        """Send the example request to the service. Return the request body and the result."""
         service = self._wait_for_key()
         body = json.dumps(json.loads((EXAMPLE / "schema.json").read_text())["example"])
         return body, score(service.scoring_uri, service.scoring_key, body)
@@ -127,7 +127,7 @@ class Demo:
         return submit.update_service(self.account, REQUESTED_BY, service=service, image=image)
 
     def _asset(self, file_name: str, mime_type: str) -> Asset:
-        """Return the asset for a file of the example. It is reused if the file has not changed since an earlier run."""
+        """Return the asset for a file of the example. If the file is unchanged, reuse the asset of an earlier run."""
         stored = import_file(EXAMPLE / file_name)
         asset, _ = Asset.objects.get_or_create(
             account=self.account,
@@ -138,7 +138,7 @@ class Demo:
         return asset
 
     def _wait_for_key(self) -> Service:
-        """Wait until the mirror has read the scoring URL and the key. Return the service."""
+        """Wait until the scoring URL and the key are synced from the server. Return the service. Raises DemoError."""
         until = time.monotonic() + KEY_TIMEOUT_SECONDS
         while time.monotonic() < until:
             service = Service.objects.get(account=self.account, name=NAME, vanished_at=None)
@@ -149,7 +149,7 @@ class Demo:
 
 
 def import_file(path: Path) -> store.StoredFile:
-    """Store a copy of the file like an upload."""
+    """Store a copy of the file as an upload. Return the stored file."""
     incoming = store.IncomingFile()
     try:
         incoming.write([path.read_bytes()])

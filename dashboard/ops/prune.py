@@ -1,7 +1,7 @@
 """Deletion of unused files for `manage.py prune`.
 
 These are uploads that nothing refers to, leftovers of killed processes, and unused files of the bundled MMS
-(mms/operations/prune.py). Files of a half that SERVE doesn't name are elsewhere and not checked.
+(mms/operations/prune.py). Files of a half of the site that SERVE excludes are on another machine and aren't checked.
 
 An upload is used if any text column of any table contains its URL, whatever FILES_URL was at the time. New columns are
 therefore included automatically.
@@ -27,7 +27,7 @@ from mms.images.store.garbage import DiskSpace, Unused, is_older_than
 from mms.operations import prune as mms_prune
 from mms.system.locks import locked
 
-MIN_AGE_SECONDS = 24 * 3600  # newer files are kept, because an open form may refer to them
+MIN_AGE_SECONDS = 24 * 3600  # newer files are never deleted, because an open form may refer to them
 FILE_PATH = re.compile(r"/files/([0-9a-f]{64})/")
 TEMP_PATTERNS = (f"{store.TEMP_PREFIX}*", "build-*", f"{database.TEMP_PREFIX}*", f"{restore.TEMP_PREFIX}*")
 Delete = Callable[[Path], bool]  # returns True if the file was deleted
@@ -35,7 +35,7 @@ Delete = Callable[[Path], bool]  # returns True if the file was deleted
 
 @dataclass(frozen=True)
 class UnusedFiles:
-    """Unused files of one kind. `size` is in bytes. `note` says why they were not checked, or is ""."""
+    """Unused files of one kind. `size` is in bytes. `note`: the reason if they weren't checked, else ""."""
 
     label: str
     count: int
@@ -133,7 +133,7 @@ def _delete_upload(path: Path) -> bool:
 def _leftovers() -> list[Path]:
     """Return temporary files that are too old to be in use.
 
-    No upload pauses for so long and no build takes so long. A backup or restore would hold the lock that `prune` holds.
+    Uploads and builds time out earlier. Backups and restores can't run now, because `prune` holds their lock.
     """
     before = time.time() - max(MIN_AGE_SECONDS, 2 * settings.MMS_BUILD_TIMEOUT)
     paths = [path for pattern in TEMP_PATTERNS for path in settings.TMP_DIR.glob(pattern)]

@@ -19,17 +19,17 @@ from mms.engines.process.supervisor import GIVEN_UP, Supervisor
 
 log = logging.getLogger(__name__)
 NOT_RESTARTED = {"web", "redis", "reload"}
-STOP_SECONDS = 15.0  # longer than supervisord waits until it kills a worker
-FRESH_SECONDS = 20  # between updates of the sample data; less than what makes a badge stale (badges.OUTDATED)
+STOP_SECONDS = 15.0  # longer than supervisord waits before it kills a worker
+FRESH_SECONDS = 20  # between updates of the sample data; badges become stale later (badges.OUTDATED)
 
 
 def main() -> None:
-    """Watch until the supervisor ends this program."""
+    """Watch the code and refresh the sample data until the supervisor stops this program."""
     from watchfiles import PythonFilter, watch
 
     from dashboard.ops.seed import live
 
-    logging.getLogger("watchfiles").setLevel(logging.WARNING)  # says only how many files changed
+    logging.getLogger("watchfiles").setLevel(logging.WARNING)  # logs only the number of changed files
     names = [f"site:{program.name}" for program in programs.programs() if program.name not in NOT_RESTARTED]
     supervisor = Supervisor(Path(settings.SUPERVISOR_SOCKET))
     directories = programs.code_directories()
@@ -38,7 +38,7 @@ def main() -> None:
     ):
         try:
             if changes:
-                _say(Path(path) for _, path in changes)
+                _log_changes(Path(path) for _, path in changes)
                 restart(supervisor, names)
             live.keep_fresh()
         except (EngineUnavailableError, Error) as error:
@@ -56,7 +56,7 @@ def restart(supervisor: Supervisor, names: list[str]) -> None:
         supervisor.start(name)
 
 
-def _say(paths: Iterable[Path]) -> None:
+def _log_changes(paths: Iterable[Path]) -> None:
     changed = ", ".join(sorted({str(path.relative_to(settings.BASE_DIR)) for path in paths}))
     log.warning("%s changed: restarting the workers", changed)
 

@@ -21,8 +21,8 @@ class Rotation:
     """The result: numbers of values in encrypted fields."""
 
     values: int = 0
-    reencrypted: int = 0  # those that were encrypted with a previous key
-    undecryptable: list[str] = field(default_factory=list)  # no known key fits: "table column primary-key"
+    reencrypted: int = 0  # values that were encrypted with a previous key
+    undecryptable: list[str] = field(default_factory=list)  # no key matches: "table column primary-key"
 
 
 def rotate() -> Rotation:
@@ -94,7 +94,7 @@ def _decrypt(column: Any, encrypted: str) -> bytes | None:
 
 
 def _replace(column: Any, pk: Any, encrypted: str, plain: bytes) -> int:
-    """Encrypt and store the value unless it has changed meanwhile. Return the number of changed rows."""
+    """Encrypt and store the value unless it has changed in the meantime. Return the number of changed rows."""
     table, key, name = _quoted(column)
     with connection.cursor() as cursor:
         cursor.execute(

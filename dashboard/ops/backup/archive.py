@@ -16,15 +16,15 @@ from pathlib import Path
 from typing import BinaryIO
 
 SUMS = "SHA256SUMS"
-# No component starts with a dot, so no name leads out of a directory. 100 characters fit into one header.
+# No component starts with a dot, so no name can point outside the directory. One header fits 100 characters.
 NAME = re.compile(r"(?=.{1,100}$)[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*")
 MAX_SMALL_BYTES = 16 * 1024**2
-HEADER_BYTES = 512  # contents are padded to a multiple of it
+HEADER_BYTES = 512  # bytes; contents are padded to a multiple of this
 BLOCK_BYTES = 1024**2
 
 
 class DamagedArchiveError(Exception):
-    """The archive differs from what was written. The message says where."""
+    """The archive is incomplete or damaged. The message names the position or the member."""
 
 
 class Writer:
@@ -106,7 +106,7 @@ class Reader:
         sums = BytesIO()
         self._copy(member, sums)
         _compare(found, sums.getvalue())
-        self._file.read(2 * HEADER_BYTES)  # to the end, so that a program sending it through a pipe doesn't fail
+        self._file.read(2 * HEADER_BYTES)  # Read to the end, so that a program that writes to the pipe doesn't fail.
 
     def _next(self) -> tarfile.TarInfo:
         try:

@@ -35,12 +35,12 @@ DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class BackupError(Exception):
-    """No backup was written. The message says why and what to do."""
+    """No backup was written. The message gives the reason and the fix."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """Files below `root` that match `patterns`, in this order. In the archive they are below `prefix`.
+    """Files below `root` that match `patterns`, in this order. In the archive, their names start with `prefix`.
 
     `by_digest`: a file whose name is as long as a SHA-256 digest is named by the digest of its contents.
     """
@@ -186,7 +186,7 @@ def atomic_output_file(path: Path, force: bool) -> Iterator[BinaryIO]:
     partial = path.with_name(f"{path.name}.partial")
     with open(_open_and_lock(partial), "wb") as file:
         try:
-            _check_replaceable(path, force)  # again, because another backup may have finished meanwhile
+            _check_replaceable(path, force)  # checked again, because another backup may have finished in the meantime
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -205,7 +205,7 @@ def _check_replaceable(path: Path, force: bool) -> None:
 
 
 def _open_and_lock(partial: Path) -> int:
-    """Open the file, lock it and empty it. It may be left over from a killed backup."""
+    """Open, lock and truncate the file, which may be left over from a killed backup. Return its descriptor."""
     try:
         descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     except OSError as error:

@@ -1,8 +1,8 @@
 """Consistent snapshots of the database while others write to it.
 
 The snapshot of an SQLite database is one file, again a database. That of a PostgreSQL database is one file per table in
-the text format of COPY, which every version can read. pg_dump isn't used because it needs to be installed, in a version
-that fits the server, both for the backup and for the restore.
+the text format of COPY, which every version can read. pg_dump isn't used because both backup and restore would require
+an installed version that matches the server.
 """
 
 import os
@@ -20,7 +20,7 @@ from django.db import connection, transaction
 
 from dashboard.ops.startup import migrate
 
-TEMP_PREFIX = "backup-"  # of temporary files; they are in use while RUN_DIR/backup.lock is held
+TEMP_PREFIX = "backup-"  # prefix of temporary files, which are in use while RUN_DIR/backup.lock is held
 SQLITE_MEMBER = "database.sqlite3"
 TABLE_MEMBERS = "database"  # the directory of the tables
 

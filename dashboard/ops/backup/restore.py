@@ -28,8 +28,8 @@ from dashboard.ops.backup.restore_database import DatabaseInfo, RestoreError
 from dashboard.ops.startup.data_dir import unfinished_restore
 from mms.system.locks import locked
 
-TEMP_PREFIX = "restore-"  # of the directory in which a backup is unpacked
-SPARE_BYTES = 64 * 1024**2  # of disk space that must remain free
+TEMP_PREFIX = "restore-"  # name of the directory in which a backup is unpacked
+SPARE_BYTES = 64 * 1024**2  # disk space that must remain free
 
 
 @dataclass(frozen=True)
@@ -183,7 +183,7 @@ def _number(value: Any) -> int:
 
 
 def _adopts_key(info: BackupInfo) -> bool:
-    """Return True if the backup's key becomes the key of this site. A key in the environment has precedence.
+    """Return True if the backup's key becomes the key of this site. A key in the environment takes precedence.
 
     A backup without a database never changes the key, because the database of this site is encrypted with it.
     """
@@ -259,8 +259,9 @@ def _save_postgresql(replaced: ReplacedDataDir) -> None:
 
 
 def _replace_files(staging: Path, replaced: ReplacedDataDir, everything: bool) -> None:
-    """Move the unpacked files into place. `everything`: also move away existing files that the backup doesn't have."""
-    (settings.FILES_DIR / ".lock").unlink(missing_ok=True)  # it isn't held, and an empty directory needn't be moved
+    """Move the unpacked files into place. `everything`: also move existing files that aren't in the backup."""
+    # The lock file isn't in use now. Without it, the directory may be empty, and then needn't be moved.
+    (settings.FILES_DIR / ".lock").unlink(missing_ok=True)
     for directory in (settings.FILES_DIR, settings.MMS_DIR):
         staged = staging / directory.name
         if everything or staged.exists():
@@ -271,7 +272,8 @@ def _replace_files(staging: Path, replaced: ReplacedDataDir, everything: bool) -
         replaced.move(settings.DATA_DIR / "redis")
     shutil.rmtree(settings.RUN_DIR / "services", ignore_errors=True)  # recreated by the task mms.watch_services
     if (staging / KEY).exists():
-        if replaced.path:  # otherwise the existing key, possibly created by this command, has encrypted nothing
+        # Without replaced data, nothing was encrypted with the existing key, which this command may have created.
+        if replaced.path:
             replaced.move(settings.DATA_DIR / KEY)
         (staging / KEY).rename(settings.DATA_DIR / KEY)
 

@@ -1,4 +1,4 @@
-"""Replacement of the database by that of a backup: completely or not at all."""
+"""Atomic replacement of the database with that of a backup."""
 
 import shutil
 import sqlite3
@@ -18,12 +18,12 @@ from dashboard.ops.startup import migrate
 from dashboard.ops.startup.prepare import migration_lock
 from deployments import restored
 
-DISCONNECT_SECONDS = 5.0  # for other clients to disconnect
+DISCONNECT_SECONDS = 5.0  # seconds to wait for other clients to disconnect
 VENDOR_NAMES = {"sqlite": "SQLite", "postgresql": "PostgreSQL"}
 
 
 class RestoreError(Exception):
-    """Nothing was restored or changed. The message says why and what to do."""
+    """Nothing was restored or changed. The message gives the reason and the fix."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def has_data() -> bool:
 
 
 def other_users() -> str:
-    """Describe the other users of the database. Return "" if there are none."""
+    """Return a description of the other users of the database, or "" if no one else uses it."""
     if connection.vendor == "sqlite":
         return _other_users_of_file() if has_data() else ""
     until = time.monotonic() + DISCONNECT_SECONDS
@@ -83,7 +83,7 @@ def _other_connections() -> int:
 
 
 def _other_users_of_file() -> str:
-    """Also merges the -wal file into the database, so that it can be moved as one file."""
+    """Return the other users of the file. Merge the -wal file into it, so that the database is a single file."""
     database = sqlite3.connect(_file(), timeout=1)
     try:
         database.execute("PRAGMA journal_mode=DELETE")  # fails while another process has the file open
@@ -133,7 +133,7 @@ def _upgrade(made_at: datetime) -> int:
 
 
 def replace_database(staging: Path, info: DatabaseInfo, move_away: Callable[[Path], None]) -> None:
-    """Replace the database by the unpacked one. `move_away` is called with the files of the previous SQLite database.
+    """Replace the database with the unpacked one. `move_away` is called with the files of the previous SQLite database.
 
     Raises RestoreError if PostgreSQL rejects the data. The database is then unchanged.
     """

@@ -1,4 +1,4 @@
-"""Advice that depends on how the programs run here: under the supervisor or each in a container."""
+"""Advice that depends on how the programs run: under the supervisor, or each in its own container."""
 
 import socket
 import sys
@@ -13,12 +13,12 @@ START = f"Start the site: `{settings.START_COMMAND}`."
 
 
 def supervised_programs() -> set[str]:
-    """Return the names of the programs that the supervisor runs here. Empty if each runs in a container."""
+    """Return the names of the programs that the supervisor runs. Empty if each runs in its own container."""
     if not _config_path().exists() and "mms" not in settings.SERVE:
         return set()
     try:
         return {program.name for program in programs.programs()} | {"supervisord"}
-    except ImproperlyConfigured:  # there is no Redis server
+    except ImproperlyConfigured:  # no Redis server was found
         return {"web", "beat", "worker", "mms-worker", "redis", "supervisord"}
 
 
@@ -28,7 +28,7 @@ def supervisorctl(*arguments: str) -> str:
 
 
 def restart(name: str) -> str:
-    """Return a sentence that says how to restart the program."""
+    """Return a sentence that explains how to restart the program."""
     if name not in supervised_programs():
         return f"Restart the container that runs `{settings.COMMAND} run {name}`."
     if not _is_supervisor_running():
@@ -37,12 +37,12 @@ def restart(name: str) -> str:
 
 
 def start(name: str) -> str:
-    """Return a sentence that says how to start a program of the supervisor."""
+    """Return a sentence that explains how to start a supervised program."""
     return f"Start it: {supervisorctl('start', _qualified_name(name))}."
 
 
 def log_hint(name: str) -> str:
-    """Return a sentence that says where the program's log is."""
+    """Return a sentence with the location of the program's log."""
     if name in supervised_programs():
         return f"Its log is {settings.LOG_DIR / name}.log."
     return "Its log is the log of its container."

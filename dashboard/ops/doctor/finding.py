@@ -1,4 +1,4 @@
-"""The result of a check, and helpers to word it."""
+"""The result of a check, and helpers for formatting its message."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -14,14 +14,14 @@ class State(StrEnum):
     """The severity of a finding, worst first."""
 
     FAILED = "failed"
-    UNKNOWN = "unknown"  # could not be checked
+    UNKNOWN = "unknown"  # the check couldn't run
     WARNING = "warning"
     OK = "ok"
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One result. `message` says what was found and `advice` what to do, both as sentences; commands are in backquotes.
+    """One result. `message` describes it and `advice` the fix, both in full sentences with commands in backquotes.
 
     `part` names the checked part. `page` is the path of the page where the problem can be fixed, if there is one.
     """
@@ -37,8 +37,8 @@ class Finding:
 class CheckContext:
     """The scope of a check.
 
-    `accounts`: primary keys of the hosting accounts that may be named, or None for all. `thorough`: include what takes
-    seconds, namely calls to servers, round trips of tasks, and a check of every page of the database.
+    `accounts`: primary keys of the hosting accounts that may be named, or None for all. `thorough`: include checks
+    that take seconds: calls to servers, round trips of tasks, and reading every page of the database.
     """
 
     accounts: frozenset[int] | None = None
@@ -66,7 +66,7 @@ def unknown(part: str, message: str, advice: str = "") -> Finding:
 
 
 def group_by_part(findings: Iterable[Finding]) -> dict[str, list[Finding]]:
-    """Group the findings by part. Parts and findings keep the order of their first appearance."""
+    """Group the findings by part. Parts and findings are in order of first appearance."""
     groups: dict[str, list[Finding]] = {}
     for finding in findings:
         groups.setdefault(finding.part, []).append(finding)

@@ -1,4 +1,4 @@
-"""The file system that holds a path, from the kernel's list of mounts; see proc_pid_mountinfo(5)."""
+"""Lookup of the file system of a path in the kernel's list of mounts; see proc_pid_mountinfo(5)."""
 
 import re
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ class Mount:
 
 
 def find_mount(path: Path, mountinfo: str | None = None) -> Mount:
-    """Return the mount that holds `path`. `mountinfo`: text to read instead of the kernel's, in the same format."""
+    """Return the mount that contains `path`. `mountinfo`: replaces the kernel's list, in the same format."""
     path = path.resolve()
     unknown = Mount(Path("/"), "of unknown type")
     try:
@@ -29,7 +29,7 @@ def find_mount(path: Path, mountinfo: str | None = None) -> Mount:
         return unknown
     mounts = [Mount(Path(_unescape(line.split()[4])), line.partition(" - ")[2].split()[0]) for line in lines]
     parents = [mount for mount in mounts if path.is_relative_to(mount.point)]
-    # The longest mount point is the nearest. Of several mounts at one point, the last hides the others.
+    # The longest matching mount point is the nearest. The last of several mounts at the same point hides the others.
     return max(reversed(parents), key=lambda mount: len(mount.point.parts), default=unknown)
 
 

@@ -1,4 +1,4 @@
-"""Run all checks in parallel, each in a thread with a time limit, so that one that hangs doesn't delay the others."""
+"""Parallel run of all checks, each in a thread with a time limit, so that a hanging check doesn't delay the others."""
 
 import logging
 import threading
@@ -33,8 +33,8 @@ CHECKS: dict[str, Check] = {
     "disk": disk.check,
     "versions": versions.check,
 }
-QUICK_SECONDS, THOROUGH_SECONDS = 4.0, 30.0  # limits for all checks together
-MAX_THREADS = 60  # in this process, including those of checks that hang
+QUICK_SECONDS, THOROUGH_SECONDS = 4.0, 30.0  # time limits for all checks together
+MAX_THREADS = 60  # threads in this process, including those of hanging checks
 
 log = logging.getLogger(__name__)
 _free_threads = threading.BoundedSemaphore(MAX_THREADS)

@@ -1,6 +1,6 @@
-"""Hosting accounts with their registries and clusters: a healthy one, one that can't be reached, one that is refused.
+"""Sample hosting accounts: one is healthy, one has an unreachable server, and one has a rejected token.
 
-All servers are ports on this machine that nothing listens on, so that running workers call nobody and change little.
+All server addresses use a local port that nothing listens on, so running workers can't contact a real server.
 """
 
 from collections.abc import Iterable
@@ -11,8 +11,8 @@ from dashboard.ops.seed.world import World
 from deployments.models import Cluster, HostingAccount, RegistryInfo
 
 HEALTHY = "commerce"
-SERVER = "127.0.0.1:9"  # discard: nothing answers there
-RESTED = timedelta(days=400)  # for which workers leave the healthy account alone
+SERVER = "127.0.0.1:9"  # the discard port, which nothing listens on
+PAUSE = timedelta(days=400)  # until workers next contact the healthy account
 LISTS = ("models", "manifests", "images", "services")
 KUBE_CONFIG = """\
 apiVersion: v1
@@ -25,13 +25,13 @@ users: [{{name: deployer, user: {{token: "{token}"}}}}]
 
 
 def add(world: World) -> dict[str, tuple[HostingAccount, Portfolio]]:
-    """Write the three accounts, and return them by name, each with what is in it."""
-    made = [(_healthy(world), COMMERCE), (_unreachable(world), CREDIT), (_refused(world), PLANT)]
-    for account, _ in made:
+    """Create the three accounts. Return each with its portfolio, by account name."""
+    rows = [(_healthy(world), COMMERCE), (_unreachable(world), CREDIT), (_refused(world), PLANT)]
+    for account, _ in rows:
         account.record_secret_change("omar")
         account.secret_set_at = world.ago(days=44)
         account.save()
-    return {account.name: (account, portfolio) for account, portfolio in made}
+    return {account.name: (account, portfolio) for account, portfolio in rows}
 
 
 def _account(name: str, reached_at: datetime) -> HostingAccount:
@@ -48,7 +48,7 @@ def _account(name: str, reached_at: datetime) -> HostingAccount:
 
 def _healthy(world: World) -> HostingAccount:
     account = _account(HEALTHY, world.now)
-    account.token, account.idempotent, account.not_before = world.hexadecimal(40), True, world.now + RESTED
+    account.token, account.idempotent, account.not_before = world.hexadecimal(40), True, world.now + PAUSE
     return account
 
 
@@ -74,28 +74,28 @@ def _refused(world: World) -> HostingAccount:
 
 
 def add_registries(world: World, account: HostingAccount) -> list[RegistryInfo]:
-    """Write the account's registries."""
+    """Create and return the account's registries."""
     places = [("releases", f"registry.{DOMAIN}/{account.name}"), ("experiments", f"registry.{DOMAIN}/sandbox")]
-    made = [
+    rows = [
         RegistryInfo(account=account, name=name, location=location, user="ci-push", password=world.hexadecimal(32))
         for name, location in places
     ]
-    _note_secrets(world, made)
-    RegistryInfo.objects.bulk_create(made)
-    return made
+    _note_secrets(world, rows)
+    RegistryInfo.objects.bulk_create(rows)
+    return rows
 
 
 def add_clusters(world: World, account: HostingAccount) -> dict[bool, Cluster]:
-    """Write the account's clusters, and return them by whether they are for production."""
-    made = []
+    """Create the account's clusters. Return the production cluster under True and the other under False."""
+    rows = []
     for name, production in (("staging", False), ("production", True)):
         place = f"k8s-{name}-{account.name}"
         text = KUBE_CONFIG.format(name=place, domain=DOMAIN, token=world.hexadecimal(48))
         names = {"name": name, "pull_secret": f"{account.name}-pull"}
-        made.append(Cluster(account=account, production=production, kube_config=text, **names))
-    _note_secrets(world, made)
-    Cluster.objects.bulk_create(made)
-    return {cluster.production: cluster for cluster in made}
+        rows.append(Cluster(account=account, production=production, kube_config=text, **names))
+    _note_secrets(world, rows)
+    Cluster.objects.bulk_create(rows)
+    return {cluster.production: cluster for cluster in rows}
 
 
 def _note_secrets(world: World, rows: Iterable[RegistryInfo | Cluster]) -> None:

@@ -1,4 +1,7 @@
-"""Audit entries that match the rest: the log is append-only, so they are written last, in the order of their times."""
+"""Sample audit entries that match the other rows.
+
+The log is append-only, so the entries are written last, in chronological order.
+"""
 
 from datetime import datetime
 from typing import Any
@@ -14,7 +17,7 @@ Result = AuditEntry.Result
 
 
 class Log:
-    """Entries collected in any order."""
+    """Collector of audit entries. They can be added in any order; `save` sorts them by time."""
 
     def __init__(self, world: World) -> None:
         self.world = world
@@ -46,7 +49,7 @@ class Log:
 
 
 def write(world: World, stories: list[Story]) -> None:
-    """Write the whole log."""
+    """Write all audit entries."""
     log = Log(world)
     _add_beginning(log, [story.account for story in stories])
     for person in PEOPLE:
@@ -100,7 +103,7 @@ def _add_operation(log: Log, operation: Operation) -> None:
 
 
 def _add_incidents(log: Log, story: Story) -> None:
-    """Add what an auditor looks for: refusals, a failure, changes of settings and of users."""
+    """Add denied requests, a failure, and changes to settings and users."""
     account, ago = story.account, log.world.ago
     refused = {"result": Result.REFUSED}
     log.add(ago(days=11), "vera", "create_service", account, **refused)

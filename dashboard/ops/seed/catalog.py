@@ -1,13 +1,13 @@
-"""The invented company behind the seeded accounts: what its teams train, and how they describe it."""
+"""The fictional company behind the sample accounts: its projects and their descriptions."""
 
 from dataclasses import dataclass
 
-DOMAIN = "meridian.example"  # reserved by RFC 2606: it resolves nowhere
+DOMAIN = "meridian.example"  # reserved by RFC 2606, so it never resolves
 
 
 @dataclass(frozen=True)
 class Project:
-    """One model under development: its versions, and the service that answers with it, if any."""
+    """A model under development: its number of versions, and the service that serves it, if any."""
 
     name: str
     versions: int
@@ -26,7 +26,7 @@ TORCH = ("torch==2.9.1", "transformers==4.57.1", "pillow==12.0.0")
 
 @dataclass(frozen=True)
 class Portfolio:
-    """What one account holds. `drafts`: name and description of models whose first version is being registered."""
+    """The projects of one account. `drafts`: name and description of models whose first registration is in progress."""
 
     projects: tuple[Project, ...]
     drafts: tuple[tuple[str, str], ...]

@@ -1,4 +1,4 @@
-"""Reasons for failures, as the bundled server, its builder and the dashboard word them."""
+"""Sample failures, worded like those of the bundled server, its builder and the dashboard."""
 
 from dataclasses import dataclass
 
@@ -10,21 +10,21 @@ SECONDS_PER_LINE = 1.37
 
 @dataclass(frozen=True)
 class Failure:
-    """Why an operation failed. `log`: the last lines of the build or of the service, without time stamps."""
+    """The reason why an operation failed. `log`: the last lines of the build or service log, without timestamps."""
 
     code: str
     message: str
     log: tuple[str, ...] = ()
-    limit: float = 0  # seconds after which it failed, if that is the reason
+    limit: float = 0  # seconds, if the operation exceeded a time limit
     target: str = ""  # of a detail that repeats the message for one part of the request
 
     @property
     def seconds(self) -> float:
-        """How long it took until this failure; 0 if any time fits."""
+        """The duration until the failure in seconds; 0 if any duration is plausible."""
         return self.limit or (len(self.log) * SECONDS_PER_LINE + 1.5 if self.log else 0)
 
     def details(self) -> list[dict[str, str]]:
-        """Return the details as the server sends them."""
+        """Return the error details in the format of the server."""
         found = [{"code": self.code, "message": self.message, "target": self.target}] if self.target else []
         if self.log and self.code.startswith("Service"):
             return [*found, *({"code": "Log", "message": line, "target": "service log"} for line in self.log)]

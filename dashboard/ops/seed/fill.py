@@ -1,4 +1,4 @@
-"""Fill an empty database: the order in which everything is made, and the refusal to touch anything else."""
+"""Fill an empty database with sample data. A database that contains other data is left unchanged."""
 
 from dataclasses import dataclass
 from random import Random
@@ -21,18 +21,18 @@ NOUNS = (RegisteredModel, Asset, Manifest, Image, Service, Operation)
 
 
 class NotEmptyError(Exception):
-    """The database holds somebody's data. The text says which."""
+    """The database already contains data. The message names an example."""
 
 
 @dataclass(frozen=True)
-class Made:
-    """How many rows of each kind were written, by the plural that people use."""
+class FillResult:
+    """The number of rows of each kind, by plural noun."""
 
     counts: dict[str, int]
 
 
 def found_data() -> str:
-    """Return what keeps the database from being seeded, or "" if it is empty."""
+    """Return a description of existing data, or "" if the database is empty."""
     others = list(HostingAccount.objects.exclude(name=bundled_account.NAME).values_list("name", flat=True)[:3])
     if others:
         return f"the hosting account {others[0]!r}"
@@ -44,8 +44,8 @@ def found_data() -> str:
 
 
 @transaction.atomic
-def fill(password: str, seed: int = SEED) -> Made:
-    """Write the whole installation, with one password for all who sign in. Raises NotEmptyError before writing."""
+def fill(password: str, seed: int = SEED) -> FillResult:
+    """Create all sample data, with the same password for every local user. Raises NotEmptyError if there is data."""
     if found := found_data():
         raise NotEmptyError(found)
     world = World(Random(seed), timezone.now())  # noqa: S311 - nothing depends on it being secret
@@ -56,7 +56,7 @@ def fill(password: str, seed: int = SEED) -> Made:
     stories = [_write_story(world, account, portfolio) for account, portfolio in made.values()]
     audit.write(world, stories)
     transaction.on_commit(live.keep_fresh)
-    return Made(count_rows())
+    return FillResult(count_rows())
 
 
 def _write_story(world: World, account: HostingAccount, portfolio: Portfolio) -> Story:
@@ -72,9 +72,9 @@ def _write_story(world: World, account: HostingAccount, portfolio: Portfolio) ->
     )
     age = (world.now - (account.reached_at or world.now)).total_seconds() / 86400
     for project in portfolio.projects:
-        projects.tell(story, project, newest=age + 0.1)
+        projects.add_history(story, project, newest=age + 0.1)
     lively = unfinished.LIVELY
-    rest = unfinished.rest_of(lively)
+    rest = unfinished.pairs_except(lively)
     pairs = list(lively) if healthy else rest[::2] if account.token_refused else rest[1::2]
     unfinished.add(story, portfolio, pairs)
     unfinished.vary(story)
@@ -84,6 +84,6 @@ def _write_story(world: World, account: HostingAccount, portfolio: Portfolio) ->
 
 
 def count_rows() -> dict[str, int]:
-    """Return how many rows of each kind there are."""
+    """Return the number of rows of each kind, by plural noun."""
     counted = {str(noun._meta.verbose_name_plural): noun._default_manager.count() for noun in NOUNS}
     return {"hosting accounts": HostingAccount.objects.count(), **counted}

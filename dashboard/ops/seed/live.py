@@ -1,4 +1,4 @@
-"""What the healthy account's server would have said a moment ago: ages that stay young, and log lines in Redis."""
+"""Live state of the healthy account: recent sync times in the database, and log lines in Redis."""
 
 from random import Random
 
@@ -10,11 +10,11 @@ from deployments.live import events, redis
 from deployments.models import HostingAccount, Image, Manifest, Operation, RegisteredModel, Service
 from deployments.models.operation import OPEN, TERMINAL, Kind
 
-LOGS = 25  # newest builds and services that have one
+LOGS = 25  # number of builds and of services with a log, newest first
 
 
 def keep_fresh() -> None:
-    """Make the healthy account look as if its server had just been read. Does nothing where there is none."""
+    """Make the healthy account look recently synced. Do nothing if it doesn't exist."""
     account = HostingAccount.objects.filter(name=HEALTHY, base_url=f"http://{SERVER}").first()
     if account is None:
         return
@@ -35,7 +35,7 @@ def _redis_answers() -> bool:
 
 
 def write_logs(account: HostingAccount) -> None:
-    """Put the log lines of the newest builds and services into Redis, where they aren't there already."""
+    """Write the logs of the newest builds and services to Redis, unless they already exist."""
     builds = Operation.objects.filter(account=account, kind=Kind.CREATE_IMAGE).exclude(accepted_at=None)
     for build in builds.select_related("image__manifest")[:LOGS]:
         _write(events.operation_log_key(build), _build_lines(build), is_complete=build.state in TERMINAL)
@@ -50,9 +50,9 @@ def _write(key: str, lines: list[str], is_complete: bool = False) -> None:
 
 
 def _build_lines(build: Operation) -> list[str]:
-    """Return what the builder prints. A failed build ends with what its error has kept of that."""
-    if kept := next((detail["message"] for detail in build.error_details if detail["target"] == "log"), ""):
-        return str(kept).splitlines()
+    """Return the log lines of a build. For a failed build, they are those in its error details."""
+    if log := next((detail["message"] for detail in build.error_details if detail["target"] == "log"), ""):
+        return str(log).splitlines()
     manifest = build.image.manifest if build.image else None
     pins = (manifest.properties.get("pip_requirements", "") if manifest else "").split()
     random = Random(build.pk.int)  # noqa: S311 - invented times

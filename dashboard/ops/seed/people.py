@@ -18,14 +18,14 @@ PROGRAM = "ci-pipeline"
 
 @dataclass(frozen=True)
 class Person:
-    """Somebody at the company, with the same role in each of the accounts. `provider`: signs in there."""
+    """An employee with the same role in each of `accounts`. `provider`: signs in with the identity provider."""
 
     name: str
     role: Role | None
     accounts: tuple[str, ...] = ()
     provider: bool = False
     active: bool = True
-    invited: bool = False  # has not chosen a password
+    invited: bool = False  # has not set a password yet
 
 
 PEOPLE = (
@@ -47,8 +47,8 @@ SIGN_IN = {"admin": "administrator", "omar": "operator", "samira": "data scienti
 
 
 def add(world: World, password: str) -> dict[str, Any]:
-    """Write everybody, and return them by name. All who sign in here have that password."""
-    hashed = make_password(password)  # once: it is slow on purpose
+    """Create the users and return them by name. `password`: of every user with a local password."""
+    hashed = make_password(password)  # only once, because hashing is slow by design
     users = get_user_model()
     made = [
         users(
@@ -86,7 +86,7 @@ def _signs_in_here(person: Person) -> bool:
 
 
 def add_members(people: dict[str, Any], accounts: list[HostingAccount]) -> None:
-    """Write the roles of everybody in those accounts that exist."""
+    """Create the memberships of all users. Names in `Person.accounts` without an account are skipped."""
     keys = {account.name: account.pk for account in accounts}
     Membership.objects.bulk_create(
         Membership(
@@ -102,12 +102,12 @@ def add_members(people: dict[str, Any], accounts: list[HostingAccount]) -> None:
 
 
 def team(account: str, *roles: Role) -> list[str]:
-    """Return the names of the people with one of these roles in the account, programs and former colleagues too."""
+    """Return the names of those with one of `roles` in the account, including service accounts and inactive users."""
     return [person.name for person in PEOPLE if person.role in roles and account in person.accounts]
 
 
 def add_tokens(world: World, people: dict[str, Any], account: HostingAccount) -> None:
-    """Write API tokens: in use, expired, revoked. Nobody has their text: they open nothing."""
+    """Create API tokens that are active, expired or revoked. Their digests are random, so none can be used."""
     tokens = [
         _token(world, people[PROGRAM], "nightly retraining", 38, 90, account, used=True),
         _token(world, people[PROGRAM], "old runner", 41, 30, account),

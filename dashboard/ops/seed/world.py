@@ -1,4 +1,4 @@
-"""State shared by everything that is seeded: one random generator and one moment that all times are relative to."""
+"""Shared state of the sample data: the random generator and the current time."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -6,18 +6,18 @@ from random import Random
 from uuid import UUID
 
 DAYS = 42  # of history
-OPENING, CLOSING = 7, 18  # hours (UTC) in which people work
+OPENING, CLOSING = 7, 18  # working hours, in UTC
 
 
 @dataclass
 class World:
-    """The same `random` seed gives the same rows; only their times follow `now`."""
+    """Source of random values and times. The same seed gives the same rows, with times relative to `now`."""
 
     random: Random
     now: datetime
 
     def ago(self, days: float = 0, **span: float) -> datetime:
-        """Return the time that long ago; `span` as for timedelta."""
+        """Return the time `days` before now. `span`: further arguments of timedelta."""
         return self.now - timedelta(days=days, **span)
 
     def uuid(self) -> UUID:
@@ -34,13 +34,13 @@ class World:
         return at + timedelta(minutes=self.random.uniform(shortest, longest))
 
     def work_times(self, count: int, newest: float) -> list[datetime]:
-        """Return `count` rising times in working hours, from up to DAYS ago until `newest` days ago."""
+        """Return `count` times in working hours, oldest first, at most DAYS and at least `newest` days ago."""
         oldest = self.random.uniform(0.7, 0.97) * DAYS
         days = sorted((self.random.uniform(newest, oldest) for _ in range(count)), reverse=True)
         return sorted(self._in_hours(self.ago(day)) for day in days)
 
     def _in_hours(self, at: datetime) -> datetime:
-        """Return a time in working hours near `at`, never later."""
+        """Return a time in working hours near `at`, never after it."""
         if at.weekday() > 4:
             at -= timedelta(days=at.weekday() - 4)
         if not OPENING <= at.hour < CLOSING:

@@ -1,4 +1,4 @@
-"""The message that `manage.py up` prints on the terminal once the site works."""
+"""The message that `manage.py up` prints on the terminal when the site is ready."""
 
 import http.client
 import json
@@ -11,7 +11,7 @@ from django.conf import settings
 
 from mms.services.engine import unsandboxed_reason
 
-TIMEOUT_SECONDS = 60.0  # until every part should work
+TIMEOUT_SECONDS = 60.0  # in which every part should start
 
 
 def start(invitation: str, logs: str, keep_open: int) -> None:

@@ -24,7 +24,7 @@ def ensure() -> None:
     """Create the account with its registry and cluster, or update it.
 
     The address follows MMS_URL, and a token that the MMS doesn't know is replaced. Users' changes to the registry and
-    the cluster are kept.
+    the cluster aren't overwritten.
     """
     account = HostingAccount.objects.filter(name=NAME).first()
     if account is None:

@@ -1,4 +1,4 @@
-"""The data directory: its permissions, and whether its files belong to the configured database."""
+"""The data directory: its permissions, and checks that its files match the configured database."""
 
 import os
 import stat
@@ -20,7 +20,7 @@ def restrict_permissions() -> None:
     os.umask(0o077)
     for path in [settings.DATA_DIR, *settings.DATA_DIR.iterdir()]:
         status = path.lstat()
-        others = 0o067 if status.st_gid == SERVICE_GID else 0o077  # running services need to traverse it
+        others = 0o067 if status.st_gid == SERVICE_GID else 0o077  # services need to traverse it
         if status.st_uid == os.geteuid() and stat.S_IMODE(status.st_mode) & others and not path.is_symlink():
             path.chmod(stat.S_IMODE(status.st_mode) & ~others & 0o777)
 

@@ -1,7 +1,7 @@
-"""Migrations that can be interrupted: a process killed at any moment leaves tables that the next run can migrate.
+"""Interruptible migrations: if a process is killed at any moment, the next run can continue.
 
-This is the only module that uses Django's undocumented migration executor. test_migrate.py fails if a release changes
-what is relied on.
+This is the only module that uses Django's undocumented migration executor. test_migrate.py fails if a release of
+Django changes it.
 """
 
 from collections.abc import Iterable, Iterator

@@ -1,6 +1,6 @@
-"""Prepare the database and the static files before the site starts.
+"""Preparation of the database and the static files before the site starts.
 
-Each step first checks cheaply whether there is anything to do, so that later starts are fast.
+Each step first checks whether it is needed, so that later starts are fast.
 """
 
 import hashlib
@@ -99,7 +99,7 @@ def migration_lock() -> Iterator[None]:
 def clear_temporary_files() -> None:
     """Delete what killed processes left in TMP_DIR.
 
-    The caller must make sure that no program of the site is running. A backup may be: its files are kept.
+    The caller must make sure that no program of the site is running. A backup may be running: its files aren't deleted.
     """
     found = list(settings.TMP_DIR.iterdir())
     snapshots = [path for path in found if path.name.startswith(database.TEMP_PREFIX)]

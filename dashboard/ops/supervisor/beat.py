@@ -1,7 +1,7 @@
 """The scheduler: Celery beat with an application of its own, which loads neither Django nor the tasks.
 
-The schedule is kept in memory. Intervals are seconds long, and the database records what is due. Each half of the site
-(settings.SERVE) schedules only its own tasks, so two schedulers never send the same one.
+The schedule is in memory only, because intervals are seconds long and the database records what is due. Each half of
+the site (settings.SERVE) schedules only its own tasks, so two schedulers never send the same one.
 """
 
 import time

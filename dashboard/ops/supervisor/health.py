@@ -4,7 +4,7 @@ from dashboard.ops.supervisor import heartbeat
 from dashboard.ops.supervisor.heartbeat import Heartbeat
 
 WORKS = "works"
-QUEUES = {"dashboard": "celery", "mms": "mms"}  # the queue of each part of the site that settings.SERVE can name
+QUEUES = {"dashboard": "celery", "mms": "mms"}  # queue by half of the site, as in settings.SERVE
 
 
 def state_of_beat(sign: Heartbeat | None, now: float) -> str:

@@ -1,6 +1,6 @@
 """Heartbeats of the workers and the scheduler: each writes the time to Redis every few seconds; `/healthz` reads it.
 
-A health check therefore sends no message to a program and writes no row. The key of a stopped program expires.
+So a health check needs neither a message to the program nor a database write. The key of a stopped program expires.
 
 Run as a program, this is a container's health check: `python -m dashboard.ops.supervisor.heartbeat worker:celery`.
 """

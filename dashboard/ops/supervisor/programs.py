@@ -134,7 +134,7 @@ def _program_section(program: Program, logs_to_terminal: bool) -> dict[str, str]
         "command": shlex.join(program.command),
         "directory": str(settings.BASE_DIR),
         "autorestart": "true",
-        "startretries": "1000000",  # never give up; the pause between attempts grows
+        "startretries": "1000000",  # practically never give up; the delay between attempts grows
         "redirect_stderr": "true",
         "stdout_logfile": log,
         "stdout_logfile_maxbytes": "0" if logs_to_terminal else "10MB",

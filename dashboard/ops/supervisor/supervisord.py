@@ -1,4 +1,4 @@
-"""supervisord, changed to stop when its terminal closes, to leave no orphans, and to survive a full disk.
+"""supervisord, patched to stop when its terminal closes, to leave no orphans, and to survive a full disk.
 
 Run it by path and isolated: `python -I supervisord.py -c FILE`. It imports neither Django nor Celery, to use little
 memory for as long as the site runs.
@@ -35,7 +35,7 @@ class Options(ServerOptions):
         signal.signal(signal.SIGTERM, signal.SIG_DFL)  # supervisord's handler would only record it, and exec drops that
         if sys.platform == "linux":
             libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-        if os.getppid() != SUPERVISOR_PID:  # it was killed before the call above
+        if os.getppid() != SUPERVISOR_PID:  # supervisord was killed before the call above
             os._exit(1)
 
 
@@ -64,7 +64,7 @@ def tolerate_failed_rollover(roll_over: Callable[..., None]) -> Callable[..., No
 
 
 def patch() -> None:
-    """Install the changes."""
+    """Apply the patches to supervisor."""
     supervisord.ServerOptions = Options  # main() looks it up by this name at every restart
     loggers.Handler.handleError = ignore_error
     loggers.RotatingFileHandler.doRollover = tolerate_failed_rollover(loggers.RotatingFileHandler.doRollover)

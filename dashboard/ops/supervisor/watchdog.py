@@ -1,11 +1,11 @@
 """Detect and restart workers that no longer consume tasks.
 
 After losing Redis, a worker can reconnect and yet receive no messages. Several releases of Celery and Kombu had this
-problem, each for another reason: celery#8030, #8091, #9054, #10205. The watchdog therefore relies on the outcome only:
-a worker with free threads that takes no message although its queue has some is stalled. It first reconnects. If that
+problem, each with a different cause: celery#8030, #8091, #9054, #10205. The watchdog therefore checks only the outcome:
+a worker is stalled if it has free threads and starts no task although messages wait. It first reconnects. If that
 doesn't help, or if its event loop hangs, the process exits and the supervisor restarts it. No work is lost, because the
-database records which operations are due. If several workers share a queue, the others take the messages of a stalled
-one, and it is not detected.
+database records which operations are due. If several workers share a queue, a stalled one isn't detected, because the
+others consume its messages.
 """
 
 import logging
@@ -31,11 +31,11 @@ class WorkerActivity:
     now: float
     task_activity_at: float  # when a task last started or ended
     loop_tick_at: float  # when the event loop last ran
-    waiting_since: float | None = None  # since when the queue has not been empty; None if it is empty
+    waiting_since: float | None = None  # when the queue became non-empty; None while it is empty
     reconnected_at: float = 0.0
 
     def stalled_seconds(self) -> float:
-        """Return for how long messages were waiting while no task started or ended."""
+        """Return the seconds for which messages have been waiting while no task started or ended."""
         if self.waiting_since is None:
             return 0.0
         return self.now - max(self.task_activity_at, self.waiting_since)
@@ -49,7 +49,7 @@ class WorkerActivity:
 
     @property
     def is_stalled(self) -> bool:
-        """True if the worker takes no tasks, and did not reconnect within the last STALLED_SECONDS."""
+        """True if the worker starts no tasks and didn't reconnect within the last STALLED_SECONDS."""
         return self.stalled_seconds() > STALLED_SECONDS and self.now - self.reconnected_at > STALLED_SECONDS
 
     @property
@@ -86,7 +86,7 @@ class HangDetector(threading.Thread):
 
 
 class Watchdog(threading.Thread):
-    """A thread that checks its worker every two seconds. A hanging event loop couldn't check itself.
+    """A thread that checks its worker every two seconds, because a hanging event loop couldn't check itself.
 
     `queues` are those the worker consumes. `is_busy` returns True if all of its threads run tasks. `reconnect` asks the
     event loop to reconnect to Redis.

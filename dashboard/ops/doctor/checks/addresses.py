@@ -1,4 +1,4 @@
-"""The addresses of the site, its gateway and its identity provider. Only a thorough check calls them."""
+"""The URLs of the site, its gateway and its identity provider. Only a thorough check sends requests to them."""
 
 import json
 import time
@@ -12,8 +12,8 @@ from dashboard.ops.doctor.advice import log_hint, restart
 from dashboard.ops.doctor.finding import CheckContext, Finding, failed, milliseconds, ok, warning
 from netguard.addresses import LOOPBACK_HOSTS
 
-TIMEOUT_SECONDS = 3.0  # for each step of a request
-UNKNOWN_SERVICE = "doctor"  # service IDs are UUIDs, so no service has this one
+TIMEOUT_SECONDS = 3.0  # for connecting, and for each read
+UNKNOWN_SERVICE = "doctor"  # not a UUID, so no service has this ID
 
 
 def check(context: CheckContext) -> Iterator[Finding]:
@@ -57,7 +57,7 @@ def _check_web() -> Finding:
 
 
 def _check_site_url() -> Finding:
-    """Check the public address. From this machine it may lead through a proxy, or be unreachable."""
+    """Check the public address. From this machine, it may pass through a proxy or be unreachable."""
     try:
         response, seconds = _get(f"{settings.SITE_URL}/healthz")
         json.loads(response.text)["parts"]

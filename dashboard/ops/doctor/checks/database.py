@@ -1,4 +1,4 @@
-"""The database: whether it responds, can be written, and has the tables of this release."""
+"""The database: connection, write access, and tables of this release."""
 
 import sqlite3
 import time
@@ -16,7 +16,7 @@ from dashboard.ops.startup import data_dir, migrate
 PART = "database"
 TIMEOUT_SECONDS = 2.0
 SLOW_LOCK_SECONDS = 0.5  # writers usually hold the lock for milliseconds
-MIN_BUSY_TIMEOUT_MS = 5000  # several processes write to the same file
+MIN_BUSY_TIMEOUT_MS = 5000  # because several processes write to the same file
 WRITE_LOCK_OFFSET = "120"  # of the write lock in the -shm file of SQLite, as in /proc/locks
 
 
@@ -126,7 +126,7 @@ def _lock_holder(shared: Path) -> str:
 
 
 def _check_file_sharing(file: Path) -> Iterator[Finding]:
-    """Check the settings that several processes on one file need, on a connection like that of every program."""
+    """Check the settings for sharing one file, on a connection configured like those of the programs."""
     with connection.cursor() as cursor:
         mode = cursor.execute("PRAGMA journal_mode").fetchone()[0]
         timeout = cursor.execute("PRAGMA busy_timeout").fetchone()[0]
@@ -163,7 +163,7 @@ def _check_integrity(file: Path) -> Finding:
 
 
 def _check_server_writable() -> Finding:
-    """Run an update of no rows, which a read-only server rejects as well."""
+    """Run an update that matches no rows. A read-only server rejects it."""
     started = time.monotonic()
     try:
         with transaction.atomic(), connection.cursor() as cursor:

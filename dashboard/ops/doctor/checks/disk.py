@@ -1,4 +1,4 @@
-"""The disk: free space, what uses it, and who can read the secrets on it."""
+"""The disk: free space, largest directories, and permissions of secrets."""
 
 import os
 import stat
@@ -76,7 +76,7 @@ def _measure_directories(period: int) -> Finding:
 
 
 def _disk_usage(path: Path, until: float) -> int:
-    """Return the bytes that a file or directory occupies, counted until the time is up."""
+    """Return the bytes that a file or directory occupies. Counting stops at the time `until`."""
     try:
         stats = path.lstat()
         if not stat.S_ISDIR(stats.st_mode):
@@ -87,7 +87,7 @@ def _disk_usage(path: Path, until: float) -> int:
                 break
             total += _disk_usage(inner, until)
         return total
-    except OSError:  # deleted meanwhile, or not readable
+    except OSError:  # deleted in the meantime, or not readable
         return 0
 
 

@@ -20,9 +20,9 @@ from mms.operations import leases
 from mms.services.engine import denial_reason, exposure, holes, unsandboxed_reason
 
 PART = "MMS"
-RESTARTED_SECONDS = 60  # a program younger than this was restarted, if the others are much older
+RESTARTED_SECONDS = 60  # a program younger than this was restarted if the others are much older
 UNTAKEN_AFTER = timedelta(seconds=60)
-MAX_NAMES = 5  # of unhealthy services in a message
+MAX_NAMES = 5  # unhealthy services named in a message
 SANDBOX_ADVICE = (
     "Until this is fixed, deploy only code that you trust. Run the site as a user other than root, update bubblewrap "
     "and the kernel, restart, and run `manage.py doctor` again."

@@ -16,9 +16,9 @@ from dashboard.ops.supervisor import heartbeat
 from dashboard.ops.supervisor.health import QUEUES, WORKS, state_of_beat, state_of_worker
 from dashboard.ops.supervisor.heartbeat import Heartbeat
 
-WORKERS = {"dashboard": "worker", "mms": "mms-worker"}  # by half of the site (settings.SERVE)
+WORKERS = {"dashboard": "worker", "mms": "mms-worker"}  # worker by half of the site (settings.SERVE)
 TASKS = {"celery": "deployments.answer", "mms": "mms.answer"}  # by queue
-LONG_QUEUE = 100  # tasks; beat sends a few per second, so the oldest has waited for more than a minute
+LONG_QUEUE = 100  # tasks. Beat sends a few per second, so the oldest has waited for more than a minute.
 ROUND_TRIP_SECONDS = 10.0
 POLL_SECONDS = 0.05
 
@@ -78,7 +78,7 @@ def _check_queue(client: redis_client.Redis, queue: str, worker: str) -> Finding
     waiting: Any = client.llen(queue)
     if waiting <= LONG_QUEUE:
         return ok("queues", f"{pluralize(waiting, 'task')} in {queue}.")
-    message = f"{pluralize(waiting, 'task')} wait in queue {queue}: the worker takes none, or is too slow."
+    message = f"{pluralize(waiting, 'task')} wait in queue {queue}: the worker is stalled or too slow."
     return warning("queues", message, f'See "{worker}". Expired tasks are dropped when it works again.')
 
 

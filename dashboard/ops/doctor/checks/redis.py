@@ -1,4 +1,4 @@
-"""Redis, which holds the queues, the live state and the heartbeats."""
+"""Redis, which stores the queues, the live state and the heartbeats."""
 
 import ipaddress
 import time
@@ -17,9 +17,9 @@ from dashboard.ops.doctor.finding import CheckContext, Finding, duration, failed
 
 PART, CLOCK = "Redis", "clock"
 TIMEOUT_SECONDS = 2.0
-MIN_VERSION = (6, 2)  # has the exclusive ranges with which logs are read from streams
-NEARLY_FULL = 0.8  # of maxmemory
-# Differences of clocks. A program counts as stopped if its heartbeat is 12 s old.
+MIN_VERSION = (6, 2)  # supports exclusive ranges, which reading logs from streams requires
+NEARLY_FULL = 0.8  # share of maxmemory
+# Clock differences. A program counts as stopped when its heartbeat is 12 s old.
 MAX_SKEW_SECONDS, CRITICAL_SKEW_SECONDS = 2.0, 8.0
 
 
@@ -35,10 +35,10 @@ def connect() -> redis.Redis:
 
 
 def check(context: CheckContext) -> Iterator[Finding]:
-    """Check that Redis responds, can be written, loses nothing and is protected, and compare the clocks."""
+    """Check connection, write access, eviction, persistence and protection of Redis, and compare the clocks."""
     try:
         with connect() as client:
-            client.time()  # connects; PING would be rejected while Redis can't save
+            client.time()  # Connects like PING, which Redis would reject while it can't save.
             started = time.monotonic()
             info: Any = client.info()
             elapsed = time.monotonic() - started
@@ -82,7 +82,7 @@ def _start_advice() -> str:
 
 
 def _reason(error: Exception) -> str:
-    """Return the reason only. redis-py puts the address in front of it."""
+    """Return the reason without the address, which redis-py prepends."""
     return str(error).rstrip(".").rpartition(". ")[2] or type(error).__name__
 
 
@@ -145,7 +145,7 @@ def _check_password() -> Finding:
 
 
 def check_clock(client: redis.Redis) -> Finding:
-    """Compare the clock of this machine with that of Redis. Heartbeats have the time of the machine that wrote them."""
+    """Compare the clock of this machine with that of Redis. Heartbeats contain the local time of the program."""
     before = time.time()
     seconds, microseconds = client.time()
     skew = abs((before + time.time()) / 2 - (seconds + microseconds / 1e6))

@@ -1,4 +1,4 @@
-"""The MMS of each hosting account: its state as the workers last recorded it, and a call if there is time."""
+"""The MMS of each hosting account: its state as the workers last recorded it, and in a thorough check a call."""
 
 import time
 from collections.abc import Iterable, Iterator
@@ -20,8 +20,8 @@ from deployments.models import HostingAccount
 from deployments.timing import MAX_PAUSE_SECONDS
 
 LISTS = ("services", "images", "manifests", "models")
-MISSED_AFTER = timedelta(seconds=60)  # a retry this overdue means that no worker makes it
-TIMEOUT_SECONDS = 3.0  # for each step of a call
+MISSED_AFTER = timedelta(seconds=60)  # a retry this overdue means that no worker is running
+TIMEOUT_SECONDS = 3.0  # for connecting, and for each read
 MAX_CONCURRENT_CALLS = 8
 WORKER_ADVICE = 'Workers contact the servers. See "worker".'
 
@@ -51,7 +51,7 @@ def part_name(account: HostingAccount) -> str:
 
 
 def _check_recorded_state(account: HostingAccount) -> Finding:
-    """Judge by the database. If no worker contacted the server for too long, its state is unknown."""
+    """Return the state from the database. It is unknown if no worker has contacted the server for too long."""
     now = timezone.now()
     part = part_name(account)
     if account.token_refused:
@@ -64,7 +64,7 @@ def _check_recorded_state(account: HostingAccount) -> Finding:
         return failed(part, f"{account.error}{_since(account.error_at)}", _error_advice(account))
     if account.reached_at is None:
         return unknown(part, "The server was never contacted. This takes up to 5 minutes.", WORKER_ADVICE)
-    # Services are read at least every minute, so a list this old means that no worker reads it.
+    # Services are read at least every minute, so a list this old means that no worker is running.
     if now - _last_response(account) > STALE_AFTER["service"]:
         message = f"The server last responded {relative_time(_last_response(account))} and was not contacted since."
         return unknown(part, message, WORKER_ADVICE)
@@ -74,7 +74,7 @@ def _check_recorded_state(account: HostingAccount) -> Finding:
 
 
 def _last_response(account: HostingAccount) -> datetime:
-    """Return when the server last responded. `reached_at` alone is not updated at every call."""
+    """Return when the server last responded. `reached_at` alone isn't updated at every call."""
     times: list[datetime | None] = [account.reached_at, *(getattr(account, f"{noun}_seen_at") for noun in LISTS)]
     return max(filter(None, times))
 

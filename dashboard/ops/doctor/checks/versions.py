@@ -1,4 +1,4 @@
-"""Versions, and settings that are unsafe or wrong in production."""
+"""Versions, and settings that are unsafe or invalid in production."""
 
 import platform
 import sys

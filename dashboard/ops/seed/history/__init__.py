@@ -1,1 +1,1 @@
-"""The history of one seeded account: what its team registered, composed, built and deployed in six weeks."""
+"""Six weeks of sample history of an account: registered models, manifests, images and services."""

@@ -1,11 +1,11 @@
-"""Assets and manifests of one account."""
+"""Sample assets and manifests of one account."""
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
 from dashboard.ops.seed.catalog import DOMAIN, Project
-from dashboard.ops.seed.history.operations import ask
+from dashboard.ops.seed.history.operations import add_operation
 from dashboard.ops.seed.history.story import Story
 from deployments.models import Asset, Manifest, RegisteredModel
 from deployments.models.operation import Kind, State
@@ -19,7 +19,7 @@ MORE_FILES = (
 
 
 def add_assets(story: Story, project: Project, at: datetime) -> list[Asset]:
-    """Add the driver script of a project, its schema, and sometimes another file. The driver is the first."""
+    """Add a driver script, a schema, and sometimes another file. Return the assets, with the driver script first."""
     by = story.scientist()
     files = [*FILES, *([story.world.random.choice(MORE_FILES)] if story.world.chance(0.4) else [])]
     made = [
@@ -48,7 +48,7 @@ def compose(
     state: State = State.SUCCEEDED,
     **more: Any,
 ) -> Manifest:
-    """Add a manifest, and the operation that creates it."""
+    """Add a manifest and the operation that creates it. Return the manifest."""
     by = story.scientist()
     described = {"runtime_type": project.runtime, "description": f"{models[0].name} v{models[0].version}"}
     properties = {"pip_requirements": "\n".join(project.requirements), "conda_env_file": ""}
@@ -70,5 +70,5 @@ def compose(
     story.used[id(manifest)] = (list(models), list(assets))
     story.at(manifest, added_at=at)
     chosen = {"models": list(models), "assets": list(assets), "driver": assets[0], **properties, **described}
-    ask(story, Kind.CREATE_MANIFEST, manifest, chosen, by, at, state, **more)
+    add_operation(story, Kind.CREATE_MANIFEST, manifest, chosen, by, at, state, **more)
     return manifest

@@ -1,23 +1,23 @@
-"""Models of one account."""
+"""Sample models of one account."""
 
 from datetime import datetime, timedelta
 from typing import Any
 
 from dashboard.ops.seed.catalog import DOMAIN, Project
-from dashboard.ops.seed.history.operations import ask
+from dashboard.ops.seed.history.operations import add_operation
 from dashboard.ops.seed.history.story import Story
 from deployments.models import RegisteredModel
 from deployments.models.operation import Kind, State
 
 MIME_TYPES = {"pkl": "application/octet-stream", "zip": "application/zip"}
 NOTES = ("", "", "Retrained on data until last Sunday.", "New features: holidays and school breaks.",
-         "Same features, fewer trees: half the size.", "Fixes the leak of the target found in review.")  # fmt: skip
+         "Same features, fewer trees: half the size.", "Fixes the target leak found in review.")  # fmt: skip
 
 
 def register(
     story: Story, project: Project, version: int | None, at: datetime, state: State = State.SUCCEEDED, **more: Any
 ) -> RegisteredModel:
-    """Add a version of the project's model, and the operation that registers it."""
+    """Add a version of the project's model and the operation that registers it. Return the version."""
     model = _model(story, project, version)
     by = model.created_by = story.scientist()
     if state == State.SUCCEEDED:
@@ -25,12 +25,13 @@ def register(
     else:
         model.version = None
     story.at(model, added_at=at)
-    named = ("name", "url", "tags", "description", "mime_type", "unpack")
-    ask(story, Kind.REGISTER_MODEL, model, {name: getattr(model, name) for name in named}, by, at, state, **more)
+    columns = ("name", "url", "tags", "description", "mime_type", "unpack")
+    chosen = {name: getattr(model, name) for name in columns}
+    add_operation(story, Kind.REGISTER_MODEL, model, chosen, by, at, state, **more)
     return model
 
 
-def appear(story: Story, project: Project, version: int, at: datetime) -> RegisteredModel:
+def register_outside(story: Story, project: Project, version: int, at: datetime) -> RegisteredModel:
     """Add a version that was registered outside the dashboard."""
     model = _model(story, project, version)
     story.seen(model, at)

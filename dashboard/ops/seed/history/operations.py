@@ -1,4 +1,4 @@
-"""Operations as they are stored in each state: which times they have, and what is said about them."""
+"""Sample operations in each state, with the times and messages that the state implies."""
 
 from datetime import datetime, timedelta
 from typing import Any
@@ -12,7 +12,7 @@ from deployments.operations.reconcile import CHANGED_TWICE, DECIDE, MADE_TWICE
 from deployments.operations.run import POLLING_STOPPED
 from deployments.timing import MAX_POLLING_SECONDS
 
-SECONDS: dict[str, tuple[float, float]] = {  # from acceptance to the end
+SECONDS: dict[str, tuple[float, float]] = {  # duration range, from acceptance to completion
     Kind.REGISTER_MODEL: (0.2, 2.0),
     Kind.CREATE_MANIFEST: (0.2, 1.5),
     Kind.CREATE_IMAGE: (38, 410),
@@ -20,10 +20,10 @@ SECONDS: dict[str, tuple[float, float]] = {  # from acceptance to the end
     Kind.UPDATE_SERVICE: (11, 90),
     Kind.DELETE_SERVICE: (1.5, 6),
 }
-RESTED = timedelta(days=1)  # the next poll of what nobody is to poll
+POLL_DELAY = timedelta(days=1)  # keeps workers from polling sample operations
 
 
-def ask(
+def add_operation(
     story: Story,
     kind: Kind,
     row: Resource,
@@ -34,18 +34,18 @@ def ask(
     revision: int = 1,
     **more: Any,
 ) -> Operation:
-    """Add an operation on `row` that `by` asked for at that time, and that is in `state` now.
+    """Add and return an operation on `row` that `by` requested at `at` and that is now in `state`.
 
-    `revision`: the number that a failed rollout names. `more`: other columns.
+    `revision`: the revision number in the error of a failed rollout. `more`: values of other columns.
     """
     operation = Operation(
         id=story.world.uuid(), account=story.account, kind=kind, state=state, requested_by=by, **{NOUN[type(row)]: row}
     )
     story.operations.append(operation)
     story.chosen[operation.pk] = chosen
-    _progress(story, operation, at)
+    _set_times(story, operation, at)
     if state in OPEN:
-        _say_how_it_goes(story, operation)
+        _set_progress_message(story, operation)
     elif state == State.FAILED:
         _fail(operation, story.world.random.choice(REASONS[kind]), revision)
     elif state == State.CANCELED:
@@ -57,13 +57,13 @@ def ask(
     return operation
 
 
-def _progress(story: Story, operation: Operation, at: datetime) -> None:
-    """Set when it was sent, accepted and finished, as far as it got."""
+def _set_times(story: Story, operation: Operation, at: datetime) -> None:
+    """Set the times at which the operation was sent, accepted and finished, as far as its state implies them."""
     random, state = story.world.random, State(operation.state)
     if state == State.QUEUED:
-        # Attempted: what was never sent fails after an hour at a server that can't be called.
+        # Without an attempt, a worker would fail the operation after an hour at an unreachable server.
         operation.attempts = 1 if story.account.is_failing else 0
-        operation.next_poll_at = story.world.now + RESTED
+        operation.next_poll_at = story.world.now + POLL_DELAY
         return
     if state == State.CANCELED:
         operation.finished_at = at + timedelta(seconds=random.uniform(2, 40))
@@ -78,20 +78,20 @@ def _progress(story: Story, operation: Operation, at: datetime) -> None:
         operation.checked_at = operation.finished_at
 
 
-def _say_how_it_goes(story: Story, operation: Operation) -> None:
-    """Set what people read about an open operation. Nothing is due at once: a worker would change it."""
+def _set_progress_message(story: Story, operation: Operation) -> None:
+    """Set the message and poll times of an open operation. None is due soon, so that workers leave it unchanged."""
     now, state = story.world.now, State(operation.state)
-    heard = story.account.reached_at or now
+    last_response = story.account.reached_at or now
     if state in {State.NOT_STARTED, State.RUNNING}:
         stopped = operation.accepted_at is not None and now - operation.accepted_at > timedelta(
             seconds=MAX_POLLING_SECONDS
         )
-        operation.checked_at = heard
-        operation.next_poll_at = None if stopped else now + RESTED
+        operation.checked_at = last_response
+        operation.next_poll_at = None if stopped else now + POLL_DELAY
         operation.error_message = POLLING_STOPPED if stopped else ""
     elif state == State.UNCERTAIN:
         operation.error_code = NEEDS_DECISION
-        operation.checked_at = heard
+        operation.checked_at = last_response
         twice, unseen = CHANGED_TWICE if operation.kind in {Kind.UPDATE_SERVICE, Kind.DELETE_SERVICE} else MADE_TWICE
         operation.error_message = DECIDE.format(twice=twice, unseen=unseen)
     elif state == State.QUEUED and story.account.is_failing:

@@ -1,4 +1,4 @@
-"""Six weeks of work on the projects of one account, as they end when all goes well in the end."""
+"""Sample history of projects: completed registrations, builds and deployments, some after failures."""
 
 from datetime import datetime
 
@@ -8,19 +8,19 @@ from dashboard.ops.seed.history.story import Story
 from deployments.models import Asset, Image, Manifest, RegisteredModel, Service
 from deployments.models.operation import State
 
-FAILED_BUILDS = 0.16  # of all builds
-FAILED_UPDATES = 0.12
-OUTSIDE = 0.06  # of all versions are registered outside the dashboard
+FAILED_BUILDS = 0.16  # share of builds
+FAILED_UPDATES = 0.12  # share of updates
+OUTSIDE = 0.06  # share of versions registered outside the dashboard
 
 
-def tell(story: Story, project: Project, newest: float) -> Service | None:
-    """Add all versions of a project, and what was made of them, until `newest` days ago. Returns its service."""
+def add_history(story: Story, project: Project, newest: float) -> Service | None:
+    """Add the versions of a project and their releases until `newest` days ago. Return its service, if any."""
     times = story.world.work_times(project.versions, newest)
     assets = manifests.add_assets(story, project, times[0])
     service: Service | None = None
     for version, at in enumerate(times, start=1):
         if story.world.chance(OUTSIDE):
-            models.appear(story, project, version, at)
+            models.register_outside(story, project, version, at)
             continue
         model = models.register(story, project, version, at)
         if _is_released(story, project, version):
@@ -29,7 +29,7 @@ def tell(story: Story, project: Project, newest: float) -> Service | None:
 
 
 def _is_released(story: Story, project: Project, version: int) -> bool:
-    """Return True for the first version and for most others; a project without a service is rarely built."""
+    """Return True if the version is built: the first and most others, or a few if the project has no service."""
     return story.world.chance(0.25) if not project.service else version == 1 or story.world.chance(0.7)
 
 
@@ -51,19 +51,19 @@ def _release(
     if story.world.chance(FAILED_UPDATES):
         services.update(story, service, image, at, State.FAILED)
         at = story.world.later(at, 6, 30)
-        if story.world.chance(0.4):  # given up; the earlier image goes on
+        if story.world.chance(0.4):  # abandoned: the service continues to run the previous image
             return service
     services.update(story, service, image, at)
     return service
 
 
 def _build(story: Story, manifest: Manifest, at: datetime) -> tuple[Image | None, datetime]:
-    """Add an image, some after a failed build, a few never finished. Returns it and when it was done."""
+    """Add an image. Return it and its completion time. Some builds fail; the image is None if the retry is skipped."""
     if not story.world.chance(FAILED_BUILDS):
         return images.build(story, manifest, at), story.world.later(at, 1, 7)
     image = images.build(story, manifest, at, State.FAILED)
     if story.world.chance(0.3):
         return None, at
     again = story.world.later(at, 9, 45)
-    images.order(story, image, again, retry_of=story.operations[-1])
+    images.add_build(story, image, again, retry_of=story.operations[-1])
     return image, story.world.later(again, 1, 7)

@@ -1,4 +1,4 @@
-"""The rows of one account while they are made, and how they are written."""
+"""Collector of the sample rows of one account, which are saved together."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -24,19 +24,19 @@ from deployments.models import (
 from deployments.operations.requests import to_body
 
 Resource: TypeAlias = RegisteredModel | Manifest | Image | Service
-BATCH = 400  # rows in one statement
+BATCH = 400  # rows per statement
 
 
 @dataclass
 class Story:
-    """One account: its team, its rows in order of creation, and times that the database would set itself."""
+    """One account: its team, its rows in order of creation, and the values of automatic timestamps."""
 
     world: World
     account: HostingAccount
-    scientists: list[str]  # who register, build and deploy
-    operator: str  # who deploys to production
+    scientists: list[str]  # names of the users who register, build and deploy
+    operator: str  # name of the user who deploys to production
     registries: list[RegistryInfo]
-    clusters: dict[bool, Cluster]  # by whether it is for production
+    clusters: dict[bool, Cluster]  # True: the production cluster
     reports_health: bool = True  # the server reports health, revisions and digests, as the bundled one does
     models: list[RegisteredModel] = field(default_factory=list)
     assets: list[Asset] = field(default_factory=list)
@@ -44,12 +44,12 @@ class Story:
     images: list[Image] = field(default_factory=list)
     services: list[Service] = field(default_factory=list)
     operations: list[Operation] = field(default_factory=list)
-    chosen: dict[UUID, dict[str, Any]] = field(default_factory=dict)  # by operation: what was asked for, as rows
-    used: dict[int, tuple[list[RegisteredModel], list[Asset]]] = field(default_factory=dict)  # by id() of a manifest
+    chosen: dict[UUID, dict[str, Any]] = field(default_factory=dict)  # arguments by operation id, as rows
+    used: dict[int, tuple[list[RegisteredModel], list[Asset]]] = field(default_factory=dict)  # by id() of the manifest
     _times: list[tuple[Model, dict[str, datetime]]] = field(default_factory=list)
 
     def at(self, row: Model, **times: datetime) -> None:
-        """Note the times of a row in columns that are filled with the current time when it is inserted."""
+        """Record values for columns that an insert fills with the current time. `save` sets them afterwards."""
         self._times.append((row, times))
 
     def scientist(self) -> str:
@@ -61,7 +61,7 @@ class Story:
         row.seen_at = self.account.services_seen_at
 
     def save(self) -> None:
-        """Write everything: rows before those that refer to them."""
+        """Insert all rows, each after the rows that it refers to."""
         for rows in (self.models, self.assets, self.manifests, self.images, self.services):
             _insert(rows)
         self._link_manifests()

@@ -1,4 +1,4 @@
-"""What is under way, failed or gone just now: every kind of operation in every state."""
+"""Sample operations of every kind in every state, and resources with problems."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -14,7 +14,7 @@ from deployments.models import Image, Service
 from deployments.models.operation import OPEN, Kind, State
 
 Pair = tuple[Kind, State]
-# What the account with a healthy server has; the others share the rest.
+# Pairs for the account with a healthy server. The other accounts share the remaining ones.
 LIVELY: tuple[Pair, ...] = (
     (Kind.REGISTER_MODEL, State.SENDING),
     (Kind.REGISTER_MODEL, State.FAILED),
@@ -34,7 +34,7 @@ LIVELY: tuple[Pair, ...] = (
     (Kind.DELETE_SERVICE, State.FAILED),
 )
 AGE_SECONDS = {State.QUEUED: 4, State.SENDING: 1, State.NOT_STARTED: 20, State.RUNNING: 95, State.UNCERTAIN: 900}
-CANARIES = ("canary", "shadow", "next", "eu")  # ends of the names of services that are being created
+CANARIES = ("canary", "shadow", "next", "eu")  # name suffixes of services that are being created
 TROUBLES = (
     (
         "unhealthy",
@@ -45,9 +45,9 @@ TROUBLES = (
 )
 
 
-def rest_of(told: tuple[Pair, ...]) -> list[Pair]:
-    """Return every kind in every state that isn't among those told."""
-    return [(kind, state) for kind in Kind for state in State if (kind, state) not in told]
+def pairs_except(excluded: tuple[Pair, ...]) -> list[Pair]:
+    """Return every combination of kind and state except the excluded ones."""
+    return [(kind, state) for kind in Kind for state in State if (kind, state) not in excluded]
 
 
 def add(story: Story, portfolio: Portfolio, pairs: list[Pair]) -> None:
@@ -84,17 +84,17 @@ def _add(story: Story, kind: Kind, state: State, at: datetime, drafts: Iterator[
 
 
 def _model_name(image: Image | None) -> str:
-    """Return the name of the model in the image: its description is that and the version."""
+    """Return the name of the model in the image. The description consists of the name and the version."""
     return image.description.rpartition(" ")[0] if image else ""
 
 
 def _service(free: list[Service], state: State) -> Service:
-    """Return a service for one more operation. It has no other that is open, and none after it is deleted."""
+    """Return a service without an open operation. If `state` is open or succeeded, the service isn't reused."""
     return free[-1] if state in {State.FAILED, State.CANCELED} else free.pop()
 
 
 def vary(story: Story) -> None:
-    """Give some services trouble, or the words of a server that reports no health."""
+    """Make some services unhealthy, or give them other states if the server doesn't report health."""
     busy = [operation.service for operation in story.operations if operation.state in OPEN]
     steady = [row for row in story.services if row.mms_id and not row.vanished_at and not _is_in(row, busy)]
     if story.reports_health:
@@ -107,12 +107,12 @@ def vary(story: Story) -> None:
 
 
 def _is_in(row: Service, others: list[Service | None]) -> bool:
-    """Return True if the row is one of the others. Rows that aren't stored can't be compared."""
+    """Return True if `row` is in `others`. Compared by identity, because unsaved rows have no primary key."""
     return any(row is other for other in others)
 
 
 def retire(story: Story, project: Project) -> None:
-    """Add a pilot that the server no longer lists: a model, its manifest and its image."""
+    """Add a pilot project that the server no longer lists: a model, its manifest and its image."""
     pilot = replace(project, name=f"{project.name[:26]}-pilot", tags=("pilot",))
     at, gone = story.world.ago(days=DAYS - 1), story.world.ago(days=DAYS / 2)
     model = models.register(story, pilot, 1, at)

@@ -41,7 +41,7 @@ DETAILS = {
 
 
 @pytest.fixture(scope="module")
-def filled(django_db_setup: None, django_db_blocker: Any) -> Iterator[fill.Made]:
+def filled(django_db_setup: None, django_db_blocker: Any) -> Iterator[fill.FillResult]:
     """Create one installation for all tests that only read it."""
     with django_db_blocker.unblock(), transaction.atomic():
         yield fill.fill(PASSWORD)
@@ -49,12 +49,12 @@ def filled(django_db_setup: None, django_db_blocker: Any) -> Iterator[fill.Made]
 
 
 @pytest.fixture
-def made(filled: fill.Made, db: None, live_redis: Any) -> fill.Made:
+def made(filled: fill.FillResult, db: None, live_redis: Any) -> fill.Made:
     return filled
 
 
 @pytest.fixture
-def admin(made: fill.Made, monkeypatch: pytest.MonkeyPatch) -> Client:
+def admin(made: fill.FillResult, monkeypatch: pytest.MonkeyPatch) -> Client:
     """Return the administrator's client, at a site that can't call any server."""
 
     def connect(self: socket.socket, address: Any) -> None:
@@ -68,20 +68,20 @@ def admin(made: fill.Made, monkeypatch: pytest.MonkeyPatch) -> Client:
     return client
 
 
-def test_there_is_every_kind_of_operation_in_every_state(made: fill.Made) -> None:
+def test_there_is_every_kind_of_operation_in_every_state(made: fill.FillResult) -> None:
     found = set(Operation.objects.values_list("kind", "state"))
     assert found == {(str(kind), str(state)) for kind in Kind for state in State}
 
 
 @pytest.mark.parametrize("noun", [RegisteredModel, Manifest, Image, Service])
-def test_every_resource_has_rows_for_every_badge(made: fill.Made, noun: Any) -> None:
+def test_every_resource_has_rows_for_every_badge(made: fill.FillResult, noun: Any) -> None:
     rows = list(noun.objects.select_related("account"))
     shown = {badge.state for badge in badges_of(rows)}
     missing = {str(state) for state in State} - {str(State.SUCCEEDED)} | {"gone"}
     assert shown >= missing | (set() if noun is Service else {"available"})
 
 
-def test_services_have_every_reported_state(made: fill.Made) -> None:
+def test_services_have_every_reported_state(made: fill.FillResult) -> None:
     health = {str(health) for health in Health if health != Health.ABSENT}  # watched services are started again
     assert set(Service.objects.exclude(health="").values_list("health", flat=True)) == health
     words = {wire.phase(word) for word in Service.objects.filter(health="").values_list("state", flat=True)}
@@ -90,7 +90,7 @@ def test_services_have_every_reported_state(made: fill.Made) -> None:
     assert {"active", "stopped", "failed", "starting"} <= set(revisions)
 
 
-def test_users_accounts_and_tokens_cover_all_choices(made: fill.Made) -> None:
+def test_users_accounts_and_tokens_cover_all_choices(made: fill.FillResult) -> None:
     assert set(Membership.objects.values_list("role", flat=True)) == set(Role.values)
     assert set(Membership.objects.values_list("source", flat=True)) == set(Source.values)
     assert set(HostingAccount.objects.values_list("sign_in", flat=True)) == set(HostingAccount.SignIn.values)
@@ -103,7 +103,7 @@ def test_users_accounts_and_tokens_cover_all_choices(made: fill.Made) -> None:
     assert Identity.objects.exists()
 
 
-def test_one_server_is_healthy_one_is_unreachable_and_one_refuses_the_credentials(made: fill.Made) -> None:
+def test_one_server_is_healthy_one_is_unreachable_and_one_refuses_the_credentials(made: fill.FillResult) -> None:
     healthy, unreachable, refused = HostingAccount.objects.order_by("name")
     assert not healthy.is_failing
     assert unreachable.error
@@ -111,20 +111,20 @@ def test_one_server_is_healthy_one_is_unreachable_and_one_refuses_the_credential
     assert refused.token_refused
 
 
-def test_the_unreachable_server_is_described_as_workers_describe_it(made: fill.Made) -> None:
+def test_the_unreachable_server_is_described_as_workers_describe_it(made: fill.FillResult) -> None:
     account = HostingAccount.objects.get(name="credit-risk")
     with client_for(account) as client, pytest.raises(errors.UnreachableError) as raised:
         client.list_services()
     assert account.error == str(raised.value)
 
 
-def test_two_hundred_models_are_registered(made: fill.Made) -> None:
+def test_two_hundred_models_are_registered(made: fill.FillResult) -> None:
     registered = RegisteredModel.objects.filter(vanished_at=None).exclude(mms_id=None)
     assert 200 <= registered.count() < 210
     assert len(set(registered.values_list("name", flat=True))) > 30
 
 
-def test_histories_go_back_six_weeks_and_never_into_the_future(made: fill.Made) -> None:
+def test_histories_go_back_six_weeks_and_never_into_the_future(made: fill.FillResult) -> None:
     now = timezone.now()
     for rows, name in (
         (Operation, "requested_at"),
@@ -140,7 +140,7 @@ def test_histories_go_back_six_weeks_and_never_into_the_future(made: fill.Made) 
         assert operation.requested_at < operation.finished_at == operation.state_since
 
 
-def test_the_audit_log_is_in_the_order_of_time_and_names_every_operation(made: fill.Made) -> None:
+def test_the_audit_log_is_in_the_order_of_time_and_names_every_operation(made: fill.FillResult) -> None:
     times = list(AuditEntry.objects.order_by("pk").values_list("at", flat=True))
     assert times == sorted(times)
     named = {
@@ -151,13 +151,13 @@ def test_the_audit_log_is_in_the_order_of_time_and_names_every_operation(made: f
     assert named == {str(pk) for pk in Operation.objects.values_list("pk", flat=True)}
 
 
-def test_requests_can_be_repeated(made: fill.Made) -> None:
+def test_requests_can_be_repeated(made: fill.FillResult) -> None:
     operations = {(found.kind, found.state): found for found in Operation.objects.select_related("account")}
     for operation in operations.values():
         assert requests.from_body(operation.account, operation.body)
 
 
-def test_workers_have_nothing_to_do_and_change_nothing(made: fill.Made) -> None:
+def test_workers_have_nothing_to_do_and_change_nothing(made: fill.FillResult) -> None:
     before = dict(Operation.objects.values_list("pk", "state"))
     assert dispatch.tick() == []
     dispatch.sweep()
@@ -165,7 +165,7 @@ def test_workers_have_nothing_to_do_and_change_nothing(made: fill.Made) -> None:
     assert dict(Operation.objects.values_list("pk", "state")) == before
 
 
-def test_the_healthy_account_stays_fresh_and_has_logs(made: fill.Made, admin: Client) -> None:
+def test_the_healthy_account_stays_fresh_and_has_logs(made: fill.FillResult, admin: Client) -> None:
     live.keep_fresh()
     builds = Operation.objects.filter(account__name=HEALTHY, kind=Kind.CREATE_IMAGE, state=State.FAILED)
     build = builds.exclude(error_code="BuildTimeout").first()
@@ -195,7 +195,7 @@ def test_every_detail_page_answers(admin: Client, noun: str, step: int) -> None:
         assert admin.get(f"/accounts/{account}/{noun}/{pk}/").status_code == 200, pk
 
 
-def test_a_second_run_is_refused_and_changes_nothing(made: fill.Made) -> None:
+def test_a_second_run_is_refused_and_changes_nothing(made: fill.FillResult) -> None:
     before = fill.count_rows()
     with pytest.raises(CommandError, match="Nothing was written: the database holds data already"):
         call_command("seed", password=PASSWORD)
