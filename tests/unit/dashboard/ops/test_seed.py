@@ -49,7 +49,7 @@ def filled(django_db_setup: None, django_db_blocker: Any) -> Iterator[fill.FillR
 
 
 @pytest.fixture
-def made(filled: fill.FillResult, db: None, live_redis: Any) -> fill.Made:
+def made(filled: fill.FillResult, db: None, live_redis: Any) -> fill.FillResult:
     return filled
 
 
