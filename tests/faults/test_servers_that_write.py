@@ -122,7 +122,7 @@ CASES: dict[str, Case] = {
     "it hangs after the effect": Case(
         faults.after_effect(faults.hang_until_disconnect), UNCERTAIN, "took too long", slow=True
     ),
-    "it acts when nobody waits any more": Case(faults.late(0.3), UNCERTAIN, "took too long", slow=True),
+    "it acts after the client stopped waiting": Case(faults.late(0.3), UNCERTAIN, "took too long", slow=True),
     "killed before sending": Case(None, UNCERTAIN, "worker that sent this stopped"),
     "killed between sending and recording": Case(None, UNCERTAIN, "worker that sent this stopped"),
 }

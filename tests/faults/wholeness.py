@@ -17,7 +17,7 @@ _hashed: dict[tuple[Path, int], str] = {}  # blobs never change, so each is read
 
 def assert_whole(site: Site) -> None:
     """Assert every rule below within a few seconds. The supervisor and the watch check every two."""
-    for rule in (leftovers, builders, strangers, sockets, damage):
+    for rule in (leftovers, builders, unsupervised_programs, sockets, damage):
         _assert_empty(site, rule)
 
 
@@ -57,7 +57,7 @@ def builders(site: Site) -> list[str]:
     return found
 
 
-def strangers(site: Site) -> list[str]:
+def unsupervised_programs(site: Site) -> list[str]:
     """Return scoring programs, in a sandbox or not, that the supervisor didn't start."""
     lines = [line.split() for line in site.supervisorctl("status").splitlines()]
     known = {int(line[3].rstrip(",")) for line in lines if line[1] == "RUNNING" and line[0].startswith("mms-")}

@@ -38,7 +38,7 @@ OF_AN_ACCOUNT = sorted(
 
 
 def permission_of(name: str) -> Any:
-    """Return the rule of the page's guard: a Permission or another rule, or None if there is no guard."""
+    """Return the rule of the page's guard: a Permission or another rule, or None without a guard."""
     return getattr(VIEWS[name], "permission", None)
 
 

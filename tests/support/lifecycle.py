@@ -34,7 +34,7 @@ def cluster_of(account: HostingAccount) -> Cluster:
 
 
 def present(value: T | None) -> T:
-    """Return `value`, or fail the test if it is None."""
+    """Return `value`. Fail the test without a value."""
     assert value is not None
     return value
 

@@ -42,7 +42,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 
 @pytest.fixture(autouse=True)
-def nothing_kept(settings: Any, tmp_path: Path) -> None:
+def own_data_folder(settings: Any, tmp_path: Path) -> None:
     """Give every test its own data directory."""
     for name in ("FILES_DIR", "TMP_DIR", "RUN_DIR", "MMS_DIR"):
         folder = tmp_path / name.partition("_")[0].lower()

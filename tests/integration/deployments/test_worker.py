@@ -94,7 +94,7 @@ def test_a_worker_killed_before_recording_the_response_repeats_nothing(
 
 
 @pytest.mark.parametrize("idempotent", [False, True])
-def test_a_worker_killed_over_every_verb_at_once_loses_and_repeats_nothing(
+def test_a_worker_killed_during_all_verbs_loses_and_repeats_nothing(
     idempotent: bool, live_redis: redis.Redis, worker: "subprocess.Popen[bytes]"
 ) -> None:
     with MMS(extensions=idempotent) as mms:

@@ -31,7 +31,7 @@ IRIS = Path(__file__).parent.parents[2] / "examples/iris"
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Builder]:
-    """A store shared by tests that don't depend on its contents, so the scoring runtime is built once."""
+    """Return a store for tests that don't depend on its contents, so that the scoring runtime is built once."""
     with running_files() as files:
         yield Builder(tmp_path_factory.mktemp("builder"), files)
 

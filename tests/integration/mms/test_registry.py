@@ -223,7 +223,7 @@ def test_a_second_push_sends_only_the_manifest(registry: RegistryDouble, builder
     assert [path.split("/")[-2] for method, path, _ in registry.requests if method in {"PUT", "POST"}] == ["manifests"]
 
 
-def test_a_push_that_fails_says_why(bearer: RegistryDouble, builder: Builder) -> None:
+def test_a_failed_push_reports_the_reason(bearer: RegistryDouble, builder: Builder) -> None:
     built = builder.build(registry={**credentials(bearer), "password": "wr0ng-one"})
     assert (built.error["code"], built.error["step"]) == ("RegistryFailed", "image")
     assert "refused to sign in user 'acruser': 401 wrong user or password." in built.error["message"]

@@ -71,7 +71,7 @@ def test_invalid_locations_of_registries(location: str) -> None:
         check_location(location)
 
 
-def test_a_client_secret_goes_over_https_or_stays_on_this_machine() -> None:
+def test_a_client_secret_is_sent_only_over_https_or_to_this_machine() -> None:
     check_authority("https://login.example")
     check_authority("http://127.0.0.1:5000")
     with pytest.raises(ValidationError, match="https"):

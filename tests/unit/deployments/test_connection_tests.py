@@ -96,7 +96,7 @@ def test_a_server_that_hangs_costs_seconds(mms: MMS, monkeypatch: pytest.MonkeyP
     assert "overloaded" in told(trial)
 
 
-def test_an_account_of_entra_id_is_tried_with_a_token_of_its_own(mms: MMS) -> None:
+def test_an_entra_id_account_is_tested_with_a_new_token(mms: MMS) -> None:
     entra = {"sign_in": "entra", "tenant": TENANT, "client_id": CLIENT_ID, "scope": SCOPE}
     with Authority() as authority:
         authority.given_to = lambda token: setattr(mms, "token", token)

@@ -95,7 +95,7 @@ def test_while_the_authority_is_unavailable_a_valid_token_is_still_used(
     assert credential.token(forever()) == "token-1"
 
 
-def test_after_a_401_the_token_is_renewed_once_and_the_call_goes_out_again(
+def test_after_a_401_the_token_is_renewed_once_and_the_call_repeated(
     account: HostingAccount, mms: MMS, authority: Authority
 ) -> None:
     with client_for(account) as client:
@@ -143,7 +143,7 @@ def test_a_wrong_client_secret_is_reported_and_stops_calls(
     assert "not-to-be-seen" not in account.error + caplog.text
 
 
-def test_the_right_secret_later_lets_calls_out_again(account: HostingAccount, authority: Authority) -> None:
+def test_the_correct_secret_resumes_calls(account: HostingAccount, authority: Authority) -> None:
     account.client_secret = "wrong"
     account.save()
     assert read_models(account).token_refused

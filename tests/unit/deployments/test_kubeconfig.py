@@ -15,7 +15,7 @@ PEM = b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
 INLINE = base64.b64encode(PEM).decode()
 
 
-def test_what_is_inline_is_read() -> None:
+def test_inline_values_are_read() -> None:
     user = {"token": "t", "client-certificate-data": INLINE, "client-key-data": INLINE}
     access = parse(written({**SERVER, "certificate-authority-data": INLINE}, user))
     assert (access.server, access.token, access.ca_certificate) == ("https://k8s.example:6443", "t", PEM)

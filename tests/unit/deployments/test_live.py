@@ -179,7 +179,7 @@ def test_a_queued_operation_shows_that_no_worker_claims_it(account: HostingAccou
     operation = register(account)
     badge = badge_of(operation)
     assert (badge.label, badge.reason) == ("Queued", "")
-    assert (badge.valid_seconds or 0) <= 21, "an open page is to say so within half a minute"
+    assert (badge.valid_seconds or 0) <= 21, "an open page must show it within half a minute"
     operation.next_poll_at = timezone.now() - timedelta(seconds=21)
     badge = badge_of(operation)
     assert badge.label == "Queued, no worker"

@@ -161,7 +161,7 @@ def test_an_image_being_built_gets_no_second_row(live_redis: Redis, plain: bool)
         assert Image.objects.get().manifest == present(operation.image).manifest
 
 
-def test_a_row_that_was_made_too_early_is_taken_over(account: HostingAccount, mms: MMS) -> None:
+def test_a_row_mirrored_too_early_is_merged(account: HostingAccount, mms: MMS) -> None:
     operation = register(account)
     early = mms.add_model("iris", url="http://files.example/iris.pkl")
     refresh_lists(account)
@@ -215,7 +215,7 @@ def test_bad_answers_leave_the_last_good_data_with_its_age(
     assert service.account.not_before or service.account.token_refused
     badge = badges_of([service])[0]
     assert badge.stale_since == service.seen_at
-    assert service.account.error.startswith("Couldn't read the list of services. "), "it says of what"
+    assert service.account.error.startswith("Couldn't read the list of services. "), "the message must name the list"
     HostingAccount.objects.update(not_before=None)
     refresh_lists(account, Service)
     service = Service.objects.select_related("account").get()
@@ -277,7 +277,7 @@ def test_lists_are_read_while_viewed_and_after_operations(account: HostingAccoun
     assert read() == NOUNS
     assert read() == set()
     age(40)
-    assert read() == set(), "nobody looks"
+    assert read() == set(), "no page shows the account"
     refresh.record_interest(account.pk)
     assert read() == NOUNS
     age(10)
@@ -306,7 +306,7 @@ def test_a_refresh_on_demand_respects_retry_after(account: HostingAccount, mms: 
     assert not mms.requests
     HostingAccount.objects.update(not_before=timezone.now())
     wait(refresh.refresh_due())
-    assert {request.path.strip("/") for request in mms.calls("GET")} == NOUNS, "the wish was kept"
+    assert {request.path.strip("/") for request in mms.calls("GET")} == NOUNS, "the request must remain"
 
 
 def test_a_refresh_on_demand_outlives_the_longest_pause(
@@ -317,7 +317,7 @@ def test_a_refresh_on_demand_outlives_the_longest_pause(
     account.save()
     refresh.request_refresh(account)
     refresh.record_interest(account.pk)
-    assert live_redis.ttl("interest") > 59 * 60, "who looks meanwhile does not cut it short"
+    assert live_redis.ttl("interest") > 59 * 60, "viewing the account must not shorten the pause"
     now = time.time() + 59 * 60 + 20
     monkeypatch.setattr(events, "_now", lambda: now)
     refresh.record_interest(account.pk)

@@ -51,7 +51,7 @@ def test_a_request_returns_immediately_with_a_row_and_a_queue_message(
     assert json.loads(message)["headers"]["argsrepr"] == f"('{operation.pk}',)"
 
 
-def test_the_body_is_what_was_chosen_with_rows_by_number(account: HostingAccount) -> None:
+def test_the_body_contains_the_selected_values_with_rows_by_number(account: HostingAccount) -> None:
     manifest, registry = manifest_of(account), registry_of(account)
     operation = submit.create_image(account, "ann", manifest=manifest, registry=registry, description="one")
     assert operation.body == {"manifest": manifest.pk, "registry": registry.pk, "description": "one"}
@@ -74,7 +74,7 @@ def test_the_body_is_what_was_chosen_with_rows_by_number(account: HostingAccount
         ("url", {"url": "http://files.example/a b"}),
     ],
 )
-def test_what_the_reference_forbids_is_refused_by_field_and_not_stored(
+def test_values_that_the_reference_forbids_are_rejected_by_field_and_not_stored(
     account: HostingAccount, field: str, chosen: dict[str, Any]
 ) -> None:
     with pytest.raises(RequestRefusedError) as refused:
@@ -130,7 +130,7 @@ def test_a_second_open_operation_of_a_service_is_refused_naming_the_first(accoun
     assert submit.delete_service(account, "bob", service=service).state == State.QUEUED
 
 
-def test_a_name_that_a_service_has_is_refused(account: HostingAccount) -> None:
+def test_a_name_in_use_by_a_service_is_rejected(account: HostingAccount) -> None:
     service = service_of(account)
     chosen: dict[str, Any] = {"name": "iris", "image": image_of(account), "cluster": service.cluster}
     with pytest.raises(RequestRefusedError) as refused:
@@ -178,7 +178,7 @@ def test_a_service_that_could_not_be_created_is_one_row_and_is_retried_as_an_upd
     failed = turn(asked)
     refresh.refresh(account.pk, [Service])
     assert failed.state == ended.lower()
-    assert Service.objects.get().mms_id == left["id"], "no second row, made by somebody outside"
+    assert Service.objects.get().mms_id == left["id"], "no second row, as if created by another client"
     again = turn(submit.retry(failed, "bob"))
     assert (again.kind, again.retry_of, again.service) == (Kind.UPDATE_SERVICE, failed, failed.service)
     assert [call.body["imageId"] for call in mms.calls("PUT")] == [image.mms_id]
@@ -199,7 +199,7 @@ def test_a_server_that_removes_a_failed_service_gets_it_created_again(account: H
     assert submit.retry(failed, "bob").kind == Kind.CREATE_SERVICE
 
 
-def test_only_what_failed_and_is_not_being_retried_can_be_retried(account: HostingAccount, mms: MMS) -> None:
+def test_only_failed_operations_without_a_running_retry_can_be_retried(account: HostingAccount, mms: MMS) -> None:
     with pytest.raises(RequestRefusedError):
         submit.retry(register(account), "bob")
     mms.plan("POST", "models", faults.status(400))
@@ -209,7 +209,7 @@ def test_only_what_failed_and_is_not_being_retried_can_be_retried(account: Hosti
         submit.retry(failed, "bob")
 
 
-def test_a_retry_without_what_it_was_asked_for_is_refused(account: HostingAccount) -> None:
+def test_a_retry_without_its_registry_is_rejected(account: HostingAccount) -> None:
     registry = registry_of(account)
     operation = submit.create_image(account, "ann", manifest=manifest_of(account), registry=registry)
     submit.cancel(operation, "ann")
@@ -255,7 +255,7 @@ def test_a_preview_shows_all_but_the_secrets(
         assert secret not in shown
 
 
-def test_what_the_preview_shows_is_what_is_sent(account: HostingAccount, mms: MMS) -> None:
+def test_the_request_matches_the_preview(account: HostingAccount, mms: MMS) -> None:
     chosen: dict[str, Any] = {"name": "iris", "url": "http://files.example/iris.pkl", "tags": ["a"], "unpack": True}
     shown = submit.preview("register_model", **chosen)
     turn(submit.register_model(account, "ann", **chosen))
@@ -279,7 +279,7 @@ def test_a_request_without_redis_is_stored_and_quick(mms: MMS, settings: Any) ->
     assert Operation.objects.get().next_poll_at
 
 
-def test_clear_text_of_secrets_is_in_no_table(account: HostingAccount) -> None:
+def test_no_table_contains_secrets_in_plain_text(account: HostingAccount) -> None:
     from django.db import connection
 
     registry_of(account)

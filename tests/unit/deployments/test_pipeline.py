@@ -224,7 +224,7 @@ def test_a_finished_operation_stays_finished_if_reading_its_resource_fails(accou
     assert present(operation.image).mms_id in mms.images
 
 
-def test_what_the_server_refuses_fails_with_its_reason(account: HostingAccount, mms: MMS) -> None:
+def test_a_rejected_request_fails_with_the_servers_reason(account: HostingAccount, mms: MMS) -> None:
     error = {"error": {"code": "BadName", "message": "No such name.", "details": [{"target": "name"}]}}
     mms.plan("POST", "models", faults.status(400, error))
     operation = turn(register(account))
@@ -397,7 +397,7 @@ def test_a_late_cancel_does_not_change_the_result(account: HostingAccount, mms: 
     asked = []
 
     def end_before_the_second(execute: Any, sql: str, *more: Any) -> Any:
-        """The first UPDATE is for what was not sent yet."""
+        """End the operation before the second UPDATE. The first is for operations that haven't been sent."""
         if sql.startswith("UPDATE"):
             asked.append(sql)
             if len(asked) == 2:

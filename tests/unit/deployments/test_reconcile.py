@@ -79,7 +79,7 @@ def test_an_operation_fails_after_the_maximum_number_of_attempts(account: Hostin
     assert "Tried 5 times" in operation.error_message
 
 
-def test_an_equal_model_of_another_user_is_not_taken_for_ours(account: HostingAccount, mms: MMS) -> None:
+def test_an_identical_model_of_another_user_is_not_adopted(account: HostingAccount, mms: MMS) -> None:
     mms.add_model("iris", url="http://files.example/iris.pkl")
     refresh.refresh(account.pk, [RegisteredModel])
     mms.plan("POST", "models", faults.drop)
@@ -287,11 +287,11 @@ def test_a_user_decides_if_every_probe_fails(account: HostingAccount, mms: MMS) 
     assert submit.needs_decision(operation)
     assert "Send it again" in operation.error_message
     assert HostingAccount.objects.get().error
-    assert turn(operation).state == State.SUCCEEDED, "it is looked for all the same"
+    assert turn(operation).state == State.SUCCEEDED, "it must be searched for anyway"
     assert len(mms.calls("POST")) == 1
 
 
-def test_a_model_whose_id_changed_case_is_not_taken_for_ours(account: HostingAccount, mms: MMS) -> None:
+def test_a_model_whose_id_changed_case_is_not_adopted(account: HostingAccount, mms: MMS) -> None:
     earlier = mms.add_model("iris", url="http://files.example/iris.pkl")
     refresh.refresh(account.pk, [RegisteredModel])
     earlier["id"] = earlier["id"].upper()

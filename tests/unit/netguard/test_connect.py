@@ -55,7 +55,7 @@ def test_the_rule_is_the_caller_s(listener: socket.socket) -> None:
         open_socket("127.0.0.1", port_of(listener), 1, rule=is_public)
 
 
-def test_at_most_so_many_addresses_of_a_host_are_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_number_of_tried_addresses_of_a_host_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     checked: list[str] = []
 
     def reject(address: str) -> bool:

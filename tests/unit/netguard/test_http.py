@@ -18,7 +18,7 @@ from netguard.http import GuardedAdapter, GuardedConnection, GuardedTLSConnectio
 
 @pytest.fixture
 def server() -> Iterator[str]:
-    """The address of a web server on loopback."""
+    """Run a web server on loopback. Yield its URL."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:

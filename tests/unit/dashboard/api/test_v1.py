@@ -206,12 +206,12 @@ def test_internal_errors_are_json(lab: Lab, program: Program, monkeypatch: pytes
 
 
 def test_an_oversized_body_is_rejected_in_json_before_it_is_read_completely(lab: Lab) -> None:
-    with Server(BodyLimit(nobody)) as server:
+    with Server(BodyLimit(fail_if_called)) as server:
         answer = requests.post(f"{server.url}/v1/accounts/lab/assets/", b"x" * 3_000_000, timeout=20)
         assert (answer.status_code, answer.json()["error"]["code"]) == (413, "TooLarge")
         page = requests.post(f"{server.url}/accounts/lab/assets/new/", b"x" * 3_000_000, timeout=20)
         assert page.headers["Content-Type"].startswith("text/html")
 
 
-async def nobody(*_: Any) -> None:
+async def fail_if_called(*_: Any) -> None:
     raise AssertionError("not to be reached")

@@ -132,7 +132,7 @@ def test_items_removed_from_the_server_are_hidden_and_counted(lab: Lab, viewer: 
     assert "lost" in viewer.get(f"{lab.url}models/?state=gone").text
 
 
-def test_a_filter_says_how_much_it_hides(lab: Lab, viewer: Client) -> None:
+def test_a_filter_shows_how_many_rows_it_hides(lab: Lab, viewer: Client) -> None:
     fill(lab, 3)
     page = viewer.get(f"{lab.url}models/?q=iris")
     assert "3 hidden by search and filters" in page.text
@@ -170,7 +170,7 @@ def test_htmx_gets_only_the_part_that_changes(lab: Lab, viewer: Client) -> None:
     assert "<html" not in part.text
 
 
-def test_a_row_fetches_itself(lab: Lab, viewer: Client) -> None:
+def test_a_row_refreshes_itself(lab: Lab, viewer: Client) -> None:
     for noun in ("model", "manifest", "image", "service", "operation"):
         row = getattr(lab, noun)
         htmx = {"HX-Request": "true", "HX-Target": f"{noun}-{row.pk}"}
@@ -179,7 +179,7 @@ def test_a_row_fetches_itself(lab: Lab, viewer: Client) -> None:
 
 
 @pytest.mark.parametrize("noun", NOUNS)
-def test_an_empty_list_teaches_the_next_step(noun: str, lab: Lab) -> None:
+def test_an_empty_list_shows_the_next_step(noun: str, lab: Lab) -> None:
     empty = make_account("empty")
     scientist = sign_in("ede", empty, Role.SCIENTIST).get(f"/accounts/empty/{noun}/").text
     assert 'class="empty"' in scientist
