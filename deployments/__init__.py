@@ -1,1 +1,1 @@
-"""The model lifecycle, at any MMS."""
+"""Lifecycle of models, images and services at any MMS."""

@@ -22,7 +22,7 @@ def mark_queued_uncertain(made_at: datetime) -> int:
         "checking whether it was sent later."
     )
     # With `sent_at` set, the mirror doesn't record their results as created outside the dashboard; with an attempt
-    # counted, a 409 isn't taken for a refusal.
+    # counted, a 409 isn't treated as a refusal.
     return Operation.objects.filter(state__in=UNSENT).update(
         state=State.UNCERTAIN,
         state_since=now,

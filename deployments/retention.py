@@ -1,7 +1,7 @@
 """Retention: delete ended operations, vanished rows and expired sessions after KEEP_OPERATIONS_DAYS.
 
 Open operations and the newest operation of a present row are never deleted: badges and pages read them. Rows are
-deleted in batches of BATCH_ROWS, for at most RUN_SECONDS a minute, so that other writers get their turn. Each
+deleted in batches of BATCH_ROWS, for at most RUN_SECONDS a minute, so that other writers can run in between. Each
 transaction re-evaluates its rows, so an interrupted or concurrent run does no harm.
 """
 
@@ -33,7 +33,7 @@ REFERENCED_BY: dict[type[Any], str] = {Service: "", Image: "services", Manifest:
 
 
 def prune() -> None:
-    """Delete expired rows unless that was completed within the last hour. Scheduled every minute."""
+    """Delete expired rows unless a run was completed within the last hour. Scheduled every minute."""
     claim = redis.acquire_lock("retention", INTERVAL_SECONDS, fallback=False)
     if claim and not delete_old(time.monotonic() + RUN_SECONDS):
         redis.release_lock("retention", claim)

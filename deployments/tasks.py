@@ -10,7 +10,7 @@ from deployments.operations import dispatch
 
 @shared_task(name="deployments.send_operation")
 def send_operation(operation_id: str) -> None:
-    """Take the next step of one operation without waiting for the next tick."""
+    """Run the next step of one operation without waiting for the next tick."""
     dispatch.start(operation_id)
 
 
@@ -23,7 +23,7 @@ def poll_operations() -> None:
 
 @shared_task(name="deployments.sweep_operations")
 def sweep_operations() -> None:
-    """Recover operations of dead workers and fail those that could not be sent for too long."""
+    """Mark operations of lost workers as uncertain, and fail those that stayed unsent too long."""
     dispatch.sweep()
 
 

@@ -4,19 +4,19 @@ import random
 from datetime import datetime, timedelta
 
 QUEUE_GRACE_SECONDS = 3.0  # after which a queued operation is sent even if its queue message was lost
-LEASE_SECONDS = 90.0  # more than a call takes (http.DEADLINE_SECONDS); when it is over, the worker has died
+LEASE_SECONDS = 90.0  # longer than a call (http.DEADLINE_SECONDS), so it only expires if the worker was lost
 TICK_AHEAD_SECONDS = 0.5  # a tick also starts what is due within this time
 FAST_POLL_SECONDS = 60.0  # operations younger than this are polled every second
 MAX_POLL_INTERVAL_SECONDS = 15.0  # between two polls of the same operation
 MAX_UNSENT_SECONDS = 3600.0  # an operation that could not be sent for this long fails
 EFFECT_GRACE_SECONDS = 60.0  # before resending: a server may still apply a request after the connection broke
-MAX_PROBING_SECONDS = 300.0  # without a trace of the effect; then a person has to decide
+MAX_PROBING_SECONDS = 300.0  # without a visible effect; then a user has to decide
 MAX_ATTEMPTS = 5  # how often one operation is sent before it fails
-MAX_POLLING_SECONDS = 86400.0  # after acceptance; polling then stops until a person resumes the operation
+MAX_POLLING_SECONDS = 86400.0  # after acceptance; polling then stops until a user resumes the operation
 MIN_PAUSE_SECONDS = 1.0  # between two calls to an unreachable server
 MAX_PAUSE_SECONDS = 25.0  # between two calls to an unreachable server
 MAX_RETRY_AFTER_SECONDS = 3600.0  # cap on the Retry-After that a server may request
-TURN_SECONDS = 10.0  # a thread starts no further call for its account after this, so that other accounts get a turn
+TURN_SECONDS = 10.0  # a thread starts no further call for its account after this, so that other accounts are called
 
 
 def poll_interval(age: float) -> timedelta:
@@ -32,7 +32,7 @@ def poll_interval(age: float) -> timedelta:
 
 
 def backoff(trouble_since: datetime, now: datetime) -> timedelta:
-    """Return how long not to call a server that has been failing since `trouble_since`: 1 s at first, at most 25 s."""
+    """Return how long to pause calls to a server failing since `trouble_since`: 1 s at first, at most 25 s."""
     return timedelta(seconds=min(MAX_PAUSE_SECONDS, max(MIN_PAUSE_SECONDS, (now - trouble_since).total_seconds() / 4)))
 
 

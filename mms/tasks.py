@@ -28,7 +28,7 @@ def watch_services() -> None:
 
 @shared_task(name="mms.answer", bind=True)
 def answer(self: Any, key: str) -> None:
-    """Confirm that this queue has a worker, by setting `key` in the broker, which the sender reads."""
+    """Confirm that this queue has a worker by setting `key` in the broker, which the sender polls."""
     with self.app.connection_for_write() as connection:
         connection.default_channel.client.set(key, 1, ex=60)
 

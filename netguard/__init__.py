@@ -1,1 +1,1 @@
-"""Which addresses outgoing requests may reach: one deny list, checked on the address that is connected to."""
+"""Address rules for outgoing requests: one deny list, checked against the address that is connected to."""

@@ -1,9 +1,9 @@
 """The deny list, and the two rules that apply it.
 
 Servers, registries and clusters are often in private networks or on this machine, so `is_allowed` permits those. Models
-and assets come from URLs that anyone can type, so `is_public` permits only the public internet. Both reject the
-addresses at which a machine offers services to itself, such as the credentials of a cloud instance, however they are
-written.
+and assets come from URLs that anyone can type, so `is_public` permits only the public internet. Both reject
+addresses that are reserved for a machine's own services, such as the metadata service of a cloud instance, in any
+notation.
 """
 
 import ipaddress
@@ -61,7 +61,7 @@ def is_public(text: str) -> bool:
 def is_forbidden_host(host: str) -> bool:
     """Return True if the host of a URL is a numeric address that isn't allowed.
 
-    A name is not: it is checked when it has been resolved, by `netguard.connect`.
+    Names return False: `netguard.connect` checks them once they are resolved.
     """
     try:
         return not is_allowed(host.strip("[]"))

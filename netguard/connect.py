@@ -1,4 +1,4 @@
-"""Connections to hosts whose address is checked in the moment of connecting.
+"""Connections to hosts whose address is checked at connection time.
 
 A name that resolves to another address the second time (DNS rebinding) or an unusual spelling of an address can't
 bypass the check, because the checked address is the one that is connected to.
@@ -11,7 +11,7 @@ from typing import Any
 
 from netguard.addresses import is_allowed
 
-MAX_ADDRESSES = 8  # of one host that are tried
+MAX_ADDRESSES = 8  # tried per host
 
 Rule = Callable[[str], bool]
 
@@ -67,7 +67,7 @@ def _resolve(host: str, port: int) -> list[Any]:
 
 
 def find_forbidden(error: BaseException | None) -> ForbiddenAddressError | None:
-    """Return the ForbiddenAddressError that led to `error`, for clients that wrap it, such as requests; else None."""
+    """Return the ForbiddenAddressError that caused `error`, for clients that wrap it, such as requests; else None."""
     while error:
         if isinstance(error, ForbiddenAddressError):
             return error

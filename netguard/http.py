@@ -29,7 +29,7 @@ class Guarded:
     socket_options: Any
 
     def _new_conn(self) -> socket.socket:
-        """Return a connected socket, or raise what urllib3's own method would."""
+        """Return a connected socket. Raises the same exceptions as urllib3's own method."""
         connection: Any = self
         try:
             return open_socket(

@@ -1,4 +1,4 @@
-"""Clients of hosting accounts, and what each call says about the condition of the server."""
+"""Clients of hosting accounts, and the availability of servers as observed by each call."""
 
 from datetime import datetime, timedelta
 
@@ -39,37 +39,37 @@ def is_callable(*, refused_too: bool = False) -> Q:
 
     refused_too: include servers that rejected the token.
 
-    `not_before` also holds for a refresh that a user requests: a server's Retry-After isn't overruled, and the request
-    outlives the pause (mirror.refresh.request_refresh). A rejected token blocks all calls except such a refresh, since
-    the user may know that it is valid again.
+    `not_before` also applies to a refresh that a user requests: it never overrides a server's Retry-After, and stays
+    pending until the pause ends (mirror.refresh.request_refresh). A rejected token blocks all calls except such a
+    refresh, since the user may know that it is valid again.
     """
-    rested = Q(not_before=None) | Q(not_before__lte=timezone.now())
-    return rested if refused_too else rested & Q(token_refused=False)
+    pause_ended = Q(not_before=None) | Q(not_before__lte=timezone.now())
+    return pause_ended if refused_too else pause_ended & Q(token_refused=False)
 
 
 def record_success(account: HostingAccount, client: MMSClient) -> None:
-    """Record a response: failures from before this call are over.
+    """Record a response, and clear failures recorded before this call.
 
-    A pause that another thread started during the call remains.
+    A pause that another thread recorded during the call is preserved.
     """
     record_contact(account, client)
     if account.is_failing:
-        rested = Q(not_before=None) | Q(not_before__lte=client.called_at)
-        _update(account, rested, error="", error_at=None, not_before=None, token_refused=False)
+        pause_ended = Q(not_before=None) | Q(not_before__lte=client.called_at)
+        _update(account, pause_ended, error="", error_at=None, not_before=None, token_refused=False)
         events.publish_account(account.pk)
         publish_staleness(account)
 
 
 def record_contact(account: HostingAccount, client: MMSClient) -> None:
-    """Record that the server responded to this call, whatever else may fail."""
+    """Record that the server responded to this call, even if a later step fails."""
     now = timezone.now()
-    news = account.is_failing or account.idempotent != client.idempotent
-    if news or account.reached_at is None or now - account.reached_at > CONTACT_WRITE_INTERVAL:
+    has_changed = account.is_failing or account.idempotent != client.idempotent
+    if has_changed or account.reached_at is None or now - account.reached_at > CONTACT_WRITE_INTERVAL:
         _update(account, reached_at=now, idempotent=client.idempotent)
 
 
 def record_failure(account: HostingAccount, error: errors.MMSError) -> None:
-    """Record a busy, unreachable or failing server or a rejected token, and when to call it next."""
+    """Record why a call failed, and when the server may be called again."""
     now, begins = timezone.now(), not account.error
     since = account.error_at or now
     if isinstance(error, errors.TokenRefusedError):
@@ -84,14 +84,14 @@ def _record_pause(account: HostingAccount, error: errors.MMSError, since: dateti
     wait = backoff(since, now)
     if error.retry_after is not None:
         wait = timedelta(seconds=min(max(error.retry_after, MIN_PAUSE_SECONDS), MAX_RETRY_AFTER_SECONDS))
-    # If two threads record a pause, the longer one holds.
+    # If two threads record a pause, the longer one wins.
     _update(account, Q(not_before=None) | Q(not_before__lt=now + wait), not_before=now + wait)
     _update(account, error=str(error), error_at=since)
     events.publish_account(account.pk)
 
 
 def _record_refusal(account: HostingAccount, error: str, since: datetime) -> None:
-    """Stop calling the server until its credentials change. Ignored if they already changed since this request."""
+    """Stop calling the server until its credentials change. Does nothing if they have already changed."""
     if HostingAccount.objects.get(pk=account.pk).credentials == account.credentials:
         _update(account, error=error, error_at=since, token_refused=True)
         events.publish_account(account.pk)
@@ -100,7 +100,7 @@ def _record_refusal(account: HostingAccount, error: str, since: datetime) -> Non
 def publish_staleness(account: HostingAccount) -> None:
     """Publish the badges of the account's services, at most every STALENESS_INTERVAL_SECONDS.
 
-    In between, pages fetch badges whose validity ends.
+    In between, pages fetch badges that have expired.
     """
     if redis.acquire_lock(f"ages:{account.pk}", seconds=STALENESS_INTERVAL_SECONDS, fallback=True):
         services = Service.objects.filter(account=account, vanished_at=None).exclude(mms_id=None)

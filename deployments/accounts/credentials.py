@@ -19,7 +19,7 @@ from deployments.models import HostingAccount
 FETCH_SECONDS = 15.0  # per request for a token
 MAX_RESPONSE_BYTES = 256 * 1024
 RENEW_BEFORE_SECONDS = 300.0  # before expiry, or half of the lifetime if that is less
-SHARED_FAILURE_SECONDS = 2.0  # threads that waited for the same token share its error this long
+SHARED_FAILURE_SECONDS = 2.0  # how long threads that waited for the same token share its error
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class EntraClient:
 
 @dataclass(frozen=True)
 class AccessToken:
-    """Token with its renewal and expiry times, of time.monotonic()."""
+    """Token with its renewal and expiry times, as values of time.monotonic()."""
 
     token: str = field(repr=False)
     renew_at: float
@@ -91,7 +91,7 @@ class EntraCredential:
                 raise
 
     def renew(self, refused: str, until: float) -> str:
-        """Return another token than `refused`. Raises as `token`."""
+        """Return a token other than `refused`. Raises the same errors as `token`."""
         with self._cached.lock:
             current = self._cached.token
             if current is not None and current.token != refused:
@@ -184,7 +184,7 @@ def _parse_token(host: str, payload: dict[str, Any]) -> AccessToken:
 
 
 def _explanation(client: EntraClient, payload: dict[str, Any]) -> str:
-    """Return the authority's error description on one line, without trace ids and without the secret."""
+    """Return the authority's error description on one line, without trace ids or the secret."""
     text = wire_values.text(payload.get("error_description") or payload.get("error") or "", 2000)
     text = re.split(r"\s*(?:Trace ID|Correlation ID|Timestamp):", text)[0]
     for secret in {client.secret, quote(client.secret, safe="")}:

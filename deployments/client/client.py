@@ -75,7 +75,7 @@ class MMSClient:
 
     @property
     def idempotent(self) -> bool:
-        """Return True if the server says that requests with the same client request id have a single effect."""
+        """Return True if the server declares that repeated requests with one client request id take effect once."""
         return IDEMPOTENCY_EXTENSION in self.transport.extensions
 
     @property
@@ -250,7 +250,7 @@ def _read(answer: ServerResponse, from_wire: Callable[[Any], Item]) -> Item:
 
 
 def _listing(items: list[Any], from_wire: Callable[[Any], Item]) -> Listing[Item]:
-    """Parse the items of a list, without malformed ones. Raises InvalidResponseError if all are malformed."""
+    """Parse the items of a list, skipping malformed ones. Raises InvalidResponseError if all are malformed."""
     found, dropped = [], 0
     for item in items:
         try:
@@ -267,8 +267,8 @@ def _listing(items: list[Any], from_wire: Callable[[Any], Item]) -> Listing[Item
 def _accepted(answer: ServerResponse) -> Accepted:
     """Return the accepted operation.
 
-    The reference names it in `x-ms-request-id`, newer servers in `Operation-Location`. Only after a 202 does the
-    operation continue; otherwise `x-ms-request-id` identifies just the request.
+    The reference returns its id in `x-ms-request-id`, newer servers in `Operation-Location`. The operation continues
+    only after a 202; with any other status, `x-ms-request-id` just identifies the request.
     """
     if answer.status != 202:
         return Accepted()

@@ -1,10 +1,10 @@
-"""HTTP connections on which a call ends within its deadline, whatever the server does.
+"""HTTP connections that enforce a deadline for the whole call.
 
-requests only limits the wait for each byte, so a server that sends one now and then can block a call indefinitely. Here
-every wait is limited to the remaining time of the call, and `Call.sent` tells whether any of the request may have left.
-(Only name resolution can't be interrupted; nothing has been sent by then, and nothing is sent once the time is over.)
-`addresses` decides which addresses may be called; behind a proxy of the environment, which resolves names itself, that
-is up to the proxy.
+requests only limits the wait for each byte, so a server that sends one from time to time can block a call indefinitely.
+Here every wait is limited to the remaining time of the call, and `Call.sent` is True if any of the request may have
+been sent. Name resolution can't be interrupted, but it precedes sending, and nothing is sent after the deadline.
+`netguard.addresses` decides which addresses may be called. A proxy from the environment resolves names itself, so there
+the proxy decides.
 """
 
 import http.client
@@ -33,11 +33,11 @@ class Call:
 
     @property
     def over(self) -> bool:
-        """Return True once the call's time is over."""
+        """Return True if the deadline has passed."""
         return time.monotonic() >= self.ends
 
     def left(self, limit: float | None) -> float:
-        """Return how many seconds may be waited now, at most `limit`. Raises TimeoutError once the time is over."""
+        """Return the remaining seconds, at most `limit`. Raises TimeoutError after the deadline."""
         left = self.ends - time.monotonic()
         if left <= 0:
             raise TimeoutError
@@ -59,7 +59,7 @@ def call_within(seconds: float) -> Iterator[Call]:
 
 
 class TimedReader(io.RawIOBase):
-    """Reader of a socket whose waits are limited to the remaining time of its call."""
+    """Socket reader that waits no longer than the remaining time of its call."""
 
     def __init__(self, raw: Any, sock: socket.socket):
         self.raw, self.sock, self.timeout, self.call = raw, sock, sock.gettimeout(), CALL.get()
@@ -81,7 +81,7 @@ class TimedReader(io.RawIOBase):
 
 
 class TimedResponse(http.client.HTTPResponse):
-    """Response that is read within the time of its call."""
+    """HTTP response that is read within the deadline of its call."""
 
     def __init__(self, sock: socket.socket, *args: Any, **more: Any):
         super().__init__(sock, *args, **more)
@@ -89,7 +89,7 @@ class TimedResponse(http.client.HTTPResponse):
 
 
 class Timed:
-    """Mixin for connections that are opened, written and read within the time of the current call."""
+    """Mixin for connections that are opened, written and read within the deadline of the current call."""
 
     response_class = TimedResponse
     sock: Any

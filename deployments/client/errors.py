@@ -1,4 +1,4 @@
-"""Errors of calls to an MMS: who caused them, and whether the request may be sent again.
+"""Errors of calls to an MMS, grouped by whether the request may be sent again.
 
 MMSError
  +- NotSentError                the request had no effect: safe to send again
@@ -10,7 +10,7 @@ MMSError
  |   |   +- ResponseTooLargeError
  |   +- ServerFaultError        any other 5xx
  |   +- InvalidResponseError    a success that doesn't match the API reference, or an unexpected status
- +- RejectedError               the server refused: sending the same again is pointless
+ +- RejectedError               the server refused: sending the same again won't help
      +- TokenRefusedError       401, or the authority issues no token: credentials must change
      +- ForbiddenError          403
      +- NotFoundError           404
@@ -25,7 +25,7 @@ from deployments.client.wire import Failure
 class MMSError(Exception):
     """Failed call. The message is for users; `failure` has the server's code and details.
 
-    retry_after: seconds after which the server asked to be called again, if it did.
+    retry_after: seconds to wait as requested by the server; None if it requested nothing.
     """
 
     code = "MMSError"  # default error code of an operation; stored, so a renamed class retains its code
@@ -127,7 +127,7 @@ class ConflictError(RejectedError):
 
 
 class RedirectedError(RejectedError):
-    """The server redirects; redirects aren't followed."""
+    """The server sent a redirect, which is never followed."""
 
     code = "Redirected"
 

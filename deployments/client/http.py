@@ -60,7 +60,7 @@ def basic_auth(user: str, password: str) -> str:
 
 
 def new_session(adapter: TimedAdapter | None = None) -> requests.Session:
-    """Return a session whose calls meet deadlines and only reach permitted addresses. The caller closes it."""
+    """Return a session that enforces deadlines and connects only to permitted addresses. The caller closes it."""
     session = requests.Session()
     session.auth = Authorization()
     for scheme in ("http://", "https://"):
@@ -111,7 +111,7 @@ def exchange(
 
 
 def _failed(host: str, error: Exception, call: Call, seconds: float, url_name: str) -> errors.MMSError:
-    """Return the error for a missing response; its class says whether the server may have received the request."""
+    """Return the error for a missing response; its class shows whether the server may have received the request."""
     reasons = list(_chain(error))
 
     def because(*kinds: type[BaseException]) -> bool:
@@ -174,7 +174,7 @@ def host_of(url: str) -> str:
 
 
 def _parts(raw: urllib3.HTTPResponse) -> Iterator[bytes]:
-    """Yield what arrives without waiting for a full buffer, so that slow responses hit their limits."""
+    """Yield data as it arrives, without waiting for a full buffer, so that slow responses hit their limits."""
     while part := raw.read1(65536, decode_content=True):
         yield part
 
@@ -190,7 +190,7 @@ def _chain(error: Any) -> Iterator[Any]:
 
 
 def _describe(reasons: list[Any]) -> str:
-    """Describe the innermost cause: the text of an error number, else of the exception."""
+    """Describe the innermost cause by the message of its errno, else by its own text."""
     for reason in reversed(reasons):
         if isinstance(reason, OSError) and reason.strerror:
             return reason.strerror.lower()
@@ -202,7 +202,7 @@ def _describe(reasons: list[Any]) -> str:
 def retry_after(answer: ServerResponse) -> float | None:
     """Return the Retry-After of a response in seconds from now; None if it has none.
 
-    A date is compared with the response's own Date, so that a wrong clock of the server doesn't matter.
+    A date is compared with the response's own Date, so a wrong clock on the server doesn't matter.
     """
     value = answer.headers.get("Retry-After", "").strip()
     if value.isascii() and value.isdigit():

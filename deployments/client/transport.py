@@ -32,7 +32,7 @@ class Credential(Protocol):
         """
 
     def renew(self, refused: str, until: float) -> str:
-        """Return another token after a 401 for `refused`, or "" if there is none.
+        """Return a new token after a 401 for `refused`, or "" if none is available.
 
         Raises NotSentError or TokenRefusedError.
         """

@@ -1,6 +1,6 @@
 """Wire format of the MMS API: `to_wire` builds requests, `from_wire` parses responses.
 
-Spellings that differ between servers of 2017 and of today are normalized here: capitalization of keys,
+Spellings that differ between servers of 2017 and current ones are normalized here: capitalization of keys,
 `unPack`/`unpack`, bools as text, `Canceled`/`Cancelled`, lists as arrays or as `{value, nextLink}`, all ISO dates (MMS
 API reference, "Request Body" and "Response Body" of each operation). The bundled server has its own module for this. No
 Django here.
@@ -342,7 +342,7 @@ class Service:
 
 @dataclass(frozen=True)
 class Failure:
-    """Reason of a failure as reported by the server."""
+    """Reason for a failure, as reported by the server."""
 
     code: str = ""
     message: str = ""
@@ -350,7 +350,7 @@ class Failure:
 
     @classmethod
     def from_wire(cls, data: Any) -> "Failure":
-        """Parse any form of error: the object of the reference, one in {"error": …}, text, a list, null."""
+        """Parse any form of error: the object in the reference, one in {"error": …}, text, a list, null."""
         if not isinstance(data, Mapping):
             return cls(message=text(data if isinstance(data, str) else repr(data) if data else "", MAX_REASON_CHARS))
         keys = fold(data)
@@ -421,7 +421,7 @@ def primary_key(data: Any) -> str:
 
 
 def phase(state: str) -> Phase | None:
-    """Return the phase that a server's state means; None if it is unknown."""
+    """Return the phase for a server's state; None if the state is unknown."""
     return _PHASES.get(re.sub(r"[\s_-]", "", state).lower())
 
 

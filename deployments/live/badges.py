@@ -1,4 +1,4 @@
-"""Badges: the state of a row, since when, why, and how old the information is. Reads only the database."""
+"""Badges: the state of a row, with its start, reason and age. Reads only the database."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -51,7 +51,7 @@ class Badge:
 
     @property
     def valid_seconds(self) -> int | None:
-        """Return for how many seconds the badge is valid. Relative, because the clock of the client may be wrong."""
+        """Return the badge's remaining validity in seconds. Relative, because the client's clock may be wrong."""
         return None if self.until is None else max(1, math.ceil((self.until - timezone.now()).total_seconds()))
 
 
@@ -116,7 +116,7 @@ def _operation_badge(operation: Operation) -> Badge:
 
 
 def _last_contact(operation: Operation) -> datetime | None:
-    """Return when the server was last asked about an open operation."""
+    """Return when the server was last queried about an open operation."""
     return max(filter(None, [operation.checked_at, operation.accepted_at, operation.sent_at]), default=None)
 
 
@@ -167,9 +167,9 @@ def _service_state(service: Service) -> tuple[str, str]:
     return (known.value, State(known.value).label) if known else ("unknown", service.state or "Not reported")
 
 
-def _staleness(heard: datetime | None, lasting: timedelta) -> tuple[datetime | None, datetime | None]:
-    """Return since when information of time `heard` is stale (or None), and until when this result is valid."""
-    if heard is None:
+def _staleness(heard_at: datetime | None, max_age: timedelta) -> tuple[datetime | None, datetime | None]:
+    """Return when information from `heard_at` became stale (None if it is current), and when to check again."""
+    if heard_at is None:
         return None, None
     now = timezone.now()
-    return (heard, now + RECHECK_AFTER) if now - heard > lasting else (None, heard + lasting)
+    return (heard_at, now + RECHECK_AFTER) if now - heard_at > max_age else (None, heard_at + max_age)

@@ -1,7 +1,7 @@
 """Live state in Redis: workers and submits write it; pages and the event stream read it.
 
 The capped stream `live` has an entry per change, with its account id; a hash per operation and service has the current
-state. All of it may be lost: the database has the facts, and readers fetch their rows again.
+state. All of it may be lost: the database is authoritative, and readers fetch their rows again.
 """
 
 import json
@@ -240,7 +240,7 @@ def read_log(key: str, after: str = "0") -> LogPart:
 
 @dataclass(frozen=True)
 class LogMark:
-    """How much of a server's log has been fetched."""
+    """Position up to which a server's log has been fetched."""
 
     position: int  # bytes of the server's log fetched so far
     reported: bool | None
@@ -248,7 +248,7 @@ class LogMark:
 
 
 def log_mark(key: str) -> LogMark | None:
-    """Return how far a log has been fetched; None if Redis is unavailable."""
+    """Return the position up to which a log has been fetched; None if Redis is unavailable."""
 
     def read(connection: Redis) -> LogMark:
         position, reported, whole = connection.hmget(f"{key}:at", ["bytes", "reported", "whole"])

@@ -1,8 +1,8 @@
 """Redis connection for data that may be lost at any time: live state, interests, log lines.
 
 Unavailability is expected: callers get their fallback without waiting, and nothing is raised. After a failure this
-process doesn't call Redis for RETRY_SECONDS (refused, which costs no time) or RETRY_AFTER_TIMEOUT_SECONDS (timed out,
-which costs a second), so that a page pays for an outage at most once.
+process doesn't call Redis for RETRY_SECONDS (refused, which takes no time) or RETRY_AFTER_TIMEOUT_SECONDS (timed out,
+which takes a second), so that an outage delays a page at most once.
 """
 
 import logging
@@ -28,7 +28,7 @@ _down_until = 0.0
 @cache
 def connection() -> redis.Redis:
     """Return the connection pool of this process."""
-    # One retry, because the first command after a restart of Redis uses a dead pooled connection. Timeouts aren't
+    # One retry, because the first command after a restart of Redis uses a closed pooled connection. Timeouts aren't
     # retried.
     again = Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,))
     return redis.Redis.from_url(settings.REDIS_URL, socket_timeout=1, socket_connect_timeout=1, retry=again)
@@ -42,14 +42,14 @@ def execute(command: Callable[[redis.Redis], Any], fallback: T) -> T | Any:
     try:
         return command(connection())
     except (redis.RedisError, OSError) as error:
-        silent = isinstance(error, redis.TimeoutError | TimeoutError)
-        _down_until = time.monotonic() + (RETRY_AFTER_TIMEOUT_SECONDS if silent else RETRY_SECONDS)
+        timed_out = isinstance(error, redis.TimeoutError | TimeoutError)
+        _down_until = time.monotonic() + (RETRY_AFTER_TIMEOUT_SECONDS if timed_out else RETRY_SECONDS)
         log.warning("Redis is unreachable; pages poll until it is available: %s", error)
         return fallback
 
 
 def reset_outage() -> None:
-    """Call Redis again without waiting for the end of the pause."""
+    """End the pause after a failure, so that the next command calls Redis."""
     global _down_until
     _down_until = 0.0
 
@@ -57,11 +57,11 @@ def reset_outage() -> None:
 def acquire_lock(name: str, seconds: int, fallback: bool) -> str:
     """Return a token for `release_lock` if the lock `name` is free, else "".
 
-    seconds: when the lock expires if it isn't released. fallback: whether to succeed while Redis is unavailable.
+    seconds: when the lock expires if it isn't released. fallback: succeed while Redis is unavailable.
     """
     token = uuid4().hex
-    won = execute(lambda link: link.set(f"claim:{name}", token, nx=True, ex=seconds), fallback=fallback)
-    return token if won else ""
+    acquired = execute(lambda link: link.set(f"claim:{name}", token, nx=True, ex=seconds), fallback=fallback)
+    return token if acquired else ""
 
 
 def release_lock(name: str, token: str) -> None:

@@ -21,7 +21,7 @@ MAX_LOCK_WAIT_SECONDS = 120.0  # more than the lease of the sender
 PREDECESSORS: dict[State, frozenset[State]] = {
     State.QUEUED: frozenset({State.SENDING, State.UNCERTAIN}),
     State.SENDING: frozenset({State.QUEUED}),
-    # From itself: a worker presumed dead may still report that the request was accepted (run.mark_uncertain).
+    # From itself: a worker presumed lost may still report that the request was accepted (run.mark_uncertain).
     State.UNCERTAIN: frozenset({State.SENDING, State.NOT_STARTED, State.RUNNING, State.UNCERTAIN}),
     State.NOT_STARTED: frozenset({State.SENDING, State.UNCERTAIN}),
     State.RUNNING: frozenset({State.SENDING, State.UNCERTAIN, State.NOT_STARTED}),
@@ -62,7 +62,7 @@ def retry_on_lock(save: Callable[..., None], *args: Any) -> None:
     """Call `save(*args)` until the database accepts it, for up to MAX_LOCK_WAIT_SECONDS.
 
     Use it to record a server's response, which can't be requested again. Raises OperationalError if the database stays
-    locked, full or unavailable; the outcome is then unknown, as if this process had died.
+    locked, full or unavailable; the outcome is then unknown, as after a crash of this process.
     """
     until = time.monotonic() + MAX_LOCK_WAIT_SECONDS
     while True:

@@ -1,8 +1,8 @@
 """The mirror: rows with the contents of each server's lists, so that pages never wait for a server.
 
-Each list is read completely, as often as it is used. Rows appear, change and vanish accordingly. A resource that one of
-our operations is creating gets no second row: the operation's row receives its id. The number of queries doesn't depend
-on the number of rows.
+Each list is read completely, more often while users view it, and rows are inserted, updated and marked as vanished to
+match. A resource that one of our operations is creating gets no second row: the operation's row receives its id. The
+number of queries doesn't depend on the number of rows.
 """
 
 import time
@@ -89,10 +89,10 @@ def _in_flight() -> set[int]:
 
 
 def refresh(account_id: int, nouns: Iterable[type[Any]]) -> None:
-    """Read these lists of the account, except those that another worker is reading. Failed lists retain their rows.
+    """Read these lists of the account, except those that another worker is reading. A failed list changes no rows.
 
-    A list that can't be read doesn't prevent reading the others, but an unreachable server does. A failure is only over
-    once all lists could be read; otherwise a permanently failing list would restart it each time.
+    A list that can't be read doesn't prevent reading the others, but an unreachable server does. The account's
+    failure is cleared only when all lists were read; otherwise a list that always fails would reset its start time.
     """
     account = HostingAccount.objects.get(pk=account_id)
     with client_for(account) as client:
@@ -137,13 +137,13 @@ def _read_lists(
 
 def _lock_and_refresh(account: HostingAccount, noun: type[Any], client: MMSClient) -> bool:
     name = f"mirror:{account.pk}:{NOUN[noun]}"
-    claim = redis.acquire_lock(name, seconds=LOCK_SECONDS, fallback=True)
-    if not claim:
+    token = redis.acquire_lock(name, seconds=LOCK_SECONDS, fallback=True)
+    if not token:
         return False
     try:
         _refresh_list(account, noun, client)
     finally:
-        redis.release_lock(name, claim)
+        redis.release_lock(name, token)
     return True
 
 
@@ -182,7 +182,7 @@ def _fetch_keys(account: HostingAccount, client: MMSClient) -> None:
     """Fetch missing scoring keys of services. Servers without keys are asked every five minutes."""
     lacking = Service.objects.filter(account=account, scoring_key=None, vanished_at=None).exclude(scoring_uri="")
     name = f"no-keys:{account.pk}"
-    if not lacking.exists() or not (claim := redis.acquire_lock(name, seconds=300, fallback=True)):
+    if not lacking.exists() or not (token := redis.acquire_lock(name, seconds=300, fallback=True)):
         return
     until = time.monotonic() + TURN_SECONDS
     for service in lacking[:MAX_KEYS_PER_REFRESH]:
@@ -190,7 +190,7 @@ def _fetch_keys(account: HostingAccount, client: MMSClient) -> None:
             return
         if time.monotonic() > until:
             break  # the next refresh fetches the rest
-    redis.release_lock(name, claim)
+    redis.release_lock(name, token)
 
 
 def _publish(account: HostingAccount, noun: type[Any], changes: upsert.ChangeSummary) -> None:

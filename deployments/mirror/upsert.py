@@ -15,7 +15,7 @@ from deployments.operations import matching
 from deployments.resources import links, rows
 from deployments.resources.rows import Item
 
-CHUNK_ROWS = 500  # per transaction, so that other writers get their turn
+CHUNK_ROWS = 500  # per transaction, so that other writers can run in between
 WIRE_TYPES: dict[type[Any], type[Item]] = {
     RegisteredModel: wire.Model,
     Manifest: wire.Manifest,
@@ -59,7 +59,7 @@ def _known(account: HostingAccount, noun: type[Any]) -> Known:
 
 
 def _adopt_id_case(noun: type[Any], known: Known, listed: dict[str, Any]) -> None:
-    """Update ids that the server now spells in different case, unless it has both spellings."""
+    """Update ids that the server now returns in different case, unless it has both spellings."""
     new = {mms_id.casefold(): mms_id for mms_id in listed if mms_id not in known}
     missing = [mms_id for mms_id in known if mms_id not in listed] if new else []
     spelled = {mms_id: new.pop(mms_id.casefold()) for mms_id in missing if mms_id.casefold() in new}
@@ -93,7 +93,7 @@ def _without_own(account: HostingAccount, noun: type[Any], new: list[Any]) -> li
 
 
 class _Rows:
-    """Converts items to columns. Unreported columns retain their value, or have the model's default."""
+    """Converter of items to columns. Unreported columns retain their value, or have the model's default."""
 
     def __init__(self, account: HostingAccount, noun: type[Any], known: Known):
         self.known, self.names = known, COLUMNS[noun]

@@ -1,6 +1,6 @@
-"""Dispatch of due work to threads, with few calls at a time per account so that a slow server blocks no other.
+"""Dispatch of due work to threads, with few calls at a time per account so that a slow server doesn't block others.
 
-The database says what is due. A tick runs every second; a queue message only lets one operation's turn come sooner.
+Due work is read from the database. A tick runs every second; a queue message only starts one operation sooner.
 """
 
 import logging
@@ -28,7 +28,7 @@ from deployments.timing import MAX_UNSENT_SECONDS, TICK_AHEAD_SECONDS, TURN_SECO
 log = logging.getLogger(__name__)
 MAX_CALLS_PER_ACCOUNT = 4
 MAX_CALLS = 32
-BATCH_OPERATIONS = 50  # that one thread handles on one connection
+BATCH_OPERATIONS = 50  # per thread and connection
 
 STEPS: dict[str, Callable[[Operation, MMSClient], None]] = {
     State.QUEUED: run.send,
@@ -51,14 +51,14 @@ class CallPool:
         self._lock = threading.Lock()
 
     def free_slots(self, account_id: int, limit: int = MAX_CALLS_PER_ACCOUNT) -> int:
-        """Return how many calls for the account may start now if `limit` are allowed at a time."""
+        """Return how many more calls for the account may start now. limit: maximum at a time."""
         with self._lock:
             return min(limit - self._busy[account_id], MAX_CALLS - self._busy.total())
 
     def submit(
         self, account_id: int, work: Callable[..., None], *args: Any, limit: int = MAX_CALLS_PER_ACCOUNT
     ) -> "Future[None] | None":
-        """Run `work(account_id, *args)` in a thread, or return None if there is no free slot."""
+        """Run `work(account_id, *args)` in a thread, or return None if no slot is free."""
         with self._lock:
             if self._busy[account_id] >= limit or self._busy.total() >= MAX_CALLS:
                 return None
@@ -70,7 +70,7 @@ class CallPool:
             close_old_connections()
             work(account_id, *args)
         except Exception:
-            log.exception("Work for account %s failed and is due again.", account_id)
+            log.exception("Work for account %s failed and will be retried.", account_id)
         finally:
             close_old_connections()
             with self._lock:
@@ -89,10 +89,10 @@ def tick() -> "list[Future[None]]":
 
 
 def start(operation_id: str) -> None:
-    """Take the operation's next step without waiting for the tick. Without a free slot, the tick takes it later."""
+    """Run the operation's next step without waiting for the tick. If no slot is free, a later tick runs it."""
     found = Operation.objects.filter(pk=operation_id, state__in=STEPS).select_related("account").first()
     if found is not None:
-        CALL_POOL.submit(found.account_id, work_through, [UUID(operation_id)], limit=max_calls(found.account))
+        CALL_POOL.submit(found.account_id, run_steps, [UUID(operation_id)], limit=max_calls(found.account))
 
 
 def max_calls(account: HostingAccount) -> int:
@@ -100,10 +100,10 @@ def max_calls(account: HostingAccount) -> int:
     return 1 if account.error else MAX_CALLS_PER_ACCOUNT
 
 
-def work_through(account_id: int, operation_ids: Sequence[UUID]) -> None:
-    """Take each operation's next step on one connection, until the server fails or the turn is over.
+def run_steps(account_id: int, operation_ids: Sequence[UUID]) -> None:
+    """Run each operation's next step on one connection, until the server fails or TURN_SECONDS have passed.
 
-    The rest is still due, and the next tick takes it.
+    The next tick runs the rest, which remains due.
     """
     account, until = _callable_account(account_id).first(), time.monotonic() + TURN_SECONDS
     if account is None:
@@ -117,28 +117,28 @@ def work_through(account_id: int, operation_ids: Sequence[UUID]) -> None:
 
 
 def step(operation_id: UUID, client: MMSClient, account: HostingAccount) -> None:
-    """Take the operation's next step. Safe at any time: each step is claimed in the database first."""
+    """Run the operation's next step. Safe at any time: each step is claimed in the database first."""
     rows = Operation.objects.select_related("model", "manifest", "image", "service")
     operation = rows.filter(pk=operation_id, account=account).first()
     if operation is not None and operation.state in STEPS:
         operation.account = account
-        asked = operation.state in POLLED  # read first: a failed transaction has changed the object
+        polled = operation.state in POLLED  # read first: a failed transaction has changed the object
         try:
             STEPS[operation.state](operation, client)
         except OperationalError:
-            if asked:
-                retry_on_lock(_due_again, operation)  # else it is only polled when its lease expires
+            if polled:
+                retry_on_lock(_reschedule, operation)  # else it is only polled when its lease expires
             raise
 
 
-def _due_again(operation: Operation) -> None:
-    """Make an operation due again whose poll result couldn't be stored."""
-    asked = Operation.objects.filter(pk=operation.pk, state__in=POLLED, next_poll_at__isnull=False)
-    asked.update(next_poll_at=timezone.now())
+def _reschedule(operation: Operation) -> None:
+    """Reschedule an operation whose poll result couldn't be stored."""
+    polled = Operation.objects.filter(pk=operation.pk, state__in=POLLED, next_poll_at__isnull=False)
+    polled.update(next_poll_at=timezone.now())
 
 
 def sweep() -> None:
-    """Mark operations of dead workers as uncertain, and fail those that could not be sent for too long."""
+    """Mark operations of lost workers as uncertain, and fail those unsent for MAX_UNSENT_SECONDS."""
     now = timezone.now()
     for operation in Operation.objects.filter(state=State.SENDING, claimed_until__lt=now):
         run.mark_uncertain(operation, "The worker that sent this stopped before it received the response.")
@@ -174,5 +174,5 @@ def _start_batches(account: HostingAccount, due: "QuerySet[Operation]") -> "list
         due.filter(account=account).order_by("next_poll_at").values_list("pk", flat=True)[: BATCH_OPERATIONS * room]
     )
     parts = [ids[part::room] for part in range(min(room, len(ids)))]
-    futures = [CALL_POOL.submit(account.pk, work_through, part, limit=limit) for part in parts]
+    futures = [CALL_POOL.submit(account.pk, run_steps, part, limit=limit) for part in parts]
     return [future for future in futures if future is not None]

@@ -1,4 +1,4 @@
-"""Queue messages that speed up operations. A lost message costs seconds: the database says what is due."""
+"""Queue messages that start due work early. A lost message causes a delay of seconds: ticks read the database."""
 
 import logging
 
@@ -32,5 +32,5 @@ def _send(task: str, *arguments: str) -> None:
         current_app.send_task(task, arguments, retry=False, ignore_result=True)
     except (OperationalError, OSError) as error:
         log.warning(
-            "Couldn't queue %s because the queue is unreachable; the next tick finds what is due: %s", task, error
+            "Couldn't queue %s because the queue is unreachable; the next tick starts the work: %s", task, error
         )

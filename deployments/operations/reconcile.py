@@ -1,8 +1,8 @@
-"""Reconciliation of uncertain operations: find out what happened before anything is sent again.
+"""Reconciliation of uncertain operations: determine the outcome before anything is sent again.
 
-A server that declares idempotency (`accounts.idempotent`) gets the same request again. At any other, the effect is
-looked for. Only if it doesn't show within a grace period is the request repeated, and never if it was accepted or if
-its effect can't be recognized: then a user decides.
+If the server declares idempotency (`accounts.idempotent`), the same request is sent again. Otherwise, the server is
+probed for its effect. The request is repeated only if no effect is visible within a grace period, and never if it was
+accepted or its effect can't be recognized; then a user decides.
 """
 
 from collections.abc import Callable
@@ -43,7 +43,7 @@ class Probe(StrEnum):
     """Result of probing the server for the effect of an uncertain operation."""
 
     RESOLVED = "resolved"  # the effect was found, and the operation was updated
-    ABSENT = "absent"  # the effect would show by now
+    ABSENT = "absent"  # the effect would be visible by now
     UNCLEAR = "unclear"  # the request may have taken effect
 
 
@@ -67,7 +67,7 @@ def reconcile(operation: Operation, client: MMSClient) -> None:
         if not isinstance(error, errors.ServerFaultError | errors.InvalidResponseError):
             _schedule_probe(operation)
             return
-        probe = Probe.UNCLEAR  # the server responds and may always do so like this
+        probe = Probe.UNCLEAR  # the server responds, and this response may be permanent
     except errors.RejectedError:
         probe = Probe.UNCLEAR
     else:
@@ -150,7 +150,7 @@ def _age_order(item: rows.Item) -> tuple[int, str]:
 
 
 def _track_service(operation: Operation, service: wire.Service) -> bool:
-    """Poll the state of the service from now on, since the id of the server's operation is unknown."""
+    """Switch to polling the state of the service, since the id of the server's operation is unknown."""
     if operation.service is not None and not operation.service.mms_id:
         rows.apply(operation.service, service)
     now = timezone.now()
@@ -164,7 +164,7 @@ def _succeed(operation: Operation, item: rows.Item | None = None) -> bool:
 
 
 def _decide(operation: Operation, probe: Probe) -> bool:
-    """Repeat or fail an operation without visible effect, once the grace period is over and if that is safe.
+    """Repeat or fail an operation without visible effect, after the grace period and if that is safe.
 
     Return True if the operation left its state.
     """
@@ -176,7 +176,7 @@ def _decide(operation: Operation, probe: Probe) -> bool:
             now - (operation.sent_at or operation.requested_at)
         ).total_seconds() > MAX_PROBING_SECONDS and _request_decision(operation)
     if operation.attempts >= MAX_ATTEMPTS:
-        tried = f"{operation.error_message} Tried {MAX_ATTEMPTS} times without a trace of it on the server."
+        tried = f"{operation.error_message} Tried {MAX_ATTEMPTS} times, without any effect on the server."
         run.fail(operation, wire.Failure("OutcomeUnknown"), tried)
         return True
     _send_again(operation)

@@ -1,4 +1,4 @@
-"""Validation of what a user chose, and its conversion to a request for the server.
+"""Validation of user input, and its conversion to requests for the server.
 
 One function per verb, with the keyword arguments of `operations.submit`. Each returns the request or raises
 RequestRefusedError naming the field. Limits are those of the MMS API reference ("Request Body" of each operation);
@@ -157,7 +157,7 @@ def _load(account: HostingAccount, name: str, value: Any) -> Any:
 
 
 def check_account(account: HostingAccount, chosen: dict[str, Any]) -> None:
-    """Refuse rows of another account as nonexistent."""
+    """Raise RequestRefusedError for rows of another account, as if they didn't exist."""
     for name in chosen.keys() & ROW_CLASSES.keys():
         value = chosen[name]
         for row in value if isinstance(value, list | tuple) else [value]:
@@ -166,7 +166,7 @@ def check_account(account: HostingAccount, chosen: dict[str, Any]) -> None:
 
 
 def check_present(chosen: dict[str, Any]) -> None:
-    """Refuse rows that vanished at the server. Checked on submission, not again before sending."""
+    """Raise RequestRefusedError for rows that vanished at the server. Checked on submission only."""
     for name, value in chosen.items():
         for row in value if isinstance(value, list | tuple) else [value]:
             if isinstance(row, Mirrored) and row.vanished_at:

@@ -1,7 +1,7 @@
 """Steps of workers for an operation: send it, poll it, record its result.
 
-Each step is safe at any time and from several workers, because it is claimed in the database first. Nothing sleeps:
-later work is due at `next_poll_at`.
+Each step is safe at any time and from several workers, because it is claimed in the database first. No step
+sleeps: later work is scheduled with `next_poll_at`.
 """
 
 import logging
@@ -26,7 +26,7 @@ from deployments.resources import logs, rows, scoring_keys
 from deployments.timing import LEASE_SECONDS, MAX_POLLING_SECONDS, poll_interval, probe_interval
 
 log = logging.getLogger(__name__)
-NOT_FOUND_GRACE_SECONDS = 30.0  # after acceptance; an unknown operation is then no mere delay
+NOT_FOUND_GRACE_SECONDS = 30.0  # after acceptance; until then, an unknown operation may just be delayed
 OUTCOME_UNKNOWN = "It is unknown whether it took effect when it was sent."
 UNKNOWN_STATE = "UnknownState"
 STATUS_UNAVAILABLE = "NotTold"
@@ -199,7 +199,7 @@ def _adopt_failed_service(operation: Operation, resource_id: str, client: MMSCli
     try:
         rows.apply(operation.service, client.get_service(resource_id))
     except errors.MMSError as error:
-        log.info("Operation %s failed and left nothing that can be read: %s", operation.pk, error)
+        log.info("Operation %s failed, and its resource can't be read: %s", operation.pk, error)
 
 
 def _fetch_log_and_key(operation: Operation, client: MMSClient) -> None:
@@ -253,7 +253,7 @@ def succeed(operation: Operation, item: rows.Item | None = None, resource_id: st
 
 
 def _cancel(operation: Operation, client: MMSClient) -> None:
-    """Forward a cancellation to the server. It is repeated until answered, so that it survives a restart.
+    """Forward a cancellation to the server. It is repeated until the server responds, so it survives a restart.
 
     Raises MMSError if the server can't be called now.
     """

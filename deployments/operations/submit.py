@@ -1,7 +1,7 @@
 """Requests of users: one function per verb stores an Operation and its row, and returns without calling the server.
 
 `by` is the name of the user. All functions raise RequestRefusedError if nothing was stored. `dispatch` and `run` do the
-rest; a queue message only speeds it up, so an unavailable Redis fails no request.
+rest. A queue message only starts it sooner, so requests succeed while Redis is unavailable.
 """
 
 import dataclasses
@@ -160,7 +160,7 @@ SUBMIT: dict[str, Callable[..., Operation]] = {
 def retry(operation: Operation, by: str) -> Operation:
     """Request a failed or canceled operation again, for the same row. Return the new operation, which refers to it.
 
-    A service whose creation failed exists at the server and serves nothing: it is updated to the image instead.
+    If the server has a service whose creation failed, that service is updated to the image instead.
     """
     row, kind = operation.resource, operation.kind
     if row is None or operation.state not in RETRYABLE:

@@ -20,7 +20,7 @@ def primary_keys(account: HostingAccount, of: type[Any]) -> dict[str, int]:
 
 
 def link_models(account: HostingAccount) -> None:
-    """Link manifests to models that they lack. A name means the newest version at the manifest's creation."""
+    """Link manifests to models that they lack. A name refers to the newest version at the manifest's creation."""
     manifests = Manifest.objects.filter(account=account).exclude(mms_id=None).annotate(linked=Count("models"))
     lacking = [m for m in manifests.only("model_ids", "created_at") if m.linked < len(m.model_ids)]
     if not lacking:

@@ -38,7 +38,7 @@ def fetch_service_log(service: Service, client: MMSClient) -> None:
 
 @contextmanager
 def _recording_failures(account: HostingAccount) -> Iterator[None]:
-    """Record busy servers and rejected tokens for the account; log other errors, which concern the log alone."""
+    """Record busy servers and rejected tokens for the account; log other errors, which only affect this log."""
     try:
         yield
     except (errors.BusyError, errors.TokenRefusedError) as error:

@@ -10,7 +10,7 @@ log = logging.getLogger(__name__)
 
 
 def fetch(service: Service, client: MMSClient) -> bool:
-    """Store the service's scoring key. Return False if the server provides none, or not now."""
+    """Store the service's scoring key. Return False if the server has none or can't provide it now."""
     if not service.mms_id or not service.scoring_uri:
         return False
     try:

@@ -1,4 +1,4 @@
-"""The REST API as a plain ASGI application, with views in thread pools of its own.
+"""The REST API as a plain ASGI application, that runs views in its own thread pools.
 
 Checks run in this order: token, path, account, api-version, then size and content of the body, so that a body is only
 read for a client with a valid token. Each response has x-ms-request-id, and each failure is an error object.
@@ -37,11 +37,11 @@ from mms.tokens import Grant
 log = logging.getLogger(__name__)
 RESULT = TypeVar("RESULT")
 
-MAX_BODY_BYTES = 1024 * 1024  # requirements and kubeconfigs are texts of a few kB
+MAX_BODY_BYTES = 1024 * 1024  # requirements and kubeconfigs have a few kB
 BODY_TIMEOUT_SECONDS = 30.0
 MAX_QUERY_BYTES = 2048
 UNUSABLE = "This token is unknown, expired or revoked. "  # the same for all three, so that nothing is disclosed
-# The longest wait for a free thread. Longer means that the database is stuck, and clients have timeouts of their own.
+# Maximum wait for a free thread. A longer one means that the database is stuck, and clients have their own timeouts.
 QUEUE_TIMEOUT_SECONDS = 5.0
 
 # SQLite has one writer at a time: in a single thread, writes queue here instead of polling for the database lock.
@@ -56,7 +56,7 @@ class ClientDisconnectedError(Exception):
 
 async def application(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
     """Respond to one HTTP request below /api."""
-    if scope["type"] != "http":  # the ASGI specification asks for an exception
+    if scope["type"] != "http":  # required by the ASGI specification
         raise ValueError(f"The API has no {scope['type']} connections.")
     headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
     request_id = str(uuid4())

@@ -25,7 +25,7 @@ class AccountPath(NamedTuple):
     rest: list[str]
 
     def belongs_to(self, grant: Grant) -> bool:
-        """Return True if the path is of the account that `grant` is for."""
+        """Return True if the path names the account of `grant`."""
         return (self.subscription, self.resource_group, self.account) == (
             grant.subscription,
             grant.resource_group,
@@ -34,7 +34,7 @@ class AccountPath(NamedTuple):
 
 
 def parse_path(path: str) -> AccountPath:
-    """Parse the path of a request. Raises ApiError 404 if it doesn't begin like the paths of this API."""
+    """Parse the path of a request. Raises ApiError 404 if it lacks this API's prefix."""
     parts = path.removesuffix("/").split("/")
     if len(parts) < 9 or [*parts[:3], parts[4], parts[6]] != _FIXED_PARTS:
         raise _path_not_found()

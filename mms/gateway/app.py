@@ -2,7 +2,7 @@
 
 A plain ASGI application without Django, mounted in front of it or run as a separate program (`python -m mms.gateway`).
 It knows only routes and keys. A model's response never becomes a page on our origin: it is sent as sandboxed JSON, and
-no cookie or credential passes in either direction.
+no cookies or credentials are forwarded in either direction.
 """
 
 import hmac
@@ -26,7 +26,7 @@ from mms.gateway.routes import Route
 
 Headers = list[tuple[bytes, bytes]]
 
-BODY_IDLE_SECONDS = 30.0  # longest pause of a client that sends a body
+BODY_IDLE_SECONDS = 30.0  # maximum pause while a client sends a body
 MAX_BUFFERED_BYTES = 256 * 1024**2  # of all bodies held at the same time
 # Allowed statuses of a service. 1xx, 204, 205 and 304 have no body: whatever a driver sent along would be read as the
 # next response of this origin. A redirect would send our clients to another site.

@@ -43,7 +43,7 @@ class RouteCache:
         except FileNotFoundError:  # no service has been rolled out yet, or the directory is missing
             return known
         except (OSError, ValueError) as reason:
-            log.error(  # noqa: TRY400 - the message says it all
+            log.error(  # noqa: TRY400 - the message includes the reason
                 "Couldn't read the route of service %s: %s. Using its last known route.", service_id, reason
             )
             if known is None:

@@ -1,7 +1,7 @@
 """A small pooled HTTP/1.1 client for the gateway: Unix sockets and plain TCP, parsed by httptools.
 
 General-purpose clients take longer per request than an entire scoring call. This one does only what the gateway needs:
-one buffered request, one buffered response, persistent connections, and errors that tell whether the request was sent.
+one buffered request, one buffered response, persistent connections, and errors that show whether the request was sent.
 """
 
 import asyncio
@@ -112,7 +112,7 @@ class _Connection(asyncio.Protocol):
     # --- called by httptools
 
     def on_message_begin(self) -> None:
-        if self._is_complete:  # an extra response, which would be taken for the next one
+        if self._is_complete:  # an extra response, which would be mistaken for the next one
             self.is_open = False
 
     def on_header(self, name: bytes, value: bytes) -> None:

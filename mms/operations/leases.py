@@ -1,11 +1,11 @@
 """Leases on operations: a time in the database, which the worker that runs the operation renews.
 
-Queue messages are only hints and may be delivered twice; the row is authoritative. A worker that dies stops renewing,
-and after LEASE_DURATION another worker may acquire the operation. The time is also the fencing token: each write of a
-worker is conditional on the time it wrote last, so a worker that lost its lease changes nothing.
+Queue messages are only hints and may be delivered twice; the row is authoritative. When a worker is killed, its leases
+expire after LEASE_DURATION, and another worker may acquire the operation. The time is also the fencing token: each
+write of a worker is conditional on the time it last wrote, so a worker that lost its lease changes nothing.
 
 Leases of workers that were killed on this machine are released earlier: a worker holds a locked file for each lease,
-and a file without a lock shows that its worker is dead.
+and an unlocked file shows that its worker has exited.
 """
 
 import fcntl
@@ -117,7 +117,7 @@ def acquire(operation_id: str) -> Lease | None:
 
 
 def release_dead_workers() -> None:
-    """Release the leases of workers that were killed on this machine, without waiting for their end."""
+    """Release the leases of workers that were killed on this machine, without waiting for them to expire."""
     for path in _pid_dir().iterdir():
         with locked(path, wait=False) as is_dead:
             if not is_dead:
@@ -136,7 +136,7 @@ def _pid_dir() -> Path:
 
 
 def unclaimed() -> Q:
-    """Return the filter for open operations that no worker has a lease of."""
+    """Return a filter for open operations that no worker has leased."""
     return Q(state__in=OPEN) & (Q(claimed_until=None) | Q(claimed_until__lt=timezone.now()))
 
 

@@ -67,8 +67,10 @@ def _operations(before: datetime) -> tuple[QuerySet[Operation], list[Any]]:
     countable = Operation.objects.exclude(verb=REGENERATE_KEYS)
     newest = set(countable.values_list("image", "service").annotate(newest=Max("created_at")))
     rows = list(ended.values_list("image", "service", "created_at", "verb", "pk"))
-    kept = {key for image, service, at, verb, key in rows if (image, service, at) in newest and verb != REGENERATE_KEYS}
-    return ended, [key for *_, key in rows if key not in kept]
+    newest_keys = {
+        key for image, service, at, verb, key in rows if (image, service, at) in newest and verb != REGENERATE_KEYS
+    }
+    return ended, [key for *_, key in rows if key not in newest_keys]
 
 
 def _rows(before: datetime) -> Iterator[QuerySet[Any]]:
@@ -106,18 +108,18 @@ def _delete_logs(before: float) -> None:
         if _modified_at(path) < before:
             path.unlink(missing_ok=True)
     services = settings.MMS_DIR / "services"
-    kept = {str(pk) for pk in Service.objects.filter(deleted_at=None).values_list("pk", flat=True)}
+    live_ids = {str(pk) for pk in Service.objects.filter(deleted_at=None).values_list("pk", flat=True)}
     for folder in services.iterdir() if services.exists() else []:
-        if folder.name not in kept and max(map(_modified_at, [folder, *folder.glob("*")])) < before:
+        if folder.name not in live_ids and max(map(_modified_at, [folder, *folder.glob("*")])) < before:
             shutil.rmtree(folder, ignore_errors=True)
 
 
 def _delete_routes() -> None:
-    """Delete routes of deleted services, which a worker left when it died."""
+    """Delete routes of deleted services, left behind by killed workers."""
     with route.lock():
-        kept = {str(pk) for pk in Service.objects.filter(deleted_at=None).values_list("pk", flat=True)}
+        live_ids = {str(pk) for pk in Service.objects.filter(deleted_at=None).values_list("pk", flat=True)}
         for path in route.directory().glob("*"):
-            if path.stem not in kept:  # writers hold the lock, so their files aren't affected
+            if path.stem not in live_ids:  # writers hold the lock, so their files aren't affected
                 path.unlink(missing_ok=True)
 
 

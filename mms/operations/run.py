@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 _sender = ThreadPoolExecutor(1, thread_name_prefix="mms-queue")
 
-MAX_ATTEMPTS = 10  # an operation fails after its worker died this many times
+MAX_ATTEMPTS = 10  # an operation fails after its worker was lost this many times
 
 
 def accept(operation: Operation) -> Operation:
@@ -92,7 +92,8 @@ def _work(operation: Operation, lease: leases.Lease) -> dict[str, Any]:
         return {"state": State.CANCELED}
     if operation.attempts > MAX_ATTEMPTS:
         return _failed(
-            "WorkerLost", f"The worker died {MAX_ATTEMPTS} times while running this operation. See the server's log."
+            "WorkerLost",
+            f"The worker stopped unexpectedly {MAX_ATTEMPTS} times during this operation. Check the server's log.",
         )
     try:
         HANDLERS[operation.verb](operation, lease)
@@ -122,7 +123,7 @@ def _failed(code: str, message: str, details: list[dict[str, str]] | None = None
 
 
 def _storable(text: str) -> str:
-    """Return the text without what a database may reject. Logs can have any bytes; PostgreSQL can't store NUL."""
+    """Return the text without characters that databases reject. Logs can have any bytes; PostgreSQL can't store NUL."""
     return text.encode(errors="replace").decode().replace("\0", "?")
 
 

@@ -91,7 +91,7 @@ def _start(engine: ProcessEngine, revision: Revision) -> None:
 
 
 def _has_failed(seen: Observation) -> bool:
-    """Return True if waiting longer is useless: the program reported a failure, or crashed repeatedly."""
+    """Return True if the program can't become healthy: it reported a failure, or crashed repeatedly."""
     return seen.health == Health.UNHEALTHY or (
         seen.health == Health.CRASHED and (seen.is_unrecoverable or seen.restarts > 0)
     )

@@ -1,1 +1,1 @@
-"""File locks, disk, processes that end with their parent, safe YAML; no Django."""
+"""File locks, disk writes, processes that are killed with their parent, and safe YAML; no Django."""

@@ -14,7 +14,7 @@ _libc = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
 def start_writeback(file: BinaryIO, size: int, added: int) -> None:
-    """Start writing `file`, which grew by `added` to `size` bytes, to the disk. Don't wait.
+    """Start writing `file`, which grew by `added` to `size` bytes, to the disk, without waiting.
 
     Then the fsync at the end has little left to do.
     """
@@ -30,7 +30,7 @@ def fsync(path: Path) -> None:
 
 
 def is_full(error: BaseException) -> bool:
-    """Return True if `error` says that the disk, or its owner's quota, is full."""
+    """Return True if `error` means that the disk or the user's quota is full."""
     return getattr(error, "errno", None) in {errno.ENOSPC, errno.EDQUOT}
 
 

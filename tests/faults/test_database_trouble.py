@@ -171,7 +171,7 @@ def impatient() -> Iterator[None]:
 
 def turns(operation: Operation) -> "Future[None] | None":
     """Run what a queue message starts: a thread of the worker with its own database connection."""
-    return dispatch.CALL_POOL.submit(operation.account_id, dispatch.work_through, [operation.pk])
+    return dispatch.CALL_POOL.submit(operation.account_id, dispatch.run_steps, [operation.pk])
 
 
 @pytest.mark.slow

@@ -22,7 +22,7 @@ _THREADS = ThreadPoolExecutor(4, thread_name_prefix="connection-test")
 
 @dataclass(frozen=True)
 class ConnectionTestResult:
-    """Result of a connection test: `message` is what happened, `advice` what to do ("" for nothing)."""
+    """Result of a connection test: `message` says what happened, `advice` what to do ("" if nothing)."""
 
     succeeded: bool
     message: str
@@ -46,7 +46,7 @@ def with_timeout(attempt: Callable[[], ConnectionTestResult]) -> ConnectionTestR
 
 
 def unreachable(error: errors.MMSError, where: str) -> ConnectionTestResult:
-    """Return the result for a missing response. where: label of the form field with the address."""
+    """Return the result if no response arrived. where: label of the form field with the address."""
     text = str(error)
     for words, advice in (
         ("is not called", "Use the address that other machines on your network use."),

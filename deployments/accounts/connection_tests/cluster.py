@@ -26,7 +26,7 @@ MAX_RESPONSE_BYTES = 256 * 1024
 
 
 class TrustAdapter(TimedAdapter):
-    """Adapter that trusts the authorities of a TLS context and no others."""
+    """HTTP adapter that trusts only the certificate authorities of its TLS context."""
 
     def __init__(self, context: ssl.SSLContext, name: str):
         """Use `context`. name: the name in the certificate if it differs from the host."""
@@ -124,7 +124,7 @@ def tls_context(access: ClusterAccess) -> ssl.SSLContext:
 
 
 def _load_default_authorities(context: ssl.SSLContext) -> None:
-    """Trust the authorities that all other calls of this site trust."""
+    """Trust the same certificate authorities as all other calls of this site."""
     found = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or DEFAULT_CA_BUNDLE_PATH
     context.load_verify_locations(**{"capath" if Path(found).is_dir() else "cafile": found})
 

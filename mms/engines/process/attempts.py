@@ -1,8 +1,8 @@
-"""Try what a driver must not be able to do, from where a driver runs, and print the results as JSON.
+"""Attempt actions that a driver must not be able to perform, and print the results as JSON.
 
-Fed to a Python inside the sandbox (`python -I -S - FOLDER ...`; the folders are the site's own). Standard library
-only. Nothing is changed: a kernel setting is overwritten with its present value, and a file that could be created is
-removed again.
+Runs where a driver runs: a Python inside the sandbox reads this file on stdin (`python -I -S - FOLDER ...`, with
+folders of the site). Standard library only. Leaves no changes: kernel settings are overwritten with their current
+values, and created files are deleted.
 """
 
 import ctypes
@@ -10,7 +10,7 @@ import json
 import os
 import sys
 
-# Settings that take their own value back.
+# Settings that accept their current value.
 SETTINGS = (
     "/proc/sys/kernel/core_pattern",
     "/proc/sys/kernel/hostname",
@@ -21,16 +21,16 @@ SETTINGS = (
     "/proc/sys/vm/swappiness",
     "/proc/irq/default_smp_affinity",
 )
-# Opened for writing, but not written: what they do with a value is not harmless.
+# Opened for writing but never written, because a write would have side effects.
 SWITCHES = ("/proc/sysrq-trigger", "/proc/mtrr", "/proc/kcore", "/proc/sys/vm/drop_caches")
-SECRETIVE = ("/proc/kcore", "/proc/keys", "/proc/timer_list")  # what no program of a user needs to read
+SECRETIVE = ("/proc/kcore", "/proc/keys", "/proc/timer_list")  # not needed by any user program
 OUTSIDE = ("/", "/app", "/bin", "/boot", "/etc", "/lib", "/opt", "/root", "/sys", "/usr", "/usr/bin", "/var")
 CLONE_NEWUSER = 0x10000000
 MOUNT_BIND = 4096
 
 
 def can_write(path: str) -> bool:
-    """Return True if the present value of the setting `path` can be written to it."""
+    """Return True if the current value of the setting `path` can be written to it."""
     try:
         with open(path, "rb") as file:
             value = file.read(4096)

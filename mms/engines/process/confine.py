@@ -1,10 +1,10 @@
-"""Give up every privilege, then become a program: `python -I -S confine.py USER PROGRAM [ARGUMENT ...]`.
+"""Drop all privileges, then execute a program: `python -I -S confine.py USER PROGRAM [ARGUMENT ...]`.
 
-USER is `uid:gid`, or `-` to keep the present user. Runs as the first program inside a sandbox (or in place of one),
-directly before the scoring program, and replaces itself by it. Standard library only: a sandbox shows nothing else.
+USER is `uid:gid`, or `-` to keep the current user. Runs as the first program inside a sandbox, or without one, and
+replaces itself with the scoring program. Standard library only: nothing else is available in a sandbox.
 
-What is given up: root (an error if any of it is left), supplementary groups, all capabilities, gaining privileges by
-executing a file (`no_new_privs`), and system calls that a scoring program has no use for but exploits do.
+It drops root (failing if any of it remains), supplementary groups, all capabilities and the ability to gain privileges
+by executing a file (`no_new_privs`), and blocks system calls that exploits use but scoring programs don't.
 """
 
 import ctypes
@@ -77,7 +77,7 @@ def seccomp_filter(machine: str) -> bytes:
 
 
 def drop_user(uid: int, gid: int) -> None:
-    """Become `uid`, in `gid` and no other group, and lose every capability with it."""
+    """Switch to `uid` with `gid` as the only group, which also drops all capabilities."""
     libc = ctypes.CDLL(None)
     for capability in range(LAST_CAPABILITY + 1):
         libc.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0)
@@ -87,7 +87,7 @@ def drop_user(uid: int, gid: int) -> None:
 
 
 def lock_down() -> None:
-    """Rule out new privileges and the system calls above. Anything the kernel doesn't know is left as it is."""
+    """Prevent new privileges and block the system calls above. Skips features that the kernel lacks."""
     libc = ctypes.CDLL(None, use_errno=True)
     libc.prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
     libc.capset(struct.pack("=Ii", CAPABILITY_VERSION, 0), bytes(24))  # none effective, permitted or inheritable

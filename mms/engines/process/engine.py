@@ -25,7 +25,7 @@ from mms.system.locks import locked
 
 MAX_FILE_BYTES = 1024**3
 MAX_OPEN_FILES = 4096
-INIT_FAILED = "exit status 3"  # mms.scoring.worker.INIT_FAILED, in the words of supervisord's log
+INIT_FAILED = "exit status 3"  # mms.scoring.worker.INIT_FAILED, as it appears in supervisord's log
 
 
 class ProcessEngine:
@@ -96,7 +96,7 @@ class ProcessEngine:
     # --- beyond the interface -------------------------------------------------------------------------------------
 
     def address(self, service_id: str, number: int) -> str:
-        """Return the revision's address, running or not."""
+        """Return the revision's address, whether or not it is running."""
         return self._program(service_id, number).address
 
     def running(self) -> set[tuple[str, int]]:

@@ -1,6 +1,6 @@
-"""Become one revision of a service: `python -I -S launch.py PLAN.json`, run by supervisord.
+"""Start one revision of a service: `python -I -S launch.py PLAN.json`, run by supervisord.
 
-Sets what has to be set from inside the process (limits, signals, terminal) and then replaces itself by the program,
+Sets what has to be set from inside the process (limits, signals, terminal) and then replaces itself with the program,
 so that none of this stays in memory. Uses few modules of the standard library, because imports delay each start.
 
 The plan: `argv`, `environment` (complete), `directory`, `socket` (of the last run, deleted), `starts` (a file with the
@@ -66,7 +66,7 @@ def leave_terminal() -> None:
 
 
 def set_limits(limits: dict[str, int]) -> None:
-    """Set resource limits, but none above the present hard limit."""
+    """Set resource limits, but none above the current hard limit."""
     for name, value in limits.items():
         kind = getattr(resource, f"RLIMIT_{name}")
         hard = resource.getrlimit(kind)[1]
@@ -75,7 +75,7 @@ def set_limits(limits: dict[str, int]) -> None:
 
 
 def set_signals(wrapped: bool) -> None:
-    """End with the supervisor. A sandbox has an option for that.
+    """End this process when the supervisor ends. A sandbox has an option for that.
 
     A sandbox must ignore SIGTERM: the program inside has its own handler, and the sandbox ends when the program does.
     """
@@ -86,7 +86,7 @@ def set_signals(wrapped: bool) -> None:
 
 
 def main(plan: dict[str, Any]) -> None:
-    """Carry out the plan. Doesn't return."""
+    """Set up the process and execute the plan's program. Doesn't return."""
     count_start(plan["starts"])
     with suppress(FileNotFoundError):
         os.unlink(plan["socket"])

@@ -1,4 +1,4 @@
-"""Log files of revisions. supervisord rotates them; they stay for some time after the revision is removed."""
+"""Log files of revisions. supervisord rotates them; they are retained for some time after the revision is removed."""
 
 import codecs
 import shutil

@@ -58,7 +58,7 @@ class Program:
 
     @classmethod
     def with_files(cls, run: Path) -> "Iterator[Program]":
-        """Return the programs that have any file here, including those that a killed worker didn't delete."""
+        """Return all programs with files in this folder, including leftovers of killed workers."""
         names = {path.stem for path in (run / "services").glob("mms-*")}
         return (program for program in (cls.from_name(run, name) for name in sorted(names)) if program)
 

@@ -3,8 +3,8 @@
 The program sees the layers of its image, Python and system libraries, all read-only, a folder for its socket, and a
 private /tmp. It has no network by default.
 
-If the site runs as root, bubblewrap creates the sandbox as root, and `confine.py` drops root inside it, for a user that
-nothing else on the machine runs as. Otherwise bubblewrap creates the sandbox in a user namespace.
+If the site runs as root, bubblewrap creates the sandbox as root, and `confine.py` drops root inside it, for a user
+that runs nothing else on the machine. Otherwise bubblewrap creates the sandbox in a user namespace.
 
 The command line is visible in the process list. It has no secrets.
 """
@@ -49,7 +49,7 @@ PROC_MASKED = (
 )
 
 NAMESPACES = ("ipc", "pid", "net", "uts")
-# Options of bubblewrap, in order of preference. The second is for a setuid-root or old bubblewrap.
+# Options for bubblewrap, in order of preference. The second is for a setuid-root or old bubblewrap.
 AS_USER = (
     ("--unshare-all", "--unshare-user", "--disable-userns"),
     ("--unshare-all",),
@@ -178,7 +178,7 @@ def unwrapped(user: User | None) -> list[str]:
 
 
 def rules(data: Path) -> list[str]:
-    """Return the present isolation of services, to compare with that of running ones; empty without a sandbox."""
+    """Return the current isolation rules, to compare with those of running services; empty without a sandbox."""
     options = trial(data).options
     return [] if options is None else [*options, *_kernel(), CONFINE]
 

@@ -25,7 +25,7 @@ from mms.images.store.layout import replace_file
 from mms.system import die_with_parent
 from mms.system.locks import locked
 
-LOCK_MAX_AGE_SECONDS = 24 * 3600.0  # reuse a lock for this long before the index is asked again
+LOCK_MAX_AGE_SECONDS = 24 * 3600.0  # how long a lock is reused before the index is queried again
 _CPUS = {"amd64": "x86_64", "arm64": "aarch64"}
 
 

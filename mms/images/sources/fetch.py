@@ -24,7 +24,7 @@ from netguard.connect import ForbiddenAddressError, open_socket
 
 CHUNK_BYTES = 1 << 18
 MAX_REDIRECTS = 5
-IDLE_SECONDS = 30.0  # longest pause of a server
+IDLE_SECONDS = 30.0  # maximum pause while a server responds
 REDIRECT_STATUSES = {301, 302, 303, 307, 308}
 DEFAULT_PORTS = {"http": 80, "https": 443}
 

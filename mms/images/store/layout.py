@@ -185,7 +185,7 @@ class Store:
             entries = json.loads(self._index.read_bytes())["manifests"]
             return [entry for entry in entries if entry["digest"] and entry["annotations"][REF_NAME_ANNOTATION]]
         except (FileNotFoundError, ValueError, LookupError, TypeError) as error:
-            log.warning("%s is damaged and is begun anew: %r", self._index, error)
+            log.warning("%s is damaged and will be rebuilt: %r", self._index, error)
             return []
 
     def _write_index(self, entries: list[dict[str, Any]]) -> None:

@@ -143,7 +143,7 @@ def test_a_task_delivered_twice_sends_once(account: HostingAccount, mms: MMS) ->
 def test_ten_concurrent_workers_send_once(account: HostingAccount, mms: MMS) -> None:
     operation = register(account)
     mms.plan("POST", "models", faults.hang(0.3))
-    threads = [threading.Thread(target=dispatch.work_through, args=(account.pk, [operation.pk])) for _ in range(10)]
+    threads = [threading.Thread(target=dispatch.run_steps, args=(account.pk, [operation.pk])) for _ in range(10)]
     for thread in threads:
         thread.start()
     for thread in threads:
