@@ -34,9 +34,9 @@ REFERENCED_BY: dict[type[Any], str] = {Service: "", Image: "services", Manifest:
 
 def prune() -> None:
     """Delete expired rows unless a run was completed within the last hour. Scheduled every minute."""
-    claim = redis.acquire_lock("retention", INTERVAL_SECONDS, fallback=False)
-    if claim and not delete_old(time.monotonic() + RUN_SECONDS):
-        redis.release_lock("retention", claim)
+    token = redis.acquire_lock("retention", INTERVAL_SECONDS, fallback=False)
+    if token and not delete_old(time.monotonic() + RUN_SECONDS):
+        redis.release_lock("retention", token)
 
 
 def delete_old(deadline: float = float("inf")) -> bool:

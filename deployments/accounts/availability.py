@@ -34,17 +34,17 @@ def client_for(account: HostingAccount, credential: Credential | None = None, **
     )
 
 
-def is_callable(*, refused_too: bool = False) -> Q:
+def is_callable(*, include_refused: bool = False) -> Q:
     """Return a filter for accounts whose server may be called now.
 
-    refused_too: include servers that rejected the token.
+    include_refused: include servers that rejected the token.
 
     `not_before` also applies to a refresh that a user requests: it never overrides a server's Retry-After, and stays
     pending until the pause ends (mirror.refresh.request_refresh). A rejected token blocks all calls except such a
     refresh, since the user may know that it is valid again.
     """
     pause_ended = Q(not_before=None) | Q(not_before__lte=timezone.now())
-    return pause_ended if refused_too else pause_ended & Q(token_refused=False)
+    return pause_ended if include_refused else pause_ended & Q(token_refused=False)
 
 
 def record_success(account: HostingAccount, client: MMSClient) -> None:
@@ -70,13 +70,13 @@ def record_contact(account: HostingAccount, client: MMSClient) -> None:
 
 def record_failure(account: HostingAccount, error: errors.MMSError) -> None:
     """Record why a call failed, and when the server may be called again."""
-    now, begins = timezone.now(), not account.error
+    now, is_first = timezone.now(), not account.error
     since = account.error_at or now
     if isinstance(error, errors.TokenRefusedError):
         _record_refusal(account, str(error), since)
     else:
         _record_pause(account, error, since, now)
-    if begins:
+    if is_first:
         publish_staleness(account)
 
 
@@ -107,5 +107,5 @@ def publish_staleness(account: HostingAccount) -> None:
         events.publish(list(services.select_related("account")[: events.MAX_BADGES]))
 
 
-def _update(account: HostingAccount, when: Q | None = None, **fields: object) -> None:
-    conditional_update(account, HostingAccount.objects.filter(when or Q(), pk=account.pk), **fields)
+def _update(account: HostingAccount, condition: Q | None = None, **fields: object) -> None:
+    conditional_update(account, HostingAccount.objects.filter(condition or Q(), pk=account.pk), **fields)

@@ -82,16 +82,16 @@ def _load(text: str) -> dict[str, Any]:
     return document
 
 
-def _named(document: dict[str, Any], many: str, one: str) -> list[tuple[str, dict[str, Any]]]:
+def _named(document: dict[str, Any], list_name: str, entry_name: str) -> list[tuple[str, dict[str, Any]]]:
     """Return the named entries of a list in the document. Raises InvalidKubeconfigError."""
-    entries = document.get(many) or []
+    entries = document.get(list_name) or []
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-        raise InvalidKubeconfigError(f"“{many}” must be a list of entries that each have a name.")
+        raise InvalidKubeconfigError(f"“{list_name}” must be a list of entries that each have a name.")
     found = []
     for entry in entries:
-        part = entry.get(one) or {}
+        part = entry.get(entry_name) or {}
         if not isinstance(part, dict):
-            raise InvalidKubeconfigError(f"The “{one}” of an entry of “{many}” must be a mapping.")
+            raise InvalidKubeconfigError(f"The “{entry_name}” of an entry of “{list_name}” must be a mapping.")
         found.append((str(entry.get("name", ""))[:80], part))
     return found
 

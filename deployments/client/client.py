@@ -161,8 +161,8 @@ class MMSClient:
 
     def get_service_log(self, service_id: str, revision: int | None, after: int) -> LogText:
         """Return the log of a revision (None: the current one) from byte `after` on, up to LOG_PART_BYTES."""
-        which = {"revision": revision} if revision else {}
-        return self._log(f"services/{_segment(service_id)}/logs", after=after, **which)
+        parameters = {"revision": revision} if revision else {}
+        return self._log(f"services/{_segment(service_id)}/logs", after=after, **parameters)
 
     def cancel_operation(self, operation_id: str) -> None:
         """Cancel an operation."""
@@ -186,8 +186,8 @@ class MMSClient:
 
     def _list(self, noun: str, from_wire: Callable[[Any], Item]) -> Listing[Item]:
         """Return all pages of a list, which together are limited to the time and MAX_LIST_BYTES of one call."""
-        until, room = time.monotonic() + self.transport.deadline, MAX_LIST_BYTES
-        answer = self._call("GET", noun, max_bytes=room, until=until)
+        until, remaining_bytes = time.monotonic() + self.transport.deadline, MAX_LIST_BYTES
+        answer = self._call("GET", noun, max_bytes=remaining_bytes, until=until)
         items: list[Any] = []
         pages = set()
         while True:
@@ -198,13 +198,13 @@ class MMSClient:
             if next_page in pages:
                 raise errors.InvalidResponseError(f"The list of {noun} returned to an earlier page.")
             pages.add(next_page)
-            room -= len(answer.body)
-            answer = self._next(noun, self._own(next_page), room, until)
+            remaining_bytes -= len(answer.body)
+            answer = self._next(noun, self._same_server_url(next_page), remaining_bytes, until)
 
-    def _next(self, noun: str, url: str, room: int, until: float) -> ServerResponse:
+    def _next(self, noun: str, url: str, remaining_bytes: int, until: float) -> ServerResponse:
         """Return a further page. Errors of size and time name the whole list."""
         try:
-            return self.transport.call("GET", url, {}, max_bytes=room, until=until)
+            return self.transport.call("GET", url, {}, max_bytes=remaining_bytes, until=until)
         except errors.ResponseTooLargeError as error:
             raise errors.ResponseTooLargeError(
                 f"The list of {noun} is larger than {MAX_LIST_BYTES // 1024**2} MB."
@@ -215,21 +215,21 @@ class MMSClient:
             late = f"The list of {noun} was not complete after {self.transport.deadline:.0f} s."
             raise errors.NoResponseError(late) from error
 
-    def _own(self, url: str) -> str:
+    def _same_server_url(self, url: str) -> str:
         """Return the URL of a next page if it is on the same server: the token is sent to no other."""
         try:
-            whole, ours = urlsplit(urljoin(self.base, url)), urlsplit(self.base)
+            absolute, base = urlsplit(urljoin(self.base, url)), urlsplit(self.base)
         except ValueError:
             raise errors.InvalidResponseError("The next page of the list has an invalid address.") from None
-        if (whole.scheme, whole.netloc) != (ours.scheme, ours.netloc):
+        if (absolute.scheme, absolute.netloc) != (base.scheme, base.netloc):
             raise errors.InvalidResponseError(
                 "The next page of the list is on another server, where the token must not be sent."
             )
-        return whole.geturl()
+        return absolute.geturl()
 
-    def _log(self, path: str, after: int, **which: Any) -> LogText:
+    def _log(self, path: str, after: int, **parameters: Any) -> LogText:
         answer = self._call(
-            "GET", path, params={"after": after, "limit": LOG_PART_BYTES, **which}, max_bytes=MAX_LIST_BYTES
+            "GET", path, params={"after": after, "limit": LOG_PART_BYTES, **parameters}, max_bytes=MAX_LIST_BYTES
         )
         position = wire_values.whole_number(answer.headers.get("X-Log-Position"))
         return LogText(answer.body, after + len(answer.body) if position is None else position)

@@ -21,7 +21,7 @@ from urllib3 import HTTPConnectionPool
 
 from netguard.http import GuardedAdapter, GuardedConnection, GuardedPool, GuardedTLSConnection, GuardedTLSPool
 
-PIECE = 16 * 1024  # bytes per write: one TLS record
+WRITE_BYTES = 16 * 1024  # bytes per write: one TLS record
 
 
 @dataclass
@@ -51,11 +51,11 @@ CALL: ContextVar[Call] = ContextVar("CALL")
 def call_within(seconds: float) -> Iterator[Call]:
     """Limit the calls made in this block, and later reads of their responses, to `seconds` in total."""
     call = Call(time.monotonic() + seconds)
-    mine = CALL.set(call)
+    previous = CALL.set(call)
     try:
         yield call
     finally:
-        CALL.reset(mine)
+        CALL.reset(previous)
 
 
 class TimedReader(io.RawIOBase):
@@ -109,9 +109,9 @@ class Timed:
         if self.sock is None:
             self.connect()
         call.sent = True
-        for at in range(0, len(data), PIECE):
+        for at in range(0, len(data), WRITE_BYTES):
             self.sock.settimeout(call.left(self.timeout))
-            super().send(data[at : at + PIECE])  # type: ignore[misc]
+            super().send(data[at : at + WRITE_BYTES])  # type: ignore[misc]
 
 
 class Connection(Timed, GuardedConnection):  # type: ignore[misc] # both declare `sock` and `timeout`

@@ -93,7 +93,7 @@ def exchange(
     """
     ends = time.monotonic() + seconds
     call = Call(ends if until is None else min(ends, until))
-    mine = CALL.set(call)
+    previous = CALL.set(call)
     try:
         with session.request(
             method,
@@ -107,7 +107,7 @@ def exchange(
     except _TRANSPORT_ERRORS as error:
         raise _failed(host_of(url) or url, error, call, seconds, url_name) from error
     finally:
-        CALL.reset(mine)
+        CALL.reset(previous)
 
 
 def _failed(host: str, error: Exception, call: Call, seconds: float, url_name: str) -> errors.MMSError:
@@ -159,8 +159,8 @@ def _body(response: requests.Response, max_bytes: int) -> bytes:
     for part in _parts(response.raw):
         size += len(part)
         if size > max_bytes:
-            shown = f"{max_bytes // 1024**2} MB" if max_bytes >= 1024**2 else f"{max_bytes // 1024} kB"
-            raise _BodyTooLargeError(f"the response is larger than {shown}")
+            limit = f"{max_bytes // 1024**2} MB" if max_bytes >= 1024**2 else f"{max_bytes // 1024} kB"
+            raise _BodyTooLargeError(f"the response is larger than {limit}")
         parts.append(part)
     return b"".join(parts)
 
@@ -207,8 +207,8 @@ def retry_after(answer: ServerResponse) -> float | None:
     value = answer.headers.get("Retry-After", "").strip()
     if value.isascii() and value.isdigit():
         return float(value[:9])
-    then, now = _date(value), _date(answer.headers.get("Date", ""))
-    return max(0.0, (then - (now or datetime.now(UTC))).total_seconds()) if then else None
+    retry_at, now = _date(value), _date(answer.headers.get("Date", ""))
+    return max(0.0, (retry_at - (now or datetime.now(UTC))).total_seconds()) if retry_at else None
 
 
 def _date(header: str) -> datetime | None:

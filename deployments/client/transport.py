@@ -147,11 +147,11 @@ def _unexpected_status(host: str, answer: ServerResponse) -> errors.MMSError:
     """Return the error for a redirect or another unexpected status below 400."""
     if answer.status not in {301, 302, 303, 307, 308}:
         return errors.InvalidResponseError(f"{host} responded with the unexpected status {answer.status}.")
-    goal = wire_values.text(host_of(answer.headers.get("Location", "")), 200)
+    target = wire_values.text(host_of(answer.headers.get("Location", "")), 200)
     # 303 may follow a request that took effect.
     kind = errors.InvalidResponseError if answer.status == 303 else errors.RedirectedError
     return kind(
-        f"{host} redirects to another address{f' ({goal})' if goal else ''}, where the token must not be sent. "
+        f"{host} redirects to another address{f' ({target})' if target else ''}, where the token must not be sent. "
         "Correct the account's base URL."
     )
 

@@ -176,8 +176,8 @@ _PROPERTY_NAMES = {wire.lower(): name for name, wire in _PROPERTIES.items()}
 
 def mask_secrets(request: Request) -> Request:
     """Return the request for display, with secrets and fields of registries and clusters as "…"."""
-    inside = [f.name for f in dataclasses.fields(request) if f.metadata.get("secret") or f.metadata.get("hidden")]
-    hidden: Any = {name: MASK for name in inside if getattr(request, name)}
+    masked_names = [f.name for f in dataclasses.fields(request) if f.metadata.get("secret") or f.metadata.get("hidden")]
+    hidden: Any = {name: MASK for name in masked_names if getattr(request, name)}
     return dataclasses.replace(request, **hidden)
 
 

@@ -121,18 +121,18 @@ def _last_contact(operation: Operation) -> datetime | None:
 
 
 def _queued_badge(operation: Operation) -> Badge:
-    """Return the badge of a queued operation, which waits for its server, its turn, or a worker."""
+    """Return the badge of a queued operation, which waits for its server, other operations, or a worker."""
     label, reason, now = State.QUEUED.label, operation.error_message, timezone.now()
     until = (operation.next_poll_at or now) + UNCLAIMED_AFTER
     overdue = until <= now
-    if trouble := operation.account.error:
-        reason = reason or f"Waiting. {trouble}"
+    if account_error := operation.account.error:
+        reason = reason or f"Waiting. {account_error}"
     elif overdue and _was_reached_recently(operation.account, now):
         reason = reason or "Queued behind other operations on this server."
     elif overdue:
         label, reason = f"{label}, no worker", "No worker has started this. Check that the workers are running."
-    again = now + RECHECK_AFTER if overdue else until
-    return Badge(key_of(operation), State.QUEUED, label, operation.state_since, reason, None, again)
+    check_again_at = now + RECHECK_AFTER if overdue else until
+    return Badge(key_of(operation), State.QUEUED, label, operation.state_since, reason, None, check_again_at)
 
 
 def _was_reached_recently(account: HostingAccount, now: datetime) -> bool:

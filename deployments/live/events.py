@@ -122,19 +122,19 @@ def stream_position() -> str:
 
 def decode(fields: dict[bytes, bytes]) -> LiveEvent:
     """Parse an entry of the stream as read from Redis."""
-    plain = {name.decode(): value.decode() for name, value in fields.items()}
-    if "key" not in plain:
-        return LiveEvent(int(plain["account"]), None, json.loads(plain.get("refresh", "[]")))
+    decoded = {name.decode(): value.decode() for name, value in fields.items()}
+    if "key" not in decoded:
+        return LiveEvent(int(decoded["account"]), None, json.loads(decoded.get("refresh", "[]")))
     badge = Badge(
-        key=plain["key"],
-        state=plain["state"],
-        label=plain["label"],
-        since=datetime.fromisoformat(plain["since"]),
-        reason=plain["reason"],
-        stale_since=_parse_optional(plain["stale_since"]),
-        until=_parse_optional(plain.get("until", "")),
+        key=decoded["key"],
+        state=decoded["state"],
+        label=decoded["label"],
+        since=datetime.fromisoformat(decoded["since"]),
+        reason=decoded["reason"],
+        stale_since=_parse_optional(decoded["stale_since"]),
+        until=_parse_optional(decoded.get("until", "")),
     )
-    return LiveEvent(int(plain["account"]), badge, json.loads(plain["refresh"]))
+    return LiveEvent(int(decoded["account"]), badge, json.loads(decoded["refresh"]))
 
 
 def _parse_optional(text: str) -> datetime | None:

@@ -30,8 +30,8 @@ def connection() -> redis.Redis:
     """Return the connection pool of this process."""
     # One retry, because the first command after a restart of Redis uses a closed pooled connection. Timeouts aren't
     # retried.
-    again = Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,))
-    return redis.Redis.from_url(settings.REDIS_URL, socket_timeout=1, socket_connect_timeout=1, retry=again)
+    retry = Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,))
+    return redis.Redis.from_url(settings.REDIS_URL, socket_timeout=1, socket_connect_timeout=1, retry=retry)
 
 
 def execute(command: Callable[[redis.Redis], Any], fallback: T) -> T | Any:

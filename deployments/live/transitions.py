@@ -41,8 +41,10 @@ def transition(operation: Operation, state: State, *, expected: Iterable[State] 
     fields |= {"state": state, "state_since": now, "claimed_until": fields.get("claimed_until")}
     if state in TERMINAL:
         fields |= {"finished_at": now, "next_poll_at": None, "cancel_requested": False}
-    same = Operation.objects.filter(pk=operation.pk, sent_at=operation.sent_at)
-    if not conditional_update(operation, same.filter(state__in=PREDECESSORS[state] & frozenset(expected)), **fields):
+    same_attempt = Operation.objects.filter(pk=operation.pk, sent_at=operation.sent_at)
+    if not conditional_update(
+        operation, same_attempt.filter(state__in=PREDECESSORS[state] & frozenset(expected)), **fields
+    ):
         return False
     # Robust: a failed notification must not undo the change
     transaction.on_commit(lambda: _publish(operation, state), robust=True)

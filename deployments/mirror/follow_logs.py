@@ -17,14 +17,14 @@ MAX_LOG_THREADS = 2  # per account; the remaining threads are for operations
 def follow_logs() -> None:
     """Start fetching new lines of the logs that users view, from servers that may be called."""
     watched = events.current_interests("log:")
-    able = HostingAccount.objects.filter(is_callable())
+    callable_accounts = HostingAccount.objects.filter(is_callable())
     services = [name.removeprefix("service:") for name in watched if name.startswith("service:")]
-    shown = Service.objects.filter(pk__in=services, mms_id__isnull=False, account__in=able)
-    for service in shown.select_related("account"):
+    services_to_read = Service.objects.filter(pk__in=services, mms_id__isnull=False, account__in=callable_accounts)
+    for service in services_to_read.select_related("account"):
         _submit(service, logs.fetch_service_log)
     operations = [name.removeprefix("operation:") for name in watched if name.startswith("operation:")]
-    asked = Operation.objects.filter(pk__in=operations, account__in=able).exclude(mms_operation_id="")
-    for operation in asked.select_related("account"):
+    operations_to_read = Operation.objects.filter(pk__in=operations, account__in=callable_accounts)
+    for operation in operations_to_read.exclude(mms_operation_id="").select_related("account"):
         mark = events.log_mark(events.operation_log_key(operation))
         if mark is not None and not mark.is_complete:
             _submit(operation, _fetch_operation_log)

@@ -74,7 +74,7 @@ def refresh_due() -> "list[Future[None]]":
     """Start reading all lists that are due, one thread per account. Return the futures."""
     watched = {int(pk) for pk in events.current_interests("account:")} | _in_flight()
     forced = {int(pk) for pk in events.current_interests("refresh:")}
-    ready = is_callable() | is_callable(refused_too=True) & Q(pk__in=forced)
+    ready = is_callable() | is_callable(include_refused=True) & Q(pk__in=forced)
     started = []
     for account in HostingAccount.objects.filter(ready).annotate(ended=Max("operations__finished_at")):
         nouns = list(LISTS) if account.pk in forced else _due_lists(account, account.pk in watched)
@@ -179,13 +179,13 @@ def _refresh_list(account: HostingAccount, noun: type[Any], client: MMSClient) -
 
 
 def _fetch_keys(account: HostingAccount, client: MMSClient) -> None:
-    """Fetch missing scoring keys of services. Servers without keys are asked every five minutes."""
-    lacking = Service.objects.filter(account=account, scoring_key=None, vanished_at=None).exclude(scoring_uri="")
+    """Fetch missing scoring keys of services. Servers without keys are queried every five minutes."""
+    without_key = Service.objects.filter(account=account, scoring_key=None, vanished_at=None).exclude(scoring_uri="")
     name = f"no-keys:{account.pk}"
-    if not lacking.exists() or not (token := redis.acquire_lock(name, seconds=300, fallback=True)):
+    if not without_key.exists() or not (token := redis.acquire_lock(name, seconds=300, fallback=True)):
         return
     until = time.monotonic() + TURN_SECONDS
-    for service in lacking[:MAX_KEYS_PER_REFRESH]:
+    for service in without_key[:MAX_KEYS_PER_REFRESH]:
         if not scoring_keys.fetch(service, client):
             return
         if time.monotonic() > until:

@@ -62,8 +62,8 @@ def _adopt_id_case(noun: type[Any], known: Known, listed: dict[str, Any]) -> Non
     """Update ids that the server now returns in different case, unless it has both spellings."""
     new = {mms_id.casefold(): mms_id for mms_id in listed if mms_id not in known}
     missing = [mms_id for mms_id in known if mms_id not in listed] if new else []
-    spelled = {mms_id: new.pop(mms_id.casefold()) for mms_id in missing if mms_id.casefold() in new}
-    for part in _chunks(list(spelled.items())):
+    new_ids = {mms_id: new.pop(mms_id.casefold()) for mms_id in missing if mms_id.casefold() in new}
+    for part in _chunks(list(new_ids.items())):
         with transaction.atomic():
             for old, mms_id in part:
                 known[mms_id] = known.pop(old)
@@ -83,12 +83,12 @@ def _without_own(account: HostingAccount, noun: type[Any], new: list[Any]) -> li
     if not new:
         return []
     for operation, request in matching.unlinked_operations(account, WIRE_TYPES[noun]):
-        made = [item for item in new if matching.may_match(request, item)]
+        matching_items = [item for item in new if matching.may_match(request, item)]
         row = operation.resource
-        if operation.state == State.SUCCEEDED and made and row is not None:
-            rows.apply(row, made[0])
-            made = made[:1]
-        new = [item for item in new if item not in made]
+        if operation.state == State.SUCCEEDED and matching_items and row is not None:
+            rows.apply(row, matching_items[0])
+            matching_items = matching_items[:1]
+        new = [item for item in new if item not in matching_items]
     return new
 
 
@@ -112,9 +112,9 @@ class _Rows:
 
 def _write(account: HostingAccount, noun: type[Any], values: dict[str, dict[str, Any]], started: datetime) -> None:
     """Insert or update by (account, server id), oldest first so that the newest gets the highest primary key."""
-    made = [noun(account=account, mms_id=mms_id, seen_at=started, **columns) for mms_id, columns in values.items()]
-    made.sort(key=lambda row: (row.created_at or started, getattr(row, "version", None) or 0))
-    for part in _chunks(made):
+    new_rows = [noun(account=account, mms_id=mms_id, seen_at=started, **columns) for mms_id, columns in values.items()]
+    new_rows.sort(key=lambda row: (row.created_at or started, getattr(row, "version", None) or 0))
+    for part in _chunks(new_rows):
         with transaction.atomic():
             noun.objects.bulk_create(
                 part,
@@ -126,21 +126,21 @@ def _write(account: HostingAccount, noun: type[Any], values: dict[str, dict[str,
 
 def _mark_vanished(noun: type[Any], known: Known, listed: dict[str, Any], started: datetime) -> list[str]:
     """Mark rows that are no longer listed. Return their server ids."""
-    gone = [
+    vanished = [
         row
         for mms_id, row in known.items()
         if mms_id not in listed and row["vanished_at"] is None and not _is_newer(row, started)
     ]
-    for part in _chunks(gone):
+    for part in _chunks(vanished):
         noun.objects.filter(pk__in=[row["pk"] for row in part]).update(vanished_at=started)
-    return [row["mms_id"] for row in gone]
+    return [row["mms_id"] for row in vanished]
 
 
 def _mark_seen(account: HostingAccount, noun: type[Any], started: datetime, only: list[int] | None) -> None:
     """Set `seen_at` of the present rows: all, or those with these primary keys."""
-    there = noun.objects.filter(account=account, vanished_at=None, seen_at__lt=started)
+    present = noun.objects.filter(account=account, vanished_at=None, seen_at__lt=started)
     for part in [None] if only is None else _chunks(only):
-        (there if part is None else there.filter(pk__in=part)).update(seen_at=started)
+        (present if part is None else present.filter(pk__in=part)).update(seen_at=started)
 
 
 def _chunks(whole: Sequence[Any]) -> Iterator[Sequence[Any]]:

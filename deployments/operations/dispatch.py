@@ -144,13 +144,13 @@ def sweep() -> None:
         run.mark_uncertain(operation, "The worker that sent this stopped before it received the response.")
     before = now - timedelta(seconds=MAX_UNSENT_SECONDS)
     # Only operations that were never sent. The outcome of any other may still be found.
-    waiting = Operation.objects.filter(
+    unsent = Operation.objects.filter(
         state=State.QUEUED,
         attempts=0,
         requested_at__lt=before,
         account__error_at__lt=before,
     )
-    for operation in waiting.select_related("account"):
+    for operation in unsent.select_related("account"):
         reason = f"Nothing was sent, because the server couldn't be called: {operation.account.error}"
         transition(operation, State.FAILED, expected={State.QUEUED}, error_code="NotSent", error_message=reason)
 
@@ -167,12 +167,12 @@ def _due() -> "QuerySet[Operation]":
 
 def _start_batches(account: HostingAccount, due: "QuerySet[Operation]") -> "list[Future[None]]":
     limit = max_calls(account)
-    room = CALL_POOL.free_slots(account.pk, limit)
-    if room <= 0:
+    slots = CALL_POOL.free_slots(account.pk, limit)
+    if slots <= 0:
         return []
     ids = list(
-        due.filter(account=account).order_by("next_poll_at").values_list("pk", flat=True)[: BATCH_OPERATIONS * room]
+        due.filter(account=account).order_by("next_poll_at").values_list("pk", flat=True)[: BATCH_OPERATIONS * slots]
     )
-    parts = [ids[part::room] for part in range(min(room, len(ids)))]
+    parts = [ids[part::slots] for part in range(min(slots, len(ids)))]
     futures = [CALL_POOL.submit(account.pk, run_steps, part, limit=limit) for part in parts]
     return [future for future in futures if future is not None]

@@ -24,7 +24,7 @@ def hint_refresh() -> None:
 
 
 def _send(task: str, *arguments: str) -> None:
-    # Checked first, because kombu retries a lost connection for seconds whatever its options are.
+    # Checked first, because kombu retries a lost connection for seconds regardless of its options.
     length = redis.execute(lambda connection: connection.llen(settings.CELERY_TASK_DEFAULT_QUEUE), fallback=None)
     if length is None or length >= MAX_QUEUE_LENGTH:
         return

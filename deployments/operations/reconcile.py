@@ -50,8 +50,8 @@ class Probe(StrEnum):
 def reconcile(operation: Operation, client: MMSClient) -> None:
     """Probe once for the effect of an uncertain operation, unless another worker is doing so."""
     now = timezone.now()
-    mine = Operation.objects.filter(pk=operation.pk, state=State.UNCERTAIN, next_poll_at=operation.next_poll_at)
-    if not mine.update(next_poll_at=now + timedelta(seconds=LEASE_SECONDS), checked_at=now):
+    claimable = Operation.objects.filter(pk=operation.pk, state=State.UNCERTAIN, next_poll_at=operation.next_poll_at)
+    if not claimable.update(next_poll_at=now + timedelta(seconds=LEASE_SECONDS), checked_at=now):
         return
     if operation.account.idempotent and not operation.accepted_at and operation.attempts < MAX_ATTEMPTS:
         _send_again(operation)
@@ -90,8 +90,8 @@ def _probe(operation: Operation, request: wire.Request, client: MMSClient) -> Pr
         done = _track_service(operation, item) if isinstance(item, wire.Service) else _succeed(operation, item)
         return Probe.RESOLVED if done else Probe.UNCLEAR
     # An image is only listed once it is built, minutes later.
-    sure = operation.kind != Kind.CREATE_IMAGE and _is_plausible(operation, listing)
-    return Probe.ABSENT if sure else Probe.UNCLEAR
+    is_conclusive = operation.kind != Kind.CREATE_IMAGE and _is_plausible(operation, listing)
+    return Probe.ABSENT if is_conclusive else Probe.UNCLEAR
 
 
 def _rediscover(operation: Operation, client: MMSClient) -> bool:
@@ -106,8 +106,8 @@ def _rediscover(operation: Operation, client: MMSClient) -> bool:
 def _probe_update(operation: Operation, request: wire.ServiceUpdate, client: MMSClient) -> Probe:
     """Return RESOLVED if the service runs the image. UNCLEAR otherwise, as updates take minutes or aren't reported."""
     service = client.get_service(request.service_id)
-    same = service.image_id is not None and same_id(service.image_id, request.image_id)
-    return Probe.RESOLVED if same and _track_service(operation, service) else Probe.UNCLEAR
+    is_applied = service.image_id is not None and same_id(service.image_id, request.image_id)
+    return Probe.RESOLVED if is_applied and _track_service(operation, service) else Probe.UNCLEAR
 
 
 def _probe_deletion(operation: Operation, request: wire.ServiceDeletion, client: MMSClient) -> Probe:
@@ -140,8 +140,8 @@ def _find_match(operation: Operation, request: wire.Request, listing: Listing[An
         others = type(row)._default_manager.filter(account=operation.account_id).exclude(pk=row.pk)
         known = others.exclude(mms_id=None).values_list("mms_id", flat=True)
         ids = {str(mms_id).casefold() for mms_id in known}
-    made = [item for item in listing.items if item.id.casefold() not in ids and matches(request, item)]
-    return min(made, key=_age_order) if made else None
+    candidates = [item for item in listing.items if item.id.casefold() not in ids and matches(request, item)]
+    return min(candidates, key=_age_order) if candidates else None
 
 
 def _age_order(item: rows.Item) -> tuple[int, str]:

@@ -53,34 +53,36 @@ RESULT_READERS: dict[str, Callable[[MMSClient, str], rows.Item]] = {
 def send(operation: Operation, client: MMSClient) -> None:
     """Send a queued operation unless another worker does. Unknown outcomes are reconciled later."""
     now = timezone.now()
-    claim = {
+    claimed_fields = {
         "attempts": operation.attempts + 1,
         "sent_at": now,
         "claimed_until": now + timedelta(seconds=LEASE_SECONDS),
     }
-    if not transition(operation, State.SENDING, expected={State.QUEUED}, error_code="", error_message="", **claim):
+    if not transition(
+        operation, State.SENDING, expected={State.QUEUED}, error_code="", error_message="", **claimed_fields
+    ):
         return
     try:
-        made = SEND[operation.kind](client, request_of(operation), str(operation.pk))
+        result = SEND[operation.kind](client, request_of(operation), str(operation.pk))
     except RequestRefusedError as error:
         reason = f"{error.message} {OUTCOME_UNKNOWN}" if operation.attempts > 1 else error.message
         transition(operation, State.FAILED, error_code="Refused", error_message=reason)
     except errors.MMSError as error:
         retry_on_lock(_not_accepted, operation, error)
     else:
-        retry_on_lock(_accepted, operation, made)
+        retry_on_lock(_accepted, operation, result)
         record_success(operation.account, client)
 
 
-def _accepted(operation: Operation, made: Accepted | rows.Item) -> None:
+def _accepted(operation: Operation, result: Accepted | rows.Item) -> None:
     now = timezone.now()
-    if not isinstance(made, Accepted):
-        succeed(operation, made)
-    elif made.operation_id:
-        known: dict[str, Any] = {"mms_operation_id": made.operation_id, "accepted_at": now, "next_poll_at": now}
+    if not isinstance(result, Accepted):
+        succeed(operation, result)
+    elif result.operation_id:
+        known: dict[str, Any] = {"mms_operation_id": result.operation_id, "accepted_at": now, "next_poll_at": now}
         # Clears the reason of an uncertain state that the sweep may have set during the call.
         transition(operation, State.NOT_STARTED, error_code="", error_message="", **known)
-    elif made.is_pending:
+    elif result.is_pending:
         mark_uncertain(operation, "The server accepted this but returned no operation to check.", accepted_at=now)
     elif operation.kind == Kind.DELETE_SERVICE:
         succeed(operation)
@@ -90,14 +92,14 @@ def _accepted(operation: Operation, made: Accepted | rows.Item) -> None:
 
 def _not_accepted(operation: Operation, error: errors.MMSError) -> None:
     """Queue again if nothing was sent, mark as uncertain if it may have taken effect, else fail."""
-    unclear = isinstance(error, errors.ConflictError) and operation.attempts > 1
-    unclear |= isinstance(error, errors.NotFoundError) and operation.kind == Kind.DELETE_SERVICE
+    is_unknown = isinstance(error, errors.ConflictError) and operation.attempts > 1
+    is_unknown |= isinstance(error, errors.NotFoundError) and operation.kind == Kind.DELETE_SERVICE
     if isinstance(error, errors.NotSentError | errors.TokenRefusedError):
         record_failure(operation.account, error)
         due = operation.account.not_before or timezone.now()
-        later: dict[str, Any] = {"next_poll_at": due, "attempts": operation.attempts - 1}
-        transition(operation, State.QUEUED, error_message=str(error), **later)
-    elif isinstance(error, errors.OutcomeUnknownError) or unclear:
+        rescheduled: dict[str, Any] = {"next_poll_at": due, "attempts": operation.attempts - 1}
+        transition(operation, State.QUEUED, error_message=str(error), **rescheduled)
+    elif isinstance(error, errors.OutcomeUnknownError) or is_unknown:
         if isinstance(error, errors.NoResponseError | errors.ServerFaultError):
             record_failure(operation.account, error)
         mark_uncertain(operation, str(error))
@@ -116,13 +118,13 @@ def mark_uncertain(operation: Operation, reason: str, **fields: Any) -> None:
     transition(operation, State.UNCERTAIN, expected=expected, **fields)
 
 
-def fail(operation: Operation, failure: wire.Failure, otherwise: str) -> None:
+def fail(operation: Operation, failure: wire.Failure, default: str) -> None:
     """Fail the operation with the server's reason, or `otherwise` if it gave none."""
     transition(
         operation,
         State.FAILED,
         error_code=failure.code,
-        error_message=failure.message or otherwise,
+        error_message=failure.message or default,
         error_details=failure.details,
     )
 
@@ -131,11 +133,11 @@ def poll(operation: Operation, client: MMSClient) -> None:
     """Ask the server for the state of an accepted operation, unless another worker is doing so."""
     now = timezone.now()
     age = (now - (operation.accepted_at or operation.requested_at)).total_seconds()
-    mine = _unchanged(operation).filter(next_poll_at=operation.next_poll_at)
-    if not mine.update(next_poll_at=now + timedelta(seconds=LEASE_SECONDS), checked_at=now):
+    claimable = _unchanged(operation).filter(next_poll_at=operation.next_poll_at)
+    if not claimable.update(next_poll_at=now + timedelta(seconds=LEASE_SECONDS), checked_at=now):
         return
     try:
-        status = _ask(operation, client)
+        status = _fetch_status(operation, client)
     except errors.NotFoundError as error:
         if age > NOT_FOUND_GRACE_SECONDS:
             mark_uncertain(operation, f"The server no longer knows this operation: {error}")
@@ -150,7 +152,7 @@ def poll(operation: Operation, client: MMSClient) -> None:
     _next_poll(operation, age)
 
 
-def _ask(operation: Operation, client: MMSClient) -> wire.OperationStatus:
+def _fetch_status(operation: Operation, client: MMSClient) -> wire.OperationStatus:
     """Return the operation's status, or that of its service if the operation's id is unknown."""
     if operation.cancel_requested:
         _cancel(operation, client)

@@ -114,16 +114,16 @@ def create_image(
     """Request to build an image from the manifest and push it to the registry."""
     chosen = {"manifest": manifest, "registry": registry, "description": description}
     _check(account, Kind.CREATE_IMAGE, chosen)
-    place = {"registry_location": registry.location, "registry_user": registry.user}
-    return _submit(account, by, Kind.CREATE_IMAGE, chosen, lambda: Image(**chosen, **place))
+    destination = {"registry_location": registry.location, "registry_user": registry.user}
+    return _submit(account, by, Kind.CREATE_IMAGE, chosen, lambda: Image(**chosen, **destination))
 
 
 def create_service(account: HostingAccount, by: str, *, name: str, image: Image, cluster: Cluster) -> Operation:
     """Request to deploy the image as a service on the cluster. Refused if a service has that name."""
     chosen = {"name": name, "image": image, "cluster": cluster}
     _check(account, Kind.CREATE_SERVICE, chosen)
-    namesakes = Service.objects.filter(account=account, name=name, vanished_at=None)
-    if namesakes.exclude(mms_id=None).exists() or namesakes.filter(operations__state__in=OPEN).exists():
+    same_name = Service.objects.filter(account=account, name=name, vanished_at=None)
+    if same_name.exclude(mms_id=None).exists() or same_name.filter(operations__state__in=OPEN).exists():
         raise RequestRefusedError("name", f"A service named “{name}” already exists.")
     return _submit(account, by, Kind.CREATE_SERVICE, chosen, lambda: Service(**chosen))
 
@@ -165,12 +165,12 @@ def retry(operation: Operation, by: str) -> Operation:
     row, kind = operation.resource, operation.kind
     if row is None or operation.state not in RETRYABLE:
         raise RequestRefusedError("", "Only a failed or canceled operation can be retried.")
-    remains = isinstance(row, Service) and kind == Kind.CREATE_SERVICE and _never_served(row)
-    if row.mms_id and not remains and kind not in SERVICE_CHANGES:
+    is_update = isinstance(row, Service) and kind == Kind.CREATE_SERVICE and _never_served(row)
+    if row.mms_id and not is_update and kind not in SERVICE_CHANGES:
         raise RequestRefusedError("", f"“{row}” was created in the meantime.")
     _refuse_open(row)
     chosen = requests.from_body(operation.account, operation.body)
-    if remains:
+    if is_update:
         kind, chosen = Kind.UPDATE_SERVICE, {"service": row, "image": chosen["image"], "cluster": chosen["cluster"]}
     _check(operation.account, kind, chosen)
     return _submit(operation.account, by, kind, chosen, lambda: row, retry_of=operation)
@@ -183,15 +183,15 @@ def _never_served(service: Service) -> bool:
 
 def cancel(operation: Operation, by: str) -> Operation:
     """Cancel the operation: immediately if it is unsent, else by asking the server, which may not support it."""
-    when = "before it was sent" if not operation.attempts else "before it was sent again"
+    moment = "before it was sent" if not operation.attempts else "before it was sent again"
     unknown = "" if not operation.attempts else " It is unknown whether it took effect the first time."
     if transition(
-        operation, State.CANCELED, expected={State.QUEUED}, error_message=f"Canceled by {by} {when}.{unknown}"
+        operation, State.CANCELED, expected={State.QUEUED}, error_message=f"Canceled by {by} {moment}.{unknown}"
     ):
         return operation
     # A single statement, so that the result of an operation that ends now isn't overwritten.
-    going = Operation.objects.filter(pk=operation.pk, state__in=ACCEPTED)
-    requested = going.exclude(mms_operation_id="").update(
+    accepted = Operation.objects.filter(pk=operation.pk, state__in=ACCEPTED)
+    requested = accepted.exclude(mms_operation_id="").update(
         cancel_requested=True, next_poll_at=timezone.now(), error_message=f"{by} requested to cancel this."
     )
     operation.refresh_from_db()
@@ -209,9 +209,9 @@ def needs_decision(operation: Operation) -> bool:
 def resolve(operation: Operation, by: str, *, send_again: bool) -> Operation:
     """Resolve an operation whose outcome can't be determined: send it again or mark it as failed."""
     if send_again:
-        fresh: dict[str, Any] = {"next_poll_at": timezone.now(), "accepted_at": None, "mms_operation_id": ""}
-        fresh |= {"error_code": "", "error_message": ""}
-        done = transition(operation, State.QUEUED, expected={State.UNCERTAIN}, **fresh)
+        reset: dict[str, Any] = {"next_poll_at": timezone.now(), "accepted_at": None, "mms_operation_id": ""}
+        reset |= {"error_code": "", "error_message": ""}
+        done = transition(operation, State.QUEUED, expected={State.UNCERTAIN}, **reset)
     else:
         reason = f"{by} decided not to send it again. It is unknown whether it took effect."
         done = transition(
@@ -225,8 +225,8 @@ def resolve(operation: Operation, by: str, *, send_again: bool) -> Operation:
 
 def resume(operation: Operation, by: str) -> Operation:  # noqa: ARG001 - called like the other actions
     """Resume polling of an operation that exceeded MAX_POLLING_SECONDS."""
-    waiting = Operation.objects.filter(pk=operation.pk, state__in=OPEN, next_poll_at=None, claimed_until=None)
-    if not waiting.update(next_poll_at=timezone.now(), accepted_at=timezone.now(), error_message=""):
+    paused = Operation.objects.filter(pk=operation.pk, state__in=OPEN, next_poll_at=None, claimed_until=None)
+    if not paused.update(next_poll_at=timezone.now(), accepted_at=timezone.now(), error_message=""):
         raise RequestRefusedError("", "This operation is already being checked.")
     operation.refresh_from_db()
     queue.hint(operation)
@@ -238,8 +238,8 @@ def preview(kind: str, **chosen: Any) -> dict[str, Any]:
 
     chosen: the verb's keyword arguments. Raises RequestRefusedError as the verb does.
     """
-    shown: dict[str, Any] = redact_keys(wire.mask_secrets(requests.BUILDERS[kind](**chosen)).to_wire())
-    return shown
+    masked: dict[str, Any] = redact_keys(wire.mask_secrets(requests.BUILDERS[kind](**chosen)).to_wire())
+    return masked
 
 
 def manifest_as_json(manifest: Manifest) -> dict[str, Any]:
@@ -252,8 +252,8 @@ def manifest_as_json(manifest: Manifest) -> dict[str, Any]:
         properties=manifest.properties,
         description=manifest.description,
     )
-    shown: dict[str, Any] = redact_keys({"id": manifest.mms_id, **request.to_wire()})
-    return shown
+    masked: dict[str, Any] = redact_keys({"id": manifest.mms_id, **request.to_wire()})
+    return masked
 
 
 def _check(account: HostingAccount, kind: str, chosen: dict[str, Any]) -> None:

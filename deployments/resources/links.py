@@ -22,14 +22,14 @@ def primary_keys(account: HostingAccount, of: type[Any]) -> dict[str, int]:
 def link_models(account: HostingAccount) -> None:
     """Link manifests to models that they lack. A name refers to the newest version at the manifest's creation."""
     manifests = Manifest.objects.filter(account=account).exclude(mms_id=None).annotate(linked=Count("models"))
-    lacking = [m for m in manifests.only("model_ids", "created_at") if m.linked < len(m.model_ids)]
-    if not lacking:
+    incomplete = [m for m in manifests.only("model_ids", "created_at") if m.linked < len(m.model_ids)]
+    if not incomplete:
         return
     ids, versions = _models(account)
     link = Manifest.models.through
     pairs = {
         (manifest.pk, model)
-        for manifest in lacking
+        for manifest in incomplete
         for named in manifest.model_ids
         if (model := ids.get(named) or _newest(versions.get(named, []), manifest.created_at))
     }
@@ -52,5 +52,5 @@ def _models(account: HostingAccount) -> tuple[dict[str, int], dict[str, list[Ver
 
 def _newest(versions: Iterable[Version], at: datetime | None) -> int | None:
     """Return the newest of the versions (in ascending order) that existed at the time."""
-    there = [pk for made, pk in versions if at is None or made <= at]
-    return there[-1] if there else None
+    existing = [pk for created, pk in versions if at is None or created <= at]
+    return existing[-1] if existing else None

@@ -14,7 +14,7 @@ from deployments.timing import TURN_SECONDS
 
 log = logging.getLogger(__name__)
 MAX_LINE_CHARS = 4000
-LOCK_SECONDS = 90  # longer than a turn plus one call
+LOCK_SECONDS = 90  # longer than TURN_SECONDS plus one call
 FAILURE_PAUSE_SECONDS = 10  # before a log that couldn't be read is tried again
 
 
@@ -49,12 +49,12 @@ def _recording_failures(account: HostingAccount) -> Iterator[None]:
 
 def _fetch(key: str, read: Callable[[int], LogText], secrets: list[str], last: bool = False) -> None:
     """Append new lines unless another worker is fetching this log. Raises MMSError, after a pause for this log."""
-    claim = redis.acquire_lock(key, seconds=LOCK_SECONDS, fallback=False)
-    if not claim:
+    token = redis.acquire_lock(key, seconds=LOCK_SECONDS, fallback=False)
+    if not token:
         return
-    begun = time.monotonic()
+    started = time.monotonic()
     try:
-        while time.monotonic() - begun < TURN_SECONDS:
+        while time.monotonic() - started < TURN_SECONDS:
             mark = events.log_mark(key)
             # Redis is unavailable, the server has no logs, or nothing is left to fetch.
             if mark is None or mark.reported is False or not _fetch_part(key, mark, read, secrets, last):
@@ -62,19 +62,21 @@ def _fetch(key: str, read: Callable[[int], LogText], secrets: list[str], last: b
     except (errors.NotFoundError, errors.NotSupportedError):
         events.append_log(key, [], 0, reported=False)
     except errors.MMSError:
-        redis.release_lock(key, claim)
+        redis.release_lock(key, token)
         redis.acquire_lock(key, seconds=FAILURE_PAUSE_SECONDS, fallback=False)
         raise
-    redis.release_lock(key, claim)
+    redis.release_lock(key, token)
 
 
 def _fetch_part(key: str, mark: events.LogMark, read: Callable[[int], LogText], secrets: list[str], last: bool) -> bool:
     """Append the next part. Return True if there may be more."""
     part = read(mark.position)
-    whole, rest = _lines(part.body)
+    complete, rest = _lines(part.body)
     if last and rest:
-        whole, rest = [*whole, rest], b""
-    lines = [wire.redact(wire_values.text(line.decode("utf-8", "replace"), MAX_LINE_CHARS), secrets) for line in whole]
+        complete, rest = [*complete, rest], b""
+    lines = [
+        wire.redact(wire_values.text(line.decode("utf-8", "replace"), MAX_LINE_CHARS), secrets) for line in complete
+    ]
     events.append_log(key, lines, part.position - len(rest), is_complete=last and not part.body)
     return bool(part.body) and (bool(lines) or last)
 

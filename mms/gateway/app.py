@@ -28,7 +28,7 @@ Headers = list[tuple[bytes, bytes]]
 
 BODY_IDLE_SECONDS = 30.0  # maximum pause while a client sends a body
 MAX_BUFFERED_BYTES = 256 * 1024**2  # of all bodies held at the same time
-# Allowed statuses of a service. 1xx, 204, 205 and 304 have no body: whatever a driver sent along would be read as the
+# Allowed statuses of a service. 1xx, 204, 205 and 304 have no body: bytes that a driver sent along would be read as the
 # next response of this origin. A redirect would send our clients to another site.
 ALLOWED_STATUSES = frozenset({200, 201, 202, 203, *range(400, 600)})
 METHODS = {b"": ("GET", "HEAD"), b"score": ("POST",), b"swagger.json": ("GET", "HEAD")}

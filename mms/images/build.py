@@ -98,8 +98,8 @@ class Build:
         before = self.log.seconds
         try:
             fetched = fetch(item.url, path, self.spec.policy)
-            took = self.log.seconds - before
-            origin = f"{fetched.size} bytes from {redact_url(item.url)} in {took:.2f} s"
+            duration = self.log.seconds - before
+            origin = f"{fetched.size} bytes from {redact_url(item.url)} in {duration:.2f} s"
             self.log.detail(f"{item.label}: {origin}, sha256 {fetched.sha256}")
             if item.unpack:
                 path = self._unpack(item, path)
@@ -205,16 +205,16 @@ class Build:
 
     def add_app(self, assets: list[tuple[Asset, Source, Fetched]]) -> None:
         """Add the layer with the driver, the assets, and app.json, which lists them for the scoring program."""
-        tree, facts = self._tree(), []
+        tree, entries = self._tree(), []
         for asset, source, file in assets:
             targets = [PurePosixPath(".")] if asset.unpack else asset_paths(asset.id, asset.url)
             link_files(source, targets, tree / APP_PATH, self.paths)
             discard(source)
-            facts.append([file.sha256, asset.unpack, [str(target) for target in targets]])
+            entries.append([file.sha256, asset.unpack, [str(target) for target in targets]])
         meta = dump(self._meta(tree / APP_PATH))
         (tree / APP_JSON_PATH).parent.mkdir(parents=True)
         (tree / APP_JSON_PATH).write_bytes(meta)
-        self._add("app", _key("app", PLACEMENT_VERSION, facts, meta.decode()), lambda _: None, tree)
+        self._add("app", _key("app", PLACEMENT_VERSION, entries, meta.decode()), lambda _: None, tree)
 
     def _meta(self, app: Path) -> dict[str, Any]:
         asset = find_driver(self.spec)

@@ -25,10 +25,10 @@ class Log:
     def write(self, text: str) -> None:
         """Write each line of `text` with a timestamp."""
         for line in text.splitlines():
-            stamped = f"{self.seconds:8.2f} s  {line}"
-            self.tail.append(stamped)
+            timestamped = f"{self.seconds:8.2f} s  {line}"
+            self.tail.append(timestamped)
             with contextlib.suppress(OSError):  # full disk: the result reports it
-                print(stamped, flush=True)
+                print(timestamped, flush=True)
 
     def detail(self, text: str) -> None:
         """Write `text` as a detail of the current step."""

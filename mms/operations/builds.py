@@ -95,10 +95,10 @@ def _wait_for_lock(store: Store) -> Iterator[bool]:
 
 def _remove_recent_after_reboot(store: Store) -> None:
     """Remove unpacked trees that may not have reached the disk before the machine restarted."""
-    noted, boot = store.root / "boot", disk.boot_id()
-    if not noted.exists() or noted.read_text() != boot:
+    recorded, boot = store.root / "boot", disk.boot_id()
+    if not recorded.exists() or recorded.read_text() != boot:
         store.remove_recent_trees()
-        replace_file(noted, boot.encode())
+        replace_file(recorded, boot.encode())
 
 
 def cleanup(image_id: Any) -> None:

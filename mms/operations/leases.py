@@ -60,7 +60,7 @@ class Lease:
 
     @contextmanager
     def pid_file(self) -> Iterator[None]:
-        """Hold a locked file until the block ends, which shows other processes that this worker is alive."""
+        """Hold a locked file until the block ends, which shows other processes that this worker is running."""
         with ExitStack() as stack:
             try:
                 file = stack.enter_context(tempfile.NamedTemporaryFile(dir=_pid_dir(), prefix=".", delete=False))
@@ -76,15 +76,13 @@ class Lease:
     def renewing(self) -> Iterator[None]:
         """Renew the lease in a thread until the block ends."""
         done = threading.Event()
-        renewer = threading.Thread(
-            target=self._renew_until, args=[done], name=f"lease {self.operation_id}", daemon=True
-        )
-        renewer.start()
+        thread = threading.Thread(target=self._renew_until, args=[done], name=f"lease {self.operation_id}", daemon=True)
+        thread.start()
         try:
             yield
         finally:
             done.set()
-            renewer.join()
+            thread.join()
 
     def _renew_until(self, done: threading.Event) -> None:
         try:
@@ -119,13 +117,13 @@ def acquire(operation_id: str) -> Lease | None:
 def release_dead_workers() -> None:
     """Release the leases of workers that were killed on this machine, without waiting for them to expire."""
     for path in _pid_dir().iterdir():
-        with locked(path, wait=False) as is_dead:
-            if not is_dead:
+        with locked(path, wait=False) as is_unlocked:
+            if not is_unlocked:
                 continue
             operation_id, _, attempt = path.name.partition(".")
             if operation_id:
-                held = Operation.objects.filter(pk=operation_id, attempts=attempt, state=State.RUNNING)
-                held.update(claimed_until=None)
+                abandoned = Operation.objects.filter(pk=operation_id, attempts=attempt, state=State.RUNNING)
+                abandoned.update(claimed_until=None)
             path.unlink(missing_ok=True)
 
 

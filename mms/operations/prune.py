@@ -67,9 +67,9 @@ def _retained() -> Retained:
     live = Revision.objects.filter(Q(state__in=LIVE_STATES) | Q(operations__state__in=OPEN))
     running = set(live.values_list("image__digest", flat=True))
     with_plan = (program for program in Program.with_files(settings.RUN_DIR) if program.plan.exists())
-    for program in with_plan:  # a plan exists until its process has ended, whatever its row
-        of_program = Revision.objects.filter(service=UUID(program.service_id), number=program.number)
-        running |= set(of_program.values_list("image__digest", flat=True))
+    for program in with_plan:  # a plan exists until its process has ended, regardless of its row
+        revisions = Revision.objects.filter(service=UUID(program.service_id), number=program.number)
+        running |= set(revisions.values_list("image__digest", flat=True))
     bases = {settings.MMS_BASE_IMAGE, *(runtime.base for runtime in runtimes.RUNTIMES.values())}
     return Retained(
         images={str(pk) for pk in images.values_list("pk", flat=True)},

@@ -36,8 +36,8 @@ PAUSE_SECONDS = 0.15  # between transactions: a process that waits for SQLite's 
 def prune() -> None:
     """Delete expired rows and files, unless that was done within INTERVAL_SECONDS. Call this every minute."""
     done = settings.RUN_DIR / "retention.done"
-    with locked(settings.RUN_DIR / "retention.lock", wait=False) as alone:
-        if not alone or time.time() - _modified_at(done) < INTERVAL_SECONDS:
+    with locked(settings.RUN_DIR / "retention.lock", wait=False) as acquired:
+        if not acquired or time.time() - _modified_at(done) < INTERVAL_SECONDS:
             return
         if delete_old(time.monotonic() + BUDGET_SECONDS):
             done.touch()

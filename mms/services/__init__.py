@@ -1,8 +1,8 @@
 """Rollout and supervision of services: reconciles database rows with what an engine runs.
 
-A revision goes starting -> active -> draining -> stopped, or starting -> failed. Rows change before the engine is
-called, so a worker that is killed halfway leaves a state that a repeated `roll_out`, or `watch`, completes. No database
-transaction is open during a wait.
+The states of a revision are starting -> active -> draining -> stopped, or starting -> failed. Rows change before the
+engine is called, so a worker that is killed halfway leaves a state that a repeated `roll_out`, or `watch`, completes.
+No database transaction is open during a wait.
 """
 
 from mms.services.engine import engine_for, exposure, read_logs

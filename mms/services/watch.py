@@ -23,8 +23,8 @@ MAX_PARALLEL_PROBES = 8  # so that a service that hangs doesn't delay the checks
 
 def watch() -> None:
     """Make the engine and the routes match the database, and store the health of services in it."""
-    with locked(settings.RUN_DIR / "watch.lock", wait=False) as alone:
-        if not alone:
+    with locked(settings.RUN_DIR / "watch.lock", wait=False) as acquired:
+        if not acquired:
             return
         sandbox.unavailable_reason(
             settings.DATA_DIR

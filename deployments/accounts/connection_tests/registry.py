@@ -43,14 +43,14 @@ def try_registry(location: str, user: str, password: str) -> ConnectionTestResul
     base, started = f"{parts.scheme}://{parts.netloc}", time.monotonic()
     try:
         with new_session() as session:
-            says = _sign_in(session, base, user, password)
+            message = _sign_in(session, base, user, password)
     except _RegistryRefusedError as refused:
         return refused.result
     except errors.MMSError as error:
         return unreachable(error, "Location")
     note = "Permission to push is first checked when an image is built."
     return ConnectionTestResult(
-        True, says + slow_note(time.monotonic() - started), f"{insecure_note(base)} {note}".strip()
+        True, message + slow_note(time.monotonic() - started), f"{insecure_note(base)} {note}".strip()
     )
 
 
@@ -60,11 +60,11 @@ def _sign_in(session: requests.Session, base: str, user: str, password: str) -> 
     answer = _get(session, url, "")
     if answer.status == 401:
         answer = _get(session, url, _authorization(session, host, base, answer, user, password))
-        says = f"{host} accepts {f'the user “{user}”' if user else 'anonymous access'}."
+        message = f"{host} accepts {f'the user “{user}”' if user else 'anonymous access'}."
     else:
-        says = f"{host} accepts anonymous access, without a password."
+        message = f"{host} accepts anonymous access, without a password."
     if answer.status == 200:
-        return says
+        return message
     if answer.status == 401:
         raise _RegistryRefusedError(f"{host} rejected this user and password (status 401).", _WRONG_CREDENTIALS)
     if answer.status == 403:
@@ -99,10 +99,10 @@ def _token(session: requests.Session, host: str, base: str, challenge: dict[str,
     realm = challenge.get("realm", "")
     try:
         parts = urlsplit(realm)
-        safe = parts.scheme in {"https", urlsplit(base).scheme} and bool(parts.hostname)
+        is_encrypted = parts.scheme in {"https", urlsplit(base).scheme} and bool(parts.hostname)
     except ValueError:
-        safe = False
-    if not safe:
+        is_encrypted = False
+    if not is_encrypted:
         raise _RegistryRefusedError(
             f"{host} requests sign-in at an address without TLS.",
             "The registry is misconfigured. No password was sent there.",
@@ -118,9 +118,9 @@ def _token(session: requests.Session, host: str, base: str, challenge: dict[str,
         token = None
     if answer.status in {401, 403}:
         where = "" if host_of(realm) == host else f" at {host_of(realm)}"
-        wrong = "rejected this user and password" if user else "requires a user and password"
+        problem = "rejected this user and password" if user else "requires a user and password"
         raise _RegistryRefusedError(
-            f"{host} {wrong}{where} (status {answer.status}).", _WRONG_CREDENTIALS if user else "Enter them."
+            f"{host} {problem}{where} (status {answer.status}).", _WRONG_CREDENTIALS if user else "Enter them."
         )
     if answer.status != 200 or not isinstance(token, str) or not re.fullmatch(r"[!-~]+", token):
         raise _RegistryRefusedError(

@@ -46,8 +46,8 @@ def try_server(account: HostingAccount) -> ConnectionTestResult:
     except errors.MMSError as error:
         return _failed(account, error)
     count = len(listing.items)
-    says = f"The server responded and lists {count} {'service' if count == 1 else 'services'}."
-    return ConnectionTestResult(True, says + slow_note(time.monotonic() - started), insecure_note(account.base_url))
+    message = f"The server responded and lists {count} {'service' if count == 1 else 'services'}."
+    return ConnectionTestResult(True, message + slow_note(time.monotonic() - started), insecure_note(account.base_url))
 
 
 def _failed(account: HostingAccount, error: errors.MMSError) -> ConnectionTestResult:

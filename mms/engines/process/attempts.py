@@ -23,7 +23,7 @@ SETTINGS = (
 )
 # Opened for writing but never written, because a write would have side effects.
 SWITCHES = ("/proc/sysrq-trigger", "/proc/mtrr", "/proc/kcore", "/proc/sys/vm/drop_caches")
-SECRETIVE = ("/proc/kcore", "/proc/keys", "/proc/timer_list")  # not needed by any user program
+KERNEL_SECRETS = ("/proc/kcore", "/proc/keys", "/proc/timer_list")  # not needed by any user program
 OUTSIDE = ("/", "/app", "/bin", "/boot", "/etc", "/lib", "/opt", "/root", "/sys", "/usr", "/usr/bin", "/var")
 CLONE_NEWUSER = 0x10000000
 MOUNT_BIND = 4096
@@ -102,7 +102,7 @@ def main(own: list[str]) -> dict[str, object]:
         "groups": os.getgroups(),
         "settings": [path for path in SETTINGS if can_write(path)]
         + [path for path in SWITCHES if can_open(path, os.O_WRONLY)],
-        "secretive": [path for path in SECRETIVE if can_open(path, os.O_RDONLY)],
+        "secretive": [path for path in KERNEL_SECRETS if can_open(path, os.O_RDONLY)],
         "outside": [folder for folder in OUTSIDE if can_create(folder)],
         "own": [folder for folder in own if can_list(folder)],
         "user_namespace": linux and succeeds("unshare", CLONE_NEWUSER),

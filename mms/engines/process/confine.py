@@ -45,7 +45,7 @@ MACHINES = {
 }
 # The same number everywhere: io_uring_{setup,enter,register}, open_tree, move_mount, fsopen, fsconfig, fsmount,
 # fspick, mount_setattr.
-EVERYWHERE = (425, 426, 427, 428, 429, 430, 431, 432, 433, 442)
+COMMON_NUMBERS = (425, 426, 427, 428, 429, 430, 431, 432, 433, 442)
 CLONE3 = 435  # its flags are in memory, which a filter can't read; the C library then uses clone
 
 
@@ -53,7 +53,7 @@ def seccomp_filter(machine: str) -> bytes:
     """Return the BPF program for `machine`, empty where the numbers of its system calls aren't known here."""
     if machine not in MACHINES:
         return b""
-    architecture, clone, refused = MACHINES[machine]
+    architecture, clone_number, refused = MACHINES[machine]
     fail = (RETURN, 0, 0, FAIL | EPERM)
     lines = [
         (LOAD, 0, 0, ARCHITECTURE),
@@ -64,10 +64,10 @@ def seccomp_filter(machine: str) -> bytes:
         (EQUAL, 0, 1, CLONE3),
         (RETURN, 0, 0, FAIL | ENOSYS),
     ]
-    for number in (*refused, *EVERYWHERE):
+    for number in (*refused, *COMMON_NUMBERS):
         lines += [(EQUAL, 0, 1, number), fail]
     lines += [
-        (EQUAL, 0, 3, clone),
+        (EQUAL, 0, 3, clone_number),
         (LOAD, 0, 0, FIRST_ARGUMENT),
         (ANY_BIT, 0, 1, NEW_NAMESPACE),
         fail,

@@ -124,8 +124,8 @@ class ProcessEngine:
         for program in Program.with_files(self.run):
             if not program.conf.exists():
                 program.delete_files()
-        kept = {program.socket.parent for program in Program.configured(self.run)}
-        for folder in set((self.run / "s").glob("*")) - kept:
+        configured = {program.socket.parent for program in Program.configured(self.run)}
+        for folder in set((self.run / "s").glob("*")) - configured:
             shutil.rmtree(folder, ignore_errors=True)
 
     def _is_current(self, program: Program) -> bool:
@@ -245,15 +245,15 @@ def _scoring_command(interpreter: str) -> list[str]:
     return [interpreter, "-P", "-S", "-m", "scoring"]
 
 
-def _describe_exit(ending: str) -> str:
+def _describe_exit(description: str) -> str:
     """Return how a program ended, for users. A sandbox reports a signal as an exit status above 128."""
-    status = re.fullmatch(r"exit status (\d+)", ending)
+    status = re.fullmatch(r"exit status (\d+)", description)
     number = int(status[1]) - 128 if status else 0
     if number in set(signal.Signals):
-        ending = f"terminated by {signal.Signals(number).name}"
-    if ending == "terminated by SIGKILL":
+        description = f"terminated by {signal.Signals(number).name}"
+    if description == "terminated by SIGKILL":
         return "SIGKILL (it was killed, or the machine ran out of memory)"
-    return ending.removeprefix("terminated by ") or "an error"
+    return description.removeprefix("terminated by ") or "an error"
 
 
 def _init_timeout(program: Program) -> float:

@@ -104,8 +104,8 @@ class Trial:
 
 def python() -> str:
     """Return the Python that runs services: the base of our virtual environment, without its packages."""
-    plain = Path(sys.base_prefix, "bin", f"python{sys.version_info.major}.{sys.version_info.minor}")
-    return str(plain if plain.exists() else Path(sys.executable).resolve())
+    base = Path(sys.base_prefix, "bin", f"python{sys.version_info.major}.{sys.version_info.minor}")
+    return str(base if base.exists() else Path(sys.executable).resolve())
 
 
 def python_for(user: User | None) -> str:
@@ -198,8 +198,8 @@ def _system(network: bool) -> Iterator[str]:
 
 def _folders(*paths: str) -> Iterator[str]:
     """Create the parents of these paths. Those that bubblewrap creates itself are closed to other users."""
-    above = {str(folder) for path in paths for folder in Path(path).parents if folder != Path("/")}
-    return (word for folder in sorted(above) for word in ("--dir", folder))
+    parents = {str(folder) for path in paths for folder in Path(path).parents if folder != Path("/")}
+    return (word for folder in sorted(parents) for word in ("--dir", folder))
 
 
 def _kernel() -> Iterator[str]:
@@ -284,19 +284,22 @@ def holes(data: Path) -> list[str]:
     checks = [
         (found["uid"] == 0, "act as root"),
         (found["root"], "become root"),
-        (found["settings"], f"write kernel settings of this machine ({_some(found['settings'])})"),
+        (found["settings"], f"write kernel settings of this machine ({_abbreviate(found['settings'])})"),
         (found["capabilities"], "use capabilities of the kernel"),
         (found["new_privileges"], "gain privileges from setuid programs"),
         (found["mount"], "mount file systems"),
         (is_sandboxed and found["user_namespace"], "create user namespaces"),
-        (is_sandboxed and found["outside"], f"create files in {_some(found['outside'])}"),
-        (is_sandboxed and found["secretive"], f"read the kernel's own {_some(found['secretive'])}"),
-        ((is_sandboxed or os.geteuid() == 0) and found["own"], f"see the files of this site in {_some(found['own'])}"),
+        (is_sandboxed and found["outside"], f"create files in {_abbreviate(found['outside'])}"),
+        (is_sandboxed and found["secretive"], f"read the kernel's own {_abbreviate(found['secretive'])}"),
+        (
+            (is_sandboxed or os.geteuid() == 0) and found["own"],
+            f"see the files of this site in {_abbreviate(found['own'])}",
+        ),
     ]
     return [text for applies, text in checks if applies]
 
 
-def _some(paths: list[str]) -> str:
+def _abbreviate(paths: list[str]) -> str:
     return ", ".join(paths[:3]) + (" and more" if len(paths) > 3 else "")
 
 
@@ -311,7 +314,7 @@ def exposure(data: Path, network: bool) -> str:
     return (
         "Services run in bubblewrap. A driver sees its own image, Python and the system's libraries, all read-only, "
         f"an empty folder for temporary files and {reach}; it sees no file of this site, no other service and no "
-        f"process but its own. {_tried(data)}"
+        f"process but its own. {_trial_summary(data)}"
     )
 
 
@@ -331,7 +334,7 @@ def _exposed() -> str:
     )
 
 
-def _tried(data: Path) -> str:
+def _trial_summary(data: Path) -> str:
     if found := holes(data):
         return f"Tried: a driver can {', '.join(found)}."
     return (

@@ -91,8 +91,8 @@ class Installer:
 
     def _uv(self, *arguments: str) -> None:
         """Run uv and log its output line by line. Raises InstallError with that output."""
-        quiet = ["--color=never", "--no-progress", *pipconf.uv_arguments(os.environ)]
-        command = die_with_parent.wrap(_uv_binary(), *arguments, *quiet)
+        output_options = ["--color=never", "--no-progress", *pipconf.uv_arguments(os.environ)]
+        command = die_with_parent.wrap(_uv_binary(), *arguments, *output_options)
         environment = pipconf.uv_environment(os.environ) | {
             "UV_CACHE_DIR": str(self._cache / "uv"),
             "UV_PYTHON_DOWNLOADS": "never",  # otherwise a missing Python costs ten seconds of retries

@@ -37,7 +37,7 @@ def uv_environment(environment: Mapping[str, str]) -> dict[str, str]:
         if name and value and not {name, _OLDER.get(name, name)} & environment.keys():
             result[name] = separator.join(value.split()) if separator else value.strip()
     if "UV_INDEX" in result and "UV_INDEX_STRATEGY" not in environment:
-        # Like pip, take the best version of all indexes, whatever their order.
+        # Like pip, use the best version from all indexes, regardless of their order.
         result["UV_INDEX_STRATEGY"] = "unsafe-best-match"
     return result
 

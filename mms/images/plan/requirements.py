@@ -169,7 +169,7 @@ def combine(requirements: list[ParsedRequirement], implied: tuple[str, ...]) -> 
 def restrict_hashes(lock: str, requirements: list[ParsedRequirement]) -> str:
     """Return `lock` with only the hashes that the requirements name. Raises RequirementsError if none is left.
 
-    uv writes the hashes of all files of the index to a lock, whatever hashes the requirements have.
+    uv writes the hashes of all files in the index to a lock, even if the requirements name specific hashes.
     """
     hashes_by_name = {item.name: item.hashes for item in requirements if item.hashes}
     entries = re.split(r"\n(?=\S)", lock.strip()) if hashes_by_name else []

@@ -2,7 +2,7 @@
 
 tarfile's own filters don't stop everything on all supported Python versions (a hard link to a deeper symbolic link
 escapes on 3.11.7), so members are checked here one by one. Links and devices are rejected, modes are normalized, and
-sizes are counted while writing, whatever the headers claim. A rejected archive leaves no files behind.
+sizes are counted while writing instead of trusting headers. A rejected archive leaves no files behind.
 """
 
 import bz2
@@ -171,7 +171,7 @@ def _members(file: BinaryIO) -> Iterator[Member]:
 
 
 def _zip_members(file: BinaryIO) -> Iterator[Member]:
-    # ZipFile reads as many bytes as this function returns, whatever number of entries the archive claims.
+    # ZipFile reads as many bytes as this function returns, regardless of the number of entries that the archive claims.
     end = zipfile._EndRecData(file)  # type: ignore[attr-defined]
     if end and end[5] > MAX_DIRECTORY_BYTES:
         raise UnpackError("The archive's directory is too large. Pack fewer files.")

@@ -54,9 +54,9 @@ def find_unused(store: Store, retained: Retained) -> Unused:
     running = _trees(store, retained.running)
     blobs = [path for path in _inside(store.oci / "blobs/sha256") if path.name not in used]
     trees = [path for path in _inside(store.root / "layers", store.root / "rootfs") if path.name not in running]
-    gone = {path.name for path in blobs if is_older_than(path, retained.before)}
-    found = {BLOBS: blobs, TREES: trees, RECORDS: list(_records(store, retained, gone))}
-    return {kind: [path for path in paths if is_older_than(path, retained.before)] for kind, paths in found.items()}
+    unused_blobs = {path.name for path in blobs if is_older_than(path, retained.before)}
+    unused = {BLOBS: blobs, TREES: trees, RECORDS: list(_records(store, retained, unused_blobs))}
+    return {kind: [path for path in paths if is_older_than(path, retained.before)] for kind, paths in unused.items()}
 
 
 def move_to_trash(store: Store, unused: Unused, retained: Retained, trash: Path) -> Unused:

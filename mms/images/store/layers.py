@@ -45,13 +45,13 @@ class Layer:
 
 def write_layer(root: Path, blob: Path) -> Layer:
     """Write the tree below `root`, with paths as in the image, to the new file `blob`."""
-    with blob.open("xb") as file, GzipWriter(file) as packed:
+    with blob.open("xb") as file, GzipWriter(file) as archive:
         # No larger bufsize: tarfile copies its entire buffer for each 16 kB, and GzipWriter buffers anyway.
-        with tarfile.open(fileobj=cast(Any, packed), mode="w|", format=tarfile.PAX_FORMAT) as tar:
+        with tarfile.open(fileobj=cast(Any, archive), mode="w|", format=tarfile.PAX_FORMAT) as tar:
             first: dict[tuple[int, int], str] = {}
             for path in _walk(root):
                 _add(tar, path, path.relative_to(root).as_posix(), first)
-        return packed.finish()
+        return archive.finish()
 
 
 def _walk(root: Path) -> Iterator[Path]:

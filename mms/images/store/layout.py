@@ -214,7 +214,7 @@ class Store:
         blob = tree.with_name(f"{tree.name}.blob")
         layer = write_layer(tree, blob)
         self.add_blob(blob, layer.digest)
-        self._keep(tree, layer.diff_id)
+        self._store_tree(tree, layer.diff_id)
         replace_file(self.root / "known" / f"{key}.json", dump(asdict(layer)))
         return layer
 
@@ -234,7 +234,7 @@ class Store:
             except DamagedBlobError as error:
                 self.blob_path(layer.digest).unlink()  # so that the next build creates it again
                 raise NotInStoreError(f"Layer {layer.digest} is damaged: {error} Build the image again.") from None
-            self._keep(scratch / "tree", layer.diff_id)
+            self._store_tree(scratch / "tree", layer.diff_id)
 
     def remove_recent_trees(self) -> None:
         """Delete the newest trees after a power failure, which may have truncated their files.
@@ -250,7 +250,7 @@ class Store:
     def _tree(self, diff_id: str) -> Path:
         return self.root / "layers" / diff_id.removeprefix("sha256:")
 
-    def _keep(self, tree: Path, diff_id: str) -> None:
+    def _store_tree(self, tree: Path, diff_id: str) -> None:
         for path in tree.rglob("*"):
             if path.is_file():
                 path.chmod(path.stat().st_mode & 0o555 | 0o444)
@@ -325,8 +325,8 @@ class Store:
         """
         with contextlib.ExitStack() as stack:
             with self._locked():  # a new folder is locked before this lock is released
-                dead = [folder for folder in self.root.glob(".making-*") if _lock(folder, stack)]
-            for folder in dead:  # they can be large, so delete them without the lock
+                leftovers = [folder for folder in self.root.glob(".making-*") if _lock(folder, stack)]
+            for folder in leftovers:  # they can be large, so delete them without the lock
                 shutil.rmtree(folder, ignore_errors=True)
         for folder in (self.oci, self._blobs, self.root / "known", self.root / "cache" / "locks"):
             for path in folder.glob(".new-*"):
