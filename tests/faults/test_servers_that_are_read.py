@@ -52,9 +52,9 @@ def redirect(connection: faults.Connection, effect: object) -> None:
 READ: dict[str, tuple[faults.Fault, str]] = {
     "reset": (faults.drop, "no usable response"),
     "cut within the answer": (faults.truncate, "no usable response"),
-    "invalid JSON": (faults.garbage, "makes no sense"),
-    "wrong types": (faults.answer(nonsense), "makes no sense"),
-    "nested 900 deep": (nested, "makes no sense"),
+    "invalid JSON": (faults.garbage, "isn't valid"),
+    "wrong types": (faults.answer(nonsense), "isn't valid"),
+    "nested 900 deep": (nested, "isn't valid"),
     "400": (faults.status(400), "status 400"),
     "401": (faults.status(401), "rejected this account's token"),
     "403": (faults.status(403), "status 403"),

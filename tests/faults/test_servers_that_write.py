@@ -91,7 +91,7 @@ CASES: dict[str, Case] = {
     "cut within the answer": Case(faults.truncate, UNCERTAIN, "no usable response"),
     "invalid JSON after the effect": Case(faults.garbage, UNCERTAIN, "isn't JSON|doesn't include", except_for=DELETED),
     "wrong types after the effect": Case(
-        faults.answer(nonsense), UNCERTAIN, "makes no sense|returned no operation", except_for=DELETED
+        faults.answer(nonsense), UNCERTAIN, "isn't valid|returned no operation", except_for=DELETED
     ),
     "no operation is named": Case(faults.answer(anonymous), UNCERTAIN, "returned no operation", except_for=SYNCHRONOUS),
     "unknown fields": Case(faults.answer(more), WAITS),
