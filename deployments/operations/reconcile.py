@@ -35,8 +35,8 @@ DECIDE = (
     "The server can't show whether this took effect. Send it again (if it did take effect, {twice}), or "
     "mark it as failed (if it did take effect, {unseen})."
 )
-MADE_TWICE = ("there will be two", "the result appears in the lists as created outside the dashboard")
-CHANGED_TWICE = ("it is done twice", "the service shows it")
+MADE_TWICE = ("it is created twice", "the lists show it as created outside the dashboard")
+CHANGED_TWICE = ("it is applied twice", "the change stays in effect")
 
 
 class Probe(StrEnum):

@@ -68,7 +68,7 @@ async def application(scope: Scope, receive: ASGIReceiveCallable, send: ASGISend
         response = Response(error.status, error.body(), error.headers)
     except Exception:
         log.exception("Request %s (%s %s) failed.", request_id, scope["method"], scope["path"])
-        message = f"The server failed to process this request. Its log has the cause under request ID {request_id}."
+        message = f"The server failed to process this request. Check its log for request ID {request_id}."
         response = Response(500, ApiError(500, "ServerError", message).body())
     await _send(send, response, request_id, headers.get("x-ms-client-request-id"))
 

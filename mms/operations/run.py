@@ -112,7 +112,8 @@ def _work(operation: Operation, lease: leases.Lease) -> dict[str, Any]:
             return _failed("NoSpace", f"{error}. Free space on the disk of {settings.DATA_DIR}, then retry.")
         log.exception("Operation %s failed.", operation.id)
         return _failed(
-            "ServerError", f"The server failed to run this operation ({type(error).__name__}). Its log has the cause."
+            "ServerError",
+            f"The server failed to run this operation ({type(error).__name__}). Check its log for the cause.",
         )
     return {"state": State.SUCCEEDED}
 

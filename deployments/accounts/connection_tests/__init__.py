@@ -42,7 +42,9 @@ def with_timeout(attempt: Callable[[], ConnectionTestResult]) -> ConnectionTestR
         )
     except Exception:
         log.exception("A connection test failed with an unexpected error.")
-        return ConnectionTestResult(False, "The connection test itself failed. The site's log has the reason.")
+        return ConnectionTestResult(
+            False, "The connection test failed with an unexpected error.", "Check the site's log for the reason."
+        )
 
 
 def unreachable(error: errors.MMSError, where: str) -> ConnectionTestResult:

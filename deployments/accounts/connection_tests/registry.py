@@ -91,7 +91,7 @@ def _authorization(
             f"{host} requires a sign-in method that isn't supported.", "Check that it's a registry."
         )
     if not user:
-        raise _RegistryRefusedError(f"{host} requires a user and password.", "Enter them.")
+        raise _RegistryRefusedError(f"{host} requires a user and password.", "Enter both.")
     return basic_auth(user, password)
 
 
@@ -120,7 +120,7 @@ def _token(session: requests.Session, host: str, base: str, challenge: dict[str,
         where = "" if host_of(realm) == host else f" at {host_of(realm)}"
         problem = "rejected this user and password" if user else "requires a user and password"
         raise _RegistryRefusedError(
-            f"{host} {problem}{where} (status {answer.status}).", _WRONG_CREDENTIALS if user else "Enter them."
+            f"{host} {problem}{where} (status {answer.status}).", _WRONG_CREDENTIALS if user else "Enter both."
         )
     if answer.status != 200 or not isinstance(token, str) or not re.fullmatch(r"[!-~]+", token):
         raise _RegistryRefusedError(

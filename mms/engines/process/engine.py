@@ -236,7 +236,7 @@ class ProcessEngine:
 
     def _crashed(self, program: Program, restarts: int) -> Observation:
         ending = self.supervisor.last_exit(program.name)
-        detail = f"It ended with {_describe_exit(ending)}; its log may have the cause. {_restarted(restarts)}".strip()
+        detail = f"It ended with {_describe_exit(ending)}; check its log for the cause. {_restarted(restarts)}".strip()
         return Observation(Health.CRASHED, detail, restarts, is_unrecoverable=ending == INIT_FAILED)
 
 

@@ -312,32 +312,32 @@ def exposure(data: Path, network: bool) -> str:
         return f"Services run without a sandbox. {found.reason} {_exposed()} {ADVICE}"
     reach = "the network" if network else "no network"
     return (
-        "Services run in bubblewrap. A driver sees its own image, Python and the system's libraries, all read-only, "
-        f"an empty folder for temporary files and {reach}; it sees no file of this site, no other service and no "
-        f"process but its own. {_trial_summary(data)}"
+        "Services run in bubblewrap. A driver can read its own image, Python and the system's libraries, write to an "
+        f"empty folder for temporary files, and use {reach}. It can't see files of this site, other services or "
+        f"their processes. {_trial_summary(data)}"
     )
 
 
-ADVICE = "Deploy only what you would run yourself, or install bubblewrap and restart."
+ADVICE = "Deploy only code that you trust, or install bubblewrap and restart."
 
 
 def _exposed() -> str:
     if os.geteuid() != 0:
         return (
-            "A driver, and every model it loads, can read and change what this site can: the database, the secret key "
-            "and with it every stored token and password, the uploads and the other services; and it can use the "
-            "network."
+            "A driver, and every model it loads, can read and change everything that this site can: the database, the "
+            "secret key, which decrypts all stored tokens and passwords, the uploads, and other services. It can also "
+            "use the network."
         )
     return (
-        "A driver runs as a user of its own: it can't read the database, the secret key, the uploads or other "
-        "services, but it can read what every user of this machine may read, see all processes and use the network."
+        "A driver runs as a separate user. It can't read the database, the secret key, the uploads or other services, "
+        "but it can read files that all users of this machine can read, see all processes and use the network."
     )
 
 
 def _trial_summary(data: Path) -> str:
     if found := holes(data):
-        return f"Tried: a driver can {', '.join(found)}."
+        return f"Tested: a driver can {', '.join(found)}."
     return (
-        f"Tried as user {trial(data).found['uid']}: it can't write kernel settings, become root, mount file systems, "
+        f"Tested as user {trial(data).found['uid']}: it can't write kernel settings, become root, mount file systems, "
         "create user namespaces or write outside its own folders."
     )

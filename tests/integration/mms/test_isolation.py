@@ -242,7 +242,7 @@ def test_the_attempts_detect_the_access_of_root(tmp_path: Path, monkeypatch: pyt
     assert "/usr" in found["outside"]
     monkeypatch.setattr(sandbox, "trial", lambda data: sandbox.Trial(("--unshare-all",), "", found))
     text = sandbox.exposure(tmp_path, network=False)
-    assert "Tried: a driver can act as root, " in text
+    assert "Tested: a driver can act as root, " in text
     assert "create files in /" in text
     if os.access("/proc/sys/vm/swappiness", os.W_OK):
         assert "/proc/sys/vm/swappiness" in found["settings"]

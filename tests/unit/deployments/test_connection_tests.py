@@ -242,5 +242,5 @@ def test_an_unexpected_error_in_a_test_is_reported_without_details() -> None:
         raise OSError("secret-in-an-error")
 
     assert with_timeout(breaks) == ConnectionTestResult(
-        False, "The connection test itself failed. The site's log has the reason."
+        False, "The connection test failed with an unexpected error.", "Check the site's log for the reason."
     )

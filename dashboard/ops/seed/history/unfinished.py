@@ -40,7 +40,10 @@ TROUBLES = (
         "unhealthy",
         "It is running, but its health check returned 500: run() failed: KeyError: 'store_id'. It was restarted twice.",
     ),
-    ("crashed", "It ended with SIGKILL (it was killed, or the machine ran out of memory); its log may have the cause."),
+    (
+        "crashed",
+        "It ended with SIGKILL (it was killed, or the machine ran out of memory); check its log for the cause.",
+    ),
     ("starting", "It is starting."),
 )
 
