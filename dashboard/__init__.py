@@ -1,4 +1,4 @@
-"""The site: pages, JSON API, sign-in, and the operation of one installation."""
+"""The site: pages, JSON API, sign-in, and operation of an installation."""
 
 from dashboard.celery import app as celery_app
 

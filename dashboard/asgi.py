@@ -9,7 +9,7 @@ import os
 from typing import cast
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "dashboard.settings")
-# Workers can wait for a locked database. People, and API clients with timeouts of their own, get an error earlier.
+# Workers can wait for a locked database. Pages and API requests fail earlier, because users and clients don't wait.
 os.environ.setdefault("DATABASE_TIMEOUT", "5")
 
 from asgiref.typing import ASGI3Application, ASGIReceiveCallable, ASGISendCallable, Scope

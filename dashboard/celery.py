@@ -49,7 +49,9 @@ class HeartbeatStep(bootsteps.StartStopStep):
                 heartbeat.write(client, f"worker:{queue}", self.task_completed_at)
             if self.should_reconnect:
                 self.should_reconnect = False
-                raise redis.ConnectionError("The watchdog requested a new connection.")  # makes the consumer reconnect
+                raise redis.ConnectionError(
+                    "The watchdog requested a new connection."
+                )  # the consumer reconnects after this exception
 
         beat()
         signals.task_prerun.connect(self.on_task_started)
@@ -67,7 +69,7 @@ class HeartbeatStep(bootsteps.StartStopStep):
         self.watchdog.task_activity()
 
     def request_reconnect(self) -> None:
-        """Make the event loop reconnect to Redis at its next heartbeat. Called from the watchdog's thread."""
+        """Make the event loop reconnect to Redis at its next heartbeat. The watchdog's thread calls this."""
         self.should_reconnect = True
 
     def stop(self, worker: Any) -> None:

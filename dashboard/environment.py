@@ -1,6 +1,6 @@
-"""The environment variables of the site: what each means, its default, and how it is read.
+"""The environment variables of the site: descriptions, defaults, and parsing.
 
-`dashboard.settings` reads them here, and docs/reference/settings.md is generated from here:
+`dashboard.settings` reads them with these functions. docs/reference/settings.md is generated from them:
 
     python -m dashboard.environment
 
@@ -28,7 +28,7 @@ To keep a secret out of the environment, store it in a file and put the path int
 
 @dataclass(frozen=True)
 class Variable:
-    """A variable. `shown` is the default as the reference shows it, where that isn't a plain value."""
+    """A variable. `shown` is the default in the reference, if it isn't a plain value."""
 
     name: str
     description: str
@@ -214,17 +214,17 @@ def number(name: str) -> int:
     variable = VARIABLES[name]
     if not isinstance(variable, Number):
         raise TypeError(f"{name} is not a number.")
-    given = text(name, "")
+    raw = text(name, "")
     try:
-        found: int = _environment.int(name) if given else variable.default
+        value: int = _environment.int(name) if raw else variable.default
     except EnvError:
-        raise ImproperlyConfigured(f"{name} must be a whole number, not {given!r}.") from None
+        raise ImproperlyConfigured(f"{name} must be a whole number, not {raw!r}.") from None
     least, most = variable.minimum, variable.maximum
-    if most is not None and not (least or 0) <= found <= most:
-        raise ImproperlyConfigured(f"{name} must be between {least or 0} and {most}, not {found}.")
-    if least is not None and found < least:
-        raise ImproperlyConfigured(f"{name} must be at least {least}, not {found}.")
-    return found
+    if most is not None and not (least or 0) <= value <= most:
+        raise ImproperlyConfigured(f"{name} must be between {least or 0} and {most}, not {value}.")
+    if least is not None and value < least:
+        raise ImproperlyConfigured(f"{name} must be at least {least}, not {value}.")
+    return value
 
 
 def boolean(name: str) -> bool:
@@ -233,10 +233,10 @@ def boolean(name: str) -> bool:
     if not isinstance(variable, Boolean):
         raise TypeError(f"{name} is not a boolean.")
     try:
-        found: bool = _environment.bool(name) if is_set(name) else variable.default
+        value: bool = _environment.bool(name) if is_set(name) else variable.default
     except EnvError:
         raise ImproperlyConfigured(f"{name} must be true or false, not {text(name)!r}.") from None
-    return found
+    return value
 
 
 def reference() -> str:

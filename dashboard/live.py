@@ -35,10 +35,10 @@ Position = tuple[int, int]
 
 HEARTBEAT_SECONDS = 10.0
 RECHECK_SECONDS = 30.0
-MAX_QUEUED_EVENTS = 500  # that a slow client may lag behind
-MAX_REPLAYED_EVENTS = 1000  # a client that missed more reloads its rows
+MAX_QUEUED_EVENTS = 500  # queued for a slow client
+MAX_REPLAYED_EVENTS = 1000  # a client that missed more events reloads its rows
 MAX_CONNECTIONS_PER_USER = 20  # in one web process
-BLOCK_SECONDS = 5  # of one request to Redis
+BLOCK_SECONDS = 5  # timeout of one request to Redis
 # An event, because pages don't see comments. Without it, a page notices that the connection is broken.
 ALIVE = b"event: alive\ndata: {}\n\n"
 HEADERS = [
@@ -138,14 +138,16 @@ class Hub:
         this_task = asyncio.current_task()
         try:
             while self._reader is this_task:
-                found = await self._redis.xread({events.STREAM: _text(position)}, count=100, block=BLOCK_SECONDS * 1000)
-                newest = await self._newest() if not found else position
+                response = await self._redis.xread(
+                    {events.STREAM: _text(position)}, count=100, block=BLOCK_SECONDS * 1000
+                )
+                newest = await self._newest() if not response else position
                 if self._reader is not this_task:
                     return
-                for name, fields in found[0][1] if found else ():
+                for name, fields in response[0][1] if response else ():
                     position = _position(name.decode())
                     self._announce(_event(position, fields))
-                if newest < position and not found:  # Redis was flushed: ids may restart
+                if newest < position and not response:  # Redis was flushed: ids may restart
                     position = newest
                     self._announce(_resync(position))
         except (RedisError, OSError) as reason:
@@ -180,7 +182,7 @@ class Hub:
         return missed, missed[-1].position if missed else newest
 
     async def _entries(self, after: str, newest: Position) -> list[Any] | None:
-        """Return the entries after that position, or None if some are no longer stored or there are too many."""
+        """Return the entries after that position, or None if some were deleted or there are too many."""
         try:
             position = _position(after)
         except ValueError:

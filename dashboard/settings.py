@@ -24,7 +24,7 @@ _packaged = Path(__file__).resolve().with_name("share")
 IS_INSTALLED = _packaged.is_dir()
 SHARE_DIR = _packaged if IS_INSTALLED else BASE_DIR
 PROJECT_NAME = "model-management-dashboard"
-# What people type to run a command, and to start the site, for use in messages.
+# The commands to run a management command and to start the site, for messages.
 COMMAND = PROJECT_NAME if IS_INSTALLED else "manage.py"
 START_COMMAND = f"{PROJECT_NAME} up" if IS_INSTALLED else "make up"
 

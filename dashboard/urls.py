@@ -1,4 +1,4 @@
-"""The whole site on one screen. Names are the verbs and nouns of the reference; /accounts/<account>/ is the prefix."""
+"""All URLs of the site. Their names are the verbs and nouns of the reference."""
 
 from django.urls import include, path
 

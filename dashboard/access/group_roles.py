@@ -1,4 +1,4 @@
-"""Roles by group of the identity provider, as OIDC_ROLES defines them."""
+"""Roles of the identity provider's groups, as defined in OIDC_ROLES."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ ALL_ACCOUNTS = "*"
 
 @dataclass(frozen=True)
 class Grant:
-    """A role in an account (`*`: in every account) for the members of a group, or administrator access."""
+    """A role for the members of a group in an account (`*`: every account), or administrator access."""
 
     group: str
     account: str = ""
@@ -18,15 +18,15 @@ class Grant:
 
 
 def parse_grants(text: str) -> list[Grant]:
-    """Parse a list such as `ml-team=lab:scientist,ops=*:operator,admins=admin`. If it has a `;`, that separates.
+    """Parse a list such as `ml-team=lab:scientist,ops=*:operator,admins=admin`.
 
-    Raises ValueError with a sentence about the invalid part.
+    If the list contains a `;`, that is the separator. Raises ValueError with a sentence about the invalid part.
     """
     return [_parse_grant(part.strip()) for part in text.split(";" if ";" in text else ",") if part.strip()]
 
 
 def _parse_grant(part: str) -> Grant:
-    group, equals, right = part.rpartition("=")  # names of groups may contain a =
+    group, equals, right = part.rpartition("=")  # group names may contain "="
     group, right = group.strip(), right.strip()
     if group and right == "admin":
         return Grant(group, administrator=True)

@@ -1,4 +1,4 @@
-"""View guards: each view declares who may use it, and everyone else is denied.
+"""View guards: each view declares which users may use it, and all others are denied.
 
 Each view has exactly one of `requires(permission)`, `administrators(permission)`, `operators`, `signed_in` and
 `anyone`. A test walks all URLs and fails for a view without one. For the permissions of each role, see permissions.py.
@@ -101,11 +101,11 @@ def requires(permission: Permission, *, changes: bool = True, previews: bool = F
             def level_in(account_id: int) -> int:
                 return access_level(request.user, account_id)
 
-            def run(found: HostingAccount) -> HttpResponse:
-                page_position.record_page_view(request, found)
+            def run(row: HostingAccount) -> HttpResponse:
+                page_position.record_page_view(request, row)
                 if request.method == "GET" and request.htmx.target == "trouble":
-                    return render(request, "_shared/_trouble.html")  # a part of every page of the account
-                return view(request, found, *args, **kwargs)
+                    return render(request, "_shared/_trouble.html")  # part of every page of the account
+                return view(request, row, *args, **kwargs)
 
             return call_in_account(
                 request, account, permission, run, level_in=level_in, changes=changes, previews=previews

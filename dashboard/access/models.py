@@ -1,4 +1,4 @@
-"""Tables of authorization: who has which role in which hosting account."""
+"""Tables of authorization: the role of each user in each hosting account."""
 
 from django.conf import settings
 from django.db import models
@@ -15,7 +15,8 @@ class Role(models.TextChoices):
 class Source(models.TextChoices):
     """Where a role was assigned.
 
-    A role from the identity provider is removed with the group membership. A role from the site stays until removed.
+    A role from the identity provider is removed when the user leaves the group. A role from the site stays until an
+    operator removes it.
     """
 
     SITE = "site", "Given here"

@@ -1,4 +1,4 @@
-"""Record what a page needs for live updates: the stream position before its rows were read, and the interest."""
+"""The data that a page needs for live updates: its position in the event stream, and its interest in an account."""
 
 from dashboard.http.request import Request
 from deployments.live import events

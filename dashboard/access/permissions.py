@@ -1,6 +1,7 @@
 """The table of permissions: every action, and the weakest role that may perform it.
 
-Pages, the JSON API, disabled actions and the page "Your permissions" use it. docs/reference/permissions.md lists it.
+It applies to pages, the JSON API, disabled actions and the page "Your permissions". It is documented in
+docs/reference/permissions.md.
 """
 
 from django.db.models import TextChoices

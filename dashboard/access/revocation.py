@@ -1,7 +1,7 @@
-"""Cancels queued operations whose requesters have lost the permission.
+"""Cancellation of queued operations whose requesters have lost the permission.
 
-Runs when a role is removed in the site, and every few seconds in a worker, because roles also change by command, at
-the identity provider, and in the database.
+It runs when a role is removed in the site, and every few seconds in a worker, because roles can also change by
+command, at the identity provider, and in the database.
 """
 
 from django.contrib.auth import get_user_model

@@ -1,4 +1,4 @@
-"""Rules for changing one service: only operators act in production, and delete services created by others.
+"""Rules for changing a service: only operators may act in production or delete services created by others.
 
 A service runs in production if its cluster is a production cluster. If it was created outside the dashboard and its
 cluster is unknown, it counts as production as soon as the account has a production cluster.

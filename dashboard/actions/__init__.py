@@ -1,1 +1,1 @@
-"""Actions that pages and the JSON API share: look up, check, store, delete, and note it for the audit log."""
+"""Actions that pages and the JSON API share: lookups, checks, changes, and their audit details."""

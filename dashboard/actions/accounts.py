@@ -1,4 +1,4 @@
-"""Hosting accounts as a whole: reload one for a form, and delete one with everything stored about it."""
+"""Actions on a hosting account: reload it for a form, and delete it with all data stored about it."""
 
 from django.db import transaction
 from django.db.models import QuerySet
@@ -23,7 +23,7 @@ DEPENDENT_CLASSES = (Service, Image, Manifest, RegisteredModel, Asset, Operation
 
 
 def reload_account(account: HostingAccount) -> HostingAccount:
-    """Return another object of the same row.
+    """Return a new object for the row of `account`.
 
     A form writes into its instance while it validates, and the rest of the page must not show these values.
     """
@@ -51,7 +51,7 @@ def delete_account(request: Request, account: HostingAccount) -> bool:
 
 
 def count_dependent_rows(account: HostingAccount) -> list[tuple[str, int]]:
-    """Return how many rows of each class belong to the account, by plural noun."""
+    """Return the number of rows that belong to the account, by plural noun of their class."""
     names = {RegisteredModel: "models", RegistryInfo: "registries"}
     return [
         (names.get(cls, f"{cls.__name__.lower()}s"), cls.objects.filter(account=account).count())

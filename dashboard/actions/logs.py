@@ -27,7 +27,7 @@ def log_text(part: events.LogPart) -> str:
 def log_headers(part: events.LogPart, has_ended: bool) -> dict[str, str]:
     """Return the headers that tell a client where to continue reading.
 
-    `X-Log-End` is set once no more lines can follow. An ended log without any lines may still be fetched from the
+    `X-Log-End` is set when the log is complete. An ended log without any lines may still be fetched from the
     server, so it doesn't count as complete.
     """
     headers = {"X-Log-Position": part.position, "Cache-Control": "no-store"}

@@ -26,15 +26,15 @@ def member_or_404(account: HostingAccount, pk: int) -> Membership:
 
 
 def add_member(request: Request, form: AddMemberForm) -> Membership | None:
-    """Store the membership of a valid form. Return None, with an error on the form, if the user just became a member.
+    """Store the membership of a valid form. Return None, with a form error, if the user has just become a member.
 
-    The unique constraint decides between two requests at the same time.
+    If two requests arrive at the same time, the unique constraint rejects the second.
     """
     try:
         with transaction.atomic():
             member = form.save()
     except IntegrityError:
-        form.add_error("name", "They were just given a role. Change it in the list.")
+        form.add_error("name", "They already have a role in this account. Change it in the list.")
         return None
     note_details(request, action="add_member", target=member.user, after={"role": member.role})
     return member

@@ -1,4 +1,4 @@
-"""Look up operations, act on them, and describe them for the audit log; add assets."""
+"""Actions on operations: look up, change, and describe for the audit log. Also adds assets."""
 
 from collections.abc import Callable
 from typing import Any
@@ -27,7 +27,7 @@ def act_on_operation(request: Request, operation: Operation, act: Callable[..., 
     """Call `act(operation, username, **choice)`, and return the operation to show: a retry creates a new one.
 
     Raise PermissionDenied if the user may not manage the operation, and submit.RequestRefusedError if its state
-    doesn't allow `act`; the refusal is noted for the audit log.
+    doesn't allow `act`; the audit entry records the refusal.
     """
     name = request.user.get_username()
     if why := service_rules.operation_denial_reason(request.access_level, name, operation):
@@ -41,13 +41,13 @@ def act_on_operation(request: Request, operation: Operation, act: Callable[..., 
 
 
 def note_operation(request: Request, operation: Operation) -> None:
-    """Note a new operation for the audit log: the form's values, rows by id, without access keys."""
+    """Add a new operation to the audit entry: the form's values, with rows by id and without access keys."""
     after = {"operation": str(operation.pk), **submit.redact_keys(operation.body)}
     note_details(request, target=operation.resource, after=after)
 
 
 def add_asset(request: Request, form: AddAssetForm) -> Asset:
-    """Store the asset of a valid form, and note it for the audit log."""
+    """Store and return the asset of a valid form, and add it to the audit entry."""
     asset = form.save(request.user.get_username())
     after = {"url": submit.redact_keys(asset.url), "mime_type": asset.mime_type, "unpack": asset.unpack}
     note_details(request, target=asset, after=after)

@@ -19,7 +19,7 @@ from deployments.models import HostingAccount
 
 PAGE_SIZE = 50
 MAX_QUERY_CHARS = 150
-# Each change with the field that it sets, and the new value.
+# The field that each change sets, and its new value.
 CHANGES = {
     "deactivate": ("is_active", False),
     "activate": ("is_active", True),

@@ -16,8 +16,8 @@ from deployments.client.deadlines import TimedAdapter, call_within
 CONNECT_SECONDS = 5
 READ_SECONDS = 65  # slightly more than the time limit of the bundled scoring runtime
 EXAMPLE_SECONDS = 3
-MAX_SHOWN_BYTES = 100_000  # of a response
-MAX_DOCUMENT_BYTES = 1_000_000  # of a swagger document
+MAX_SHOWN_BYTES = 100_000  # maximum size of a response
+MAX_DOCUMENT_BYTES = 1_000_000  # maximum size of a swagger document
 MAX_LINE_CHARS = 100  # longer JSON is indented
 REQUEST_ERRORS = (requests.RequestException, urllib3.exceptions.HTTPError, OSError, ValueError, RecursionError)
 REDIRECTS = range(300, 400)
@@ -25,9 +25,9 @@ REDIRECTS = range(300, 400)
 
 @dataclass(frozen=True)
 class ScoringResult:
-    """The response of a service. `problem`: why there is none, or what is wrong with it. `is_cut`: `text` is its start.
+    """The response of a service. `problem`: the reason if it is missing or unusable.
 
-    Without a response, `status` is 0.
+    `status` is 0 if there was no response. `is_cut`: `text` is only the beginning of the body.
     """
 
     status: int = 0
@@ -53,7 +53,7 @@ class ScoringResult:
 def score(uri: str, key: str | None, body: str) -> ScoringResult:
     """POST the JSON text `body` to a scoring URL with the service's key. Redirects aren't followed.
 
-    Never raises: `problem` of the result has the reason of a failure.
+    Never raises. If the request fails, `problem` of the result has the reason.
     """
     started = time.perf_counter()
     try:
@@ -128,7 +128,7 @@ def _example(document: Any) -> Any:
 
 def _problem(status: int) -> str:
     if status in REDIRECTS:
-        return "The service redirected the request. The console doesn’t follow, because the key would go along."
+        return "The service redirected the request. The console doesn’t follow it, to protect the key."
     reasons = {
         400: "The service rejected the input. Its response has the reason.",
         401: "The service rejected the scoring key. It may have been renewed. Sync, then try again.",

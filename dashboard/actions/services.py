@@ -1,4 +1,4 @@
-"""Look up services, and check what a user may do with one."""
+"""Service lookup and permission checks."""
 
 from django.core.exceptions import PermissionDenied
 from django.db.models import QuerySet

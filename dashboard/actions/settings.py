@@ -1,4 +1,4 @@
-"""Settings of an account that hold a secret (server, registries, clusters): store, test and delete them."""
+"""Settings of an account that contain a secret (server, registries, clusters): store, test and delete."""
 
 from typing import Any
 

@@ -1,1 +1,1 @@
-"""JSON API of the dashboard at /v1/: what the pages show and do, for programs. See docs/reference/dashboard-api.md."""
+"""JSON API of the dashboard at /v1/, with the functions of the pages. See docs/reference/dashboard-api.md."""

@@ -1,4 +1,4 @@
-"""Exceptions that views of the API raise to refuse a request; nothing has been changed when they do."""
+"""Exceptions that API views raise to reject a request before anything is changed."""
 
 from collections.abc import Mapping
 
@@ -11,7 +11,7 @@ NOT_FOUND = "Not found, or not visible to you."
 
 
 class ApiError(Exception):
-    """The request is refused and has changed nothing. `fields`: the reasons, by name of the invalid field."""
+    """The request was rejected and changed nothing. `fields`: the reasons, by name of the invalid field."""
 
     def __init__(self, status: int, message: str, fields: Mapping[str, list[str]] | None = None) -> None:
         super().__init__(message)

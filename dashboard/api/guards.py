@@ -45,7 +45,7 @@ def requires(permission: Permission, *, changes: bool = True, action: str = "") 
     def decorate(view: View) -> View:
         @wraps(view)
         def guarded(request: ApiRequest, account: str, *args: Any, **kwargs: Any) -> HttpResponse:
-            return enter(request, account, permission, lambda found: view(request, found, *args, **kwargs), changes)
+            return enter(request, account, permission, lambda row: view(request, row, *args, **kwargs), changes)
 
         guarded.permission, guarded.action = permission, action  # type: ignore[attr-defined]
         return guarded
@@ -107,20 +107,20 @@ def enter(
     act: Callable[[HostingAccount], HttpResponse],
     changes: bool = True,
 ) -> HttpResponse:
-    """Return the response of `act` for the account called `name`, if the token's owner, account and scope allow it."""
+    """Return the response of `act` for the account called `name`, if the token and its owner have access to it."""
     token = request.token
 
     def level_in(account_id: int) -> int:
         return tokens.access_level(token, account_id)
 
-    def covered(found: HostingAccount) -> HttpResponse:
+    def act_within_scope(account: HostingAccount) -> HttpResponse:
         _check_scope(request, permission)
         try:
-            return act(found)
+            return act(account)
         except ApiError as error:  # nothing was changed, so this must not look like a failure to the audit log
             return error.response
 
-    return guards.call_in_account(request, name, permission, covered, level_in=level_in, changes=changes)
+    return guards.call_in_account(request, name, permission, act_within_scope, level_in=level_in, changes=changes)
 
 
 def _check_scope(request: ApiRequest, permission: Permission) -> None:

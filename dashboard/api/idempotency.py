@@ -47,10 +47,10 @@ def submit_once(
             return operation, False
     if row.body_digest != digest:
         raise ApiError(409, f"This {HEADER} was already used for a different request. Send a new one.")
-    found = Operation.objects.filter(account=account, pk=row.operation_id).first()
-    if found is None:
+    previous = Operation.objects.filter(account=account, pk=row.operation_id).first()
+    if previous is None:
         raise ApiError(409, f"The result of the request with this {HEADER} no longer exists.")
-    return found, True
+    return previous, True
 
 
 def prune() -> int:

@@ -1,6 +1,6 @@
-"""Convert JSON request bodies to form data.
+"""Conversion of JSON request bodies to form data.
 
-The forms of the pages validate the values. This module only refuses what a form on a page couldn't contain.
+The forms of the pages validate the values. This module only rejects values that a form on a page couldn't submit.
 """
 
 import json
@@ -16,7 +16,7 @@ from dashboard.catalog.picker import parse_pks
 
 BY_NAME = ("registry", "cluster")  # fields that also accept the name of a row
 MAX_INTEGER = 2**63 - 1  # the largest that the database can store
-MAX_NAME_CHARS = 100  # of an unknown field, in the message about it
+MAX_NAME_CHARS = 100  # of an unknown field that a message shows
 
 
 def read_object(request: ApiRequest) -> dict[str, Any]:
@@ -105,6 +105,6 @@ def _pk_of(name: str, field: "forms.ModelChoiceField[Any]", value: Any) -> str:
         raise invalid_field(name, "It contains a NUL character.")
     row = field.queryset.filter(name=text).first() if field.queryset is not None else None
     if row is None and not parse_pks(text):
-        known = ", ".join(str(found) for found in field.queryset or ())
+        known = ", ".join(str(row) for row in field.queryset or ())
         raise invalid_field(name, f"This account has none with that name. Known: {known or 'none'}.")
     return str(row.pk) if row else text

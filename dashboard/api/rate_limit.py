@@ -26,7 +26,7 @@ class RateLimitError(ApiError):
 def count_call(token: ApiToken) -> None:
     """Count a call with the token. Raise RateLimitError above the limit.
 
-    The count is stored in Redis and expires with the window; while Redis is unreachable, there is no limit.
+    The count is stored in Redis and expires with the window; while Redis is unreachable, calls aren't limited.
     """
     now = int(time.time())
     key = f"calls:{token.pk}:{now // WINDOW_SECONDS}"

@@ -119,8 +119,8 @@ def described() -> RouteList:
     """Return the routes as GET /v1/ shows them."""
     return {
         "routes": [
-            {"method": found.method, "path": found.path, "needs": found.needs, "does": found.description}
-            for found in endpoints()
+            {"method": endpoint.method, "path": endpoint.path, "needs": endpoint.needs, "does": endpoint.description}
+            for endpoint in endpoints()
         ]
     }
 
@@ -150,8 +150,13 @@ def show_document(request: ApiRequest) -> HttpResponse:
 @require_safe
 def show_docs(request: ApiRequest) -> HttpResponse:
     """Show the document as a page."""
-    whole = document()
-    page = {"info": whole["info"], "groups": groups_of(whole), "objects": objects_of(whole), "errors": ERRORS}
+    specification = document()
+    page = {
+        "info": specification["info"],
+        "groups": groups_of(specification),
+        "objects": objects_of(specification),
+        "errors": ERRORS,
+    }
     return render(request, "api/docs.html", page)
 
 

@@ -1,4 +1,4 @@
-"""Rows as JSON objects of the API. They never contain secrets, or keys that give access to files."""
+"""Serialization of rows for the API. The result never contains secrets or file keys."""
 
 from datetime import datetime
 from typing import Any

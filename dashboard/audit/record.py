@@ -1,6 +1,6 @@
-"""Writes the append-only audit log of changes and sign-ins.
+"""Writing of audit entries about changes and sign-ins.
 
-The guards in dashboard.access write an entry for each request that may change something, so no view can forget to.
+The guards in dashboard.access write an entry for each request that may change something, so no view can omit it.
 The view adds details with `note_details`. The entry of a view is written in the transaction of the change, so neither
 exists without the other. Sign-in and commands write entries with `record_entry`.
 """
@@ -70,7 +70,7 @@ def note_details(
 ) -> None:
     """Add details to the entry of this request: the target, the values before and after, the result.
 
-    `action` replaces the name of the URL where that doesn't tell what was done.
+    `action` replaces the name of the URL if that doesn't identify the change.
     """
     details = {"target": str(target), "before": before, "after": after, "result": result, "action": action}
     noted_details(request).update({name: value for name, value in details.items() if value})
@@ -109,13 +109,13 @@ def run_audited(request: HttpRequest, act: Callable[[], HttpResponse], *, previe
     except Http404:
         raise
     except Exception as error:
-        if not db_errors.user_message(error):  # writing would wait again for a database that just failed
+        if not db_errors.user_message(error):  # the database just failed, so writing would only wait again
             _write_if_possible(request)
         raise
 
 
 def _result(response: HttpResponse) -> str:
-    """Return the result for this response, or "" for no entry: a form with errors has changed nothing."""
+    """Return the result for this response, or "" for no entry, such as for a form with errors."""
     if response.status_code < 400:
         return str(Result.DONE)
     return str(Result.REFUSED) if response.status_code == 403 else ""

@@ -21,7 +21,7 @@ PENDING_MINUTES = 10
 
 
 def continue_login(request: HttpRequest, user: User, path: str, method: str = events.PASSWORD) -> HttpResponse:
-    """Continue after a correct password: sign in, ask for the second factor, or ask to set one up."""
+    """Continue after a correct password: sign in, ask for the second factor, or require setting one up."""
     is_enabled = two_factor.is_enabled(user)
     if not is_enabled and not settings.REQUIRE_SECOND_FACTOR:
         return complete_login(request, user, path, method)

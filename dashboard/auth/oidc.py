@@ -1,4 +1,4 @@
-"""Sign-in with the identity provider: OpenID Connect code flow with PKCE, state and nonce, implemented by Authlib.
+"""Sign-in with the identity provider: OpenID Connect code flow with PKCE, state and nonce, using Authlib.
 
 Users are matched by issuer and subject alone, never by name or email address: people can choose those at the provider,
 and could take over another user's account here.
@@ -27,7 +27,7 @@ from dashboard.auth.models import Identity
 from dashboard.http.request import client_ip
 from deployments.models import HostingAccount
 
-TIMEOUT_SECONDS = 10  # of each request to the provider
+TIMEOUT_SECONDS = 10  # timeout of each request to the provider
 # Asymmetric signatures only, which require the provider's private key: no shared secrets, and not "none".
 ALGORITHMS = {"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"}
 log = logging.getLogger(__name__)
@@ -98,7 +98,7 @@ def get_or_create_user(request: HttpRequest, claims: dict[str, Any]) -> User:
 
 
 def _assign_roles(request: HttpRequest, identity: Identity, groups: set[str]) -> None:
-    """Replace the roles from the provider by those of the groups. Roles from the site stay and take precedence."""
+    """Replace the roles from the provider with those of the groups. Roles from the site stay and take precedence."""
     user, accounts = identity.user, dict(HostingAccount.objects.values_list("name", "pk"))
     with transaction.atomic():
         before = _roles(user)
@@ -155,9 +155,9 @@ def _available_name(claims: dict[str, Any]) -> str:
     """Return a username from the claims, with a number if it is already in use."""
     claimed = next((claims[name] for name in ("preferred_username", "email", "name", "sub") if claims.get(name)), "")
     name = re.sub(r"[^\w.@+-]+", "-", str(claimed)).strip("-")[:120] or "person"
-    taken = {other.casefold() for other in _names_like(name)}
-    numbered = (f"{name}-{number}" for number in range(2, len(taken) + 3))
-    return name if name.casefold() not in taken else next(new for new in numbered if new.casefold() not in taken)
+    existing = {other.casefold() for other in _names_like(name)}
+    numbered = (f"{name}-{number}" for number in range(2, len(existing) + 3))
+    return next(candidate for candidate in (name, *numbered) if candidate.casefold() not in existing)
 
 
 def _names_like(name: str) -> list[str]:

@@ -1,7 +1,7 @@
 """Sessions that expire after inactivity and after a maximum lifetime, and can be listed and ended.
 
 `SESSION_ENGINE` names this module. The row of a session stores its expiry, so it applies to every reader of sessions:
-pages, the live stream and uploads. Use is recorded every few minutes only, because a page view must not need a write.
+pages, the live stream and uploads. Use is recorded only every few minutes, so that a page view rarely needs a write.
 """
 
 import logging

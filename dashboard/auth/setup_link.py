@@ -1,7 +1,7 @@
 """The one-time set-up link, with which the first administrator creates their account.
 
-There is no default password, and the first visitor gets no special rights. The first administrator needs the link from
-the terminal in which the site was started. Only a hash of its token is stored, in RUN_DIR.
+The site has no default password, and the first visitor gets no special rights. The first administrator needs the link
+from the terminal in which the site was started. Only a hash of its token is stored, in RUN_DIR.
 """
 
 import hashlib

@@ -2,8 +2,8 @@
 
 An attempt is stored before anything is looked up, and deleted when it succeeds. So response and timing are the same for
 known and unknown names, and parallel processes share the limits. A browser in which the user signed in before has a
-cookie for their name and is counted separately: someone who keeps guessing passwords for a name locks out unknown
-browsers, not the user. See docs/decisions/0016-authentication.md.
+cookie for their name and is counted separately, so guessing passwords for a name locks out unknown browsers, not the
+user. See docs/decisions/0016-authentication.md.
 """
 
 import hashlib
@@ -32,7 +32,7 @@ CODES_PER_USER, CODE_WINDOW_MINUTES = 10, 60  # 3 of a million codes are valid: 
 
 @dataclass(frozen=True)
 class Throttled:
-    """An attempt that was rejected unchecked, and the seconds until the next one is allowed."""
+    """An attempt that was rejected without a check, with the seconds until the next one is allowed."""
 
     seconds: int
 

@@ -18,8 +18,8 @@ from django.db import transaction
 
 from dashboard.auth.models import RecoveryCode, SecondFactor
 
-DIGITS, STEP_SECONDS = 6, 30  # what every app supports
-MAX_CLOCK_STEPS = 1  # by how many steps a clock may be off
+DIGITS, STEP_SECONDS = 6, 30  # the algorithm and length that every app supports
+MAX_CLOCK_STEPS = 1  # allowed clock difference, in steps
 RECOVERY_CODES = 10
 ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"
 

@@ -1,4 +1,4 @@
-"""Rows with their badges, and badges as HTML."""
+"""Adding badges to rows, and rendering badges as HTML."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -18,12 +18,12 @@ def with_badges(account: HostingAccount, rows: Iterable[Any]) -> list[Any]:
 
     The rows must be of one class and belong to `account`.
     """
-    found = list(rows)
-    for row in found:
+    result = list(rows)
+    for row in result:
         row.account = account
-    for row, badge in zip(found, events.badges_of(found), strict=True):
+    for row, badge in zip(result, events.badges_of(result), strict=True):
         row.badge = badge
-    return found
+    return result
 
 
 def newest_operations(account: HostingAccount, rows: QuerySet[Operation], limit: int) -> list[Operation]:

@@ -33,7 +33,7 @@ NOUN: dict[type[Any], str] = {
 class Stage:
     """The related rows of one noun.
 
-    `more`: how many related rows aren't in `rows`. `is_current`: the stage holds the row itself.
+    `more`: the number of related rows that aren't in `rows`. `is_current`: the stage holds the row itself.
     """
 
     noun: str
@@ -69,7 +69,7 @@ def _stage(row: Row, noun: type[Any]) -> Stage:
 
 
 def belonging_to(row: Row, rows: QuerySet[Any]) -> QuerySet[Any]:
-    """Filter `rows` for those that `row` was created from, and those created from it."""
+    """Return those of `rows` that `row` was created from or that were created from it."""
     pks = rows.model.objects.filter(**{PATHS[type(row)][rows.model]: row.pk}).values("pk")
     return rows.filter(pk__in=pks)
 

@@ -17,7 +17,7 @@ from dashboard.catalog.picker import parse_pks
 from dashboard.http.request import Request
 from deployments.models import HostingAccount
 
-PAGE_SIZE = 25  # rows; what fits on a screen, and renders in half the time of fifty
+PAGE_SIZE = 25  # rows; they fit on a screen and render in half the time of fifty
 MAX_QUERY_CHARS = 200
 
 
@@ -93,7 +93,7 @@ class Listing:
         self.parent_filters = _parent_filters(request, account, all_rows.model)
         sort = query.get("sort", "")
         self.sort = sort if sort.lstrip("-") in config.orders else config.default_sort
-        self.page: Page[Any] = Paginator(self._sorted(self._found()), PAGE_SIZE).get_page(query.get("page"))
+        self.page: Page[Any] = Paginator(self._sorted(self._filtered()), PAGE_SIZE).get_page(query.get("page"))
 
     @cached_property
     def rows(self) -> list[Any]:
@@ -167,7 +167,7 @@ class Listing:
             for column in self.config.columns
         ]
 
-    def _found(self) -> QuerySet[Any]:
+    def _filtered(self) -> QuerySet[Any]:
         rows = self.all_rows.filter(*(self.config.flags[name].where for name in self.set_flags), **self.exact)
         for parent in self.parent_filters:
             rows = belonging_to(parent.row, rows)
@@ -195,21 +195,21 @@ def matching(rows: QuerySet[Any], text: str, fields: tuple[str, ...]) -> QuerySe
 
 def _parent_filters(request: Request, account: HostingAccount, row_class: type[Any]) -> list[ParentFilter]:
     """Return the filters in the query string. Raise Http404 for a row that the account doesn't have."""
-    found = []
+    filters = []
     for parent_class, noun in NOUN.items():
         if row_class in PATHS[parent_class] and (pks := parse_pks(request.GET.get(noun))):
             query = request.GET.copy()
             del query[noun]
             row = get_object_or_404(parent_class.objects.filter(account=account), pk=pks[0])
-            found.append(ParentFilter(noun, row, f"?{query.urlencode()}"))
-    return found
+            filters.append(ParentFilter(noun, row, f"?{query.urlencode()}"))
+    return filters
 
 
 def _any_of(conditions: Iterable[Q]) -> Q:
-    found = Q()
+    combined = Q()
     for condition in conditions:
-        found |= condition
-    return found
+        combined |= condition
+    return combined
 
 
 def render_list(request: Request, listing: Listing, **context: Any) -> HttpResponse:

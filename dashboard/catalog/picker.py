@@ -73,13 +73,13 @@ def make_picker(
     pks = parse_pks(value)
     by_pk = rows.in_bulk(pks)
     picked = [by_pk[pk] for pk in pks if pk in by_pk]
-    found = list((search(rows, query) if query else rows).exclude(pk__in=pks)[: MAX_FOUND + 1])
+    matches = list((search(rows, query) if query else rows).exclude(pk__in=pks)[: MAX_FOUND + 1])
     return Picker(
         name=name,
         noun=noun,
         many=many,
         query=query,
         picked=describe(picked),
-        found=describe(found[:MAX_FOUND]),
-        has_more=len(found) > MAX_FOUND,
+        found=describe(matches[:MAX_FOUND]),
+        has_more=len(matches) > MAX_FOUND,
     )

@@ -17,7 +17,7 @@ from dashboard.files import store
 from dashboard.http import asgi
 from dashboard.http.asgi import header
 
-BLOCK_BYTES = 256 * 1024  # read at a time
+BLOCK_BYTES = 256 * 1024  # bytes read at a time
 SECURITY_HEADERS = [
     (b"x-content-type-options", b"nosniff"),
     (b"content-security-policy", b"sandbox; default-src 'none'; frame-ancestors 'none'"),

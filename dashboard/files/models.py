@@ -7,8 +7,8 @@ from encrypted_fields.fields import EncryptedTextField
 class FormerFileKey(models.Model):
     """A key that authorized downloads under an earlier SECRET_KEY.
 
-    Models stay registered under URLs that were signed with it. The key opens uploaded files and nothing else, and the
-    SECRET_KEY that it was derived from can't be recovered from it.
+    Models stay registered under URLs that were signed with it. The key gives access to uploaded files only, and the
+    SECRET_KEY can't be recovered from it.
     """
 
     key = EncryptedTextField()

@@ -119,7 +119,7 @@ def store_former_keys() -> None:
     """Store the file keys of SECRET_KEY_FALLBACKS, so that URLs made with them work after they are removed."""
     known = {former.key for former in FormerFileKey.objects.all()}
     for secret in settings.SECRET_KEY_FALLBACKS:
-        # salted_hmac derives its signing key from salt and secret in this way.
+        # This is how salted_hmac derives its signing key.
         former = sha256(f"{SALT}{secret}".encode()).hexdigest()
         if former not in known:
             FormerFileKey.objects.create(key=former)

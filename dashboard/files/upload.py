@@ -1,7 +1,7 @@
 """Uploads: plain ASGI in front of Django, so that the sender is checked before the body is read.
 
 `POST /uploads/?account=<name>[&next=<path>]` accepts a form with one file part named `file`, from a page of this site
-or from a program with a bearer token. Scripts get JSON: 201 with `file`, the token that stands for the file in forms,
+or from a program with a bearer token. Scripts get JSON: 201 with `file`, the token that represents the file in forms,
 or an error. A plain form with `next` is redirected there with `?file=<token>` or `?upload_error=<code>`.
 """
 
@@ -28,8 +28,8 @@ from dashboard.http.asgi import header
 from dashboard.http.body import ClientDisconnectedError, RequestBody, SlowBodyError
 from deployments.models import HostingAccount
 
-BLOCK_BYTES = 1024 * 1024  # written at a time
-SPARE_BYTES = 64 * 1024**2  # of disk space that uploads leave free
+BLOCK_BYTES = 1024 * 1024  # bytes written at a time
+SPARE_BYTES = 64 * 1024**2  # disk space that uploads leave free
 SECURITY_HEADERS = [
     (b"x-content-type-options", b"nosniff"),
     (b"content-security-policy", b"sandbox; default-src 'none'; frame-ancestors 'none'"),
@@ -104,15 +104,15 @@ def _user_level(scope: HTTPScope, account: str) -> int | None:
     user = request_user.find_user(scope)
     if not user.is_authenticated:
         return None
-    found = HostingAccount.objects.defer(*HostingAccount.SECRETS).filter(name=account).first()
-    return guards.access_level(user, found.pk) if found else 0
+    row = HostingAccount.objects.defer(*HostingAccount.SECRETS).filter(name=account).first()
+    return guards.access_level(user, row.pk) if row else 0
 
 
 def _token_level(scope: HTTPScope, account: str) -> int:
     """Return the access level of the token in the account; 0 for read-only tokens. Raises tokens.InvalidTokenError."""
     token = request_user.find_token(scope)
-    found = HostingAccount.objects.defer(*HostingAccount.SECRETS).filter(name=account).first()
-    return tokens.access_level(token, found.pk) if found and tokens.can_write(token) else 0
+    row = HostingAccount.objects.defer(*HostingAccount.SECRETS).filter(name=account).first()
+    return tokens.access_level(token, row.pk) if row and tokens.can_write(token) else 0
 
 
 async def _receive_file(scope: HTTPScope, body: RequestBody) -> StoredFile:

@@ -100,7 +100,7 @@ def build_page_snippet(page: str, arguments: dict[str, Any], form: forms.BaseFor
 
 def _field_values(form: forms.BaseForm, is_new: bool) -> dict[str, Any]:
     """Return the fields as the API accepts them, with "…" for missing values. Existing rows need no secret."""
-    found: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for name, field in form.fields.items():
         value = "" if _is_secret(form, name) else form[name].value()
         if isinstance(field, forms.BooleanField):
@@ -110,8 +110,8 @@ def _field_values(form: forms.BaseForm, is_new: bool) -> dict[str, Any]:
         if value in (None, "") and (field.required or _is_secret(form, name)) and is_new:
             value = PLACEHOLDER
         if value not in (None, "", False):
-            found[NAMES_IN_API.get(name, name)] = redact_keys(value if isinstance(value, bool) else str(value))
-    return found
+            values[NAMES_IN_API.get(name, name)] = redact_keys(value if isinstance(value, bool) else str(value))
+    return values
 
 
 def _is_secret(form: forms.BaseForm, name: str) -> bool:

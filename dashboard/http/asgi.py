@@ -1,4 +1,4 @@
-"""Helpers for plain ASGI applications: read headers and parameters, send responses."""
+"""Helpers for plain ASGI applications: request headers, query parameters and responses."""
 
 from collections.abc import Iterable
 from urllib.parse import parse_qs

@@ -1,6 +1,6 @@
 """Limits on the size and duration of request bodies, applied before Django reads them.
 
-Without this, Django would write a body of any length to disk, however slowly it arrives, before it checks the sender.
+Otherwise, Django would write a body of any length to disk, however slowly it arrives, before it checks the sender.
 """
 
 import json

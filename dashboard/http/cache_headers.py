@@ -1,4 +1,4 @@
-"""Cache headers for signed-in users: no cache and no browser history stores their pages, errors included."""
+"""Cache headers that keep pages of signed-in users, including errors, out of caches and browser history."""
 
 from collections.abc import Callable
 

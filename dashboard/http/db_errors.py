@@ -1,6 +1,6 @@
-"""Recognition of temporary database failures: locked, full or unreachable.
+"""Detection of temporary database failures: locked, full or unreachable.
 
-Nothing here queries the database.
+This module never queries the database.
 """
 
 import logging
@@ -23,7 +23,7 @@ POSTGRESQL_MESSAGES = {"53100": FULL, "55P03": BUSY, "40001": BUSY, "40P01": BUS
 
 
 def user_message(error: BaseException | None) -> str:
-    """Return a sentence about what is wrong with the database, or "" if the database is not the cause of `error`."""
+    """Return a sentence that describes the database failure, or "" if `error` has another cause."""
     if not isinstance(error, OperationalError | InterfaceError):
         return ""
     cause = error.__cause__

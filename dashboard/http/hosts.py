@@ -1,7 +1,7 @@
 """Host and origin of a request to the ASGI applications in front of Django.
 
-They answer for the hosts in ALLOWED_HOSTS only, as Django does. Exempt are the MMS API, the gateway and file downloads:
-their callers authenticate with a token or a key, and use host names of their own.
+Like Django, they serve only the hosts in ALLOWED_HOSTS. The MMS API, the gateway and file downloads are exempt, because
+their callers authenticate with a token or a key and may use other host names.
 """
 
 from urllib.parse import urlsplit
@@ -21,7 +21,7 @@ def is_known_host(scope: HTTPScope) -> bool:
 
 
 def is_same_origin(scope: HTTPScope) -> bool:
-    """Return True if the browser says that a page of this site sent the request. False if it doesn't say."""
+    """Return True if the browser reports that a page of this site sent the request, False if unknown."""
     if site := header(scope, b"sec-fetch-site"):
         return site == "same-origin"
     origin = header(scope, b"origin") or header(scope, b"referer")

@@ -40,7 +40,7 @@ CODES: dict[int, Code] = {
 
 
 class ErrorDetail(TypedDict):
-    """What is wrong; `fields` has the sentences about each field."""
+    """The reason for an error. `fields` has messages by field name."""
 
     code: Code
     message: str
@@ -48,7 +48,7 @@ class ErrorDetail(TypedDict):
 
 
 class Error(TypedDict):
-    """The body of every response that isn't a success."""
+    """The body of every error response."""
 
     error: ErrorDetail
 

@@ -19,7 +19,7 @@ class Request(HttpRequest):
     account: HostingAccount  # the account in the URL
     access_level: int  # of the user, or the API token, in that account
     stream_position: str  # of the live stream before the page's rows were read
-    via: str  # how the audit log calls the interface, if it isn't a page
+    via: str  # name of the interface in the audit log, if it isn't a page
 
 
 def client_ip(request: HttpRequest) -> str:

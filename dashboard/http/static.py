@@ -1,6 +1,6 @@
-"""Static files, served in front of Django: no page should wait for its stylesheet behind sessions and threads.
+"""Static files, served in front of Django, so that a stylesheet never waits for middleware or a free thread.
 
-WhiteNoise knows the files, their compressed variants and their headers. The files are small, so each is sent whole.
+WhiteNoise provides the files, compressed variants and headers. The files are small, so each is sent in one piece.
 """
 
 from asgiref.typing import ASGI3Application, ASGIReceiveCallable, ASGISendCallable, Scope

@@ -41,13 +41,13 @@ def when(value: datetime | None) -> SafeString:
 
 @register.simple_tag
 def site_command(name: str) -> str:
-    """Return what to type on the server to run the command `name`, for example "manage.py prune"."""
+    """Return the shell command that runs the management command `name`, such as "manage.py prune"."""
     return f"{settings.COMMAND} {name}"
 
 
 @register.simple_tag
 def start_command() -> str:
-    """Return what to type on the server to start the site."""
+    """Return the shell command that starts the site."""
     command: str = settings.START_COMMAND
     return command
 
@@ -82,7 +82,7 @@ def in_blocks(details: list[dict[str, str]]) -> list[dict[str, str]]:
 
 @register.simple_tag(takes_context=True)
 def page_snippet(context: Context, form: Any) -> Any:
-    """Return the snippets that do what the form of this page does; None if the API has no such route."""
+    """Return the API snippets for the form of this page; None if the API has no such route."""
     match = context["request"].resolver_match
     return snippets.build_page_snippet(match.url_name, match.kwargs, form) if match else None
 
@@ -110,8 +110,8 @@ def action(
     if reason := denial_reason(context, page, row):
         return format_html('<button type="button" class="{}" disabled title="{}">{}</button>', css, reason, label)
     url = reverse(page, args=[context["account"].name, *([row.pk] if row else [])])
-    asked = f"?{urlencode(query)}" if query else ""
-    return format_html('<a class="button {}" href="{}{}">{}</a>', css, url, asked, label)
+    query_string = f"?{urlencode(query)}" if query else ""
+    return format_html('<a class="button {}" href="{}{}">{}</a>', css, url, query_string, label)
 
 
 @register.inclusion_tag(BADGE_TEMPLATE)
@@ -165,7 +165,7 @@ def with_code(text: str) -> SafeString:
 
 @register.filter
 def source(url: str) -> SafeString:
-    """Return the source of a file without the credentials in its URL; as a link only if there are none."""
+    """Return the source of a file without credentials. It is a link only if its URL contains no credentials."""
     parts = urlsplit(url)
     if is_file_url(url):
         digest, _, name = parts.path.rpartition("/files/")[2].partition("/")

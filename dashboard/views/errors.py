@@ -13,7 +13,7 @@ from dashboard.http import db_errors, problems
 from dashboard.http.request import Request
 
 RETRY_SECONDS = 5
-SECRET_NAME = re.compile("password|secret|token|key|kube", re.IGNORECASE)  # of a form field
+SECRET_NAME = re.compile("password|secret|token|key|kube", re.IGNORECASE)  # maximum length of a form field
 CSRF = "csrfmiddlewaretoken"
 
 

@@ -16,7 +16,7 @@ from dashboard.http.request import Request
 from deployments.models import Asset, HostingAccount, Image, Manifest, Operation, RegisteredModel, Service
 from deployments.models.operation import OPEN, State
 
-MAX_SERVICES = 12  # shown on the overview, and as many operations in flight
+MAX_SERVICES = 12  # shown on the overview, also the maximum number of operations in flight
 MAX_RECENT = 6  # operations
 FAILED_WITHIN = timedelta(days=7)
 STEPS = (
@@ -42,7 +42,7 @@ def home(request: Request) -> HttpResponse:
 @require_safe
 @requires(Permission.SEE)
 def account_home(request: Request, account: HostingAccount) -> HttpResponse:
-    """Show services, operations in flight and recent failures; the next step while there are no services."""
+    """Show services, operations in flight and recent failures; the next step if the account has no services."""
     if request.session.get("account") != account.name:
         request.session["account"] = account.name
     partial = request.htmx.target == "overview"

@@ -1,1 +1,1 @@
-"""The OpenAPI document of the JSON API, made from the declarations, forms and types that the API itself uses."""
+"""The OpenAPI document of the JSON API, generated from the declarations, forms and types that the API uses."""

@@ -1,4 +1,4 @@
-"""Request bodies of the operations: the forms that parse them, with examples."""
+"""Request bodies of the operations: forms and examples."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Declarations of the views of the JSON API, and what follows from them, the route and the guard."""
+"""Declarations of API views, and the properties derived from a declaration, its route and its guard."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -36,7 +36,7 @@ class Body:
 
 @dataclass(frozen=True)
 class Declaration:
-    """One operation, beside its route and its permission.
+    """The description of one operation, in addition to its route and its permission.
 
     `response`: the type of the response body; None for an empty body, `str` for text. `status`: the one of success;
     `repeat`: the one when an Idempotency-Key is sent again. `bodies`: what it reads; with several, `kind` selects one.
@@ -61,7 +61,7 @@ LOCATION = {"Location": "The path of the resource."}
 
 
 def declare(response: Any, **options: Any) -> Callable[[AnyView], AnyView]:
-    """Attach a Declaration to a view; `options` are its other fields. Guards applied later keep it."""
+    """Attach a Declaration to a view. `options` are its other fields. Guards applied later preserve it."""
 
     def decorate(view: AnyView) -> AnyView:
         view.declaration = Declaration(response, **options)  # type: ignore[attr-defined]
@@ -129,7 +129,7 @@ class Endpoint:
 
     @property
     def needs(self) -> str:
-        """The role and the scope for people: `Data scientist, scope write`."""
+        """The required role and scope as text: `Data scientist, scope write`."""
         if self.is_open:
             return self.permission
         role = required_role(Permission(self.permission))

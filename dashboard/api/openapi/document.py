@@ -51,30 +51,32 @@ def _response_schemas(endpoints: list[Endpoint]) -> tuple[dict[Any, Schema], dic
     types = dict.fromkeys(endpoint.declaration.response for endpoint in endpoints)
     kinds = [Error, *(kind for kind in types if kind not in (None, str))]
     adapters = [(kind, SERIALIZED, TypeAdapter(kind)) for kind in kinds]
-    references, whole = TypeAdapter.json_schemas(adapters, ref_template=REFERENCE)
-    components = {name: _untitled(schema) for name, schema in whole.get("$defs", {}).items()}
+    references, definitions = TypeAdapter.json_schemas(adapters, ref_template=REFERENCE)
+    components = {name: _untitled(schema) for name, schema in definitions.get("$defs", {}).items()}
     return {kind: references[kind, SERIALIZED] for kind in kinds}, components
 
 
 def _untitled(schema: Any) -> Any:
-    """Return the schema without the titles that pydantic makes from names: generators would make classes of them."""
+    """Return the schema without pydantic's titles, for which client generators would create classes."""
     if isinstance(schema, list):
         return [_untitled(part) for part in schema]
     if not isinstance(schema, dict):
         return schema
-    named = schema.get("properties", {})
-    found = {name: _untitled(part) for name, part in schema.items() if name not in ("title", "properties")}
-    return found | ({"properties": {name: _untitled(part) for name, part in named.items()}} if named else {})
+    properties = schema.get("properties", {})
+    cleaned = {name: _untitled(part) for name, part in schema.items() if name not in ("title", "properties")}
+    return cleaned | (
+        {"properties": {name: _untitled(part) for name, part in properties.items()}} if properties else {}
+    )
 
 
 def _error_responses(error: Schema) -> dict[str, Schema]:
     content = {"application/json": {"schema": error}}
-    found: dict[str, Schema] = {
+    responses: dict[str, Schema] = {
         str(status): {"description": about, "content": content} for status, about in ERRORS.items()
     }
-    found["401"]["headers"] = AUTHENTICATE
-    found["429"]["headers"] = RETRY_AFTER
-    return found | {"default": {"description": OTHER_ERRORS, "content": content}}
+    responses["401"]["headers"] = AUTHENTICATE
+    responses["429"]["headers"] = RETRY_AFTER
+    return responses | {"default": {"description": OTHER_ERRORS, "content": content}}
 
 
 def _tags(paths: dict[str, Schema]) -> list[str]:

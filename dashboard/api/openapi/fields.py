@@ -63,7 +63,7 @@ def _text(field: forms.Field) -> Schema:
 
 
 def new_row(form: type[SettingsForm]) -> Fields:
-    """Return the fields of a form that adds a row. Those that the row has a default for aren't required."""
+    """Return the fields of a form that adds a row. Fields with a default in the row aren't required."""
     unbound = form(instance=form._meta.model())
     for name, field in unbound.fields.items():
         field.required = field.required and not unbound.initial.get(name)
@@ -71,7 +71,7 @@ def new_row(form: type[SettingsForm]) -> Fields:
 
 
 def filters(fields: Mapping[str, forms.Field]) -> dict[str, Schema]:
-    """Return the query parameters that the fields of a filter form are, and `page`."""
+    """Return the query parameters for the fields of a filter form, and `page`."""
     return {name: field_schema(name, field) for name, field in fields.items()} | {"page": PAGE}
 
 

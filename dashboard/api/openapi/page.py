@@ -1,4 +1,4 @@
-"""The document as the page for people shows it: operations by noun, and the objects they respond with."""
+"""The OpenAPI document prepared for the API page: operations by noun, and response objects."""
 
 import json
 from typing import Any
@@ -19,13 +19,13 @@ def groups_of(document: Schema) -> list[dict[str, Any]]:
 
 
 def objects_of(document: Schema) -> list[dict[str, Any]]:
-    """Return the schemas of responses: those that no request body is."""
+    """Return the schemas that aren't request bodies."""
     schemas = document["components"]["schemas"]
-    sent = {name for name, schema in schemas.items() if schema.get("additionalProperties") is False}
+    request_bodies = {name for name, schema in schemas.items() if schema.get("additionalProperties") is False}
     return [
         {"name": name, "about": schema.get("description", ""), "fields": _fields(schema)}
         for name, schema in schemas.items()
-        if name not in sent
+        if name not in request_bodies
     ]
 
 
@@ -39,7 +39,7 @@ def _operation(document: Schema, method: str, path: str, operation: Schema) -> d
         "summary": operation["summary"],
         "description": operation["description"].partition("\n")[0],
         "needs": operation["x-needs"],
-        "parameters": [_parameter(found) for found in operation["parameters"] if found["in"] != "path"],
+        "parameters": [_parameter(parameter) for parameter in operation["parameters"] if parameter["in"] != "path"],
         "bodies": _bodies(document, operation),
         "status": status,
         "good": good["description"],
@@ -50,8 +50,8 @@ def _operation(document: Schema, method: str, path: str, operation: Schema) -> d
     }
 
 
-def _parameter(found: Schema) -> dict[str, Any]:
-    return {"name": found["name"], "about": found.get("description", ""), **_type(found["schema"])}
+def _parameter(parameter: Schema) -> dict[str, Any]:
+    return {"name": parameter["name"], "about": parameter.get("description", ""), **_type(parameter["schema"])}
 
 
 def _bodies(document: Schema, operation: Schema) -> list[dict[str, Any]]:
@@ -59,7 +59,7 @@ def _bodies(document: Schema, operation: Schema) -> list[dict[str, Any]]:
     if content is None:
         return []
     schemas = content["schema"].get("oneOf", [content["schema"]])
-    examples = [found["value"] for found in content.get("examples", {}).values()] or [content["example"]]
+    examples = [example["value"] for example in content.get("examples", {}).values()] or [content["example"]]
     return [
         {
             "kind": example.get("kind", "") if isinstance(example, dict) else "",
@@ -72,10 +72,10 @@ def _bodies(document: Schema, operation: Schema) -> list[dict[str, Any]]:
 
 def _resolved(document: Schema, schema: Schema) -> Schema:
     reference = schema.get("$ref")
-    found: Schema = (
+    resolved: Schema = (
         document["components"]["schemas"][reference.removeprefix(COMPONENTS)] if isinstance(reference, str) else schema
     )
-    return found
+    return resolved
 
 
 def _fields(schema: Schema) -> list[dict[str, Any]]:
@@ -87,27 +87,27 @@ def _fields(schema: Schema) -> list[dict[str, Any]]:
 
 
 def _type(schema: Schema) -> dict[str, str]:
-    """Return a description of the type; `link`: the name of the object that it is, or is a list of."""
+    """Return a description of the type. `link`: the name of the object type, also for a list of objects."""
     options = schema.get("anyOf", [schema])
     items = [option.get("items", {}) if option.get("type") == "array" else option for option in options]
     nested = [choice for item in items for choice in item.get("anyOf", [item])]
     links = [choice["$ref"].removeprefix(COMPONENTS) for choice in nested if "$ref" in choice]
-    return {"type": " or ".join(_words(option) for option in options), "link": links[0] if links else ""}
+    return {"type": " or ".join(_type_name(option) for option in options), "link": links[0] if links else ""}
 
 
-def _words(schema: Schema) -> str:
+def _type_name(schema: Schema) -> str:
     if "$ref" in schema:
         return str(schema["$ref"].removeprefix(COMPONENTS))
     if "anyOf" in schema:
-        return " or ".join(_words(option) for option in schema["anyOf"])
+        return " or ".join(_type_name(option) for option in schema["anyOf"])
     if "enum" in schema:
         return ", ".join(schema["enum"])
     if "const" in schema:
         return f'"{schema["const"]}"'
     if schema.get("type") == "array" and "enum" in schema["items"]:
-        return f"one or more of {_words(schema['items'])}"
+        return f"one or more of {_type_name(schema['items'])}"
     if schema.get("type") == "array":
-        return f"array of {_words(schema['items'])}"
+        return f"array of {_type_name(schema['items'])}"
     kind = str(schema.get("format") or schema.get("type") or "any JSON")
     return f"{kind}, at most {schema['maxLength']} characters" if "maxLength" in schema else kind
 

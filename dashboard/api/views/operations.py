@@ -54,8 +54,8 @@ def create_operation(request: ApiRequest, account: HostingAccount) -> HttpRespon
         raise invalid_field("kind", f"Give one of {', '.join(Kind.values)}.")
     note_details(request, action=kind)
 
-    def act(found: HostingAccount) -> HttpResponse:
-        operation, repeated = submit_once(request, found, lambda: _submit(request, found, kind, body))
+    def act(row: HostingAccount) -> HttpResponse:
+        operation, repeated = submit_once(request, row, lambda: _submit(request, row, kind, body))
         if repeated:
             note_details(request, target=f"{operation} ({operation.pk}), requested again")
         else:
@@ -66,7 +66,7 @@ def create_operation(request: ApiRequest, account: HostingAccount) -> HttpRespon
 
 
 def _submit(request: ApiRequest, account: HostingAccount, kind: str, body: dict[str, Any]) -> Operation:
-    """Request an operation by the form of its kind. Raise ApiError, having stored nothing, if it is refused."""
+    """Request an operation with the form of its kind. If it is refused, raise ApiError without storing anything."""
     by = request.user.get_username()
     rights: dict[str, Any] = {"production": can_use_production(request)}
     if kind == Kind.CREATE_SERVICE:
@@ -100,14 +100,14 @@ def _service_in(account: HostingAccount, body: dict[str, Any]) -> Service:
     """Return the service that the body identifies by id or name, and remove it from the body."""
     value = body.pop("service", None)
     rows = services_without_secrets(account)
-    found = None
+    service = None
     if isinstance(value, int) and not isinstance(value, bool) and 0 < value <= MAX_INTEGER:
-        found = rows.filter(pk=value).first()
+        service = rows.filter(pk=value).first()
     elif isinstance(value, str) and "\0" not in value:
-        found = rows.filter(name=value, vanished_at=None).first()
-    if found is None:
+        service = rows.filter(name=value, vanished_at=None).first()
+    if service is None:
         raise invalid_field("service", "Use the ID or the name of a service in this account.")
-    return found
+    return service
 
 
 def _action(act: Callable[..., Operation], description: str, body: Body | None = None) -> View:

@@ -20,7 +20,7 @@ class SecretTextarea(forms.Textarea):
 
 
 class SecretField(forms.CharField):
-    """A password or token on one line. An empty field means that the stored one stays in use."""
+    """A password or token on one line. If it is empty, the stored one stays in use."""
 
     def __init__(self, **options: Any) -> None:
         attributes = {"autocomplete": "new-password", "spellcheck": "false"}

@@ -1,4 +1,4 @@
-"""The source of a model or an asset: a web address, or a file uploaded before."""
+"""The source of a model or an asset: a URL or a previously uploaded file."""
 
 import mimetypes
 from functools import cached_property
@@ -10,7 +10,7 @@ from django import forms
 from dashboard.files import store
 from dashboard.forms.fields.text import MimeTypeField, check_web_address
 
-# Reasons of a failed upload, by the code in the redirect back to the form (for browsers without JavaScript).
+# Reasons for a failed upload, by the code in the redirect back to the form (for browsers without JavaScript).
 UPLOAD_ERRORS = {
     "too_large": "The file is larger than this site accepts.",
     "empty": "The file is empty.",

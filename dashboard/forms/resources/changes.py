@@ -20,10 +20,10 @@ class Change:
 
 def image_changes(old: Image | None, new: Image) -> list[Change]:
     """Return the differences from `old` to `new`. The first is always the image itself."""
-    found = [Change("Image", str(old) if old else "not reported", str(new))]
+    changes = [Change("Image", str(old) if old else "not reported", str(new))]
     before, after = _facts(old.manifest if old else None), _facts(new.manifest)
-    found += [Change(what, before[what], after[what]) for what in before if before[what] != after[what]]
-    return [*found, *_requirement_changes(old.manifest if old else None, new.manifest)]
+    changes += [Change(what, before[what], after[what]) for what in before if before[what] != after[what]]
+    return [*changes, *_requirement_changes(old.manifest if old else None, new.manifest)]
 
 
 def _facts(manifest: Manifest | None) -> dict[str, str]:
@@ -38,20 +38,20 @@ def _facts(manifest: Manifest | None) -> dict[str, str]:
 
 
 def _asset(asset: dict[str, Any]) -> str:
-    """Return the asset's id; for uploads with the start of the SHA-256, so that a new file makes a difference."""
+    """Return the asset's id. For uploads, add the start of the SHA-256, so that a new file shows as a change."""
     upload = re.search(r"/files/([0-9a-f]{8})[0-9a-f]{56}/", str(asset.get("url", "")))
     return f"{asset.get('id', '?')} ({upload[1]})" if upload else str(asset.get("id", "?"))
 
 
 def _requirement_changes(old: Manifest | None, new: Manifest | None) -> list[Change]:
-    found = []
+    changes = []
     for key, what in (("pip_requirements", "Requirements"), ("conda_env_file", "Conda environment")):
         before, after = _lines(old, key), _lines(new, key)
         if before != after:
             lines = list(unified_diff(before, after, lineterm="", n=1))[2:]
             diff = "\n".join(line for line in lines if not line.startswith("@@"))
-            found.append(Change(what, "", "", diff))
-    return found
+            changes.append(Change(what, "", "", diff))
+    return changes
 
 
 def _lines(manifest: Manifest | None, key: str) -> list[str]:

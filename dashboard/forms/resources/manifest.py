@@ -31,10 +31,10 @@ def usable_models(account: HostingAccount) -> QuerySet[RegisteredModel]:
 def search_models(rows: QuerySet[RegisteredModel], query: str) -> QuerySet[RegisteredModel]:
     """Filter for rows that match every word of `query` in name or description; `3` or `v3` also match versions."""
     for word in query.split():
-        found = Q(name__icontains=word) | Q(description__icontains=word)
+        condition = Q(name__icontains=word) | Q(description__icontains=word)
         if version := VERSION.match(word):
-            found |= Q(version=int(version[1]))
-        rows = rows.filter(found)
+            condition |= Q(version=int(version[1]))
+        rows = rows.filter(condition)
     return rows.order_by("name", "-version")
 
 

@@ -147,7 +147,7 @@ class AddAccountForm(ServerForm):
     name = forms.SlugField(
         label="Name",
         max_length=64,
-        help_text="How people here call it; part of every page’s address. Letters, digits, hyphens and underscores.",
+        help_text="The name in the dashboard and in page URLs. Use letters, digits, hyphens and underscores.",
         widget=forms.TextInput(attrs=dict(PLAIN_ATTRIBUTES)),
     )
 
@@ -165,7 +165,7 @@ class AddAccountForm(ServerForm):
 
 
 class ConfirmForm(forms.Form):
-    """Confirmation of a deletion: the name of the row, typed out."""
+    """Confirmation of a deletion by typing the name of the row."""
 
     name = forms.CharField(label="Its name", widget=forms.TextInput(attrs=dict(PLAIN_ATTRIBUTES)))
 

@@ -40,14 +40,16 @@ class AuditFilterForm(forms.Form):
             return self.entries.none()
         values = self.cleaned_data
         exact = {"actor": "actor", "action": "action", "account": "account_name", "result": "result"}
-        found = self.entries.filter(**{field: values[name] for name, field in exact.items() if values[name]})
+        entries = self.entries.filter(**{field: values[name] for name, field in exact.items() if values[name]})
         if values["since"]:
-            found = found.filter(at__gte=_start(values["since"]))
+            entries = entries.filter(at__gte=_start(values["since"]))
         if values["until"]:
-            found = found.filter(at__lte=_end(values["until"]))
+            entries = entries.filter(at__lte=_end(values["until"]))
         for word in values["q"].split():
-            found = found.filter(Q(target__icontains=word) | Q(actor__icontains=word) | Q(address__istartswith=word))
-        return found
+            entries = entries.filter(
+                Q(target__icontains=word) | Q(actor__icontains=word) | Q(address__istartswith=word)
+            )
+        return entries
 
 
 def action_label(action: str) -> str:

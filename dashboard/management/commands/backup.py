@@ -56,7 +56,7 @@ class Command(BaseCommand):
         )
         for half in HALVES.keys() - settings.SERVE:
             self.stderr.write(
-                f"It doesn't contain {HALVES[half]}, which this half of the site lacks. Back up the other half, too."
+                f"It doesn't contain {HALVES[half]}, which this half of the site lacks. Also back up the other half."
             )
 
     def _report(self, part: PartSummary) -> None:

@@ -55,10 +55,10 @@ class Command(BaseCommand):
             user.save()
             if machine:
                 Machine.objects.create(user=user)
-            Membership.objects.bulk_create(Membership(user=user, account_id=found.pk, role=role) for found in accounts)
-            roles = {"role": role, "accounts": [found.name for found in accounts]}
+            Membership.objects.bulk_create(Membership(user=user, account_id=row.pk, role=role) for row in accounts)
+            roles = {"role": role, "accounts": [row.name for row in accounts]}
             events.record_command("create_user", user, after=roles)
-        where = f" in {', '.join(found.name for found in accounts)}" if accounts else ""
+        where = f" in {', '.join(row.name for row in accounts)}" if accounts else ""
         done = "is a service account: an administrator creates its tokens," if machine else "can sign in"
         self.stdout.write(f"{name} {done} as {role}{where}.")
 

@@ -1,4 +1,4 @@
-"""`manage.py deactivate_user`: stop a user from signing in. Entries that name them are kept."""
+"""`manage.py deactivate_user`: stop a user from signing in. Their history isn't deleted."""
 
 from argparse import ArgumentParser
 from typing import Any

@@ -40,10 +40,10 @@ class Command(BaseCommand):
             raise CommandError(
                 f"The site at {settings.SITE_URL} isn't working ({reasons}). Start it with `{settings.START_COMMAND}`."
             )
-        found = HostingAccount.objects.filter(name=name).first()
-        if found is None:
+        account = HostingAccount.objects.filter(name=name).first()
+        if account is None:
             raise CommandError(f"The hosting account {name} doesn't exist.")
-        return found
+        return account
 
     def _show_state(self, operation: Operation) -> None:
         """On a terminal, show the state of the current step."""

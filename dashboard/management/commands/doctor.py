@@ -31,7 +31,7 @@ class Command(BaseCommand):
     def handle(self, *args: Any, verbosity: int, **options: Any) -> None:
         """Print the findings. Exit with status 1 if a check failed."""
         if verbosity < 2:
-            logging.disable(logging.CRITICAL)  # what would be logged is in the findings
+            logging.disable(logging.CRITICAL)  # the findings contain the same information
         started = time.monotonic()
         findings = doctor.run_checks(CheckContext(thorough=True))
         if options["json"]:

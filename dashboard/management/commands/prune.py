@@ -1,4 +1,4 @@
-"""`manage.py prune`: list unused files, ask, and delete them."""
+"""`manage.py prune`: list unused files, and delete them after confirmation."""
 
 import sys
 from argparse import ArgumentParser

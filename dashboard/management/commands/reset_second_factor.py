@@ -1,4 +1,4 @@
-"""`manage.py reset_second_factor`: turn off two-factor authentication for a user who lost app and recovery codes."""
+"""`manage.py reset_second_factor`: turn off two-factor authentication for a user who lost access to it."""
 
 from argparse import ArgumentParser
 from typing import Any

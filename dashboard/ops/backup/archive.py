@@ -102,10 +102,10 @@ class Reader:
             with os.fdopen(descriptor, "wb") as file:
                 self._copy(member, file)
                 os.fchmod(descriptor, member.mode & 0o644)
-        found = dict(self._sums)
+        actual = dict(self._sums)
         sums = BytesIO()
         self._copy(member, sums)
-        _compare(found, sums.getvalue())
+        _compare(actual, sums.getvalue())
         self._file.read(2 * HEADER_BYTES)  # Read to the end, so that a program that writes to the pipe doesn't fail.
 
     def _next(self) -> tarfile.TarInfo:
@@ -133,9 +133,9 @@ class Reader:
         self._sums[member.name] = digest.hexdigest()
 
 
-def _compare(found: dict[str, str], sums: bytes) -> None:
+def _compare(actual: dict[str, str], sums: bytes) -> None:
     lines = (line.split("  ", 1) for line in sums.decode("ascii", "replace").splitlines())
-    written = {parts[1]: parts[0] for parts in lines if len(parts) == 2}
-    if wrong := sorted(name for name in found.keys() | written.keys() if found.get(name) != written.get(name)):
+    expected = {parts[1]: parts[0] for parts in lines if len(parts) == 2}
+    if wrong := sorted(name for name in actual.keys() | expected.keys() if actual.get(name) != expected.get(name)):
         more = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
         raise DamagedArchiveError(f"The contents don't match the checksums: {wrong[0]}{more}.")

@@ -25,11 +25,11 @@ class Failure:
 
     def details(self) -> list[dict[str, str]]:
         """Return the error details in the format of the server."""
-        found = [{"code": self.code, "message": self.message, "target": self.target}] if self.target else []
+        parts = [{"code": self.code, "message": self.message, "target": self.target}] if self.target else []
         if self.log and self.code.startswith("Service"):
-            return [*found, *({"code": "Log", "message": line, "target": "service log"} for line in self.log)]
+            return [*parts, *({"code": "Log", "message": line, "target": "service log"} for line in self.log)]
         text = "\n".join(f"{number * SECONDS_PER_LINE + 0.02:8.2f} s  {line}" for number, line in enumerate(self.log))
-        return [*found, {"code": "Log", "message": text, "target": "log"}] if self.log else found
+        return [*parts, {"code": "Log", "message": text, "target": "log"}] if self.log else parts
 
 
 CHECKED = (

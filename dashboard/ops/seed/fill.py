@@ -46,14 +46,14 @@ def found_data() -> str:
 @transaction.atomic
 def fill(password: str, seed: int = SEED) -> FillResult:
     """Create all sample data, with the same password for every local user. Raises NotEmptyError if there is data."""
-    if found := found_data():
-        raise NotEmptyError(found)
+    if existing := found_data():
+        raise NotEmptyError(existing)
     world = World(Random(seed), timezone.now())  # noqa: S311 - nothing depends on it being secret
-    everybody = people.add(world, password)
-    made = accounts.add(world)
-    people.add_members(everybody, list(HostingAccount.objects.all()))
-    people.add_tokens(world, everybody, made[accounts.HEALTHY][0])
-    stories = [_write_story(world, account, portfolio) for account, portfolio in made.values()]
+    users = people.add(world, password)
+    portfolios = accounts.add(world)
+    people.add_members(users, list(HostingAccount.objects.all()))
+    people.add_tokens(world, users, portfolios[accounts.HEALTHY][0])
+    stories = [_write_story(world, account, portfolio) for account, portfolio in portfolios.values()]
     audit.write(world, stories)
     transaction.on_commit(live.keep_fresh)
     return FillResult(count_rows())

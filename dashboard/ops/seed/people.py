@@ -50,7 +50,7 @@ def add(world: World, password: str) -> dict[str, Any]:
     """Create the users and return them by name. `password`: of every user with a local password."""
     hashed = make_password(password)  # only once, because hashing is slow by design
     users = get_user_model()
-    made = [
+    created = [
         users(
             username=person.name,
             is_superuser=person.role is None,
@@ -61,8 +61,8 @@ def add(world: World, password: str) -> dict[str, Any]:
         )
         for number, person in enumerate(PEOPLE)
     ]
-    users._default_manager.bulk_create(made)
-    people = {user.get_username(): user for user in made}
+    users._default_manager.bulk_create(created)
+    people = {user.get_username(): user for user in created}
     Machine.objects.create(user=people[PROGRAM])
     Identity.objects.bulk_create(
         Identity(user=people[person.name], issuer=ISSUER, subject=str(world.uuid()))
@@ -114,9 +114,9 @@ def add_tokens(world: World, people: dict[str, Any], account: HostingAccount) ->
         _token(world, people["samira"], "notebook", 12, 30, None, used=True, scope=ApiToken.Scope.READ),
         _token(world, people["omar"], "terraform trial", 20, 90, account, revoked_at=world.ago(days=6)),
     ]
-    made = [token.created_at for token in tokens]
+    times = [token.created_at for token in tokens]
     ApiToken.objects.bulk_create(tokens)
-    for token, created_at in zip(tokens, made, strict=True):
+    for token, created_at in zip(tokens, times, strict=True):
         token.created_at = created_at
     ApiToken.objects.bulk_update(tokens, ["created_at"])
 

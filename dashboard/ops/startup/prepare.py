@@ -101,9 +101,9 @@ def clear_temporary_files() -> None:
 
     The caller must make sure that no program of the site is running. A backup may be running: its files aren't deleted.
     """
-    found = list(settings.TMP_DIR.iterdir())
-    snapshots = [path for path in found if path.name.startswith(database.TEMP_PREFIX)]
-    delete_paths(set(found).difference(snapshots))
+    paths = list(settings.TMP_DIR.iterdir())
+    snapshots = [path for path in paths if path.name.startswith(database.TEMP_PREFIX)]
+    delete_paths(set(paths).difference(snapshots))
     with locked(settings.RUN_DIR / "backup.lock", wait=False) as no_backup:
         if no_backup:
             delete_paths(snapshots)

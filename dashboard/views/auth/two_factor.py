@@ -147,6 +147,6 @@ def _check_identity(request: Request) -> HttpResponse | None:
 
 
 def _check_throttle(request: Request, user: Any) -> HttpResponse | None:
-    """Return None if another code may be tried, else the response to send instead."""
+    """Return None if another attempt is allowed, else the response to send instead."""
     attempt = throttle.start_attempt(request, user.get_username(), CODE)
     return render_throttled(request, attempt) if isinstance(attempt, Throttled) else None

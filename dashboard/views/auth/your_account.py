@@ -46,14 +46,14 @@ def you(request: Request) -> HttpResponse:
 @signed_in
 def end_session(request: Request, session: str) -> HttpResponse:
     """End one of the user's other sessions. Its event streams end within half a minute."""
-    found = next((row for row in sessions.open_sessions(request.user) if sessions.public_id(row) == session), None)
-    if found is None:
+    target = next((row for row in sessions.open_sessions(request.user) if sessions.public_id(row) == session), None)
+    if target is None:
         raise Http404("This session has already ended.")
-    if found.session_key == request.session.session_key:
+    if target.session_key == request.session.session_key:
         raise Http404("To end this session, sign out.")
-    found.delete()
-    events.record_change("end_session", request, request.user, before={"from": found.address})
-    messages.success(request, f"The session from {found.address or 'an unknown address'} has ended.")
+    target.delete()
+    events.record_change("end_session", request, request.user, before={"from": target.address})
+    messages.success(request, f"The session from {target.address or 'an unknown address'} has ended.")
     return redirect("you")
 
 
@@ -97,10 +97,10 @@ def change_password(request: Request) -> HttpResponse:
 def _roles(user: Any) -> list[dict[str, Any]]:
     """Return the user's accounts, each with the role and its source: the site, or a group of the identity provider."""
     members = {member.account_id: member for member in Membership.objects.filter(user=user)}
-    found = []
+    roles = []
     for account in guards.visible_accounts(user):
         member = members.get(account.pk)
         role = ADMINISTRATOR if user.is_superuser else member.get_role_display() if member else ""
         source = member.get_source_display() if member and not user.is_superuser else ""
-        found.append({"account": account, "role": role, "source": source})
-    return found
+        roles.append({"account": account, "role": role, "source": source})
+    return roles

@@ -1,4 +1,4 @@
-"""Context of the forms with an upload: its address, its result and its error."""
+"""Template context of forms with an upload: the upload URL, the uploaded file, and errors."""
 
 from typing import Any
 from urllib.parse import urlencode

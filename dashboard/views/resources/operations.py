@@ -32,7 +32,7 @@ def list_operations(request: Request, account: HostingAccount) -> HttpResponse:
 @require_safe
 @requires(Permission.SEE)
 def get_operation(request: Request, account: HostingAccount, pk: UUID) -> HttpResponse:
-    """Show one operation: its state, why it failed, and what the user can do about it."""
+    """Show one operation with its state, the reason for a failure, and the available actions."""
     rows = Operation.objects.filter(account=account).select_related(*SUBJECTS, "retry_of")
     operation = get_object_or_404(rows.defer("service__scoring_key"), pk=pk)
     with_badges(account, [operation])

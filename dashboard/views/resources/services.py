@@ -52,10 +52,10 @@ def _revisions(service: Service) -> list[dict[str, Any]]:
 def _parse_time(text: Any) -> datetime | None:
     """Return the time, or None if `text` isn't a time with a time zone."""
     try:
-        found = parse_datetime(text or "")
+        parsed = parse_datetime(text or "")
     except ValueError:
         return None
-    return found if found and found.tzinfo else None
+    return parsed if parsed and parsed.tzinfo else None
 
 
 def _newer_models(service: Service) -> list[RegisteredModel]:
@@ -63,5 +63,7 @@ def _newer_models(service: Service) -> list[RegisteredModel]:
     served = service.image.manifest.models.all() if service.image and service.image.manifest else []
     versions = {model.name: model.version or 0 for model in served}
     newest = RegisteredModel.objects.filter(account=service.account, name__in=versions, vanished_at=None)
-    found = {model.name: model for model in newest.exclude(mms_id=None).only("name", "version").order_by("version")}
-    return [model for name, model in found.items() if (model.version or 0) > versions[name]]
+    newest_by_name = {
+        model.name: model for model in newest.exclude(mms_id=None).only("name", "version").order_by("version")
+    }
+    return [model for name, model in newest_by_name.items() if (model.version or 0) > versions[name]]

@@ -1,4 +1,4 @@
-"""The page that shows the user's permissions in an account, and who can grant more."""
+"""The page of the user's permissions in an account, with the users who can grant more."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ from dashboard.access.permissions import ACCESS_LEVELS, ADMIN_LEVEL, ADMINISTRAT
 from dashboard.http.request import Request
 from deployments.models import HostingAccount
 
-MAX_NAMES = 12  # of users who can grant more, per role
+MAX_NAMES = 12  # users shown per role
 
 
 @require_safe
@@ -39,8 +39,8 @@ def _who_can_grant(account: HostingAccount) -> dict[str, list[str]]:
     """Return the names of the users who may change members: the account's operators, and the administrators."""
     active = get_user_model().objects.filter(is_active=True).order_by("username")
     operators = Membership.objects.filter(account_id=account.pk, role=Role.OPERATOR).values("user_id")
-    found = {
+    users_by_role = {
         "operators": active.filter(pk__in=operators, is_superuser=False),
         "administrators": active.filter(is_superuser=True),
     }
-    return {name: [user.get_username() for user in users[:MAX_NAMES]] for name, users in found.items()}
+    return {name: [user.get_username() for user in users[:MAX_NAMES]] for name, users in users_by_role.items()}

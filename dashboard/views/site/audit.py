@@ -16,7 +16,7 @@ from dashboard.audit.models import AuditEntry
 from dashboard.forms.site.audit import AuditFilterForm
 from dashboard.http.request import Request
 
-MAX_CSV_ROWS = 100_000  # of one file; filters select the others
+MAX_CSV_ROWS = 100_000  # rows per file; filters select the others
 CSV_CHUNK_ROWS = 2000
 COLUMNS = ("at", "actor", "via", "action", "account_name", "target", "address", "result", "before", "after")
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a cell that begins with one of these is a formula to spreadsheets
@@ -27,17 +27,17 @@ FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a cell that begins with one of the
 def see_audit(request: Request, accounts: frozenset[int] | None) -> HttpResponse:
     """List the entries of the accounts that the user operates; all for administrators. `?format=csv`: as a file."""
     form = AuditFilterForm(entries_of(accounts), request.GET)
-    found = form.find_entries()
+    entries = form.find_entries()
     if request.GET.get("format") == "csv":
-        return _csv_response(found)
-    page = Paginator(found, PAGE_SIZE).get_page(request.GET.get("page"))
+        return _csv_response(entries)
+    page = Paginator(entries, PAGE_SIZE).get_page(request.GET.get("page"))
     pages = list(page.paginator.get_elided_page_range(page.number, on_each_side=2, on_ends=1))
     facts = {"form": form, "page": page, "page_numbers": pages, "everything": accounts is None}
     return render(request, "audit/list.html", facts)
 
 
-def _csv_response(found: QuerySet[AuditEntry]) -> HttpResponse:
-    rows = found.values_list(*COLUMNS)[:MAX_CSV_ROWS]
+def _csv_response(entries: QuerySet[AuditEntry]) -> HttpResponse:
+    rows = entries.values_list(*COLUMNS)[:MAX_CSV_ROWS]
     headers = {"Content-Disposition": 'attachment; filename="audit.csv"'}
     response = HttpResponse(content_type="text/csv; charset=utf-8", headers=headers)
     writer = csv.writer(response)

@@ -1,6 +1,6 @@
 """/healthz: the health of each part of the site, for people and monitoring.
 
-Don't use it as a liveness probe: a stopped worker is no reason to restart the web process.
+Don't use it as a liveness probe: a stopped worker doesn't require a restart of the web process.
 """
 
 import time
@@ -21,7 +21,7 @@ from dashboard.ops.supervisor.health import QUEUES, WORKS, state_of_beat, state_
 @never_cache
 @require_safe
 def healthz(request: Request) -> HttpResponse:
-    """Respond with 200 if all parts work, else 503, and the state of each part: "works", or what is wrong.
+    """Respond with 200 if all parts work, else 503, with the state of each part: "works" or the problem.
 
     The body is JSON, or for browsers one line per part.
     """
@@ -34,7 +34,7 @@ def healthz(request: Request) -> HttpResponse:
 
 
 def database() -> str:
-    """Return WORKS if the database answers a query, else what is wrong."""
+    """Return WORKS if the database responds to a query, else the problem."""
     try:
         with connection.cursor() as cursor:
             cursor.execute("SELECT 1")
@@ -49,13 +49,13 @@ def redis_and_programs() -> Iterator[tuple[str, str]]:
     workers = {f"worker:{QUEUES[part]}": f"worker of queue {QUEUES[part]}" for part in sorted(settings.SERVE)}
     try:
         with heartbeat.connect(settings.REDIS_URL) as client:
-            signs = heartbeat.read(client, [beat, *workers])
+            heartbeats = heartbeat.read(client, [beat, *workers])
     except redis.RedisError:
         yield "redis", "not responding"
         yield from ((label, "unknown while Redis isn’t responding") for label in ["beat", *workers.values()])
         return
     now = time.time()
     yield "redis", WORKS
-    yield "beat", state_of_beat(signs[beat], now)
+    yield "beat", state_of_beat(heartbeats[beat], now)
     for name, label in workers.items():
-        yield label, state_of_worker(signs[name], now, beat_works=state_of_beat(signs[beat], now) == WORKS)
+        yield label, state_of_worker(heartbeats[name], now, beat_works=state_of_beat(heartbeats[beat], now) == WORKS)

@@ -82,8 +82,8 @@ def _part_name(program: str) -> str:
 
 
 def _check_sandbox() -> Finding:
-    if found := holes(retry=True):
-        message = f"A test run as a service showed that a driver script can {', '.join(found)}."
+    if possible_actions := holes(retry=True):
+        message = f"A test run as a service showed that a driver script can {', '.join(possible_actions)}."
         return failed("sandbox", message, SANDBOX_ADVICE)
     if reason := denial_reason():
         message, _, advice = reason.rpartition(" Install ")

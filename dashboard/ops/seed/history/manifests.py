@@ -22,7 +22,7 @@ def add_assets(story: Story, project: Project, at: datetime) -> list[Asset]:
     """Add a driver script, a schema, and sometimes another file. Return the assets, with the driver script first."""
     by = story.scientist()
     files = [*FILES, *([story.world.random.choice(MORE_FILES)] if story.world.chance(0.4) else [])]
-    made = [
+    created = [
         Asset(
             account=story.account,
             name=name,
@@ -33,10 +33,10 @@ def add_assets(story: Story, project: Project, at: datetime) -> list[Asset]:
         )
         for name, file, mime_type in files
     ]
-    for asset in made:
+    for asset in created:
         story.at(asset, added_at=at)
-    story.assets += made
-    return made
+    story.assets += created
+    return created
 
 
 def compose(

@@ -77,11 +77,11 @@ class Story:
         _insert(with_assets(manifest_id=m.pk, asset_id=asset.pk) for m, _, used in links for asset in used)
 
     def _set_times(self) -> None:
-        for kind, noted in groupby(
+        for kind, recorded in groupby(
             sorted(self._times, key=lambda item: str(type(item[0]))), lambda item: type(item[0])
         ):
             rows = []
-            for row, times in noted:
+            for row, times in recorded:
                 for name, value in times.items():
                     setattr(row, name, value)
                 rows.append(row)
@@ -89,5 +89,5 @@ class Story:
 
 
 def _insert(rows: Iterable[Any]) -> None:
-    if made := list(rows):
-        type(made[0])._default_manager.bulk_create(made, batch_size=BATCH)
+    if batch := list(rows):
+        type(batch[0])._default_manager.bulk_create(batch, batch_size=BATCH)
