@@ -84,7 +84,7 @@ def create_manifest(
     conda_env_file: str = "",
     description: str = "",
 ) -> Operation:
-    """Request to create a manifest. driver: the asset that is the driver script; None for a manifest without one."""
+    """Request to create a manifest. driver: the asset with the driver script, or None."""
     chosen: dict[str, Any] = {"models": list(models), "assets": list(assets), "driver": driver}
     chosen |= {"runtime_type": runtime_type, "pip_requirements": pip_requirements}
     chosen |= {"conda_env_file": conda_env_file, "description": description}

@@ -70,7 +70,7 @@ class Request:
 
     @cached_property
     def digests(self) -> list[str]:
-        """Digests that identify this request, the first by the current SECRET_KEY, the others by its fallbacks.
+        """Digests that identify this request: the first keyed with SECRET_KEY, the others with its fallbacks.
 
         They are keyed because the body may contain a password.
         """

@@ -83,7 +83,7 @@ def vacuum() -> None:
 
 @contextmanager
 def _wait_for_lock(store: Store) -> Iterator[bool]:
-    """Lock the store for this process alone. Yield False if that fails for STORE_WAIT_SECONDS; prunes are faster."""
+    """Lock the store for this process alone. Yield False after STORE_WAIT_SECONDS, longer than a prune takes."""
     until = time.monotonic() + STORE_WAIT_SECONDS
     while True:
         with store.exclusive() as is_locked:

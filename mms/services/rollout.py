@@ -63,7 +63,7 @@ def roll_out(operation: Operation) -> None:
 
 
 def take_down(service: Service) -> None:
-    """Remove the route, then stop all revisions of the service. Logs stay. Safe to run again."""
+    """Remove the route, then stop all revisions of the service. Retains the logs. Safe to run again."""
     with route.lock():
         routes.remove(route.directory(), str(service.pk))
         service.revisions.filter(state__in=LIVE_STATES).update(state="stopped", stopped_at=timezone.now())

@@ -29,7 +29,7 @@ ADVICE: dict[type[errors.MMSError], str] = {
 
 
 def try_server(account: HostingAccount) -> ConnectionTestResult:
-    """Read the list of services. The account may be unsaved and isn't changed; Entra ID tokens aren't cached."""
+    """Read the list of services. The account may be unsaved. Changes nothing and caches no Entra ID tokens."""
     credential: Credential = BearerToken(account.token or "")
     if account.sign_in == HostingAccount.SignIn.ENTRA:
         client = credentials.entra_client(account)

@@ -262,7 +262,7 @@ def unavailable_reason(data: Path) -> str:
 
 
 def denial_reason(data: Path) -> str:
-    """Return why no service can run here, as a sentence; "" if they can. Only sites that run as root have a reason."""
+    """Return why services can't run here, as a sentence; "" if they can. Always "" unless the site runs as root."""
     found, user = trial(data), service_user(str(uuid.UUID(int=0)))
     if found.options is not None or user is None:
         return ""

@@ -219,7 +219,7 @@ class Store:
         return layer
 
     def layer_tree(self, layer: Layer) -> Path:
-        """Return the unpacked tree of a layer; unpack its blob if the tree is missing. Raises NotInStoreError."""
+        """Return the tree of a layer, unpacking its blob if necessary. Raises NotInStoreError."""
         tree = self._tree(layer.diff_id)
         if not tree.exists():
             self._unpack(layer)
