@@ -49,9 +49,7 @@ class HeartbeatStep(bootsteps.StartStopStep):
                 heartbeat.write(client, f"worker:{queue}", self.task_completed_at)
             if self.should_reconnect:
                 self.should_reconnect = False
-                raise redis.ConnectionError(
-                    "The watchdog requested a new connection."
-                )  # the consumer reconnects after this exception
+                raise redis.ConnectionError("The watchdog requested a new connection.")  # makes the consumer reconnect
 
         beat()
         signals.task_prerun.connect(self.on_task_started)

@@ -13,7 +13,7 @@ class Role(models.TextChoices):
 
 
 class Source(models.TextChoices):
-    """Where a role was assigned.
+    """The origin of a role.
 
     A role from the identity provider is removed when the user leaves the group. A role from the site stays until an
     operator removes it.

@@ -97,7 +97,7 @@ def _request(
 ) -> requests.Response:
     if urlsplit(uri).scheme not in {"http", "https"}:
         raise ValueError("not a web address")
-    if uri.startswith(f"{settings.GATEWAY_URL}/"):  # the public address may be unreachable from here
+    if uri.startswith(f"{settings.GATEWAY_URL}/"):  # the public URL may be unreachable from this machine
         uri = settings.MMS_URL + uri.removeprefix(settings.GATEWAY_URL)
     headers = {"Content-Type": "application/json", "Accept": "application/json"}
     if key:

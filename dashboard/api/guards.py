@@ -54,7 +54,7 @@ def requires(permission: Permission, *, changes: bool = True, action: str = "") 
 
 
 def administrators(permission: Permission, *, action: str = "") -> Callable[[View], View]:
-    """Guard a view of the whole site, as access.administrators does. Tokens for one account are refused."""
+    """Guard a view of the whole site, as access.administrators does. Tokens for one account are rejected."""
 
     def decorate(view: View) -> View:
         @wraps(view)

@@ -77,7 +77,7 @@ def note_details(
 
 
 def noted_details(request: HttpRequest) -> dict[str, Any]:
-    """Return the details noted so far for the entry of this request."""
+    """Return the details added so far to the entry of this request."""
     details: dict[str, Any] = request.__dict__.setdefault("audit_notes", {})
     return details
 
@@ -151,12 +151,12 @@ def _url_target(arguments: dict[str, Any]) -> str:
 
 
 def _printable(text: str) -> str:
-    """Return `text` on one line, as every database can store it. Failed sign-ins can send any text as the name."""
+    """Return `text` on one line, as every database can store it. The name in a failed sign-in can be any text."""
     return "".join(letter if letter.isprintable() else " " for letter in text)
 
 
 def _shortened(value: Any) -> Any:
-    """Return `value` with long texts cut off. A requirements file is stored with its operation, not here."""
+    """Return `value` with long texts cut off. The full values are stored with the operation."""
     if isinstance(value, dict):
         return {str(name): _shortened(item) for name, item in value.items()}
     if isinstance(value, list | tuple):

@@ -33,7 +33,7 @@ def continue_login(request: HttpRequest, user: User, path: str, method: str = ev
 
 
 def pending_login(request: HttpRequest) -> tuple[User, str] | None:
-    """Return the user whose password was entered in this session, and the path to go to. None if it expired."""
+    """Return the user of the pending login and the path to redirect to, or None if it expired."""
     pending = request.session.get(PENDING_LOGIN)
     if not pending or pending["until"] < timezone.now().timestamp():
         return None

@@ -97,7 +97,7 @@ class ApiToken(models.Model):
     """A bearer token of the JSON API. It grants its owner's permissions, limited by its scope and account."""
 
     class Scope(models.TextChoices):
-        """What a token allows."""
+        """The kinds of requests that a token allows."""
 
         READ = "read", "Read"
         WRITE = "write", "Read and write"

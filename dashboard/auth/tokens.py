@@ -26,7 +26,7 @@ HINT = "Create one on the page “API tokens” (/tokens/)."
 
 
 class InvalidTokenError(Exception):
-    """The request has no valid token. The text is for people."""
+    """The request has no valid token. The message is shown to the client."""
 
 
 def create(owner: User, name: str, scope: str, account_id: int | None, days: int) -> tuple[ApiToken, str]:

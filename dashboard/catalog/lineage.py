@@ -33,7 +33,7 @@ NOUN: dict[type[Any], str] = {
 class Stage:
     """The related rows of one noun.
 
-    `more`: the number of related rows that aren't in `rows`. `is_current`: the stage holds the row itself.
+    `more`: the number of related rows that aren't in `rows`. `is_current`: True if it contains the row itself.
     """
 
     noun: str

@@ -16,7 +16,7 @@ MAX_FOUND = 10  # rows shown besides the picked ones; a search narrows them
 
 @dataclass(frozen=True)
 class Choice:
-    """One row as the picker shows it. `note`: a word next to the label, such as "newest"."""
+    """One row of a picker. `note`: a word next to the label, such as "newest"."""
 
     pk: int
     label: str

@@ -7,7 +7,7 @@ MAX_FORM_BYTES = 16 * 1024  # of everything in the form except the file
 
 
 class InvalidFormError(Exception):
-    """The body isn't a multipart form with one file. The text is for people."""
+    """The body isn't a multipart form with one file. The message is shown to the user."""
 
 
 class UploadForm:

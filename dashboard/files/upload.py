@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 
 
 class UploadError(Exception):
-    """The upload is rejected. `code` identifies the reason to the form's page; the text is for people."""
+    """The upload is rejected. `code` identifies the reason to the form's page; the message is shown to the user."""
 
     def __init__(self, status: int, code: str, message: str) -> None:
         super().__init__(message)

@@ -1,4 +1,4 @@
-"""Snippets for curl and Python that call the JSON API as a form does, without secrets.
+"""Snippets for curl and Python that make the same request as a form through the JSON API, without secrets.
 
 The API token is read from `$DASHBOARD_TOKEN`. Values are quoted for the shell and for Python, so that none is executed.
 """
@@ -22,7 +22,7 @@ from deployments.operations.requests import to_body
 from deployments.operations.submit import redact_keys
 
 CLASSES_BY_NAME = {"registry": RegistryInfo, "cluster": Cluster}
-# For pages whose form doesn't request an operation, the method and the name of the route that does the same.
+# The method and name of the equivalent route, for pages whose form doesn't request an operation.
 ROUTES_OF_PAGES = {
     "add_account": ("POST", "v1_list_accounts"),
     "change_server": ("PATCH", "v1_get_server"),

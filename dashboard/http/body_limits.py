@@ -19,8 +19,8 @@ from django.template.loader import render_to_string
 from dashboard.http import asgi, problems
 from dashboard.http.body import ClientDisconnectedError, RequestBody, SlowBodyError
 
-TOO_LARGE = "The request body is larger than this site accepts, so nothing was done."
-TOO_SLOW = "The request was too slow, so nothing was done. Go back and send it again."
+TOO_LARGE = "The request body is larger than this site accepts. Nothing was changed."
+TOO_SLOW = "The request was too slow. Nothing was changed. Go back and send it again."
 
 
 class LargeBodyError(Exception):

@@ -14,7 +14,7 @@ class NoStoreMiddleware:
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
         response = self.get_response(request)
-        # A view that never read the session shows nothing personal, and reading it here would cost a query.
+        # A view that didn't read the session shows nothing personal. Reading it here would cost a query.
         if request.session.accessed and request.user.is_authenticated:
             patch_cache_control(response, no_store=True, private=True)
             patch_vary_headers(response, ["HX-Request"])

@@ -34,7 +34,7 @@ def broken(request: Request) -> HttpResponse:
     reason = db_errors.user_message(sys.exc_info()[1])
     if request.path.startswith(problems.API_PREFIX):
         message = (
-            f"{reason} Nothing was done. Try again in a moment."
+            f"{reason} Nothing was changed. Try again in a moment."
             if reason
             else "An error occurred on the site. Its log has the reason."
         )
@@ -43,7 +43,7 @@ def broken(request: Request) -> HttpResponse:
 
 
 def not_now(request: Request, reason: str) -> HttpResponse:
-    """Explain that the request failed, and offer to send it again. Renders without the database."""
+    """Respond with a page that explains the failure and offers a retry. Renders without the database."""
     wrote = request.method not in {"GET", "HEAD"}
     page = {
         "reason": reason,

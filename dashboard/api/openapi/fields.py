@@ -17,7 +17,7 @@ SEARCH: Schema = {"type": "string", "description": "Words to search for; every w
 
 
 def body_schema(body: Body) -> Schema:
-    """Return the schema of a request body. Unknown fields are refused, as by the API."""
+    """Return the schema of a request body. It rejects unknown fields, as the API does."""
     fields = body.fields()
     properties = {**body.schemas, **{n: field_schema(n, field) for n, field in fields.items() if n not in body.schemas}}
     needed = {name for name, field in fields.items() if field.required}

@@ -23,7 +23,7 @@ PYTHON = "text/x-python"
 
 
 def guess_mime_type(name: str) -> str:
-    """Return the MIME type of a file called `name`; application/octet-stream if its name gives no hint."""
+    """Return the MIME type of a file called `name`; application/octet-stream if unknown."""
     kind, encoding = mimetypes.guess_type(name)
     return kind if kind and not encoding else "application/octet-stream"
 

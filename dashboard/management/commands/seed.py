@@ -1,4 +1,4 @@
-"""`manage.py seed`: fill an empty database with a realistic installation, for work on pages and for demonstrations."""
+"""`manage.py seed`: fill an empty database with sample data for development and demonstrations."""
 
 import secrets
 from argparse import ArgumentParser
@@ -32,8 +32,8 @@ class Command(BaseCommand):
             raise CommandError(str(error)) from None
         except fill.NotEmptyError as error:
             raise CommandError(
-                f"Nothing was written: the database holds data already ({error}). Sample data goes only into an empty "
-                f"one. Choose another folder: DATA_DIR=/tmp/sample {settings.COMMAND} seed"
+                f"Nothing was written: the database already contains data ({error}). Sample data requires an "
+                f"empty one. Choose another folder: DATA_DIR=/tmp/sample {settings.COMMAND} seed"
             ) from None
         for noun, count in made.counts.items():
             self.stdout.write(f"{count:6} {noun}")

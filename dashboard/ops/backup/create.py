@@ -246,7 +246,7 @@ def private_files() -> Iterator[None]:
 
 
 def user_message(error: OSError) -> str:
-    """Return an error message for people."""
+    """Return an error message that names the cause and the fix."""
     if error.errno in DISK_FULL:
         return f"The disk is full. Free some space on it and in {settings.TMP_DIR}, then retry."
     name = error.filename or "a file"

@@ -1,1 +1,1 @@
-"""Realistic rows for work on pages: an installation with three hosting accounts, written without building anything."""
+"""Sample data for development: three hosting accounts with realistic history. Nothing is built or deployed."""

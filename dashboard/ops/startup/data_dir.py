@@ -26,7 +26,7 @@ def restrict_permissions() -> None:
 
 
 def unfinished_restore() -> Path:
-    """Return the path of the file that marks an unfinished restore. It holds the command to run again."""
+    """Return the path of the file that marks an unfinished restore. It contains the command to run again."""
     return Path(settings.DATA_DIR, "restore_unfinished")
 
 

@@ -134,7 +134,7 @@ def _program_section(program: Program, logs_to_terminal: bool) -> dict[str, str]
         "command": shlex.join(program.command),
         "directory": str(settings.BASE_DIR),
         "autorestart": "true",
-        "startretries": "1000000",  # practically never give up; the delay between attempts grows
+        "startretries": "1000000",  # in effect, never give up; the delay between attempts grows
         "redirect_stderr": "true",
         "stdout_logfile": log,
         "stdout_logfile_maxbytes": "0" if logs_to_terminal else "10MB",
@@ -212,7 +212,7 @@ def environment() -> dict[str, str]:
         DJANGO_SETTINGS_MODULE="dashboard.settings",
         TMPDIR=str(settings.TMP_DIR),
         PYTHONUNBUFFERED="1",
-        # By default, glibc gives each thread an arena of its own, which costs memory.
+        # By default, glibc allocates a separate arena per thread, which uses more memory.
         MALLOC_ARENA_MAX="2",
     )
     return values

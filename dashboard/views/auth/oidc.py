@@ -24,7 +24,8 @@ log = logging.getLogger(__name__)
 def go_to_provider(request: Request) -> HttpResponse:
     """Redirect to the provider's sign-in page.
 
-    Pages link here instead of using a form, because their security policy doesn't allow forms to leave the site.
+    Pages link here instead of using a form, because their content security policy allows form submissions only to this
+    site.
     """
     _refuse_without_provider()
     if request.user.is_authenticated:

@@ -36,9 +36,10 @@ def handle_settings_form(
 def render_connection_test(
     request: Request, form: SettingsForm, result: ConnectionTestResult | None, template: str, context: dict[str, Any]
 ) -> HttpResponse:
-    """Render and record the result of a connection test; None if the form was invalid, so that it wasn't run.
+    """Render and record the result of a connection test.
 
-    For htmx, only the result. The form shows the submitted values, except for secrets.
+    `result` is None if the form was invalid and the test wasn't run. For htmx, render only the result. The form
+    shows the submitted values, except for secrets.
     """
     if result is not None:
         name = request.resolver_match.url_name or "" if request.resolver_match else ""

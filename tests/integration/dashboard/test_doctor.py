@@ -456,7 +456,7 @@ def test_operations_that_cannot_continue_on_their_own_are_counted(account: Hosti
     untaken, undecided, stopped = problems(operations.check(QUICK))
     assert untaken.state == State.FAILED
     assert "1 operation queued for more than 18 s" in untaken.message
-    assert "someone has to decide" in undecided.message
+    assert "which a user has to resolve" in undecided.message
     assert undecided.page == f"/accounts/{account.name}/operations/?state=uncertain"
     assert "Check again" in stopped.advice
 

@@ -48,8 +48,8 @@ def _check_account(account: HostingAccount, counts: Mapping[str, Any]) -> Iterat
         advice = 'Check the worker: see "worker". Nothing is lost; queued operations continue when it works again.'
         yield failed(part, message, advice, f"{page}open")
     if counts["undecided"]:
-        message = f"{pluralize(counts['undecided'], 'operation')} with an unknown result: someone has to decide."
-        yield warning(part, message, "Open each one and choose what to do.", f"{page}uncertain")
+        message = f"{pluralize(counts['undecided'], 'operation')} with an unknown result, which a user has to resolve."
+        yield warning(part, message, "Open each one and send it again or mark it as failed.", f"{page}uncertain")
     if counts["stopped"]:
         message = f"{pluralize(counts['stopped'], 'operation')} unfinished for so long that polling the server stopped."
         yield warning(part, message, 'Open each one and choose "Check again" or cancel it.', f"{page}open")

@@ -79,7 +79,7 @@ def _check_queue(client: redis_client.Redis, queue: str, worker: str) -> Finding
     if waiting <= LONG_QUEUE:
         return ok("queues", f"{pluralize(waiting, 'task')} in {queue}.")
     message = f"{pluralize(waiting, 'task')} wait in queue {queue}: the worker is stalled or too slow."
-    return warning("queues", message, f'See "{worker}". Expired tasks are dropped when it works again.')
+    return warning("queues", message, f'See "{worker}". It discards expired tasks when it works again.')
 
 
 # --- round trips ----------------------------------------------------------------------------------------------------

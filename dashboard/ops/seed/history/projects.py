@@ -58,7 +58,7 @@ def _release(
 
 
 def _build(story: Story, manifest: Manifest, at: datetime) -> tuple[Image | None, datetime]:
-    """Add an image. Return it and its completion time. Some builds fail; the image is None if the retry is skipped."""
+    """Add an image. Return it and its completion time. The image is None after a failed build without a retry."""
     if not story.world.chance(FAILED_BUILDS):
         return images.build(story, manifest, at), story.world.later(at, 1, 7)
     image = images.build(story, manifest, at, State.FAILED)

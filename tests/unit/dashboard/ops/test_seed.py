@@ -197,6 +197,6 @@ def test_every_detail_page_answers(admin: Client, noun: str, step: int) -> None:
 
 def test_a_second_run_is_refused_and_changes_nothing(made: fill.FillResult) -> None:
     before = fill.count_rows()
-    with pytest.raises(CommandError, match="Nothing was written: the database holds data already"):
+    with pytest.raises(CommandError, match="Nothing was written: the database already contains data"):
         call_command("seed", password=PASSWORD)
     assert fill.count_rows() == before == made.counts
