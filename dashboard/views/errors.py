@@ -39,10 +39,10 @@ def broken(request: Request) -> HttpResponse:
             else "An error occurred on the site. Its log has the reason."
         )
         return problems.error_response(503 if reason else 500, message)
-    return not_now(request, reason) if reason else defaults.server_error(request)
+    return service_unavailable(request, reason) if reason else defaults.server_error(request)
 
 
-def not_now(request: Request, reason: str) -> HttpResponse:
+def service_unavailable(request: Request, reason: str) -> HttpResponse:
     """Respond with a page that explains the failure and offers a retry. Renders without the database."""
     wrote = request.method not in {"GET", "HEAD"}
     page = {

@@ -38,7 +38,7 @@ def check(context: CheckContext) -> Iterator[Finding]:
     """Check connection, write access, eviction, persistence and protection of Redis, and compare the clocks."""
     try:
         with connect() as client:
-            client.time()  # Connects like PING, which Redis would reject while it can't save.
+            client.time()  # tests the connection; PING would be rejected while Redis can't save
             started = time.monotonic()
             info: Any = client.info()
             elapsed = time.monotonic() - started
