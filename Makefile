@@ -1,4 +1,4 @@
-# Everything a developer or operator types. `make up` needs only Python 3.11 to 3.13 with venv; the rest follows.
+# Everything a developer or operator types. It needs Python 3.11 to 3.13 with venv, and installs the rest into .venv.
 
 .DEFAULT_GOAL := help
 .PHONY: help up dev docs docs-serve check test test-fast test-nightly setup-browser audit fmt reference lock build bench bench-peers
@@ -33,7 +33,7 @@ check: $(VENV)/.dev ## check format, style, types, imports, links in the docs, t
 	$(BIN)/lint-imports
 	$(BIN)/python -m tests.docs_links
 	$(BIN)/python -m tests.template_format
-	DATA_DIR=$$(mktemp -d) $(BIN)/python manage.py makemigrations --check --dry-run
+	@data=$$(mktemp -d) && trap "rm -rf $$data" EXIT && DATA_DIR=$$data $(BIN)/python manage.py makemigrations --check --dry-run
 
 test: $(if $(T)$(K),,check) $(VENV)/.dev ## check, then run every test; T=path K=word runs a part of them
 	@$(RUN_TESTS)
@@ -44,7 +44,7 @@ test-fast: $(VENV)/.dev ## run the tests that aren't marked slow
 test-nightly: check ## check, then run every test, with the long variants
 	@$(RUN_TESTS) --nightly
 
-setup-browser: ## install Chromium for the browser tests, if this user may
+setup-browser: ## install Chromium for the browser tests (needs root and apt)
 	@sh tests/browser/install
 
 audit: $(VENV)/.dev ## look up known vulnerabilities of everything in requirements/base.txt, dev.txt and docs.txt
@@ -53,7 +53,7 @@ audit: $(VENV)/.dev ## look up known vulnerabilities of everything in requiremen
 bench: $(VENV)/.dev ## measure speed and size of this project
 	$(BIN)/python -m tests.bench
 
-bench-peers: $(VENV)/.dev ## the same beside MLflow and BentoML, which get an environment of their own
+bench-peers: $(VENV)/.dev ## measure this project, MLflow and BentoML side by side
 	$(BIN)/python -m tests.bench --peers $(VENV)-peers
 
 fmt: $(VENV)/.dev ## format, and fix what can be fixed

@@ -57,7 +57,7 @@ def _operations(before: datetime) -> tuple[QuerySet[Operation], list[Any]]:
 
 
 def _rows(before: datetime) -> Iterator[QuerySet[Any]]:
-    """Yield, per class, the unreferenced rows that vanished or were never created before `before`."""
+    """Yield, per class, unreferenced rows that vanished before `before`, or were added before it and never created."""
     for row, referred_to in REFERENCED_BY.items():
         recent = Operation.objects.filter(Q(state__in=OPEN) | Q(finished_at__gte=before), **{NOUN[row]: OuterRef("pk")})
         old = Q(vanished_at__lt=before) | Q(mms_id=None, added_at__lt=before)

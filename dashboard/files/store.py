@@ -130,7 +130,7 @@ def _key(digest: str, name: str, secret: str) -> str:
 
 
 def mask_keys(text: str) -> str:
-    """Return `text` with the key of every file URL replaced by "...", for pages and logs."""
+    """Return `text` with the key of every file URL replaced by an ellipsis, for pages and logs."""
     return _KEY_IN_URL.sub(r"\1…", text)
 
 

@@ -426,7 +426,7 @@ def phase(state: str) -> Phase | None:
 
 
 def runtime_type(value: str) -> str:
-    """Correct the reference's misspelling of SparkPython."""
+    """Return the runtime type. The API reference misspells SparkPython as "parkPython"."""
     return "SparkPython" if value == "parkPython" else value
 
 

@@ -1,5 +1,6 @@
 """Hosting accounts at MMS servers, and the registries and clusters that their images and services use."""
 
+from datetime import datetime
 from typing import ClassVar
 
 from django.core.validators import RegexValidator
@@ -79,6 +80,11 @@ class HostingAccount(WithSecret):
     def is_failing(self) -> bool:
         """Return True if the server is failing or rejects the account's token."""
         return bool(self.error) or self.token_refused
+
+    @property
+    def next_attempt_at(self) -> datetime | None:
+        """Return when the server may be called again, or None if it may be called now."""
+        return self.not_before if self.not_before and self.not_before > timezone.now() else None
 
     @property
     def credentials(self) -> tuple[str | None, ...]:

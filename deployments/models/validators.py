@@ -1,6 +1,6 @@
 """Validators for the addresses of servers, registries and authorities.
 
-Forbidden numeric addresses (`client.addresses`) are rejected here, while the user can correct them. Host names are
+Forbidden numeric addresses (`netguard.addresses`) are rejected here, while the user can correct them. Host names are
 checked on connecting.
 """
 

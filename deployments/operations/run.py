@@ -119,7 +119,7 @@ def mark_uncertain(operation: Operation, reason: str, **fields: Any) -> None:
 
 
 def fail(operation: Operation, failure: wire.Failure, default: str) -> None:
-    """Fail the operation with the server's reason, or `otherwise` if it gave none."""
+    """Fail the operation with the server's reason, or `default` if it gave none."""
     transition(
         operation,
         State.FAILED,

@@ -1,7 +1,7 @@
 """Requests of users: one function per verb stores an Operation and its row, and returns without calling the server.
 
-`by` is the name of the user. All functions raise RequestRefusedError if nothing was stored. `dispatch` and `run` do the
-rest. A queue message only starts it sooner, so requests succeed while Redis is unavailable.
+`by` is the name of the user. All functions raise RequestRefusedError if nothing was stored. `dispatch` and `run` send
+them. A queue message only makes that happen sooner, so requests succeed while Redis is unavailable.
 """
 
 import dataclasses

@@ -2,8 +2,8 @@
 
     NotStarted -> Running -> Succeeded | Failed | Canceled
 
-The row is authoritative and a queue message only a hint: `sweep` queues operations again that no worker is running, so
-that none stays open forever after its worker was killed. Running an operation twice is safe: images are stored by
+The row is authoritative and a queue message only a hint: `sweep` queues open operations that no worker runs, so that
+none stays open forever after its worker was killed. Running an operation twice is safe: images are stored by
 content, and an engine doesn't restart a running revision.
 """
 

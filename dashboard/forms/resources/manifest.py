@@ -56,7 +56,7 @@ def describe_models(rows: Sequence[RegisteredModel]) -> list[Choice]:
 
 
 def search_assets(rows: QuerySet[Asset], query: str) -> QuerySet[Asset]:
-    """Filter for rows that match every word of `query` in id or address, by id."""
+    """Filter for rows that match every word of `query` in id or address. Sort them by id."""
     for word in query.split():
         rows = rows.filter(Q(name__icontains=word) | Q(url__icontains=word))
     return rows.order_by("name", "-added_at")

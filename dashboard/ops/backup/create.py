@@ -42,7 +42,7 @@ class BackupError(Exception):
 class Part:
     """Files below `root` that match `patterns`, in this order. In the archive, their names start with `prefix`.
 
-    `by_digest`: a file whose name is as long as a SHA-256 digest is named by the digest of its contents.
+    `by_digest`: the name of a file, if as long as a SHA-256 digest, is the digest of its contents.
     """
 
     label: str

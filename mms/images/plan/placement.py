@@ -1,8 +1,10 @@
 """Paths of assets and models in /app, and detection of conflicts.
 
-The rules (for users: docs/deploy/driver.md): an asset is placed at its id, with its URL's extension if the id has
-none, and also at its URL's base name; a model at its URL's base name and below models/<name>/<version>/. Unpacked files
-retain their paths in the archive: assets below /app, models below /app and models/<name>/<version>/.
+The rules (for users: docs/deploy/driver.md):
+
+- An asset is placed at its id and at the base name of its URL. An id without an extension gets that of the URL.
+- A model is placed at the base name of its URL and below models/<name>/<version>/.
+- Unpacked files retain their paths in the archive: assets below /app, models below /app and models/<name>/<version>/.
 """
 
 import os

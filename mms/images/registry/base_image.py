@@ -32,7 +32,7 @@ class BaseImage:
 
     @property
     def history(self) -> list[dict[str, Any]]:
-        """Return the history in its config."""
+        """Return the `history` of the image config: one entry per layer or instruction."""
         return list(self.config.get("history", []))
 
     @property
