@@ -23,7 +23,7 @@ def test_the_demo_deploys_the_example_and_a_second_one_updates_it(running: Site)
 
 def test_the_demo_reports_that_the_site_is_not_running(data: Any, tmp_path: Path) -> None:
     nowhere = Site(tmp_path / "data")
-    with pytest.raises(AssertionError, match="start it with `make up`"):
+    with pytest.raises(AssertionError, match="Start it with `make up`"):
         nowhere.manage("demo")
 
 
