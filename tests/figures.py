@@ -13,13 +13,14 @@ _of_workers: list[dict[str, Figures]] = []
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Send the figures of a pytest-xdist worker to the process that prints them."""
     if hasattr(session.config, "workeroutput"):
-        session.config.workeroutput["figures"] = FIGURES
+        # As JSON: xdist can send plain types only, and a figure may be a Counter.
+        session.config.workeroutput["figures"] = json.dumps(FIGURES)
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: object) -> None:
     """Receive the figures of a worker."""
-    _of_workers.append(getattr(node, "workeroutput", {}).get("figures", {}))
+    _of_workers.append(json.loads(getattr(node, "workeroutput", {}).get("figures", "{}")))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -115,6 +115,7 @@ def test_a_new_row_refreshes_the_list(page: Page, live_redis: redis.Redis) -> No
     expect(page.locator("#list")).to_have_text("fetched 1")
 
 
+@pytest.mark.slow
 def test_a_badge_without_updates_is_refreshed_when_it_becomes_stale(page: Page, site: Site) -> None:
     expect(page.locator("#doubted")).to_have_text("fetched 1", timeout=9000)
     assert "its-row" not in site.fetched, "the element that contains the row must refresh it"

@@ -160,8 +160,9 @@ def test_a_programming_error_is_not_reported_as_a_database_problem() -> None:
 
 
 @pytest.fixture
-def impatient() -> Iterator[None]:
-    """Make a worker's connection wait half a second for a lock, instead of 20."""
+def impatient(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Make a worker's connections wait half a second for a lock, instead of 20. New threads open new connections."""
+    monkeypatch.setattr(dispatch, "CALL_POOL", dispatch.CallPool())
     options = connection.settings_dict["OPTIONS"]
     before = options["timeout"]
     options["timeout"] = 0.5
