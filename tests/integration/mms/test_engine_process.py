@@ -11,6 +11,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -75,12 +76,18 @@ def address(engine: ProcessEngine, revision: Revision) -> str:
     return Program.for_revision(engine.run, revision.service_id, revision.number).address
 
 
+class StartingError(AssertionError):
+    """The process that responded has not finished init()."""
+
+
 def score(where: str, body: str, timeout: float = 10) -> object:
     connection = connect(where, timeout)
     connection.request("POST", "/score", body, {"Content-Type": "application/json"})
     response = connection.getresponse()
     data = response.read()
     connection.close()
+    if response.status == 503 and b'"Starting"' in data:
+        raise StartingError
     assert response.status == 200, data
     return json.loads(data)
 
@@ -246,7 +253,9 @@ def test_several_processes_share_the_socket_of_a_revision(engine: ProcessEngine)
     seen: set[int] = set()
 
     def has_seen_both() -> bool:
-        seen.add(score(address(engine, revision), "")[0])  # type: ignore[index]
+        # The revision is healthy as soon as one process is. The other responds with 503 until its init() returns.
+        with suppress(StartingError):
+            seen.add(score(address(engine, revision), "")[0])  # type: ignore[index]
         return len(seen) == 2
 
     wait_until(has_seen_both)

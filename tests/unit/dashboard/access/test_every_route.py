@@ -16,7 +16,7 @@ pytestmark = pytest.mark.django_db
 METHODS = ("get", "head", "options", "post", "put", "patch", "delete")
 LEVELS = {"anonymous": -1, "stranger": 0, "viewer": 1, "scientist": 2, "operator": 3, "admin": 4}
 NAMES = {"viewer": "vera", "scientist": "sam", "operator": "otto", "admin": "ada", "stranger": "stella"}
-PARTS = 3  # of the routes, so that each test is short
+PARTS = 12  # of the routes, so that each test is short
 REDIRECT, FORBIDDEN, NOT_FOUND, WRONG_METHOD = 302, 403, 404, 405
 
 
