@@ -349,6 +349,7 @@ def test_without_redis_the_status_is_503(settings: Any, viewer: str) -> None:
         assert Reader(server, viewer).status == 503
 
 
+@pytest.mark.slow
 def test_a_closed_page_is_removed_from_the_hub(server: Server, viewer: str, live_redis: redis.Redis) -> None:
     for _ in range(5):
         with Reader(server, viewer, stream_position()) as reader:

@@ -16,7 +16,8 @@ pytestmark = pytest.mark.django_db
 METHODS = ("get", "head", "options", "post", "put", "patch", "delete")
 LEVELS = {"anonymous": -1, "stranger": 0, "viewer": 1, "scientist": 2, "operator": 3, "admin": 4}
 NAMES = {"viewer": "vera", "scientist": "sam", "operator": "otto", "admin": "ada", "stranger": "stella"}
-PARTS = 12  # of the routes, so that each test is short
+PARTS = 3  # of the routes, so that each test is short
+SLOW = ["doctor"]  # each request runs all checks
 REDIRECT, FORBIDDEN, NOT_FOUND, WRONG_METHOD = 302, 403, 404, 405
 
 
@@ -56,14 +57,10 @@ def counts() -> dict[str, int]:
     return {model.__name__: model._default_manager.count() for model in ours if model is not AuditEntry}
 
 
-@pytest.mark.parametrize("part", range(PARTS))
-@pytest.mark.parametrize("person", LEVELS)
-def test_every_route_and_method_for_every_kind_of_user(
-    person: str, part: int, lab: Lab, cast: Cast, record: Any
-) -> None:
+def walk(names: list[str], person: str, lab: Lab, cast: Cast) -> int:
+    """Request the routes with every method, and check each response. Return the number of requests."""
     client: Client = cast.everybody()[person]
     requests = 0
-    names = sorted(VIEWS)[part::PARTS]
     for name in names:
         expected, url = expected_status(name, person), address(name, lab)
         before = counts() if expected is not None else {}
@@ -80,4 +77,20 @@ def test_every_route_and_method_for_every_kind_of_user(
             assert counts() == before, f"{name} changed something for {person}"
         if name == "sign_out" and person != "anonymous":
             client.force_login(get_user_model().objects.get(username=NAMES[person]))
+    return requests
+
+
+@pytest.mark.parametrize("part", range(PARTS))
+@pytest.mark.parametrize("person", LEVELS)
+def test_every_route_and_method_for_every_kind_of_user(
+    person: str, part: int, lab: Lab, cast: Cast, record: Any
+) -> None:
+    names = sorted(set(VIEWS) - set(SLOW))[part::PARTS]
+    requests = walk(names, person, lab, cast)
     record |= {"routes": len(names), "methods": len(METHODS), "requests": requests}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("person", LEVELS)
+def test_every_slow_route_and_method_for_every_kind_of_user(person: str, lab: Lab, cast: Cast) -> None:
+    assert walk(SLOW, person, lab, cast) == len(SLOW) * len(METHODS)

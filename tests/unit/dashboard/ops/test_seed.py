@@ -182,7 +182,7 @@ def test_every_list_answers(admin: Client, account: str) -> None:
         assert admin.get(f"/accounts/{account}/{name}").status_code == 200, name
 
 
-@pytest.mark.parametrize("name", ["audit", "people", "tokens", "doctor", "you"])
+@pytest.mark.parametrize("name", ["audit", "people", "tokens", pytest.param("doctor", marks=pytest.mark.slow), "you"])
 def test_every_page_of_the_site_answers(admin: Client, name: str) -> None:
     assert admin.get(f"/{name}/").status_code == 200
 

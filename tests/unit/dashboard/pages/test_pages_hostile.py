@@ -84,6 +84,7 @@ def pages(lab: Lab, reader: Client) -> dict[str, str]:
     return found
 
 
+@pytest.mark.slow
 def test_hostile_text_stays_text_on_every_page(lab: Lab, reader: Client, record: Any) -> None:
     found = pages(lab, reader)
     assert len(found) > 25
@@ -94,6 +95,7 @@ def test_hostile_text_stays_text_on_every_page(lab: Lab, reader: Client, record:
     record |= {"pages": len(found), "that show hostile text": len(shown)}
 
 
+@pytest.mark.slow
 def test_hostile_text_becomes_no_tag_attribute_or_unsafe_link(lab: Lab, reader: Client) -> None:
     for name, page in pages(lab, reader).items():
         read = Reading(page)
