@@ -39,7 +39,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Revision:
-    """What to run: an image of the local OCI store, as revision `number` of service `service_id`."""
+    """A revision to run: an image of the local OCI store, as revision `number` of service `service_id`."""
 
     service_id: str
     number: int
@@ -49,7 +49,7 @@ class Revision:
 
 @dataclass(frozen=True)
 class Observation:
-    """What an engine observed of a revision."""
+    """The state of a revision, as an engine observed it."""
 
     health: Health
     detail: str = ""  # sentences for users: exit code, reason, number of restarts

@@ -72,7 +72,7 @@ SHARED_UID = SERVICE_GID = 65521
 
 @dataclass(frozen=True)
 class View:
-    """What the program sees besides the system: files and folders of this machine, by path in the sandbox."""
+    """The program's view besides the system: files and folders of this machine, by path in the sandbox."""
 
     read_only: Mapping[str, Path]
     sockets: Path  # writable, at SOCKET_FOLDER

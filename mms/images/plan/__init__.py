@@ -1,1 +1,1 @@
-"""What a manifest requires of its image, checked before the build."""
+"""Requirements of a manifest for its image, checked before the build."""
