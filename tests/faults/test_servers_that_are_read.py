@@ -98,7 +98,7 @@ def elsewhere() -> Iterator[MMS]:
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transport, "READ_TIMEOUT_SECONDS", 0.3)
+    monkeypatch.setattr(transport, "READ_TIMEOUT_SECONDS", 0.4)
     monkeypatch.setattr(transport, "DEADLINE_SECONDS", 0.5)
 
 

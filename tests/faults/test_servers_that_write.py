@@ -149,7 +149,9 @@ def test_nothing_is_lost_and_nothing_happens_twice(
         for verb in VERBS:
             with monkeypatch.context() as limits:
                 if case.slow:
-                    limits.setattr(transport, "READ_TIMEOUT_SECONDS", 0.15)
+                    # A dripping server is stopped by the deadline, however late its next byte is on a busy machine.
+                    drips = case.cause == "not complete after"
+                    limits.setattr(transport, "READ_TIMEOUT_SECONDS", 5 if drips else 0.15)
                     limits.setattr(transport, "DEADLINE_SECONDS", 0.25)
                 operation = sent[verb] = send(verb.ask(account), case, verb, mms)
             assert operation.state in case.except_for.get(verb.name, case.first), verb
