@@ -218,14 +218,18 @@ def test_a_failing_server_gets_one_thread_so_that_threads_remain_for_others(
 
 
 def test_a_pause_requested_in_one_thread_applies_to_all_threads(account: HostingAccount, mms: MMS) -> None:
-    """Of eight operations the first gets a 429 while the second is being answered and the others are queued."""
+    """Of eight operations the first gets a 429 while three are being answered and the others are queued."""
     asked = [later(register(account, name=f"model-{n}"), 10) for n in range(8)]
 
+    def busy_once_all_are_sent(connection: faults.Connection, effect: Callable[[], Reply]) -> None:
+        wait_until(lambda: len(mms.calls("POST")) == 4, 30, "four requests", every=0.01)
+        faults.status(429, None, Retry_After="600")(connection, effect)
+
     def busy_meanwhile(connection: faults.Connection, effect: Callable[[], Reply]) -> None:
-        wait_until(lambda: HostingAccount.objects.get(pk=account.pk).not_before, 5, "the pause", every=0.01)
+        wait_until(lambda: HostingAccount.objects.get(pk=account.pk).not_before, 30, "the pause", every=0.01)
         connection.reply(effect())
 
-    mms.plan("POST", "/", faults.status(429, None, Retry_After="600"))
+    mms.plan("POST", "/", busy_once_all_are_sent)
     mms.plan("POST", "/", busy_meanwhile, times=3)
     wait(dispatch.tick())
     account.refresh_from_db()
