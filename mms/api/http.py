@@ -14,6 +14,7 @@ from django.utils.crypto import salted_hmac
 from pydantic import BaseModel, ValidationError
 
 from mms.api.errors import bad_field, from_validation
+from mms.system import text
 from mms.tokens import Grant
 
 API_VERSION = "2017-06-01-privatepreview"
@@ -45,28 +46,29 @@ class Request:
 
     def parse_body(self, kind: type[REQUEST_BODY]) -> REQUEST_BODY:
         """Return the body as `kind`. Raises ApiError 400 that names each invalid field."""
+        content = _without_mark(self.body)
         try:
-            body = kind.model_validate_json(self.body)
+            body = kind.model_validate_json(content)
         except ValidationError as error:
             raise from_validation(error) from None
-        _reject_duplicate_fields(self.body)
+        _reject_duplicate_fields(content)
         return body
 
     def id_parameter(self, name: str) -> UUID | None:
         """Return the query parameter `name` as an ID, None if absent. Raises ApiError 400 if it isn't an ID."""
-        text = self.query.get(name)
-        if not text:
+        value = self.query.get(name)
+        if not value:
             return None
-        if (id := parse_id(text)) is None:
+        if (id := parse_id(value)) is None:
             raise bad_field(name, "must be an ID (GUID).")
         return id
 
     def integer_parameter(self, name: str, default: int, maximum: int) -> int:
         """Return the query parameter `name`, a whole number from 0 to `maximum`. Raises ApiError 400 if it isn't."""
-        text = self.query.get(name, str(default))
-        if not re.fullmatch(r"[0-9]{1,18}", text) or int(text) > maximum:
+        value = self.query.get(name, str(default))
+        if not re.fullmatch(r"[0-9]{1,18}", value) or int(value) > maximum:
             raise bad_field(name, f"must be a whole number from 0 to {maximum}.")
-        return int(text)
+        return int(value)
 
     @cached_property
     def digests(self) -> list[str]:
@@ -115,6 +117,14 @@ class Route:
         return self.view.__name__
 
 
+def _without_mark(body: bytes) -> bytes:
+    """Return `body` as UTF-8 without a byte order mark; unchanged if it isn't text, which the JSON parser reports."""
+    try:
+        return text.decode(body).encode()
+    except text.UndecodableTextError:
+        return body
+
+
 def _reject_duplicate_fields(body: bytes) -> None:
     """Raise ApiError 400 if an object has a field twice: JSON parsers differ in which of the two they use."""
 
@@ -129,6 +139,6 @@ def _reject_duplicate_fields(body: bytes) -> None:
     json.loads(body.decode(), object_pairs_hook=unique, parse_int=str, parse_float=str)
 
 
-def parse_id(text: str) -> UUID | None:
-    """Return the GUID in `text`, with or without hyphens; None if it isn't one."""
-    return UUID(text) if _ID.fullmatch(text) else None
+def parse_id(value: str) -> UUID | None:
+    """Return the GUID in `value`, with or without hyphens; None if it isn't one."""
+    return UUID(value) if _ID.fullmatch(value) else None

@@ -22,7 +22,8 @@ from mms.images.explain import BuildError, explain
 from mms.images.log import Log
 from mms.images.packages import install
 from mms.images.plan import requirements
-from mms.images.plan.check import Plan, check, check_syntax, find_driver
+from mms.images.plan.check import Plan, check, check_script, find_driver
+from mms.images.plan.driver import script_paths
 from mms.images.plan.placement import PathRegistry, Source, asset_paths, discard, link_files, model_folder
 from mms.images.plan.spec import Asset, Model, Spec
 from mms.images.registry.client import Registry
@@ -109,10 +110,9 @@ class Build:
         return Source(item.label, path), fetched
 
     def check_driver(self, assets: list[tuple[Asset, Source, Fetched]], plan: Plan) -> None:
-        """Check the driver's syntax, if the image runs the same Python version as this server."""
+        """Check that the driver is a Python script with the functions init() and run()."""
         driver = find_driver(self.spec)
-        if plan.target.python == runtimes.HOST_PYTHON:
-            check_syntax(driver, next(source.path for asset, source, _ in assets if asset is driver))
+        check_script(driver, next(source.path for asset, source, _ in assets if asset is driver), plan.target.python)
 
     def _unpack(self, item: Model | Asset, archive: Path) -> Path:
         folder = archive.with_name(f"{archive.name}.unpacked")
@@ -207,7 +207,7 @@ class Build:
         """Add the layer with the driver, the assets, and app.json, which lists them for the scoring program."""
         tree, entries = self._tree(), []
         for asset, source, file in assets:
-            targets = [PurePosixPath(".")] if asset.unpack else asset_paths(asset.id, asset.url)
+            targets = [PurePosixPath(".")] if asset.unpack else self._asset_paths(asset)
             link_files(source, targets, tree / APP_PATH, self.paths)
             discard(source)
             entries.append([file.sha256, asset.unpack, [str(target) for target in targets]])
@@ -216,10 +216,14 @@ class Build:
         (tree / APP_JSON_PATH).write_bytes(meta)
         self._add("app", _key("app", PLACEMENT_VERSION, entries, meta.decode()), lambda _: None, tree)
 
+    def _asset_paths(self, asset: Asset) -> list[PurePosixPath]:
+        find = script_paths if asset.id == self.spec.driver else asset_paths
+        return find(asset.id, asset.url)
+
     def _meta(self, app: Path) -> dict[str, Any]:
         asset = find_driver(self.spec)
         return {
-            "driver": str(asset_paths(asset.id, asset.url)[0]),
+            "driver": str(self._asset_paths(asset)[0]),
             "schema": self._schema(app),
             "models": [
                 {"name": model.name, "version": model.version, "path": str(model_folder(model.name, model.version))}

@@ -1,6 +1,5 @@
 """The first step of a build: check the manifest and plan the image."""
 
-import ast
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -8,11 +7,12 @@ from mms.images import runtimes
 from mms.images.explain import BuildError
 from mms.images.log import Log
 from mms.images.packages import install
-from mms.images.plan import requirements
+from mms.images.plan import driver, requirements
 from mms.images.plan.spec import Asset, Spec
 from mms.images.registry.base_image import BaseImage, pull_base_image
-from mms.images.sources.fetch import fetch, redact_url
+from mms.images.sources.fetch import base_name, fetch, redact_url
 from mms.images.store.layout import Store
+from mms.system import text
 
 MAX_MODELS = 100  # one layer each, and container engines support 127 layers
 
@@ -65,7 +65,7 @@ def _base(reference: str, platform: str, spec: Spec, store: Store, log: Log) -> 
 
 
 def find_driver(spec: Spec) -> Asset:
-    """Return the asset that defines init() and run(). Raises BuildError."""
+    """Return the asset that defines init() and run(). Raises BuildError, also if its name isn't that of a script."""
     if not spec.driver:
         message = "The manifest has no driverProgram, so the image would have nothing to run. Select a driver script."
         raise BuildError("NoDriver", message, "driverProgram")
@@ -78,22 +78,32 @@ def find_driver(spec: Spec) -> Asset:
     if asset.unpack:
         message = f"The driver {asset.id!r} is marked as an archive to unpack, but must be a file. Turn unpacking off."
         raise BuildError("NoDriver", message, "driverProgram")
+    try:
+        driver.script_paths(asset.id, asset.url)
+    except driver.DriverError as error:
+        raise _driver_error("DriverUnreadable", asset, error) from None
     return asset
 
 
-def check_syntax(asset: Asset, path: Path) -> None:
-    """Raise BuildError, with the line number, if the driver isn't valid Python. Parse it, but never run it."""
+def check_script(asset: Asset, path: Path, python: str) -> None:
+    """Raise BuildError unless the driver is Python and may define init() and run(). Parse it, but never run it."""
     try:
-        ast.parse(path.read_bytes(), filename=asset.id)
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        where = f" in line {error.lineno}" if isinstance(error, SyntaxError) and error.lineno else ""
-        reason = error.msg if isinstance(error, SyntaxError) else str(error) or type(error).__name__
-        message = f"The driver {asset.id!r} is not valid Python{where}: {reason}. Correct it, then build again."
-        raise BuildError("DriverUnreadable", message, "driverProgram") from None
+        driver.check_source(path.read_bytes(), _file_name(asset), python == runtimes.HOST_PYTHON)
+    except driver.DriverError as error:
+        raise _driver_error("DriverUnreadable", asset, error) from None
+
+
+def _driver_error(code: str, asset: Asset, reason: Exception) -> BuildError:
+    return BuildError(code, f"The driver {asset.id!r} {reason}, then build again.", "driverProgram")
+
+
+def _file_name(asset: Asset) -> str:
+    return base_name(asset.url) or asset.id
 
 
 def _text(value: str, name: str, spec: Spec, log: Log, tmp: Path) -> str:
     """Return `value`, or the content of the URL that it contains."""
+    value = text.without_mark(value)
     if not value.strip().startswith(("http://", "https://")) or "\n" in value.strip():
         return value
     url = value.strip()
@@ -101,10 +111,7 @@ def _text(value: str, name: str, spec: Spec, log: Log, tmp: Path) -> str:
     fetch(url, path, replace(spec.policy, max_bytes=requirements.MAX_CHARS))
     log.detail(f"{name} from {redact_url(url)}")
     try:
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError:
-        raise BuildError(
-            "BadRequirements",
-            f"{redact_url(url)} isn't a UTF-8 text file. Save it as UTF-8.",
-            f"targetRuntime.properties.{name}",
-        ) from None
+        return text.decode(path.read_bytes())
+    except text.UndecodableTextError as error:
+        reason = f"{redact_url(url)} {error}, then build again."
+        raise BuildError("BadRequirements", reason, f"targetRuntime.properties.{name}") from None

@@ -159,6 +159,33 @@ def test_a_syntax_error_in_the_driver_fails_the_build_with_its_line(builder: Bui
     assert error["details"][0]["target"] == "driverProgram"
 
 
+@pytest.mark.parametrize(
+    ("path", "content", "says"),
+    [
+        ("/score.txt", DRIVER, "The driver 'score' is the file 'score.txt', but a driver must be a Python script."),
+        ("/score.ipynb", b"{}", "The driver 'score' is a Jupyter notebook (score.ipynb)"),
+        ("/score.py", b"def init(): ...", "The driver 'score' has no function run() at its top level."),
+    ],
+)
+def test_a_driver_that_cannot_work_fails_the_build_by_name(
+    builder: Builder, path: str, content: bytes, says: str
+) -> None:
+    builder.files.put(path, content)
+    error = builder.build(assets=[builder.asset(path=path)]).error
+    assert error["code"] == "DriverUnreadable"
+    assert says in error["message"]
+    assert error["details"][0]["target"] == "driverProgram"
+    assert not any(requested.endswith(".pkl") for requested in builder.files.asked) or path == "/score.py"
+
+
+def test_a_driver_without_an_extension_is_placed_as_a_script(builder: Builder) -> None:
+    builder.files.put("/raw", DRIVER)
+    built = builder.build(assets=[builder.asset(path="/raw")])
+    image = builder.store.assemble(built.digest)
+    assert image.meta["driver"] == "score.py"
+    assert {"score.py", "score", "raw"} <= {path.name for path in image.app.iterdir()}
+
+
 def test_a_changed_driver_changes_one_layer(builder: Builder) -> None:
     builder.build()
     builder.files.put("/score.py", DRIVER + b"# changed\n")
