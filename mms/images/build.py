@@ -24,7 +24,17 @@ from mms.images.packages import install
 from mms.images.plan import requirements
 from mms.images.plan.check import Plan, check, check_script, find_driver
 from mms.images.plan.driver import script_paths
-from mms.images.plan.placement import PathRegistry, Source, asset_paths, discard, link_files, model_folder
+from mms.images.plan.placement import (
+    Clashes,
+    PathRegistry,
+    Placement,
+    Source,
+    asset_paths,
+    discard,
+    find_clashes,
+    link_files,
+    model_folder,
+)
 from mms.images.plan.spec import Asset, Model, Spec
 from mms.images.registry.client import Registry
 from mms.images.sources.fetch import Fetched, FetchError, base_name, fetch, redact_url
@@ -46,6 +56,7 @@ from mms.images.store.layout import (
 LOCAL_REGISTRY = "oci://local"
 SCORING_FOLDER = Path(__file__).resolve().parent.parent / "scoring"
 RESULT_RESERVED_BYTES = 1 << 16  # an error has a few kB
+MAX_LOGGED_CLASHES = 10  # of each model
 PLACEMENT_VERSION = "1"  # part of the keys of model and asset layers; change it with the placement rules
 
 
@@ -85,8 +96,9 @@ class Build:
             self.add_site(lock, plan.target)
         with log.step("layers", "scoring runtime, models, driver and assets"):
             self.add_runtime(plan.target)
+            clashes = self.find_clashes(models, assets)
             for model, source, file in models:
-                self.add_model(model, source, file)
+                self.add_model(model, source, file, clashes[source.owner])
             self.add_app(assets)
         with log.step("image", spec.image_id):
             return self.finish(plan, lock)
@@ -186,19 +198,44 @@ class Build:
 
         self._add("runtime", key, make)
 
-    def add_model(self, model: Model, source: Source, file: Fetched) -> None:
-        """Add the layer of one model."""
+    def find_clashes(
+        self, models: list[tuple[Model, Source, Fetched]], assets: list[tuple[Asset, Source, Fetched]]
+    ) -> dict[str, Clashes]:
+        """Return the files that each model can't have in /app itself, and log them."""
+        clashes = find_clashes(
+            [Placement(source, self._model_targets(model)) for model, source, _ in models],
+            [Placement(source, self._asset_targets(asset)) for asset, source, _ in assets],
+        )
+        for model, source, _ in models:
+            found = clashes[source.owner]
+            for path, other in list(found.items())[:MAX_LOGGED_CLASHES]:
+                folder = model_folder(model.name, model.version)
+                self.log.detail(f"{model.label}: /app/{path} belongs to {other}; use {folder / path} for this model's")
+            if (rest := len(found) - MAX_LOGGED_CLASHES) > 0:
+                self.log.detail(
+                    f"{model.label}: {rest} more files are only in {model_folder(model.name, model.version)}"
+                )
+        return clashes
+
+    def _model_targets(self, model: Model) -> list[PurePosixPath]:
         folder = model_folder(model.name, model.version)
         if model.unpack:
-            targets = [PurePosixPath("."), folder]
-        else:
-            name = base_name(model.url) or model.name
-            targets = [PurePosixPath(name), folder / name]
-        key = _key("model", PLACEMENT_VERSION, file.sha256, model.unpack, [str(target) for target in targets])
+            return [PurePosixPath("."), folder]
+        name = base_name(model.url) or model.name
+        return [PurePosixPath(name), folder / name]
+
+    def _asset_targets(self, asset: Asset) -> list[PurePosixPath]:
+        return [PurePosixPath(".")] if asset.unpack else self._asset_paths(asset)
+
+    def add_model(self, model: Model, source: Source, file: Fetched, clashes: Clashes) -> None:
+        """Add the layer of one model, without the paths in `clashes`."""
+        targets = self._model_targets(model)
+        skipped = [sorted(map(str, clashes))] if clashes else []
+        parts = ["model", PLACEMENT_VERSION, file.sha256, model.unpack, [str(target) for target in targets], *skipped]
         tree = self._tree()
-        link_files(source, targets, tree / APP_PATH, self.paths)
+        link_files(source, targets, tree / APP_PATH, self.paths, clashes)
         discard(source)
-        self._add(model.label, key, lambda _: None, tree)
+        self._add(model.label, _key(*parts), lambda _: None, tree)
         self.fetched_models.append(
             {"name": model.name, "version": model.version, "sha256": file.sha256, "size": file.size}
         )
@@ -207,7 +244,7 @@ class Build:
         """Add the layer with the driver, the assets, and app.json, which lists them for the scoring program."""
         tree, entries = self._tree(), []
         for asset, source, file in assets:
-            targets = [PurePosixPath(".")] if asset.unpack else self._asset_paths(asset)
+            targets = self._asset_targets(asset)
             link_files(source, targets, tree / APP_PATH, self.paths)
             discard(source)
             entries.append([file.sha256, asset.unpack, [str(target) for target in targets]])

@@ -5,14 +5,20 @@ The rules (for users: docs/deploy/driver.md):
 - An asset is placed at its id and at the base name of its URL. An id without an extension gets that of the URL.
 - A model is placed at the base name of its URL and below models/<name>/<version>/.
 - Unpacked files retain their paths in the archive: assets below /app, models below /app and models/<name>/<version>/.
+- A model's file whose path in /app is needed by another model, an asset or the driver is only below
+  models/<name>/<version>/. All other conflicts are errors.
 """
 
 import os
 import shutil
+from collections import defaultdict
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from mms.images.sources.fetch import base_name
+
+Clashes = dict[PurePosixPath, str]  # paths in /app that a model can't have, with the owner of the other item
 
 
 class PathConflictError(Exception):
@@ -28,13 +34,27 @@ class PathRegistry:
 
     def register(self, path: PurePosixPath, owner: str) -> None:
         """Record that `owner` has a file at `path`. Raises PathConflictError."""
+        if conflict := self.find_conflict(path):
+            raise PathConflictError(_conflict_message(*conflict, owner))
         for folder in path.parents:
-            if folder in self._files:
-                raise PathConflictError(_conflict_message(folder, self._files[folder], owner))
             self._folders.setdefault(folder, owner)
-        if other := self._files.get(path) or self._folders.get(path):
-            raise PathConflictError(_conflict_message(path, other, owner))
         self._files[path] = owner
+
+    def find_conflict(self, path: PurePosixPath) -> tuple[PurePosixPath, str] | None:
+        """Return the path in use, and its owner, that prevents a file at `path`; None if there is none."""
+        for part in (*path.parents, path):
+            if part in self._files:
+                return part, self._files[part]
+        return (path, self._folders[path]) if path in self._folders else None
+
+    def add_folder(self, path: PurePosixPath, owner: str) -> None:
+        """Record that `owner` has an empty folder at `path`. Folders can be shared."""
+        for folder in (path, *path.parents):
+            self._folders.setdefault(folder, owner)
+
+    def file_owner(self, path: PurePosixPath) -> str:
+        """Return the owner of a file at `path` or at one of its parents; "" if there is none."""
+        return next((self._files[part] for part in (path, *path.parents) if part in self._files), "")
 
 
 def _conflict_message(path: PurePosixPath, first: str, second: str) -> str:
@@ -74,17 +94,93 @@ class Source:
         return [(path, PurePosixPath(path.relative_to(self.path))) for path in found]
 
 
-def link_files(source: Source, targets: list[PurePosixPath], app: Path, paths: PathRegistry) -> None:
-    """Hard-link the source's files at every target below the folder `app`. Raises PathConflictError."""
+@dataclass(frozen=True)
+class Placement:
+    """A source and its paths in /app: of the file itself, or of the folder with its files."""
+
+    source: Source
+    targets: list[PurePosixPath]
+
+    def files(self) -> list[PurePosixPath]:
+        """Return the paths of all files in /app."""
+        return [target / below for target in self.targets for _, below in self.source.files()]
+
+    def empty_folders(self) -> list[PurePosixPath]:
+        """Return the paths of all empty folders in /app."""
+        return [target / folder for target in self.targets for folder in _empty_folders(self.source.path)]
+
+
+def find_clashes(models: list[Placement], assets: list[Placement]) -> dict[str, Clashes]:
+    """Return what models can't have in /app itself: for each model's owner, paths with the owner of the other item.
+
+    A model has two targets: the first in /app itself, the second in its own folder. Raises PathConflictError for
+    conflicts between assets, and with the folders of models.
+    """
+    registry = PathRegistry()
+    for item in [*(Placement(model.source, model.targets[1:]) for model in models), *assets]:
+        for path in item.files():
+            registry.register(path, item.source.owner)
+        for path in item.empty_folders():
+            registry.add_folder(path, item.source.owner)
+    tops = _Tops([Placement(model.source, model.targets[:1]) for model in models])
+    return {owner: tops.clashes(owner, registry) for owner in tops.files}
+
+
+class _Tops:
+    """The paths that models would have in /app itself, and the owners of each."""
+
+    def __init__(self, models: list[Placement]) -> None:
+        self.files = {model.source.owner: model.files() for model in models}
+        self.empty_folders = {model.source.owner: model.empty_folders() for model in models}
+        self._by_file: dict[PurePosixPath, list[str]] = defaultdict(list)
+        self._by_folder: dict[PurePosixPath, list[str]] = defaultdict(list)
+        for owner, files in self.files.items():
+            for path in files:
+                self._by_file[path].append(owner)
+            folders = {folder for path in files for folder in path.parents}
+            for path in {part for folder in self.empty_folders[owner] for part in (folder, *folder.parents)} | folders:
+                self._by_folder[path].append(owner)
+
+    def clashes(self, owner: str, registry: PathRegistry) -> Clashes:
+        """Return the paths of `owner` that another model or an item of `registry` needs, with that other owner."""
+        found: Clashes = {}
+        for path in self.files[owner]:
+            conflict = registry.find_conflict(path)
+            if other := conflict[1] if conflict else self._other_owner(path, owner, self._by_folder.get(path, [])):
+                found[path] = other
+        for path in self.empty_folders[owner]:
+            if other := registry.file_owner(path) or self._other_owner(path, owner, []):
+                found[path] = other
+        return found
+
+    def _other_owner(self, path: PurePosixPath, owner: str, folder_owners: list[str]) -> str:
+        file_owners = [other for part in (path, *path.parents) for other in self._by_file.get(part, ())]
+        return next((other for other in (*file_owners, *folder_owners) if other != owner), "")
+
+
+def link_files(
+    source: Source,
+    targets: list[PurePosixPath],
+    app: Path,
+    paths: PathRegistry,
+    skip: Collection[PurePosixPath] = frozenset(),
+) -> None:
+    """Hard-link the source's files at every target below the folder `app`, except at the paths in `skip`.
+
+    Raises PathConflictError.
+    """
     for file, below in source.files():
         for target in targets:
             path = target / below
+            if path in skip:
+                continue
             paths.register(path, source.owner)
             (app / path).parent.mkdir(parents=True, exist_ok=True)
             os.link(file, app / path)
     for folder in _empty_folders(source.path):
         for target in targets:
-            (app / target / folder).mkdir(parents=True, exist_ok=True)
+            if target / folder not in skip:
+                (app / target / folder).mkdir(parents=True, exist_ok=True)
 
 
 def _empty_folders(root: Path) -> list[Path]:

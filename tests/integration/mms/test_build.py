@@ -71,6 +71,37 @@ def test_models_assets_and_driver_are_placed_as_documented(builder: Builder) -> 
     }
 
 
+def test_models_with_the_same_file_name_are_only_in_their_own_folders(builder: Builder) -> None:
+    builder.files.put("/b/model.pkl", b"another model")
+    models = [builder.model("a"), builder.model("b", 2, "/b/model.pkl"), builder.model("c", 1, "/b/model.pkl?v=2")]
+    built = builder.build(models=models)
+    assert in_app(builder, built.digest) == {
+        "models/a/1/model.pkl": b"the model",
+        "models/b/2/model.pkl": b"another model",
+        "models/c/1/model.pkl": b"another model",
+        "score.py": DRIVER,
+    }
+    assert "model b 2: /app/model.pkl belongs to model a 1; use models/b/2/model.pkl for this model's" in built.log
+    alone = builder.build(models=models[:1])
+    assert in_app(builder, alone.digest)["model.pkl"] == b"the model"
+
+
+def test_assets_and_the_driver_replace_files_of_models_in_the_working_directory(builder: Builder) -> None:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        for name in ("score.py", "words.txt", "weights/1.bin", "notes/"):
+            archive.writestr(name, b"of the model" if not name.endswith("/") else b"")
+    builder.files.put("/net.zip", packed.getvalue())
+    builder.files.put("/words.txt", b"words")
+    assets = [builder.asset(), builder.asset("words", "/words.txt"), builder.asset("notes", "/model.pkl")]
+    built = builder.build(models=[builder.model("net", 1, "/net.zip", unpack=True)], assets=assets)
+    files = in_app(builder, built.digest)
+    assert (files["score.py"], files["words.txt"]) == (DRIVER, b"words")
+    assert files["weights/1.bin"] == files["models/net/1/score.py"] == b"of the model"
+    assert files["models/net/1/words.txt"] == b"of the model"
+    assert "model net 1: /app/score.py belongs to asset score; use models/net/1/score.py" in built.log
+
+
 def test_archives_are_unpacked_if_required(builder: Builder) -> None:
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w:gz") as archive:
@@ -412,8 +443,6 @@ def test_a_malicious_archive_is_rejected_by_name(builder: Builder) -> None:
 @pytest.mark.parametrize(
     ("models", "assets", "path"),
     [
-        ([("iris", 1), ("iris", 2)], [], "/app/model.pkl: model iris 1 and model iris 2"),
-        ([("iris", 1)], ["model.pkl"], "/app/model.pkl: model iris 1 and asset model.pkl"),
         ([("iris", 1)], ["models"], "/app/models: model iris 1 and asset models"),
         ([("iris", 1)], ["score.py"], "/app/score.py: asset score and asset score.py"),
     ],

@@ -7,9 +7,11 @@ import pytest
 from mms.images.plan.placement import (
     PathConflictError,
     PathRegistry,
+    Placement,
     Source,
     asset_paths,
     discard,
+    find_clashes,
     link_files,
     model_folder,
 )
@@ -61,3 +63,65 @@ def test_two_owners_can_share_a_folder() -> None:
     paths = PathRegistry()
     paths.register(PurePosixPath("data/a"), "one")
     paths.register(PurePosixPath("data/b"), "two")
+
+
+def item(folder: Path, owner: str, *files: str) -> Source:
+    """Create a source: a single file, or a folder with `files`, of which those ending in "/" are empty folders."""
+    root = folder / owner
+    for name in files:
+        path = root / name
+        (path if name.endswith("/") else path.parent).mkdir(parents=True, exist_ok=True)
+        if not name.endswith("/"):
+            path.write_text(owner)
+    if not files:
+        root.parent.mkdir(parents=True, exist_ok=True)
+        root.write_text(owner)
+    return Source(owner, root)
+
+
+def clashes(folder: Path, models: dict[str, list[str]], assets: dict[str, list[str]]) -> dict[str, dict[str, str]]:
+    top = PurePosixPath(".")
+    found = find_clashes(
+        [Placement(item(folder, owner, *files), [top, model_folder(owner, 1)]) for owner, files in models.items()],
+        [Placement(item(folder, owner, *files), [top]) for owner, files in assets.items()],
+    )
+    return {owner: {str(path): other for path, other in paths.items()} for owner, paths in found.items() if paths}
+
+
+@pytest.mark.parametrize(
+    ("models", "assets", "found"),
+    [
+        ({"a": ["m.pkl"], "b": ["n.pkl"]}, {"s": ["score.py"]}, {}),
+        ({"a": ["m.pkl"], "b": ["m.pkl"]}, {}, {"a": {"m.pkl": "b"}, "b": {"m.pkl": "a"}}),
+        ({"a": ["m.pkl", "x"], "b": ["m.pkl", "y"]}, {}, {"a": {"m.pkl": "b"}, "b": {"m.pkl": "a"}}),
+        ({"a": ["d"], "b": ["d/m.pkl"]}, {}, {"a": {"d": "b"}, "b": {"d/m.pkl": "a"}}),
+        ({"a": ["d/m.pkl"], "b": ["d/n.pkl"]}, {}, {}),
+        ({"a": ["m.pkl"]}, {"s": ["m.pkl"]}, {"a": {"m.pkl": "s"}}),
+        ({"a": ["m.pkl"]}, {"s": ["m.pkl/x"]}, {"a": {"m.pkl": "s"}}),
+        ({"a": ["d/m.pkl", "n.pkl"]}, {"s": ["d"]}, {"a": {"d/m.pkl": "s"}}),
+        ({"a": ["models"]}, {}, {"a": {"models": "a"}}),
+        ({"a": ["d/"]}, {"s": ["d"]}, {"a": {"d": "s"}}),
+        ({"a": ["d/"], "b": ["d"]}, {}, {"a": {"d": "b"}, "b": {"d": "a"}}),
+        ({"a": ["d"]}, {"s": ["d/"]}, {"a": {"d": "s"}}),
+        ({"a": ["d/"], "b": ["d/"]}, {}, {}),
+    ],
+)
+def test_clashing_files_of_models_are_found(
+    tmp_path: Path, models: dict[str, list[str]], assets: dict[str, list[str]], found: dict[str, dict[str, str]]
+) -> None:
+    assert clashes(tmp_path, models, assets) == found
+
+
+@pytest.mark.parametrize(
+    ("models", "assets", "says"),
+    [
+        ({"a": ["m.pkl"]}, {"s": ["models"]}, "/app/models: a and s"),
+        ({"a": ["m.pkl"]}, {"s": ["models/a/1/m.pkl"]}, "/app/models/a/1/m.pkl: a and s"),
+        ({}, {"s": ["x"], "t": ["x"]}, "/app/x: s and t"),
+    ],
+)
+def test_other_conflicts_are_errors(
+    tmp_path: Path, models: dict[str, list[str]], assets: dict[str, list[str]], says: str
+) -> None:
+    with pytest.raises(PathConflictError, match=says):
+        clashes(tmp_path, models, assets)
