@@ -30,7 +30,7 @@ from pydantic_core import to_json
 from mms import tokens
 from mms.api.docs import documents
 from mms.api.errors import ApiError, bad_field
-from mms.api.http import API_VERSION, Request, Response, Route
+from mms.api.http import API_VERSION, EXTENSIONS, Request, Response, Route
 from mms.api.router import AccountPath, find_route, parse_path
 from mms.tokens import Grant
 
@@ -39,7 +39,7 @@ RESULT = TypeVar("RESULT")
 
 MAX_BODY_BYTES = 1024 * 1024  # requirements and kubeconfigs have a few kB
 BODY_TIMEOUT_SECONDS = 30.0
-MAX_QUERY_BYTES = 2048
+MAX_QUERY_BYTES = 8192  # 200 IDs, see operations.list_operations
 UNUSABLE = "This token is unknown, expired or revoked. "  # the same for all three, so that nothing is disclosed
 # Maximum wait for a free thread. A longer one means that the database is stuck, and clients have their own timeouts.
 QUEUE_TIMEOUT_SECONDS = 5.0
@@ -255,7 +255,7 @@ async def _send(send: ASGISendCallable, response: Response, request_id: str, cli
         "content-type": "application/json",
         "content-length": str(len(body)),
         "x-ms-request-id": request_id,
-        "x-mms-extensions": "idempotency",
+        "x-mms-extensions": ", ".join(EXTENSIONS),
         "x-content-type-options": "nosniff",
     } | {name.lower(): value for name, value in response.headers.items()}
     if client_request_id and client_request_id.isascii():

@@ -18,6 +18,7 @@ from mms.system import text
 from mms.tokens import Grant
 
 API_VERSION = "2017-06-01-privatepreview"
+EXTENSIONS = ("idempotency", "operation-ids")  # named in the header x-mms-extensions of each response
 REQUEST_BODY = TypeVar("REQUEST_BODY", bound=BaseModel)
 _ID = re.compile(r"[0-9a-fA-F]{8}-?([0-9a-fA-F]{4}-?){3}[0-9a-fA-F]{12}")
 
@@ -62,6 +63,22 @@ class Request:
         if (id := parse_id(value)) is None:
             raise bad_field(name, "must be an ID (GUID).")
         return id
+
+    def ids_parameter(self, name: str, maximum: int) -> list[UUID]:
+        """Return the query parameter `name`, 1 to `maximum` IDs separated by commas, without duplicates.
+
+        Raises ApiError 400 if it isn't.
+        """
+        text = self.query.get(name)
+        if not text:
+            raise bad_field(name, "is required.", "Required")
+        parts = text.split(",")
+        if len(parts) > maximum:
+            raise bad_field(name, f"must have at most {maximum} IDs. This has {len(parts)}.", "TooLong")
+        ids = dict.fromkeys(map(parse_id, parts))
+        if None in ids:
+            raise bad_field(name, "must be IDs (GUIDs) separated by commas.")
+        return [id for id in ids if id is not None]
 
     def integer_parameter(self, name: str, default: int, maximum: int) -> int:
         """Return the query parameter `name`, a whole number from 0 to `maximum`. Raises ApiError 400 if it isn't."""

@@ -10,8 +10,6 @@ from urllib.parse import urlsplit
 import httptools
 import uvloop
 
-from tests.support.lifecycle import present
-
 
 @dataclass(frozen=True)
 class Result:
@@ -97,7 +95,7 @@ async def _run(url: str, requests: Iterator[bytes], clients: int, seconds: float
             _, protocol = await loop.create_unix_connection(factory, url.removeprefix("unix:").rpartition(":")[0])
         else:
             parts = urlsplit(url)
-            _, protocol = await loop.create_connection(factory, present(parts.hostname), present(parts.port))
+            _, protocol = await loop.create_connection(factory, str(parts.hostname), parts.port or 80)
         protocols.append(protocol)
     await asyncio.gather(*(protocol.done for protocol in protocols))
     took = time.perf_counter() - started

@@ -13,7 +13,7 @@ import requests
 from tests.contract.server import API_VERSION, UNKNOWN_ID, Server, image_body, targets
 
 NOUNS = ["models", "manifests", "images", "services"]
-ALL = NOUNS + [f"{noun}/{UNKNOWN_ID}" for noun in [*NOUNS, "operations"]]
+ALL = [*NOUNS, "operations"] + [f"{noun}/{UNKNOWN_ID}" for noun in [*NOUNS, "operations"]]
 
 
 def assert_is_error(answer: requests.Response, status: int) -> None:
@@ -69,9 +69,7 @@ def test_every_response_has_a_unique_request_id(server: Server) -> None:
     assert len(set(ids)) == len(answers)
 
 
-@pytest.mark.parametrize(
-    "path", ["", "nothing", "models/x/y", "models/x/y/z", "services/keys", "operations", "../../x"]
-)
+@pytest.mark.parametrize("path", ["", "nothing", "models/x/y", "models/x/y/z", "services/keys", "../../x"])
 def test_an_unknown_path_is_404(server: Server, path: str) -> None:
     assert_is_error(server.send("GET", path), 404)
 
@@ -174,7 +172,9 @@ def test_without_a_token_no_body_is_read(server: Server) -> None:
         assert connection.recv(100).startswith(b"HTTP/1.1 401")
 
 
-@pytest.mark.parametrize("query", ["name=%00", "tag=%00", "name=" + "x" * 5000, "%00=1&name=%ff"])
+@pytest.mark.parametrize(
+    "query", ["name=%00", "tag=%00", "name=" + "x" * 5000, "name=" + "x" * 20_000, "%00=1&name=%ff"]
+)
 def test_an_unusual_query_causes_no_server_error(server: Server, query: str) -> None:
     answer = server.raw("GET", f"models?api-version={API_VERSION}&{query}")
     assert answer.status_code in {200, 400, 414}

@@ -204,7 +204,7 @@ class MMS:
             reply = self._once(request)
         reply.headers.setdefault("x-ms-request-id", str(uuid.uuid4()))
         if self.extensions:
-            reply.headers["x-mms-extensions"] = "idempotency"
+            reply.headers["x-mms-extensions"] = "idempotency, operation-ids"
         reply.body = self.dialect.spell(reply.body)
         return reply
 
@@ -246,7 +246,15 @@ class MMS:
     def _get_operations(self, request: Request, which: str = "", part: str = "") -> Reply:
         if part:
             return self._log(which, request) if self.extensions else Reply(404, _error(404))
+        if not which:
+            return self._get_several(request) if self.extensions else Reply(404, _error(404))
         return self._get(self.operations, request, which)
+
+    def _get_several(self, request: Request) -> Reply:
+        ids = request.query["ids"][0].split(",")
+        if len(ids) > 200:
+            return Reply(400, _error(400))
+        return Reply(200, [_shown(self.operations[which]) for which in ids if which in self.operations])
 
     def _log(self, which: str, request: Request) -> Reply:
         after = int(request.query["after"][0])

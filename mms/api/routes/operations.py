@@ -3,6 +3,8 @@
 from pathlib import Path
 from uuid import UUID
 
+from django.db.models import QuerySet
+
 from mms.api.accepted import accepted
 from mms.api.errors import ApiError, conflict, not_found
 from mms.api.http import Request, Response, Route
@@ -11,6 +13,16 @@ from mms.api.schemas import responses
 from mms.models import OUTCOMES, TERMINAL, Operation, State
 from mms.operations import builds, run
 from mms.services import read_logs
+
+MAX_IDS = 200  # per request, so that it fits into a query string
+SECRETS = ("service__kube_config", "service__primary_key", "service__secondary_key", "image__registry_password")
+
+
+def list_operations(request: Request) -> Response:
+    """Return the status of up to 200 operations, in the order of `ids`. IDs that don't exist are left out."""
+    ids = request.ids_parameter("ids", MAX_IDS)
+    found = {operation.id: operation for operation in _operations(request).filter(id__in=ids)}
+    return Response(body=[responses.Operation.from_row(found[id], request.account_url) for id in ids if id in found])
 
 
 def get_operation(request: Request, id: UUID) -> Response:
@@ -40,10 +52,13 @@ def get_operation_log(request: Request, id: UUID) -> Response:
     raise ApiError(404, "NotFound", "This operation has no log.")
 
 
+def _operations(request: Request) -> QuerySet[Operation]:
+    rows = Operation.objects.filter(account_id=request.account_id).select_related("service", "revision", "image")
+    return rows.defer(*SECRETS)
+
+
 def _find(request: Request, id: UUID) -> Operation:
-    rows = Operation.objects.filter(account_id=request.account_id, id=id).select_related("service", "revision", "image")
-    secrets = ("service__kube_config", "service__primary_key", "service__secondary_key", "image__registry_password")
-    operation = rows.defer(*secrets).first()
+    operation = _operations(request).filter(id=id).first()
     if operation is None:
         raise not_found("operation", str(id))
     return operation
@@ -65,6 +80,15 @@ def _read(path: Path, after: int, limit: int) -> tuple[str, int]:
 
 
 ROUTES = [
+    Route(
+        "GET",
+        "operations",
+        list_operations,
+        "Get the status of several operations",
+        list[responses.Operation],
+        query={"ids": f"IDs of operations, separated by commas: at most {MAX_IDS}."},
+        extension=True,
+    ),
     Route("GET", "operations/{id}", get_operation, "Get the status of an operation", responses.Operation),
     Route(
         "DELETE",

@@ -184,3 +184,33 @@ def test_an_operation_without_usable_id_is_no_operation(mms: MMS, operation_id: 
         accepted = client.create_image(request, "request-1")
     assert accepted.is_pending
     assert accepted.operation_id == ""
+
+
+def test_the_states_of_several_operations_take_one_call_per_200(mms: MMS) -> None:
+    mms.extensions = True
+    ids = [f"operation-{number}" for number in range(450)]
+    mms.operations = {key: {"id": key, "state": "Running", "done": None} for key in ids[1:]}
+    with client_of(mms.url) as client:
+        assert not client.has_operation_ids
+        found = client.get_operations(ids)
+        assert client.has_operation_ids
+    assert list(found) == ids[1:], "the first doesn't exist"
+    assert len(mms.calls("GET", "/operations")) == 3
+
+
+def test_long_ids_are_requested_in_parts_that_proxies_accept(mms: MMS) -> None:
+    mms.extensions = True
+    ids = [f"{number:03}" + "é/" * 40 for number in range(100)]
+    with client_of(mms.url) as client:
+        client.get_operations(ids)
+    asked = [request.query["ids"][0].split(",") for request in mms.calls("GET", "/operations")]
+    assert [one for part in asked for one in part] == ids
+    assert all(sum(len(one.encode()) * 3 for one in part) < 8000 for part in asked)
+
+
+def test_states_that_nobody_asked_for_and_invalid_ones_are_left_out(mms: MMS) -> None:
+    mms.extensions = True
+    statuses = [{"id": "A-1", "state": "Running"}, {"id": "b", "state": "Failed"}, {"id": "c"}, 7]
+    mms.plan("GET", "/operations", faults.status(200, statuses))
+    with client_of(mms.url) as client:
+        assert list(client.get_operations(["a-1", "c"])) == ["a-1"]
