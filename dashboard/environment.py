@@ -160,6 +160,12 @@ SECTIONS: dict[str, tuple[Variable, ...]] = {
         Number("MMS_BUILDS", "concurrent image builds", 2),
         Number("MMS_BUILD_TIMEOUT", "seconds until a build times out", 1800),
         Number(
+            "MMS_BUILD_MEMORY",
+            "memory of each process of a build, in bytes; `0` sets no limit",
+            2 * 1024**3,
+            shown="2 GiB",
+        ),
+        Number(
             "MMS_CACHE_MAX_BYTES",
             "maximum size of the package cache, excluding files shared with layers; the cache is "
             "emptied when it exceeds this",

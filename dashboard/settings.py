@@ -369,6 +369,7 @@ MMS_FETCH_MAX_BYTES = environment.number("MMS_FETCH_MAX_BYTES")
 MMS_UNPACK_MAX_BYTES = environment.number("MMS_UNPACK_MAX_BYTES")
 MMS_FETCH_ALLOW_PRIVATE = environment.boolean("MMS_FETCH_ALLOW_PRIVATE")  # FILES_URL's own origin is always allowed
 MMS_BUILD_TIMEOUT = environment.number("MMS_BUILD_TIMEOUT")  # seconds
+MMS_BUILD_MEMORY = environment.number("MMS_BUILD_MEMORY")  # bytes of data per process; 0 for no limit
 MMS_BUILDS = environment.number("MMS_BUILDS")  # concurrent image builds
 MMS_CACHE_MAX_BYTES = environment.number("MMS_CACHE_MAX_BYTES")  # of downloaded packages; emptied when exceeded
 MMS_BASE_IMAGE = environment.text("MMS_BASE_IMAGE")  # e.g. registry.example/python:3.11-slim; none by default

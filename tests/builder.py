@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mms.images.store.layout import Store
+from mms.system import die_with_parent
 from tests.doubles.files import Files
 
 DRIVER = b"def init():\n    pass\n\n\ndef run(body):\n    return body\n"
@@ -79,9 +80,10 @@ class Builder:
             "python": sys.executable,
         } | changes
 
-    def start(self, spec: dict[str, Any], **environment: str) -> subprocess.Popen[str]:
+    def start(self, spec: dict[str, Any], memory: int = 0, **environment: str) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "mms.images.build"]
         process = subprocess.Popen(
-            [sys.executable, "-m", "mms.images.build"],
+            die_with_parent.wrap(*command, memory=memory) if memory else command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -93,9 +95,9 @@ class Builder:
         process.stdin.close()
         return process
 
-    def build(self, environment: dict[str, str] | None = None, **changes: Any) -> Built:
+    def build(self, environment: dict[str, str] | None = None, memory: int = 0, **changes: Any) -> Built:
         spec = self.spec(**changes)
-        process = self.start(spec, **(environment or {}))
+        process = self.start(spec, memory, **(environment or {}))
         assert process.stdout
         log = process.stdout.read()
         code = process.wait()

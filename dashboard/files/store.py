@@ -102,6 +102,15 @@ def is_file_url(url: str) -> bool:
     return url.startswith(tuple(f"{base}/files/" for base in bases))
 
 
+def find_size(url: str) -> int | None:
+    """Return the size of the stored file with the URL `url` in bytes; None if there is no such file."""
+    digest = DIGEST.search(url.partition("/files/")[2]) if is_file_url(url) else None
+    try:
+        return path_of(digest[0]).stat().st_size if digest else None
+    except FileNotFoundError:
+        return None
+
+
 def is_valid_key(digest: str, name: str, key: str) -> bool:
     """Return True if `key` was made for this file with SECRET_KEY or one of SECRET_KEY_FALLBACKS."""
     secrets = [settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS]

@@ -22,7 +22,7 @@ from mms.images.explain import BuildError, explain
 from mms.images.log import Log
 from mms.images.packages import install
 from mms.images.plan import requirements
-from mms.images.plan.check import Plan, check, check_script, find_driver
+from mms.images.plan.check import Plan, check, check_script, download_policy, find_driver, is_schema
 from mms.images.plan.driver import script_paths
 from mms.images.plan.placement import (
     Clashes,
@@ -110,7 +110,7 @@ class Build:
         path = self.tmp / name
         before = self.log.seconds
         try:
-            fetched = fetch(item.url, path, self.spec.policy)
+            fetched = fetch(item.url, path, download_policy(self.spec, item))
             duration = self.log.seconds - before
             origin = f"{fetched.size} bytes from {redact_url(item.url)} in {duration:.2f} s"
             self.log.detail(f"{item.label}: {origin}, sha256 {fetched.sha256}")
@@ -273,7 +273,7 @@ class Build:
         """Return the path of the request schema: an asset called schema or schema.json with an object "input"."""
         for asset in self.spec.assets:
             name = str(asset_paths(asset.id, asset.url)[0])
-            if asset.unpack or not ({asset.id, base_name(asset.url)} & {"schema", "schema.json"}):
+            if not is_schema(asset):
                 continue
             try:
                 document = json.loads((app / name).read_bytes())

@@ -38,6 +38,9 @@ def explain(error: Exception, store: Path) -> BuildError:
             return BuildError("NameClash", str(error), "assets")
         case RegistryError():
             return BuildError("RegistryFailed", str(error), "registryInfo")
+        case MemoryError():
+            reason = "The build needs more memory than a builder process may use (MMS_BUILD_MEMORY)."
+            return BuildError("OutOfMemory", f"{reason} Use smaller files, or ask an operator to raise the limit.")
         case OSError():
             reason = f"The builder couldn't read or write a file: {error}."
             return BuildError("StorageFailed", f"{reason} Check the disk and its permissions, then build again.")

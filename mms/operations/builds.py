@@ -112,7 +112,7 @@ def cleanup(image_id: Any) -> None:
 def _run(spec: dict[str, Any], log: Path, directory: Path, stop: Callable[[], bool]) -> int:
     """Return the exit code of the builder. It reads its specification, with the registry's password, from a pipe."""
     log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    command = die_with_parent.wrap(sys.executable, "-m", "mms.images.build")
+    command = die_with_parent.wrap(sys.executable, "-m", "mms.images.build", memory=settings.MMS_BUILD_MEMORY)
     with log.open("wb") as output:
         process = subprocess.Popen(
             command,

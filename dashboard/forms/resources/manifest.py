@@ -10,6 +10,7 @@ from django.core.exceptions import ValidationError
 from django.db.models import Max, Q, QuerySet
 
 from dashboard.catalog.picker import Choice, Picker, make_picker, parse_pks
+from dashboard.files import store
 from dashboard.forms.fields.text import DescriptionField
 from dashboard.forms.resources.operation import OperationForm
 from deployments.models import Asset, HostingAccount, RegisteredModel
@@ -17,6 +18,7 @@ from deployments.operations import submit
 
 MAX_DESCRIPTION_CHARS = 512
 MAX_REQUIREMENTS_CHARS = 100_000
+MAX_SCRIPT_BYTES = 1024**2  # the same as in mms.images.plan.check
 VERSION = re.compile(r"^v?(\d{1,9})$", re.IGNORECASE)
 NO_DRIVER = "none"
 NOT_FOUND_CODES = ("invalid_choice", "invalid_pk_value")
@@ -75,6 +77,16 @@ def describe_assets(rows: Sequence[Asset]) -> list[Choice]:
 def is_script(asset: Asset) -> bool:
     """Return True if the asset is a Python file, so that it can be the driver."""
     return file_name(asset).endswith(".py") or "python" in asset.mime_type
+
+
+def is_schema(asset: Asset) -> bool:
+    """Return True if the asset can define the fields of requests."""
+    return not asset.unpack and bool({asset.name, file_name(asset)} & {"schema", "schema.json"})
+
+
+def is_too_large(asset: Asset) -> bool:
+    """Return True if the asset is an uploaded file that is too large for a driver script or a schema."""
+    return (store.find_size(asset.url) or 0) > MAX_SCRIPT_BYTES
 
 
 class CreateManifestForm(OperationForm):
@@ -188,7 +200,18 @@ class CreateManifestForm(OperationForm):
             self.add_error(
                 "driver", "Mark the asset with init() and run() as the driver script, or choose “no driver”."
             )
+        self._check_sizes(cleaned)
         return cleaned
+
+    def _check_sizes(self, cleaned: dict[str, Any]) -> None:
+        """Reject uploads that the server would refuse when it builds an image."""
+        driver = cleaned.get("driver")
+        if driver and is_too_large(driver):
+            reason = f"The driver script “{driver.name}” is larger than 1 MB."
+            self.add_error("driver", f"{reason} Move its data to a model or to another asset.")
+        for asset in filter(is_schema, cleaned.get("assets", [])):
+            if is_too_large(asset):
+                self.add_error("assets", f"The schema “{asset.name}” is larger than 1 MB. Shorten it.")
 
     def notes(self) -> list[str]:
         """Point out a missing driver."""

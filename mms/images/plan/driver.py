@@ -124,6 +124,8 @@ def _missing_message(tree: ast.Module, missing: list[str]) -> str:
 def _syntax_message(error: Exception) -> str:
     where = f" in line {error.lineno}" if isinstance(error, SyntaxError) and error.lineno else ""
     reason = error.msg if isinstance(error, SyntaxError) else str(error) or type(error).__name__
+    if isinstance(error, RecursionError | MemoryError):
+        reason = "its code is too long or nested too deeply"
     if "codec can't decode" in reason or "Non-UTF-8" in reason:
         return "isn't UTF-8 text. Save it as UTF-8, or name its encoding in the first line (# -*- coding: latin-1 -*-)"
     return f"is not valid Python{where}: {reason}. Correct it"

@@ -45,6 +45,7 @@ class Policy:
     allow_private: bool = False
     allow_below: tuple[str, ...] = ()
     seconds: float = 1500.0  # for one download, redirects included
+    size_advice: str = "Make it smaller or raise MMS_FETCH_MAX_BYTES."  # what to do about a file that is too large
 
     def is_exempt(self, url: SplitResult) -> bool:
         """Return True if `url` may have a private address."""
@@ -207,7 +208,7 @@ def _check_status(response: http.client.HTTPResponse, url: str) -> None:
 def _check_size(size: int, url: str, policy: Policy) -> None:
     if size > policy.max_bytes:
         failure = f"Couldn't download {redact_url(url)}: the file is larger than {policy.max_bytes} bytes."
-        raise FetchError(f"{failure} Make it smaller or raise MMS_FETCH_MAX_BYTES.")
+        raise FetchError(f"{failure} {policy.size_advice}")
 
 
 def _copy(response: http.client.HTTPResponse, file: BinaryIO, url: str, policy: Policy) -> tuple[str, int]:

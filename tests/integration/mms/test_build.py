@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from mms.images.plan.check import MAX_SCRIPT_BYTES
 from mms.images.runtimes import HOST_PLATFORM, HOST_PYTHON
 from mms.images.store.layers import Layer
 from mms.images.store.layout import LAYER_ANNOTATION
@@ -215,6 +216,34 @@ def test_a_driver_without_an_extension_is_placed_as_a_script(builder: Builder) -
     image = builder.store.assemble(built.digest)
     assert image.meta["driver"] == "score.py"
     assert {"score.py", "score", "raw"} <= {path.name for path in image.app.iterdir()}
+
+
+@pytest.mark.parametrize("path", ["/score.py", "/schema.json"])
+def test_a_driver_or_schema_of_more_than_1_mb_is_refused_before_it_is_parsed(builder: Builder, path: str) -> None:
+    builder.files.put("/schema.json", b'{"input": {}}')
+    builder.files.put(path, b"[" + b"1," * 4_000_000 + b"1]")
+    error = builder.build(assets=[builder.asset(), builder.asset("schema", "/schema.json")]).error
+    assert (error["code"], error["step"]) == ("FetchFailed", "fetch")
+    assert "the file is larger than 1048576 bytes. A driver or schema may have 1 MB." in error["message"]
+
+
+def test_other_assets_may_be_larger(builder: Builder) -> None:
+    builder.files.put("/labels.json", b"[" + b"1," * 600_000 + b"1]")
+    assert builder.build(assets=[builder.asset(), builder.asset("labels", "/labels.json")]).digest
+
+
+@pytest.mark.slow
+def test_the_largest_driver_is_parsed_within_the_memory_limit_of_a_builder(builder: Builder) -> None:
+    source = DRIVER + b"x = [" + b"1," * ((MAX_SCRIPT_BYTES - len(DRIVER)) // 2 - 4) + b"1]"
+    builder.files.put("/score.py", source)
+    assert builder.build(memory=2 * 1024**3).digest
+
+
+def test_a_build_that_needs_more_memory_than_allowed_says_so(builder: Builder) -> None:
+    builder.files.put("/score.py", DRIVER + b"x = [" + b"1," * 500_000 + b"1]")
+    error = builder.build(memory=128 * 1024**2).error
+    assert error["code"] in {"DriverUnreadable", "OutOfMemory"}
+    assert "too long" in error["message"] or "MMS_BUILD_MEMORY" in error["message"]
 
 
 def test_a_changed_driver_changes_one_layer(builder: Builder) -> None:

@@ -6,8 +6,11 @@ from typing import Any
 import pytest
 from django.test import Client
 
+from dashboard.files.store import IncomingFile
+from dashboard.forms.resources.manifest import MAX_SCRIPT_BYTES
 from dashboard.models import Role
-from deployments.models import HostingAccount, Manifest, Operation, RegisteredModel
+from deployments.models import Asset, HostingAccount, Manifest, Operation, RegisteredModel
+from mms.images.plan import check
 from tests.support.html import compact
 from tests.support.workshop import make_account, make_asset, make_model, sign_in
 
@@ -118,6 +121,21 @@ def test_a_driver_that_is_not_selected_is_rejected(scientist: Client, account: H
     answer = scientist.post(NEW, form(models=[model.pk], assets=[score.pk], driver=other.pk))
     assert answer.status_code == 422
     assert "isn’t selected" in answer.text
+
+
+@pytest.mark.parametrize(("name", "says"), [("score.py", "driver script “score”"), ("schema.json", "schema “schema”")])
+def test_an_uploaded_driver_or_schema_of_more_than_1_mb_is_rejected(
+    name: str, says: str, scientist: Client, account: HostingAccount
+) -> None:
+    incoming = IncomingFile()
+    incoming.write([b"#" * (MAX_SCRIPT_BYTES + 1)])
+    model, asset = make_model(account), make_asset(account, name.partition(".")[0], name)
+    Asset.objects.filter(pk=asset.pk).update(url=incoming.store(name).url)
+    driver = asset.pk if name == "score.py" else "none"
+    answer = scientist.post(NEW, form(models=[model.pk], assets=[asset.pk], driver=driver))
+    assert answer.status_code == 422
+    assert f"The {says} is larger than 1 MB." in answer.text
+    assert MAX_SCRIPT_BYTES == check.MAX_SCRIPT_BYTES
 
 
 def test_two_assets_with_one_id_are_refused(scientist: Client, account: HostingAccount) -> None:
