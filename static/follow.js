@@ -8,6 +8,7 @@
     const follow = pane.querySelector("[data-follow]");
     let position = log.dataset.logPosition;
     let failures = 0;
+    let trouble = "";  // why the server's log can't be read
     pane.querySelector("[data-follow-switch]").hidden = false;
 
     const toEnd = () => { if (follow.checked) log.scrollTop = log.scrollHeight; };
@@ -29,6 +30,7 @@
         toEnd();
       }
       position = answer.headers.get("X-Log-Position") ?? position;
+      trouble = decodeURIComponent(answer.headers.get("X-Log-Error") ?? "");
       return answer.headers.has("X-Log-End");
     }
 
@@ -38,7 +40,7 @@
         try {
           ended = await ask();
           failures = 0;
-          say(ended ? "Ended" : "Following live");
+          say(trouble ? `No new lines. ${trouble}` : ended ? "Ended" : "Following live");
         } catch {
           failures = Math.min(failures + 1, 5);
           say("Unreachable, retrying");

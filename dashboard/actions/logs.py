@@ -2,10 +2,12 @@
 
 import re
 from dataclasses import replace
+from urllib.parse import quote
 
 from deployments.live import events
 
 PLAIN_TEXT = "text/plain; charset=utf-8"
+MAX_ERROR_CHARS = 300  # of the error in a header
 POSITION = re.compile(r"\d{1,20}(-\d{1,20})?", re.ASCII)
 
 
@@ -28,7 +30,9 @@ def log_headers(part: events.LogPart, has_ended: bool) -> dict[str, str]:
     """Return the headers that tell a client where to continue reading.
 
     `X-Log-End` is set when the log is complete. An ended log without any lines may still be fetched from the
-    server, so it doesn't count as complete.
+    server, so it doesn't count as complete. `X-Log-Error` says, percent-encoded, why no newer lines could be fetched.
     """
     headers = {"X-Log-Position": part.position, "Cache-Control": "no-store"}
+    if part.error:
+        headers["X-Log-Error"] = quote(part.error[:MAX_ERROR_CHARS])
     return {**headers, "X-Log-End": "1"} if has_ended and not part.lines and part.position != "0" else headers

@@ -25,6 +25,12 @@ def serialize_account(account: HostingAccount, role: str) -> settings.Account:
             "images": isoformat(account.images_seen_at),
             "services": isoformat(account.services_seen_at),
         },
+        "list_errors": {
+            "models": account.models_error,
+            "manifests": account.manifests_error,
+            "images": account.images_error,
+            "services": account.services_error,
+        },
     }
 
 
@@ -117,6 +123,7 @@ def serialize_operation(operation: Operation) -> resources.Operation:
         "requested_at": isoformat(operation.requested_at),
         "sent_at": isoformat(operation.sent_at),
         "accepted_at": isoformat(operation.accepted_at),
+        "checked_at": isoformat(operation.checked_at),
         "finished_at": isoformat(operation.finished_at),
         "mms_operation_id": operation.mms_operation_id,
         "attempts": operation.attempts,
@@ -139,7 +146,7 @@ def serialize_badge(badge: Badge) -> common.Badge:
         "state": badge.state,
         "label": badge.label,
         "since": isoformat(badge.since),
-        "reason": badge.reason,
+        "reason": badge.explanation,
         "stale_since": isoformat(badge.stale_since),
     }
 

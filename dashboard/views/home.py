@@ -13,6 +13,7 @@ from dashboard.access.permissions import Permission
 from dashboard.catalog.badges import newest_operations, with_badges
 from dashboard.catalog.lists.services import services_with_models
 from dashboard.http.request import Request
+from deployments.live.badges import list_trouble
 from deployments.models import Asset, HostingAccount, Image, Manifest, Operation, RegisteredModel, Service
 from deployments.models.operation import OPEN, State
 
@@ -63,6 +64,7 @@ def _overview(account: HostingAccount) -> dict[str, Any]:
         "more_services": counts["services"] - MAX_SERVICES,
         "next_step": next((name for name, _ in STEPS if not counts[name]), ""),
         "seen_at": account.services_seen_at,
+        "list_trouble": list_trouble(account, "service"),
     }
 
 

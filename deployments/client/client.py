@@ -202,9 +202,18 @@ class MMSClient:
         return self._call(method, path, body=body, request_id=request_id, secrets=secrets)
 
     def _get(self, noun: str, resource_id: str, from_wire: Callable[[Any], Item]) -> Item:
-        """Return one resource; the reference shows it as an array of one in places."""
+        """Return one resource; the reference shows it as an array of one in places.
+
+        Raises InvalidResponseError if the response is about another one.
+        """
         answer = self._call("GET", f"{noun}/{_segment(resource_id)}")
-        return _read(answer, lambda data: from_wire(data[0] if isinstance(data, list) and len(data) == 1 else data))
+        found = _read(answer, lambda data: from_wire(data[0] if isinstance(data, list) and len(data) == 1 else data))
+        named: str = getattr(found, "id", "")
+        if named and resource_id.casefold() not in {named.casefold(), wire_values.last_segment(named).casefold()}:
+            raise errors.InvalidResponseError(
+                f"The server's response isn't valid: it is about “{named}”, not about “{resource_id}”."
+            )
+        return found
 
     def _list(self, noun: str, from_wire: Callable[[Any], Item]) -> Listing[Item]:
         """Return all pages of a list, which together are limited to the time and MAX_LIST_BYTES of one call."""

@@ -29,6 +29,7 @@ STALE_AFTER = {
 }
 LIST_STALE_AFTER = timedelta(minutes=12)
 STALE_AFTER_WHILE_FAILING = timedelta(seconds=15)  # while the server is failing
+NO_IMAGE_LIST = "This server has no list of images, so the dashboard can't check which ones it still has."
 UNCLAIMED_AFTER = timedelta(seconds=18)  # an overdue operation that no worker has claimed
 # Pages check stale badges again after this, since an unchanged row sends no event
 RECHECK_AFTER = timedelta(seconds=30)
@@ -38,7 +39,9 @@ RECHECK_AFTER = timedelta(seconds=30)
 class Badge:
     """Badge of a row. `state` selects shape and color, `label` is the text, `reason` a sentence or "".
 
-    `until` is when the information expires unless confirmed; pages then fetch the row again. None: it doesn't expire.
+    `stale_since` is when the server last confirmed the state, if that was too long ago, and `stale_reason` why there is
+    no newer information. `until` is when the information expires unless confirmed; pages then fetch the row again.
+    None: it doesn't expire.
     """
 
     key: str
@@ -48,6 +51,13 @@ class Badge:
     reason: str = ""
     stale_since: datetime | None = None
     until: datetime | None = None
+    stale_reason: str = ""
+
+    @property
+    def explanation(self) -> str:
+        """Return the reasons for the state and for its age, as sentences."""
+        is_new = self.stale_reason not in self.reason
+        return " ".join(filter(None, [self.reason, self.stale_reason if is_new else ""]))
 
     @property
     def valid_seconds(self) -> int | None:
@@ -108,15 +118,20 @@ def _operation_badge(operation: Operation) -> Badge:
     state = State(operation.state)
     if state == State.QUEUED:
         return _queued_badge(operation)
-    stale_since, until = None, None
+    stale_since, until, stale_reason = None, None, ""
     if state in STALE_AFTER:
-        stale_since, until = _staleness(_last_contact(operation), STALE_AFTER[state])
+        error = operation.check_error or (operation.account.error if operation.account.is_failing else "")
+        failing = bool(error) and state != State.SENDING
+        stale_since, until = _staleness(
+            _last_answer(operation), STALE_AFTER_WHILE_FAILING if failing else STALE_AFTER[state]
+        )
+        stale_reason = error if stale_since else ""
     since, reason = operation.state_since, operation.error_message
-    return Badge(key_of(operation), state.value, state.label, since, reason, stale_since, until)
+    return Badge(key_of(operation), state.value, state.label, since, reason, stale_since, until, stale_reason)
 
 
-def _last_contact(operation: Operation) -> datetime | None:
-    """Return when the server was last queried about an open operation."""
+def _last_answer(operation: Operation) -> datetime | None:
+    """Return when the server last answered about an open operation, or when it was sent if the answer is awaited."""
     return max(filter(None, [operation.checked_at, operation.accepted_at, operation.sent_at]), default=None)
 
 
@@ -146,17 +161,27 @@ def _resource_badge(row: Resource, operation: Operation | None) -> Badge:
     if row.vanished_at:
         return Badge(key_of(row), "gone", "Gone", row.vanished_at, "The server no longer lists it.")
     stale_since, until = _staleness(row.seen_at, stale_after(row.account, noun))
+    stale_reason = list_trouble(row.account, noun) if stale_since else ""
     if not isinstance(row, Service):
-        return Badge(key_of(row), "available", AVAILABLE[noun], since, "", stale_since, until)
+        return Badge(key_of(row), "available", AVAILABLE[noun], since, "", stale_since, until, stale_reason)
     state, label = _service_state(row)
     failed = operation is not None and operation.state == State.FAILED
     last = f"{operation.get_kind_display()} failed: {operation.error_message}" if operation and failed else ""
-    return Badge(key_of(row), state, label, row.updated_at or since, row.health_detail or last, stale_since, until)
+    reason = row.health_detail or last
+    return Badge(key_of(row), state, label, row.updated_at or since, reason, stale_since, until, stale_reason)
 
 
 def stale_after(account: HostingAccount, noun: str) -> timedelta:
     """Return the age at which information about the account's rows of this noun is shown as stale."""
-    return STALE_AFTER_WHILE_FAILING if account.is_failing else STALE_AFTER.get(noun, LIST_STALE_AFTER)
+    failing = account.is_failing or account.list_error(noun)
+    return STALE_AFTER_WHILE_FAILING if failing else STALE_AFTER.get(noun, LIST_STALE_AFTER)
+
+
+def list_trouble(account: HostingAccount, noun: str) -> str:
+    """Return why the account's rows of this noun aren't confirmed by the server, as a sentence; "" if they are."""
+    if noun == NOUN[Image] and account.lists_images is False:
+        return NO_IMAGE_LIST
+    return account.list_error(noun) or (account.error if account.is_failing else "")
 
 
 def _service_state(service: Service) -> tuple[str, str]:

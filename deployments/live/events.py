@@ -8,7 +8,7 @@ import json
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from redis import Redis
@@ -35,6 +35,7 @@ __all__ = [
     "publish_service",
     "read_log",
     "record_interest",
+    "record_log_error",
     "record_log_interest",
     "service_log_key",
     "stream_position",
@@ -133,6 +134,7 @@ def decode(fields: dict[bytes, bytes]) -> LiveEvent:
         reason=decoded["reason"],
         stale_since=_parse_optional(decoded["stale_since"]),
         until=_parse_optional(decoded.get("until", "")),
+        stale_reason=decoded.get("stale_reason", ""),
     )
     return LiveEvent(int(decoded["account"]), badge, json.loads(decoded["refresh"]))
 
@@ -151,6 +153,7 @@ def _encode(account_id: int, badge: Badge, refresh: list[str]) -> dict[Any, Any]
         "reason": badge.reason,
         "stale_since": badge.stale_since.isoformat() if badge.stale_since else "",
         "until": badge.until.isoformat() if badge.until else "",
+        "stale_reason": badge.stale_reason,
         "refresh": json.dumps(refresh),
     }
 
@@ -201,6 +204,8 @@ class LogPart:
     lines: list[str]
     position: str  # pass as `after` to continue
     reported: bool | None  # None: not fetched yet; False: the server provides no logs
+    error: str = ""  # why no newer lines could be fetched
+    failed_at: datetime | None = None  # when that began
 
 
 def operation_log_key(operation: Operation) -> str:
@@ -222,20 +227,27 @@ def record_log_interest(kind: str, pk: Any) -> None:
 def read_log(key: str, after: str = "0") -> LogPart:
     """Return up to LOG_PART_LINES lines after position `after`. The newest MAX_LOG_LINES are stored."""
 
-    def read(connection: Redis) -> tuple[Any, Any]:
+    def read(connection: Redis) -> tuple[Any, list[Any]]:
         pipe = connection.pipeline(transaction=False)
         pipe.xrange(key, f"({after}" if after != "0" else "-", count=LOG_PART_LINES)
-        pipe.hget(f"{key}:at", "reported")
-        entries, reported = pipe.execute()
-        return entries, reported
+        pipe.hmget(f"{key}:at", ["reported", "error", "failed_at"])
+        entries, mark = pipe.execute()
+        return entries, mark
 
+    unknown: tuple[Any, list[Any]] = [], [None, None, None]
     try:
-        entries, reported = redis.execute(read, fallback=([], None))
+        entries, (reported, error, failed_at) = redis.execute(read, fallback=unknown)
     except ValueError:
-        entries, reported = [], None
+        entries, (reported, error, failed_at) = unknown
     lines = [fields[b"line"].decode() for _, fields in entries]
     newest = entries[-1][0].decode() if entries else after
-    return LogPart(lines, newest, None if reported is None else reported == b"1")
+    return LogPart(
+        lines,
+        newest,
+        None if reported is None else reported == b"1",
+        (error or b"").decode(),
+        _parse_optional((failed_at or b"").decode()),
+    )
 
 
 @dataclass(frozen=True)
@@ -265,7 +277,21 @@ def append_log(key: str, lines: Sequence[str], at: int, *, reported: bool = True
         for line in lines:
             pipe.xadd(key, {"line": line}, maxlen=MAX_LOG_LINES, approximate=True)
         pipe.hset(f"{key}:at", mapping={"bytes": at, "reported": int(reported), "whole": int(is_complete)})
+        pipe.hdel(f"{key}:at", "error", "failed_at")
         pipe.expire(key, LOG_TTL_SECONDS)
+        pipe.expire(f"{key}:at", LOG_TTL_SECONDS)
+        pipe.execute()
+
+    redis.execute(write, fallback=None)
+
+
+def record_log_error(key: str, error: str) -> None:
+    """Record why new lines of a log couldn't be fetched, until they are."""
+
+    def write(connection: Redis) -> None:
+        pipe = connection.pipeline(transaction=True)
+        pipe.hset(f"{key}:at", "error", error)
+        pipe.hsetnx(f"{key}:at", "failed_at", datetime.now(UTC).isoformat())
         pipe.expire(f"{key}:at", LOG_TTL_SECONDS)
         pipe.execute()
 

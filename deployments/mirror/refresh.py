@@ -27,6 +27,7 @@ from deployments.client.client import Listing, MMSClient
 from deployments.live import events, redis
 from deployments.live.badges import NOUN, stale_after
 from deployments.live.events import INTEREST_SECONDS, MAX_BADGES
+from deployments.live.transitions import conditional_update
 from deployments.mirror import upsert
 from deployments.models import HostingAccount, Image, Manifest, Operation, RegisteredModel, Service
 from deployments.models.operation import OPEN
@@ -125,14 +126,23 @@ def _read_lists(
             if _lock_and_refresh(account, noun, client):
                 read.add(noun)
         except errors.MMSError as error:
-            failed = failed or type(error)(
-                f"Couldn't read the list of {NOUN[noun]}s. {error}", error.failure, error.retry_after
-            )
+            reason = f"Couldn't read the list of {NOUN[noun]}s. {error}"
+            _record_list_error(account, noun, reason)
+            failed = failed or type(error)(reason, error.failure, error.retry_after)
             if isinstance(
                 error, errors.NotSentError | errors.NoResponseError | errors.TokenRefusedError | errors.RedirectedError
             ):
                 break
     return read, failed
+
+
+def _record_list_error(account: HostingAccount, noun: type[Any], reason: str) -> None:
+    """Record why the list couldn't be read, and notify pages if that is new."""
+    is_first = not account.list_error(NOUN[noun])
+    same = HostingAccount.objects.filter(pk=account.pk)
+    conditional_update(account, same.exclude(**{_error_field(noun): reason}), **{_error_field(noun): reason})
+    if is_first and noun is Service:
+        publish_staleness(account)
 
 
 def _lock_and_refresh(account: HostingAccount, noun: type[Any], client: MMSClient) -> bool:
@@ -162,17 +172,24 @@ def _seen_at_field(noun: type[Any]) -> str:
     return f"{NOUN[noun]}s_seen_at"
 
 
+def _error_field(noun: type[Any]) -> str:
+    return f"{NOUN[noun]}s_error"
+
+
 def _refresh_list(account: HostingAccount, noun: type[Any], client: MMSClient) -> None:
     started = timezone.now()
+    values: dict[str, Any] = {_seen_at_field(noun): started, _error_field(noun): ""}
+    values |= {"lists_images": True} if noun is Image else {}
     try:
         listing = LISTS[noun](client)
     except (errors.NotFoundError, errors.NotSupportedError):
         if noun is not Image:  # the reference has no URL for a list of images, but mentions one
             raise
         listing = Listing([], is_complete=False)
+        values["lists_images"] = False
     record_contact(account, client)
     changes = upsert.store(account, noun, listing, started)
-    HostingAccount.objects.filter(pk=account.pk).update(**{_seen_at_field(noun): started})
+    conditional_update(account, HostingAccount.objects.filter(pk=account.pk), **values)
     if noun is Manifest:
         links.link_models(account)
     _publish(account, noun, changes)

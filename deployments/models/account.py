@@ -69,6 +69,14 @@ class HostingAccount(WithSecret):
     manifests_seen_at = models.DateTimeField(null=True, blank=True)
     images_seen_at = models.DateTimeField(null=True, blank=True)
     services_seen_at = models.DateTimeField(null=True, blank=True)
+    # Why each list couldn't be read the last time, for people.
+    models_error = models.TextField(blank=True, default="")
+    manifests_error = models.TextField(blank=True, default="")
+    images_error = models.TextField(blank=True, default="")
+    services_error = models.TextField(blank=True, default="")
+    lists_images = models.BooleanField(
+        null=True, help_text="False: the server has no list of images, which the API reference allows."
+    )
 
     class Meta:
         ordering = ["name"]
@@ -102,6 +110,11 @@ class HostingAccount(WithSecret):
     def clear_failure(self) -> None:
         """Reset the failure fields, so that the server is called without delay. Doesn't save."""
         self.token_refused, self.error, self.error_at, self.not_before = False, "", None, None
+
+    def list_error(self, noun: str) -> str:
+        """Return why the list of `noun`s couldn't be read the last time; "" if it was read."""
+        error: str = getattr(self, f"{noun}s_error")
+        return error
 
 
 class RegistryInfo(WithSecret):

@@ -67,7 +67,12 @@ class Operation(models.Model):
     accepted_at = models.DateTimeField(null=True, blank=True)
     finished_at = models.DateTimeField(null=True, blank=True)
     state_since = models.DateTimeField(auto_now_add=True)
-    checked_at = models.DateTimeField(null=True, blank=True, help_text="When the server was last asked.")
+    checked_at = models.DateTimeField(null=True, blank=True, help_text="When the server last answered about it.")
+    check_error = models.TextField(
+        blank=True, default="", help_text="Why the last check brought no answer about it, for people."
+    )
+    check_failed_at = models.DateTimeField(null=True, blank=True, help_text="When checks began to fail.")
+    resumed_at = models.DateTimeField(null=True, blank=True, help_text="When a user last resumed the checks.")
     next_poll_at = models.DateTimeField(null=True, blank=True)
     claimed_until = models.DateTimeField(null=True, blank=True, help_text="A worker holds it until then.")
     attempts = models.PositiveIntegerField(default=0)

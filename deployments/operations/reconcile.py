@@ -19,7 +19,7 @@ from deployments.live import events
 from deployments.live.transitions import transition
 from deployments.models import Operation
 from deployments.models.operation import NEEDS_DECISION, SERVICE_CHANGES, Kind, State
-from deployments.operations import run
+from deployments.operations import checks, run
 from deployments.operations.matching import matches, request_of, same_id
 from deployments.operations.requests import RequestRefusedError
 from deployments.resources import rows
@@ -51,7 +51,7 @@ def reconcile(operation: Operation, client: MMSClient) -> None:
     """Probe once for the effect of an uncertain operation, unless another worker is doing so."""
     now = timezone.now()
     claimable = Operation.objects.filter(pk=operation.pk, state=State.UNCERTAIN, next_poll_at=operation.next_poll_at)
-    if not claimable.update(next_poll_at=now + timedelta(seconds=LEASE_SECONDS), checked_at=now):
+    if not claimable.update(next_poll_at=now + timedelta(seconds=LEASE_SECONDS)):
         return
     if operation.account.idempotent and not operation.accepted_at and operation.attempts < MAX_ATTEMPTS:
         _send_again(operation)
@@ -64,14 +64,18 @@ def reconcile(operation: Operation, client: MMSClient) -> None:
         return
     except errors.SERVER_WIDE as error:
         record_failure(operation.account, error)
+        checks.record_no_answer(operation, f"Couldn't check whether this took effect. {error}")
         if not isinstance(error, errors.ServerFaultError | errors.InvalidResponseError):
             _schedule_probe(operation)
             return
         probe = Probe.UNCLEAR  # the server responds, and this response may be permanent
-    except errors.RejectedError:
+    except errors.RejectedError as error:
+        checks.record_no_answer(operation, f"Couldn't check whether this took effect. {error}")
         probe = Probe.UNCLEAR
     else:
         record_success(operation.account, client)
+        if probe != Probe.RESOLVED:
+            checks.record_answer(operation, now)
     if probe != Probe.RESOLVED and not _decide(operation, probe):
         _schedule_probe(operation)
 

@@ -6,7 +6,7 @@ sleeps: later work is scheduled with `next_poll_at`.
 
 import logging
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from django.db import transaction
@@ -20,6 +20,7 @@ from deployments.live import events
 from deployments.live.transitions import conditional_update, retry_on_lock, transition
 from deployments.models import Operation
 from deployments.models.operation import ACCEPTED, OPEN, Kind, State
+from deployments.operations import checks
 from deployments.operations.matching import request_of, secrets_of
 from deployments.operations.requests import RequestRefusedError
 from deployments.resources import logs, rows, scoring_keys
@@ -132,24 +133,36 @@ def fail(operation: Operation, failure: wire.Failure, default: str) -> None:
 def poll(operation: Operation, client: MMSClient) -> None:
     """Ask the server for the state of an accepted operation, unless another worker is doing so."""
     now = timezone.now()
-    age = (now - (operation.accepted_at or operation.requested_at)).total_seconds()
+    age = _age(operation, now)
     claimable = _unchanged(operation).filter(next_poll_at=operation.next_poll_at)
-    if not claimable.update(next_poll_at=now + timedelta(seconds=LEASE_SECONDS), checked_at=now):
+    if not claimable.update(next_poll_at=now + timedelta(seconds=LEASE_SECONDS)):
         return
     try:
         status = _fetch_status(operation, client)
     except errors.NotFoundError as error:
         if age > NOT_FOUND_GRACE_SECONDS:
             mark_uncertain(operation, f"The server no longer knows this operation: {error}")
+        else:
+            checks.record_no_answer(operation, f"The server doesn't know this operation yet: {error}")
     except errors.SERVER_WIDE as error:
         record_failure(operation.account, error)
+        checks.record_no_answer(operation, f"Couldn't check this operation. {error}")
     except errors.RejectedError as error:
-        _note(operation, STATUS_UNAVAILABLE, f"The server doesn't report the progress: {error}")
+        reason = f"The server doesn't report the progress: {error}"
+        _note(operation, STATUS_UNAVAILABLE, reason)
+        checks.record_no_answer(operation, reason)
     else:
         record_success(operation.account, client)
+        checks.record_answer(operation, now)
         _advance(operation, status, client)
         _fetch_log_and_key(operation, client)
     _next_poll(operation, age)
+
+
+def _age(operation: Operation, now: datetime) -> float:
+    """Return the seconds since the operation was accepted, or since a user resumed its checks."""
+    began = max(filter(None, [operation.accepted_at or operation.requested_at, operation.resumed_at]))
+    return (now - began).total_seconds()
 
 
 def _fetch_status(operation: Operation, client: MMSClient) -> wire.OperationStatus:

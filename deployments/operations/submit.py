@@ -226,7 +226,7 @@ def resolve(operation: Operation, by: str, *, send_again: bool) -> Operation:
 def resume(operation: Operation, by: str) -> Operation:  # noqa: ARG001 - called like the other actions
     """Resume polling of an operation that exceeded MAX_POLLING_SECONDS."""
     paused = Operation.objects.filter(pk=operation.pk, state__in=OPEN, next_poll_at=None, claimed_until=None)
-    if not paused.update(next_poll_at=timezone.now(), accepted_at=timezone.now(), error_message=""):
+    if not paused.update(next_poll_at=timezone.now(), resumed_at=timezone.now(), error_message=""):
         raise RequestRefusedError("", "This operation is already being checked.")
     operation.refresh_from_db()
     queue.hint(operation)

@@ -61,7 +61,8 @@ def _fetch(key: str, read: Callable[[int], LogText], secrets: list[str], last: b
                 break
     except (errors.NotFoundError, errors.NotSupportedError):
         events.append_log(key, [], 0, reported=False)
-    except errors.MMSError:
+    except errors.MMSError as error:
+        events.record_log_error(key, wire.redact(str(error), secrets))
         redis.release_lock(key, token)
         redis.acquire_lock(key, seconds=FAILURE_PAUSE_SECONDS, fallback=False)
         raise

@@ -112,7 +112,8 @@ def age(account: HostingAccount) -> None:
     past = timezone.now() - timedelta(minutes=1)
     for noun in refresh.LISTS:
         noun.objects.filter(account=account).update(seen_at=past)
-    Operation.objects.update(checked_at=past)
+    answered = timezone.now() - timedelta(seconds=25)  # less than run.NOT_FOUND_GRACE_SECONDS
+    Operation.objects.update(sent_at=answered, accepted_at=answered, checked_at=answered)
 
 
 def pages(browser: Client, operation: Operation) -> str:
@@ -145,6 +146,10 @@ def test_the_last_known_data_remains_with_its_age_and_the_cause(
     assert account.error.endswith(".")
     service = Service.objects.select_related("account").first()
     assert badge_of(present(service)).stale_since == present(service).seen_at
+    assert re.search(cause, badge_of(present(service)).explanation)
+    badge = badge_of(Operation.objects.select_related("account").get(pk=operation.pk))
+    assert badge.stale_since == operation.checked_at, "an attempt isn't news"
+    assert re.search(cause, badge.explanation)
     assert escape(account.error) in pages(browser, operation)
 
     mms.heal()
@@ -155,6 +160,8 @@ def test_the_last_known_data_remains_with_its_age_and_the_cause(
         "",
         None,
     )
+    operation = turn(operation)
+    assert badge_of(Operation.objects.select_related("account").get(pk=operation.pk)).stale_since is None
     mms.end()
     assert turn(operation).state == State.SUCCEEDED
     assert not mms.repeated

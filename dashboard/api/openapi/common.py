@@ -30,7 +30,7 @@ class Badge(TypedDict):
     state: Annotated[str, like("succeeded")]
     label: Annotated[str, like("Succeeded")]
     since: Moment | None
-    reason: Annotated[str, like("", "One sentence, or empty.")]
+    reason: Annotated[str, like("", "Why the state is what it is, and why it may be out of date, or empty.")]
     stale_since: Annotated[Moment | None, like(None, "Set while the state may be out of date.")]
 
 

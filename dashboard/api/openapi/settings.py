@@ -20,6 +20,15 @@ class SeenAt(TypedDict):
     services: Moment | None
 
 
+class ListErrors(TypedDict):
+    """Why each list couldn't be read the last time, or empty."""
+
+    models: str
+    manifests: str
+    images: str
+    services: str
+
+
 class Account(TypedDict):
     """A hosting account."""
 
@@ -29,6 +38,7 @@ class Account(TypedDict):
     error: Annotated[str, like("", "Why the server can't be reached, or empty.")]
     token_refused: Annotated[bool, like(False, "The server refused the dashboard's credentials.")]
     seen_at: SeenAt
+    list_errors: ListErrors
 
 
 class AccountDetail(Account):

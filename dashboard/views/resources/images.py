@@ -11,6 +11,7 @@ from dashboard.catalog.detail import render_detail
 from dashboard.catalog.listing import Listing, render_list
 from dashboard.catalog.lists.images import LIST, images_with_models
 from dashboard.http.request import Request
+from deployments.live.badges import list_trouble
 from deployments.models import HostingAccount, Image
 from deployments.models.operation import Kind
 
@@ -20,7 +21,8 @@ from deployments.models.operation import Kind
 def list_images(request: Request, account: HostingAccount) -> HttpResponse:
     """List the images of the account with their models."""
     rows = images_with_models().filter(account=account)
-    return render_list(request, Listing(request, account, rows, LIST), seen_at=account.images_seen_at)
+    listing = Listing(request, account, rows, LIST)
+    return render_list(request, listing, seen_at=account.images_seen_at, list_trouble=list_trouble(account, "image"))
 
 
 @require_safe

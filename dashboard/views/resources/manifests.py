@@ -12,6 +12,7 @@ from dashboard.catalog.detail import render_detail
 from dashboard.catalog.listing import Listing, render_list
 from dashboard.catalog.lists.manifests import LIST, manifests_with_models
 from dashboard.http.request import Request
+from deployments.live.badges import list_trouble
 from deployments.models import HostingAccount, Manifest
 from deployments.operations import submit
 
@@ -21,7 +22,10 @@ from deployments.operations import submit
 def list_manifests(request: Request, account: HostingAccount) -> HttpResponse:
     """List the manifests of the account with their models."""
     rows = manifests_with_models().filter(account=account).defer("asset_list", "properties", "model_ids")
-    return render_list(request, Listing(request, account, rows, LIST), seen_at=account.manifests_seen_at)
+    listing = Listing(request, account, rows, LIST)
+    return render_list(
+        request, listing, seen_at=account.manifests_seen_at, list_trouble=list_trouble(account, "manifest")
+    )
 
 
 @require_safe

@@ -12,6 +12,7 @@ from dashboard.catalog.detail import render_detail
 from dashboard.catalog.listing import Listing, render_list
 from dashboard.catalog.lists.models import LIST
 from dashboard.http.request import Request
+from deployments.live.badges import list_trouble
 from deployments.models import HostingAccount, RegisteredModel
 
 MAX_VERSIONS = 8  # other versions shown on the page of a model
@@ -22,7 +23,8 @@ MAX_VERSIONS = 8  # other versions shown on the page of a model
 def list_models(request: Request, account: HostingAccount) -> HttpResponse:
     """List the models of the account, one row per version."""
     rows = RegisteredModel.objects.filter(account=account).defer("url", "mime_type")
-    return render_list(request, Listing(request, account, rows, LIST), seen_at=account.models_seen_at)
+    listing = Listing(request, account, rows, LIST)
+    return render_list(request, listing, seen_at=account.models_seen_at, list_trouble=list_trouble(account, "model"))
 
 
 @require_safe

@@ -13,6 +13,7 @@ from dashboard.catalog.detail import render_detail
 from dashboard.catalog.listing import Listing, render_list
 from dashboard.catalog.lists.services import LIST, services_with_models
 from dashboard.http.request import Request
+from deployments.live.badges import list_trouble
 from deployments.models import HostingAccount, Image, RegisteredModel, Service
 
 
@@ -21,7 +22,10 @@ from deployments.models import HostingAccount, Image, RegisteredModel, Service
 def list_services(request: Request, account: HostingAccount) -> HttpResponse:
     """List the services of the account and the models that each serves."""
     rows = services_with_models().filter(account=account)
-    return render_list(request, Listing(request, account, rows, LIST), seen_at=account.services_seen_at)
+    listing = Listing(request, account, rows, LIST)
+    return render_list(
+        request, listing, seen_at=account.services_seen_at, list_trouble=list_trouble(account, "service")
+    )
 
 
 @require_safe

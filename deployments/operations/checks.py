@@ -1,0 +1,36 @@
+"""Outcome of each check of an operation: an answer about it, or the reason why there was none.
+
+Only an answer is news. A failed attempt must not make a badge look current.
+"""
+
+from datetime import datetime
+
+from django.utils import timezone
+
+from deployments.client import wire
+from deployments.live import events
+from deployments.live.badges import badge_of
+from deployments.live.transitions import conditional_update
+from deployments.models import Operation
+from deployments.operations.matching import secrets_of
+
+
+def record_answer(operation: Operation, at: datetime) -> None:
+    """Record that the server answered about the operation. at: when it was asked."""
+    was_stale = badge_of(operation).stale_since is not None
+    had_error = bool(operation.check_error)
+    same = Operation.objects.filter(pk=operation.pk, state=operation.state)
+    recorded = conditional_update(operation, same, checked_at=at, check_error="", check_failed_at=None)
+    if recorded and (was_stale or had_error):
+        events.publish_operation(operation)
+
+
+def record_no_answer(operation: Operation, reason: str) -> None:
+    """Record why a check brought no answer about the operation. The time of the last answer remains."""
+    reason = wire.redact(reason, secrets_of(operation))
+    if operation.check_error == reason:
+        return
+    same = Operation.objects.filter(pk=operation.pk, state=operation.state)
+    failed_at = operation.check_failed_at or timezone.now()
+    if conditional_update(operation, same, check_error=reason, check_failed_at=failed_at):
+        events.publish_operation(operation)
