@@ -44,17 +44,34 @@ def check(spec: Spec, store: Store, log: Log, tmp: Path) -> Plan:
             "modelIds",
         )
     find_driver(spec)
-    listed = requirements.parse(_text(spec.pip_requirements, "pipRequirements", spec, log, tmp))
-    environment = _text(spec.conda_env_file, "condaEnvFile", spec, log, tmp)
-    conda = requirements.parse_conda(environment, runtimes.HOST_PYTHON)
-    target = install.Target(conda.python or runtime.python, runtimes.HOST_PLATFORM, spec.python)
-    start = _base(runtime.base or spec.base, target.platform, spec, store, log)
+    pip_text = _text(spec.pip_requirements, "pipRequirements", spec, log, tmp)
+    conda_text = _text(spec.conda_env_file, "condaEnvFile", spec, log, tmp)
+    listed = _parse_requirements(pip_text, conda_text)
+    start = _base(runtime.base or spec.base, runtimes.HOST_PLATFORM, spec, store, log)
     python = start.python or runtimes.HOST_PYTHON
+    conda = requirements.parse_conda(conda_text, python)
+    target = install.Target(conda.python or runtime.python, runtimes.HOST_PLATFORM, spec.python)
     if target.python != python:
         reason = f"The image needs Python {target.python}, but it would run with Python {python}."
         solution = "Change the Python version in condaEnvFile or select another runtime type."
         raise BuildError("PythonUnavailable", f"{reason} {solution}", "targetRuntime")
-    return Plan(runtime, target, listed + conda.requirements, start)
+    return Plan(runtime, target, listed, start)
+
+
+def _parse_requirements(pip_text: str, conda_text: str) -> list[requirements.ParsedRequirement]:
+    """Return the requirements of both files. Raises RequirementsError with the problems of both."""
+    found: list[requirements.ParsedRequirement] = []
+    problems = []
+    try:
+        found += requirements.parse(pip_text)
+    except requirements.RequirementsError as error:
+        problems.append(str(error))
+    try:
+        found += requirements.parse_conda(conda_text, "").requirements
+    except requirements.RequirementsError as error:
+        problems.append(str(error))
+    requirements.raise_all(problems)
+    return found
 
 
 def _base(reference: str, platform: str, spec: Spec, store: Store, log: Log) -> BaseImage:

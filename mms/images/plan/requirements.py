@@ -4,14 +4,18 @@ pip's requirement files can also set the index, refer to files and URLs, include
 All of that is rejected: every line is parsed, and uv reads only lines rebuilt from the parsed parts.
 """
 
+import contextlib
 import re
 from dataclasses import dataclass
 
 from packaging.requirements import InvalidRequirement, Requirement
-from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.utils import canonicalize_name
 
+from mms.images.plan import conda
+from mms.system.text import without_mark
+
 MAX_CHARS = 256 * 1024
+MAX_MESSAGES = 20  # about lines, in one error
 MAX_LINE_CHARS = 1000  # of a requirement without its hashes
 _BLANKS = re.compile(r"\s+")  # of any kind: pip, uv and Unicode disagree about line ends
 _HASH = re.compile(r" --hash[= ](sha(?:256|384|512):[0-9a-fA-F]{1,128})(?= |$)")
@@ -19,7 +23,6 @@ _HASH = re.compile(r" --hash[= ](sha(?:256|384|512):[0-9a-fA-F]{1,128})(?= |$)")
 _HARMLESS = re.compile(r"""[A-Za-z0-9 ._+*!=<>~(),;"'\[\]-]+""")
 _NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")  # as returned by canonicalize_name
 _COMMENT = re.compile(r"(^|\s)#.*$")
-_CONDA_EXACT = re.compile(r"={1,2}\s*(\d+\.\d+)(?:\.[\d*]+)*(?:=.*)?")
 
 
 class RequirementsError(Exception):
@@ -44,11 +47,27 @@ class CondaEnvironment:
 
 
 def parse(text: str) -> list[ParsedRequirement]:
-    """Return the requirements in a pip requirements file, in order. Raises RequirementsError."""
+    """Return the requirements in a pip requirements file, in order. Raises RequirementsError with all invalid lines."""
+    text = without_mark(text)
     _limit(text)
     lines = text.replace("\r\n", "\n").replace("\\\n", " ").split("\n")
     found = [_BLANKS.sub(" ", _COMMENT.sub("", line)).strip() for line in lines]
-    return [_parse_line(line, number) for number, line in enumerate(found, 1) if line]
+    requirements, problems = [], []
+    for number, line in enumerate(found, 1):
+        try:
+            requirements += [_parse_line(line, number)] if line else []
+        except RequirementsError as error:
+            problems.append(str(error))
+    raise_all(problems)
+    return requirements
+
+
+def raise_all(problems: list[str]) -> None:
+    """Raise RequirementsError with all messages, if there are any."""
+    if (rest := len(problems) - MAX_MESSAGES) > 0:
+        problems = [*problems[:MAX_MESSAGES], f"{rest} more lines are invalid."]
+    if problems:
+        raise RequirementsError("\n".join(problems))
 
 
 def _parse_line(line: str, number: int) -> ParsedRequirement:
@@ -93,37 +112,79 @@ def _printable_start(line: str) -> str:
     return "".join(letter if letter.isprintable() else "?" for letter in line[:80])
 
 
-def parse_conda(text: str, host_python: str) -> CondaEnvironment:
+def parse_conda(text: str, available_python: str) -> CondaEnvironment:
     """Return the pip section and the Python version of a conda environment file. Raises RequirementsError.
 
-    Conda packages are rejected: replacing them with pip packages would only fail later, in the service.
+    The Python version is `available_python` if the file allows it; "" leaves it unchecked. Conda packages are
+    rejected: a package of the same name in the package index may be another one.
     """
     dependencies = _conda_dependencies(text) if text.strip() else []
-    python, requirements, foreign = "", [], []
+    requirements: list[ParsedRequirement] = []
+    pythons: list[str] = []
+    foreign: list[tuple[str, conda.MatchSpec]] = []
     for item in dependencies:
         if isinstance(item, dict) and set(item) == {"pip"}:
             requirements += parse("\n".join(_texts(item["pip"])))
-        elif isinstance(item, str) and (name := re.split(r"[\s=<>!~\[]", item.strip(), maxsplit=1)[0]) == "python":
-            python = _conda_python(item.strip().removeprefix("python").strip(), host_python)
-        elif not isinstance(item, str) or name != "pip":
-            foreign.append(_printable_start(str(item)))
+            continue
+        spec = _match_spec(item)
+        if spec.name == "python" and pythons:
+            raise RequirementsError("condaEnvFile lists python twice. Combine the versions: python>=3.9,<3.13.")
+        if spec.name == "python":
+            pythons.append(_conda_python(spec, _printable_start(str(item)), available_python))
+        elif spec.name != "pip":
+            foreign.append((_printable_start(str(item)), spec))
     if foreign:
+        raise RequirementsError(_foreign_message(foreign))
+    return CondaEnvironment(pythons[0] if pythons else "", requirements)
+
+
+def _match_spec(item: object) -> conda.MatchSpec:
+    if isinstance(item, dict) and len(item) == 1:
+        name, value = next(iter(item.items()))
+        written = _printable_start(f"{name}: {value}")
         raise RequirementsError(
-            f"condaEnvFile lists conda packages ({', '.join(foreign)}), which can't be installed on this server. "
-            "Move them to its 'pip:' section."
+            f"condaEnvFile lists {written!r}, which YAML reads as a mapping. Write name=version, such as python=3.11."
         )
-    return CondaEnvironment(python, requirements)
+    try:
+        if not isinstance(item, str):
+            raise conda.MatchSpecError("it isn't text")
+        return conda.parse(item)
+    except conda.MatchSpecError as error:
+        written = _printable_start(str(item))
+        raise RequirementsError(
+            f"condaEnvFile lists {written!r}, which isn't a package specification: {error}. Correct it."
+        ) from None
+
+
+def _foreign_message(foreign: list[tuple[str, conda.MatchSpec]]) -> str:
+    """Return the message about conda packages, with what to write instead."""
+    shown = foreign[:MAX_MESSAGES]
+    more = f" and {len(foreign) - len(shown)} more" if len(foreign) > len(shown) else ""
+    message = (
+        f"condaEnvFile lists conda packages ({', '.join(text for text, _ in shown)}{more}), "
+        "which can't be installed on this server."
+    )
+    if lines := [spec.requirement for _, spec in shown if spec.is_python_package]:
+        message += f" Move them to its 'pip:' section, if the package index has them: {', '.join(lines)}."
+    if others := [spec.name for _, spec in shown if not spec.is_python_package]:
+        message += f" The index doesn't have {', '.join(others)}, which aren't Python packages: remove them."
+    if sum(bool(spec.build) for _, spec in foreign) > MAX_MESSAGES / 2:
+        message += " 'conda env export --from-history' lists only the packages that you asked for."
+    return message
 
 
 def _conda_dependencies(text: str) -> list[object]:
     from mms.system import safe_yaml  # imported here because most builds have no conda file
 
+    text = without_mark(text)
     _limit(text)
     try:
         document = safe_yaml.load(text)
     except safe_yaml.UnsupportedYamlError as reason:
         raise RequirementsError(f"condaEnvFile {reason}.") from None
     dependencies = document.get("dependencies", []) if isinstance(document, dict) else None
+    if isinstance(document, dict) and dependencies is None:  # "dependencies:" with nothing below it
+        return []
     if not isinstance(dependencies, list):
         raise RequirementsError(
             "condaEnvFile isn't a conda environment. Write a YAML mapping with a list of 'dependencies'."
@@ -132,6 +193,7 @@ def _conda_dependencies(text: str) -> list[object]:
 
 
 def _texts(items: object) -> list[str]:
+    items = [] if items is None else items
     if not isinstance(items, list) or not all(isinstance(item, str) for item in items):
         raise RequirementsError(
             "The 'pip:' section of condaEnvFile isn't a list of requirements. Write one requirement per list item."
@@ -139,19 +201,17 @@ def _texts(items: object) -> list[str]:
     return items
 
 
-def _conda_python(specifier: str, host_python: str) -> str:
-    """Return the minor version for "=3.11", "==3.11.5" or ">=3.9,<3.13": the host's if a range includes it."""
-    if not specifier:
+def _conda_python(spec: conda.MatchSpec, written: str, available: str) -> str:
+    """Return the minor version of Python: the available one if `spec` allows it, or the only one that it allows."""
+    if not spec.version or not available:
         return ""
-    if exact := _CONDA_EXACT.fullmatch(specifier):
-        return exact[1]
-    try:
-        if any(f"{host_python}.{patch}" in SpecifierSet(specifier) for patch in range(40)):
-            return host_python
-    except InvalidSpecifier:
-        pass
+    with contextlib.suppress(conda.MatchSpecError):
+        if spec.allows_python(available):
+            return available
+        if len(versions := spec.python_versions()) == 1:
+            return versions[0]
     raise RequirementsError(
-        f"condaEnvFile requires python{specifier}, but this server has Python {host_python}. Change the version there."
+        f"condaEnvFile requires {written}, but this server has Python {available}. Change the version there."
     )
 
 

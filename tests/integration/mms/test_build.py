@@ -395,6 +395,24 @@ def test_a_password_in_the_index_url_is_redacted(builder: Builder) -> None:
     assert "pl4nted" not in built.log + json.dumps(built.result)
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_requirements_from_windows_programs_are_read(builder: Builder, tmp_path: Path, encoding: str) -> None:
+    make_wheel(tmp_path, "onething", "1.0")
+    make_wheel(tmp_path, "otherthing", "2.0")
+    url = builder.files.put("/requirements.txt", "# Modèle\r\nonething\r\n".encode(encoding))
+    conda = builder.files.put(
+        "/conda.yml", "dependencies:\r\n- python=3\r\n- pip:\r\n  - otherthing\r\n".encode(encoding)
+    )
+    built = builder.build({"PIP_FIND_LINKS": str(tmp_path)}, pip_requirements=url, conda_env_file=conda)
+    assert "onething==1.0, otherthing==2.0" in built.log
+
+
+def test_requirements_in_another_encoding_are_rejected_with_their_line(builder: Builder) -> None:
+    url = builder.files.put("/requirements.txt", "six\n# Modèle\n".encode("latin-1"))
+    error = builder.build(pip_requirements=url).error
+    assert "/requirements.txt isn't UTF-8 text: line 2 has the byte 0xe8. Save it as UTF-8" in error["message"]
+
+
 def test_requirements_and_conda_files_are_downloaded_from_urls(builder: Builder, tmp_path: Path) -> None:
     make_wheel(tmp_path, "onething", "1.0")
     make_wheel(tmp_path, "otherthing", "2.0")
@@ -431,7 +449,14 @@ def test_the_scikit_runtime_adds_unlisted_packages(builder: Builder, tmp_path: P
         ({"pip_requirements": "--index-url http://evil.example"}, "BadRequirements", "check", "Requirement 1"),
         ({"pip_requirements": "http://10.0.0.1/requirements.txt"}, "FetchFailed", "check", "private"),
         ({"conda_env_file": "dependencies: [python=2.7]"}, "PythonUnavailable", "check", "Python 2.7"),
+        ({"conda_env_file": "dependencies: ['python>=2,<3']"}, "BadRequirements", "check", f"Python {HOST_PYTHON}"),
         ({"conda_env_file": "dependencies: [numpy]"}, "BadRequirements", "check", "numpy"),
+        (
+            {"pip_requirements": "six\n-e .", "conda_env_file": "dependencies: ['conda-forge::numpy=1.26=py311*']"},
+            "BadRequirements",
+            "check",
+            "Requirement 2 is an option (-e .). List only package names and versions, then build again.\ncondaEnvFile",
+        ),
         ({"registry": {"location": "ftp://x"}}, "RegistryFailed", "image", "isn't a registry location"),
     ],
 )  # fmt: skip

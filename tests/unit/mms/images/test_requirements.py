@@ -79,6 +79,23 @@ def test_a_name_is_never_mistaken_for_a_file(name: str) -> None:
     assert "." not in lines(name)[0]
 
 
+def test_all_invalid_lines_are_named_together() -> None:
+    with pytest.raises(RequirementsError) as raised:
+        parse("-e .\nscipy\nnumpy ==\n./local")
+    assert [line.partition(" is ")[0] for line in str(raised.value).splitlines()] == [
+        "Requirement 1",
+        "Requirement 3",
+        "Requirement 4",
+    ]
+    with pytest.raises(RequirementsError, match="80 more lines are invalid"):
+        parse("-e .\n" * 100)
+
+
+def test_a_byte_order_mark_is_removed() -> None:
+    assert lines("\ufeffsix==1.16.0\n") == ["six==1.16.0"]
+    assert parse_conda("\ufeffdependencies: [python=3.11]", "3.11").python == "3.11"
+
+
 @pytest.mark.parametrize("name", ["0_", "numpy_", "numpy-", "a._-"])
 def test_incomplete_names_are_rejected(name: str) -> None:
     with pytest.raises(RequirementsError, match="Requirement 1 is not a package name"):
@@ -151,12 +168,14 @@ def test_the_pip_part_and_the_python_of_a_conda_file_are_read(python: str) -> No
     assert [item.line for item in environment.requirements] == ["scikit-learn==1.7.2", "numpy"]
 
 
-@pytest.mark.parametrize("item", ["python", "python>=3.9", "python >=3.9,<3.13", "python !=3.10.*", "python~=3.11"])
+@pytest.mark.parametrize(
+    "item", ["python", "python>=3.9", "python >=3.9,<3.13", "python !=3.10.*", "python~=3.11", "python=3"]
+)
 def test_a_range_selects_this_servers_python(item: str) -> None:
     assert parse_conda(f"dependencies: ['{item}']", "3.11").python in {"3.11", ""}
 
 
-@pytest.mark.parametrize("item", ["python>=3.12", "python <3", "python=three", "python=3"])
+@pytest.mark.parametrize("item", ["python>=3.12", "python <3", "python=three", "python=2"])
 def test_an_unavailable_python_is_rejected(item: str) -> None:
     with pytest.raises(RequirementsError, match=r"requires python.*3\.11"):
         parse_conda(f"dependencies: ['{item}']", "3.11")
@@ -192,3 +211,38 @@ def test_invalid_conda_files_are_rejected(text: str) -> None:
 def test_an_empty_conda_file_has_no_requirements() -> None:
     environment = parse_conda("", "3.11")
     assert (environment.python, environment.requirements) == ("", [])
+
+
+def test_a_conda_file_names_what_to_write_instead() -> None:
+    text = "dependencies: ['numpy=1.26=py311*', 'conda-forge::pytorch>=2', openssl=3.2, _libgcc_mutex=0.1=main]"
+    with pytest.raises(RequirementsError) as raised:
+        parse_conda(text, "3.11")
+    message = str(raised.value)
+    assert "to its 'pip:' section, if the package index has them: numpy==1.26, torch>=2." in message
+    assert "doesn't have openssl, _libgcc_mutex, which aren't Python packages: remove them." in message
+
+
+def test_an_exported_conda_file_is_explained() -> None:
+    items = "".join(f"\n- package{number}=1.0=h{number}_0" for number in range(300))
+    with pytest.raises(RequirementsError, match=r"and 280 more.*--from-history"):
+        parse_conda(f"dependencies:{items}", "3.11")
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("dependencies: [{python: 3.11}]", "'python: 3.11', which YAML reads as a mapping"),
+        ("dependencies: ['python >=3.9 <3.12']", "separate the conditions for the version with commas"),
+        ("dependencies: ['>=3']", "it has no package name"),
+        ("dependencies: [python=3.11, python>=3]", "condaEnvFile lists python twice"),
+        ("dependencies: [{pip: ['six', '-e .']}]", "Requirement 2 is an option"),
+    ],
+)
+def test_mistakes_in_conda_files_are_explained(text: str, says: str) -> None:
+    with pytest.raises(RequirementsError, match=says):
+        parse_conda(text, "3.11")
+
+
+@pytest.mark.parametrize("text", ["dependencies:", "name: x", "dependencies: [pip, {pip: }]"])
+def test_conda_files_without_requirements_are_accepted(text: str) -> None:
+    assert parse_conda(text, "3.11").requirements == []
