@@ -17,5 +17,5 @@ RUN /opt/venv/bin/python -m compileall -q dashboard deployments mms \
 ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1 DATA_DIR=/data HOST=0.0.0.0 PORT=8000
 # No VOLUME: what keeps nothing (worker, beat) would leave a nameless one behind whenever its container goes.
 USER 10001:10001
-EXPOSE 8000
+EXPOSE 8000 8001
 CMD ["python", "manage.py", "up", "--logs"]

@@ -77,7 +77,12 @@ SECTIONS: dict[str, tuple[Variable, ...]] = {
             "fetched from `FILES_URL`",
             shown="recorded in `DATA_DIR`",
         ),
-        Text("GATEWAY_URL", "public base of the scoring URLs", shown="`SITE_URL`"),
+        Number("GATEWAY_PORT", "port of the scoring gateway", shown="`PORT` + 1", minimum=1, maximum=65535),
+        Text(
+            "GATEWAY_URL",
+            "public base of the scoring URLs",
+            shown="host of `SITE_URL` with `GATEWAY_PORT`; behind a proxy: `SITE_URL`",
+        ),
         Text("MMS_URL", "address of the bundled MMS for the account `local`", shown="`http://127.0.0.1:PORT`"),
         Text("SERVE", "halves of the site that run here", "dashboard,mms"),
         Text("ALLOWED_HOSTS", "host names the site answers to, comma-separated", shown="hosts of the URLs above"),

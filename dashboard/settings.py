@@ -69,8 +69,12 @@ def _read(path: Path) -> str:
 # --- addresses -----------------------------------------------------------------------------------------------------
 HOST = environment.text("HOST")
 PORT = environment.number("PORT")
+GATEWAY_PORT = environment.number("GATEWAY_PORT") if environment.is_set("GATEWAY_PORT") else PORT + 1
+if GATEWAY_PORT == PORT or GATEWAY_PORT > 65535:
+    raise ImproperlyConfigured(f"GATEWAY_PORT must be a port other than PORT={PORT}, at most 65535.")
 _reachable = "127.0.0.1" if HOST in {"0.0.0.0", "::", ""} else HOST  # noqa: S104 - compared, not bound
-SITE_URL = environment.text("SITE_URL", f"http://{_reachable}:{PORT}").rstrip("/")
+_local_url = f"http://{f'[{_reachable}]' if ':' in _reachable else _reachable}:{PORT}"
+SITE_URL = environment.text("SITE_URL", _local_url).rstrip("/")
 FILES_URL = environment.text("FILES_URL", SITE_URL).rstrip("/")  # base URL for uploads, as the MMS reaches it
 FILES_URLS_PATH = DATA_DIR / "files_urls"  # every FILES_URL so far, one per line; each start adds the current one
 
@@ -83,9 +87,24 @@ def _former_files_urls() -> list[str]:
 
 
 FORMER_FILES_URLS = _former_files_urls()
-GATEWAY_URL = environment.text("GATEWAY_URL", SITE_URL).rstrip("/")  # public base URL of the scoring URLs
-# Base URL of the bundled MMS and its gateway for the account `local`. The public URL of the gateway may differ.
-MMS_URL = environment.text("MMS_URL", f"http://{_reachable}:{PORT}").rstrip("/")
+# Base URL of the bundled MMS for the account `local`.
+MMS_URL = environment.text("MMS_URL", _local_url).rstrip("/")
+
+
+def _gateway_of(url: str) -> str:
+    """Return the base of scoring URLs on the host of `url`: the gateway's port, if `url` names the web port.
+
+    Any other port, path or scheme belongs to a proxy or a published port, whose mapping isn't known here. The web
+    server also serves scoring URLs, so `url` itself is right there.
+    """
+    parts = urlsplit(url)
+    is_web_port = parts.scheme == "http" and not parts.path and parts.netloc.endswith(f":{PORT}")
+    return f"http://{parts.netloc.rpartition(':')[0]}:{GATEWAY_PORT}" if is_web_port else url
+
+
+# Public base URL of the scoring URLs, and the base at which this machine reaches the gateway.
+GATEWAY_URL = environment.text("GATEWAY_URL").rstrip("/") or _gateway_of(SITE_URL)
+LOCAL_GATEWAY_URL = _gateway_of(MMS_URL)
 # The parts that this process serves. The compose file runs the dashboard and the MMS in separate containers.
 SERVE = set(environment.words("SERVE"))
 if SERVE - {"dashboard", "mms"}:

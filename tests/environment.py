@@ -29,6 +29,7 @@ for _name in (
     "ALLOWED_HOSTS",
     "HOST",
     "PORT",
+    "GATEWAY_PORT",
     "SERVE",
 ):
     os.environ.pop(_name, None)

@@ -20,7 +20,7 @@ from tests.ports import free_port
 
 ROOT = Path(__file__).resolve().parent.parent
 OURS = re.compile(
-    r"^(DATA_DIR|PYTEST_.*|.*_URL|SECRET_KEY.*|ALLOWED_HOSTS|HOST|PORT|SERVE|MMS_.*|SUPERVISOR_SOCKET|"
+    r"^(DATA_DIR|PYTEST_.*|.*_URL|SECRET_KEY.*|ALLOWED_HOSTS|HOST|PORT|GATEWAY_P.*|SERVE|MMS_.*|SUPERVISOR_SOCKET|"
     r"OIDC_.*|TRUSTED_PROXIES)$"
 )
 
@@ -45,8 +45,16 @@ class Site:
         self.data = data
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
+        self.gateway_port = free_port()
+        self.gateway_url = f"http://127.0.0.1:{self.gateway_port}"
         kept = {name: value for name, value in os.environ.items() if not OURS.match(name)}
-        self.environment = {**kept, "DATA_DIR": str(data), "PORT": str(self.port), **environment}
+        self.environment = {
+            **kept,
+            "DATA_DIR": str(data),
+            "PORT": str(self.port),
+            "GATEWAY_PORT": str(self.gateway_port),
+        }
+        self.environment |= environment
         self.process: subprocess.Popen[bytes] | None = None
 
     @property

@@ -98,7 +98,7 @@ def _request(
     if urlsplit(uri).scheme not in {"http", "https"}:
         raise ValueError("not a web address")
     if uri.startswith(f"{settings.GATEWAY_URL}/"):  # the public URL may be unreachable from this machine
-        uri = settings.MMS_URL + uri.removeprefix(settings.GATEWAY_URL)
+        uri = settings.LOCAL_GATEWAY_URL + uri.removeprefix(settings.GATEWAY_URL)
     headers = {"Content-Type": "application/json", "Accept": "application/json"}
     if key:
         headers["Authorization"] = f"Bearer {key}"

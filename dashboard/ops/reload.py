@@ -30,7 +30,7 @@ def main() -> None:
     from dashboard.ops.seed import live
 
     logging.getLogger("watchfiles").setLevel(logging.WARNING)  # logs only the number of changed files
-    names = [f"site:{program.name}" for program in programs.programs() if program.name not in NOT_RESTARTED]
+    names = [program.qualified_name for program in programs.programs() if program.name not in NOT_RESTARTED]
     supervisor = Supervisor(Path(settings.SUPERVISOR_SOCKET))
     directories = programs.code_directories()
     for changes in watch(

@@ -235,11 +235,11 @@ def _client_request_id(headers: dict[str, str]) -> str | None:
 def _base_url(scope: HTTPScope, headers: dict[str, str]) -> str:
     """Return the scheme and host that the client used, so that URLs in responses work for it.
 
-    For a host that isn't in ALLOWED_HOSTS, return the public address instead, so that no host name is echoed.
+    For a host that isn't in ALLOWED_HOSTS, return the configured address instead, so that no host name is echoed.
     """
     host = headers.get("host", "")
     is_allowed = validate_host(split_domain_port(host)[0], settings.ALLOWED_HOSTS)
-    return f"{scope['scheme']}://{host}" if is_allowed else str(settings.GATEWAY_URL)
+    return f"{scope['scheme']}://{host}" if is_allowed else str(settings.MMS_URL)
 
 
 def _account_path(target: AccountPath) -> str:

@@ -41,6 +41,7 @@ SECURITY_HEADERS: Headers = [
 ]
 JSON_HEADERS: Headers = [(b"content-type", b"application/json"), *SECURITY_HEADERS]
 PROXY_HEADERS = frozenset({b"forwarded", b"x-real-ip", b"via", b"true-client-ip", b"cf-connecting-ip", b"x-client-ip"})
+HEALTHY = b'{"ok": true, "parts": {"gateway": "works"}}'
 _CLOSE_CONNECTION = (b"connection", b"close")  # the rest of the request is not read
 _RETRY_SOON = (b"retry-after", b"1")
 log = logging.getLogger(__name__)
@@ -80,6 +81,8 @@ class Gateway:
             await self._respond(scope, receive, send)
 
     async def _respond(self, scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+        if scope["path"] == "/healthz":
+            return await _send(send, 200, HEALTHY, JSON_HEADERS, len(HEALTHY))
         service_id, _, rest = scope["path"].removeprefix(self._prefix).partition("/")
         if service_id == "metrics" and not rest:
             return await self._send_metrics(scope, send)
@@ -284,12 +287,3 @@ async def _send(send: ASGISendCallable, status: int, body: bytes, headers: Heade
     headers = [*headers, (b"content-length", str(length).encode())]
     await send({"type": "http.response.start", "status": status, "headers": headers, "trailers": False})
     await send({"type": "http.response.body", "body": body, "more_body": False})
-
-
-def main() -> None:
-    """Run the gateway as a program, configured by HOST, PORT, MMS_ROUTES (a folder) and METRICS_TOKEN."""
-    import uvicorn
-
-    folder = os.environ.get("MMS_ROUTES") or Path(os.environ.get("DATA_DIR", "var")) / "mms" / "routes"
-    host, port = os.environ.get("HOST", "127.0.0.1"), int(os.environ.get("PORT", "8001"))
-    uvicorn.run(Gateway(Path(folder)), host=host, port=port, access_log=False, server_header=False)

@@ -81,7 +81,7 @@ class Bench:
         return load.run(url, lambda _: message, clients=clients, seconds=seconds)
 
     def score_through_gateway(self, service_id: str, *, clients: int, seconds: float) -> load.Result:
-        url = f"{self.site.url}/scoring/{service_id}/score"
+        url = f"{self.site.gateway_url}/scoring/{service_id}/score"
         headers = {"Authorization": f"Bearer {self.key(service_id)}"}
         message = load.encode("POST", url, json.dumps(ROW).encode(), headers)
         return load.run(url, lambda _: message, clients=clients, seconds=seconds)

@@ -205,7 +205,7 @@ def test_models_acknowledged_before_the_backup_are_restored(taken: Taken, restor
 
 
 def test_the_service_scores_with_the_same_key(taken: Taken, restored: Restored) -> None:
-    uri = f"{restored.site.url}/scoring/"
+    uri = f"{restored.site.gateway_url}/scoring/"
 
     def answer() -> Any:
         service = first(restored.api, "services")

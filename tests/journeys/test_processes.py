@@ -41,7 +41,7 @@ def test_a_killed_supervisor_leaves_no_orphan_that_blocks_the_next_start(running
     wait_until(lambda: api.score(service)[0] == 200, 30, "the service after a crash of the supervisor")
 
 
-@pytest.mark.parametrize("name", ["site:web", "site:worker", "site:mms-worker", "site:beat", "redis"])
+@pytest.mark.parametrize("name", ["gateway", "site:web", "site:worker", "site:mms-worker", "site:beat", "redis"])
 def test_a_killed_program_is_restarted(running: Site, name: str) -> None:
     before = running.program(name)
     before.kill()

@@ -39,7 +39,8 @@ def dashboard(environment: dict[str, str], tmp_path: Path) -> Iterator[Site]:
         Site(tmp_path / "mms", SERVE="mms", **environment),
     )
     for half in (web, mms):
-        half.environment |= {"MMS_URL": mms.url, "GATEWAY_URL": mms.url, "SITE_URL": web.url, "FILES_URL": web.url}
+        half.environment |= {"MMS_URL": mms.url, "GATEWAY_URL": mms.gateway_url}
+        half.environment |= {"SITE_URL": web.url, "FILES_URL": web.url}
     with ExitStack() as stack:
         for name in ("web", "worker", "beat"):
             stack.enter_context(program(web, name))

@@ -31,7 +31,9 @@ class Command(BaseCommand):
     def handle(self, *args: Any, logs: bool, **options: Any) -> None:
         data_dir.restrict_permissions()
         lock = _lock_data_dir()
-        _require_free_port()
+        _require_free_port("PORT")
+        if "mms" in settings.SERVE:
+            _require_free_port("GATEWAY_PORT")
         try:
             config = programs.write_config(logs_to_terminal=logs)
             prepare.clear_temporary_files()
@@ -69,14 +71,15 @@ def _lock_data_dir() -> int:
     return descriptor
 
 
-def _require_free_port() -> None:
+def _require_free_port(setting: str) -> None:
     family = socket.AF_INET6 if ":" in settings.HOST else socket.AF_INET
     with socket.socket(family) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        port = getattr(settings, setting)
         try:
-            probe.bind((settings.HOST, settings.PORT))
+            probe.bind((settings.HOST, port))
         except OSError as error:
             reason = error.strerror or error
             raise CommandError(
-                f"Can't use HOST={settings.HOST} PORT={settings.PORT}: {reason}. Choose another with PORT=…"
+                f"Can't use HOST={settings.HOST} {setting}={port}: {reason}. Choose another with {setting}=…"
             ) from None

@@ -19,7 +19,7 @@ def supervised_programs() -> set[str]:
     try:
         return {program.name for program in programs.programs()} | {"supervisord"}
     except ImproperlyConfigured:  # no Redis server was found
-        return {"web", "beat", "worker", "mms-worker", "redis", "supervisord"}
+        return {"gateway", "web", "beat", "worker", "mms-worker", "redis", "supervisord"}
 
 
 def supervisorctl(*arguments: str) -> str:
@@ -33,12 +33,12 @@ def restart(name: str) -> str:
         return f"Restart the container that runs `{settings.COMMAND} run {name}`."
     if not _is_supervisor_running():
         return START
-    return f"Restart it: {supervisorctl('restart', _qualified_name(name))}."
+    return f"Restart it: {supervisorctl('restart', programs.qualified_name(name))}."
 
 
 def start(name: str) -> str:
     """Return a sentence that explains how to start a supervised program."""
-    return f"Start it: {supervisorctl('start', _qualified_name(name))}."
+    return f"Start it: {supervisorctl('start', programs.qualified_name(name))}."
 
 
 def log_hint(name: str) -> str:
@@ -46,10 +46,6 @@ def log_hint(name: str) -> str:
     if name in supervised_programs():
         return f"Its log is {settings.LOG_DIR / name}.log."
     return "Its log is the log of its container."
-
-
-def _qualified_name(name: str) -> str:
-    return name if name == "redis" else f"site:{name}"
 
 
 def _config_path() -> Path:

@@ -45,6 +45,8 @@ def announce(invitation: str, logs: str, supervisor: int) -> None:
         print(f"The logs are {logs}. To find out what to do, run `{settings.COMMAND} doctor`.")
     else:
         print(f"\n{_address()}    (stop it with Ctrl-C; logs {logs})")
+    if "mms" in settings.SERVE and not broken:
+        print(f"Scoring URLs begin with {settings.GATEWAY_URL}/scoring/")
     if "mms" in settings.SERVE and (warning := unsandboxed_reason()):
         print(textwrap.fill(warning, 120, break_long_words=False, break_on_hyphens=False))
     if invitation:
@@ -54,7 +56,7 @@ def announce(invitation: str, logs: str, supervisor: int) -> None:
 def _address() -> str:
     if "dashboard" in settings.SERVE:
         return f"The site is up: {settings.SITE_URL}"
-    return f"The MMS is up: {settings.GATEWAY_URL}"
+    return f"The MMS is up: {settings.MMS_URL}"
 
 
 def wait(supervisor: int) -> dict[str, str]:

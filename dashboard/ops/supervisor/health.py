@@ -1,9 +1,16 @@
-"""Health of beat and the workers, derived from their heartbeats. Used by /healthz and by the system status."""
+"""Health of the site's programs. Used by /healthz and by the system status.
+
+Beat and the workers are judged by their heartbeats, the gateway by its response.
+"""
+
+import http.client
+from http import HTTPStatus
 
 from dashboard.ops.supervisor import heartbeat
 from dashboard.ops.supervisor.heartbeat import Heartbeat
 
 WORKS = "works"
+GATEWAY_SECONDS = 2.0
 QUEUES = {"dashboard": "celery", "mms": "mms"}  # queue by half of the site, as in settings.SERVE
 
 
@@ -25,3 +32,17 @@ def state_of_worker(last: Heartbeat | None, now: float, beat_works: bool) -> str
         return state
     idle = now - last.task_completed_at
     return WORKS if idle <= heartbeat.IDLE_SECONDS else f"running, but no task completed in {idle:.0f} s"
+
+
+def state_of_gateway(host: str, port: int) -> str:
+    """Return WORKS if the gateway that listens on `host` and `port` responds, else the problem."""
+    reachable = "127.0.0.1" if host in {"0.0.0.0", "::", ""} else host  # noqa: S104 - compared, not bound
+    connection = http.client.HTTPConnection(reachable, port, timeout=GATEWAY_SECONDS)
+    try:
+        connection.request("GET", "/healthz")
+        status = connection.getresponse().status
+    except (OSError, http.client.HTTPException):
+        return "not responding"
+    finally:
+        connection.close()
+    return WORKS if status == HTTPStatus.OK else f"responded with status {status}"

@@ -20,6 +20,10 @@ from dashboard.environment import is_set
 MAX_SOCKET_PATH_BYTES = 107  # sun_path in Linux, without the terminating zero; see unix(7)
 LONGEST_SOCKET_NAME = "supervisor.sock.4194304"  # supervisord binds a name with its PID, then renames it
 
+# Programs that restarting the group `site` doesn't restart. supervisord makes each a group of its own name.
+UNGROUPED = frozenset({"gateway", "redis"})
+OWN_GROUPS = UNGROUPED | {"site"}
+
 Sections = dict[str, dict[str, str]]
 
 
@@ -30,6 +34,16 @@ class Program:
     name: str
     command: list[str]
     options: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def qualified_name(self) -> str:
+        """The name for supervisorctl, which includes the group."""
+        return qualified_name(self.name)
+
+
+def qualified_name(name: str) -> str:
+    """Return the name of a program of the site for supervisorctl, which includes the group."""
+    return name if name in UNGROUPED else f"site:{name}"
 
 
 def redis_server() -> str:
@@ -65,6 +79,15 @@ def _redis() -> Program:
     }
     command = [server, *(word for pair in arguments.items() for word in pair)]
     return Program("redis", command, {"priority": "5"})
+
+
+def _gateway() -> Program:
+    command = [
+        *(sys.executable, "-m", "mms.gateway", "--host", settings.HOST, "--port", str(settings.GATEWAY_PORT)),
+        *("--routes", str(settings.MMS_DIR / "routes")),
+    ]
+    # The first program to start and the last to stop: it answers while everything else starts or stops.
+    return Program("gateway", command, {"priority": "1"})
 
 
 def _web() -> Program:
@@ -120,6 +143,7 @@ def programs() -> list[Program]:
     if "dashboard" in settings.SERVE:
         selected.append(_worker("worker", "celery", "deployments.tasks,dashboard.tasks", settings.WORKER_THREADS))
     if "mms" in settings.SERVE:
+        selected.append(_gateway())
         selected.append(_worker("mms-worker", "mms", "mms.tasks", settings.MMS_BUILDS + settings.WORKER_THREADS))
     if settings.RELOAD:
         selected.append(_reload())
@@ -146,7 +170,7 @@ def _program_section(program: Program, logs_to_terminal: bool) -> dict[str, str]
 def sections(logs_to_terminal: bool) -> Sections:
     """Return the configuration of supervisord, by section."""
     configured = programs()
-    site = [program.name for program in configured if program.name != "redis"]
+    site = [program.name for program in configured if program.name not in UNGROUPED]
     return {
         "supervisord": {
             "nodaemon": "true",
@@ -163,7 +187,7 @@ def sections(logs_to_terminal: bool) -> Sections:
             "supervisor.rpcinterface_factory": "supervisor.rpcinterface:make_main_rpcinterface"
         },
         "supervisorctl": {"serverurl": f"unix://{settings.SUPERVISOR_SOCKET}"},
-        # Programs of one group stop at the same time; groups stop one after another, Redis last.
+        # Programs of one group stop at the same time; groups stop one after another, Redis and the gateway last.
         "group:site": {"programs": ",".join(site), "priority": "20"},
         **{f"program:{program.name}": _program_section(program, logs_to_terminal) for program in configured},
         "include": {"files": "services/*.conf"},

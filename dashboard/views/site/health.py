@@ -15,7 +15,7 @@ from django.views.decorators.http import require_safe
 
 from dashboard.http.request import Request
 from dashboard.ops.supervisor import heartbeat
-from dashboard.ops.supervisor.health import QUEUES, WORKS, state_of_beat, state_of_worker
+from dashboard.ops.supervisor.health import QUEUES, WORKS, state_of_beat, state_of_gateway, state_of_worker
 
 
 @never_cache
@@ -26,6 +26,8 @@ def healthz(request: Request) -> HttpResponse:
     The body is JSON, or for browsers one line per part.
     """
     parts = {"web": WORKS, "database": database(), **dict(redis_and_programs())}
+    if "mms" in settings.SERVE:
+        parts["gateway"] = state_of_gateway(settings.HOST, settings.GATEWAY_PORT)
     status = 200 if set(parts.values()) == {WORKS} else 503
     if request.get_preferred_type(["application/json", "text/html"]) == "text/html":
         lines = "".join(f"{name}: {state}\n" for name, state in parts.items())

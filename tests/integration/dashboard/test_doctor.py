@@ -652,8 +652,8 @@ def test_a_check_that_fails_or_hangs_is_a_finding_and_delays_no_other(monkeypatc
 def run_doctor(data: Path, *words: str, **environment: str) -> "subprocess.CompletedProcess[str]":
     kept = {name: value for name, value in os.environ.items() if not OURS.match(name)}
     command = [sys.executable, "manage.py", "doctor", *words]
-    values = {**kept, "DATA_DIR": str(data), "PORT": str(free_port()), **environment}
-    return subprocess.run(command, cwd=ROOT, env=values, capture_output=True, text=True, timeout=60)
+    values = {**kept, "DATA_DIR": str(data), "PORT": str(free_port()), "GATEWAY_PORT": str(free_port())}
+    return subprocess.run(command, cwd=ROOT, env=values | environment, capture_output=True, text=True, timeout=60)
 
 
 def test_the_command_works_when_nothing_else_does(tmp_path: Path) -> None:

@@ -453,7 +453,7 @@ def test_an_endless_response_is_stopped(
 
 def test_the_gateway_runs_as_a_program_without_django(directory: Path, program: Program) -> None:
     port = free_port()
-    environment = {**os.environ, "PORT": str(port), "MMS_ROUTES": str(directory)}
+    environment = {**os.environ, "GATEWAY_PORT": str(port), "MMS_ROUTES": str(directory)}
     process = subprocess.Popen([sys.executable, "-m", "mms.gateway"], env=environment, stderr=subprocess.DEVNULL)
     try:
         wait_until(lambda: socket.socket().connect_ex(("127.0.0.1", port)) == 0, 20, "the gateway")

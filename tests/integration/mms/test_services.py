@@ -489,10 +489,8 @@ class Gateway:
 
     def __enter__(self) -> "Gateway":
         self.port = free_port()
-        environment = {**os.environ, "PORT": str(self.port), "HOST": "127.0.0.1", "MMS_ROUTES": str(directory())}
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "mms.gateway"], env=environment, stderr=subprocess.DEVNULL, cwd=settings.BASE_DIR
-        )
+        command = [sys.executable, "-m", "mms.gateway", "--port", str(self.port), "--routes", str(directory())]
+        self.process = subprocess.Popen(command, stderr=subprocess.DEVNULL, cwd=settings.BASE_DIR)
         wait_until(self._answers)
         return self
 

@@ -80,3 +80,12 @@ def test_no_container_leaves_an_anonymous_volume() -> None:
 def test_the_projects_containers_have_no_privileges(services: Services, name: str) -> None:
     assert services[name]["cap_drop"] == ["ALL"]
     assert "no-new-privileges:true" in services[name]["security_opt"]
+
+
+def test_the_mms_publishes_its_api_and_its_gateway(services: Services, settings: Settings) -> None:
+    published = {port.rpartition(":")[2] for port in services["mms"]["ports"]}
+    assert published == {str(settings.PORT), str(settings.GATEWAY_PORT)}
+    ours = yaml.safe_load(COMPOSE.read_text())["x-environment"]["GATEWAY_URL"]
+    gateway = next(port for port in services["mms"]["ports"] if port.endswith(f":{settings.GATEWAY_PORT}"))
+    default_port = gateway.partition(":-")[2].partition("}")[0]
+    assert ours == f"${{GATEWAY_URL:-http://localhost:{default_port}}}"

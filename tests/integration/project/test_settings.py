@@ -10,6 +10,7 @@ import pytest
 from django.conf import settings
 
 from dashboard.ops.supervisor import programs
+from tests.site import OURS
 
 
 def manage(**environment: str) -> subprocess.CompletedProcess[str]:
@@ -24,6 +25,8 @@ def manage(**environment: str) -> subprocess.CompletedProcess[str]:
     [
         ("PORT", "http", "PORT must be a whole number, not 'http'."),
         ("PORT", "65536", "PORT must be between 1 and 65535, not 65536."),
+        ("GATEWAY_PORT", "8000", "GATEWAY_PORT must be a port other than PORT=8000, at most 65535."),
+        ("PORT", "65535", "GATEWAY_PORT must be a port other than PORT=65535, at most 65535."),
         ("SERVE", "pages", "SERVE must be a comma-separated list of: dashboard, mms."),
         ("KEEP_OPERATIONS_DAYS", "3", "KEEP_OPERATIONS_DAYS must be between 7 and 36500, not 3."),
         ("SECRET_KEY_FILE", "/nowhere", "SECRET_KEY_FILE must be the path of a file that this user may read."),
@@ -98,3 +101,29 @@ def test_without_trusted_proxies_no_forwarded_address_is_accepted(settings: Any)
     settings.TRUSTED_PROXIES = ["10.0.0.7", "10.1.0.0/16"]
     command = programs._web().command
     assert command[command.index("--forwarded-allow-ips") + 1] == "10.0.0.7,10.1.0.0/16"
+
+
+@pytest.mark.parametrize(
+    ("environment", "public", "local"),
+    [
+        ({}, "http://127.0.0.1:8001", "http://127.0.0.1:8001"),
+        ({"PORT": "8100", "GATEWAY_PORT": "9000"}, "http://127.0.0.1:9000", "http://127.0.0.1:9000"),
+        ({"HOST": "10.0.0.7"}, "http://10.0.0.7:8001", "http://10.0.0.7:8001"),
+        ({"HOST": "::1"}, "http://[::1]:8001", "http://[::1]:8001"),
+        ({"SITE_URL": "http://models.lan:8000/", "HOST": "0.0.0.0"}, "http://models.lan:8001", "http://127.0.0.1:8001"),
+        # A proxy, a published port, a path: the mapping isn't known, and the web server serves scoring URLs as well.
+        ({"SITE_URL": "https://models.example"}, "https://models.example", "http://127.0.0.1:8001"),
+        ({"SITE_URL": "http://localhost:8080"}, "http://localhost:8080", "http://127.0.0.1:8001"),
+        ({"GATEWAY_URL": "https://scoring.example/"}, "https://scoring.example", "http://127.0.0.1:8001"),
+        ({"MMS_URL": "http://mms:8000"}, "http://127.0.0.1:8001", "http://mms:8001"),
+        ({"MMS_URL": "http://mms:80"}, "http://127.0.0.1:8001", "http://mms:80"),
+    ],
+)
+def test_scoring_urls_name_the_gateway(environment: dict[str, str], public: str, local: str, tmp_path: Path) -> None:
+    code = "from dashboard import settings; print(settings.GATEWAY_URL, settings.LOCAL_GATEWAY_URL)"
+    kept = {name: value for name, value in os.environ.items() if not OURS.match(name)}
+    values = {**kept, "DATA_DIR": str(tmp_path), **environment}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=settings.BASE_DIR, env=values, capture_output=True, text=True
+    )
+    assert done.stdout.split() == [public, local], done.stderr

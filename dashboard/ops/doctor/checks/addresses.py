@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from urllib.parse import urlsplit
 
 import requests
@@ -14,6 +14,10 @@ from netguard.addresses import LOOPBACK_HOSTS
 
 TIMEOUT_SECONDS = 3.0  # for connecting, and for each read
 UNKNOWN_SERVICE = "doctor"  # not a UUID, so no service has this ID
+_PUBLIC_GATEWAY_ADVICE = (
+    "Clients use this address. Check GATEWAY_URL, and that the proxy passes /scoring/ to GATEWAY_PORT. If it works "
+    "from other machines, ignore this."
+)
 
 
 def check(context: CheckContext) -> Iterator[Finding]:
@@ -33,13 +37,16 @@ def check(context: CheckContext) -> Iterator[Finding]:
     if has_pages and urlsplit(settings.SITE_URL).hostname not in LOOPBACK_HOSTS:
         yield _check_site_url()
     if "mms" in settings.SERVE:
-        yield _check_gateway()
+        local = local_url(settings.GATEWAY_PORT)
+        yield _check_gateway(local, f"{restart('gateway')} {log_hint('gateway')}", failed)
+        if local != settings.GATEWAY_URL:
+            yield _check_gateway(settings.GATEWAY_URL, _PUBLIC_GATEWAY_ADVICE, warning)
 
 
-def local_url() -> str:
-    """Return the URL at which the web server of this machine listens."""
+def local_url(port: int | None = None) -> str:
+    """Return the URL at which the program on `port`, by default the web server, listens on this machine."""
     host = "127.0.0.1" if settings.HOST in {"0.0.0.0", "::", ""} else settings.HOST  # noqa: S104 - compared, not bound
-    return f"http://{f'[{host}]' if ':' in host else host}:{settings.PORT}"
+    return f"http://{f'[{host}]' if ':' in host else host}:{port or settings.PORT}"
 
 
 def _check_web() -> Finding:
@@ -82,20 +89,18 @@ def _check_provider() -> Finding:
     return ok("provider", f"The identity provider responds in {milliseconds(seconds)}.")
 
 
-def _check_gateway() -> Finding:
+def _check_gateway(base: str, advice: str, problem: Callable[[str, str, str], Finding]) -> Finding:
     """Check the gateway by its response for an unknown service, which no other server sends."""
-    url = f"{settings.GATEWAY_URL}/scoring/{UNKNOWN_SERVICE}/score"
-    advice = f"Check GATEWAY_URL. {restart('web')} {log_hint('web')}"
     try:
-        response, seconds = _get(url)
+        response, seconds = _get(f"{base}/scoring/{UNKNOWN_SERVICE}/score")
         code = json.loads(response.text)["error"]["code"]
     except (requests.RequestException, ValueError, KeyError, TypeError) as error:
-        message = f"Couldn't reach the gateway at {settings.GATEWAY_URL}: {_reason(error)}."
-        return failed("gateway", message, advice)
+        message = f"Couldn't reach the gateway at {base}: {_reason(error)}."
+        return problem("gateway", message, advice)
     if code != "NotFound":
-        message = f"The gateway at {settings.GATEWAY_URL} can't read its routes (error {code})."
+        message = f"The gateway at {base} can't read its routes (error {code})."
         return failed("gateway", message, f"Check the files in {settings.MMS_DIR / 'routes'}. {restart('mms-worker')}")
-    return ok("gateway", f"Responds at {settings.GATEWAY_URL} in {milliseconds(seconds)}.")
+    return ok("gateway", f"Responds at {base} in {milliseconds(seconds)}.")
 
 
 def _get(url: str, **headers: str) -> tuple[requests.Response, float]:

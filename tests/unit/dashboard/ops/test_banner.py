@@ -28,11 +28,13 @@ def test_the_message_of_a_site_has_the_address_of_its_pages(
 
 
 @pytest.mark.usefixtures("all_works")
-def test_the_message_of_an_mms_alone_has_the_address_of_its_gateway(
+def test_the_message_of_an_mms_alone_has_its_address_and_that_of_its_gateway(
     settings: Settings, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    settings.SERVE, settings.GATEWAY_URL = {"mms"}, "https://scoring.example"
-    assert "The MMS is up: https://scoring.example " in said(capsys)
+    settings.SERVE, settings.MMS_URL, settings.GATEWAY_URL = {"mms"}, "http://mms:8000", "https://scoring.example"
+    text = said(capsys)
+    assert "The MMS is up: http://mms:8000 " in text
+    assert "Scoring URLs begin with https://scoring.example/scoring/\n" in text
 
 
 @pytest.mark.usefixtures("all_works")

@@ -1,6 +1,7 @@
 """/healthz: status 200 if every part works, else 503 and the parts that don't."""
 
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -9,9 +10,19 @@ from django.test import Client
 from pytest_django import Settings
 
 from dashboard.ops.supervisor import heartbeat
+from mms.gateway.app import Gateway
+from tests.asgi_server import Server
 
 pytestmark = pytest.mark.django_db
 PROGRAMS = ["beat:dashboard+mms", "worker:celery", "worker:mms"]
+
+
+@pytest.fixture(autouse=True)
+def gateway(tmp_path: Path, settings: Settings) -> Iterator[Server]:
+    """Run a gateway on a free port."""
+    with Server(Gateway(tmp_path)) as server:
+        settings.GATEWAY_PORT = server.port
+        yield server
 
 
 @pytest.fixture
@@ -70,6 +81,14 @@ def test_idle_workers_pass_while_the_scheduler_is_stopped(client: Client, heartb
     parts = client.get("/healthz").json()["parts"]
     assert parts["worker of queue celery"] == "works"
     assert parts["beat"] != "works"
+
+
+def test_only_a_stopped_gateway_is_reported(client: Client, heartbeats: redis.Redis, gateway: Server) -> None:
+    gateway.stop()
+    answer = client.get("/healthz")
+    assert answer.status_code == 503
+    broken = {part: state for part, state in answer.json()["parts"].items() if state != "works"}
+    assert broken == {"gateway": "not responding"}
 
 
 def test_only_an_unreachable_redis_is_reported(client: Client, settings: Settings, tmp_path: Path) -> None:

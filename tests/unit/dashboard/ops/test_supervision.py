@@ -21,7 +21,7 @@ def command_of(name: str) -> list[str]:
 
 
 def test_an_embedded_site_runs_everything_itself() -> None:
-    assert sorted(names()) == ["beat", "mms-worker", "redis", "web", "worker"]
+    assert sorted(names()) == ["beat", "gateway", "mms-worker", "redis", "web", "worker"]
 
 
 def test_an_external_redis_is_not_started(monkeypatch: pytest.MonkeyPatch) -> None:
