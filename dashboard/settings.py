@@ -401,6 +401,7 @@ MMS_SCORING_NETWORK = environment.boolean("MMS_SCORING_NETWORK")  # whether serv
 MMS_SCORING_MEMORY = environment.number(
     "MMS_SCORING_MEMORY"
 )  # bytes of address space per scoring process; 0 for no limit
+MMS_AUDIT_RECORDER = "dashboard.audit.mms.record_mms_entry"  # stores audit entries of the bundled MMS
 # Token for GET /scoring/metrics. Without one, only this machine can read it.
 METRICS_TOKEN = environment.text("METRICS_TOKEN")
 SUPERVISOR_SOCKET = environment.text("SUPERVISOR_SOCKET") or str(RUN_DIR / "supervisor.sock")

@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from hashlib import sha256
 
+from django.db import transaction
 from django.db.models import Q
 from django.utils import timezone
 
+from mms import audit
 from mms.models import Account, Scope, Token
 
 PREFIX = "mms_"
@@ -33,6 +35,7 @@ class Grant:
     account: str
     token_id: int = 0
     scope: str = Scope.WRITE
+    token_name: str = ""
 
     @property
     def may_write(self) -> bool:
@@ -50,17 +53,30 @@ def create_account(subscription: str, resource_group: str, name: str) -> Account
     return account
 
 
-def create_token(account: Account, name: str, scope: str = Scope.WRITE, expires_at: datetime | None = None) -> str:
-    """Create a token for the account and return it in plain text. `name` describes its purpose."""
+@transaction.atomic
+def create_token(
+    account: Account,
+    name: str,
+    scope: str = Scope.WRITE,
+    expires_at: datetime | None = None,
+    via: str = audit.COMMAND,
+) -> str:
+    """Create a token for the account and return it in plain text.
+
+    `name` describes its purpose. `via` is the interface in the audit log.
+    """
     token = PREFIX + secrets.token_urlsafe(32)
-    Token.objects.create(account=account, name=name, digest=_digest(token), scope=scope, expires_at=expires_at)
+    row = Token.objects.create(account=account, name=name, digest=_digest(token), scope=scope, expires_at=expires_at)
+    audit.record_token_change("create_token", row, via)
     return token
 
 
-def revoke_token(token: Token) -> None:
-    """Revoke the token, in all processes within CACHE_SECONDS."""
+@transaction.atomic
+def revoke_token(token: Token, via: str = audit.COMMAND) -> None:
+    """Revoke the token, in all processes within CACHE_SECONDS. `via` is the interface in the audit log."""
     token.revoked_at = timezone.now()
     token.save(update_fields=["revoked_at"])
+    audit.record_token_change("revoke_token", token, via)
 
 
 def cached_grant(token: str) -> Grant | None:
@@ -102,7 +118,7 @@ def record_use(token_id: int) -> None:
 
 
 def _read(digest: str) -> Grant | None:
-    names = ("account_id", "account__subscription", "account__resource_group", "account__name", "pk", "scope")
+    names = ("account_id", "account__subscription", "account__resource_group", "account__name", "pk", "scope", "name")
     not_expired = Q(expires_at=None) | Q(expires_at__gt=timezone.now())
     row = Token.objects.filter(not_expired, digest=digest, revoked_at=None).values_list(*names).first()
     return Grant(*row) if row else None

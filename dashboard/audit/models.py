@@ -3,8 +3,13 @@
 from datetime import datetime
 from typing import Any
 
-from django.db import models
+from django.db import connections, models, transaction
 from django.utils import timezone
+
+# While this table has a row, the triggers allow deleting entries written before its time.
+PRUNING_TABLE = "dashboard_auditpruning"
+START_PRUNING = "INSERT INTO dashboard_auditpruning (before) VALUES (%s)"
+END_PRUNING = "DELETE FROM dashboard_auditpruning WHERE before = %s"
 
 
 class AppendOnly(models.QuerySet["AuditEntry"]):
@@ -18,12 +23,17 @@ class AppendOnly(models.QuerySet["AuditEntry"]):
 
     def delete_before(self, before: datetime) -> int:
         """Delete the entries written before that time and return their number."""
-        deleted: int = self.filter(at__lt=before)._raw_delete(self.db)
+        connection = connections[self.db]
+        with transaction.atomic(using=self.db), connection.cursor() as cursor:
+            value = connection.ops.adapt_datetimefield_value(before)
+            cursor.execute(START_PRUNING, [value])
+            deleted: int = self.filter(at__lt=before)._raw_delete(self.db)
+            cursor.execute(END_PRUNING, [value])
         return deleted
 
 
 class AuditEntry(models.Model):
-    """One change or sign-in. A database trigger rejects updates of existing rows."""
+    """One change or sign-in. Database triggers reject updates, replacements and deletions of existing rows."""
 
     class Result(models.TextChoices):
         """Outcome of an audited request."""
@@ -34,7 +44,7 @@ class AuditEntry(models.Model):
 
     at = models.DateTimeField(default=timezone.now, db_index=True)
     actor = models.CharField(max_length=150, blank=True, help_text="By name, so that it stays when the person goes.")
-    via = models.CharField(max_length=16, default="page", help_text="page, api, command, provider or system.")
+    via = models.CharField(max_length=16, default="page", help_text="page, api, mms, command, provider or system.")
     action = models.CharField(max_length=64, db_index=True)
     account_id = models.BigIntegerField(null=True, blank=True, db_index=True)
     account_name = models.CharField(max_length=64, blank=True)

@@ -43,7 +43,7 @@ def record_entry(
 ) -> None:
     """Write one entry. It must not contain secrets: write `"password": "changed"`.
 
-    `via` is page, api, command, provider or system. `before` and `after` describe the change by field.
+    `via` is page, api, mms, command, provider or system. `before` and `after` describe the change by field.
     """
     AuditEntry.objects.create(
         action=action[:64],

@@ -10,6 +10,7 @@ import re
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import TypeVar
 from urllib.parse import parse_qsl, quote
 from uuid import UUID, uuid4
@@ -27,7 +28,7 @@ from django.db import (
 from django.http.request import split_domain_port, validate_host
 from pydantic_core import to_json
 
-from mms import tokens
+from mms import audit, tokens
 from mms.api.docs import documents
 from mms.api.errors import ApiError, bad_field
 from mms.api.http import API_VERSION, EXTENSIONS, Request, Response, Route
@@ -88,21 +89,25 @@ async def _respond(scope: HTTPScope, headers: dict[str, str], receive: ASGIRecei
     if tokens.is_use_due(grant):
         _writers.submit(_record_use, grant.token_id)  # in the background
     route, arguments = find_route(method, target.rest)
-    if not (grant.may_write or route.is_for_readers):
-        action = route.summary[:1].lower() + route.summary[1:]
-        raise ApiError(403, "ReadOnlyToken", f"This token is read-only and can't {action}. Use one with write scope.")
-    query = _parse_query(scope["query_string"])
-    body = await _read_body(headers, receive) if method in {"POST", "PUT"} else b""
     request = Request(
         grant=grant,
         account_url=_base_url(scope, headers) + _account_path(target),
         method=method,
         path=path.removesuffix("/"),
-        query=query,
-        body=body,
+        action=route.name,
+        address=_client_ip(scope),
+    )
+    if not (grant.may_write or route.is_for_readers):
+        await _run_in(_writers, lambda: request.record(_url_target(arguments), audit.REFUSED))
+        action = route.summary[:1].lower() + route.summary[1:]
+        raise ApiError(403, "ReadOnlyToken", f"This token is read-only and can't {action}. Use one with write scope.")
+    request = replace(
+        request,
+        query=_parse_query(scope["query_string"]),
+        body=await _read_body(headers, receive) if method in {"POST", "PUT"} else b"",
         client_request_id=_client_request_id(headers),
     )
-    pool = _readers if route.method == "GET" else _writers
+    pool = _writers if route.is_audited else _readers
     return await _run_in(pool, lambda: _call_view(route, request, arguments))
 
 
@@ -169,6 +174,22 @@ def _call_view(route: Route, request: Request, arguments: dict[str, UUID]) -> Re
     except IntegrityError:  # two concurrent requests, and a constraint of the database allowed one
         message = "Another request changed the same resource at the same time. Read it again before you retry."
         raise ApiError(409, "Conflict", message) from None
+    except (ApiError, DatabaseError):  # nothing was changed, or another entry can't be stored either
+        raise
+    except Exception:
+        if route.is_audited:
+            request.record(_url_target(arguments), audit.FAILED)
+        raise
+
+
+def _url_target(arguments: dict[str, UUID]) -> str:
+    return " ".join(map(str, arguments.values()))
+
+
+def _client_ip(scope: HTTPScope) -> str:
+    """Return the client's IP address, which Uvicorn takes from the headers of a trusted proxy; "" if unknown."""
+    host = (scope.get("client") or ("", 0))[0]
+    return host.removeprefix("::ffff:")
 
 
 def _encode_body(response: Response) -> Response:

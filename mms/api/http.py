@@ -13,6 +13,7 @@ from django.conf import settings
 from django.utils.crypto import salted_hmac
 from pydantic import BaseModel, ValidationError
 
+from mms import audit
 from mms.api.errors import bad_field, from_validation
 from mms.system import text
 from mms.tokens import Grant
@@ -31,9 +32,25 @@ class Request:
     account_url: str  # absolute, without a trailing slash
     method: str
     path: str
-    query: dict[str, str]
-    body: bytes
+    query: dict[str, str] = field(default_factory=dict)
+    body: bytes = b""
     client_request_id: str | None = None
+    action: str = ""  # name of the route, which is the action in the audit log
+    address: str = ""  # IP address of the client
+
+    def record(self, target: str = "", result: str = audit.DONE, **details: str) -> None:
+        """Store an audit entry about this request. Call it in the transaction of the change."""
+        if self.client_request_id:
+            details["client_request_id"] = self.client_request_id
+        audit.record(
+            self.action,
+            actor=audit.token_label(self.grant.token_id, self.grant.token_name),
+            names=(self.grant.subscription, self.grant.resource_group, self.grant.account),
+            target=target,
+            address=self.address,
+            result=result,
+            after=details,
+        )
 
     @property
     def account_id(self) -> int:
@@ -127,6 +144,11 @@ class Route:
     def is_for_readers(self) -> bool:
         """True if read-only tokens are allowed."""
         return self.method == "GET" and not self.secret
+
+    @property
+    def is_audited(self) -> bool:
+        """True if the view stores an audit entry, which needs the thread that writes."""
+        return self.method != "GET" or self.secret
 
     @property
     def name(self) -> str:

@@ -67,6 +67,37 @@ def test_the_restored_database_is_consistent(postgresql: PostgreSQL, backup: Pat
     assert tokens["rows"] == 2 * len(pairs)
 
 
+AUDIT = """
+    from django.db import DatabaseError, connection, transaction
+    from dashboard.audit.record import record_entry
+    from dashboard.audit.models import AuditEntry
+    record_entry("sign_in", actor="ann")
+    for statement in (
+        "DELETE FROM dashboard_auditentry",
+        "TRUNCATE dashboard_auditentry",
+        "UPDATE dashboard_auditentry SET actor = 'bob'",
+        "INSERT INTO dashboard_auditentry SELECT * FROM dashboard_auditentry "
+        "ON CONFLICT (id) DO UPDATE SET actor = 'bob'",
+    ):
+        try:
+            with transaction.atomic(), connection.cursor() as cursor:
+                cursor.execute(statement)
+            print("accepted:", statement)
+        except DatabaseError:
+            pass
+    assert AuditEntry.objects.filter(actor="ann").exists()
+    from datetime import timedelta
+    from django.utils import timezone
+    AuditEntry.objects.create(actor="old", action="x", result="done", at=timezone.now() - timedelta(days=10**4))
+    from dashboard.audit.record import prune_entries
+    print("pruned", prune_entries())
+"""
+
+
+def test_the_database_rejects_changes_of_audit_entries(first: Installation) -> None:
+    assert present(first.start_code(AUDIT).communicate(timeout=60)[0]).split("\n") == ["pruned 1", ""]
+
+
 def test_the_restored_site_starts_and_continues_its_sequences(
     postgresql: PostgreSQL, backup: Path, tmp_path: Path
 ) -> None:

@@ -159,7 +159,7 @@ class AuditRecord(TypedDict):
     id: Id
     at: Moment | None
     actor: Annotated[str, like("sam")]
-    via: Annotated[str, like("api", "page, api, command, provider or system.")]
+    via: Annotated[str, like("api", "page, api, mms, command, provider or system.")]
     action: Annotated[str, like("create_image")]
     account_name: Annotated[str, like("local")]
     target: str

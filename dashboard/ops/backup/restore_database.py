@@ -12,6 +12,7 @@ from typing import Any
 
 from django.db import DatabaseError, connection, transaction
 
+from dashboard.audit.models import PRUNING_TABLE, START_PRUNING
 from dashboard.ops.backup.archive import BLOCK_BYTES
 from dashboard.ops.backup.database import SQLITE_MEMBER, TABLE_MEMBERS, Table, column_list, our_tables, quoted
 from dashboard.ops.startup import migrate
@@ -168,6 +169,8 @@ def _load_tables(directory: Path, info: DatabaseInfo) -> None:
             cursor.execute(f"DROP TABLE {', '.join(map(quoted, old))} CASCADE")
         migrate.migrate_to(info.migrations)
         cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")  # pending checks would prevent truncating the tables
+        if PRUNING_TABLE in names:  # otherwise a trigger rejects truncating the audit log
+            cursor.execute(START_PRUNING, ["infinity"])
         cursor.execute(f"TRUNCATE {', '.join(map(quoted, names))}")
         cursor.execute("SET CONSTRAINTS ALL DEFERRED")  # tables are loaded in any order
         for table in info.tables:

@@ -4,7 +4,7 @@ from django.conf import settings
 from django.db import transaction
 
 from deployments.models import Cluster, HostingAccount, RegistryInfo
-from mms import tokens
+from mms import audit, tokens
 
 NAME = "local"  # also of its subscription, resource group and hosting account
 REGISTRY = "this machine's store"
@@ -49,4 +49,4 @@ def _is_known(token: str) -> bool:
 
 def _new_token() -> str:
     account = tokens.create_account(NAME, NAME, NAME)
-    return tokens.create_token(account, "dashboard")
+    return tokens.create_token(account, "dashboard", via=audit.SYSTEM)

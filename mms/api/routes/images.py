@@ -63,6 +63,7 @@ def _create(request: Request, body: requests.CreateImage) -> Operation:
             image=image,
             **request_identity(request),
         )
+        request.record(f"image {image.id}", manifest=str(manifest.id), operation=str(operation.id))
         return run.accept(operation)
 
 

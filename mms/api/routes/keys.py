@@ -15,7 +15,9 @@ from mms.services.scoring_keys import new_key
 
 
 def get_keys(request: Request, id: UUID) -> Response:
-    return _keys(find_service(id, live_services(request)))
+    service = find_service(id, live_services(request))
+    request.record(service.name, id=str(service.id))
+    return _keys(service)
 
 
 def regenerate_keys(request: Request, id: UUID) -> Response:
@@ -45,6 +47,7 @@ def _regenerate(request: Request, id: UUID, body: requests.RegenerateKeys) -> Op
     if body.key_type != "Primary":
         service.secondary_key = new_key()
     service.save(update_fields=["primary_key", "secondary_key"])
+    request.record(service.name, id=str(service.id), keys=body.key_type or "both")
     return operation
 
 

@@ -2,6 +2,7 @@
 
 from uuid import UUID
 
+from django.db import transaction
 from django.db.models import QuerySet, TextField
 from django.db.models.functions import Cast
 
@@ -55,17 +56,20 @@ def _create(request: Request, body: requests.CreateManifest) -> Manifest:
     if problems:
         raise invalid(*problems)
     properties = body.target_runtime.properties
-    return Manifest.objects.create(
-        account_id=request.account_id,
-        driver_program=body.driver_program,
-        description=body.description,
-        model_ids=body.model_ids,
-        resolved_model_ids=resolved,
-        assets=[asset.model_dump(by_alias=True) for asset in body.assets],
-        runtime_type=body.target_runtime.runtime_type,
-        properties=properties.model_dump(by_alias=True, exclude_none=True),
-        **request_identity(request),
-    )
+    with transaction.atomic():
+        row = Manifest.objects.create(
+            account_id=request.account_id,
+            driver_program=body.driver_program,
+            description=body.description,
+            model_ids=body.model_ids,
+            resolved_model_ids=resolved,
+            assets=[asset.model_dump(by_alias=True) for asset in body.assets],
+            runtime_type=body.target_runtime.runtime_type,
+            properties=properties.model_dump(by_alias=True, exclude_none=True),
+            **request_identity(request),
+        )
+        request.record(f"manifest {row.id}")
+    return row
 
 
 def _resolve(account_id: int, references: list[str]) -> tuple[list[str], list[dict[str, str]]]:

@@ -47,9 +47,11 @@ def _register(request: Request, body: requests.RegisterModel) -> Model:
     _lock(request.account_id)
     same_name = Model.objects.filter(account_id=request.account_id, name=body.name)
     newest = same_name.aggregate(newest=Max("version"))["newest"] or 0
-    return Model.objects.create(
+    row = Model.objects.create(
         account_id=request.account_id, version=newest + 1, **body.model_dump(), **request_identity(request)
     )
+    request.record(f"{row.name} v{row.version}", id=str(row.id))
+    return row
 
 
 def _lock(account_id: int) -> None:

@@ -3,6 +3,7 @@
 from pathlib import Path
 from uuid import UUID
 
+from django.db import transaction
 from django.db.models import QuerySet
 
 from mms.api.accepted import accepted
@@ -33,8 +34,10 @@ def cancel_operation(request: Request, id: UUID) -> Response:
     operation = _find(request, id)
     if operation.state in TERMINAL:
         raise conflict("OperationOver", f"This operation has already {OUTCOMES[State(operation.state)]}.")
-    if not run.cancel(operation):
-        raise conflict("CannotCancel", "Only image builds, and operations that haven't started, can be canceled.")
+    with transaction.atomic():
+        if not run.cancel(operation):
+            raise conflict("CannotCancel", "Only image builds, and operations that haven't started, can be canceled.")
+        request.record(f"operation {operation.id}", verb=operation.verb)
     return accepted(request, operation)
 
 

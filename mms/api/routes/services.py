@@ -146,6 +146,7 @@ def _delete(request: Request, id: UUID) -> Operation:
         transaction.on_commit(
             partial(publish_route, service), robust=True
         )  # removes the route, because the service is deleted
+        request.record(service.name, id=str(service.id), operation=str(operation.id))
         return run.accept(operation)
 
 
@@ -161,6 +162,7 @@ def _accept(request: Request, verb: str, service: Service, image: Image) -> Oper
         revision=revision,
         **request_identity(request),
     )
+    request.record(service.name, id=str(service.id), image=str(image.id), operation=str(operation.id))
     return run.accept(operation)
 
 

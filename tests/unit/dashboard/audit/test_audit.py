@@ -1,6 +1,7 @@
 """The audit log: an entry for every change, written in its transaction, and append-only."""
 
 import re
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -8,13 +9,15 @@ import pytest
 from django.conf import settings
 from django.db import DatabaseError, connection, transaction
 from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
 
 from dashboard.access.permissions import Permission, required_level, required_role
-from dashboard.audit.record import record_entry
+from dashboard.audit.record import prune_entries, record_entry
 from dashboard.models import AuditEntry
 from deployments.models import Asset, Operation
 from deployments.models.operation import State
 from deployments.operations import submit
+from tests.support.audit_log import protected_audit_log
 from tests.support.people import Cast, Lab, make_cast, make_lab, make_operation
 from tests.support.workshop import make_image
 
@@ -138,6 +141,41 @@ def test_entries_cannot_be_changed_or_deleted(db: None) -> None:
     with pytest.raises(DatabaseError, match="never changed"), transaction.atomic(), connection.cursor() as cursor:
         cursor.execute("UPDATE dashboard_auditentry SET actor = 'bob'")
     assert AuditEntry.objects.get().actor == "ann"
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "DELETE FROM dashboard_auditentry",
+        "DELETE FROM dashboard_auditentry WHERE at < '9999-01-01'",
+        "UPDATE dashboard_auditentry SET actor = 'bob'",
+        "UPDATE OR REPLACE dashboard_auditentry SET id = id",
+        "INSERT OR REPLACE INTO dashboard_auditentry SELECT * FROM dashboard_auditentry",
+        "REPLACE INTO dashboard_auditentry SELECT * FROM dashboard_auditentry",
+        "INSERT INTO dashboard_auditentry SELECT * FROM dashboard_auditentry WHERE 1 ON CONFLICT DO UPDATE SET actor=1",
+    ],
+)
+def test_the_database_rejects_changes_of_entries(statement: str) -> None:
+    record_entry("sign_in", actor="ann")
+    with protected_audit_log():
+        with pytest.raises(DatabaseError, match=r"(?i)audit entr"), transaction.atomic(), connection.cursor() as cursor:
+            cursor.execute(statement)
+        record_entry("sign_in", actor="eve")
+    assert entries() == [("ann", "sign_in", "done"), ("eve", "sign_in", "done")]
+
+
+def test_pruning_deletes_old_entries_and_the_others_stay_protected() -> None:
+    AuditEntry.objects.create(actor="old", action="x", result="done", at=timezone.now() - timedelta(days=10**4))
+    record_entry("sign_in", actor="new")
+    with protected_audit_log():
+        assert prune_entries() == 1
+        with (
+            pytest.raises(DatabaseError, match="can't be deleted"),
+            transaction.atomic(),
+            connection.cursor() as cursor,
+        ):
+            cursor.execute("DELETE FROM dashboard_auditentry")
+    assert entries() == [("new", "sign_in", "done")]
 
 
 def test_long_and_unprintable_texts_can_be_recorded(db: None) -> None:
