@@ -20,12 +20,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mms.images.packages import pipconf
+from mms.images.packages import pipconf, unresolved
 from mms.images.store.layout import replace_file
 from mms.system import die_with_parent
 from mms.system.locks import locked
 
 LOCK_MAX_AGE_SECONDS = 24 * 3600.0  # how long a lock is reused before the index is queried again
+MAX_OUTPUT_LINES, MAX_REASON_CHARS = 100, 4000  # of uv's output in an error
 _CPUS = {"amd64": "x86_64", "arm64": "aarch64"}
 
 
@@ -67,13 +68,38 @@ class Installer:
         if path.exists() and time.time() - path.stat().st_mtime < LOCK_MAX_AGE_SECONDS and (lock := path.read_text()):
             self._log("reusing the lock of an earlier build with the same requirements")
             return lock
+        try:
+            lock = self._resolve(lines, target, self._log)
+        except InstallError as error:
+            if not str(error).startswith(unresolved.UNRESOLVED):
+                raise
+            self._log("looking for all requirements that can't be installed")
+
+            def resolve(line: str, has_dependencies: bool) -> tuple[str, str]:
+                return self._try_resolve(line, has_dependencies, target)
+
+            reason = unresolved.explain(str(error), lines, resolve, target.python)
+            raise InstallError(reason) from None
+        replace_file(path, lock.encode())
+        return lock
+
+    def _resolve(
+        self, lines: list[str], target: Target, log: Callable[[str], None], options: tuple[str, ...] = ()
+    ) -> str:
         source, found = self._tmp / "requirements.in", self._tmp / "requirements.lock"
         source.write_text("".join(f"{line}\n" for line in lines))
         found.unlink(missing_ok=True)
         only = ["--generate-hashes", "--no-header", "--no-annotate", "--no-emit-index-url", "--no-emit-find-links"]
-        self._uv("pip", "compile", *only, *target.options, f"--output-file={found}", str(source))
-        replace_file(path, found.read_bytes())
-        return path.read_text()
+        self._uv("pip", "compile", *only, *options, *target.options, f"--output-file={found}", str(source), log=log)
+        return found.read_text()
+
+    def _try_resolve(self, line: str, has_dependencies: bool, target: Target) -> tuple[str, str]:
+        """Return the lock of one requirement, or "" and uv's message."""
+        options = () if has_dependencies else ("--no-deps",)
+        try:
+            return self._resolve([line], target, lambda _: None, options), ""
+        except InstallError as error:
+            return "", str(error)
 
     def install(self, lock: str, folder: Path, target: Target) -> None:
         """Install exactly the packages in `lock` into the new folder. Raises InstallError, also if a hash differs."""
@@ -89,8 +115,9 @@ class Installer:
             clear_cache(self._cache, "*")
             self._uv(*arguments, "--no-cache")
 
-    def _uv(self, *arguments: str) -> None:
+    def _uv(self, *arguments: str, log: Callable[[str], None] | None = None) -> None:
         """Run uv and log its output line by line. Raises InstallError with that output."""
+        log = log or self._log
         output_options = ["--color=never", "--no-progress", *pipconf.uv_arguments(os.environ)]
         command = die_with_parent.wrap(_uv_binary(), *arguments, *output_options)
         environment = pipconf.uv_environment(os.environ) | {
@@ -98,14 +125,14 @@ class Installer:
             "UV_PYTHON_DOWNLOADS": "never",  # otherwise a missing Python costs ten seconds of retries
             "UV_CUSTOM_COMPILE_COMMAND": "",
         }
-        lines: deque[str] = deque(maxlen=20)
+        lines: deque[str] = deque(maxlen=MAX_OUTPUT_LINES)
         with subprocess.Popen(
             command, env=environment, cwd=self._tmp, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
         ) as process:
             try:
                 for line in process.stderr or ():
                     lines.append(pipconf.redact_passwords(line.rstrip()))
-                    self._log(lines[-1])
+                    log(lines[-1])
             except BaseException:  # the build is being stopped
                 process.kill()
                 raise
@@ -130,7 +157,7 @@ def _reason(lines: list[str]) -> str:
     """Return uv's error message: its output from the line "error:", with the causes in the same sentence."""
     start = next((at for at, line in enumerate(lines) if line.startswith("error: ")), 0)
     text = "\n".join(line for line in lines[start:] if line).strip()
-    return text.removeprefix("error: ").replace("\n  cause: ", ": ")
+    return text.removeprefix("error: ").replace("\n  cause: ", ": ")[:MAX_REASON_CHARS]
 
 
 def find_truncated_file(folder: Path) -> str:

@@ -388,6 +388,41 @@ def test_an_unknown_package_is_reported_with_uvs_message(builder: Builder, tmp_p
     assert "Step 3/6 requirements" in error["details"][-1]["message"]
 
 
+def test_all_requirements_without_a_wheel_are_named_with_the_newest_that_has_one(
+    builder: Builder, tmp_path: Path
+) -> None:
+    make_wheel(tmp_path, "goodthing", "1.0")
+    make_wheel(tmp_path, "versioned", "2.1")
+    make_wheel(tmp_path, "versioned", "2.0")
+    make_wheel(tmp_path, "needy", "1.0", requires="oldthing")
+    for name, version in (("oldthing", "1.0"), ("versioned", "1.0")):
+        wheel = make_wheel(tmp_path, name, version)
+        wheel.rename(wheel.with_name(f"{name}-{version}-cp36-cp36m-any.whl"))
+    lines = ["goodthing", "oldthing", "versioned==1.0", "versioned-typo", "needy", "goodthing==7 ; python_version<'3'"]
+    pip = {"PIP_FIND_LINKS": str(tmp_path), "PIP_NO_INDEX": "1"}
+    message = builder.build(pip, pip_requirements="\n".join(lines)).error["message"]
+    found = message.partition(f"Requirements without a wheel for Python {HOST_PYTHON}:\n")[2].splitlines()
+    assert [line.partition(". Because")[0] for line in found] == [
+        "- needy: a package that it needs can't be installed",
+        f"- oldthing: no version has a wheel for Python {HOST_PYTHON}, and source distributions aren't built",
+        "- versioned-typo: the package index doesn't have it. Check the name",
+        "- versioned==1.0: no wheel; the newest version with a wheel is 2.1",
+        "Change them, then build again.",
+    ]
+    missing = builder.build(pip, pip_requirements="versioned==9").error["message"]
+    assert "- versioned==9: there is no such version; the newest version with a wheel is 2.1" in missing
+
+
+def test_requirements_that_conflict_are_reported_with_the_python_version(builder: Builder, tmp_path: Path) -> None:
+    make_wheel(tmp_path, "base", "1.0")
+    make_wheel(tmp_path, "base", "2.0")
+    make_wheel(tmp_path, "needsold", "1.0", requires="base<2")
+    pip = {"PIP_FIND_LINKS": str(tmp_path), "PIP_NO_INDEX": "1"}
+    message = builder.build(pip, pip_requirements="needsold\nbase==2.0").error["message"]
+    assert "needsold" in message
+    assert f"The versions are for Python {HOST_PYTHON}, and only wheels are installed." in message
+
+
 def test_a_password_in_the_index_url_is_redacted(builder: Builder) -> None:
     index = {"PIP_INDEX_URL": "http://user:pl4nted@127.0.0.1:1/simple", "UV_HTTP_RETRIES": "0"}
     built = builder.build(index, pip_requirements="anything")
@@ -451,12 +486,6 @@ def test_the_scikit_runtime_adds_unlisted_packages(builder: Builder, tmp_path: P
         ({"conda_env_file": "dependencies: [python=2.7]"}, "PythonUnavailable", "check", "Python 2.7"),
         ({"conda_env_file": "dependencies: ['python>=2,<3']"}, "BadRequirements", "check", f"Python {HOST_PYTHON}"),
         ({"conda_env_file": "dependencies: [numpy]"}, "BadRequirements", "check", "numpy"),
-        (
-            {"pip_requirements": "six\n-e .", "conda_env_file": "dependencies: ['conda-forge::numpy=1.26=py311*']"},
-            "BadRequirements",
-            "check",
-            "Requirement 2 is an option (-e .). List only package names and versions, then build again.\ncondaEnvFile",
-        ),
         ({"registry": {"location": "ftp://x"}}, "RegistryFailed", "image", "isn't a registry location"),
     ],
 )  # fmt: skip
@@ -468,6 +497,13 @@ def test_invalid_builds_are_rejected_with_step_and_reason(
     assert says in built.error["message"]
     assert "Traceback" not in built.log
     assert f"The build failed in step {step}: " in built.log.splitlines()[-1]
+
+
+def test_the_problems_of_all_requirement_files_are_named_together(builder: Builder) -> None:
+    conda = "dependencies: ['conda-forge::numpy=1.26=py311*']"
+    lines = builder.build(pip_requirements="six\n-e .", conda_env_file=conda).error["message"].splitlines()
+    assert lines[0].startswith("Step check: Requirement 2 is an option (-e .).")
+    assert lines[1].startswith("condaEnvFile lists conda packages (conda-forge::numpy=1.26=py311*)")
 
 
 def test_an_unavailable_runtime_is_rejected_before_downloads(builder: Builder) -> None:
