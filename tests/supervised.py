@@ -81,8 +81,8 @@ class Site:
             known = b"".join((process / name).read_bytes() for name in ("cmdline", "environ", "mountinfo"))
         except OSError:  # the process has ended
             return False
-        # The sockets of services are in this folder. The Redis of the tests may use the same data folder.
-        return f"{self.run}/s/".encode() in known
+        # The layers of services are in this folder. The Redis of the tests may use the same data folder.
+        return f"{self.mms}/".encode() in known
 
 
 def wait_until(condition: Callable[[], RESULT | Literal[False] | None], seconds: float = 15.0) -> RESULT:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException
 from urllib.parse import urlsplit
 
+from mms.system import service_sockets
+
 PROBE_TIMEOUT_SECONDS = 2.0
 MAX_MESSAGE_CHARS = 300
 MAX_RESPONSE_BYTES = 65536  # the program runs untrusted code, so its response is read with a limit
@@ -20,9 +22,21 @@ class UnixConnection(HTTPConnection):
 
     def connect(self) -> None:
         """Connect to the socket."""
+        self._connect_to(self.path)
+
+    def _connect_to(self, path: str) -> None:
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.sock.settimeout(self.timeout)
-        self.sock.connect(self.path)
+        self.sock.connect(path)
+
+
+class ServiceConnection(UnixConnection):
+    """An HTTP connection to a service, only over the socket that was created for it."""
+
+    def connect(self) -> None:
+        """Verify the socket and connect to it. Raises OSError."""
+        with service_sockets.verified(self.path) as path:
+            self._connect_to(path)
 
 
 @dataclass(frozen=True)
@@ -38,7 +52,7 @@ class ProbeResult:
 def connect(address: str, timeout: float) -> HTTPConnection:
     """Return a connection to `unix:/path` or `http://host:port`, not opened yet."""
     if address.startswith("unix:"):
-        return UnixConnection(address.removeprefix("unix:"), timeout)
+        return ServiceConnection(address.removeprefix("unix:"), timeout)
     return HTTPConnection(urlsplit(address).netloc, timeout=timeout)
 
 

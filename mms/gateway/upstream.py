@@ -13,6 +13,8 @@ from urllib.parse import urlsplit
 
 import httptools
 
+from mms.system import service_sockets
+
 CONNECT_SECONDS = 3.0
 KEEPALIVE_SECONDS = 20.0  # shorter than the scoring program's own limit, so the service never closes first
 MAX_RESPONSE_BYTES = 64 * 1024**2
@@ -218,9 +220,8 @@ class Pool:
         try:
             async with asyncio.timeout(CONNECT_SECONDS):
                 if address.startswith("unix:"):
-                    _, connection = await loop.create_unix_connection(
-                        lambda: _Connection(is_local=True), address.removeprefix("unix:")
-                    )
+                    with service_sockets.verified(address.removeprefix("unix:")) as path:
+                        _, connection = await loop.create_unix_connection(lambda: _Connection(is_local=True), path)
                 else:
                     target = urlsplit(address)
                     _, connection = await loop.create_connection(

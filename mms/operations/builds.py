@@ -22,6 +22,7 @@ from mms.images.packages import install
 from mms.images.store.layout import Store, replace_file
 from mms.models import Image, Model
 from mms.system import die_with_parent, disk
+from mms.system.trees import remove_tree
 
 UPLOAD = re.compile(r"/files/[0-9a-f]{64}/")  # paths of the dashboard's uploads below FILES_URL
 DISK_FULL_BYTES = 1 << 16  # with less free space, the builder couldn't even write its error
@@ -64,7 +65,7 @@ def build(image: Image, stop: Callable[[], bool]) -> dict[str, Any]:
         code = _run(specification(image, directory), log_path(image.id), directory, stop)
         return _result(directory / "result.json", code, log_path(image.id))
     finally:
-        shutil.rmtree(directory, ignore_errors=True)
+        remove_tree(directory)
 
 
 def vacuum() -> None:
@@ -104,7 +105,7 @@ def _remove_recent_after_reboot(store: Store) -> None:
 def cleanup(image_id: Any) -> None:
     """Remove the temporary files of all builds of this image, and leftovers of killed processes in the store."""
     for directory in Path(settings.TMP_DIR).glob(f"build-{image_id}-*"):
-        shutil.rmtree(directory, ignore_errors=True)
+        remove_tree(directory)
     install.clear_cache(Path(settings.MMS_DIR) / "cache")
     Store(Path(settings.MMS_DIR)).prepare()
 

@@ -65,6 +65,7 @@ class Parent:
             **os.environ,
             "MMS_LISTEN": f"fd:{number}",
             "MMS_PROCESSES": "1",
+            "MMS_SHARED": "1",
             "MMS_LATE": "1" if late else "0",
         }
         command = [sys.executable, *_flags(), "-m", __package__ or "scoring"]

@@ -109,7 +109,7 @@ class Server:
         """`inFlight` tells whoever replaces this process when it may be stopped; one of several cannot know."""
         if self._worker.phase is Phase.READY:
             health: dict[str, str | int] = {"status": "healthy"}
-            if not self._settings.listen.startswith("fd:"):
+            if not self._settings.shared:
                 health["inFlight"] = self._worker.in_flight
             return connection.respond(200, json.dumps(health).encode())
         connection.respond(503, error(*_UNREADY[self._worker.phase]), RETRY)

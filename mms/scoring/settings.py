@@ -42,6 +42,7 @@ class Settings:
     run_timeout: float = 60.0  # seconds
     body_max_bytes: int = 16 * 1024**2
     queue_length: int = 100  # requests waiting for run(); more are answered 503
+    shared: bool = False  # other processes accept requests on the same socket
     late: bool = False  # join the shared socket only once init() has returned
 
     @classmethod
@@ -66,5 +67,6 @@ class Settings:
             run_timeout=number("MMS_RUN_TIMEOUT", 60),
             body_max_bytes=int(number("MMS_BODY_MAX_BYTES", 16 * 1024**2)),
             queue_length=int(number("MMS_QUEUE_LENGTH", 100)),
+            shared=environment.get("MMS_SHARED") == "1",
             late=environment.get("MMS_LATE") == "1",
         )

@@ -1,7 +1,9 @@
 """Reconciliation of services every two seconds: health, stopped or missing revisions, and orphans."""
 
 import logging
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 from django.conf import settings
 from django.db.models import Q
@@ -39,8 +41,23 @@ def _reconcile(engine: ProcessEngine) -> None:
     route.remove_temporary_files()
     _check_active(engine)  # first, because it repairs the route of a switch whose worker was killed before writing it
     for service in Service.objects.filter(revisions__state="draining").distinct():
-        stop_drained(engine, service)
+        with _continue_with_others(f"drain service {service.pk}"):
+            stop_drained(engine, service)
     _stop_orphans(engine)
+
+
+@contextmanager
+def _continue_with_others(what: str) -> Iterator[None]:
+    """Log any error that concerns one service, so that the others are still checked.
+
+    EngineUnavailableError concerns all of them and is raised.
+    """
+    try:
+        yield
+    except EngineUnavailableError:
+        raise
+    except Exception:
+        log.exception("Couldn't %s.", what)
 
 
 def _check_active(engine: ProcessEngine) -> None:
@@ -48,12 +65,17 @@ def _check_active(engine: ProcessEngine) -> None:
     if not active:
         return
     with ThreadPoolExecutor(MAX_PARALLEL_PROBES) as pool:
-        seen = list(pool.map(lambda revision: engine.observe(str(revision.service_id), revision.number), active))
+        seen = list(pool.map(lambda revision: _observe(engine, revision), active))
     for revision, observation in zip(active, seen, strict=True):
-        try:
-            _check_revision(engine, revision, observation)
-        except OSError:  # continue with the others
-            log.exception("Couldn't check revision %s.", revision)
+        if observation:
+            with _continue_with_others(f"check revision {revision}"):
+                _check_revision(engine, revision, observation)
+
+
+def _observe(engine: ProcessEngine, revision: Revision) -> Observation | None:
+    with _continue_with_others(f"observe revision {revision}"):
+        return engine.observe(str(revision.service_id), revision.number)
+    return None
 
 
 def _check_revision(engine: ProcessEngine, revision: Revision, seen: Observation) -> None:
@@ -108,7 +130,9 @@ def _stop_orphans(engine: ProcessEngine) -> None:
     abandoned = Revision.objects.filter(state="starting").exclude(operations__state__in=OPEN)
     abandoned.update(state="failed", detail="Its rollout was abandoned.", stopped_at=timezone.now())
     for service in Service.objects.filter(deleted_at__isnull=False, revisions__state__in=LIVE_STATES).distinct():
-        take_down(service)
+        with _continue_with_others(f"take down service {service.pk}"):
+            take_down(service)
     for service_id, number in running - required:
         log.warning("Stopping revision %s of service %s, which no row requires.", number, service_id)
-        engine.remove(service_id, number)
+        with _continue_with_others(f"stop revision {number} of service {service_id}"):
+            engine.remove(service_id, number)

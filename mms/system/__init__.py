@@ -1,1 +1,1 @@
-"""File locks, disk writes, processes that are killed with their parent, and safe YAML; no Django."""
+"""File locks, disk writes, sockets, removal of folders, limited child processes, and safe YAML; no Django."""

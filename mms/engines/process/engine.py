@@ -6,8 +6,8 @@ which has everything else and is read at each start.
 """
 
 import json
+import logging
 import re
-import shutil
 import signal
 import uuid
 from pathlib import Path
@@ -15,13 +15,16 @@ from typing import Any
 
 from mms.engines.base import EngineRefusedError, Health, Observation, Revision
 from mms.engines.probe import ProbeResult, probe
-from mms.engines.process import sandbox
+from mms.engines.process import launch, sandbox
 from mms.engines.process.logs import Logs
 from mms.engines.process.program import STOP_SECONDS, Program, environment
 from mms.engines.process.supervisor import ALIVE, GIVEN_UP, State, Supervisor
 from mms.images.runtimes import HOST_PLATFORM, HOST_PYTHON
 from mms.images.store.layout import APP_JSON_PATH, RUNTIME_PATH, SITE_PATH, AssembledImage, NotInStoreError, Store
 from mms.system.locks import locked
+from mms.system.trees import remove_tree
+
+logger = logging.getLogger(__name__)
 
 MAX_FILE_BYTES = 1024**3
 MAX_OPEN_FILES = 4096
@@ -120,23 +123,24 @@ class ProcessEngine:
         for path in (self.run / "services").glob("*.conf"):
             program = Program.from_name(self.run, path.stem)
             if program is None or not self._is_current(program):
-                path.unlink()
+                remove_tree(path)
         for program in Program.with_files(self.run):
             if not program.conf.exists():
                 program.delete_files()
         configured = {program.socket.parent for program in Program.configured(self.run)}
         for folder in set((self.run / "s").glob("*")) - configured:
-            shutil.rmtree(folder, ignore_errors=True)
+            remove_tree(folder)
 
     def _is_current(self, program: Program) -> bool:
-        log = self.log_files.prepare(program.service_id, program.number)
         try:
+            log = self.log_files.prepare(program.service_id, program.number)
             plan = json.loads(program.plan.read_text())
-        except (OSError, ValueError):
+            has_same_section = program.conf.read_text(errors="replace") == program.section(log)
+            has_image = all(Path(path).exists() for path in plan.get("image", [""]))
+            return has_same_section and has_image and plan.get("surroundings") == self._surroundings()
+        except Exception:  # a start of the site never fails because of one service
+            logger.exception("Couldn't check the files of %s, so they are deleted.", program.name)
             return False
-        has_same_section = program.conf.read_text(errors="replace") == program.section(log)
-        has_image = all(Path(path).exists() for path in plan.get("image", [""]))
-        return has_same_section and has_image and plan.get("surroundings") == self._surroundings()
 
     # --- starting -------------------------------------------------------------------------------------------------
 
@@ -168,12 +172,13 @@ class ProcessEngine:
             "user": [user.uid, user.gid] if user else None,
             "starts": str(program.starts),
             "socket": str(program.socket),
+            "listener": launch.LISTENER,
             "limits": limits,
             "init_timeout": revision.limits.init_timeout,
             "surroundings": self._surroundings(),
             "image": [str(path) for path in (image.app, image.runtime, image.site, image.app_json) if path],
             **(self._unsandboxed if sandbox.unavailable_reason(self.hidden) else self._sandboxed)(
-                program, revision, image, user
+                revision, image, user
             ),
         }
 
@@ -187,13 +192,11 @@ class ProcessEngine:
             "memory": self.memory,
         }
 
-    def _unsandboxed(
-        self, program: Program, revision: Revision, image: AssembledImage, user: sandbox.User | None
-    ) -> dict[str, Any]:
+    def _unsandboxed(self, revision: Revision, image: AssembledImage, user: sandbox.User | None) -> dict[str, Any]:
         if reason := sandbox.denial_reason(self.hidden):
             raise EngineRefusedError(reason)
-        values = environment(revision, image.runtime, image.site, image.app_json, program.socket)
-        paths = filter(None, (program.socket.parent, image.app, image.site, image.runtime, image.app_json))
+        values = environment(revision, image.runtime, image.site, image.app_json)
+        paths = filter(None, (image.app, image.site, image.runtime, image.app_json))
         return {
             "argv": [*sandbox.unwrapped(user), *_scoring_command(sandbox.python_for(user))],
             "environment": values,
@@ -202,16 +205,13 @@ class ProcessEngine:
             "passage": {"top": str(self.hidden), "to": [str(path) for path in paths]} if user else None,
         }
 
-    def _sandboxed(
-        self, program: Program, revision: Revision, image: AssembledImage, user: sandbox.User | None
-    ) -> dict[str, Any]:
+    def _sandboxed(self, revision: Revision, image: AssembledImage, user: sandbox.User | None) -> dict[str, Any]:
         runtime, site, app_json = (Path("/", path) for path in (RUNTIME_PATH, SITE_PATH, APP_JSON_PATH))
         layers = {"/app": image.app, str(runtime): image.runtime, str(app_json): image.app_json}
         if image.site:
             layers[str(site)] = image.site
-        socket = Path(sandbox.SOCKET_FOLDER, program.socket.name)
-        values = environment(revision, runtime, site if image.site else None, app_json, socket)
-        view = sandbox.View(layers, program.socket.parent, "/app", self.hidden, self.network)
+        values = environment(revision, runtime, site if image.site else None, app_json)
+        view = sandbox.View(layers, "/app", self.hidden, self.network)
         return {
             "argv": [*sandbox.command(view, values, user), *_scoring_command(sandbox.python())],
             "environment": {},

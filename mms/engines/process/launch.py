@@ -3,12 +3,13 @@
 Sets what has to be set from inside the process (limits, signals, terminal) and then replaces itself with the program,
 so that none of this stays in memory. Uses few modules of the standard library, because imports delay each start.
 
-The plan: `argv`, `environment` (complete), `directory`, `socket` (of the last run, deleted), `starts` (a file with the
-number of starts), `limits` (numbers by name of RLIMIT_*), `wrapped` (argv is a sandbox around the program), `user` (uid
-and gid that argv will change to, or null) and `passage` (paths that this user must reach without a sandbox, or null).
-The engine uses the other items.
+The plan: `argv`, `environment` (complete), `directory`, `socket` (its path; the program gets the socket itself as
+descriptor `listener`), `starts` (a file with the number of starts), `limits` (numbers by name of RLIMIT_*), `wrapped`
+(argv is a sandbox around the program), `user` (uid and gid that argv will change to, or null) and `passage` (paths that
+this user must reach without a sandbox, or null). The engine uses the other items.
 """
 
+import _socket
 import ctypes
 import fcntl
 import json
@@ -22,6 +23,8 @@ from contextlib import suppress
 from typing import Any
 
 PR_SET_PDEATHSIG = 1
+LISTENER = 3  # the first descriptor that isn't standard input or output
+BACKLOG = 1024
 
 
 def count_start(path: str) -> None:
@@ -34,9 +37,38 @@ def count_start(path: str) -> None:
         file.write(f"{supervisor} {starts + 1}")
 
 
-def hand_over(socket: str, uid: int, gid: int) -> None:
-    """Make the program's user the owner of its socket's folder and of the pipe to its log, which only root can."""
-    os.chown(os.path.dirname(socket), uid, gid, follow_symlinks=False)
+def listen(path: str, number: int) -> None:
+    """Create the program's socket at `path` as descriptor `number`, and record which file it is.
+
+    The program can accept connections, but it has no access to the folder, so it can't replace the socket.
+    `mms.system.service_sockets` compares it with the record.
+    """
+    folder, name = os.path.split(path)
+    os.chdir(folder)  # the name that the program can read from its socket then has no folder
+    new = f"{name}.new"
+    with suppress(FileNotFoundError):
+        os.unlink(new)
+    listening = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
+    mask = os.umask(0o177)
+    try:
+        listening.bind(new)
+    finally:
+        os.umask(mask)
+    listening.listen(BACKLOG)
+    made = os.lstat(new)
+    with open(f"{name}.id.new", "w") as file:
+        file.write(f"{made.st_dev} {made.st_ino} {made.st_mtime_ns}")
+    os.rename(f"{name}.id.new", f"{name}.id")
+    os.rename(new, name)
+    descriptor = listening.detach()
+    if descriptor != number:
+        os.dup2(descriptor, number)
+        os.close(descriptor)
+    os.set_inheritable(number, True)
+
+
+def hand_over(uid: int, gid: int) -> None:
+    """Make the program's user the owner of the pipe to its log, which only root can."""
     for output in (1, 2):
         if stat.S_ISFIFO(os.fstat(output).st_mode):
             os.fchown(output, uid, gid)
@@ -88,12 +120,15 @@ def set_signals(wrapped: bool) -> None:
 def main(plan: dict[str, Any]) -> None:
     """Set up the process and execute the plan's program. Doesn't return."""
     count_start(plan["starts"])
-    with suppress(FileNotFoundError):
-        os.unlink(plan["socket"])
+    if "listener" in plan:
+        listen(plan["socket"], plan["listener"])
+    else:  # made by an earlier release that still runs: the program creates its socket itself
+        with suppress(FileNotFoundError):
+            os.unlink(plan["socket"])
     if plan.get("passage"):
         open_passage(plan["passage"]["top"], plan["passage"]["to"], plan["user"][1])
     if plan.get("user"):
-        hand_over(plan["socket"], *plan["user"])
+        hand_over(*plan["user"])
     leave_terminal()
     set_limits(plan["limits"])
     set_signals(plan["wrapped"])

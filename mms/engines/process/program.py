@@ -2,7 +2,6 @@
 
 import re
 import shlex
-import shutil
 import uuid
 from base64 import urlsafe_b64encode
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from pathlib import Path
 from mms.engines.base import EngineRefusedError, Revision
 from mms.engines.process import launch, sandbox
 from mms.engines.process.logs import BACKUPS, MAX_BYTES
+from mms.system.trees import remove_tree
 
 MAX_SOCKET_PATH_BYTES = 107  # sun_path in Linux, without the terminating zero
 STOP_SECONDS = 8  # between SIGTERM and SIGKILL
@@ -84,7 +84,7 @@ class Program:
 
     @property
     def socket(self) -> Path:
-        """The program's socket, with a short path, in a folder that the program may write to."""
+        """The program's socket, with a short path. `launch.py` creates it; no program can write to its folder."""
         short = urlsafe_b64encode(uuid.UUID(self.service_id).bytes).decode().rstrip("=")
         path = self.run / "s" / f"{short}-{self.number}" / "s"
         if len(str(path).encode()) > MAX_SOCKET_PATH_BYTES:
@@ -111,8 +111,8 @@ class Program:
     def delete_files(self) -> None:
         """Delete everything but the log."""
         for path in (self.conf, self.plan, self.starts):
-            path.unlink(missing_ok=True)
-        shutil.rmtree(self.socket.parent, ignore_errors=True)  # with the driver's files
+            remove_tree(path)
+        remove_tree(self.socket.parent)
 
     def section(self, log: Path) -> str:
         """Return the program's section of supervisord's configuration. Raises EngineRefusedError."""
@@ -134,7 +134,7 @@ class Program:
         return "\n".join([f"[program:{self.name}]", *(f"{key} = {_escaped(value)}" for key, value in options.items())])
 
 
-def environment(revision: Revision, runtime: Path, site: Path | None, app_json: Path, socket: Path) -> dict[str, str]:
+def environment(revision: Revision, runtime: Path, site: Path | None, app_json: Path) -> dict[str, str]:
     """Return the program's complete environment. The supervisor's own has secrets, so none of it is passed on."""
     limits = revision.limits
     return {
@@ -148,7 +148,7 @@ def environment(revision: Revision, runtime: Path, site: Path | None, app_json: 
         "OPENBLAS_NUM_THREADS": "1",
         "MALLOC_ARENA_MAX": "2",
         "MMS_APP": str(app_json),
-        "MMS_LISTEN": f"unix:{socket}",
+        "MMS_LISTEN": f"fd:{launch.LISTENER}",
         "MMS_PROCESSES": str(limits.processes),
         "MMS_INIT_TIMEOUT": f"{limits.init_timeout:g}",
         "MMS_RUN_TIMEOUT": f"{limits.run_timeout:g}",

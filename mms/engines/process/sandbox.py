@@ -1,7 +1,7 @@
 """The sandbox of a scoring program, made by bubblewrap.
 
-The program sees the layers of its image, Python and system libraries, all read-only, a folder for its socket, and a
-private /tmp. It has no network by default.
+The program sees the layers of its image, Python and system libraries, all read-only, and a private /tmp. It gets its
+socket as an open descriptor. It has no network by default.
 
 If the site runs as root, bubblewrap creates the sandbox as root, and `confine.py` drops root inside it, for a user
 that runs nothing else on the machine. Otherwise bubblewrap creates the sandbox in a user namespace.
@@ -25,7 +25,6 @@ from mms.engines.process import attempts, confine
 
 TRIAL_TIMEOUT_SECONDS = 10
 MAX_TMP_BYTES = 1024**3
-SOCKET_FOLDER = "/run/mms"  # in the sandbox
 CONFINE = "/run/confine.py"  # in the sandbox
 # On systems without a merged /usr, these are separate folders.
 SYSTEM_FOLDERS = ("/bin", "/sbin", "/lib", "/lib32", "/lib64")
@@ -75,7 +74,6 @@ class View:
     """The program's view besides the system: files and folders of this machine, by path in the sandbox."""
 
     read_only: Mapping[str, Path]
-    sockets: Path  # writable, at SOCKET_FOLDER
     directory: str  # working directory, in the sandbox
     hidden: Path  # a folder that appears empty if it is inside one of the above
     network: bool = False
@@ -156,11 +154,10 @@ def _command(view: View, environment: Mapping[str, str], user: User | None, opti
         *_hide(view.hidden),
         *("--proc", "/proc", *_kernel(), "--dev", "/dev", "--perms", "1777", "--tmpfs", "/dev/shm"),  # noqa: S108
         *("--perms", "1777", "--size", str(MAX_TMP_BYTES), "--tmpfs", "/tmp"),  # noqa: S108 - inside
-        *_folders(CONFINE, SOCKET_FOLDER, *view.read_only),
+        *_folders(CONFINE, *view.read_only),
         *(word for inside, path in view.read_only.items() for word in ("--ro-bind", str(path), inside)),
         *("--ro-bind", confine.__file__, CONFINE),
-        *("--bind", str(view.sockets), SOCKET_FOLDER),
-        *("--remount-ro", "/", "--chdir", view.directory),
+        *("--remount-ro", "/dev", "--remount-ro", "/", "--chdir", view.directory),
         *(word for name, value in environment.items() for word in ("--setenv", name, value)),
         "--",
         *confined(CONFINE, user),
@@ -180,7 +177,7 @@ def unwrapped(user: User | None) -> list[str]:
 def rules(data: Path) -> list[str]:
     """Return the current isolation rules, to compare with those of running services; empty without a sandbox."""
     options = trial(data).options
-    return [] if options is None else [*options, *_kernel(), CONFINE]
+    return [] if options is None else [*options, *_kernel(), CONFINE, "socket by descriptor"]
 
 
 def _system(network: bool) -> Iterator[str]:
@@ -216,7 +213,7 @@ def _kernel() -> Iterator[str]:
 
 def _hide(folder: Path) -> Iterator[str]:
     if any(folder.is_relative_to(shown) for shown in ("/usr", sys.base_prefix, *SYSTEM_FOLDERS)):
-        yield from ("--tmpfs", str(folder))
+        yield from ("--tmpfs", str(folder), "--remount-ro", str(folder))
 
 
 @lru_cache
@@ -232,7 +229,7 @@ def trial(data: Path) -> Trial:
     elif bubblewrap() is None:
         reason = "bubblewrap (the program bwrap) is not installed."
     else:
-        view = View(read_only={"/app": data}, sockets=data, directory="/app", hidden=data)
+        view = View(read_only={"/app": data}, directory="/app", hidden=data)
         for options in AS_ROOT if user else AS_USER:
             found, failure = _attempt([*_command(view, {}, user, options), python()], data)
             if found:

@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import shutil
 import signal
 import socket
 import tempfile
@@ -24,6 +25,7 @@ from mms.engines.process.engine import INIT_FAILED, ProcessEngine
 from mms.engines.process.program import Program
 from mms.scoring import worker
 from tests.supervised import ECHO, Site, make_image, wait_until
+from tests.unit.mms.system.test_trees import nest
 
 needs_bubblewrap = pytest.mark.skipif(sandbox.bubblewrap() is None, reason="bubblewrap is not installed")
 SLEEPER = "import time\ndef init(): pass\ndef run(body):\n    time.sleep(float(body))\n    return 'slept'\n"
@@ -129,6 +131,37 @@ def test_removing_leaves_the_log_and_nothing_else(either: ProcessEngine, site: S
     assert either.running() == set()
     assert health(either, revision) == Health.ABSENT
     assert "init() has returned" in either.logs(revision.service_id, 1)[0]
+
+
+def test_a_folder_filled_by_a_driver_of_an_earlier_release_is_removed(engine: ProcessEngine, site: Site) -> None:
+    """Earlier releases mounted the socket's folder into the sandbox, writable."""
+    revision, other = started(engine), uuid.uuid4()
+    folder = Program.for_revision(site.run, revision.service_id, 1).socket.parent
+    left = Program.for_revision(site.run, str(other), 1).socket.parent
+    left.mkdir()
+    nest(folder, 1200)
+    nest(left, 1200)
+    engine.remove(revision.service_id, 1)
+    engine.drop_stale()
+    assert list((site.run / "s").iterdir()) == []
+
+
+def test_an_image_with_an_earlier_scoring_program_runs(engine: ProcessEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It gets the descriptor in the same way, but doesn't report open requests."""
+
+    def earlier(source: Path, target: Path, *options: Any, **named: Any) -> None:
+        copytree(source, target, *options, **named)
+        if Path(target).name == "scoring":
+            server = target / "server.py"
+            now = server.read_text()
+            assert "if not self._settings.shared:" in now
+            server.write_text(now.replace("self._settings.shared", 'self._settings.listen.startswith("fd:")'))
+
+    copytree = shutil.copytree
+    monkeypatch.setattr(shutil, "copytree", earlier)
+    revision = started(engine)
+    assert score(address(engine, revision), "1") == {"echo": "1"}
+    assert engine.observe(revision.service_id, 1).in_flight is None
 
 
 def test_removing_a_missing_service_is_not_an_error(engine: ProcessEngine) -> None:

@@ -159,8 +159,9 @@ def test_each_service_of_root_has_a_separate_user(engine: ProcessEngine) -> None
     assert said["gids"] == [sandbox.SERVICE_GID] * 3
     assert said["groups"] == []
     assert int(said["status"]["CapBnd"], 16) == 0
-    folder = Program.for_revision(engine.run, first.service_id, 1).socket.parent.stat()
-    assert (folder.st_uid, stat.S_IMODE(folder.st_mode)) == (said["uids"][0], 0o700)
+    found = Program.for_revision(engine.run, first.service_id, 1).socket
+    assert (found.stat().st_uid, stat.S_IMODE(found.stat().st_mode)) == (0, 0o600)
+    assert (found.parent.stat().st_uid, stat.S_IMODE(found.parent.stat().st_mode)) == (0, 0o700)
 
 
 @as_root
@@ -217,6 +218,63 @@ def test_files_left_by_an_earlier_release_as_root_do_not_prevent_a_service_from_
     assert 0 not in score(engine, revision)["uids"]
 
 
+def test_no_folder_of_the_site_is_mounted_into_a_service_and_its_socket_is_out_of_reach(engine: ProcessEngine) -> None:
+    program = Program.for_revision(engine.run, str(uuid.uuid4()), 1)
+    revision = Revision(program.service_id, 1, make_image(engine.store, thief(program)))
+    engine.apply(revision)
+    wait_until(lambda: healthy(engine, revision))
+    said = score(engine, revision)
+    if sandbox.unavailable_reason(engine.hidden):
+        if os.geteuid() != 0:
+            pytest.skip("a driver without a sandbox can do what the site can")
+    else:
+        assert set(said["writable"]) <= {"/tmp", "/dev/shm"}
+
+    assert set(said["attempts"].values()) <= {"ENOENT", "EACCES", "EROFS", "EXDEV"}
+    assert sorted(path.name for path in program.socket.parent.iterdir()) == ["s", "s.id"]
+    assert healthy(engine, revision)
+
+
+def thief(program: Program) -> str:
+    """Return a driver that tries to replace its own socket and to fill the folder of the socket."""
+    return f"""
+import errno, os, socket
+found, names = {{}}, [{str(program.socket)!r}, "/run/mms/s", "/run/s"]
+
+def attempt(name, what):
+    try:
+        what()
+    except OSError as error:
+        found[name] = errno.errorcode[error.errno]
+    else:
+        found[name] = "done"
+
+def can_write(folder):
+    try:
+        os.close(os.open(folder + "/attempt", os.O_CREAT | os.O_WRONLY))
+        os.unlink(folder + "/attempt")
+    except OSError:
+        return False
+    return True
+
+def init():
+    for path in names:
+        attempt("rename " + path, lambda: os.rename(path, path + ".old"))
+        attempt("unlink " + path, lambda: os.unlink(path))
+        attempt("link " + path, lambda: os.symlink("/elsewhere", path))
+        attempt("bind " + path, lambda: socket.socket(socket.AF_UNIX).bind(path))
+        attempt("fill " + path, lambda: os.mkdir(os.path.dirname(path) + "/folder"))
+        attempt("record " + path, lambda: open(path + ".id", "w"))
+    fd = int(os.environ["MMS_LISTEN"].partition(":")[2])
+    attempt("through the descriptor", lambda: os.rename(f"/proc/self/fd/{{fd}}", "/tmp/socket"))
+
+def run(body):
+    mounts = [line.split()[4] for line in open("/proc/self/mountinfo")]
+    folders = [path for path, _, _ in os.walk("/run")] + mounts
+    return {{"writable": [path for path in folders if can_write(path)], "attempts": found}}
+"""
+
+
 def test_the_attempts_find_no_vulnerability(engine: ProcessEngine) -> None:
     assert sandbox.holes(engine.hidden) == []
     found = sandbox.trial(engine.hidden).found
@@ -262,7 +320,7 @@ def test_even_root_finds_the_kernel_s_settings_read_only(
         monkeypatch.setattr(sandbox, "PROC_READ_ONLY", ())
     run_as_root = [sandbox.python(), "-c", "import os, sys; os.execv(sys.argv[1], sys.argv[1:])"]
     monkeypatch.setattr(sandbox, "confined", lambda *_: run_as_root)
-    view = sandbox.View({"/app": tmp_path}, tmp_path, "/app", tmp_path)
+    view = sandbox.View({"/app": tmp_path}, "/app", tmp_path)
     command = [*sandbox._command(view, {}, None, ("--unshare-all",)), sandbox.python()]
     found, failure = sandbox._attempt(command, tmp_path)
     assert (found["uid"], failure) == (0, "")

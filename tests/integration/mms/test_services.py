@@ -365,6 +365,31 @@ def test_the_watch_distinguishes_crashed_from_healthy_and_the_service_is_restart
     assert (service.health, service.health_detail) == ("healthy", "Restarted 1 time.")
 
 
+@pytest.mark.parametrize("method", ["observe", "remove"])
+def test_one_bad_service_does_not_stop_the_watch_from_checking_the_others(
+    account: Account, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bad, good = make_service(account, "bad"), make_service(account, "good")
+    roll_out(bad)
+    roll_out(good)
+    real = getattr(process_engine(), method)
+
+    def fails(service_id: str, number: int) -> object:
+        if service_id == str(bad.pk):
+            raise RecursionError("maximum recursion depth exceeded")
+        return real(service_id, number)
+
+    Service.objects.filter(pk=bad.pk).update(deleted_at=timezone.now() if method == "remove" else None)
+    routes.remove(directory(), str(good.pk))
+    stray = base.Revision(str(uuid.uuid4()), 1, good.revisions.get().image.digest)
+    process_engine().apply(stray)
+    with monkeypatch.context() as patch:
+        patch.setattr(process_engine(), method, fails)
+        services.watch()
+    assert route_of(good)
+    assert (stray.service_id, 1) not in process_engine().running()
+
+
 def test_the_watch_starts_stopped_programs(account: Account) -> None:
     service = make_service(account)
     roll_out(service)
