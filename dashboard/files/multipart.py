@@ -1,8 +1,12 @@
 """Incremental parser for the multipart form of an upload."""
 
+import re
+from urllib.parse import unquote_to_bytes
+
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
+_EXTENDED_NAME = re.compile(rb";\s*filename\*\s*=\s*utf-8'[^']*'([^;\s]+)", re.IGNORECASE)
 MAX_FORM_BYTES = 16 * 1024  # of everything in the form except the file
 
 
@@ -65,8 +69,9 @@ class UploadForm:
     def _on_header_end(self) -> None:
         if self._header_name.lower() == b"content-disposition":
             options = parse_options_header(self._header_value)[1]
-            if options.get(b"name") == b"file" and options.get(b"filename") and not self.name:
-                self.name = options[b"filename"].decode("utf-8", "replace")
+            name = options.get(b"filename", b"").decode("utf-8", "replace") or _extended_name(self._header_value)
+            if options.get(b"name") == b"file" and name and not self.name:
+                self.name = name
                 self._is_in_file = True
         self._header_name = self._header_value = b""
 
@@ -80,3 +85,9 @@ class UploadForm:
 
     def _on_end(self) -> None:
         self.is_complete = True
+
+
+def _extended_name(header: bytes) -> str:
+    """Return the file name of a client that sends only the form of RFC 5987; "" if there is none."""
+    match = _EXTENDED_NAME.search(header)
+    return unquote_to_bytes(match[1]).decode("utf-8", "replace") if match else ""

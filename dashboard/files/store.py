@@ -5,6 +5,7 @@ import hmac
 import os
 import re
 import tempfile
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -21,7 +22,10 @@ from dashboard.files.models import FormerFileKey
 
 DIGEST = re.compile(r"[0-9a-f]{64}")
 SALT = "dashboard.files"
-NAME_MAX_LENGTH = 120
+NAME_MAX_BYTES = 255  # what file systems can store
+NAME_SHORT_CHARS, NAME_SHORT_BYTES, MAX_EXTENSION_CHARS = 109, 200, 10  # of names that are longer
+UNSAFE_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+JOINERS = "\u200c\u200d"  # invisible, but part of the spelling of some languages
 TEMP_PREFIX = "upload-"  # of temporary files
 _KEY_IN_URL = re.compile(r"(/files/[0-9a-f]{64}/[^\s?\"'<>]*\?key=)[0-9a-f]+")
 
@@ -144,13 +148,29 @@ def mask_keys(text: str) -> str:
 
 
 def safe_name(name: str) -> str:
-    """Return a file name from a browser without folders and without characters unsafe in a path or a header."""
-    base = re.split(r"[\\/]", name)[-1]
-    clean = re.sub(r"[^A-Za-z0-9._-]+", "_", base).lstrip(".")
+    """Return a file name from a browser without folders, and otherwise as it is if it is safe in a path and a header.
+
+    Control characters and direction marks become underscores, accents are composed (NFC), leading dots are removed, and
+    names that file systems can't store are shortened.
+    """
+    base = unicodedata.normalize("NFC", re.split(r"[\\/]", name)[-1])
+    marked = "".join("\0" if _is_unsafe(letter) else letter for letter in base)
+    clean = re.sub("\0+", "_", marked).strip().lstrip(".").strip()
+    if len(clean.encode()) <= NAME_MAX_BYTES:
+        return clean or "file"
     stem, dot, extension = clean.rpartition(".")
-    if dot and len(extension) <= 10:
-        return f"{stem[: NAME_MAX_LENGTH - 11]}.{extension}"
-    return clean[:NAME_MAX_LENGTH] or "file"
+    if dot and len(extension) <= MAX_EXTENSION_CHARS:
+        return f"{_shorten(stem)}.{extension}"
+    return _shorten(clean)
+
+
+def _is_unsafe(letter: str) -> bool:
+    """Return True for control characters, line separators, surrogates and marks without a shape of their own."""
+    return unicodedata.category(letter) in UNSAFE_CATEGORIES and letter not in JOINERS
+
+
+def _shorten(name: str) -> str:
+    return name[:NAME_SHORT_CHARS].encode()[:NAME_SHORT_BYTES].decode(errors="ignore")
 
 
 def _create_temporary() -> tuple[BinaryIO, Path]:

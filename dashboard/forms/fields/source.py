@@ -3,7 +3,7 @@
 import mimetypes
 from functools import cached_property
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from django import forms
 
@@ -66,7 +66,7 @@ class SourceForm(forms.Form):
         """The name of the uploaded file, or the last part of the address."""
         if self.stored:
             return self.stored.name
-        return urlsplit(self.cleaned_data.get("url") or "").path.rpartition("/")[2]
+        return unquote(urlsplit(self.cleaned_data.get("url") or "").path.rpartition("/")[2])
 
     def clean(self) -> dict[str, Any]:
         """Set `url` from the source, and guess a missing MIME type."""

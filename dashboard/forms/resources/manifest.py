@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from typing import Any
+from urllib.parse import unquote
 
 import yaml
 from django import forms
@@ -65,8 +66,8 @@ def search_assets(rows: QuerySet[Asset], query: str) -> QuerySet[Asset]:
 
 
 def file_name(asset: Asset) -> str:
-    """Return the last part of the path of the asset's address."""
-    return asset.url.partition("?")[0].rpartition("/")[2]
+    """Return the last part of the path of the asset's address, decoded."""
+    return unquote(asset.url.partition("?")[0].rpartition("/")[2])
 
 
 def describe_assets(rows: Sequence[Asset]) -> list[Choice]:

@@ -12,6 +12,7 @@ import socket
 import ssl
 import threading
 import time
+import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,8 @@ CHUNK_BYTES = 1 << 18
 MAX_REDIRECTS = 5
 IDLE_SECONDS = 30.0  # maximum pause while a server responds
 REDIRECT_STATUSES = {301, 302, 303, 307, 308}
+UNSAFE_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})  # of characters in file names
+JOINERS = "\u200c\u200d"  # invisible, but part of the spelling of some languages
 DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
@@ -87,9 +90,14 @@ def redact_url(url: str) -> str:
 
 
 def base_name(url: str) -> str:
-    """Return the decoded last part of the URL's path; "" if it can't be a file name."""
-    name = unquote(urlsplit(url).path).rsplit("/", 1)[-1]
-    return "" if name in {"", ".", ".."} or not name.isprintable() or len(name.encode()) > 255 else name
+    """Return the decoded last part of the URL's path, with composed accents (NFC); "" if it can't be a file name."""
+    name = unicodedata.normalize("NFC", unquote(urlsplit(url).path).rsplit("/", 1)[-1])
+    return "" if name in {"", ".", ".."} or _is_unsafe(name) or len(name.encode()) > 255 else name
+
+
+def _is_unsafe(name: str) -> bool:
+    """Return True if the name has control characters, line separators, surrogates or direction marks."""
+    return any(unicodedata.category(letter) in UNSAFE_CATEGORIES and letter not in JOINERS for letter in name)
 
 
 def _is_below(base: SplitResult, url: SplitResult) -> bool:

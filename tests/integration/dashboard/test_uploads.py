@@ -25,6 +25,7 @@ from dashboard.files import store
 from dashboard.http import body as request_body
 from dashboard.models import Membership, Role
 from deployments.models import HostingAccount
+from mms.images.sources.fetch import base_name
 from tests.asgi_server import Server
 from tests.ports import free_port
 from tests.support import file_server
@@ -272,17 +273,49 @@ def test_other_fields_of_the_form_are_ignored(server: Server, scientist: str) ->
     ("sent", "kept"),
     [
         ("model.pkl", "model.pkl"),
-        ("C:\\data\\iris model.pkl", "iris_model.pkl"),
+        ("C:\\data\\iris model.pkl", "iris model.pkl"),
         ("../../etc/passwd", "passwd"),
         (".hidden", "hidden"),
-        ("Grüße.zip", "Gr_e.zip"),
+        ("Grüße.zip", "Grüße.zip"),
+        ("Modèle final (v2).pkl", "Modèle final (v2).pkl"),
+        ("Mode\u0300le.pkl", "Modèle.pkl"),
+        ("模型 #1?&%20;'=+@[x].pkl", "模型 #1?&%20;'=+@[x].pkl"),
+        ("मॉडल\u200d.pkl", "मॉडल\u200d.pkl"),
+        ("at 3.00\u202fPM.pkl", "at 3.00\u202fPM.pkl"),
+        (" model.pkl ", "model.pkl"),
+        ("evil\u202egpj.exe", "evil_gpj.exe"),
+        ("a\x00\x1b\x7f\u2028\ufeffb\ud800.pkl", "a_b_.pkl"),
+        ("x" * 250 + ".tar", "x" * 250 + ".tar"),
         ("x" * 300 + ".tar", "x" * 109 + ".tar"),
+        ("é" * 200 + ".tar", "é" * 100 + ".tar"),
+        ("é" * 200, "é" * 100),
         ("///", "file"),
-        ('a"b\r\nc.py', "a_b_c.py"),
+        ("..", "file"),
+        ('a"b\r\nc.py', 'a"b_c.py'),
     ],
 )
 def test_names_are_made_safe_for_paths_and_headers(sent: str, kept: str) -> None:
     assert store.safe_name(sent) == kept
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        'filename="Modèle final (v2).pkl"',
+        "filename*=UTF-8''Mod%C3%A8le%20final%20%28v2%29.pkl",
+    ],
+)
+def test_a_file_keeps_its_name_from_the_upload_to_the_download(server: Server, scientist: str, header: str) -> None:
+    body = f'--b\r\ncontent-disposition: form-data; name="file"; {header}\r\n\r\nx\r\n--b--\r\n'.encode()
+    known = headers(server, scientist) | {"content-type": "multipart/form-data; boundary=b"}
+    answer = requests.post(f"{server.url}/uploads/?account=team", data=body, headers=known)
+    assert answer.json()["name"] == "Modèle final (v2).pkl"
+    file = store.find_stored(answer.json()["file"])
+    assert file
+    path = file.url.partition("/files/")[2]
+    assert path.partition("?")[0].endswith("/Mod%C3%A8le%20final%20%28v2%29.pkl")
+    assert base_name(file.url) == "Modèle final (v2).pkl"
+    assert requests.get(f"{server.url}/files/{path}").content == b"x"
 
 
 def test_a_disconnect_during_the_upload_leaves_no_file(server: Server, scientist: str) -> None:

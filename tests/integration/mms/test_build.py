@@ -72,6 +72,22 @@ def test_models_assets_and_driver_are_placed_as_documented(builder: Builder) -> 
     }
 
 
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("/my%20model.pkl", "my model.pkl"),
+        ("/Mod%C3%A8le%20final%20(v2).pkl", "Modèle final (v2).pkl"),
+        ("/100%25%20%23%3F%26'.pkl", "100% #?&'.pkl"),
+    ],
+)
+def test_file_names_are_kept(builder: Builder, path: str, name: str) -> None:
+    builder.files.put(path, b"x")
+    built = builder.build(models=[builder.model(path=path)], assets=[builder.asset(), builder.asset("other", path)])
+    files = in_app(builder, built.digest)
+    assert {name, "other.pkl", f"models/iris/1/{name}"} <= files.keys()
+    assert f"/app/{name} belongs to asset other" in built.log
+
+
 def test_models_with_the_same_file_name_are_only_in_their_own_folders(builder: Builder) -> None:
     builder.files.put("/b/model.pkl", b"another model")
     models = [builder.model("a"), builder.model("b", 2, "/b/model.pkl"), builder.model("c", 1, "/b/model.pkl?v=2")]

@@ -271,6 +271,11 @@ def test_urls_are_redacted() -> None:
     [
         ("http://h/a/model.pkl?x=/y", "model.pkl"),
         ("http://h/a%20b.pkl", "a b.pkl"),
+        ("http://h/Mod%C3%A8le%20final%20(v2).pkl?key=1", "Modèle final (v2).pkl"),
+        ("http://h/Mode%CC%80le.pkl", "Modèle.pkl"),
+        ("http://h/50%25%20%23%3F.pkl", "50% #?.pkl"),
+        ("http://h/at%20%E2%80%AFPM.pkl", "at \u202fPM.pkl"),
+        ("http://h/evil%E2%80%AEgpj.exe", ""),
         ("http://h/", ""),
         ("http://h/a/..", ""),
         ("http://h/%2e%2e", ""),
