@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Generic, TypeVar
 from urllib.parse import quote, urljoin, urlsplit
 
@@ -90,6 +90,11 @@ class MMSClient:
     def called_at(self) -> datetime:
         """Return when the last call began."""
         return self.transport.called_at
+
+    @property
+    def clock_ahead(self) -> timedelta | None:
+        """Return by how much the server's clock is ahead, by its last response; None if it is unknown."""
+        return self.transport.clock_ahead
 
     # --- writes ---------------------------------------------------------------------------------------------------
 

@@ -207,8 +207,13 @@ def retry_after(answer: ServerResponse) -> float | None:
     value = answer.headers.get("Retry-After", "").strip()
     if value.isascii() and value.isdigit():
         return float(value[:9])
-    retry_at, now = _date(value), _date(answer.headers.get("Date", ""))
+    retry_at, now = _date(value), server_time(answer)
     return max(0.0, (retry_at - (now or datetime.now(UTC))).total_seconds()) if retry_at else None
+
+
+def server_time(answer: ServerResponse) -> datetime | None:
+    """Return the time of the response by the server's clock, to the second; None if it has no valid Date."""
+    return _date(answer.headers.get("Date", ""))
 
 
 def _date(header: str) -> datetime | None:

@@ -2,7 +2,7 @@
 
 import re
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 
 from deployments.client import errors, wire, wire_values
@@ -16,6 +16,7 @@ from deployments.client.http import (
     host_of,
     new_session,
     retry_after,
+    server_time,
 )
 
 MAX_LIST_BYTES = 64 * 1024**2  # a list of 10,000 models, or a long log, has about 4 MB
@@ -66,6 +67,7 @@ class Transport:
         self.read_timeout, self.deadline = read_timeout or READ_TIMEOUT_SECONDS, deadline or DEADLINE_SECONDS
         self.extensions: set[str] = set()
         self.called_at = datetime.now(UTC)  # start of the last call
+        self.clock_ahead: timedelta | None = None  # of the server, by its last response; None: unknown
 
     def close(self) -> None:
         self.session.close()
@@ -101,6 +103,8 @@ class Transport:
         if answer.status == 401 and (renewed := self.credential.renew(token, ends)):
             token = renewed
             answer = self._send(method, url, token, ends, content)
+        sent_at = server_time(answer)
+        self.clock_ahead = sent_at - datetime.now(UTC) if sent_at else None
         self.extensions = {name.strip() for name in answer.headers.get(EXTENSIONS, "").split(",")} - {""}
         if 200 <= answer.status < 300:
             return answer

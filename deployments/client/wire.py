@@ -21,7 +21,7 @@ from deployments.client.wire_values import (
     MalformedPayloadError,
     as_list,
     fold,
-    last_segment,
+    noun_and_id,
     optional_text,
     parse_bool,
     parse_datetime,
@@ -377,8 +377,9 @@ class OperationStatus:
     id: str
     phase: Phase | None  # None: unknown state
     state: str  # as the server spells it
-    resource_id: str  # "" if resourceLocation is missing
+    resource_id: str  # "" if resourceLocation is missing or unusable
     failure: Failure
+    resource_noun: str = ""  # such as "images", from resourceLocation; "" if it is only an id
 
     @classmethod
     def from_wire(cls, data: Any) -> "OperationStatus":
@@ -386,12 +387,14 @@ class OperationStatus:
         state = text(keys.get("state"), 64)
         if not state:
             raise MalformedPayloadError("The operation's status has no state.")
+        noun, resource_id = noun_and_id(text(keys.get("resourcelocation"), 4000))
         return cls(
             id=text(keys.get("id"), 200),
             phase=phase(state),
             state=state,
-            resource_id=last_segment(text(keys.get("resourcelocation"))),
+            resource_id=resource_id,
             failure=Failure.from_wire(keys.get("error")),
+            resource_noun=noun,
         )
 
 

@@ -6,6 +6,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+MAX_ID_CHARS = 200  # size of the database columns
+ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._~:@+=,-]*", re.ASCII)
 MAX_ITEMS = 1000  # in a list within a resource: tags, models, assets
 
 
@@ -37,14 +39,14 @@ def optional_text(value: Any, limit: int) -> str | None:
 def resource_id(keys: Mapping[str, Any]) -> str:
     """Return the id of a resource, which becomes a segment of URLs. Raises MalformedPayloadError."""
     found = text(keys["id"], 1000) if isinstance(keys.get("id"), str | int) else ""
-    if not 0 < len(found) <= 200 or not is_usable_id(found):
+    if not is_usable_id(found):
         raise MalformedPayloadError("A resource has no usable ID.")
     return found
 
 
 def is_usable_id(value: str) -> bool:
-    """Return True if the text may become a segment of a URL path."""
-    return bool(re.fullmatch(r"[^\s/\\?#\x00-\x1f]{1,200}", value)) and value not in {".", ".."}
+    """Return True if the text has the shape of an id: ASCII letters, digits and a few signs, up to MAX_ID_CHARS."""
+    return len(value) <= MAX_ID_CHARS and bool(ID.fullmatch(value))
 
 
 def whole_number(value: Any) -> int | None:
@@ -79,11 +81,23 @@ def _normalize_iso(date: str) -> str:
 
 def last_segment(location: str) -> str:
     """Return the id at the end of a resourceLocation or Operation-Location; "" if there is none."""
+    return noun_and_id(location)[1]
+
+
+def noun_and_id(location: str) -> tuple[str, str]:
+    """Return the last two segments of a web address or path, such as ("images", "0c5e7a").
+
+    The noun is "" if the location is just an id. Both are "" if the location has no usable id.
+    """
     try:
-        found = unquote(urlsplit(location).path.rstrip("/").rpartition("/")[2])
+        parts = urlsplit(location)
     except ValueError:
-        return ""
-    return found if is_usable_id(found) else ""
+        return "", ""
+    rest, _, last = parts.path.rstrip("/").rpartition("/")
+    found = unquote(last)
+    if parts.scheme not in {"", "http", "https"} or not is_usable_id(found):
+        return "", ""
+    return rest.rpartition("/")[2].lower(), found
 
 
 def as_list(value: Any) -> list[Any]:

@@ -40,6 +40,7 @@ def transition(operation: Operation, state: State, *, expected: Iterable[State] 
     now = timezone.now()
     fields |= {"state": state, "state_since": now, "claimed_until": fields.get("claimed_until")}
     fields |= {"check_error": "", "check_failed_at": None}
+    fields.setdefault("error_details", [])
     if state in TERMINAL:
         fields |= {"finished_at": now, "next_poll_at": None, "cancel_requested": False}
     same_attempt = Operation.objects.filter(pk=operation.pk, sent_at=operation.sent_at)

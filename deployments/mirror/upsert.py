@@ -2,19 +2,21 @@
 
 import dataclasses
 from collections.abc import Iterator, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from django.db import transaction
 
 from deployments.client import wire
 from deployments.client.client import Listing
-from deployments.models import HostingAccount, Image, Manifest, RegisteredModel, Service
-from deployments.models.operation import State
+from deployments.live.badges import NOUN
+from deployments.models import HostingAccount, Image, Manifest, Operation, RegisteredModel, Service
+from deployments.models.operation import NEEDS_DECISION, State
 from deployments.operations import matching
 from deployments.resources import links, rows
 from deployments.resources.rows import Item
 
+LINK_WITHIN = timedelta(minutes=10)  # after its end, the result of an operation appears in a list
 CHUNK_ROWS = 500  # per transaction, so that other writers can run in between
 WIRE_TYPES: dict[type[Any], type[Item]] = {
     RegisteredModel: wire.Model,
@@ -79,17 +81,43 @@ def _differs(row: dict[str, Any], values: dict[str, Any]) -> bool:
 
 
 def _without_own(account: HostingAccount, noun: type[Any], new: list[Any]) -> list[Any]:
-    """Return the items that none of our operations created or may be creating. Succeeded operations get their item."""
+    """Return the items that none of our operations created or may be creating.
+
+    A succeeded operation whose result the server didn't name gets its item, if there is only one that it can be. Items
+    among which a user has to decide are returned, so that pages show them.
+    """
     if not new:
         return []
-    for operation, request in matching.unlinked_operations(account, WIRE_TYPES[noun]):
+    unlinked = matching.unlinked_operations(account, WIRE_TYPES[noun])
+    for operation, request in unlinked:
         matching_items = [item for item in new if matching.may_match(request, item)]
-        row = operation.resource
-        if operation.state == State.SUCCEEDED and matching_items and row is not None:
-            rows.apply(row, matching_items[0])
-            matching_items = matching_items[:1]
+        if operation.state == State.SUCCEEDED:
+            matching_items = _link_result(account, noun, operation, request, matching_items, unlinked)
+        elif operation.error_code == NEEDS_DECISION and operation.error_details:
+            matching_items = []
         new = [item for item in new if item not in matching_items]
     return new
+
+
+def _link_result(
+    account: HostingAccount,
+    noun: type[Any],
+    operation: Operation,
+    request: wire.Request,
+    items: list[Any],
+    unlinked: list[tuple[Operation, wire.Request]],
+) -> list[Any]:
+    """Link the succeeded operation's row to its item. Return the item in a list, or [] if it is unknown."""
+    row = operation.resource
+    read_at: datetime | None = getattr(account, f"{NOUN[noun]}s_seen_at")
+    ended = operation.finished_at or operation.requested_at
+    items = [item for item in items if matching.matches(request, item)]
+    rivals = [other for other, its in unlinked if any(matching.matches(its, item) for item in items)]
+    if row is None or not items or len(items) > len(rivals) or (read_at and read_at > ended + LINK_WITHIN):
+        return []
+    rows.apply(row, items[0])
+    Operation.objects.filter(pk=operation.pk).update(error_code="", error_message="")
+    return items[:1]
 
 
 class _Rows:

@@ -1,6 +1,7 @@
 """Matching of operations with resources at the server, for the mirror and for reconciliation."""
 
 from collections.abc import Iterable
+from datetime import timedelta
 from typing import Any
 
 from django.db.models import Q
@@ -11,6 +12,7 @@ from deployments.models.operation import OPEN, Kind, State
 from deployments.operations.requests import BUILDERS, RequestRefusedError, from_body
 from deployments.resources.rows import Item
 
+CLOCK_TOLERANCE = timedelta(seconds=5)  # servers round dates to seconds
 RESULT_TYPES = {
     Kind.REGISTER_MODEL: wire.Model,
     Kind.CREATE_MANIFEST: wire.Manifest,
@@ -40,7 +42,8 @@ def may_match(request: wire.Request, item: Item) -> bool:
         case wire.NewManifest(), wire.Manifest():
             return _comparable(request) == _comparable(item) and len(request.model_ids) == len(item.model_ids)
         case wire.NewImage(), wire.Image():
-            return item.manifest_id in {request.manifest_id, None}
+            described = item.description in {None, "", request.description}
+            return item.manifest_id in {request.manifest_id, None} and described
         case wire.NewService(), wire.Service():
             return request.name == item.name and (item.image_id is None or same_id(item.image_id, request.image_id))
     return False
@@ -54,6 +57,13 @@ def same_id(one: str, other: str) -> bool:
 def matches(request: wire.Request, item: Item) -> bool:
     """Return True if the item has enough information to attribute it to the request."""
     return may_match(request, item) and not (isinstance(item, wire.Image) and item.manifest_id is None)
+
+
+def is_older(operation: Operation, item: Item, clock_ahead: timedelta | None) -> bool:
+    """Return True if the item was probably created before the operation was requested, by the server's clock."""
+    if item.created_at is None or clock_ahead is None:
+        return False
+    return item.created_at < operation.requested_at + clock_ahead - CLOCK_TOLERANCE
 
 
 def unlinked_operations(account: HostingAccount, of: type[Any]) -> list[tuple[Operation, wire.Request]]:

@@ -20,7 +20,7 @@ from deployments.live.transitions import transition
 from deployments.models import Operation
 from deployments.models.operation import NEEDS_DECISION, SERVICE_CHANGES, Kind, State
 from deployments.operations import checks, run
-from deployments.operations.matching import matches, request_of, same_id
+from deployments.operations.matching import is_older, matches, request_of, same_id, unlinked_operations
 from deployments.operations.requests import RequestRefusedError
 from deployments.resources import rows
 from deployments.timing import EFFECT_GRACE_SECONDS, LEASE_SECONDS, MAX_ATTEMPTS, MAX_PROBING_SECONDS, probe_interval
@@ -31,10 +31,12 @@ LISTS: dict[str, Callable[[MMSClient], Listing[Any]]] = {
     Kind.CREATE_IMAGE: MMSClient.list_images,
     Kind.CREATE_SERVICE: MMSClient.list_services,
 }
-DECIDE = (
-    "The server can't show whether this took effect. Send it again (if it did take effect, {twice}), or "
-    "mark it as failed (if it did take effect, {unseen})."
+CANNOT_SHOW = "The server can't show whether this took effect."
+AMBIGUOUS = (
+    "The server lists {count} equal resources that this may have created, so at least one is someone else's. They are "
+    "now listed as created outside the dashboard."
 )
+DECIDE = "Send it again (if it did take effect, {twice}), or mark it as failed (if it did take effect, {unseen})."
 MADE_TWICE = ("it is created twice", "the lists show it as created outside the dashboard")
 CHANGED_TWICE = ("it is applied twice", "the change stays in effect")
 
@@ -45,6 +47,7 @@ class Probe(StrEnum):
     RESOLVED = "resolved"  # the effect was found, and the operation was updated
     ABSENT = "absent"  # the effect would be visible by now
     UNCLEAR = "unclear"  # the request may have taken effect
+    AMBIGUOUS = "ambiguous"  # several resources may be its effect
 
 
 def reconcile(operation: Operation, client: MMSClient) -> None:
@@ -89,10 +92,9 @@ def _probe(operation: Operation, request: wire.Request, client: MMSClient) -> Pr
         case wire.ServiceDeletion():
             return _probe_deletion(operation, request, client)
     listing = LISTS[operation.kind](client)
-    item = _find_match(operation, request, listing)
-    if item is not None:
-        done = _track_service(operation, item) if isinstance(item, wire.Service) else _succeed(operation, item)
-        return Probe.RESOLVED if done else Probe.UNCLEAR
+    candidates = _candidates(operation, request, listing)
+    if candidates:
+        return _resolve_by(operation, candidates, client)
     # An image is only listed once it is built, minutes later.
     is_conclusive = operation.kind != Kind.CREATE_IMAGE and _is_plausible(operation, listing)
     return Probe.ABSENT if is_conclusive else Probe.UNCLEAR
@@ -136,8 +138,8 @@ def _is_plausible(operation: Operation, listing: Listing[Any]) -> bool:
     return all(str(mms_id).casefold() in listed for mms_id in present.values_list("mms_id", flat=True))
 
 
-def _find_match(operation: Operation, request: wire.Request, listing: Listing[Any]) -> rows.Item | None:
-    """Return the oldest resource of the list that the request created and no row is linked to."""
+def _candidates(operation: Operation, request: wire.Request, listing: Listing[Any]) -> list[Any]:
+    """Return the resources of the list that the request may have created and no row is linked to, oldest first."""
     row = operation.resource
     ids = set()
     if row is not None:
@@ -145,7 +147,35 @@ def _find_match(operation: Operation, request: wire.Request, listing: Listing[An
         known = others.exclude(mms_id=None).values_list("mms_id", flat=True)
         ids = {str(mms_id).casefold() for mms_id in known}
     candidates = [item for item in listing.items if item.id.casefold() not in ids and matches(request, item)]
-    return min(candidates, key=_age_order) if candidates else None
+    return sorted(candidates, key=_age_order)
+
+
+def _resolve_by(operation: Operation, candidates: list[Any], client: MMSClient) -> Probe:
+    """Resolve the operation by one of the candidates if there are no more of them than operations they may belong to.
+
+    Otherwise another client created an equal resource, and only a user can tell which is which. A candidate that is
+    older than the request isn't its effect, unless the server's dates are wrong.
+    """
+    recent = [item for item in candidates if not is_older(operation, item, client.clock_ahead)]
+    if not recent:
+        return Probe.UNCLEAR
+    claims = unlinked_operations(operation.account, type(recent[0]))
+    rivals = [other for other, request in claims if any(matches(request, item) for item in recent)]
+    if any(other.state == State.SENDING for other in rivals):
+        return Probe.UNCLEAR  # its response tells which one it created
+    if len(recent) > len(rivals):
+        operation.error_details = [_describe(item) for item in recent]
+        return Probe.AMBIGUOUS
+    item = recent[0]
+    done = _track_service(operation, item) if isinstance(item, wire.Service) else _succeed(operation, item)
+    return Probe.RESOLVED if done else Probe.UNCLEAR
+
+
+def _describe(item: Any) -> dict[str, str]:
+    """Return a candidate as a detail of the operation's error."""
+    name = f"{item.name} v{item.version}" if isinstance(item, wire.Model) else item.id
+    created = f", created {item.created_at:%Y-%m-%d %H:%M:%S} UTC" if item.created_at else ""
+    return {"code": "Candidate", "target": item.id, "message": f"{name}{created}"}
 
 
 def _age_order(item: rows.Item) -> tuple[int, str]:
@@ -173,9 +203,11 @@ def _decide(operation: Operation, probe: Probe) -> bool:
     Return True if the operation left its state.
     """
     now = timezone.now()
+    if probe == Probe.AMBIGUOUS and operation.error_code != NEEDS_DECISION:
+        return _request_decision(operation, AMBIGUOUS.format(count=len(operation.error_details)))
     if (now - operation.state_since).total_seconds() < EFFECT_GRACE_SECONDS or operation.error_code == NEEDS_DECISION:
         return False
-    if operation.accepted_at or probe == Probe.UNCLEAR:
+    if operation.accepted_at or probe in {Probe.UNCLEAR, Probe.AMBIGUOUS}:
         return (
             now - (operation.sent_at or operation.requested_at)
         ).total_seconds() > MAX_PROBING_SECONDS and _request_decision(operation)
@@ -187,12 +219,13 @@ def _decide(operation: Operation, probe: Probe) -> bool:
     return True
 
 
-def _request_decision(operation: Operation) -> bool:
+def _request_decision(operation: Operation, why: str = CANNOT_SHOW) -> bool:
     """Leave the decision to a user, and continue to probe. Return False."""
     twice, unseen = CHANGED_TWICE if operation.kind in SERVICE_CHANGES else MADE_TWICE
-    message = f"{operation.error_message} {DECIDE.format(twice=twice, unseen=unseen)}"
+    message = f"{operation.error_message} {why} {DECIDE.format(twice=twice, unseen=unseen)}"
     change_of = Operation.objects.filter(pk=operation.pk, state=State.UNCERTAIN)
-    change_of.update(error_code=NEEDS_DECISION, error_message=message)
+    details = operation.error_details
+    change_of.update(error_code=NEEDS_DECISION, error_message=message, error_details=details)
     operation.refresh_from_db()
     events.publish_operation(operation)
     return False

@@ -17,8 +17,9 @@ from deployments.accounts.availability import record_failure, record_success
 from deployments.client import errors, wire
 from deployments.client.client import Accepted, MMSClient
 from deployments.live import events
+from deployments.live.badges import NOUN
 from deployments.live.transitions import conditional_update, retry_on_lock, transition
-from deployments.models import Operation
+from deployments.models import HostingAccount, Image, Operation
 from deployments.models.operation import ACCEPTED, OPEN, Kind, State
 from deployments.operations import checks
 from deployments.operations.matching import request_of, secrets_of
@@ -28,9 +29,14 @@ from deployments.timing import LEASE_SECONDS, MAX_POLLING_SECONDS, poll_interval
 
 log = logging.getLogger(__name__)
 NOT_FOUND_GRACE_SECONDS = 30.0  # after acceptance; until then, an unknown operation may just be delayed
+NOT_FOLLOWABLE = (
+    "The server accepted this, but it can't be followed: "
+    "the operation that the server named belongs to another request."
+)
 OUTCOME_UNKNOWN = "It is unknown whether it took effect when it was sent."
 UNKNOWN_STATE = "UnknownState"
 STATUS_UNAVAILABLE = "NotTold"
+NOT_NAMED = "ResultNotNamed"
 NOTE_CODES = {UNKNOWN_STATE, STATUS_UNAVAILABLE}  # error codes of notes on an open operation
 POLLING_STOPPED = (
     f"Not finished after {MAX_POLLING_SECONDS / 3600:.0f} hours. The dashboard stopped checking; resume to continue."
@@ -80,15 +86,27 @@ def _accepted(operation: Operation, result: Accepted | rows.Item) -> None:
     if not isinstance(result, Accepted):
         succeed(operation, result)
     elif result.operation_id:
-        known: dict[str, Any] = {"mms_operation_id": result.operation_id, "accepted_at": now, "next_poll_at": now}
-        # Clears the reason of an uncertain state that the sweep may have set during the call.
-        transition(operation, State.NOT_STARTED, error_code="", error_message="", **known)
+        _follow(operation, result.operation_id, now)
     elif result.is_pending:
         mark_uncertain(operation, "The server accepted this but returned no operation to check.", accepted_at=now)
     elif operation.kind == Kind.DELETE_SERVICE:
         succeed(operation)
     else:
         mark_uncertain(operation, "The server's response doesn't include the result.", accepted_at=now)
+
+
+def _follow(operation: Operation, mms_operation_id: str, now: datetime) -> None:
+    """Poll the server's operation from now on, unless the server named one that belongs to another request."""
+    with transaction.atomic():
+        # Of two requests for which the server names the same operation, the first one to get here has it.
+        HostingAccount.objects.select_for_update().get(pk=operation.account_id)
+        others = Operation.objects.filter(account=operation.account_id, mms_operation_id=mms_operation_id)
+        if others.exclude(pk=operation.pk).exists():
+            mark_uncertain(operation, NOT_FOLLOWABLE, accepted_at=now)
+            return
+        known: dict[str, Any] = {"mms_operation_id": mms_operation_id, "accepted_at": now, "next_poll_at": now}
+        # Clears the reason of an uncertain state that the sweep may have set during the call.
+        transition(operation, State.NOT_STARTED, error_code="", error_message="", **known)
 
 
 def _not_accepted(operation: Operation, error: errors.MMSError) -> None:
@@ -186,12 +204,12 @@ def _advance(operation: Operation, status: wire.OperationStatus, client: MMSClie
         case wire.Phase.RUNNING:
             transition(operation, State.RUNNING, expected={State.NOT_STARTED})
         case wire.Phase.SUCCEEDED:
-            _finish(operation, status.resource_id, client)
+            _finish(operation, _result_id(operation, status), client)
         case wire.Phase.FAILED:
-            _adopt_failed_service(operation, status.resource_id, client)
+            _adopt_failed_service(operation, _result_id(operation, status), client)
             fail(operation, status.failure.redacted(secrets_of(operation)), "The server gave no reason.")
         case wire.Phase.CANCELED:
-            _adopt_failed_service(operation, status.resource_id, client)
+            _adopt_failed_service(operation, _result_id(operation, status), client)
             message = status.failure.redacted(secrets_of(operation)).message
             transition(operation, State.CANCELED, error_message=message or operation.error_message)
 
@@ -212,7 +230,9 @@ def _adopt_failed_service(operation: Operation, resource_id: str, client: MMSCli
     if operation.kind != Kind.CREATE_SERVICE or not resource_id or operation.service is None:
         return
     try:
-        rows.apply(operation.service, client.get_service(resource_id))
+        service = client.get_service(resource_id)
+        if rows.can_assign(operation.service, service.id):
+            rows.apply(operation.service, service)
     except errors.MMSError as error:
         log.info("Operation %s failed, and its resource can't be read: %s", operation.pk, error)
 
@@ -235,14 +255,25 @@ def _next_poll(operation: Operation, age: float) -> None:
         events.publish_operation(operation)
 
 
+def _result_id(operation: Operation, status: wire.OperationStatus) -> str:
+    """Return the id of the resource that the operation creates or changes, "" if it isn't known.
+
+    A row's own id takes precedence over the server's resourceLocation, which only counts if it has the right noun.
+    """
+    row = operation.resource
+    if row is None or row.mms_id:
+        return row.mms_id or "" if row is not None else ""
+    return status.resource_id if status.resource_noun in {"", f"{NOUN[type(row)]}s"} else ""
+
+
 def _finish(operation: Operation, resource_id: str, client: MMSClient) -> None:
     """Record success, with the created resource if it can be read."""
-    row = operation.resource
-    resource_id = resource_id or (row.mms_id if row is not None and row.mms_id else "")
     item = None
     if resource_id and operation.kind in RESULT_READERS:
         try:
             item = RESULT_READERS[operation.kind](client, resource_id)
+        except errors.NotFoundError:
+            resource_id = ""
         except errors.MMSError as error:
             log.warning("Operation %s succeeded, but reading %s failed: %s", operation.pk, resource_id, error)
     succeed(operation, item, resource_id)
@@ -251,13 +282,14 @@ def _finish(operation: Operation, resource_id: str, client: MMSClient) -> None:
 def succeed(operation: Operation, item: rows.Item | None = None, resource_id: str = "") -> None:
     """Record that the operation succeeded, and update its row.
 
-    item: the resource as read from the server. resource_id: its id if it could not be read.
+    item: the resource as read from the server. resource_id: its id if it could not be read. If the server named no
+    result, or one that belongs to something else, the row gets no id.
     """
+    row = operation.resource
     with transaction.atomic():
-        if not transition(operation, State.SUCCEEDED, error_code="", error_message=""):
-            return
-        row = operation.resource
-        if row is None:
+        note = _result_note(operation, item.id if item is not None else resource_id)
+        code = NOT_NAMED if note else ""
+        if not transition(operation, State.SUCCEEDED, error_code=code, error_message=note) or row is None or note:
             return
         if operation.kind == Kind.DELETE_SERVICE:
             rows.mark_gone(row)
@@ -265,6 +297,22 @@ def succeed(operation: Operation, item: rows.Item | None = None, resource_id: st
             rows.apply(row, item)
         elif resource_id:
             rows.assign_remote_id(row, resource_id)
+
+
+def _result_note(operation: Operation, mms_id: str) -> str:
+    """Return why the row can't be linked to the result with this server id, as sentences; "" if it can."""
+    row = operation.resource
+    if row is None or operation.kind == Kind.DELETE_SERVICE:
+        return ""
+    if not mms_id and not row.mms_id:
+        reason = "Done, but the server didn't name the result."
+    elif mms_id and not rows.can_assign(row, mms_id):
+        reason = f"Done, but the server named a result that belongs to something else (“{mms_id}”)."
+    else:
+        return ""
+    if isinstance(row, Image) and operation.account.lists_images is False:
+        return f"{reason} It can't be shown here, because this server has no list of images."
+    return f"{reason} It is shown here once the server lists it."
 
 
 def _cancel(operation: Operation, client: MMSClient) -> None:

@@ -54,8 +54,14 @@ def apply(row: Resource, item: Item) -> None:
         row.models.set(RegisteredModel.objects.filter(account=row.account_id, mms_id__in=row.model_ids))
 
 
+def can_assign(row: Resource, mms_id: str) -> bool:
+    """Return False if another row has this server id and isn't a copy that a refresh made of the same resource."""
+    other = _other_row(row, mms_id)
+    return other is None or _is_copy(other, row)
+
+
 def assign_remote_id(row: Resource, mms_id: str, **values: Any) -> None:
-    """Set the row's server id and `values`, and mark it as just seen."""
+    """Set the row's server id and `values`, and mark it as just seen. Check `can_assign` first."""
     values |= {"mms_id": mms_id, "seen_at": timezone.now(), "vanished_at": None}
     with transaction.atomic():
         _merge_duplicate(row, mms_id)
@@ -66,8 +72,8 @@ def assign_remote_id(row: Resource, mms_id: str, **values: Any) -> None:
 
 def _merge_duplicate(row: Resource, mms_id: str) -> None:
     """Replace a row that a refresh created for the same resource: move its relations to `row` and delete it."""
-    other = type(row)._default_manager.filter(account=row.account_id, mms_id=mms_id).exclude(pk=row.pk).first()
-    if other is None:
+    other = _other_row(row, mms_id)
+    if other is None or not _is_copy(other, row):
         return
     for relation in type(row)._meta.related_objects:
         related = relation.related_model
@@ -78,6 +84,18 @@ def _merge_duplicate(row: Resource, mms_id: str) -> None:
         else:
             related._default_manager.filter(**{relation.field.name: other}).update(**{relation.field.name: row})
     other.delete()
+
+
+def _other_row(row: Resource, mms_id: str) -> Any:
+    return type(row)._default_manager.filter(account=row.account_id, mms_id=mms_id).exclude(pk=row.pk).first()
+
+
+def _is_copy(other: Any, row: Resource) -> bool:
+    """Return True if `other` may be a refresh's copy of what `row` was created for.
+
+    Rows that users created or changed, or that are older, stand for something else, whatever the server says.
+    """
+    return not other.created_by and other.added_at >= row.added_at and not other.operations.exists()
 
 
 def mark_gone(row: Resource) -> None:
