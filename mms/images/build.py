@@ -128,7 +128,7 @@ class Build:
 
     def _unpack(self, item: Model | Asset, archive: Path) -> Path:
         folder = archive.with_name(f"{archive.name}.unpacked")
-        size = unpack(archive, folder, self.spec.unpack_max_bytes)
+        size = unpack(archive, folder, self.spec.unpack_max_bytes, base_name(item.url))
         archive.unlink()
         self.log.detail(f"{item.label}: unpacked to {size} bytes")
         return folder

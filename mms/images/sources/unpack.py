@@ -6,6 +6,7 @@ sizes are counted while writing instead of trusting headers. A rejected archive 
 """
 
 import bz2
+import contextlib
 import gzip
 import lzma
 import shutil
@@ -30,6 +31,18 @@ MAX_HEADER_BYTES = 32 << 10
 MAX_GLOBAL_ATTRIBUTES = 100  # global attributes of a tar, which tarfile copies for each member
 MAX_DIRECTORY_BYTES = 32 << 20  # of a zip's directory, which zipfile reads into memory
 MAX_XZ_MEMORY_BYTES = 160 << 20  # for decompressing xz; xz -9 needs 65 MB
+
+SINGLE_FILE_EXTENSIONS = frozenset({".gz", ".bz2", ".xz"})
+READABLE_KINDS = (
+    "a zip or tar file (.zip, .tar, .tar.gz, .tar.bz2, .tar.xz), or a single compressed file (.gz, .bz2, .xz)"
+)
+OTHER_KINDS = {  # by the first bytes of a file
+    b"7z\xbc\xaf\x27\x1c": "a 7-Zip archive",
+    b"Rar!": "a RAR archive",
+    b"\x28\xb5\x2f\xfd": "compressed with Zstandard",
+    b"\x04\x22\x4d\x18": "compressed with LZ4",
+    b"\x1f\x9d": "compressed with compress (.Z)",
+}
 
 # Raised by the standard library for damaged archives.
 READER_ERRORS = (
@@ -58,27 +71,36 @@ class Member:
     open: Callable[[], AbstractContextManager[IO[bytes]]]
 
 
-def unpack(archive: Path, target: Path, max_bytes: int) -> int:
+def unpack(archive: Path, target: Path, max_bytes: int, name: str = "") -> int:
     """Unpack a zip or tar (plain, .gz, .bz2, .xz; detected by its content) to the new folder `target`.
 
-    Return the bytes written. Raises UnpackError after deleting `target`.
+    A compressed file that isn't a tar, such as model.pkl.gz, is unpacked as model.pkl if `name`, its name in the URL,
+    ends like that. Return the bytes written. Raises UnpackError after deleting `target`.
     """
     target.mkdir(parents=True)
     try:
         with archive.open("rb") as file:
-            return _write(_members(file), target, max_bytes)
+            return _write(_members(file, name), target, max_bytes)
     except READER_ERRORS as error:
         shutil.rmtree(target)
         if getattr(error, "errno", None):  # the disk's fault: no space left, name too long
             raise UnpackError(
                 f"Couldn't write the unpacked archive: {error}. Check the disk, then build again."
             ) from error
-        raise UnpackError(
-            f"The archive is damaged or of an unsupported type: {error}. Use a zip or tar file (.gz, .bz2, .xz)."
-        ) from error
+        raise UnpackError(_unreadable_message(archive, error)) from error
     except BaseException:
         shutil.rmtree(target)
         raise
+
+
+def _unreadable_message(archive: Path, error: Exception) -> str:
+    """Return the message for a file that can't be read as an archive, with the kinds that can."""
+    with archive.open("rb") as file:
+        head = file.read(8)
+    if other := next((kind for magic, kind in OTHER_KINDS.items() if head.startswith(magic)), ""):
+        return f"The file is {other}, which can't be unpacked. Use {READABLE_KINDS}."
+    advice = f"Use {READABLE_KINDS}, or turn unpacking off if the file isn't an archive."
+    return f"The archive is damaged or of an unsupported type: {error}. {advice}"
 
 
 def _write(members: Iterator[Member], target: Path, max_bytes: int) -> int:
@@ -107,9 +129,12 @@ def _write(members: Iterator[Member], target: Path, max_bytes: int) -> int:
 
 def _parts(name: str) -> list[str]:
     """Return the parts of a member's path, empty for the top folder. Raises UnpackError if it is unsafe."""
-    if name.startswith("/") or "\\" in name or name[1:2] == ":":
+    if name.startswith("/") or name[1:2] == ":":
+        raise UnpackError(f"{name[:200]!r} is an absolute path. Use relative paths in the archive.")
+    if "\\" in name:
         raise UnpackError(
-            f"{name[:200]!r} is an absolute or Windows path. Use relative paths with slashes in the archive."
+            f"{name[:200]!r} has a backslash, and other members have slashes or the archive is a tar. "
+            "Use slashes in all paths of the archive."
         )
     parts = [part for part in name.split("/") if part not in {"", "."}]
     if ".." in parts:
@@ -152,19 +177,36 @@ def _too_many() -> UnpackError:
     return UnpackError(f"The archive has more than {MAX_MEMBERS} members. Pack fewer files.")
 
 
-def _members(file: BinaryIO) -> Iterator[Member]:
+def _members(file: BinaryIO, name: str) -> Iterator[Member]:
     head = file.read(6)
     file.seek(0)
-    if head.startswith(b"\x1f\x8b"):
-        return _tar_members(cast(IO[bytes], gzip.GzipFile(fileobj=file)))
-    if head.startswith(b"BZh"):
-        return _tar_members(cast(IO[bytes], bz2.BZ2File(file)))
-    if head.startswith(b"\xfd7zXZ\x00"):
-        return _tar_members(cast(IO[bytes], _Xz(file)))
+    if reader := next((make for magic, make in _COMPRESSIONS.items() if head.startswith(magic)), None):
+        stem, dot, extension = name.rpartition(".")
+        is_single = dot and stem and f".{extension.lower()}" in SINGLE_FILE_EXTENSIONS and not _is_tar(reader(file))
+        file.seek(0)
+        if is_single and not stem.lower().endswith(".tar"):
+            return iter([_single_member(stem, reader(file))])
+        return _tar_members(reader(file))
     if zipfile.is_zipfile(file):
         return _zip_members(file)
     file.seek(0)
     return _tar_members(file)
+
+
+def _single_member(name: str, content: IO[bytes]) -> Member:
+    return Member(name, False, False, lambda: contextlib.nullcontext(content))
+
+
+def _is_tar(content: IO[bytes]) -> bool:
+    """Return True if the content begins with the header of a tar member."""
+    block = b""
+    while len(block) < tarfile.BLOCKSIZE and (part := content.read(tarfile.BLOCKSIZE - len(block))):
+        block += part
+    try:
+        tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
+    except tarfile.HeaderError:
+        return False
+    return True
 
 
 # --- zip ----------------------------------------------------------------------------------------------------------
@@ -176,11 +218,13 @@ def _zip_members(file: BinaryIO) -> Iterator[Member]:
     if end and end[5] > MAX_DIRECTORY_BYTES:
         raise UnpackError("The archive's directory is too large. Pack fewer files.")
     with zipfile.ZipFile(file) as archive:
+        # Some Windows programs separate folders with backslashes, which are part of a name elsewhere.
+        has_slashes = any("/" in info.orig_filename for info in archive.infolist())
         for info in archive.infolist():
-            yield _zip_member(archive, info)
+            yield _zip_member(archive, info, "/" if has_slashes else "\\")
 
 
-def _zip_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Member:
+def _zip_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, separator: str) -> Member:
     if info.compress_type not in {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
         # The other methods can request any amount of memory, and zipfile doesn't limit it.
         raise UnpackError(
@@ -190,7 +234,8 @@ def _zip_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Member:
     if stat.S_IFMT(mode) not in {0, stat.S_IFREG, stat.S_IFDIR}:
         raise UnpackError(f"{info.filename[:200]!r} is a link or a device. Pack only files and folders.")
     # orig_filename: the name before zipfile truncates it at a NUL or replaces separators.
-    return Member(info.orig_filename, info.is_dir(), bool(mode & 0o100), lambda: archive.open(info))
+    name = info.orig_filename.replace(separator, "/")
+    return Member(name, name.endswith("/"), bool(mode & 0o100), lambda: archive.open(info))
 
 
 # --- tar ----------------------------------------------------------------------------------------------------------
@@ -261,3 +306,10 @@ class _Xz:
                     raise EOFError("it is truncated")
             if block := self._lzma.decompress(data, size):
                 return block
+
+
+_COMPRESSIONS: dict[bytes, Callable[[BinaryIO], IO[bytes]]] = {  # by the first bytes of a file
+    b"\x1f\x8b": lambda file: cast(IO[bytes], gzip.GzipFile(fileobj=file)),
+    b"BZh": lambda file: cast(IO[bytes], bz2.BZ2File(file)),
+    b"\xfd7zXZ\x00": lambda file: cast(IO[bytes], _Xz(file)),
+}

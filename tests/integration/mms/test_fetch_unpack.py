@@ -130,6 +130,78 @@ def test_unsafe_and_invalid_names_are_rejected(
     refused(make(tmp_path / "it", [("good", b"x"), (name, b"x")]))
 
 
+def test_backslashes_separate_folders_in_a_zip_without_slashes(tmp_path: Path) -> None:
+    archive = make_zip(tmp_path / "it", [("model\\", b""), ("model\\a.bin", b"a"), ("b.bin", b"b")])
+    unpack(archive, tmp_path / "out", LIMIT)
+    assert tree(tmp_path / "out") == {"model/a.bin": b"a", "b.bin": b"b"}
+
+
+@pytest.mark.parametrize(
+    ("make", "name"), [(make_zip, "model\\a.bin"), (make_tar, "model\\a.bin"), (make_zip, "..\\a")]
+)
+def test_backslashes_beside_slashes_and_in_a_tar_are_rejected(
+    tmp_path: Path, make: Callable[[Path, list[Entry]], Path], name: str
+) -> None:
+    assert "has a backslash" in refused(make(tmp_path / "it", [("model/b.bin", b"x"), (name, b"x")]))
+
+
+@pytest.mark.parametrize("packer", [gzip.compress, bz2.compress, lzma.compress])
+@pytest.mark.parametrize(
+    ("name", "path"),
+    [("model.pkl.gz", "model.pkl"), ("my model.PKL.GZ", "my model.PKL"), ("m.xz", "m"), ("a.b.bz2", "a.b")],
+)
+def test_a_single_compressed_file_is_unpacked(
+    tmp_path: Path, packer: Callable[[bytes], bytes], name: str, path: str
+) -> None:
+    data = os.urandom(700_000)
+    (tmp_path / "it").write_bytes(packer(data))
+    assert unpack(tmp_path / "it", tmp_path / "out", LIMIT, name) == 700_000
+    assert tree(tmp_path / "out") == {path: data}
+
+
+@pytest.mark.parametrize("data", [b"", b"x", bytes(512), bytes(5000)])
+def test_small_and_empty_compressed_files_are_unpacked(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "it").write_bytes(gzip.compress(data))
+    unpack(tmp_path / "it", tmp_path / "out", LIMIT, "x.gz")
+    assert tree(tmp_path / "out") == {"x": data}
+
+
+def test_a_compressed_tar_is_unpacked_whatever_its_name(tmp_path: Path) -> None:
+    make_tar(tmp_path / "it", [("a", b"x")], "w:gz")
+    unpack(tmp_path / "it", tmp_path / "out", LIMIT, "net.gz")
+    assert tree(tmp_path / "out") == {"a": b"x"}
+
+
+@pytest.mark.parametrize("name", ["model.tar.gz", "model.tgz", "model", ".gz", "../x.gz", "a\\b.gz"])
+def test_a_compressed_file_without_a_usable_name_is_rejected(tmp_path: Path, name: str) -> None:
+    (tmp_path / "it").write_bytes(gzip.compress(b"not a tar"))
+    with pytest.raises(UnpackError):
+        unpack(tmp_path / "it", tmp_path / "out", LIMIT, name)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_bomb_in_a_single_compressed_file_stops_at_the_limit(tmp_path: Path) -> None:
+    (tmp_path / "it").write_bytes(gzip.compress(bytes(LIMIT + 1)))
+    with pytest.raises(UnpackError, match="larger than"):
+        unpack(tmp_path / "it", tmp_path / "out", LIMIT, "zeros.gz")
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (b"7z\xbc\xaf\x27\x1c\0\4", "is a 7-Zip archive"),
+        (b"Rar!\x1a\7\1\0", "is a RAR archive"),
+        (b"\x28\xb5\x2f\xfd\0", "compressed with Zstandard"),
+        (b"\x80\4\x95 a pickle", "turn unpacking off if the file isn't an archive"),
+    ],
+)
+def test_the_message_for_other_files_names_the_kinds_that_are_read(tmp_path: Path, data: bytes, says: str) -> None:
+    (tmp_path / "it").write_bytes(data)
+    message = refused(tmp_path / "it")
+    assert says in message
+    assert ".zip, .tar, .tar.gz, .tar.bz2, .tar.xz" in message
+
+
 def test_a_zip_name_with_a_hidden_end_is_refused(tmp_path: Path) -> None:
     archive = make_zip(tmp_path / "it", [("good.txtX../escape", b"x")])
     archive.write_bytes(archive.read_bytes().replace(b"good.txtX../escape", b"good.txt\0../escape"))

@@ -138,7 +138,8 @@ def attributes_for_all(members: int) -> bytes:
 
 
 UP = ("..", "../x", "a/../../x", "a/..", "./../x", "a/b/../../../x", "..//x", "/etc/x", "//x", "///etc/x")
-FOREIGN = ("C:x", "C:\\x", "c:/x", "\\x", "\\\\server\\share\\x", "..\\x", "a\\..\\x", "a\\b")
+FOREIGN = ("C:x", "C:\\x", "c:/x", "\\x", "\\\\server\\share\\x", "..\\x", "a\\..\\x")
+MIXED = ("a\\b", "..\\x", "a/b\\c")  # beside a path with slashes
 ODD = ("a\0b", "a\nb", "a\rb", "a\x1b[2J", "a\u202eb", "a\u200bb", "a\u2028b", "a\x7f", "x" * 300, "a/" * 600 + "x")
 SAME = (
     ("same", "same"),
@@ -160,7 +161,8 @@ LINKS = (tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tar
 
 ARCHIVES: dict[str, Callable[[], bytes]] = {
     **{f"zip {name[:40]!r}": partial(zipped, ("good", b"x"), (name, b"x")) for name in UP + FOREIGN + ODD},
-    **{f"tar {name[:40]!r}": partial(tarred, ("good", b"x"), (name, b"x")) for name in UP + FOREIGN + ODD[1:]},
+    **{f"tar {name[:40]!r}": partial(tarred, ("good", b"x"), (name, b"x")) for name in UP + FOREIGN + MIXED + ODD[1:]},
+    **{f"zip {name!r} beside slashes": partial(zipped, ("go/od", b"x"), (name, b"x")) for name in MIXED},
     **{f"zip {names}": partial(zipped, *((name, b"x") for name in names)) for names in SAME},
     **{f"tar {names}": partial(tarred, *((name, b"x") for name in names)) for names in SAME},
     **{f"tar of type {kind!r}": partial(tarred, entry("evil", kind, linkname="/etc/x")) for kind in LINKS},
