@@ -5,6 +5,7 @@ urllib3 has no public hook for choosing the address of a connection, so this mod
 version of urllib3 changes them.
 """
 
+import http.client
 import socket
 from typing import Any, ClassVar
 
@@ -15,6 +16,24 @@ from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConn
 
 from netguard.connect import open_socket
 
+MAX_INFORMATIONAL = 20  # before one response
+
+
+class FinalResponse(http.client.HTTPResponse):
+    """Response that skips informational ones (100, 102, 103), as RFC 9110 section 15.2 requires of clients.
+
+    http.client only skips 100. 101 is final: no request asks to switch protocols.
+    """
+
+    def begin(self) -> None:
+        """Read status and headers of the final response. Raises HTTPException after too many informational ones."""
+        for _ in range(1 + MAX_INFORMATIONAL):
+            super().begin()
+            if not 100 <= self.status < 200 or self.status == http.client.SWITCHING_PROTOCOLS:
+                return
+            self.headers = None  # type: ignore[assignment] # begin() then reads the next response
+        raise http.client.HTTPException(f"more than {MAX_INFORMATIONAL} informational responses")
+
 
 class Guarded:
     """Mixin for urllib3's connections: connects only to addresses that `netguard.addresses.is_allowed` permits.
@@ -22,6 +41,7 @@ class Guarded:
     Behind a proxy this is the proxy's address. The proxy chooses the address of the server itself.
     """
 
+    response_class: Any = FinalResponse
     host: str
     port: int
     timeout: Any

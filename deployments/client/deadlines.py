@@ -7,7 +7,6 @@ been sent. Name resolution can't be interrupted, but it precedes sending, and no
 the proxy decides.
 """
 
-import http.client
 import io
 import socket
 import time
@@ -19,7 +18,14 @@ from typing import Any, ClassVar
 
 from urllib3 import HTTPConnectionPool
 
-from netguard.http import GuardedAdapter, GuardedConnection, GuardedPool, GuardedTLSConnection, GuardedTLSPool
+from netguard.http import (
+    FinalResponse,
+    GuardedAdapter,
+    GuardedConnection,
+    GuardedPool,
+    GuardedTLSConnection,
+    GuardedTLSPool,
+)
 
 WRITE_BYTES = 16 * 1024  # bytes per write: one TLS record
 
@@ -80,7 +86,7 @@ class TimedReader(io.RawIOBase):
         super().close()
 
 
-class TimedResponse(http.client.HTTPResponse):
+class TimedResponse(FinalResponse):
     """HTTP response that is read within the deadline of its call."""
 
     def __init__(self, sock: socket.socket, *args: Any, **more: Any):

@@ -424,6 +424,19 @@ def html(code: int) -> Fault:
     )
 
 
+def preceded_by(*statuses: int) -> Fault:
+    """Send informational responses with these statuses before the correct response."""
+
+    def fault(connection: Connection, effect: Callable[[], Reply]) -> None:
+        for code in statuses:
+            connection.wfile.write(
+                f"HTTP/1.1 {code} Hint\r\nLink: </x>; rel=preload\r\nX-Hint: {code}\r\n\r\n".encode()
+            )
+        connection.reply(effect())
+
+    return fault
+
+
 def garbage(connection: Connection, effect: Callable[[], Reply]) -> None:
     """Perform the effect, and send an invalid response."""
     effect()

@@ -214,3 +214,27 @@ def test_states_that_nobody_asked_for_and_invalid_ones_are_left_out(mms: MMS) ->
     mms.plan("GET", "/operations", faults.status(200, statuses))
     with client_of(mms.url) as client:
         assert list(client.get_operations(["a-1", "c"])) == ["a-1"]
+
+
+@pytest.mark.parametrize("statuses", [(100,), (102,), (103,), (103, 103), (100, 102, 103, 199)], ids=str)
+def test_informational_responses_are_skipped(mms: MMS, statuses: tuple[int, ...]) -> None:
+    mms.add_service("iris")
+    mms.plan("GET", "services", faults.preceded_by(*statuses))
+    mms.plan("POST", "images", faults.preceded_by(*statuses))
+    request = wire.NewImage("m1", "", "registry.example", "puller", "secret")
+    with client_of(mms.url) as client:
+        assert [service.name for service in client.list_services().items] == ["iris"]
+        assert client.create_image(request, "request-1").operation_id in mms.operations
+        assert client.list_images().items == [], "the connection is used again"
+
+
+def test_endless_informational_responses_are_no_response(mms: MMS) -> None:
+    mms.plan("GET", "services", faults.preceded_by(*[103] * 50))
+    with client_of(mms.url) as client, pytest.raises(errors.NoResponseError, match="20 informational responses"):
+        client.list_services()
+
+
+def test_a_switch_of_protocols_is_an_unexpected_status(mms: MMS) -> None:
+    mms.plan("GET", "services", faults.preceded_by(101))
+    with client_of(mms.url) as client, pytest.raises(errors.InvalidResponseError, match="unexpected status 101"):
+        client.list_services()
