@@ -75,6 +75,7 @@ class Model(Resource):
             models.UniqueConstraint(fields=["account", "name", "version"], name="mms_model_version"),
             models.UniqueConstraint(fields=["account", "client_request_id"], name="mms_model_client_request"),
         ]
+        indexes = [models.Index(fields=["account", "created_at", "id"], name="mms_model_in_order")]
 
     def __str__(self) -> str:
         return f"{self.name} v{self.version}"
@@ -97,6 +98,7 @@ class Manifest(Resource):
         constraints = [
             models.UniqueConstraint(fields=["account", "client_request_id"], name="mms_manifest_client_request"),
         ]
+        indexes = [models.Index(fields=["account", "created_at", "id"], name="mms_manifest_in_order")]
 
     def __str__(self) -> str:
         return str(self.id)
@@ -114,6 +116,9 @@ class Image(Resource):
     digest = models.CharField(max_length=100, blank=True, default="")
     reference = models.CharField(max_length=500, blank=True, default="")
     result = models.JSONField(default=dict, blank=True, help_text="What the build reported.")
+
+    class Meta:
+        indexes = [models.Index(fields=["account", "created_at", "id"], name="mms_image_in_order")]
 
     def __str__(self) -> str:
         return str(self.id)
@@ -140,6 +145,7 @@ class Service(Resource):
                 fields=["account", "name"], condition=models.Q(deleted_at=None), name="mms_service_name"
             )
         ]
+        indexes = [models.Index(fields=["account", "created_at", "id"], name="mms_service_in_order")]
 
     def __str__(self) -> str:
         return self.name
@@ -213,3 +219,39 @@ class Operation(models.Model):
 
     def __str__(self) -> str:
         return f"{self.verb} {self.id}"
+
+
+class Collection(models.Model):
+    """The version of one of an account's lists. Written by triggers; see mms.changes."""
+
+    account = models.ForeignKey(Account, on_delete=models.CASCADE, related_name="+", db_constraint=False)
+    noun = models.CharField(max_length=16)  # as in the path: models, manifests, images, services
+    version = models.BigIntegerField()
+    epoch = models.CharField(max_length=16, help_text="Random. A version is only meaningful together with it.")
+    oldest = models.BigIntegerField(help_text="Changes up to this version may have been deleted.")
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["account", "noun"], name="mms_collection_of_account")]
+
+    def __str__(self) -> str:
+        return f"{self.noun} v{self.version}"
+
+
+class Change(models.Model):
+    """The last change of a listed resource. Written by triggers; see mms.changes."""
+
+    account = models.ForeignKey(
+        Account, on_delete=models.CASCADE, related_name="+", db_constraint=False, db_index=False
+    )
+    noun = models.CharField(max_length=16)
+    resource_id = models.UUIDField()
+    version = models.BigIntegerField()
+    removed = models.BooleanField()
+    changed_at = models.DateTimeField()
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["noun", "resource_id"], name="mms_change_of_resource")]
+        indexes = [models.Index(fields=["account", "noun", "version"], name="mms_change_by_version")]
+
+    def __str__(self) -> str:
+        return f"{self.noun} {self.resource_id} v{self.version}"

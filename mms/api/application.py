@@ -8,9 +8,10 @@ import asyncio
 import logging
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from itertools import chain, islice
 from typing import TypeVar
 from urllib.parse import parse_qsl, quote
 from uuid import UUID, uuid4
@@ -71,7 +72,7 @@ async def application(scope: Scope, receive: ASGIReceiveCallable, send: ASGISend
         log.exception("Request %s (%s %s) failed.", request_id, scope["method"], scope["path"])
         message = f"The server failed to process this request. Check its log for request ID {request_id}."
         response = Response(500, ApiError(500, "ServerError", message).body())
-    await _send(send, response, request_id, headers.get("x-ms-client-request-id"))
+    await _send(scope["method"], send, response, request_id, headers.get("x-ms-client-request-id"))
 
 
 async def _respond(scope: HTTPScope, headers: dict[str, str], receive: ASGIReceiveCallable) -> Response:
@@ -106,6 +107,7 @@ async def _respond(scope: HTTPScope, headers: dict[str, str], receive: ASGIRecei
         query=_parse_query(scope["query_string"]),
         body=await _read_body(headers, receive) if method in {"POST", "PUT"} else b"",
         client_request_id=_client_request_id(headers),
+        if_none_match=headers.get("if-none-match", ""),
     )
     pool = _writers if route.is_audited else _readers
     return await _run_in(pool, lambda: _call_view(route, request, arguments))
@@ -193,7 +195,15 @@ def _client_ip(scope: HTTPScope) -> str:
 
 
 def _encode_body(response: Response) -> Response:
-    """Return the response with its body as bytes, so that long lists are encoded in a thread, not on the event loop."""
+    """Return the response with its body as bytes, encoded in this thread and not on the event loop.
+
+    Of a long list, only the beginning is encoded.
+    """
+    if response.parts is not None:
+        beginning = list(islice(response.parts, 3))  # the first batch, the second, and the end
+        if len(beginning) < 3:
+            return Response(response.status, None, response.headers, b"".join(beginning))
+        return replace(response, parts=chain(beginning, response.parts))
     if response.body is None:
         return response
     return Response(response.status, None, response.headers, to_json(response.body, by_alias=True))
@@ -268,7 +278,9 @@ def _account_path(target: AccountPath) -> str:
     return "/api/subscriptions/{}/resourceGroups/{}/hostingAccounts/{}".format(*names)
 
 
-async def _send(send: ASGISendCallable, response: Response, request_id: str, client_request_id: str | None) -> None:
+async def _send(
+    method: str, send: ASGISendCallable, response: Response, request_id: str, client_request_id: str | None
+) -> None:
     body = response.raw
     if body is None:
         body = b"" if response.body is None else to_json(response.body, by_alias=True)
@@ -281,8 +293,18 @@ async def _send(send: ASGISendCallable, response: Response, request_id: str, cli
     } | {name.lower(): value for name, value in response.headers.items()}
     if client_request_id and client_request_id.isascii():
         headers["x-ms-client-request-id"] = client_request_id[:100]
-    if response.status == 204:
+    if response.status in {204, 304}:
         del headers["content-type"], headers["content-length"]
+    if response.parts is not None:
+        del headers["content-length"]
     pairs = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
     await send({"type": "http.response.start", "status": response.status, "headers": pairs, "trailers": False})
+    if response.parts is not None and method != "HEAD":
+        await _send_parts(send, response.parts)
     await send({"type": "http.response.body", "body": body, "more_body": False})
+
+
+async def _send_parts(send: ASGISendCallable, parts: Iterator[bytes]) -> None:
+    """Send each part when the client has taken the one before. An exception breaks the response off, visibly."""
+    while (part := await _run_in(_readers, lambda: next(parts, None))) is not None:
+        await send({"type": "http.response.body", "body": part, "more_body": True})

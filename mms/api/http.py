@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import sha256
@@ -19,7 +19,7 @@ from mms.system import text
 from mms.tokens import Grant
 
 API_VERSION = "2017-06-01-privatepreview"
-EXTENSIONS = ("idempotency", "operation-ids")  # named in the header x-mms-extensions of each response
+EXTENSIONS = ("idempotency", "operation-ids", "change-feed")  # named in the header x-mms-extensions of each response
 REQUEST_BODY = TypeVar("REQUEST_BODY", bound=BaseModel)
 _ID = re.compile(r"[0-9a-fA-F]{8}-?([0-9a-fA-F]{4}-?){3}[0-9a-fA-F]{12}")
 
@@ -35,6 +35,7 @@ class Request:
     query: dict[str, str] = field(default_factory=dict)
     body: bytes = b""
     client_request_id: str | None = None
+    if_none_match: str = ""
     action: str = ""  # name of the route, which is the action in the audit log
     address: str = ""  # IP address of the client
 
@@ -117,12 +118,13 @@ class Request:
 
 @dataclass(frozen=True)
 class Response:
-    """A response. At most one of `body` and `raw` is set."""
+    """A response. At most one of `body`, `raw` and `parts` is set."""
 
     status: int = 200
     body: Any = None  # a pydantic model or a list of them; None if empty
     headers: dict[str, str] = field(default_factory=dict)
     raw: bytes | None = None  # an encoded body
+    parts: Iterator[bytes] | None = None  # an encoded body whose parts are produced while it is sent
 
 
 @dataclass(frozen=True)
@@ -162,6 +164,12 @@ def _without_mark(body: bytes) -> bytes:
         return text.decode(body).encode()
     except text.UndecodableTextError:
         return body
+
+
+def accepted(request: Request, operation_id: UUID) -> Response:
+    """Return an empty 202 with the operation's ID, as in the API reference, and its URL, for clients of 2017."""
+    location = f"{request.account_url}/operations/{operation_id}"
+    return Response(202, headers={"x-ms-request-id": str(operation_id), "Operation-Location": location})
 
 
 def _reject_duplicate_fields(body: bytes) -> None:

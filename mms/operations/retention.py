@@ -18,6 +18,7 @@ from django.db import transaction
 from django.db.models import Exists, Max, OuterRef, Q, QuerySet
 from django.utils import timezone
 
+from mms import changes
 from mms.models import OPEN, TERMINAL, Image, Operation, Revision, Service
 from mms.operations import builds
 from mms.operations.prune import trim_packages
@@ -49,6 +50,7 @@ def delete_old(deadline: float = float("inf")) -> bool:
     old = ((rows, rows.values_list("pk", flat=True)) for rows in _rows(before))
     if not all(_delete(rows, list(keys), deadline) for rows, keys in (_operations(before), *old)):
         return False
+    changes.delete_old()
     _delete_logs(time.time() - settings.KEEP_LOGS_DAYS * 86400)
     _delete_routes()
     trim_packages()

@@ -18,6 +18,7 @@ from dashboard.ops.backup.database import SQLITE_MEMBER, TABLE_MEMBERS, Table, c
 from dashboard.ops.startup import migrate
 from dashboard.ops.startup.prepare import migration_lock
 from deployments import restored
+from mms import changes
 
 DISCONNECT_SECONDS = 5.0  # seconds to wait for other clients to disconnect
 VENDOR_NAMES = {"sqlite": "SQLite", "postgresql": "PostgreSQL"}
@@ -130,6 +131,7 @@ def _connected_to(path: Path) -> Iterator[None]:
 def _upgrade(made_at: datetime) -> int:
     with migration_lock():
         migrate.migrate()
+    changes.expire_cursors()
     return restored.mark_queued_uncertain(made_at)
 
 

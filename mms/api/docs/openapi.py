@@ -52,7 +52,8 @@ def document() -> dict[str, Any]:
 
 def _schemas() -> tuple[Schemas, dict[str, Any]]:
     """Return the reference to the schema of each class, and all schemas by name."""
-    kinds: dict[tuple[type[BaseModel], JsonSchemaMode], None] = {(responses.ErrorBody, "serialization"): None}
+    always = (responses.ErrorBody, responses.ChangesBody)
+    kinds: dict[tuple[type[BaseModel], JsonSchemaMode], None] = {(kind, "serialization"): None for kind in always}
     for route in ROUTES:
         if route.body:
             kinds[route.body, "validation"] = None
@@ -119,4 +120,6 @@ def _success(route: Route, schemas: Schemas) -> dict[str, Any]:
     schema: dict[str, Any] = schemas[_model(route.response)]
     if get_args(route.response):
         schema = {"type": "array", "items": schema}
+        # The response to a request with changedSince.
+        schema = {"anyOf": [schema, schemas[responses.ChangesBody]]}
     return {"description": "Done.", "headers": HEADERS, "content": {"application/json": {"schema": schema}}}

@@ -1,13 +1,14 @@
 """Images."""
 
+from functools import partial
 from uuid import UUID
 
 from django.db import transaction
 from django.db.models import QuerySet
 
-from mms.api.accepted import accepted
+from mms.api.collections import PARAMETER, ResourceList
 from mms.api.errors import bad_field, not_found
-from mms.api.http import Request, Response, Route
+from mms.api.http import Request, Response, Route, accepted
 from mms.api.idempotency import create_once, request_identity
 from mms.api.routes.manifests import find_manifest, manifests_using
 from mms.api.schemas import requests, responses
@@ -15,10 +16,12 @@ from mms.images import runtimes
 from mms.models import Image, Manifest, Operation
 from mms.operations import run
 
+IMAGES = ResourceList("images", responses.Image, partial(responses.from_rows, responses.Image))
+
 
 def create_image(request: Request) -> Response:
     body = request.parse_body(requests.CreateImage)
-    return accepted(request, create_once(request, Operation, lambda: _create(request, body)))
+    return accepted(request, create_once(request, Operation, lambda: _create(request, body)).id)
 
 
 def get_image(request: Request, id: UUID) -> Response:
@@ -29,12 +32,13 @@ def get_image(request: Request, id: UUID) -> Response:
 
 
 def list_images(request: Request) -> Response:
-    rows = built_images(request).order_by("created_at")
-    if manifest_id := request.id_parameter("manifestId"):
+    rows = built_images(request)
+    manifest_id, model_id = request.id_parameter("manifestId"), request.id_parameter("modelId")
+    if manifest_id:
         rows = rows.filter(manifest_id=manifest_id)
-    if model_id := request.id_parameter("modelId"):
+    if model_id:
         rows = rows.filter(manifest_id__in=manifests_using(model_id).values("id"))
-    return Response(body=responses.from_rows(responses.Image, rows))
+    return IMAGES.respond(request, rows, is_filtered=bool(manifest_id or model_id))
 
 
 def built_images(request: Request) -> QuerySet[Image]:
@@ -83,7 +87,7 @@ ROUTES = [
         list_images,
         "List images",
         list[responses.Image],
-        query={"manifestId": "Only images of this manifest.", "modelId": "Only images with this model."},
+        query={"manifestId": "Only images of this manifest.", "modelId": "Only images with this model."} | PARAMETER,
     ),
     Route("GET", "images/{id}", get_image, "Get one image", responses.Image),
 ]

@@ -1,16 +1,20 @@
 """Manifests."""
 
+from functools import partial
 from uuid import UUID
 
 from django.db import transaction
 from django.db.models import QuerySet, TextField
 from django.db.models.functions import Cast
 
+from mms.api.collections import PARAMETER, ResourceList
 from mms.api.errors import bad_field, detail, invalid, not_found
 from mms.api.http import Request, Response, Route, parse_id
 from mms.api.idempotency import create_once, request_identity
 from mms.api.schemas import requests, responses
 from mms.models import Manifest, Model
+
+MANIFESTS = ResourceList("manifests", responses.Manifest, partial(responses.from_rows, responses.Manifest))
 
 
 def create_manifest(request: Request) -> Response:
@@ -27,12 +31,13 @@ def get_manifest(request: Request, id: UUID) -> Response:
 
 
 def list_manifests(request: Request) -> Response:
-    rows = Manifest.objects.filter(account_id=request.account_id).order_by("created_at")
-    if manifest_id := request.id_parameter("manifestId"):
+    rows = Manifest.objects.filter(account_id=request.account_id)
+    manifest_id, model_id = request.id_parameter("manifestId"), request.id_parameter("modelId")
+    if manifest_id:
         rows = rows.filter(id=manifest_id)
-    if model_id := request.id_parameter("modelId"):
+    if model_id:
         rows = rows.filter(id__in=manifests_using(model_id).values("id"))
-    return Response(body=responses.from_rows(responses.Manifest, rows))
+    return MANIFESTS.respond(request, rows, is_filtered=bool(manifest_id or model_id))
 
 
 def find_manifest(request: Request, manifest_id: str) -> Manifest:
@@ -114,7 +119,7 @@ ROUTES = [
         list_manifests,
         "List manifests",
         list[responses.Manifest],
-        query={"modelId": "Only manifests that contain this model.", "manifestId": "Only this manifest."},
+        query={"modelId": "Only manifests that contain this model.", "manifestId": "Only this manifest."} | PARAMETER,
     ),
     Route("GET", "manifests/{id}", get_manifest, "Get one manifest", responses.Manifest),
 ]

@@ -7,13 +7,15 @@ from django.db.models import Max, TextField
 from django.db.models.functions import Cast
 from pydantic import TypeAdapter
 
+from mms.api.collections import PARAMETER, ResourceList
 from mms.api.errors import not_found
 from mms.api.http import Request, Response, Route
 from mms.api.idempotency import create_once, request_identity
 from mms.api.schemas import requests, responses
 from mms.models import Account, Model
 
-MODELS = TypeAdapter(list[responses.Model])
+# Plain values, validated together: twice as fast as model instances in an account with 10,000 models.
+MODELS = ResourceList("models", responses.Model, TypeAdapter(list[responses.Model]).validate_python)
 
 
 def register_model(request: Request) -> Response:
@@ -31,14 +33,14 @@ def get_model(request: Request, id: UUID) -> Response:
 
 
 def list_models(request: Request) -> Response:
-    rows = Model.objects.filter(account_id=request.account_id).order_by("created_at", "version")
-    if name := request.query.get("name"):
+    rows = Model.objects.filter(account_id=request.account_id)
+    name, tag = request.query.get("name"), request.query.get("tag")
+    if name:
         rows = rows.filter(name=name)
-    if tag := request.query.get("tag"):
+    if tag:
         # As text, because SQLite has no "contains" for JSON. Tags are letters and digits, so the quotes make it exact.
         rows = rows.annotate(tag_text=Cast("tags", TextField())).filter(tag_text__contains=f'"{tag}"')
-    # Plain values, validated together: twice as fast as model instances in an account with 10,000 models.
-    return Response(body=MODELS.validate_python(list(rows.values(*responses.Model.model_fields))))
+    return MODELS.respond(request, rows.values(*responses.Model.model_fields), is_filtered=bool(name or tag))
 
 
 @transaction.atomic
@@ -68,7 +70,7 @@ ROUTES = [
         list_models,
         "List models",
         list[responses.Model],
-        query={"name": "Only versions of the model with this name.", "tag": "Only models with this tag."},
+        query={"name": "Only versions of the model with this name.", "tag": "Only models with this tag."} | PARAMETER,
     ),
     Route("GET", "models/{id}", get_model, "Get one model", responses.Model),
 ]

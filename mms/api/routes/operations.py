@@ -6,9 +6,8 @@ from uuid import UUID
 from django.db import transaction
 from django.db.models import QuerySet
 
-from mms.api.accepted import accepted
 from mms.api.errors import ApiError, conflict, not_found
-from mms.api.http import Request, Response, Route
+from mms.api.http import Request, Response, Route, accepted
 from mms.api.routes.services import LOG_CHUNK_BYTES, MAX_LOG_CHUNK_BYTES, log_response
 from mms.api.schemas import responses
 from mms.models import OUTCOMES, TERMINAL, Operation, State
@@ -38,7 +37,7 @@ def cancel_operation(request: Request, id: UUID) -> Response:
         if not run.cancel(operation):
             raise conflict("CannotCancel", "Only image builds, and operations that haven't started, can be canceled.")
         request.record(f"operation {operation.id}", verb=operation.verb)
-    return accepted(request, operation)
+    return accepted(request, operation.id)
 
 
 def get_operation_log(request: Request, id: UUID) -> Response:

@@ -7,9 +7,9 @@ from django.db import transaction
 from django.db.models import Prefetch, QuerySet
 from django.utils import timezone
 
-from mms.api.accepted import accepted
+from mms.api.collections import PARAMETER, ResourceList
 from mms.api.errors import ApiError, bad_field, conflict, not_found
-from mms.api.http import Request, Response, Route, parse_id
+from mms.api.http import Request, Response, Route, accepted, parse_id
 from mms.api.idempotency import create_once, request_identity
 from mms.api.routes.images import built_images
 from mms.api.routes.manifests import find_manifest
@@ -20,6 +20,7 @@ from mms.operations import run
 from mms.services import engine_for, publish_route, read_logs
 from mms.services.scoring_keys import new_key
 
+SERVICES = ResourceList("services", responses.Service, partial(responses.from_rows, responses.Service))
 MAX_REVISIONS = 20
 LOG_CHUNK_BYTES = 65536  # bytes
 MAX_LOG_CHUNK_BYTES = 1024 * 1024
@@ -27,12 +28,12 @@ MAX_LOG_CHUNK_BYTES = 1024 * 1024
 
 def create_service(request: Request) -> Response:
     body = request.parse_body(requests.CreateService)
-    return accepted(request, create_once(request, Operation, lambda: _create(request, body)))
+    return accepted(request, create_once(request, Operation, lambda: _create(request, body)).id)
 
 
 def update_service(request: Request, id: UUID) -> Response:
     body = request.parse_body(requests.UpdateService)
-    return accepted(request, create_once(request, Operation, lambda: _update(request, id, body)))
+    return accepted(request, create_once(request, Operation, lambda: _update(request, id, body)).id)
 
 
 def delete_service(request: Request, id: UUID) -> Response:
@@ -51,14 +52,16 @@ def get_service(request: Request, id: UUID) -> Response:
 
 
 def list_services(request: Request) -> Response:
-    rows = _with_revisions(request).order_by("created_at")
-    if name := request.query.get("name"):
+    rows = _with_revisions(request)
+    name, image_id = request.query.get("name"), request.id_parameter("imageId")
+    manifest_id = request.id_parameter("manifestId")
+    if name:
         rows = rows.filter(name=name)
-    if image_id := request.id_parameter("imageId"):
+    if image_id:
         rows = rows.filter(image_id=image_id)
-    if manifest_id := request.id_parameter("manifestId"):
+    if manifest_id:
         rows = rows.filter(image__manifest_id=manifest_id)
-    return Response(body=responses.from_rows(responses.Service, rows))
+    return SERVICES.respond(request, rows, is_filtered=bool(name or image_id or manifest_id))
 
 
 def get_service_logs(request: Request, id: UUID) -> Response:
@@ -222,7 +225,8 @@ ROUTES = [
             "name": "Only the service with this name.",
             "imageId": "Only services that run this image.",
             "manifestId": "Only services that run an image of this manifest.",
-        },
+        }
+        | PARAMETER,
     ),
     Route("GET", "services/{id}", get_service, "Get one service", responses.Service),
     Route("PUT", "services/{id}", update_service, "Update a service", None, 202, requests.UpdateService),

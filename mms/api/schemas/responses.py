@@ -174,6 +174,15 @@ class Keys(ResponseBody):
     secondary_key: str
 
 
+class ChangesBody(ResponseBody):
+    """Resources of a list that changed after a cursor, in no more than one response's size."""
+
+    changed: list[Any] = Field(description="As in the list. Includes new resources.")
+    removed: list[UUID]
+    cursor: str = Field(description="The value of changedSince for the next request.")
+    has_more: bool = Field(description="True if further changes can be requested immediately.")
+
+
 class ErrorDetail(ResponseBody):
     """One invalid field, or a line of a log."""
 
