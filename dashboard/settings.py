@@ -370,6 +370,8 @@ LOGGING = {
         "django.security.DisallowedHost": {"handlers": ["null"], "propagate": False},
         "django.request": {"level": "ERROR"},
         "authlib": {"level": "INFO"},
+        # urllib3 quotes invalid headers and redirects of servers, which may echo secrets.
+        "urllib3": {"level": "ERROR"},
     },
 }
 

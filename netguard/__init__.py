@@ -1,1 +1,1 @@
-"""Address rules for outgoing requests: one deny list, checked against the address that is connected to."""
+"""Rules for what other programs are sent and what they send: addresses, redaction of secrets, safe YAML; no Django."""

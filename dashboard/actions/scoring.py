@@ -12,6 +12,7 @@ import urllib3
 from django.conf import settings
 
 from deployments.client.deadlines import TimedAdapter, call_within
+from netguard.redaction import MAX_SPELLED_BYTES, Redactor
 
 CONNECT_SECONDS = 5
 READ_SECONDS = 65  # slightly more than the time limit of the bundled scoring runtime
@@ -50,19 +51,23 @@ class ScoringResult:
             return str(self.status)
 
 
-def score(uri: str, key: str | None, body: str) -> ScoringResult:
+def score(uri: str, key: str | None, body: str, redactor: Redactor) -> ScoringResult:
     """POST the JSON text `body` to a scoring URL with the service's key. Redirects aren't followed.
+
+    redactor: of the account's secrets, which the response must not show. Short secrets aren't removed from it, because
+    they may be part of a number.
 
     Never raises. If the request fails, `problem` of the result has the reason.
     """
     started = time.perf_counter()
     try:
         with _request("POST", uri, key, body, (CONNECT_SECONDS, READ_SECONDS)) as response:
-            content = response.raw.read(MAX_SHOWN_BYTES + 1, decode_content=True)
+            # With enough to recognize a secret that would be cut.
+            content = response.raw.read(MAX_SHOWN_BYTES + MAX_SPELLED_BYTES, decode_content=True)
             milliseconds = (time.perf_counter() - started) * 1000
             return ScoringResult(
                 status=response.status_code,
-                text=indent_json(content[:MAX_SHOWN_BYTES].decode(errors="replace")),
+                text=indent_json(redactor.for_ids.text(content.decode(errors="replace"))[:MAX_SHOWN_BYTES]),
                 milliseconds=milliseconds,
                 problem=_problem(response.status_code),
                 is_cut=len(content) > MAX_SHOWN_BYTES,
@@ -71,11 +76,12 @@ def score(uri: str, key: str | None, body: str) -> ScoringResult:
         return ScoringResult(milliseconds=(time.perf_counter() - started) * 1000, problem=_unreachable(error))
 
 
-def example_body(uri: str, key: str | None) -> str:
-    """Return the example request body in the service's swagger document; "" if it has none."""
+def example_body(uri: str, key: str | None, redactor: Redactor) -> str:
+    """Return the example request body in the service's swagger document; "" if it has none. As for `score`."""
     try:
         with _request("GET", urljoin(uri, "swagger.json"), key, None, (EXAMPLE_SECONDS, EXAMPLE_SECONDS)) as response:
-            document = json.loads(response.raw.read(MAX_DOCUMENT_BYTES, decode_content=True)) if response.ok else {}
+            content = response.raw.read(MAX_DOCUMENT_BYTES, decode_content=True)
+            document = redactor.for_ids.json(content) if response.ok else {}
     except REQUEST_ERRORS:
         return ""
     example = _example(document)

@@ -12,8 +12,10 @@ from deployments.accounts.connection_tests import ConnectionTestResult, with_tim
 from deployments.accounts.connection_tests.cluster import try_cluster
 from deployments.accounts.connection_tests.registry import try_registry
 from deployments.accounts.connection_tests.server import try_server
+from deployments.accounts.known_secrets import known_secrets
 from deployments.live import events
 from deployments.models import Cluster, HostingAccount, RegistryInfo
+from netguard.redaction import credentials_in_kubeconfig
 
 
 def save_settings(request: Request, form: SettingsForm) -> Any:
@@ -28,24 +30,29 @@ def save_settings(request: Request, form: SettingsForm) -> Any:
 
 def test_server(row: HostingAccount) -> ConnectionTestResult:
     """Test the connection to the server of an account, which may be unsaved."""
-    return with_timeout(lambda: try_server(row))
+    known = known_secrets(row)
+    return with_timeout(lambda: try_server(row, known), known.all)
 
 
 def test_registry(row: RegistryInfo) -> ConnectionTestResult:
     """Test signing in to a registry, which may be unsaved."""
-    return with_timeout(lambda: try_registry(row.location, row.user, row.password or ""))
+    password = row.password or ""
+    redactor = known_secrets(row.account).all.including([password])
+    return with_timeout(lambda: try_registry(row.location, row.user, password), redactor)
 
 
 def test_cluster(row: Cluster) -> ConnectionTestResult:
     """Test the connection to a cluster, which may be unsaved, by requesting its version."""
 
+    text = row.kube_config or ""
+
     def attempt() -> ConnectionTestResult:
         try:
-            return try_cluster(kubeconfig.parse(row.kube_config or ""))
+            return try_cluster(kubeconfig.parse(text))
         except kubeconfig.InvalidKubeconfigError as error:
             return ConnectionTestResult(False, f"The saved kubeconfig isn’t valid: {error}", "Paste another one.")
 
-    return with_timeout(attempt)
+    return with_timeout(attempt, known_secrets(row.account).all.including(credentials_in_kubeconfig(text)))
 
 
 def record_connection_test(

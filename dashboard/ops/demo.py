@@ -17,6 +17,7 @@ from dashboard.actions.scoring import ScoringResult, score
 from dashboard.files import store
 from deployments.models import Asset, Cluster, HostingAccount, Operation, RegistryInfo, Service
 from deployments.operations import submit
+from netguard.redaction import Redactor
 
 EXAMPLE = settings.SHARE_DIR / "examples" / "iris"
 NAME = "iris"
@@ -60,7 +61,7 @@ class Demo:
         """Send the example request to the service. Return the request body and the result."""
         service = self._wait_for_key()
         body = json.dumps(json.loads((EXAMPLE / "schema.json").read_text())["example"])
-        return body, score(service.scoring_uri, service.scoring_key, body)
+        return body, score(service.scoring_uri, service.scoring_key, body, Redactor())
 
     def _step(self, label: str, request: Callable[[], Operation]) -> Generator[Step, None, Any]:
         started = time.monotonic()

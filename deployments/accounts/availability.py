@@ -6,9 +6,10 @@ from django.db.models import Q
 from django.utils import timezone
 
 from deployments.accounts import credentials
+from deployments.accounts.known_secrets import known_secrets
 from deployments.client import errors
 from deployments.client.client import MMSClient
-from deployments.client.transport import Credential
+from deployments.client.transport import Credential, KnownSecrets
 from deployments.live import events, redis
 from deployments.live.transitions import conditional_update
 from deployments.models import HostingAccount, Service
@@ -18,10 +19,16 @@ CONTACT_WRITE_INTERVAL = timedelta(seconds=10)  # `reached_at` is written at mos
 STALENESS_INTERVAL_SECONDS = 15  # per account; see badges.STALE_AFTER_WHILE_FAILING
 
 
-def client_for(account: HostingAccount, credential: Credential | None = None, **limits: float) -> MMSClient:
+def client_for(
+    account: HostingAccount,
+    credential: Credential | None = None,
+    known: KnownSecrets | None = None,
+    **limits: float,
+) -> MMSClient:
     """Return a client for the account.
 
-    credential: replaces the account's own. limits: `read_timeout` and `deadline` in seconds, as for Transport.
+    credential: replaces the account's own. known: the account's secrets, for threads that must not use the database.
+    limits: `read_timeout` and `deadline` in seconds, as for Transport.
     """
     return MMSClient(
         account.base_url,
@@ -30,6 +37,7 @@ def client_for(account: HostingAccount, credential: Credential | None = None, **
         account.hosting_account,
         token=credential or credentials.credential_for(account),
         api_version=account.api_version,
+        known_secrets=lambda: known or known_secrets(account),
         **limits,
     )
 

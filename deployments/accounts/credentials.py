@@ -15,6 +15,7 @@ from deployments.client import errors, wire_values
 from deployments.client.http import ServerResponse, exchange, host_of, new_session, retry_after
 from deployments.client.transport import BearerToken, Credential
 from deployments.models import HostingAccount
+from netguard.redaction import Redactor
 
 FETCH_SECONDS = 15.0  # per request for a token
 MAX_RESPONSE_BYTES = 256 * 1024
@@ -185,9 +186,7 @@ def _parse_token(host: str, payload: dict[str, Any]) -> AccessToken:
 
 def _explanation(client: EntraClient, payload: dict[str, Any]) -> str:
     """Return the authority's error description on one line, without trace ids or the secret."""
-    text = wire_values.text(payload.get("error_description") or payload.get("error") or "", 2000)
-    text = re.split(r"\s*(?:Trace ID|Correlation ID|Timestamp):", text)[0]
-    for secret in {client.secret, quote(client.secret, safe="")}:
-        text = text.replace(secret, "…")
+    text = wire_values.text(payload.get("error_description") or payload.get("error") or "")
+    text = re.split(r"\s*(?:Trace ID|Correlation ID|Timestamp):", Redactor([client.secret]).text(text)[:2000])[0]
     text = " ".join(text.split())[:300].rstrip(". ")
     return f": {text}." if text else "."

@@ -10,10 +10,9 @@ import binascii
 from dataclasses import dataclass, field
 from typing import Any
 
-import yaml
-
 from deployments.client.urls import web_address
 from deployments.models.validators import NEVER_CALLED
+from netguard import safe_yaml
 from netguard.addresses import is_forbidden_host
 
 MAX_BYTES = 256 * 1024
@@ -41,15 +40,6 @@ class ClusterAccess:
     tls_name: str = ""
 
 
-class _Loader(yaml.SafeLoader):
-    """Safe loader without aliases, which can expand a small text to a huge document."""
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.YAMLError("alias")
-        return super().compose_node(parent, index)
-
-
 def parse(text: str) -> ClusterAccess:
     """Return the access that the kubeconfig grants. Raises InvalidKubeconfigError."""
     document = _load(text)
@@ -69,14 +59,9 @@ def _load(text: str) -> dict[str, Any]:
     if len(text.encode(errors="surrogatepass")) > MAX_BYTES:
         raise InvalidKubeconfigError(f"This is too large for a kubeconfig. The maximum is {MAX_BYTES // 1024} kB.")
     try:
-        document = yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader
-    except yaml.MarkedYAMLError as error:
-        at = f": line {error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise InvalidKubeconfigError(f"This isn't valid YAML{at}.") from None
-    except yaml.YAMLError:
-        raise InvalidKubeconfigError("This isn't valid YAML, or it has aliases (*name). Write them out.") from None
-    except (ValueError, RecursionError):
-        raise InvalidKubeconfigError("This isn't valid YAML.") from None
+        document = safe_yaml.load(text)
+    except safe_yaml.UnsupportedYamlError as reason:
+        raise InvalidKubeconfigError(f"The kubeconfig {reason}.") from None
     if not isinstance(document, dict) or "clusters" not in document:
         raise InvalidKubeconfigError("This isn't a kubeconfig: it has no “clusters”. Paste the whole file.")
     return document
@@ -87,12 +72,15 @@ def _named(document: dict[str, Any], list_name: str, entry_name: str) -> list[tu
     entries = document.get(list_name) or []
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise InvalidKubeconfigError(f"“{list_name}” must be a list of entries that each have a name.")
-    found = []
+    found: list[tuple[str, dict[str, Any]]] = []
     for entry in entries:
         part = entry.get(entry_name) or {}
         if not isinstance(part, dict):
             raise InvalidKubeconfigError(f"The “{entry_name}” of an entry of “{list_name}” must be a mapping.")
-        found.append((str(entry.get("name", ""))[:80], part))
+        name = str(entry.get("name", ""))[:80]
+        if any(name == other for other, _ in found):
+            raise InvalidKubeconfigError(f"“{list_name}” has two entries named “{name}”. Remove one of them.")
+        found.append((name, part))
     return found
 
 

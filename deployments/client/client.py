@@ -6,7 +6,7 @@ All methods raise `errors.MMSError`; the class says whether the request may be s
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Generic, TypeVar
 from urllib.parse import quote, urljoin, urlsplit
@@ -14,6 +14,7 @@ from urllib.parse import quote, urljoin, urlsplit
 from deployments.client import errors, wire, wire_values
 from deployments.client.http import ServerResponse
 from deployments.client.transport import MAX_LIST_BYTES, BearerToken, Credential, Transport
+from netguard.redaction import Redactor
 
 log = logging.getLogger(__name__)
 Item = TypeVar("Item")
@@ -46,12 +47,14 @@ class LogText:
 
     body: bytes  # UTF-8, may end within a line or a character
     position: int  # byte offset to continue from
+    redactor: Redactor = field(default_factory=Redactor)  # to apply before the text is stored
 
 
 class MMSClient:
     """Client for one hosting account. Close it after use; not thread-safe.
 
-    token: a bearer token or a source of tokens. limits: `read_timeout` and `deadline` in seconds, as for Transport.
+    token: a bearer token or a source of tokens. options: `read_timeout`, `deadline` and `known_secrets`, as for
+        Transport.
     """
 
     def __init__(
@@ -63,12 +66,12 @@ class MMSClient:
         *,
         token: str | Credential,
         api_version: str,
-        **limits: float,
+        **options: Any,
     ):
         group = f"subscriptions/{_segment(subscription)}/resourceGroups/{_segment(resource_group)}"
         self.base = f"{base_url.rstrip('/')}/api/{group}/hostingAccounts/{_segment(hosting_account)}"
         self.api_version = api_version
-        self.transport = Transport(BearerToken(token) if isinstance(token, str) else token, **limits)
+        self.transport = Transport(BearerToken(token) if isinstance(token, str) else token, **options)
 
     def __enter__(self) -> "MMSClient":
         return self
@@ -180,7 +183,7 @@ class MMSClient:
 
     def get_service_key(self, service_id: str) -> str:
         """Return the service's scoring key, a bearer token for its scoring URL."""
-        return _read(self._call("GET", f"services/{_segment(service_id)}/keys"), wire.primary_key)
+        return _read(self._call("GET", f"services/{_segment(service_id)}/keys", returns_key=True), wire.primary_key)
 
     def get_operation_log(self, operation_id: str, after: int) -> LogText:
         """Return the operation's log from byte `after` on, up to LOG_PART_BYTES."""
@@ -203,7 +206,7 @@ class MMSClient:
 
     def _send(self, method: str, path: str, request: wire.Request | None, request_id: str) -> ServerResponse:
         body = request.to_wire() if request else None
-        secrets = wire.secrets_in(request) if request else []
+        secrets = wire.secrets_in(request) if request else ()
         return self._call(method, path, body=body, request_id=request_id, secrets=secrets)
 
     def _get(self, noun: str, resource_id: str, from_wire: Callable[[Any], Item]) -> Item:
@@ -268,7 +271,8 @@ class MMSClient:
             "GET", path, params={"after": after, "limit": LOG_PART_BYTES, **parameters}, max_bytes=MAX_LIST_BYTES
         )
         position = wire_values.whole_number(answer.headers.get("X-Log-Position"))
-        return LogText(answer.body, after + len(answer.body) if position is None else position)
+        position = after + len(answer.body) if position is None else position
+        return LogText(answer.body, position, answer.redactor)
 
 
 def _id_lists(operation_ids: Sequence[str]) -> Iterator[list[str]]:
@@ -323,6 +327,7 @@ def _accepted(answer: ServerResponse) -> Accepted:
     """
     if answer.status != 202:
         return Accepted()
-    located = wire_values.last_segment(answer.headers.get("Operation-Location", ""))
-    named = wire_values.text(answer.headers.get("x-ms-request-id"), 1000).strip()
+    redact = answer.redactor.for_ids.text
+    located = wire_values.last_segment(redact(answer.headers.get("Operation-Location", "")))
+    named = redact(wire_values.text(answer.headers.get("x-ms-request-id"), 1000)).strip()
     return Accepted(located or (named if wire_values.is_usable_id(named) else ""), is_pending=True)

@@ -2,11 +2,10 @@
 
 import base64
 import http.client
-import json
 import ssl
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -19,6 +18,7 @@ from requests.auth import AuthBase
 from deployments.client import errors, wire_values
 from deployments.client.deadlines import CALL, Call, TimedAdapter
 from netguard.connect import ForbiddenAddressError
+from netguard.redaction import Redactor
 
 CONNECT_TIMEOUT_SECONDS = 5.0  # for each address of the host
 READ_TIMEOUT_SECONDS = 20.0  # between two bytes of a response
@@ -33,11 +33,12 @@ class ServerResponse:
     status: int
     headers: Any  # case-insensitive mapping
     body: bytes
+    redactor: Redactor = field(default_factory=Redactor)  # of the secrets that the server must not echo
 
     def json(self) -> Any:
-        """Parse the body as JSON. Raises MalformedPayloadError."""
+        """Parse the body as JSON, without the secrets. Raises MalformedPayloadError."""
         try:
-            return json.loads(self.body)
+            return self.redactor.json(self.body, id_names=wire_values.ID_FIELDS, is_kept=wire_values.is_kept)
         except (ValueError, RecursionError):
             raise wire_values.MalformedPayloadError("The body isn't JSON.") from None
 
@@ -196,6 +197,10 @@ def _describe(reasons: list[Any]) -> str:
             return reason.strerror.lower()
         if isinstance(reason, TimeoutError | urllib3.exceptions.TimeoutError | requests.Timeout):
             return "it took too long"
+    if isinstance(reasons[-1], ValueError | http.client.BadStatusLine | http.client.UnknownProtocol):
+        # These quote the response, in parts.
+        is_closed = isinstance(reasons[-1], http.client.RemoteDisconnected)
+        return "it closed the connection" if is_closed else "the response isn't valid HTTP"
     return wire_values.text(reasons[-1], 300)
 
 

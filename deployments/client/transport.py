@@ -1,7 +1,10 @@
 """Authenticated calls to an MMS: return a 2xx response or raise MMSError."""
 
+import dataclasses
 import re
 import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 
@@ -18,9 +21,18 @@ from deployments.client.http import (
     retry_after,
     server_time,
 )
+from netguard.redaction import Redactor
 
 MAX_LIST_BYTES = 64 * 1024**2  # a list of 10,000 models, or a long log, has about 4 MB
 EXTENSIONS = "x-mms-extensions"
+
+
+@dataclass(frozen=True)
+class KnownSecrets:
+    """Secrets of an account, which its server must not echo: all, and those without the services' scoring keys."""
+
+    credentials: Redactor = field(default_factory=Redactor)
+    all: Redactor = field(default_factory=Redactor)
 
 
 class Credential(Protocol):
@@ -61,10 +73,18 @@ class Transport:
     bytes, `deadline` for a whole call.
     """
 
-    def __init__(self, credential: Credential, read_timeout: float | None = None, deadline: float | None = None):
+    def __init__(
+        self,
+        credential: Credential,
+        read_timeout: float | None = None,
+        deadline: float | None = None,
+        known_secrets: Callable[[], KnownSecrets] = KnownSecrets,
+    ):
         self.session = new_session()
         self.credential = credential
         self.read_timeout, self.deadline = read_timeout or READ_TIMEOUT_SECONDS, deadline or DEADLINE_SECONDS
+        self._known_secrets, self._sent_secrets = known_secrets, set[str]()
+        self._known: KnownSecrets | None = None
         self.extensions: set[str] = set()
         self.called_at = datetime.now(UTC)  # start of the last call
         self.clock_ahead: timedelta | None = None  # of the server, by its last response; None: unknown
@@ -79,14 +99,16 @@ class Transport:
         params: dict[str, Any],
         body: dict[str, Any] | None = None,
         request_id: str = "",
-        secrets: list[str] | None = None,
+        secrets: Sequence[str] = (),
+        returns_key: bool = False,
         max_bytes: int = MAX_RESPONSE_BYTES,
         until: float | None = None,
     ) -> ServerResponse:
         """Send a request and return its 2xx response.
 
         request_id: sent as `x-ms-client-request-id` (MMS API reference, "Request Header" of each operation).
-        secrets: texts to remove from error messages, as is the token.
+        secrets: texts of the request to remove from this and all later responses, like those of the account.
+        returns_key: the response has a scoring key, so only other secrets are removed from it.
         max_bytes: limit of the response.
         until: time.monotonic() by which the call must end, if that is before its deadline.
 
@@ -97,6 +119,7 @@ class Transport:
         ends = time.monotonic() + self.deadline
         ends = ends if until is None else min(ends, until)
         content: dict[str, Any] = {"params": params, "json": body, "headers": headers, "max_bytes": max_bytes}
+        self._sent_secrets |= set(secrets)
         token = self.credential.token(ends)
         answer = self._send(method, url, token, ends, content)
         # A request rejected with 401 had no effect, so it is safe to repeat.
@@ -105,10 +128,18 @@ class Transport:
             answer = self._send(method, url, token, ends, content)
         sent_at = server_time(answer)
         self.clock_ahead = sent_at - datetime.now(UTC) if sent_at else None
+        answer = dataclasses.replace(answer, redactor=self._redactor(token, returns_key))
         self.extensions = {name.strip() for name in answer.headers.get(EXTENSIONS, "").split(",")} - {""}
         if 200 <= answer.status < 300:
             return answer
-        raise _error_for(host_of(url), answer, [token, *(secrets or [])])
+        raise _error_for(host_of(url), answer)
+
+    def _redactor(self, token: str, returns_key: bool = False) -> Redactor:
+        """Return the redactor for responses. The account's secrets are read once, with the first response."""
+        if self._known is None:
+            self._known = self._known_secrets()
+        known = self._known.credentials if returns_key else self._known.all
+        return known.including([token, *self._sent_secrets])
 
     def _send(self, method: str, url: str, token: str, ends: float, content: dict[str, Any]) -> ServerResponse:
         if token and not re.fullmatch(r"[!-~]+", token):
@@ -116,20 +147,26 @@ class Transport:
                 "This account's token can't be sent: it contains characters that a token can't have."
             )
         self.session.auth = Authorization(f"Bearer {token}" if token else "")
-        return exchange(
-            self.session,
-            method,
-            url,
-            seconds=self.deadline,
-            read_timeout=self.read_timeout,
-            until=ends,
-            **content,
-        )
+        try:
+            return exchange(
+                self.session,
+                method,
+                url,
+                seconds=self.deadline,
+                read_timeout=self.read_timeout,
+                until=ends,
+                **content,
+            )
+        except errors.MMSError as error:  # may quote an invalid response
+            message = self._redactor(token).text(str(error))
+            if message == str(error):
+                raise
+            raise type(error)(message, retry_after=error.retry_after) from None
 
 
-def _error_for(host: str, answer: ServerResponse, secrets: list[str]) -> errors.MMSError:
+def _error_for(host: str, answer: ServerResponse) -> errors.MMSError:
     """Return the error for a status other than 2xx, with the server's explanation if it has one."""
-    failure = _failure(answer).redacted(secrets)
+    failure = _failure(answer)
     wait = retry_after(answer)
     reason = f": {failure.message}" if failure.message else "."
     status = answer.status
@@ -151,7 +188,7 @@ def _unexpected_status(host: str, answer: ServerResponse) -> errors.MMSError:
     """Return the error for a redirect or another unexpected status below 400."""
     if answer.status not in {301, 302, 303, 307, 308}:
         return errors.InvalidResponseError(f"{host} responded with the unexpected status {answer.status}.")
-    target = wire_values.text(host_of(answer.headers.get("Location", "")), 200)
+    target = wire_values.text(answer.redactor.text(host_of(answer.headers.get("Location", ""))), 200)
     # 303 may follow a request that took effect.
     kind = errors.InvalidResponseError if answer.status == 303 else errors.RedirectedError
     return kind(

@@ -10,8 +10,7 @@ cleaned of characters that a database rejects. Unusable responses raise Malforme
 """
 
 import dataclasses
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -21,6 +20,7 @@ from deployments.client.wire_values import (
     MalformedPayloadError,
     as_list,
     fold,
+    normalize_state,
     noun_and_id,
     optional_text,
     parse_bool,
@@ -29,10 +29,10 @@ from deployments.client.wire_values import (
     text,
     whole_number,
 )
+from netguard.redaction import MASK, credentials_in_kubeconfig
 
 SECRET = {"secret": True}
 HIDDEN = {"hidden": True}  # fields of a registry or cluster, which users choose by name
-MASK = "…"
 MAX_REASON_CHARS = 4000  # for error messages; a server once sent a megabyte
 MAX_DETAILS = 50
 MAX_PROPERTIES = 100
@@ -182,17 +182,13 @@ def mask_secrets(request: Request) -> Request:
 
 
 def secrets_in(request: Request) -> list[str]:
-    """Return the secrets of a request, which must not appear in error messages."""
-    return [getattr(request, f.name) for f in dataclasses.fields(request) if f.metadata.get("secret")]
-
-
-def redact(message: str, secrets: Iterable[str]) -> str:
-    """Return `message` without the secrets, or (for kubeconfigs) any of their words of at least 16 characters."""
-    for secret in secrets:
-        words = [word for word in re.split(r"[\s\"',{}\[\]]+", secret) if len(word) >= 16 and "://" not in word]
-        for word in [secret, *words] if len(secret) >= 4 else []:
-            message = message.replace(word, MASK)
-    return message
+    """Return the secrets of a request, which must not appear in what the server responds."""
+    match request:
+        case NewImage():
+            return [request.password]
+        case NewService():
+            return credentials_in_kubeconfig(request.kube_config)
+    return []
 
 
 # --- responses -----------------------------------------------------------------------------------------------------
@@ -363,12 +359,6 @@ class Failure:
         )
         return cls(text(code, 100), message, details)
 
-    def redacted(self, secrets: Iterable[str]) -> "Failure":
-        """Return the failure without the secrets."""
-        secrets = list(secrets)
-        details = [{name: redact(value, secrets) for name, value in item.items()} for item in self.details]
-        return Failure(self.code, redact(self.message, secrets), details)
-
 
 @dataclass(frozen=True)
 class OperationStatus:
@@ -425,7 +415,7 @@ def primary_key(data: Any) -> str:
 
 def phase(state: str) -> Phase | None:
     """Return the phase for a server's state; None if the state is unknown."""
-    return _PHASES.get(re.sub(r"[\s_-]", "", state).lower())
+    return _PHASES.get(normalize_state(state))
 
 
 def runtime_type(value: str) -> str:

@@ -6,6 +6,50 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+# Fields that name a resource or where it is. They must remain usable, so only long secrets are removed from them.
+ID_FIELDS = frozenset({"id", "imageid", "manifestid", "modelids", "resourcelocation", "scoringuri", "nextlink"})
+STATES = frozenset({"notstarted", "running", "succeeded", "failed", "canceled", "cancelled"})
+# Names of all other fields that are read. A weak password may be the same word.
+FIELDS = ID_FIELDS | {
+    "activatedat",
+    "assets",
+    "code",
+    "createdat",
+    "createdtime",
+    "description",
+    "details",
+    "digest",
+    "driverprogram",
+    "error",
+    "health",
+    "healthdetail",
+    "image",
+    "imagetype",
+    "location",
+    "manifest",
+    "message",
+    "mimetype",
+    "mimetypes",
+    "name",
+    "number",
+    "primarykey",
+    "properties",
+    "registryinfo",
+    "revisions",
+    "runtimetype",
+    "state",
+    "statuscode",
+    "stoppedat",
+    "tags",
+    "target",
+    "targetruntime",
+    "unpack",
+    "updatedat",
+    "url",
+    "user",
+    "value",
+    "version",
+}
 MAX_ID_CHARS = 200  # size of the database columns
 ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._~:@+=,-]*", re.ASCII)
 MAX_ITEMS = 1000  # in a list within a resource: tags, models, assets
@@ -23,6 +67,19 @@ def fold(data: Any) -> dict[str, Any]:
     if not isinstance(data, Mapping):
         raise MalformedPayloadError("An object was expected.")
     return {str(name).lower(): value for name, value in data.items()}
+
+
+def is_kept(name: str, value: str) -> bool:
+    """Return True if a value of this field, or for "" the name of a field, is a word of the API, even if it's a secret.
+
+    Without these words, a response couldn't be read.
+    """
+    return value.lower() in FIELDS if not name else name == "state" and normalize_state(value) in STATES
+
+
+def normalize_state(state: str) -> str:
+    """Return a server's state in lower case without separators."""
+    return re.sub(r"[\s_-]", "", state).lower()
 
 
 def text(value: Any, limit: int = 100_000) -> str:

@@ -8,7 +8,6 @@ from deployments.client.client import MMSClient
 from deployments.live import events
 from deployments.models import HostingAccount, Operation, Service
 from deployments.operations.dispatch import CALL_POOL, max_calls
-from deployments.operations.matching import secrets_of
 from deployments.resources import logs
 
 MAX_LOG_THREADS = 2  # per account; the remaining threads are for operations
@@ -35,7 +34,7 @@ def _submit(row: Any, fetch: Callable[[Any, MMSClient], None]) -> None:
 
 
 def _fetch_operation_log(operation: Operation, client: MMSClient) -> None:
-    logs.fetch_operation_log(operation, client, secrets_of(operation), last=not operation.is_open)
+    logs.fetch_operation_log(operation, client, last=not operation.is_open)
 
 
 def _fetch(_: int, row: Any, fetch: Callable[[Any, MMSClient], None]) -> None:

@@ -7,12 +7,10 @@ from datetime import datetime
 
 from django.utils import timezone
 
-from deployments.client import wire
 from deployments.live import events
 from deployments.live.badges import badge_of
 from deployments.live.transitions import conditional_update
 from deployments.models import Operation
-from deployments.operations.matching import secrets_of
 
 
 def record_answer(operation: Operation, at: datetime) -> None:
@@ -27,7 +25,6 @@ def record_answer(operation: Operation, at: datetime) -> None:
 
 def record_no_answer(operation: Operation, reason: str) -> None:
     """Record why a check brought no answer about the operation. The time of the last answer remains."""
-    reason = wire.redact(reason, secrets_of(operation))
     if operation.check_error == reason:
         return
     same = Operation.objects.filter(pk=operation.pk, state=operation.state)

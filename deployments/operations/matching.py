@@ -1,5 +1,6 @@
 """Matching of operations with resources at the server, for the mirror and for reconciliation."""
 
+import re
 from collections.abc import Iterable
 from datetime import timedelta
 from typing import Any
@@ -11,6 +12,7 @@ from deployments.models import HostingAccount, Operation
 from deployments.models.operation import OPEN, Kind, State
 from deployments.operations.requests import BUILDERS, RequestRefusedError, from_body
 from deployments.resources.rows import Item
+from netguard.redaction import MASK
 
 CLOCK_TOLERANCE = timedelta(seconds=5)  # servers round dates to seconds
 RESULT_TYPES = {
@@ -26,26 +28,22 @@ def request_of(operation: Operation) -> wire.Request:
     return BUILDERS[operation.kind](**from_body(operation.account, operation.body))
 
 
-def secrets_of(operation: Operation) -> list[str]:
-    """Return the secrets in the operation's request, which must be removed from errors and logs."""
-    try:
-        return wire.secrets_in(request_of(operation))
-    except RequestRefusedError:
-        return []
-
-
 def may_match(request: wire.Request, item: Item) -> bool:
     """Return True if the request may have created the item. An image that names no manifest may match any request."""
     match request, item:
         case wire.NewModel(), wire.Model():
-            return (request.name, request.url, request.description) == (item.name, item.url, item.description)
+            names = _same(request.name, item.name) and _same(request.description, item.description)
+            return names and _same(request.url, item.url)
         case wire.NewManifest(), wire.Manifest():
-            return _comparable(request) == _comparable(item) and len(request.model_ids) == len(item.model_ids)
+            same = all(map(_same, _comparable(request), _comparable(item)))
+            sizes = len(request.model_ids) == len(item.model_ids) and len(request.assets) == len(item.assets)
+            return same and sizes
         case wire.NewImage(), wire.Image():
-            described = item.description in {None, "", request.description}
-            return item.manifest_id in {request.manifest_id, None} and described
+            is_described = not item.description or _same(request.description, item.description)
+            return item.manifest_id in {request.manifest_id, None} and is_described
         case wire.NewService(), wire.Service():
-            return request.name == item.name and (item.image_id is None or same_id(item.image_id, request.image_id))
+            is_same_image = item.image_id is None or same_id(item.image_id, request.image_id)
+            return is_same_image and _same(request.name, item.name)
     return False
 
 
@@ -82,6 +80,13 @@ def unlinked_operations(account: HostingAccount, of: type[Any]) -> list[tuple[Op
     return found
 
 
-def _comparable(manifest: wire.NewManifest | wire.Manifest) -> Iterable[Any]:
+def _comparable(manifest: wire.NewManifest | wire.Manifest) -> Iterable[str]:
     assets = sorted((asset.id, asset.url) for asset in manifest.assets)
-    return manifest.driver_program, manifest.description, manifest.runtime_type, assets
+    return manifest.driver_program, manifest.description, manifest.runtime_type, *(text for a in assets for text in a)
+
+
+def _same(requested: str, listed: str) -> bool:
+    """Return True if the texts are equal, except where a secret was removed from the listed one."""
+    if MASK not in listed:
+        return requested == listed
+    return bool(re.fullmatch(".+".join(map(re.escape, listed.split(MASK))), requested, re.DOTALL))

@@ -22,7 +22,7 @@ from deployments.live.transitions import conditional_update, retry_on_lock, tran
 from deployments.models import HostingAccount, Image, Operation
 from deployments.models.operation import ACCEPTED, OPEN, Kind, State
 from deployments.operations import checks
-from deployments.operations.matching import request_of, secrets_of
+from deployments.operations.matching import request_of
 from deployments.operations.requests import RequestRefusedError
 from deployments.resources import logs, rows, scoring_keys
 from deployments.timing import LEASE_SECONDS, MAX_POLLING_SECONDS, poll_interval, probe_interval
@@ -207,10 +207,10 @@ def _advance(operation: Operation, status: wire.OperationStatus, client: MMSClie
             _finish(operation, _result_id(operation, status), client)
         case wire.Phase.FAILED:
             _adopt_failed_service(operation, _result_id(operation, status), client)
-            fail(operation, status.failure.redacted(secrets_of(operation)), "The server gave no reason.")
+            fail(operation, status.failure, "The server gave no reason.")
         case wire.Phase.CANCELED:
             _adopt_failed_service(operation, _result_id(operation, status), client)
-            message = status.failure.redacted(secrets_of(operation)).message
+            message = status.failure.message
             transition(operation, State.CANCELED, error_message=message or operation.error_message)
 
 
@@ -240,7 +240,7 @@ def _adopt_failed_service(operation: Operation, resource_id: str, client: MMSCli
 def _fetch_log_and_key(operation: Operation, client: MMSClient) -> None:
     """Fetch new lines of the log, and the scoring key once the operation has ended."""
     if operation.mms_operation_id:
-        logs.fetch_operation_log(operation, client, secrets_of(operation), last=not operation.is_open)
+        logs.fetch_operation_log(operation, client, last=not operation.is_open)
     if not operation.is_open and operation.service is not None and operation.kind != Kind.DELETE_SERVICE:
         scoring_keys.fetch(operation.service, client)
 

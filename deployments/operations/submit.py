@@ -32,6 +32,7 @@ from deployments.models.operation import ACCEPTED, NEEDS_DECISION, OPEN, RETRYAB
 from deployments.operations import queue, requests
 from deployments.operations.requests import RUNTIME_TYPES, RequestRefusedError
 from deployments.timing import QUEUE_GRACE_SECONDS
+from netguard.redaction import MASK
 
 __all__ = [
     "RUNTIME_TYPES",
@@ -322,4 +323,4 @@ def redact_keys(value: Any) -> Any:
         return {name: redact_keys(item) for name, item in value.items()}
     if isinstance(value, list):
         return [redact_keys(item) for item in value]
-    return _KEY_IN_URL.sub(wire.MASK, value) if isinstance(value, str) else value
+    return _KEY_IN_URL.sub(MASK, value) if isinstance(value, str) else value

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mms.engines.base import EngineRefusedError
-from mms.system import safe_yaml
+from netguard import safe_yaml
 
 
 def find_server(text: str) -> str:
@@ -34,6 +34,16 @@ def find_server(text: str) -> str:
 
 
 def _named(items: Any, kind: str) -> dict[str, Mapping[str, Any]]:
-    """Return the entries of a list of {"name": ..., kind: {...}} by name, without malformed ones."""
+    """Return the entries of a list of {"name": ..., kind: {...}} by name, without malformed ones.
+
+    Raises EngineRefusedError if two have the same name.
+    """
     entries = [item for item in items if isinstance(item, Mapping)] if isinstance(items, list) else []
-    return {str(entry.get("name")): entry[kind] for entry in entries if isinstance(entry.get(kind), Mapping)}
+    found: dict[str, Mapping[str, Any]] = {}
+    for entry in entries:
+        name = str(entry.get("name"))
+        if name in found:
+            raise EngineRefusedError(f"The kubeConfig has two entries for a {kind} with the same name.")
+        if isinstance(entry.get(kind), Mapping):
+            found[name] = entry[kind]
+    return found

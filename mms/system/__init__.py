@@ -1,1 +1,1 @@
-"""File locks, disk writes, sockets, removal of folders, limited child processes, and safe YAML; no Django."""
+"""File locks, disk writes, sockets, removal of folders, and limited child processes; no Django."""

@@ -18,6 +18,7 @@ from dashboard.api.openapi.resources import Score, ScoringKey
 from dashboard.api.parsing import check_fields, read_object
 from dashboard.audit.record import note_details
 from dashboard.forms.resources.console import ConsoleForm
+from deployments.accounts.known_secrets import known_secrets
 from deployments.live import events
 from deployments.models import HostingAccount
 
@@ -40,7 +41,7 @@ def test_service(request: ApiRequest, account: HostingAccount, pk: int) -> HttpR
         raise ApiError(422, "The body isn’t valid UTF-8.") from None
     if not form.is_valid():
         raise invalid_field("body", " ".join(map(str, form.errors["body"])))
-    result = score(service.scoring_uri, service.scoring_key, form.cleaned_data["body"])
+    result = score(service.scoring_uri, service.scoring_key, form.cleaned_data["body"], known_secrets(account).all)
     body: Score = {
         "status": result.status,
         "problem": result.problem,

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from typing import Any
 from urllib.parse import unquote
 
-import yaml
 from django import forms
 from django.core.exceptions import ValidationError
 from django.db.models import Max, Q, QuerySet
@@ -16,6 +15,7 @@ from dashboard.forms.fields.text import DescriptionField
 from dashboard.forms.resources.operation import OperationForm
 from deployments.models import Asset, HostingAccount, RegisteredModel
 from deployments.operations import submit
+from netguard import safe_yaml
 
 MAX_DESCRIPTION_CHARS = 512
 MAX_REQUIREMENTS_CHARS = 100_000
@@ -226,13 +226,10 @@ class CreateManifestForm(OperationForm):
 
 
 def check_conda(text: str) -> None:
-    """Raise ValidationError, with the number of the line, unless `text` is a YAML mapping."""
+    """Raise ValidationError unless `text` is a YAML mapping."""
     try:
-        content = yaml.safe_load(text)
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise ValidationError(f"Line {line} isn’t valid YAML: {error.problem}.") from None
-    except yaml.YAMLError:
-        raise ValidationError("This isn’t valid YAML.") from None
+        content = safe_yaml.load(text)
+    except safe_yaml.UnsupportedYamlError as reason:
+        raise ValidationError(f"This file {reason}.".replace("'", "’")) from None
     if not isinstance(content, dict):
         raise ValidationError("An environment file needs keys such as “dependencies:”.")

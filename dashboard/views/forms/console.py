@@ -17,6 +17,7 @@ from dashboard.audit.record import note_details
 from dashboard.forms.resources.console import ConsoleForm
 from dashboard.http.request import Request
 from dashboard.views.forms.submit import INVALID_FORM_STATUS
+from deployments.accounts.known_secrets import known_secrets
 from deployments.models import HostingAccount
 
 MAX_EXAMPLE_CHARS = 2000
@@ -39,10 +40,11 @@ def test_service(request: Request, account: HostingAccount, pk: int) -> HttpResp
     """Show the console with the service's example request; on POST, send the body and show the response."""
     service = scored_service_or_404(account, pk)
     form, answer = ConsoleForm(request.POST or None), None
+    redactor = known_secrets(account).all
     if request.method != "POST":
-        form = ConsoleForm(initial={"body": example_body(service.scoring_uri, service.scoring_key)})
+        form = ConsoleForm(initial={"body": example_body(service.scoring_uri, service.scoring_key, redactor)})
     elif form.is_valid():
-        answer = score(service.scoring_uri, service.scoring_key, form.cleaned_data["body"])
+        answer = score(service.scoring_uri, service.scoring_key, form.cleaned_data["body"], redactor)
     template = "services/_console.html" if request.htmx else "services/test_service.html"
     page = {"service": service, "form": form, "answer": answer, "asked": request.method != "POST"}
     page["call"] = body_literals(str(form["body"].value() or ""))

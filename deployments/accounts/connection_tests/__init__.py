@@ -3,6 +3,7 @@
 Tests use the same connections, address rules and credentials as real calls. Nothing is saved.
 """
 
+import dataclasses
 import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +13,7 @@ from urllib.parse import urlsplit
 
 from deployments.client import errors
 from netguard.addresses import LOOPBACK_HOSTS
+from netguard.redaction import Redactor
 
 log = logging.getLogger(__name__)
 CALL_SECONDS = 5.0  # per call
@@ -29,13 +31,15 @@ class ConnectionTestResult:
     advice: str = ""
 
 
-def with_timeout(attempt: Callable[[], ConnectionTestResult]) -> ConnectionTestResult:
+def with_timeout(attempt: Callable[[], ConnectionTestResult], redactor: Redactor) -> ConnectionTestResult:
     """Return the result of `attempt`, or a failure after TEST_SECONDS.
 
-    `attempt` runs in a thread, since name resolution can't be interrupted, and must not use the database.
+    `attempt` runs in a thread, since name resolution can't be interrupted, and must not use the database. `redactor` is
+    of the secrets that the tested server must not echo: those that are sent to it, and those of the account.
     """
     try:
-        return _THREADS.submit(attempt).result(TEST_SECONDS)
+        result = _THREADS.submit(attempt).result(TEST_SECONDS)
+        return dataclasses.replace(result, message=redactor.text(result.message), advice=redactor.text(result.advice))
     except Late:
         return ConnectionTestResult(
             False, f"No response within {TEST_SECONDS:.0f} s.", "Check the host, then try again."

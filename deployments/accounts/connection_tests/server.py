@@ -12,7 +12,7 @@ from deployments.accounts.connection_tests import (
     unreachable,
 )
 from deployments.client import errors
-from deployments.client.transport import BearerToken, Credential
+from deployments.client.transport import BearerToken, Credential, KnownSecrets
 from deployments.models import HostingAccount
 
 ADVICE: dict[type[errors.MMSError], str] = {
@@ -28,8 +28,11 @@ ADVICE: dict[type[errors.MMSError], str] = {
 }
 
 
-def try_server(account: HostingAccount) -> ConnectionTestResult:
-    """Read the list of services. The account may be unsaved. Changes nothing and caches no Entra ID tokens."""
+def try_server(account: HostingAccount, known: KnownSecrets) -> ConnectionTestResult:
+    """Read the list of services. The account may be unsaved. Changes nothing and caches no Entra ID tokens.
+
+    known: the account's secrets, for its client.
+    """
     credential: Credential = BearerToken(account.token or "")
     if account.sign_in == HostingAccount.SignIn.ENTRA:
         client = credentials.entra_client(account)
@@ -41,7 +44,7 @@ def try_server(account: HostingAccount) -> ConnectionTestResult:
             return unreachable(error, "Authority")
     started = time.monotonic()
     try:
-        with client_for(account, credential, read_timeout=CALL_SECONDS, deadline=CALL_SECONDS) as mms:
+        with client_for(account, credential, known, read_timeout=CALL_SECONDS, deadline=CALL_SECONDS) as mms:
             listing = mms.list_services()
     except errors.MMSError as error:
         return _failed(account, error)

@@ -174,7 +174,7 @@ def _foreign_message(foreign: list[tuple[str, conda.MatchSpec]]) -> str:
 
 
 def _conda_dependencies(text: str) -> list[object]:
-    from mms.system import safe_yaml  # imported here because most builds have no conda file
+    from netguard import safe_yaml  # imported here because most builds have no conda file
 
     text = without_mark(text)
     _limit(text)

@@ -13,12 +13,15 @@ from deployments.accounts.connection_tests import ConnectionTestResult, with_tim
 from deployments.accounts.connection_tests.cluster import try_cluster
 from deployments.accounts.connection_tests.registry import try_registry
 from deployments.accounts.connection_tests.server import try_server
+from deployments.client.transport import KnownSecrets
 from deployments.models import HostingAccount
+from netguard.redaction import Redactor
 from tests.doubles import mms as faults
 from tests.doubles.authority import CLIENT_ID, SCOPE, SECRET, TENANT, Authority
 from tests.doubles.kubernetes import Issuer, Kubernetes
 from tests.doubles.mms import MMS
 from tests.doubles.registry import PASSWORD, USER, RegistryDouble, running_registry
+from tests.support.spellings import spellings
 
 
 def account(url: str, **more: Any) -> HostingAccount:
@@ -35,7 +38,7 @@ def told(trial: ConnectionTestResult) -> str:
 
 def test_a_working_server_reports_its_resources(mms: MMS) -> None:
     mms.add_service("iris")
-    trial = try_server(account(mms.url))
+    trial = try_server(account(mms.url), KnownSecrets())
     assert trial.succeeded
     assert "lists 1 service." in trial.message
 
@@ -57,7 +60,7 @@ def test_a_working_server_reports_its_resources(mms: MMS) -> None:
 )
 def test_each_server_failure_is_reported(mms: MMS, fault: Any, words: str) -> None:
     mms.plan("GET", "services", fault)
-    trial = try_server(account(mms.url))
+    trial = try_server(account(mms.url), KnownSecrets())
     assert not trial.succeeded
     assert re.search(words, told(trial), re.DOTALL), told(trial)
     assert MMS.token not in told(trial)
@@ -72,27 +75,27 @@ def test_each_server_failure_is_reported(mms: MMS, fault: Any, words: str) -> No
     ],
 )
 def test_an_unreachable_server_is_reported(url: str, words: str) -> None:
-    trial = try_server(account(url))
+    trial = try_server(account(url), KnownSecrets())
     assert not trial.succeeded
     assert words in told(trial)
 
 
 def test_a_server_without_tls_called_with_https_is_reported(mms: MMS) -> None:
     assert "Check whether the address should start with http://." in told(
-        try_server(account(mms.url.replace("http", "https")))
+        try_server(account(mms.url.replace("http", "https")), KnownSecrets())
     )
 
 
 def test_an_untrusted_certificate_is_reported() -> None:
     with Kubernetes() as other:
-        trial = try_server(account(other.url))
+        trial = try_server(account(other.url), KnownSecrets())
     assert "This site doesn't trust its certificate" in told(trial)
 
 
 def test_a_server_that_hangs_costs_seconds(mms: MMS, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("deployments.accounts.connection_tests.server.CALL_SECONDS", 0.3)
     mms.plan("GET", "services", faults.hang(3))
-    trial = try_server(account(mms.url))
+    trial = try_server(account(mms.url), KnownSecrets())
     assert "overloaded" in told(trial)
 
 
@@ -101,14 +104,14 @@ def test_an_entra_id_account_is_tested_with_a_new_token(mms: MMS) -> None:
     with Authority() as authority:
         authority.given_to = lambda token: setattr(mms, "token", token)
         known = {**entra, "authority": authority.url}
-        assert try_server(account(mms.url, **known, client_secret=SECRET)).succeeded
-        wrong = try_server(account(mms.url, **known, client_secret="wrong-one"))
+        assert try_server(account(mms.url, **known, client_secret=SECRET), KnownSecrets()).succeeded
+        wrong = try_server(account(mms.url, **known, client_secret="wrong-one"), KnownSecrets())
         mms.plan("GET", "services", faults.status(401))
-        elsewhere = try_server(account(mms.url, **known, client_secret=SECRET))
+        elsewhere = try_server(account(mms.url, **known, client_secret=SECRET), KnownSecrets())
     assert "Check the tenant, client ID, client secret" in told(wrong)
     assert "wrong-one" not in told(wrong)
     assert "Check that the scope is the server's own." in told(elsewhere)
-    away = try_server(account(mms.url, **entra, authority="http://127.0.0.1:1", client_secret=SECRET))
+    away = try_server(account(mms.url, **entra, authority="http://127.0.0.1:1", client_secret=SECRET), KnownSecrets())
     assert "Nothing is listening there" in told(away)
 
 
@@ -232,15 +235,22 @@ def test_the_bundled_engine_needs_no_call() -> None:
 def test_a_silent_name_server_does_not_block_the_page(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection_tests, "TEST_SECONDS", 0.2)
     started = time.monotonic()
-    trial = with_timeout(lambda: time.sleep(1) or ConnectionTestResult(True, "late"))
+    trial = with_timeout(lambda: time.sleep(1) or ConnectionTestResult(True, "late"), Redactor())
     assert time.monotonic() - started < 0.8
     assert "No response within" in trial.message
+
+
+@pytest.mark.parametrize("text", spellings("pass word/5521").values())
+def test_the_result_of_a_test_shows_no_secret(text: str) -> None:
+    result = ConnectionTestResult(False, f"It said {text}.", f"Check {text}.")
+    told = with_timeout(lambda: result, Redactor(["pass word/5521"]))
+    assert told == ConnectionTestResult(False, "It said ….", "Check ….")
 
 
 def test_an_unexpected_error_in_a_test_is_reported_without_details() -> None:
     def breaks() -> ConnectionTestResult:
         raise OSError("secret-in-an-error")
 
-    assert with_timeout(breaks) == ConnectionTestResult(
+    assert with_timeout(breaks, Redactor()) == ConnectionTestResult(
         False, "The connection test failed with an unexpected error.", "Check the site's log for the reason."
     )

@@ -66,6 +66,42 @@ def test_users_and_clusters_other_than_the_current_ones_are_checked() -> None:
         parse(written(SERVER, {}, clusters=two))
 
 
+GIVEN_ONCE = """\
+clusters:
+- name: c
+  cluster:
+    server: https://k8s.example
+users:
+- name: u
+  user:
+    token: first
+"""
+TWICE = [
+    GIVEN_ONCE + "clusters: []\n",
+    GIVEN_ONCE + '"clusters": []\n',
+    GIVEN_ONCE.replace("    server:", "    server: https://other.example\n    server:"),
+    GIVEN_ONCE + "    token: second\n",
+    GIVEN_ONCE + "    'token': second\n",
+    GIVEN_ONCE + "- name: u\n  user: {token: second}\n",
+    GIVEN_ONCE + "  name: u\n",
+    GIVEN_ONCE + "    <<: {token: second}\n",
+    '{"clusters": [{"name": "c", "name": "c", "cluster": {"server": "https://k8s.example"}}]}',
+]
+
+
+def test_what_is_given_once_is_accepted() -> None:
+    assert parse(GIVEN_ONCE).token == "first"
+
+
+@pytest.mark.parametrize("text", TWICE)
+def test_what_is_given_twice_is_refused(text: str) -> None:
+    """Parsers disagree on which value counts, so the checked one might not be the one that is used."""
+    with pytest.raises(InvalidKubeconfigError, match=r"twice|two entries|merge key") as error:
+        parse(text)
+    assert "first" not in str(error.value)
+    assert "second" not in str(error.value)
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -87,6 +123,7 @@ def test_users_and_clusters_other_than_the_current_ones_are_checked() -> None:
         "a" * (kubeconfig.MAX_BYTES + 1),
         "clusters: \ud800",
         "2001-13-45: x\nclusters: []",
+        *TWICE,
     ],
 )
 def test_an_invalid_kubeconfig_is_explained(text: str) -> None:

@@ -125,12 +125,6 @@ def test_a_scoring_address_is_a_web_address_or_none() -> None:
     assert uri(None) is None
 
 
-def test_tokens_of_a_kubeconfig_are_redacted() -> None:
-    kube_config = "users:\n- user:\n    token: abcdefghij0123456789\nserver: https://k8s.example:6443/path"
-    told = wire.redact("token abcdefghij0123456789 refused by https://k8s.example:6443/path", [kube_config])
-    assert told == "token … refused by https://k8s.example:6443/path"
-
-
 @given(st.dictionaries(st.sampled_from(FIELDS), JSON) | JSON)
 def test_any_response_is_parsed_or_malformed(data: object) -> None:
     """Any JSON is parsed or raises MalformedPayloadError, never another error."""

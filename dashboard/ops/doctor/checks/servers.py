@@ -14,7 +14,9 @@ from dashboard.ops.doctor.checks import database
 from dashboard.ops.doctor.finding import CheckContext, Finding, failed, milliseconds, ok, pluralize, unknown
 from dashboard.ops.startup import bundled_account
 from deployments.accounts.availability import client_for
+from deployments.accounts.known_secrets import known_secrets
 from deployments.client import errors
+from deployments.client.transport import KnownSecrets
 from deployments.live.badges import STALE_AFTER
 from deployments.models import HostingAccount
 from deployments.timing import MAX_PAUSE_SECONDS
@@ -112,17 +114,17 @@ def _token_advice(account: HostingAccount) -> str:
 
 def _call_servers(accounts: Iterable[HostingAccount]) -> Iterator[Finding]:
     with ThreadPoolExecutor(MAX_CONCURRENT_CALLS) as threads:
-        yield from threads.map(_call_server, accounts)
+        yield from threads.map(_call_server, accounts, map(known_secrets, accounts))
 
 
-def _call_server(account: HostingAccount) -> Finding:
+def _call_server(account: HostingAccount, known: KnownSecrets) -> Finding:
     """List the services, unless the server requested a longer pause (Retry-After)."""
     if account.not_before and account.not_before > timezone.now() + timedelta(seconds=MAX_PAUSE_SECONDS):
         message = f"Not called: the server requested a pause. The next attempt is {relative_time(account.not_before)}."
         return unknown(part_name(account), message)
     started = time.monotonic()
     try:
-        with client_for(account, read_timeout=TIMEOUT_SECONDS, deadline=TIMEOUT_SECONDS) as client:
+        with client_for(account, known=known, read_timeout=TIMEOUT_SECONDS, deadline=TIMEOUT_SECONDS) as client:
             listing = client.list_services()
     except errors.MMSError as error:
         advice = _token_advice(account) if isinstance(error, errors.TokenRefusedError) else _error_advice(account)

@@ -151,7 +151,7 @@ def test_two_assets_with_one_id_are_refused(scientist: Client, account: HostingA
         ({"models": []}, "Choose at least one model"),
         ({"models": ["nonsense"]}, "no longer exists"),
         ({"runtime_type": "Fortran"}, "Fortran is not one of the available choices"),
-        ({"conda_env_file": "dependencies:\n  - pip: [\n"}, "Line 2 isn’t valid YAML"),
+        ({"conda_env_file": "dependencies:\n  - pip: [\n"}, "This file isn’t valid YAML (line 2)"),
         ({"conda_env_file": "just words"}, "An environment file needs keys"),
         ({"description": "d" * 513}, "at most 512 characters"),
     ],

@@ -14,7 +14,7 @@ from mms.engines import kubeconfig
 from mms.engines.base import EngineRefusedError
 from mms.images.plan.requirements import RequirementsError, parse, parse_conda
 from mms.services.engine import engine_for
-from mms.system import safe_yaml
+from netguard import safe_yaml
 
 SECONDS = 5
 
@@ -178,6 +178,28 @@ def test_plain_yaml_is_parsed() -> None:
     text = "a: [1, 'two', 3.5, true, null]\nb: {c: d}\ne: |\n  line\n  line\n"
     assert safe_yaml.load(text) == {"a": [1, "two", 3.5, True, None], "b": {"c": "d"}, "e": "line\nline\n"}
     assert safe_yaml.load('{"json": {"too": []}}') == {"json": {"too": []}}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "clusters: []\nclusters: []",
+        "clusters: [{name: a, cluster: {server: 'process://local', server: 'https://k8s.example'}}]",
+        "clusters: [{name: a, cluster: {server: 'process://local'}}, {name: a, cluster: {server: 'https://k8s'}}]",
+        "clusters: [{name: a, cluster: {<<: {server: 'process://local'}}}]",
+        '{"clusters": [], "clusters": []}',
+        "1: a\n0x1: b",
+        "? a\n? a",
+    ],
+)
+def test_a_kubeconfig_with_something_given_twice_is_refused(text: str) -> None:
+    with pytest.raises(EngineRefusedError, match=r"twice|two entries|merge key"):
+        engine_for(text)
+
+
+def test_a_conda_file_with_something_given_twice_is_refused() -> None:
+    with pytest.raises(RequirementsError, match=r"condaEnvFile gives a key twice \(line 2\)"):
+        parse_conda("dependencies: [pip]\ndependencies: [python=3.11]", "3.11")
 
 
 def test_a_kubeconfig_runs_no_program_and_reads_no_file(tmp_path: Path) -> None:

@@ -32,6 +32,9 @@ def load(text: str) -> Any:
     loader = _Loader(text)
     try:
         return loader.get_single_data()
+    except yaml.MarkedYAMLError as error:
+        where = f" (line {error.problem_mark.line + 1})" if error.problem_mark else ""
+        raise UnsupportedYamlError(f"isn't valid YAML{where}. Correct its syntax, then try again") from None
     except _PARSE_ERRORS:
         raise UnsupportedYamlError("isn't valid YAML. Correct its syntax, then try again") from None
     finally:
@@ -63,3 +66,26 @@ class _Loader(yaml.SafeLoader):
         node = super().compose_node(parent, index)
         self._depth -= 1
         return node
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+        for key, _ in node.value:
+            if key.tag == "tag:yaml.org,2002:merge":
+                raise UnsupportedYamlError(f"uses a YAML merge key (line {_line(key)}). Write its values out instead")
+        mapping = super().construct_mapping(node, deep)
+        if len(mapping) < len(node.value):
+            raise UnsupportedYamlError(f"gives a key twice (line {self._repeated_line(node)}). Remove one of the two")
+        return mapping
+
+    def _repeated_line(self, node: Any) -> int:
+        """Return the line of the first key of a mapping that equals an earlier one."""
+        seen = set()
+        for key, _ in node.value:
+            value = self.construct_object(key, deep=True)
+            if value in seen:
+                return _line(key)
+            seen.add(value)
+        return _line(node)
+
+
+def _line(node: Any) -> int:
+    return int(node.start_mark.line) + 1
