@@ -1,4 +1,4 @@
-"""`python -m scoring`: what an image runs."""
+"""Entry point of images: `python -m scoring`."""
 
 import os
 import signal
@@ -6,24 +6,36 @@ import sys
 
 
 def main() -> int:
-    """Serve until SIGTERM; returns the exit status."""
-    # In a sandbox this process may start with SIGTERM ignored; until a server takes it over, it ends the process.
+    """Serve until SIGTERM and return the exit status."""
+    # In a sandbox this process may start with SIGTERM ignored. Until a server handles the signal, it ends the process.
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+    close_input()
 
     from . import processes, server
-    from .settings import Misconfigured, Settings
+    from .errors import log
+    from .settings import Settings, SetupError
 
     try:
         settings = Settings.from_environment(os.environ)
-    except Misconfigured as reason:
-        print(reason, file=sys.stderr)
+    except SetupError as reason:
+        log(str(reason))
         return server.INIT_FAILED
     return processes.serve(settings) if settings.processes > 1 else server.serve(settings)
 
 
+def close_input() -> None:
+    """Make stdin empty, so that `input()` in a driver fails instead of waiting."""
+    null = os.open(os.devnull, os.O_RDONLY)
+    if null:
+        os.dup2(null, 0)
+        os.close(null)
+
+
 if __name__ == "__main__":
     status = main()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    # Not sys.exit(): a driver whose run() never ends would hold up the interpreter's own clean-up.
-    os._exit(status)
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    finally:
+        # Not sys.exit(): a call of run() that never ends would delay the interpreter's own clean-up.
+        os._exit(status)

@@ -1,4 +1,4 @@
-"""One HTTP/1.1 connection: httptools parses, this keeps the limits and the order of answers."""
+"""One HTTP/1.1 connection. httptools parses; this module enforces limits and the order of responses."""
 
 import asyncio
 import time
@@ -7,14 +7,14 @@ from typing import Any, Protocol
 
 import httptools
 
-from .driver import error
+from .errors import UNKNOWN_FAILURE, error, log_exception
 from .worker import Job
 
 HEAD_MAX_BYTES = 32 * 1024
-IDLE_SECONDS = 75.0  # clients that pool connections, such as the gateway, must give them up earlier
+IDLE_SECONDS = 75.0  # clients that pool connections, such as the gateway, must close them earlier
 READ_SECONDS = 30.0  # without a byte of a request that has begun
-PIPELINED = 16  # requests read ahead of the one that is being answered
-KEPT = frozenset({b"content-length", b"content-encoding", b"expect", b"x-forwarded-prefix"})
+PIPELINED = 16  # requests read ahead of the current one
+KEPT = frozenset({b"content-length", b"content-type", b"content-encoding", b"expect", b"x-forwarded-prefix"})
 REASONS = {
     200: b"OK",
     400: b"Bad Request",
@@ -31,7 +31,7 @@ REASONS = {
 
 
 class Request:
-    """What was received: `path` without query, the few headers that matter, the body."""
+    """A received request: `path` without query, the relevant headers, the body."""
 
     __slots__ = ("body", "headers", "keep_alive", "method", "path")
 
@@ -44,7 +44,7 @@ class Request:
 
 
 class Answerer(Protocol):
-    """What a connection needs of its server."""
+    """The interface of the server that a connection uses."""
 
     body_max_bytes: int
     draining: bool
@@ -56,8 +56,10 @@ class Answerer(Protocol):
 
 
 class Connection(asyncio.Protocol):
+    """The protocol of one connection."""
+
     def __init__(self, server: Answerer) -> None:
-        self.job: Job | None = None  # set by the server while the driver has the request
+        self.job: Job | None = None  # set by the server while the request is in the driver's queue
         self._server = server
         self._parser = httptools.HttpRequestParser(self)
         self._transport: Any = None
@@ -70,10 +72,10 @@ class Connection(asyncio.Protocol):
         self._waiting: deque[Request] = deque()
         self._refusal: tuple[int, bytes] | None = None
         self._last = False  # nothing is read after this request
-        self._choked = False  # the client does not read its answers
+        self._choked = False  # the client doesn't read its responses
         self._touched = time.monotonic()
 
-    # --- what asyncio calls
+    # --- called by asyncio
 
     def connection_made(self, transport: Any) -> None:
         self._transport = transport
@@ -82,7 +84,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._server.connections.discard(self)
         if self.job:
-            self.job.answered = True  # nobody waits for it any more: it is not even started if it still can be
+            self.job.answered = True  # so that it isn't started, if it is still in the queue
 
     def pause_writing(self) -> None:
         self._choked = True
@@ -101,7 +103,7 @@ class Connection(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
-            self._last = True  # the request itself is answered as if it had not asked; what follows it is not HTTP/1.1
+            self._last = True  # the request is answered without an upgrade; data after it isn't HTTP/1.1
         except httptools.HttpParserError as reason:
             self._refuse(400, "MalformedRequest", f"This is not a valid HTTP request: {reason}.")
         if self._in_head and self._size > HEAD_MAX_BYTES:
@@ -109,7 +111,7 @@ class Connection(asyncio.Protocol):
         if self._refusal and not self._current:
             self._respond_refusal()
 
-    # --- what httptools calls
+    # --- called by httptools
 
     def on_message_begin(self) -> None:
         self._incoming = Request()
@@ -140,7 +142,7 @@ class Connection(asyncio.Protocol):
         if int(headers.get(b"content-length", 0)) > self._server.body_max_bytes:
             self._refuse_body()
         elif headers.get(b"content-encoding", b"identity").lower() != b"identity":
-            self._refuse(415, "EncodedBody", "Compressed bodies are not read; send the body as it is.")
+            self._refuse(415, "EncodedBody", "Compressed bodies aren't supported. Send the body uncompressed.")
         elif headers.get(b"expect", b"").lower() == b"100-continue" and not self._current:
             self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
@@ -165,10 +167,10 @@ class Connection(asyncio.Protocol):
         else:
             self._begin(request)
 
-    # --- what the server calls
+    # --- called by the server
 
     def respond(self, status: int, body: bytes, headers: bytes = b"") -> None:
-        """Send the answer of the current request. `headers`: complete further lines."""
+        """Send the response to the current request. `headers` are complete additional lines."""
         request, self._current, self.job = self._current, None, None
         if self._transport.is_closing() or request is None:
             return
@@ -184,22 +186,26 @@ class Connection(asyncio.Protocol):
             self._respond_refusal()
 
     def close_if_late(self, now: float, idle_seconds: float) -> None:
-        """Give up a connection on which nothing has happened for too long."""
+        """Close a connection on which nothing has happened for too long."""
         silent = now - self._touched
         if self._current or self._waiting:
             return
         if self._incoming is not None or self._size:
             if silent > READ_SECONDS:
-                self._refuse(408, "TimedOut", f"The rest of the request did not come within {READ_SECONDS:g} s.")
+                self._refuse(408, "TimedOut", f"The rest of the request did not arrive within {READ_SECONDS:g} s.")
                 self._respond_refusal()
         elif silent > idle_seconds:
             self._transport.close()
 
-    # --- the rest
+    # --- internal
 
     def _begin(self, request: Request) -> None:
         self._current = request
-        self._server.answer(request, self)
+        try:
+            self._server.answer(request, self)
+        except Exception as raised:
+            log_exception(raised)
+            self.respond(500, UNKNOWN_FAILURE)
 
     def _next(self) -> None:
         if self._waiting and not self._current and not self._transport.is_closing():
@@ -220,10 +226,10 @@ class Connection(asyncio.Protocol):
 
     def _refuse_body(self) -> None:
         limit = self._server.body_max_bytes
-        self._refuse(413, "BodyTooLarge", f"The body is larger than the {limit} bytes that this service takes.")
+        self._refuse(413, "BodyTooLarge", f"The body is larger than {limit} bytes, the limit of this service.")
 
     def _refuse(self, status: int, code: str, message: str) -> None:
-        """Remember the first reason to stop reading; it is said when the requests before it are answered."""
+        """Store the first reason to stop reading. It is sent after the responses to earlier requests."""
         self._refusal = self._refusal or (status, error(code, message))
         self._last = True
         self._parts = []

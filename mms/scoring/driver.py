@@ -1,109 +1,191 @@
-"""The driver program of an image: loaded once, then called for one request at a time."""
+"""The driver script of an image: loaded once, then called for one request at a time, always in the same thread."""
 
+import asyncio
+import codecs
 import importlib.util
+import inspect
 import json
+import re
 import sys
-import traceback
 from collections.abc import Callable
+from contextvars import Context, copy_context
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from .schema import Malformed, Schema, parse
-from .settings import App, Misconfigured
+from .answers import AnswerError, encode
+from .errors import UNKNOWN_FAILURE, describe, error, log, log_exception, shorten
+from .schema import InputError, Schema, parse
+from .settings import App, SetupError
 
-
-def error(code: str, message: str) -> bytes:
-    """The JSON of an error answer."""
-    return json.dumps({"error": {"code": code, "message": message}}).encode()
+# Codecs of Python that aren't character sets of text, or take quadratic time.
+REFUSED_CODECS = frozenset({"idna", "punycode", "raw_unicode_escape", "unicode_escape", "undefined", "utf-7"})
+# Types that can't be awaited, for a quick check.
+PLAIN = frozenset({dict, list, tuple, str, int, float, bool, bytes, type(None)})
 
 
 class Driver:
-    """`init()` and `run()` of the file that the manifest marks as its driver program."""
+    """`init()` and `run()` of the file that the manifest names as its driver."""
 
-    def __init__(self, app: App, directory: Path) -> None:
-        """`directory` is the working directory that app.json's paths are relative to."""
+    def __init__(self, app: App, directory: Path, answer_max_bytes: int) -> None:
+        """`directory` is the working directory, which paths in app.json are relative to."""
         self.title = Path(app.driver).name
         self.schema = Schema.read(directory / app.schema) if app.schema else Schema({})
         self._path = directory / app.driver
+        self._answer_max_bytes = answer_max_bytes
         self._run: Callable[..., Any] = lambda *_, **__: None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._context = copy_context()  # of init(); each request gets a copy
 
     def init(self) -> None:
-        """Load the file and call its `init()`. Raises Misconfigured, or whatever the driver raises."""
+        """Load the file and call its `init()`. Raises SetupError, or whatever the driver raises."""
+        self._open_loop()
         module = self._load()
         for name in ("init", "run"):
             if not callable(getattr(module, name, None)):
-                raise Misconfigured(f"The driver program {self._path.name} has no function {name}().")
-        module.init()
+                raise SetupError(f"The driver {self.title} has no function {name}(). Define it.")
+        self._check_signatures(module.init, module.run)
+        run = module.run
+        self._finish(self._context.run(module.init), self._context)
+        if module.run is not run:
+            self._check_signatures(module.init, module.run)
         self._run = module.run
 
     def _load(self) -> Any:
-        """Import the driver under its own name, so that pickles which name it are found again."""
+        """Import the driver under its own name, so that pickles which refer to it can be loaded."""
         name = self._path.stem
         if name in sys.modules:
             name = f"driver_{name}"
         spec = importlib.util.spec_from_file_location(name, self._path)
         if spec is None or spec.loader is None or not self._path.is_file():
-            raise Misconfigured(f"The driver program {self._path.name} is not a Python file of this image.")
+            raise SetupError(f"The driver {self.title} is not a Python file of this image.")
         sys.path.insert(0, str(self._path.parent))
         module = importlib.util.module_from_spec(spec)
         sys.modules[name] = module
         spec.loader.exec_module(module)
         return module
 
-    def score(self, body: bytes) -> tuple[int, bytes]:
-        """Status and JSON answer for one request. Never raises: what the driver raises is answered and logged."""
+    # --- signatures -----------------------------------------------------------------------------------------------
+
+    def _check_signatures(self, init: Callable[..., Any], run: Callable[..., Any]) -> None:
+        """Raise SetupError if the calls of `init` and `run` would fail, or would never execute their code."""
+        _check_generator(init, "init()", "Its code would never run. Remove yield.")
+        _check_generator(run, "run()", "Answers can't be streamed. Return a list.")
+        if reason := _mismatch(init):
+            raise SetupError(f"The driver's init() is called without arguments, but {reason}.")
+        fields = list(self.schema.fields)
+        if fields and (reason := _mismatch(run, **dict.fromkeys(fields))):
+            called = f"is called with the fields of the schema, {', '.join(fields)}"
+            raise SetupError(f"The driver's run() {called}, but {reason}.")
+        if not fields and (reason := _mismatch(run, "")):
+            raise SetupError(
+                f"The driver's run() is called with one argument, the request's body, but {reason}. "
+                "Change it, or add a schema with its fields."
+            )
+
+    # --- calls ----------------------------------------------------------------------------------------------------
+
+    def score(self, body: bytes, content_type: bytes | None = None) -> tuple[int, bytes]:
+        """Return status and JSON for one request. Never raises: exceptions of the driver are answered and logged."""
         try:
-            text = body.decode()
-            fields = self.schema.arguments(text) if self.schema.fields else None
-        except UnicodeDecodeError as reason:
-            return 400, error("MalformedInput", f"The body is not UTF-8 text: {reason}.")
-        except Malformed as reason:
-            return 400, error("MalformedInput", str(reason))
+            return self._score(body, content_type)
+        except InputError as reason:
+            return reason.status, error(reason.code, str(reason))
+        except AnswerError as reason:
+            log(str(reason))
+            return 500, error(reason.code, str(reason))
+        except BaseException as raised:  # a driver that calls sys.exit() must not end the thread
+            return _failure(raised)
+
+    def _score(self, body: bytes, content_type: bytes | None) -> tuple[int, bytes]:
+        text = decode(body, content_type)
+        fields = self.schema.arguments(text) if self.schema.fields else None
+        context = self._context.copy()  # so that context variables of one request aren't visible to the next
         try:
-            return 200, encode(self._run(text) if fields is None else self._run(**fields))
-        except BaseException as raised:  # a driver that calls sys.exit() must not end the thread silently
-            return _failure(raised, text)
+            result = context.run(self._run, text) if fields is None else context.run(self._run, **fields)
+            if type(result) not in PLAIN:
+                result = self._finish(result, context)
+            return 200, context.run(encode, result, self._answer_max_bytes)
+        except json.JSONDecodeError:
+            parse(text)  # raises InputError if the client, not the driver, is the cause
+            raise
 
-
-def _failure(raised: BaseException, text: str) -> tuple[int, bytes]:
-    """What a failed `run()` is answered with. A body that is no JSON is the caller's fault, not the driver's."""
-    if isinstance(raised, json.JSONDecodeError):
+    def _finish(self, result: Any, context: Context) -> Any:
+        """Return `result`, or what it returns if it is a coroutine or another awaitable."""
+        if not inspect.isawaitable(result):
+            return result
+        loop = self._loop if self._loop and not self._loop.is_closed() else self._open_loop()
+        task = loop.create_task(_await(result), context=context)
         try:
-            parse(text)
-        except Malformed as reason:
-            return 400, error("MalformedInput", str(reason))
-    traceback.print_exception(raised, file=sys.stderr)
-    return 500, error("DriverFailed", f"{type(raised).__name__}: {raised}")
+            return loop.run_until_complete(task)
+        except BaseException:
+            if task.done() and not task.cancelled():
+                task.exception()  # otherwise asyncio reports that nobody has seen it
+            raise
+
+    def _open_loop(self) -> asyncio.AbstractEventLoop:
+        """Create the event loop of the driver's thread, which asynchronous drivers run in."""
+        self._loop = asyncio.new_event_loop()
+        asyncio.set_event_loop(self._loop)
+        return self._loop
 
 
-def encode(result: Any) -> bytes:
-    """The JSON of what `run()` returned: a text that is JSON already goes out as it is, arrays become lists.
-
-    Raises TypeError or ValueError naming what JSON cannot say.
-    """
-    if isinstance(result, bytes):
-        result = result.decode()
-    if isinstance(result, str) and _is_json(result):
-        return result.encode()
-    return json.dumps(result, default=_plain, allow_nan=False).encode()
+async def _await(awaitable: Any) -> Any:
+    return await awaitable
 
 
-def _is_json(text: str) -> bool:
+def _check_generator(function: Callable[..., Any], name: str, advice: str) -> None:
+    for found in (function, getattr(function, "__call__", None)):  # noqa: B004 - of an object with this method
+        if inspect.isgeneratorfunction(found) or inspect.isasyncgenfunction(found):
+            raise SetupError(f"The driver's {name} is a generator function. {advice}")
+
+
+def _mismatch(function: Callable[..., Any], *arguments: Any, **fields: Any) -> str:
+    """Return why `function` can't be called like this, "" if it can or that is unknown."""
     try:
-        json.loads(text, parse_constant=_refuse_constant)
-    except json.JSONDecodeError:
-        return False
-    return True
+        # A wrapper is judged by its own parameters: those of the function in it may differ.
+        signature = inspect.signature(function, follow_wrapped=False)
+        shown = shorten(f"{getattr(function, '__name__', 'it')}{signature}", 200)
+    except Exception:  # a built-in function, or parameters that can't be shown
+        return ""
+    try:
+        signature.bind(*arguments, **fields)
+    except TypeError as reason:
+        return f"{shown} doesn't accept that: {reason}"
+    return ""
 
 
-def _refuse_constant(name: str) -> None:
-    raise TypeError(f"run() returned {name}, which JSON cannot say")
+def decode(body: bytes, content_type: bytes | None) -> str:
+    """Return the text of a request's body, without a byte order mark. Raises InputError."""
+    codec = _codec(content_type) if content_type else "utf-8"
+    try:
+        return body.decode(codec).removeprefix("\ufeff")
+    except UnicodeDecodeError as reason:
+        advice = "Send UTF-8, or name the encoding in the header, such as Content-Type: text/plain; charset=latin-1."
+        raise InputError(f"The body is not {codec.upper()} text: {reason}. {advice}") from None
 
 
-def _plain(value: Any) -> Any:
-    """numpy's and pandas' own types say how they look as lists and numbers."""
-    if hasattr(value, "tolist"):
-        return value.tolist()
-    if hasattr(value, "to_dict"):
-        return value.to_dict("records") if hasattr(value, "columns") else value.to_dict()
-    raise TypeError(f"run() returned a {type(value).__name__}, which JSON cannot say")
+@lru_cache(64)
+def _codec(content_type: bytes) -> str:
+    """Return Python's name of the character set in a Content-Type header. Raises InputError."""
+    match = re.search(rb"""charset\s*=\s*["']?([^\s;"',]+)""", content_type, re.IGNORECASE)
+    if not match:
+        return "utf-8"
+    name = match[1].decode("latin-1")
+    try:
+        codec = codecs.lookup(name)
+    except (LookupError, ValueError):
+        codec = None
+    if codec is None or not codec._is_text_encoding or codec.name in REFUSED_CODECS:
+        message = f"The character set {name!r} in Content-Type isn't supported. Send the body as UTF-8."
+        raise InputError(message, 415, "UnsupportedCharset")
+    return codec.name
+
+
+def _failure(raised: BaseException) -> tuple[int, bytes]:
+    """Log an exception of the driver, and return the response to its request."""
+    try:
+        log_exception(raised)
+        return 500, error("DriverFailed", describe(raised))
+    except BaseException:  # out of memory, or at the limit of recursion
+        return 500, UNKNOWN_FAILURE

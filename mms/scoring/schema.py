@@ -1,20 +1,24 @@
-"""The schema asset: names the fields of a request, checks them, and describes the service as an OpenAPI 2 document.
+"""The schema asset: defines and validates the fields of a request, and describes the service as an OpenAPI 2 document.
 
 The file is a JSON object; every key is optional::
 
     {"input": {"<field>": {<JSON schema>, "example": …}, …}, "output": {<JSON schema>}, "example": {<whole input>}}
 
-Where `input` names fields, the driver's `run(**fields)` is called with them; a field with a `default` may be left out.
-Of JSON schema these words are checked: type, nullable, enum, items, minItems, maxItems, properties, required, minimum
-and maximum; others only appear in the document. Files written by Azure's `generate_schema` are understood too: there,
-each field wraps its schema in `swagger`.
+If `input` has fields, the driver's `run(**fields)` is called with them; a field with a `default` may be omitted. The
+keywords in WORDS are validated, the others only appear in the document. Files from Azure's `generate_schema` are
+supported as well: in them, each field wraps its schema in `swagger`.
+
+A build and the start of a service read the file with `Schema.read`, so both accept the same files.
 """
 
 import json
+import math
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from .settings import Misconfigured
+from .errors import shorten
+from .settings import SetupError
 
 TYPES: dict[str, tuple[type, ...]] = {
     "string": (str,),
@@ -26,65 +30,126 @@ TYPES: dict[str, tuple[type, ...]] = {
     "null": (type(None),),
 }
 SAMPLES: dict[str, Any] = {"string": "", "number": 0, "integer": 0, "boolean": False, "null": None}
+MAX_DEPTH = 64
+SAMPLE_ITEMS = 1000  # of a generated example
+VALUE_CHARS = 80  # of a value quoted in a message
+NOT_A_SCHEMA = 'must be a JSON schema such as {"type": "number"}'
+PYTHON_TYPES = {  # and what people mean by them
+    "str": "string",
+    "int": "integer",
+    "float": "number",
+    "double": "number",
+    "bool": "boolean",
+    "list": "array",
+    "dict": "object",
+    "none": "null",
+}
 
 
-class Malformed(Exception):
-    """The request's body is not what the service takes. The text says where and why."""
+class InputError(Exception):
+    """The request's body isn't what the service accepts. The message names the place and the reason."""
+
+    def __init__(self, message: str, status: int = 400, code: str = "MalformedInput") -> None:
+        super().__init__(message)
+        self.status, self.code = status, code
+
+
+class SchemaError(SetupError):
+    """The schema asset can't be used.
+
+    `place` is the field, such as "input.age", and `word` the keyword, such as "minimum"; "" if neither is the cause.
+    """
+
+    def __init__(self, reason: str, place: str = "", word: str = "") -> None:
+        super().__init__(f"{'.'.join(filter(None, (place, word)))} {reason}" if place or word else reason)
+        self.place, self.word = place, word
 
 
 class Schema:
-    """The fields a service takes, in order; none means that the driver gets the body as it is."""
+    """The fields of a service, in order. Without fields, the driver receives the unparsed body."""
 
-    def __init__(self, description: dict[str, Any]) -> None:
+    def __init__(self, description: Any) -> None:
+        """Raise SchemaError if `description`, the value of the JSON file, isn't a valid schema."""
+        check(description)
+        try:
+            self._read(description)
+            json.dumps(self.document("", "/"))
+        except RecursionError:
+            raise SchemaError("it is nested too deeply.") from None
+
+    def _read(self, description: dict[str, Any]) -> None:
         self.fields: dict[str, dict[str, Any]] = {
             name: _unwrap(field) for name, field in (description.get("input") or {}).items()
         }
         self.output: dict[str, Any] = _unwrap(description.get("output") or {})
         self._example = description.get("example")
+        defaults = {name: field["default"] for name, field in self.fields.items() if "default" in field}
+        # Lists and objects as JSON text, so that each request gets its own.
+        self._shared = {name: value for name, value in defaults.items() if not isinstance(value, list | dict)}
+        self._copied = {name: json.dumps(value) for name, value in defaults.items() if name not in self._shared}
+
+    @classmethod
+    def parse(cls, data: bytes, name: str = "schema.json") -> "Schema":
+        """Return the schema in the content of a file. Raises SchemaError, with `name` in the message."""
+        try:
+            return cls(parse(data.decode("utf-8-sig"), "it"))
+        except UnicodeDecodeError as reason:
+            raise SchemaError(f"The schema asset {name} can't be used: it isn't UTF-8 text ({reason}).") from None
+        except InputError as reason:
+            raise SchemaError(f"The schema asset {name} can't be used: {reason}") from None
+        except SchemaError as reason:
+            message = f"The schema asset {name} can't be used: {reason}"
+            named = SchemaError(message)
+            named.place, named.word = reason.place, reason.word
+            raise named from None
 
     @classmethod
     def read(cls, path: Path) -> "Schema":
-        """Raises Misconfigured when the file is no schema."""
+        """Return the schema in a file. Raises SchemaError."""
         try:
-            return cls(json.loads(path.read_text()))
-        except (OSError, ValueError, AttributeError, TypeError) as error:
-            raise Misconfigured(f"The schema asset {path.name} cannot be used: {error}") from None
+            data = path.read_bytes()
+        except OSError as reason:
+            raise SchemaError(f"The schema asset {path.name} can't be read: {reason.strerror}.") from None
+        return cls.parse(data, path.name)
 
     def arguments(self, text: str) -> dict[str, Any]:
-        """The keyword arguments for `run()` out of a request's body; raises Malformed."""
+        """Return the keyword arguments for `run()` from a request's body. Raises InputError."""
         sent = parse(text)
         if not isinstance(sent, dict):
-            raise Malformed(f"The body must be a JSON object with the fields: {', '.join(self.fields)}.")
+            raise InputError(f"The body must be a JSON object with the fields: {', '.join(self.fields)}.")
         if unknown := sent.keys() - self.fields.keys():
             known = ", ".join(self.fields)
-            raise Malformed(f"Unknown field {', '.join(sorted(unknown))}; the service takes: {known}.")
+            raise InputError(f"Unknown field {', '.join(sorted(unknown))}; the service takes: {known}.")
         arguments = {}
         for name, schema in self.fields.items():
             if name in sent:
                 if reason := mismatch(sent[name], schema, name):
-                    raise Malformed(reason)
+                    raise InputError(reason)
                 arguments[name] = sent[name]
-            elif "default" in schema:
-                arguments[name] = schema["default"]
+            elif name in self._shared:
+                arguments[name] = self._shared[name]
+            elif name in self._copied:
+                arguments[name] = json.loads(self._copied[name])
             else:
-                raise Malformed(f"The field {name} is missing.")
+                raise InputError(f"The field {name} is missing.")
         return arguments
 
     def example(self) -> Any:
-        """A body that the service takes."""
+        """Return a body that the service accepts."""
         return self._example if self._example is not None else {n: sample(s) for n, s in self.fields.items()}
 
     def document(self, title: str, base: str) -> dict[str, Any]:
-        """The OpenAPI 2 document. `base` is the path that the service is reached under, "/" when called directly."""
+        """Return the OpenAPI 2 document. `base` is the path of the service, "/" if it is called directly."""
         required = [name for name, schema in self.fields.items() if "default" not in schema]
         taken: dict[str, Any] = {"type": "object", "properties": self.fields, "example": self.example()}
         if required:
             taken["required"] = required
         if not self.fields:
-            taken = {"description": "Whatever the driver takes; it gets the body as text.", "example": self.example()}
+            taken = {"description": "Defined by the driver, which receives the unparsed body."}
+            taken["example"] = self.example()
         definitions = {
             "ServiceInput": taken,
-            "ServiceOutput": self.output or {"description": "What the driver returns."},
+            "ServiceOutput": self.output or {"description": "The driver's answer."},
             "Error": _ERROR,
         }
         return {
@@ -111,11 +176,12 @@ _ERROR = {
 
 def _operation() -> dict[str, Any]:
     reasons = {
-        "400": "The body is malformed; the message says where.",
+        "400": "The body is malformed; the message names the place.",
         "401": "The key is missing or wrong.",
         "413": "The body is too large.",
-        "500": "The driver failed; the message is its own.",
-        "503": "Starting, or too many requests are waiting; try again.",
+        "415": "The body's encoding isn't supported.",
+        "500": "The driver failed; the message has its exception.",
+        "503": "The service is starting or busy; retry.",
         "504": "The driver took too long.",
     }
     failures = {status: {"description": text, "schema": _reference("Error")} for status, text in reasons.items()}
@@ -134,27 +200,117 @@ def _reference(name: str) -> dict[str, str]:
 
 
 def _unwrap(field: dict[str, Any]) -> dict[str, Any]:
-    if not isinstance(field, dict):
-        raise TypeError("every field must be a JSON object")
-    return field["swagger"] if isinstance(field.get("swagger"), dict) else field
+    wrapped = field.get("swagger")
+    return wrapped if isinstance(wrapped, dict) else field
 
 
-def parse(text: str) -> Any:
-    """The value of a JSON text; raises Malformed (also for NaN and for nesting beyond the parser's depth)."""
+def parse(text: str, what: str = "The body") -> Any:
+    """Return the value of a JSON text. Raises InputError, also for NaN and for nesting beyond the parser's depth."""
     try:
-        return json.loads(text, parse_constant=_no_constant)
+        return json.loads(text, parse_constant=_reject_constant)
     except RecursionError:
-        raise Malformed("The body is not JSON: it is nested too deeply.") from None
+        raise InputError(f"{what} is not JSON: it is nested too deeply.") from None
     except ValueError as error:
-        raise Malformed(f"The body is not JSON: {error}.") from None
+        raise InputError(f"{what} is not JSON: {error}.") from None
 
 
-def _no_constant(name: str) -> Any:
-    raise ValueError(f"{name} is no JSON value")
+def _reject_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not a JSON value")
+
+
+# --- the schema itself ------------------------------------------------------------------------------------------------
+
+
+def check(description: Any) -> None:
+    """Raise SchemaError, naming field and keyword, unless `description` is the value of a valid schema asset."""
+    if not isinstance(description, dict):
+        raise SchemaError(f"it must be a JSON object, not {_quote(description)}.")
+    fields = description.get("input")
+    if fields is not None and not isinstance(fields, dict):
+        raise SchemaError(f"must be a JSON object with a schema for each field, not {_quote(fields)}.", "input")
+    output = description.get("output")
+    if output is not None and not isinstance(output, dict):
+        raise SchemaError(f"must be a JSON schema, not {_quote(output)}.", "output")
+    for name, field in (fields or {}).items():
+        if not isinstance(field, dict):
+            raise SchemaError(f"{NOT_A_SCHEMA}, not {_quote(field)}.", f"input.{name}")
+        _check_words(_unwrap(field), f"input.{name}")
+
+
+def _check_words(schema: Any, place: str, depth: int = 0) -> None:
+    """Check the keywords of one schema and those in it."""
+    if depth > MAX_DEPTH:
+        raise SchemaError(f"it is nested more than {MAX_DEPTH} levels deep.")
+    if not isinstance(schema, dict):
+        raise SchemaError(f"{NOT_A_SCHEMA}, not {_quote(schema)}.", place)
+    for word, requirement in WORDS.items():
+        if word in schema and (reason := requirement(schema[word])):
+            raise SchemaError(f"{reason}, not {_quote(schema[word])}.", place, word)
+    for least, most in (("minimum", "maximum"), ("minItems", "maxItems")):
+        if least in schema and most in schema and schema[least] > schema[most]:
+            raise SchemaError(f"is larger than {most}, so no value is valid.", place, least)
+    for inner, where in _inner_schemas(schema, place):
+        _check_words(inner, where, depth + 1)
+
+
+def _inner_schemas(schema: dict[str, Any], place: str) -> Iterator[tuple[Any, str]]:
+    if "items" in schema:
+        yield schema["items"], f"{place}.items"
+    for name, inner in schema.get("properties", {}).items():
+        yield inner, f"{place}.properties.{name}"
+
+
+def _type_reason(value: Any) -> str:
+    names = [value] if isinstance(value, str) else value
+    if isinstance(names, list) and names and all(isinstance(name, str) and name in TYPES for name in names):
+        return ""
+    meant = PYTHON_TYPES.get(value.lower(), value.lower()) if isinstance(value, str) else ""
+    hint = f' (did you mean "{meant}"?)' if meant in TYPES else ""
+    return f"must be {', '.join(TYPES)} or a list of these{hint}"
+
+
+def _requires(is_valid: Callable[[Any], bool], reason: str) -> Callable[[Any], str]:
+    return lambda value: "" if is_valid(value) else reason
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) is int or (isinstance(value, float) and math.isfinite(value))
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and value >= 0
+
+
+def _is_list_of_names(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(name, str) for name in value)
+
+
+# The validated keywords. Each function returns the reason why a value isn't valid, "" if it is.
+WORDS: dict[str, Callable[[Any], str]] = {
+    "type": _type_reason,
+    "nullable": _requires(lambda value: isinstance(value, bool), "must be true or false"),
+    "enum": _requires(lambda value: isinstance(value, list) and bool(value), "must be a list of the valid values"),
+    "items": _requires(lambda value: isinstance(value, dict), "must be one JSON schema for all items"),
+    "minItems": _requires(_is_count, "must be an integer from 0"),
+    "maxItems": _requires(_is_count, "must be an integer from 0"),
+    "properties": _requires(
+        lambda value: isinstance(value, dict), "must be a JSON object with a schema for each property"
+    ),
+    "required": _requires(_is_list_of_names, "must be a list of names of properties"),
+    "minimum": _requires(_is_number, "must be a number"),
+    "maximum": _requires(_is_number, "must be a number"),
+}
+
+
+def _quote(value: Any) -> str:
+    return shorten(json.dumps(value), VALUE_CHARS)
+
+
+# --- a request's values -----------------------------------------------------------------------------------------------
 
 
 def mismatch(value: Any, schema: dict[str, Any], where: str) -> str:
-    """Why `value` does not fit `schema`, as a sentence that starts with its place; "" when it fits."""
+    """Return why `value` doesn't match `schema`, as a sentence that starts with its place; "" if it matches."""
     if value is None and schema.get("nullable"):
         return ""
     types = schema.get("type", [])
@@ -162,7 +318,7 @@ def mismatch(value: Any, schema: dict[str, Any], where: str) -> str:
     if types and not any(_is(value, name) for name in types):
         return f"{where} must be {' or '.join(types)}, not {_type_of(value)}."
     if "enum" in schema and value not in schema["enum"]:
-        return f"{where} must be one of {json.dumps(schema['enum'])}."
+        return f"{where} must be one of {shorten(json.dumps(schema['enum']), 500)}."
     if isinstance(value, list):
         return _mismatch_of_array(value, schema, where)
     if isinstance(value, dict):
@@ -203,15 +359,18 @@ def _is(value: Any, name: str) -> bool:
         return name == "boolean"
     if name == "integer" and isinstance(value, float):
         return value.is_integer()
-    return isinstance(value, TYPES.get(name, ()))
+    return isinstance(value, TYPES[name])
 
 
 def _type_of(value: Any) -> str:
     return next(name for name in ("boolean", "integer", *TYPES) if _is(value, name))
 
 
-def sample(schema: dict[str, Any]) -> Any:
-    """A value that fits `schema`: its own example where it has one, else one made from its types."""
+def sample(schema: dict[str, Any], room: int = SAMPLE_ITEMS) -> Any:
+    """Return a value that matches `schema`: its own example if it has one, or one generated from its types.
+
+    Arrays that require more than `room` items get one.
+    """
     for key in ("example", "default"):
         if key in schema:
             return schema[key]
@@ -220,7 +379,9 @@ def sample(schema: dict[str, Any]) -> Any:
     kind = schema.get("type", "object")
     kind = kind if isinstance(kind, str) else kind[0]
     if kind == "array":
-        return [sample(schema.get("items", {"type": "number"}))] * max(1, schema.get("minItems", 1))
+        least = max(1, schema.get("minItems", 1))
+        count = least if least <= room else 1
+        return [sample(schema.get("items", {"type": "number"}), room // count)] * count
     if kind == "object":
-        return {name: sample(inner) for name, inner in schema.get("properties", {}).items()}
+        return {name: sample(inner, room) for name, inner in schema.get("properties", {}).items()}
     return schema.get("minimum", SAMPLES.get(kind))

@@ -1,4 +1,4 @@
-"""Listens, says which path means what, and ends in good order."""
+"""The server: listens, routes requests, and shuts down."""
 
 import asyncio
 import faulthandler
@@ -7,25 +7,25 @@ import json
 import os
 import signal
 import socket
-import sys
 import time
+from contextlib import suppress
 from email.utils import formatdate
 from functools import partial
 from pathlib import Path
 
 from .connection import IDLE_SECONDS, Connection, Request
-from .driver import Driver, error
-from .settings import App, Misconfigured, Settings
-from .worker import INIT_FAILED, Phase, Worker
+from .driver import Driver
+from .errors import error, log, log_exception
+from .processes import BACKLOG, detach_forks, open_socket
+from .settings import INIT_FAILED, App, Settings, SetupError
+from .worker import RETRY, Phase, Worker
 
 TICK = 0.2  # seconds
-LINGER = 0.5  # an idle connection is closed this long after the stop signal: a request may be on its way
-RETRY = b"retry-after: 1\r\n"
-BACKLOG = 1024
+LINGER = 0.5  # seconds from the stop signal until an idle connection is closed: a request may be in transit
 
 
 class Server:
-    """Answers requests with the help of one worker, until a signal or the worker ends it."""
+    """Answers requests with one worker, until a signal or the worker ends it."""
 
     def __init__(self, settings: Settings, driver: Driver) -> None:
         self.body_max_bytes = settings.body_max_bytes
@@ -36,18 +36,21 @@ class Server:
         self._loop = asyncio.get_running_loop()
         self._ended: asyncio.Future[int] = self._loop.create_future()
         self._worker = Worker(driver, settings, self.end)
+        self._stopping = asyncio.Event()
+        self._siblings_ready = settings.siblings is None
 
     def end(self, status: int) -> None:
-        """Leave with this exit status at once."""
+        """Stop with this exit status immediately."""
         if not self._ended.done():
             self._ended.set_result(status)
 
     async def run(self, listening: socket.socket) -> int:
-        """Serve on `listening` until the end; returns the exit status."""
+        """Serve on `listening` until the end and return the exit status."""
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self._drain)
         ticking = self._loop.create_task(self._tick())
         accepting = self._loop.create_task(self._accept(listening))
+        accepting.add_done_callback(self._stop_accepting)
         try:
             return await self._ended
         finally:
@@ -59,116 +62,117 @@ class Server:
             await self._worker.ready.wait()
         listener = await self._loop.create_server(partial(Connection, self), sock=listening, backlog=BACKLOG)
         await self._worker.ready.wait()
+        self._join_siblings()
         print(f"{self._driver.title}: init() has returned; scoring on {self._settings.listen}.", flush=True)
-        while not self.draining:
-            await asyncio.sleep(TICK / 2)
+        await self._stopping.wait()
         listener.close()
 
+    def _stop_accepting(self, accepting: "asyncio.Task[None]") -> None:
+        if not accepting.cancelled() and (raised := accepting.exception()):
+            log_exception(raised)
+            self.end(INIT_FAILED)
+
+    def _join_siblings(self) -> None:
+        """Report to the parent process that this one is ready, and wait for its signal that all are."""
+        if self._settings.siblings:
+            report, all_ready = self._settings.siblings
+            self._loop.add_reader(all_ready, self._set_siblings_ready, all_ready)
+            with suppress(OSError):  # the parent has ended, and this process is about to
+                os.write(report, b"%d\n" % os.getpid())
+
+    def _set_siblings_ready(self, all_ready: int) -> None:
+        self._loop.remove_reader(all_ready)
+        self._siblings_ready = True
+
     def _drain(self) -> None:
-        """Stop accepting, finish what has begun; without anything to finish the end is here."""
+        """Stop accepting, and finish the open requests. During init(), end immediately."""
         self.draining = True
+        self._stopping.set()
         if self._worker.phase is Phase.STARTING:
             self.end(0)
 
     async def _tick(self) -> None:
         while True:
-            now = time.monotonic()
-            self.date = formatdate(usegmt=True).encode()
-            self._worker.tick()
-            for connection in list(self.connections):
-                connection.close_if_late(now, LINGER if self.draining else IDLE_SECONDS)
-            if self.draining and not self._worker.in_flight and not self.connections:
-                self.end(0)
+            try:
+                self._look()
+            except Exception as raised:  # without this loop, there would be no time limits
+                log_exception(raised)
             await asyncio.sleep(TICK)
 
+    def _look(self) -> None:
+        now = time.monotonic()
+        self.date = formatdate(usegmt=True).encode()
+        self._worker.tick()
+        for connection in list(self.connections):
+            connection.close_if_late(now, LINGER if self.draining else IDLE_SECONDS)
+        if self.draining and not self._worker.in_flight and not self.connections:
+            self.end(0)
+
     def answer(self, request: Request, connection: Connection) -> None:
-        """Route one request; the connection's `respond` is called now or when the driver has answered."""
+        """Route one request. The connection's `respond` is called now, or when the driver has answered."""
         if request.path in (b"/score", b"/score/"):
             if request.method == b"POST":
-                return self._score(request, connection)
-            return _not_allowed(connection, b"POST")
-        if request.path not in (b"/", b"/swagger.json"):
-            return connection.respond(404, error("NotFound", "There are /score, /swagger.json and / here."))
-        if request.method not in (b"GET", b"HEAD"):
-            return _not_allowed(connection, b"GET, HEAD")
-        if request.path == b"/":
-            return self._health(connection)
-        base = request.headers.get(b"x-forwarded-prefix", b"/").decode("latin-1")
-        connection.respond(200, json.dumps(self._driver.schema.document(self._driver.title, base)).encode())
+                self._score(request, connection)
+            else:
+                _not_allowed(connection, b"POST")
+        elif request.path not in (b"/", b"/swagger.json"):
+            connection.respond(404, error("NotFound", "This service has the paths /score, /swagger.json and /."))
+        elif request.method not in (b"GET", b"HEAD"):
+            _not_allowed(connection, b"GET, HEAD")
+        elif request.path == b"/":
+            self._health(connection)
+        else:
+            base = request.headers.get(b"x-forwarded-prefix", b"/").decode("latin-1")
+            connection.respond(200, json.dumps(self._driver.schema.document(self._driver.title, base)).encode())
 
     def _score(self, request: Request, connection: Connection) -> None:
         if self._worker.phase is not Phase.READY:
-            return connection.respond(503, error(*_UNREADY[self._worker.phase]), RETRY)
-        connection.job = self._worker.submit(request.body, connection.respond)
+            connection.respond(503, error(*_UNREADY[self._worker.phase]), RETRY)
+            return
+        connection.job = self._worker.submit(request.body, request.headers.get(b"content-type"), connection.respond)
         if connection.job is None:
             waiting = self._settings.queue_length
-            message = f"{waiting} requests are waiting already; try again in a moment."
+            message = f"{waiting} requests are waiting already. Retry in a moment."
             connection.respond(503, error("QueueFull", message), RETRY)
 
     def _health(self, connection: Connection) -> None:
-        """`inFlight` tells whoever replaces this process when it may be stopped; one of several cannot know."""
-        if self._worker.phase is Phase.READY:
+        """Send the health. `inFlight` shows when this process may be stopped; one of several doesn't know that."""
+        if self._worker.phase is not Phase.READY:
+            connection.respond(503, error(*_UNREADY[self._worker.phase]), RETRY)
+        elif not self._siblings_ready:
+            message = "Other processes of this service are still in init(). Retry in a moment."
+            connection.respond(503, error("Starting", message), RETRY)
+        else:
             health: dict[str, str | int] = {"status": "healthy"}
-            if not self._settings.shared:
+            if not self._settings.siblings:
                 health["inFlight"] = self._worker.in_flight
-            return connection.respond(200, json.dumps(health).encode())
-        connection.respond(503, error(*_UNREADY[self._worker.phase]), RETRY)
+            connection.respond(200, json.dumps(health).encode())
 
 
 _UNREADY = {
-    Phase.STARTING: ("Starting", "init() has not returned yet; try again in a moment."),
-    Phase.STUCK: ("Stuck", "A call of run() takes longer than it may; try again in a moment."),
+    Phase.STARTING: ("Starting", "init() has not returned yet. Retry in a moment."),
+    Phase.STUCK: ("Stuck", "A call of run() is taking longer than its limit. Retry in a moment."),
 }
 
 
 def _not_allowed(connection: Connection, allowed: bytes) -> None:
-    message = f"Only {allowed.decode()} is answered here."
+    message = f"This path only supports {allowed.decode()}."
     connection.respond(405, error("MethodNotAllowed", message), b"allow: %s\r\n" % allowed)
 
 
-def open_socket(listen: str) -> socket.socket:
-    """The listening socket for unix:/path, tcp:host:port or fd:number; raises Misconfigured."""
-    kind, _, place = listen.partition(":")
-    try:
-        if kind == "fd":
-            return socket.socket(fileno=int(place))
-        if kind == "unix":
-            return _open_unix(Path(place))
-        if kind == "tcp":
-            host, _, port = place.rpartition(":")
-            return socket.create_server((host, int(port)), backlog=BACKLOG, family=_family(host))
-    except (OSError, ValueError) as reason:
-        raise Misconfigured(f"MMS_LISTEN={listen}: {reason}") from None
-    raise Misconfigured(f"MMS_LISTEN must be unix:/path or tcp:host:port, not {listen!r}.")
-
-
-def _family(host: str) -> socket.AddressFamily:
-    return socket.AF_INET6 if ":" in host else socket.AF_INET
-
-
-def _open_unix(path: Path) -> socket.socket:
-    """Bind `path`, readable by its owner only; a socket file left behind by a dead process is replaced."""
-    path.unlink(missing_ok=True)
-    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    mask = os.umask(0o177)
-    try:
-        listening.bind(str(path))
-    finally:
-        os.umask(mask)
-    listening.listen(BACKLOG)
-    return listening
-
-
 def serve(settings: Settings) -> int:
-    """Load the driver and serve it until SIGTERM; returns the exit status."""
+    """Load the driver and serve it until SIGTERM. Return the exit status."""
     try:
-        driver = Driver(App.read(settings.app), Path.cwd())
+        driver = Driver(App.read(settings.app), Path.cwd(), settings.answer_max_bytes)
         listening = open_socket(settings.listen)
-    except Misconfigured as reason:
-        print(reason, file=sys.stderr)
+        for number in settings.siblings or ():
+            os.set_inheritable(number, False)
+    except (SetupError, OSError) as reason:
+        log(str(reason))
         return INIT_FAILED
+    detach_forks(listening)
     faulthandler.enable()
-    gc.set_threshold(10_000, 20, 50)  # requests make little garbage; collecting it less often keeps the slowest fast
+    gc.set_threshold(10_000, 20, 50)  # requests create little garbage; rare collections make the slowest faster
 
     async def main() -> int:
         return await Server(settings, driver).run(listening)

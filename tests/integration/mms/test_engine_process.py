@@ -154,8 +154,10 @@ def test_an_image_with_an_earlier_scoring_program_runs(engine: ProcessEngine, mo
         if Path(target).name == "scoring":
             server = target / "server.py"
             now = server.read_text()
-            assert "if not self._settings.shared:" in now
-            server.write_text(now.replace("self._settings.shared", 'self._settings.listen.startswith("fd:")'))
+            assert "if not self._settings.siblings:" in now
+            server.write_text(
+                now.replace("if not self._settings.siblings", 'if not self._settings.listen.startswith("fd:")')
+            )
 
     copytree = shutil.copytree
     monkeypatch.setattr(shutil, "copytree", earlier)

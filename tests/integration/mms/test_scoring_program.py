@@ -69,8 +69,6 @@ def test_json_text_is_returned_unchanged_and_other_text_as_a_json_string(echo: P
     [
         (b"raise", "KeyError: 'petal'"),
         (b"exit", "SystemExit: 1"),
-        (b"nan", "ValueError"),
-        (b"object", "TypeError: run() returned a object, which JSON cannot say"),
     ],
 )
 def test_an_exception_of_the_driver_is_returned_as_a_message_and_logged_with_its_traceback(
@@ -82,6 +80,19 @@ def test_an_exception_of_the_driver_is_returned_as_a_message_and_logged_with_its
     assert answer["error"]["message"].startswith(message)
     assert "Traceback" not in answer["error"]["message"]
     assert "Traceback" in echo.log
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [(b"nan", "the answer is NaN. Replace it"), (b"object", "the answer is of type object. Convert it")],
+)
+def test_an_answer_that_is_not_json_is_returned_as_a_message_and_logged(
+    echo: Program, body: bytes, message: str
+) -> None:
+    status, answer = echo.score(body)
+    assert (status, answer["error"]["code"]) == (500, "DriverFailed")
+    assert message in answer["error"]["message"]
+    assert answer["error"]["message"] in echo.log
 
 
 def test_invalid_json_that_the_driver_cannot_parse_is_a_client_error(echo: Program) -> None:
