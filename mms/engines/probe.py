@@ -80,7 +80,7 @@ def _parse_response(status: int, body: bytes) -> ProbeResult:
     except (ValueError, AttributeError, RecursionError):
         code = message = in_flight = None
     reason = f"its health check returned {status}" + (
-        f": {message[:MAX_MESSAGE_CHARS]}" if isinstance(message, str) else ""
+        f": {message[:MAX_MESSAGE_CHARS].removesuffix('.')}" if isinstance(message, str) else ""
     )
     return ProbeResult(
         status, reason, code == "Starting", in_flight if type(in_flight) is int and in_flight >= 0 else None
