@@ -64,6 +64,11 @@ class HostingAccount(WithSecret):
         default=False,
         help_text="The server says that a request sent again with the same client request id has one effect.",
     )
+    idempotent_kinds = models.JSONField(
+        default=dict,
+        blank=True,
+        help_text="Kinds of operations whose responses declared idempotency: server, and until when it is believed.",
+    )
     # When each list was last read completely.
     models_seen_at = models.DateTimeField(null=True, blank=True)
     manifests_seen_at = models.DateTimeField(null=True, blank=True)

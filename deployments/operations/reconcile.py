@@ -1,8 +1,8 @@
 """Reconciliation of uncertain operations: determine the outcome before anything is sent again.
 
-If the server declares idempotency (`accounts.idempotent`), the same request is sent again. Otherwise, the server is
-probed for its effect. The request is repeated only if no effect is visible within a grace period, and never if it was
-accepted or its effect can't be recognized; then a user decides.
+If the server executes repeated requests once (`accounts.idempotency`), the same request is sent again. Otherwise, the
+server is probed for its effect. The request is repeated only if no effect is visible within a grace period, and never
+if it was accepted or its effect can't be recognized; then a user decides.
 """
 
 from collections.abc import Callable
@@ -12,14 +12,15 @@ from typing import Any
 
 from django.utils import timezone
 
+from deployments.accounts import idempotency
 from deployments.accounts.availability import record_failure, record_success
 from deployments.client import errors, wire
 from deployments.client.client import Listing, MMSClient
-from deployments.live import events
+from deployments.live import checks, events
 from deployments.live.transitions import transition
 from deployments.models import Operation
 from deployments.models.operation import NEEDS_DECISION, SERVICE_CHANGES, Kind, State
-from deployments.operations import checks, run
+from deployments.operations import run
 from deployments.operations.matching import is_older, matches, request_of, same_id, unlinked_operations
 from deployments.operations.requests import RequestRefusedError
 from deployments.resources import rows
@@ -56,7 +57,8 @@ def reconcile(operation: Operation, client: MMSClient) -> None:
     claimable = Operation.objects.filter(pk=operation.pk, state=State.UNCERTAIN, next_poll_at=operation.next_poll_at)
     if not claimable.update(next_poll_at=now + timedelta(seconds=LEASE_SECONDS)):
         return
-    if operation.account.idempotent and not operation.accepted_at and operation.attempts < MAX_ATTEMPTS:
+    can_repeat = not operation.accepted_at and operation.attempts < MAX_ATTEMPTS
+    if can_repeat and idempotency.is_believed(operation.account, operation.kind):
         _send_again(operation)
         return
     try:
@@ -67,13 +69,15 @@ def reconcile(operation: Operation, client: MMSClient) -> None:
         return
     except errors.SERVER_WIDE as error:
         record_failure(operation.account, error)
-        checks.record_no_answer(operation, f"Couldn't check whether this took effect. {error}")
+        reason = f"Couldn't check whether this took effect. {error}"
+        checks.record_no_answer(operation, reason)
         if not isinstance(error, errors.ServerFaultError | errors.InvalidResponseError):
             _schedule_probe(operation)
             return
         probe = Probe.UNCLEAR  # the server responds, and this response may be permanent
     except errors.RejectedError as error:
-        checks.record_no_answer(operation, f"Couldn't check whether this took effect. {error}")
+        reason = f"Couldn't check whether this took effect. {error}"
+        checks.record_no_answer(operation, reason)
         probe = Probe.UNCLEAR
     else:
         record_success(operation.account, client)
@@ -139,8 +143,13 @@ def _is_plausible(operation: Operation, listing: Listing[Any]) -> bool:
 
 
 def _candidates(operation: Operation, request: wire.Request, listing: Listing[Any]) -> list[Any]:
-    """Return the resources of the list that the request may have created and no row is linked to, oldest first."""
+    """Return the resources of the list that the request may have created and no row is linked to, oldest first.
+
+    If the operation's own row is linked to one, it is the only candidate.
+    """
     row = operation.resource
+    if row is not None and row.mms_id:
+        return [item for item in listing.items if same_id(item.id, row.mms_id)]
     ids = set()
     if row is not None:
         others = type(row)._default_manager.filter(account=operation.account_id).exclude(pk=row.pk)
@@ -156,17 +165,19 @@ def _resolve_by(operation: Operation, candidates: list[Any], client: MMSClient) 
     Otherwise another client created an equal resource, and only a user can tell which is which. A candidate that is
     older than the request isn't its effect, unless the server's dates are wrong.
     """
-    recent = [item for item in candidates if not is_older(operation, item, client.clock_ahead)]
-    if not recent:
-        return Probe.UNCLEAR
-    claims = unlinked_operations(operation.account, type(recent[0]))
-    rivals = [other for other, request in claims if any(matches(request, item) for item in recent)]
-    if any(other.state == State.SENDING for other in rivals):
-        return Probe.UNCLEAR  # its response tells which one it created
-    if len(recent) > len(rivals):
-        operation.error_details = [_describe(item) for item in recent]
-        return Probe.AMBIGUOUS
-    item = recent[0]
+    row = operation.resource
+    if row is None or not row.mms_id:
+        candidates = [item for item in candidates if not is_older(operation, item, client.clock_ahead)]
+        if not candidates:
+            return Probe.UNCLEAR
+        claims = unlinked_operations(operation.account, type(candidates[0]))
+        rivals = [other for other, request in claims if any(matches(request, item) for item in candidates)]
+        if any(other.state == State.SENDING for other in rivals):
+            return Probe.UNCLEAR  # its response tells which one it created
+        if len(candidates) > len(rivals):
+            operation.error_details = [_describe(item) for item in candidates]
+            return Probe.AMBIGUOUS
+    item = candidates[0]
     done = _track_service(operation, item) if isinstance(item, wire.Service) else _succeed(operation, item)
     return Probe.RESOLVED if done else Probe.UNCLEAR
 

@@ -13,15 +13,15 @@ from django.db import transaction
 from django.db.models import QuerySet
 from django.utils import timezone
 
+from deployments.accounts import idempotency
 from deployments.accounts.availability import record_failure, record_success
 from deployments.client import errors, wire
 from deployments.client.client import Accepted, MMSClient
-from deployments.live import events
+from deployments.live import checks, events
 from deployments.live.badges import NOUN
 from deployments.live.transitions import conditional_update, retry_on_lock, transition
 from deployments.models import HostingAccount, Image, Operation
 from deployments.models.operation import ACCEPTED, OPEN, Kind, State
-from deployments.operations import checks
 from deployments.operations.matching import request_of
 from deployments.operations.requests import RequestRefusedError
 from deployments.resources import logs, rows, scoring_keys
@@ -77,7 +77,9 @@ def send(operation: Operation, client: MMSClient) -> None:
     except errors.MMSError as error:
         retry_on_lock(_not_accepted, operation, error)
     else:
+        idempotent = client.idempotent  # by this response, so before any other call
         retry_on_lock(_accepted, operation, result)
+        idempotency.record(operation.account, operation.kind, idempotent)
         record_success(operation.account, client)
 
 
@@ -161,7 +163,8 @@ def poll(operation: Operation, client: MMSClient) -> None:
         if age > NOT_FOUND_GRACE_SECONDS:
             mark_uncertain(operation, f"The server no longer knows this operation: {error}")
         else:
-            checks.record_no_answer(operation, f"The server doesn't know this operation yet: {error}")
+            reason = f"The server doesn't know this operation yet: {error}"
+            checks.record_no_answer(operation, reason)
     except errors.SERVER_WIDE as error:
         record_failure(operation.account, error)
         checks.record_no_answer(operation, f"Couldn't check this operation. {error}")

@@ -99,6 +99,7 @@ class MMS:
         self.services: dict[str, Json] = {}
         self.operations: dict[str, Json] = {}
         self.logs: dict[str, bytes] = {}
+        self.old_writes: set[str] = set()  # methods that are served by an older release, without extensions
         self.requests: list[Request] = []
         self.effects: Counter[str] = Counter()
         self._replies: dict[str, Reply] = {}  # by client request id
@@ -203,14 +204,14 @@ class MMS:
         with self._lock:
             reply = self._once(request)
         reply.headers.setdefault("x-ms-request-id", str(uuid.uuid4()))
-        if self.extensions:
+        if self._deduplicates(request) or (self.extensions and request.method == "GET"):
             reply.headers["x-mms-extensions"] = "idempotency, operation-ids"
         reply.body = self.dialect.spell(reply.body)
         return reply
 
     def _once(self, request: Request) -> Reply:
         """Process a request once per client request id, and repeat its reply (an extension of the API)."""
-        key = request.headers.get("x-ms-client-request-id", "") if self.extensions else ""
+        key = request.headers.get("x-ms-client-request-id", "") if self._deduplicates(request) else ""
         if key in self._replies:
             return self._replies[key]
         noun, _, rest = request.path.strip("/").partition("/")
@@ -219,6 +220,9 @@ class MMS:
         if key and request.method != "GET":
             self._replies[key] = reply
         return reply
+
+    def _deduplicates(self, request: Request) -> bool:
+        return self.extensions and request.method not in self.old_writes
 
     def _get(self, of: dict[str, Json], request: Request, which: str) -> Reply:
         if not which:

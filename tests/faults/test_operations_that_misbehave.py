@@ -388,7 +388,7 @@ def test_a_request_sent_once_is_never_reported_as_unsent(live_redis: redis.Redis
     """The response was lost, the request is due to be sent again, and the server is unreachable for hours."""
     with MMS(extensions=True) as mms:
         account = account_at(mms.url)
-        refresh.refresh(account.pk, refresh.LISTS)
+        turn(register(account, name="first"))
         mms.plan("POST", "/models", faults.lose_answer)
         operation = turn(turn(register(account)))
         assert operation.state == State.QUEUED
@@ -396,8 +396,8 @@ def test_a_request_sent_once_is_never_reported_as_unsent(live_redis: redis.Redis
         operation = later(turn(operation), 4000)
         HostingAccount.objects.update(error_at=operation.requested_at)
         dispatch.sweep()
-        assert Operation.objects.get().state == State.QUEUED, "its outcome can still be determined"
-        operation = submit.cancel(Operation.objects.get(), "bob")
+        assert Operation.objects.get(pk=operation.pk).state == State.QUEUED, "its outcome can still be determined"
+        operation = submit.cancel(Operation.objects.get(pk=operation.pk), "bob")
         assert "It is unknown whether it took effect the first time" in operation.error_message
 
 

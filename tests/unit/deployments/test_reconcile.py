@@ -1,15 +1,17 @@
 """Lost responses: the outcome is determined before anything is sent again."""
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
 import redis
 from django.utils import timezone
 
+from deployments.accounts import idempotency
 from deployments.accounts.availability import client_for
 from deployments.mirror import refresh
 from deployments.models import HostingAccount, Operation, RegisteredModel, Service
-from deployments.models.operation import State
+from deployments.models.operation import Kind, State
 from deployments.operations import dispatch, run, submit
 from tests.doubles import mms as faults
 from tests.doubles.mms import MMS, PlainDialect
@@ -194,15 +196,56 @@ def test_deleting_a_missing_service_succeeds(account: HostingAccount, mms: MMS) 
 
 def test_a_server_that_honours_request_ids_gets_the_same_request_again(account: HostingAccount, mms: MMS) -> None:
     mms.extensions = True
-    refresh.refresh(account.pk, [RegisteredModel])
+    chosen: dict[str, Any] = {"manifest": manifest_of(account), "registry": registry_of(account)}
+    turn(submit.create_image(account, "ann", **chosen))
     mms.plan("POST", "images", faults.lose_answer)
-    asked = submit.create_image(account, "ann", manifest=manifest_of(account), registry=registry_of(account))
-    operation = turn(turn(turn(asked)))
+    operation = turn(turn(turn(submit.create_image(account, "ann", **chosen))))
     assert operation.state == State.NOT_STARTED
-    assert len(mms.calls("POST", "images")) == 2
-    assert mms.effects["images"] == 1
+    assert len(mms.calls("POST", "images")) == 3
+    assert mms.effects["images"] == 2
     mms.end()
     assert turn(operation).state == State.SUCCEEDED
+
+
+def lose_a_model(account: HostingAccount, mms: MMS) -> Operation:
+    """Lose the response to a request, and return the operation after its next turn."""
+    mms.plan("POST", "models", faults.lose_answer)
+    return turn(turn(register(account)))
+
+
+def test_idempotency_declared_for_reads_only_is_not_believed(account: HostingAccount, mms: MMS) -> None:
+    """During a rolling upgrade, reads reach a new release and writes an old one."""
+    mms.extensions, mms.old_writes = True, {"POST"}
+    refresh.refresh(account.pk, [RegisteredModel, Service])
+    assert lose_a_model(account, mms).state == State.SUCCEEDED
+    assert len(mms.calls("POST")) == mms.effects["models"] == 1
+
+
+def test_idempotency_declared_for_another_kind_of_request_is_not_believed(account: HostingAccount, mms: MMS) -> None:
+    mms.extensions = True
+    turn(build(account))
+    assert lose_a_model(account, mms).state == State.SUCCEEDED
+    assert len(mms.calls("POST", "models")) == mms.effects["models"] == 1
+
+
+@pytest.mark.parametrize("change", ["a day later", "at another server", "no longer declared"])
+def test_idempotency_is_believed_for_a_while_at_one_server(account: HostingAccount, mms: MMS, change: str) -> None:
+    mms.extensions = True
+    turn(register(account, name="first"))
+    account.refresh_from_db()
+    assert idempotency.is_believed(account, Kind.REGISTER_MODEL)
+    if change == "a day later":
+        evidence = account.idempotent_kinds[Kind.REGISTER_MODEL]
+        evidence["until"] = (timezone.now() - timedelta(days=1)).isoformat()
+        account.save()
+    elif change == "at another server":
+        account.base_url = mms.url.replace("127.0.0.1", "localhost")
+        account.save()
+    else:
+        mms.extensions = False
+        turn(register(account, name="second"))
+    assert lose_a_model(account, mms).state == State.SUCCEEDED
+    assert len(mms.calls("POST", "models")) == mms.effects["models"]
 
 
 @pytest.mark.parametrize("extensions", [False, True])
