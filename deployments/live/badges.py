@@ -140,7 +140,7 @@ def _queued_badge(operation: Operation) -> Badge:
     label, reason, now = State.QUEUED.label, operation.error_message, timezone.now()
     until = (operation.next_poll_at or now) + UNCLAIMED_AFTER
     overdue = until <= now
-    if account_error := operation.account.error:
+    if operation.account.is_failing and (account_error := operation.account.error):
         reason = reason or f"Waiting. {account_error}"
     elif overdue and _was_reached_recently(operation.account, now):
         reason = reason or "Queued behind other operations on this server."

@@ -4,10 +4,11 @@ from collections.abc import Callable
 from typing import Any
 
 from deployments.accounts.availability import client_for, is_callable
+from deployments.accounts.call_pool import CALL_POOL
 from deployments.client.client import MMSClient
 from deployments.live import events
 from deployments.models import HostingAccount, Operation, Service
-from deployments.operations.dispatch import CALL_POOL, max_calls
+from deployments.operations.dispatch import max_calls
 from deployments.resources import logs
 
 MAX_LOG_THREADS = 2  # per account; the remaining threads are for operations

@@ -14,6 +14,7 @@ from typing import Any
 from django.db.models import Max, Q
 from django.utils import timezone
 
+from deployments.accounts import failures
 from deployments.accounts.availability import (
     client_for,
     is_callable,
@@ -22,6 +23,7 @@ from deployments.accounts.availability import (
     record_failure,
     record_success,
 )
+from deployments.accounts.call_pool import CALL_POOL
 from deployments.client import errors
 from deployments.client.client import Listing, MMSClient
 from deployments.live import events, redis
@@ -32,7 +34,7 @@ from deployments.mirror import upsert
 from deployments.models import HostingAccount, Image, Manifest, Operation, RegisteredModel, Service
 from deployments.models.operation import OPEN
 from deployments.operations import queue
-from deployments.operations.dispatch import CALL_POOL, max_calls
+from deployments.operations.dispatch import max_calls
 from deployments.resources import links, scoring_keys
 from deployments.timing import TURN_SECONDS
 
@@ -46,6 +48,7 @@ LISTS: dict[type[Any], Callable[[MMSClient], Listing[Any]]] = {
     Image: MMSClient.list_images,
     Service: MMSClient.list_services,
 }
+ENDS_REFRESH = (errors.NotSentError, errors.TokenRefusedError)
 WATCHED = {Service: timedelta(seconds=4)}  # while a user views the account or an operation is open
 WATCHED_LIST = timedelta(seconds=29)
 UNWATCHED = {Service: timedelta(seconds=60)}
@@ -92,17 +95,12 @@ def _in_flight() -> set[int]:
 def refresh(account_id: int, nouns: Iterable[type[Any]]) -> None:
     """Read these lists of the account, except those that another worker is reading. A failed list changes no rows.
 
-    A list that can't be read doesn't prevent reading the others, but an unreachable server does. The account's
-    failure is cleared only when all lists were read; otherwise a list that always fails would reset its start time.
+    A list that can't be read doesn't prevent reading the others, but an unreachable server does.
     """
     account = HostingAccount.objects.get(pk=account_id)
     with client_for(account) as client:
         stale = _services_are_stale(account)
-        read, failed = _read_lists(account, nouns, client)
-        if failed:
-            record_failure(account, failed)
-        elif read:
-            record_success(account, client)
+        read = _read_lists(account, nouns, client)
         if Service in read:
             if stale:
                 publish_staleness(account)
@@ -115,25 +113,33 @@ def _services_are_stale(account: HostingAccount) -> bool:
     return seen is not None and timezone.now() - seen > stale_after(account, NOUN[Service])
 
 
-def _read_lists(
-    account: HostingAccount, nouns: Iterable[type[Any]], client: MMSClient
-) -> tuple[set[type[Any]], errors.MMSError | None]:
-    """Read the lists that can be read. Return them, and the first error."""
+def _read_lists(account: HostingAccount, nouns: Iterable[type[Any]], client: MMSClient) -> set[type[Any]]:
+    """Read the lists that can be read, those that failed before last. Return them."""
     read: set[type[Any]] = set()
-    failed: errors.MMSError | None = None
-    for noun in nouns:
+    failed: list[tuple[errors.MMSError, str]] = []
+    was_failing = account.is_failing
+    for noun in sorted(nouns, key=lambda noun: failures.is_failing(account, _request(noun))):
         try:
             if _lock_and_refresh(account, noun, client):
                 read.add(noun)
+                record_success(account, client, _request(noun))
         except errors.MMSError as error:
-            reason = f"Couldn't read the list of {NOUN[noun]}s. {error}"
+            reason = f"Couldn't read the {_request(noun)}. {error}"
             _record_list_error(account, noun, reason)
-            failed = failed or type(error)(reason, error.failure, error.retry_after)
-            if isinstance(
-                error, errors.NotSentError | errors.NoResponseError | errors.TokenRefusedError | errors.RedirectedError
-            ):
+            failed.append((type(error)(reason, error.failure, error.retry_after), _request(noun)))
+            if not was_failing:
+                record_failure(account, *failed.pop())
+            hangs = [late for late, _ in failed if isinstance(late, errors.NoResponseError)]
+            if isinstance(error, ENDS_REFRESH) or account.next_attempt_at or len(hangs) > 1:
                 break
-    return read, failed
+    # Of a server that was failing as a whole, one list that still fails says nothing if others were read.
+    for named, request in failed:
+        record_failure(account, named, request)
+    return read
+
+
+def _request(noun: type[Any]) -> str:
+    return failures.list_request(NOUN[noun])
 
 
 def _record_list_error(account: HostingAccount, noun: type[Any], reason: str) -> None:
@@ -151,10 +157,9 @@ def _lock_and_refresh(account: HostingAccount, noun: type[Any], client: MMSClien
     if not token:
         return False
     try:
-        _refresh_list(account, noun, client)
+        return _refresh_list(account, noun, client)
     finally:
         redis.release_lock(name, token)
-    return True
 
 
 def _due_lists(account: Any, watched: bool) -> list[type[Any]]:
@@ -162,6 +167,8 @@ def _due_lists(account: Any, watched: bool) -> list[type[Any]]:
     due, now = [], timezone.now()
     for noun in LISTS:
         every = WATCHED.get(noun, WATCHED_LIST) if watched else UNWATCHED.get(noun, UNWATCHED_LIST)
+        if failures.is_paused(account, _request(noun)):
+            continue
         seen: datetime | None = getattr(account, _seen_at_field(noun))
         if seen is None or now - seen > every or (account.ended and account.ended > seen):
             due.append(noun)
@@ -176,7 +183,8 @@ def _error_field(noun: type[Any]) -> str:
     return f"{NOUN[noun]}s_error"
 
 
-def _refresh_list(account: HostingAccount, noun: type[Any], client: MMSClient) -> None:
+def _refresh_list(account: HostingAccount, noun: type[Any], client: MMSClient) -> bool:
+    """Read and store the list. Return False if the server has none."""
     started = timezone.now()
     values: dict[str, Any] = {_seen_at_field(noun): started, _error_field(noun): ""}
     values |= {"lists_images": True} if noun is Image else {}
@@ -193,6 +201,7 @@ def _refresh_list(account: HostingAccount, noun: type[Any], client: MMSClient) -
     if noun is Manifest:
         links.link_models(account)
     _publish(account, noun, changes)
+    return listing.is_complete or bool(listing.items)
 
 
 def _fetch_keys(account: HostingAccount, client: MMSClient) -> None:

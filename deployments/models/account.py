@@ -31,7 +31,7 @@ class HostingAccount(WithSecret):
     """Hosting account: address and credentials of a server, and its last known condition."""
 
     SECRETS = ("token", "client_secret")
-    FAILURE_FIELDS = ("token_refused", "error", "error_at", "not_before")
+    FAILURE_FIELDS = ("token_refused", "error", "error_at", "failed_request", "not_before", "refusal_retry_at")
 
     class SignIn(models.TextChoices):
         TOKEN = "token", "Bearer token"
@@ -58,7 +58,13 @@ class HostingAccount(WithSecret):
     reached_at = models.DateTimeField(null=True, blank=True)
     error = models.TextField(blank=True, default="")
     error_at = models.DateTimeField(null=True, blank=True)
+    failed_request = models.CharField(
+        max_length=100, blank=True, default="", help_text="What can't be read, if the server answers other requests."
+    )
     token_refused = models.BooleanField(default=False, help_text="The server said 401: polling waits for a new token.")
+    refusal_retry_at = models.DateTimeField(
+        null=True, blank=True, help_text="When refused credentials are tried again."
+    )
     not_before = models.DateTimeField(null=True, blank=True, help_text="Retry-After of the server, or our back-off.")
     idempotent = models.BooleanField(
         default=False,
@@ -91,13 +97,19 @@ class HostingAccount(WithSecret):
 
     @property
     def is_failing(self) -> bool:
-        """Return True if the server is failing or rejects the account's token."""
+        """Return True if the server is failing as a whole or rejects the account's token."""
+        return (bool(self.error) and not self.failed_request) or self.token_refused
+
+    @property
+    def has_trouble(self) -> bool:
+        """Return True if the server is failing, as a whole or in one request."""
         return bool(self.error) or self.token_refused
 
     @property
     def next_attempt_at(self) -> datetime | None:
         """Return when the server may be called again, or None if it may be called now."""
-        return self.not_before if self.not_before and self.not_before > timezone.now() else None
+        times = [self.not_before, self.refusal_retry_at if self.token_refused else None]
+        return max((time for time in times if time and time > timezone.now()), default=None)
 
     @property
     def credentials(self) -> tuple[str | None, ...]:
@@ -111,10 +123,17 @@ class HostingAccount(WithSecret):
         self.record_secret_change(by)
         self.clear_failure()
         self.save(update_fields=["sign_in", *self.SECRETS, "secret_set_at", "secret_set_by", *self.FAILURE_FIELDS])
+        self.release_queued()
 
     def clear_failure(self) -> None:
         """Reset the failure fields, so that the server is called without delay. Doesn't save."""
-        self.token_refused, self.error, self.error_at, self.not_before = False, "", None, None
+        self.token_refused, self.error, self.error_at, self.failed_request = False, "", None, ""
+        self.not_before, self.refusal_retry_at = None, None
+
+    def release_queued(self) -> None:
+        """Make the account's queued operations due that wait for the end of a pause."""
+        queued = self.operations.filter(state="queued", next_poll_at__gt=timezone.now())
+        queued.update(next_poll_at=timezone.now())
 
     def list_error(self, noun: str) -> str:
         """Return why the list of `noun`s couldn't be read the last time; "" if it was read."""

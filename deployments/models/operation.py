@@ -76,6 +76,9 @@ class Operation(models.Model):
     next_poll_at = models.DateTimeField(null=True, blank=True)
     claimed_until = models.DateTimeField(null=True, blank=True, help_text="A worker holds it until then.")
     attempts = models.PositiveIntegerField(default=0)
+    failures = models.PositiveIntegerField(
+        default=0, help_text="Steps in a row that failed: the next one waits longer."
+    )
 
     error_code = models.CharField(max_length=100, blank=True, default="")
     error_message = models.TextField(blank=True, default="", help_text="The reason, for people.")

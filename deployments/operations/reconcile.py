@@ -68,7 +68,7 @@ def reconcile(operation: Operation, client: MMSClient) -> None:
         transition(operation, State.FAILED, error_code="Refused", error_message=reason)
         return
     except errors.SERVER_WIDE as error:
-        record_failure(operation.account, error)
+        record_failure(operation.account, error, f"operation {operation.pk}")
         reason = f"Couldn't check whether this took effect. {error}"
         checks.record_no_answer(operation, reason)
         if not isinstance(error, errors.ServerFaultError | errors.InvalidResponseError):

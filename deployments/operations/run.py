@@ -1,4 +1,4 @@
-"""Steps of workers for an operation: send it, poll it, record its result.
+"""Steps of workers for an operation: send it, and record its outcome.
 
 Each step is safe at any time and from several workers, because it is claimed in the database first. No step
 sleeps: later work is scheduled with `next_poll_at`.
@@ -9,38 +9,31 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any
 
-from django.db import transaction
-from django.db.models import QuerySet
+from django.db import OperationalError, transaction
 from django.utils import timezone
 
 from deployments.accounts import idempotency
 from deployments.accounts.availability import record_failure, record_success
 from deployments.client import errors, wire
 from deployments.client.client import Accepted, MMSClient
-from deployments.live import checks, events
-from deployments.live.badges import NOUN
+from deployments.live import events
 from deployments.live.transitions import conditional_update, retry_on_lock, transition
 from deployments.models import HostingAccount, Image, Operation
-from deployments.models.operation import ACCEPTED, OPEN, Kind, State
+from deployments.models.operation import ACCEPTED, NEEDS_DECISION, OPEN, Kind, State
 from deployments.operations.matching import request_of
 from deployments.operations.requests import RequestRefusedError
-from deployments.resources import logs, rows, scoring_keys
-from deployments.timing import LEASE_SECONDS, MAX_POLLING_SECONDS, poll_interval, probe_interval
+from deployments.resources import rows
+from deployments.timing import LEASE_SECONDS, MAX_ATTEMPTS, failure_interval, probe_interval
 
 log = logging.getLogger(__name__)
-NOT_FOUND_GRACE_SECONDS = 30.0  # after acceptance; until then, an unknown operation may just be delayed
 NOT_FOLLOWABLE = (
     "The server accepted this, but it can't be followed: "
     "the operation that the server named belongs to another request."
 )
 OUTCOME_UNKNOWN = "It is unknown whether it took effect when it was sent."
-UNKNOWN_STATE = "UnknownState"
-STATUS_UNAVAILABLE = "NotTold"
 NOT_NAMED = "ResultNotNamed"
-NOTE_CODES = {UNKNOWN_STATE, STATUS_UNAVAILABLE}  # error codes of notes on an open operation
-POLLING_STOPPED = (
-    f"Not finished after {MAX_POLLING_SECONDS / 3600:.0f} hours. The dashboard stopped checking; resume to continue."
-)
+UNEXPECTED_ERROR = "UnexpectedError"
+POLLED = ACCEPTED | {State.UNCERTAIN}
 # One client method for each kind of operation; each takes the request that `requests.BUILDERS` builds for that kind.
 SEND: dict[str, Callable[[MMSClient, Any, str], Accepted | rows.Item]] = {
     Kind.REGISTER_MODEL: MMSClient.register_model,
@@ -49,11 +42,6 @@ SEND: dict[str, Callable[[MMSClient, Any, str], Accepted | rows.Item]] = {
     Kind.CREATE_SERVICE: MMSClient.create_service,
     Kind.UPDATE_SERVICE: MMSClient.update_service,
     Kind.DELETE_SERVICE: MMSClient.delete_service,
-}
-RESULT_READERS: dict[str, Callable[[MMSClient, str], rows.Item]] = {
-    Kind.CREATE_IMAGE: MMSClient.get_image,
-    Kind.CREATE_SERVICE: MMSClient.get_service,
-    Kind.UPDATE_SERVICE: MMSClient.get_service,
 }
 
 
@@ -70,10 +58,20 @@ def send(operation: Operation, client: MMSClient) -> None:
     ):
         return
     try:
-        result = SEND[operation.kind](client, request_of(operation), str(operation.pk))
+        request = request_of(operation)
     except RequestRefusedError as error:
         reason = f"{error.message} {OUTCOME_UNKNOWN}" if operation.attempts > 1 else error.message
         transition(operation, State.FAILED, error_code="Refused", error_message=reason)
+        return
+    except OperationalError as error:
+        retry_on_lock(_send_later, operation, f"The database was unavailable: {error}")
+        return
+    except Exception as error:
+        log.exception("Couldn't build the request of operation %s.", operation.pk)
+        _send_later(operation, _unexpected_reason(error))
+        return
+    try:
+        result = SEND[operation.kind](client, request, str(operation.pk))
     except errors.MMSError as error:
         retry_on_lock(_not_accepted, operation, error)
     else:
@@ -81,6 +79,49 @@ def send(operation: Operation, client: MMSClient) -> None:
         retry_on_lock(_accepted, operation, result)
         idempotency.record(operation.account, operation.kind, idempotent)
         record_success(operation.account, client)
+
+
+def _send_later(operation: Operation, reason: str) -> None:
+    """Queue an operation again of which nothing was sent, or fail it after MAX_ATTEMPTS."""
+    failures = operation.failures + 1
+    if failures >= MAX_ATTEMPTS:
+        message = f"{reason} {OUTCOME_UNKNOWN}" if operation.attempts > 1 else reason
+        transition(operation, State.FAILED, error_code=UNEXPECTED_ERROR, error_message=message)
+        return
+    due = timezone.now() + timedelta(seconds=failure_interval(failures))
+    later: dict[str, Any] = {"next_poll_at": due, "failures": failures, "attempts": operation.attempts - 1}
+    transition(operation, State.QUEUED, error_message=reason, **later)
+
+
+def record_unexpected(operation: Operation, error: Exception) -> None:
+    """Record an exception that no step expects on its operation, which is tried again later.
+
+    The message names only the class, since the text may contain anything.
+    """
+    log.error("A step of operation %s failed with an unexpected error.", operation.pk, exc_info=error)
+    current = Operation.objects.select_related("account").filter(pk=operation.pk, state__in=OPEN).first()
+    if current is None:
+        return
+    reason = _unexpected_reason(error)
+    if current.state == State.SENDING:
+        mark_uncertain(current, reason)
+        return
+    failures = current.failures + 1
+    due = timezone.now() + timedelta(seconds=failure_interval(failures))
+    noted: dict[str, Any] = {"error_code": UNEXPECTED_ERROR, "error_message": reason}
+    if current.state == State.UNCERTAIN and failures >= MAX_ATTEMPTS:
+        noted["error_code"] = NEEDS_DECISION
+    if current.error_code == NEEDS_DECISION:
+        noted = {}
+    unchanged = Operation.objects.filter(pk=current.pk, state=current.state)
+    if current.state == State.QUEUED and failures >= MAX_ATTEMPTS:
+        transition(current, State.FAILED, error_code=UNEXPECTED_ERROR, error_message=reason)
+    elif conditional_update(current, unchanged, next_poll_at=due, failures=failures, **noted):
+        events.publish_operation(current)
+
+
+def _unexpected_reason(error: Exception) -> str:
+    return f"The dashboard failed with an unexpected error ({type(error).__name__}). Its worker's log has the details."
 
 
 def _accepted(operation: Operation, result: Accepted | rows.Item) -> None:
@@ -107,6 +148,7 @@ def _follow(operation: Operation, mms_operation_id: str, now: datetime) -> None:
             mark_uncertain(operation, NOT_FOLLOWABLE, accepted_at=now)
             return
         known: dict[str, Any] = {"mms_operation_id": mms_operation_id, "accepted_at": now, "next_poll_at": now}
+        known |= {"failures": 0}
         # Clears the reason of an uncertain state that the sweep may have set during the call.
         transition(operation, State.NOT_STARTED, error_code="", error_message="", **known)
 
@@ -122,7 +164,7 @@ def _not_accepted(operation: Operation, error: errors.MMSError) -> None:
         transition(operation, State.QUEUED, error_message=str(error), **rescheduled)
     elif isinstance(error, errors.OutcomeUnknownError) or is_unknown:
         if isinstance(error, errors.NoResponseError | errors.ServerFaultError):
-            record_failure(operation.account, error)
+            record_failure(operation.account, error, f"operation {operation.pk}")
         mark_uncertain(operation, str(error))
     else:
         fail(operation, error.failure, str(error))
@@ -148,138 +190,6 @@ def fail(operation: Operation, failure: wire.Failure, default: str) -> None:
         error_message=failure.message or default,
         error_details=failure.details,
     )
-
-
-def poll(operation: Operation, client: MMSClient) -> None:
-    """Ask the server for the state of an accepted operation, unless another worker is doing so."""
-    now = timezone.now()
-    age = _age(operation, now)
-    claimable = _unchanged(operation).filter(next_poll_at=operation.next_poll_at)
-    if not claimable.update(next_poll_at=now + timedelta(seconds=LEASE_SECONDS)):
-        return
-    try:
-        status = _fetch_status(operation, client)
-    except errors.NotFoundError as error:
-        if age > NOT_FOUND_GRACE_SECONDS:
-            mark_uncertain(operation, f"The server no longer knows this operation: {error}")
-        else:
-            reason = f"The server doesn't know this operation yet: {error}"
-            checks.record_no_answer(operation, reason)
-    except errors.SERVER_WIDE as error:
-        record_failure(operation.account, error)
-        checks.record_no_answer(operation, f"Couldn't check this operation. {error}")
-    except errors.RejectedError as error:
-        reason = f"The server doesn't report the progress: {error}"
-        _note(operation, STATUS_UNAVAILABLE, reason)
-        checks.record_no_answer(operation, reason)
-    else:
-        record_success(operation.account, client)
-        checks.record_answer(operation, now)
-        _advance(operation, status, client)
-        _fetch_log_and_key(operation, client)
-    _next_poll(operation, age)
-
-
-def _age(operation: Operation, now: datetime) -> float:
-    """Return the seconds since the operation was accepted, or since a user resumed its checks."""
-    began = max(filter(None, [operation.accepted_at or operation.requested_at, operation.resumed_at]))
-    return (now - began).total_seconds()
-
-
-def _fetch_status(operation: Operation, client: MMSClient) -> wire.OperationStatus:
-    """Return the operation's status, or that of its service if the operation's id is unknown."""
-    if operation.cancel_requested:
-        _cancel(operation, client)
-    if operation.mms_operation_id:
-        return client.get_operation(operation.mms_operation_id)
-    service = client.get_service((operation.service and operation.service.mms_id) or "")
-    return wire.OperationStatus("", service.phase, service.state, service.id, wire.Failure())
-
-
-def _advance(operation: Operation, status: wire.OperationStatus, client: MMSClient) -> None:
-    if status.phase is None:
-        message = f"The server reports the unknown state “{status.state}”."
-        _note(operation, UNKNOWN_STATE, message if status.state else "The server reports no state.")
-        return
-    if operation.error_code in NOTE_CODES:
-        _note(operation, "", "")
-    match status.phase:
-        case wire.Phase.RUNNING:
-            transition(operation, State.RUNNING, expected={State.NOT_STARTED})
-        case wire.Phase.SUCCEEDED:
-            _finish(operation, _result_id(operation, status), client)
-        case wire.Phase.FAILED:
-            _adopt_failed_service(operation, _result_id(operation, status), client)
-            fail(operation, status.failure, "The server gave no reason.")
-        case wire.Phase.CANCELED:
-            _adopt_failed_service(operation, _result_id(operation, status), client)
-            message = status.failure.message
-            transition(operation, State.CANCELED, error_message=message or operation.error_message)
-
-
-def _note(operation: Operation, code: str, message: str) -> None:
-    """Show a note (one of NOTE_CODES) on an open operation; "" removes it."""
-    if (operation.error_code, operation.error_message) == (code, message):
-        return
-    if conditional_update(operation, _unchanged(operation), error_code=code, error_message=message):
-        events.publish_operation(operation)
-
-
-def _adopt_failed_service(operation: Operation, resource_id: str, client: MMSClient) -> None:
-    """Link the row to a service whose creation failed but which exists and occupies its name.
-
-    With its id, the service can be updated or deleted. Servers that removed it don't know the id.
-    """
-    if operation.kind != Kind.CREATE_SERVICE or not resource_id or operation.service is None:
-        return
-    try:
-        service = client.get_service(resource_id)
-        if rows.can_assign(operation.service, service.id):
-            rows.apply(operation.service, service)
-    except errors.MMSError as error:
-        log.info("Operation %s failed, and its resource can't be read: %s", operation.pk, error)
-
-
-def _fetch_log_and_key(operation: Operation, client: MMSClient) -> None:
-    """Fetch new lines of the log, and the scoring key once the operation has ended."""
-    if operation.mms_operation_id:
-        logs.fetch_operation_log(operation, client, last=not operation.is_open)
-    if not operation.is_open and operation.service is not None and operation.kind != Kind.DELETE_SERVICE:
-        scoring_keys.fetch(operation.service, client)
-
-
-def _next_poll(operation: Operation, age: float) -> None:
-    """Schedule the next poll, unless the operation ended or exceeded MAX_POLLING_SECONDS."""
-    still = Operation.objects.filter(pk=operation.pk, state__in=ACCEPTED)
-    if age <= MAX_POLLING_SECONDS:
-        still.update(next_poll_at=timezone.now() + poll_interval(age))
-    elif still.update(next_poll_at=None, error_code="", error_message=POLLING_STOPPED):
-        operation.refresh_from_db()
-        events.publish_operation(operation)
-
-
-def _result_id(operation: Operation, status: wire.OperationStatus) -> str:
-    """Return the id of the resource that the operation creates or changes, "" if it isn't known.
-
-    A row's own id takes precedence over the server's resourceLocation, which only counts if it has the right noun.
-    """
-    row = operation.resource
-    if row is None or row.mms_id:
-        return row.mms_id or "" if row is not None else ""
-    return status.resource_id if status.resource_noun in {"", f"{NOUN[type(row)]}s"} else ""
-
-
-def _finish(operation: Operation, resource_id: str, client: MMSClient) -> None:
-    """Record success, with the created resource if it can be read."""
-    item = None
-    if resource_id and operation.kind in RESULT_READERS:
-        try:
-            item = RESULT_READERS[operation.kind](client, resource_id)
-        except errors.NotFoundError:
-            resource_id = ""
-        except errors.MMSError as error:
-            log.warning("Operation %s succeeded, but reading %s failed: %s", operation.pk, resource_id, error)
-    succeed(operation, item, resource_id)
 
 
 def succeed(operation: Operation, item: rows.Item | None = None, resource_id: str = "") -> None:
@@ -316,25 +226,3 @@ def _result_note(operation: Operation, mms_id: str) -> str:
     if isinstance(row, Image) and operation.account.lists_images is False:
         return f"{reason} It can't be shown here, because this server has no list of images."
     return f"{reason} It is shown here once the server lists it."
-
-
-def _cancel(operation: Operation, client: MMSClient) -> None:
-    """Forward a cancellation to the server. It is repeated until the server responds, so it survives a restart.
-
-    Raises MMSError if the server can't be called now.
-    """
-    answered: dict[str, Any] = {"cancel_requested": False}
-    try:
-        client.cancel_operation(operation.mms_operation_id)
-    except errors.OutcomeUnknownError:
-        return
-    except errors.SERVER_WIDE:
-        raise
-    except errors.RejectedError:
-        answered["error_message"] = "The server doesn't cancel this operation. It continues."
-    conditional_update(operation, _unchanged(operation), **answered)
-
-
-def _unchanged(operation: Operation) -> QuerySet[Operation]:
-    """Return a filter for the operation while it is in the state that this worker loaded."""
-    return Operation.objects.filter(pk=operation.pk, state=operation.state)

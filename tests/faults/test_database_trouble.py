@@ -16,6 +16,7 @@ import requests
 from django.conf import settings
 from django.db import connection
 
+from deployments.accounts.call_pool import CallPool
 from deployments.live import transitions
 from deployments.models import HostingAccount, Operation
 from deployments.models.operation import State
@@ -162,7 +163,8 @@ def test_a_programming_error_is_not_reported_as_a_database_problem() -> None:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Make a worker's connections wait half a second for a lock, instead of 20. New threads open new connections."""
-    monkeypatch.setattr(dispatch, "CALL_POOL", dispatch.CallPool())
+    monkeypatch.setattr(dispatch, "SEND_POOL", CallPool())
+    monkeypatch.setattr(dispatch, "CALL_POOL", CallPool())
     options = connection.settings_dict["OPTIONS"]
     before = options["timeout"]
     options["timeout"] = 0.5
@@ -172,7 +174,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def turns(operation: Operation) -> "Future[None] | None":
     """Run what a queue message starts: a thread of the worker with its own database connection."""
-    return dispatch.CALL_POOL.submit(operation.account_id, dispatch.run_steps, [operation.pk])
+    return CallPool().submit(operation.account_id, dispatch.run_steps, [operation.pk])
 
 
 @pytest.mark.slow

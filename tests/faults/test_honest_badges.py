@@ -11,13 +11,14 @@ from django.test import Client
 from django.utils import timezone
 
 from dashboard.models import Role
+from deployments.accounts.call_pool import CALL_POOL, MAX_CALLS_PER_ACCOUNT
 from deployments.client import transport
 from deployments.live import events
 from deployments.live.badges import NOUN, Badge, badge_of
 from deployments.mirror import follow_logs, refresh
 from deployments.models import HostingAccount, Image, Operation, Service
 from deployments.models.operation import State
-from deployments.operations import dispatch, submit
+from deployments.operations import submit
 from tests.doubles import mms as faults
 from tests.doubles.mms import MMS
 from tests.faults.verbs import VERBS, furnished
@@ -213,7 +214,7 @@ def test_a_log_that_cannot_be_read_says_since_when_and_why(account: HostingAccou
         url = f"/accounts/{account.name}/{url}"
         browser.get(url)
         follow_logs.follow_logs()
-        wait_until(lambda: dispatch.CALL_POOL.free_slots(account.pk) == dispatch.MAX_CALLS_PER_ACCOUNT, 30, "the log")
+        wait_until(lambda: CALL_POOL.free_slots(account.pk) == MAX_CALLS_PER_ACCOUNT, 30, "the log")
         page = browser.get(url)
         assert re.search(r"No new lines since\s+<time", page.content.decode())
         assert "failed (status 500)" in page.content.decode()

@@ -17,6 +17,7 @@ from django.utils.html import escape
 
 from deployments import timing
 from deployments.accounts.availability import client_for, record_failure
+from deployments.accounts.call_pool import CALL_POOL, MAX_CALLS_PER_ACCOUNT, SEND_POOL
 from deployments.client import errors, transport
 from deployments.live import events
 from deployments.live.badges import badge_of
@@ -184,9 +185,7 @@ def test_operations_of_another_account_are_not_delayed(
     with MMS() as other:
         second = account_at(other.url, "second")
         held = dispatch.tick()
-        wait_until(
-            lambda: len(mms.calls("POST")) == dispatch.MAX_CALLS_PER_ACCOUNT, 3, "calls that are held", every=0.01
-        )
+        wait_until(lambda: len(mms.calls("POST")) == MAX_CALLS_PER_ACCOUNT, 3, "calls that are held", every=0.01)
         begun = time.monotonic()
         quick = later(register(second), 10)
         dispatch.tick()
@@ -194,14 +193,14 @@ def test_operations_of_another_account_are_not_delayed(
         wait_until(lambda: Operation.objects.get(pk=quick.pk).state == State.SUCCEEDED, 2, "the other", every=0.01)
         wait_until(lambda: HostingAccount.objects.get(pk=second.pk).services_seen_at, 2, "its lists", every=0.01)
         print(f"{how}: the other account's operation and lists took {time.monotonic() - begun:.2f} s")
-        assert dispatch.CALL_POOL.free_slots(account.pk) == 0, "the first server must still hold its calls"
+        assert SEND_POOL.free_slots(account.pk) == 0, "the first server must still hold its calls"
         mms.heal()
         wait(held)
         wait_until(free, 10, "threads that are free again")
 
 
 def free() -> bool:
-    return dispatch.CALL_POOL.free_slots(0) == dispatch.MAX_CALLS_PER_ACCOUNT and not dispatch.CALL_POOL._busy.total()
+    return not any(pool._busy.total() for pool in (CALL_POOL, SEND_POOL))
 
 
 def test_a_failing_server_gets_one_thread_so_that_threads_remain_for_others(
@@ -378,7 +377,7 @@ def test_logs_respect_retry_after_and_leave_threads_for_operations(
     for service in services:
         events.record_log_interest("service", service.pk)
     follow_logs.follow_logs()
-    assert dispatch.CALL_POOL.free_slots(account.pk) == dispatch.MAX_CALLS_PER_ACCOUNT - follow_logs.MAX_LOG_THREADS
+    assert CALL_POOL.free_slots(account.pk) == MAX_CALLS_PER_ACCOUNT - follow_logs.MAX_LOG_THREADS
     wait_until(free, 5, "the logs")
     mms.heal()
     mms.plan("GET", "/logs", faults.status(429, None, Retry_After="600"))

@@ -69,6 +69,7 @@ def _refused(world: World) -> HostingAccount:
     account.authority = f"http://{SERVER}"
     account.client_secret, account.scope = world.hexadecimal(40), "api://mms/.default"
     account.token_refused, account.error_at = True, world.ago(days=5)
+    account.refusal_retry_at = world.now + PAUSE
     account.error = f"{SERVER} rejected this account's token (status 401). An operator has to renew it."
     return account
 

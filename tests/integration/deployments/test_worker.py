@@ -13,10 +13,11 @@ from celery import current_app
 from django.conf import settings
 
 from dashboard.ops.supervisor import programs
+from deployments.accounts.call_pool import MAX_CALLS_PER_ACCOUNT
 from deployments.live import events
 from deployments.models import HostingAccount, Operation
 from deployments.models.operation import State
-from deployments.operations import dispatch, submit
+from deployments.operations import submit
 from tests.doubles import mms as faults
 from tests.doubles.mms import MMS
 from tests.faults.verbs import VERBS, furnished
@@ -100,9 +101,9 @@ def test_a_worker_killed_during_all_verbs_loses_and_repeats_nothing(
     with MMS(extensions=idempotent) as mms:
         account = furnished(account_at(mms.url), mms)
         for method in ("POST", "PUT", "DELETE"):
-            mms.plan(method, "/", faults.effect_then_hang(30), times=dispatch.MAX_CALLS_PER_ACCOUNT)
+            mms.plan(method, "/", faults.effect_then_hang(30), times=MAX_CALLS_PER_ACCOUNT)
         asked = [verb.ask(account) for verb in VERBS]
-        wait_for(lambda: mms.effects.total() == dispatch.MAX_CALLS_PER_ACCOUNT)
+        wait_for(lambda: mms.effects.total() == MAX_CALLS_PER_ACCOUNT)
         worker.kill()
         worker.wait(10)
         mms.heal()

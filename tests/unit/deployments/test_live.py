@@ -12,13 +12,14 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from redis import Redis
 
+from deployments.accounts.call_pool import CALL_POOL, MAX_CALLS_PER_ACCOUNT
 from deployments.live import events, redis
 from deployments.live.badges import badge_of, badges_of
 from deployments.live.transitions import transition
 from deployments.mirror import follow_logs, refresh
 from deployments.models import HostingAccount, Operation, RegisteredModel, Service
 from deployments.models.operation import State
-from deployments.operations import dispatch, submit
+from deployments.operations import submit
 from tests.doubles.mms import MMS
 from tests.support.lifecycle import account_at, cluster_of, image_of, register
 
@@ -281,7 +282,7 @@ def test_the_log_of_an_ended_operation_is_restored_after_redis_was_emptied(mms: 
         if mark and mark.is_complete:
             break
     assert events.read_log(key).lines == ["step 1", "no space"]
-    while dispatch.CALL_POOL.free_slots(account.pk) < dispatch.MAX_CALLS_PER_ACCOUNT:
+    while CALL_POOL.free_slots(account.pk) < MAX_CALLS_PER_ACCOUNT:
         time.sleep(0.01)
     asked = len(mms.requests)
     follow_logs.follow_logs()

@@ -12,6 +12,7 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from redis import Redis
 
+from deployments.accounts import failures
 from deployments.live import events, redis
 from deployments.live.badges import badges_of
 from deployments.mirror import refresh
@@ -212,7 +213,7 @@ def test_bad_answers_leave_the_last_good_data_with_its_age(
     refresh_lists(account, Service)
     service = Service.objects.select_related("account").get()
     assert service.vanished_at is None
-    assert service.account.not_before or service.account.token_refused
+    assert service.account.has_trouble
     badge = badges_of([service])[0]
     assert badge.stale_since == service.seen_at
     assert service.account.error.startswith("Couldn't read the list of services. "), "the message must name the list"
@@ -339,11 +340,9 @@ def test_a_list_that_always_fails_is_one_continuous_failure(
 ) -> None:
     mms.add_service("iris")
     refresh_lists(account)
-    key = f"service-{Service.objects.get().pk}"
     badges_told(live_redis)
     mms.plan("GET", "images", faults.status(500), times=3)
     refresh_lists(account)
-    assert badges_told(live_redis) == [key], "from now on it is to be believed for a shorter time"
     since, seen = timezone.now() - timedelta(minutes=1), []
 
     def look(connection: faults.Connection, effect: Any) -> None:
@@ -356,13 +355,53 @@ def test_a_list_that_always_fails_is_one_continuous_failure(
         refresh_lists(account)
         account.refresh_from_db()
         assert seen.pop() == account.error, "it is not over in between"
-        assert account.error_at == since
-        assert (present(account.not_before) - timezone.now()).total_seconds() > 10
+        assert (account.error_at, account.failed_request) == (since, "list of images")
+        assert account.next_attempt_at is None, "everything else goes on"
+        assert failures.is_paused(account, "list of images")
     assert badges_told(live_redis) == []
-    HostingAccount.objects.update(not_before=None)
     refresh_lists(account)
     account.refresh_from_db()
-    assert (account.error, account.error_at, account.not_before) == ("", None, None)
+    assert not account.has_trouble
+
+
+def test_a_list_that_fails_is_read_less_often_and_last(account: HostingAccount, mms: MMS) -> None:
+    mms.plan("GET", "/models", faults.status(500))
+    wait(refresh.refresh_due())
+    assert HostingAccount.objects.get().services_seen_at, "the others are read"
+    mms.requests.clear()
+    wait(refresh.refresh_due())
+    assert not mms.calls("GET", "/models"), "not again at once"
+    refresh.request_refresh(HostingAccount.objects.get())
+    wait(refresh.refresh_due())
+    assert [request.path for request in mms.calls("GET")][-1] == "/models"
+    assert not HostingAccount.objects.get().error
+
+
+def test_a_forbidden_list_is_read_again_after_a_minute_or_with_new_credentials(
+    account: HostingAccount, mms: MMS
+) -> None:
+    mms.plan("GET", "/models", faults.status(403))
+    refresh_lists(account)
+    account.refresh_from_db()
+    assert (account.failed_request, account.next_attempt_at) == ("list of models", None)
+    assert failures.is_paused(account, "list of models")
+    account.replace_token("a-new-one")
+    assert not failures.is_paused(account, "list of models")
+
+
+def test_a_server_that_fails_for_several_lists_is_paused(account: HostingAccount, mms: MMS) -> None:
+    mms.plan("GET", "/", faults.status(500), times=3)
+    refresh_lists(account)
+    account.refresh_from_db()
+    assert account.is_failing
+    assert account.next_attempt_at
+    assert len(mms.requests) == 3
+    HostingAccount.objects.update(not_before=None)
+    mms.plan("GET", "/models", faults.status(500))
+    refresh_lists(account)
+    account.refresh_from_db()
+    assert account.failed_request == "list of models"
+    assert not HostingAccount.objects.get().next_attempt_at, "the others could be read"
 
 
 def test_changes_during_a_failure_are_published_when_it_is_over(

@@ -2,7 +2,6 @@
 
 import json
 import threading
-import time
 from collections.abc import Callable
 from concurrent.futures import wait
 from typing import Any
@@ -13,13 +12,16 @@ from django.db import OperationalError, connection
 from django.utils import timezone
 
 from deployments.accounts.availability import client_for
+from deployments.accounts.call_pool import CALL_POOL, MAX_CALLS_PER_ACCOUNT, SEND_POOL
 from deployments.live import events
 from deployments.live.transitions import transition
+from deployments.mirror import follow_logs
 from deployments.models import HostingAccount, Image, Operation, Service
 from deployments.models.operation import State
-from deployments.operations import dispatch, run, submit
+from deployments.operations import dispatch, poll, run, submit
 from tests.doubles import mms as faults
 from tests.doubles.mms import MMS, OldDialect, Reply
+from tests.site import wait_until
 from tests.support.lifecycle import (
     KUBE_CONFIG,
     KUBE_TOKEN,
@@ -158,7 +160,7 @@ def test_two_pollers_at_once_ask_and_advance_once(account: HostingAccount, mms: 
     both = [Operation.objects.select_related("account", "image").get(pk=operation.pk) for _ in range(2)]
     with client_for(account) as client:
         for poller in both:
-            run.poll(poller, client)
+            poll.poll(poller, client)
     assert len(mms.calls("GET", f"operations/{operation.mms_operation_id}")) == len(mms.calls("GET", "/log")) + 1
     assert Operation.objects.get(pk=operation.pk).state == State.SUCCEEDED
 
@@ -335,21 +337,64 @@ def test_a_server_that_hangs_does_not_block_others(account: HostingAccount, mms:
         wait(dispatch.tick(), timeout=1)
         quick.refresh_from_db()
         assert quick.state == State.SUCCEEDED
-        assert 0 < len(mms.calls("POST")) <= dispatch.MAX_CALLS_PER_ACCOUNT
+        assert 0 < len(mms.calls("POST")) <= MAX_CALLS_PER_ACCOUNT
         mms._plans.clear()
         wait(slow)
 
 
 def test_queue_messages_for_a_server_that_hangs_take_no_more_threads(account: HostingAccount, mms: MMS) -> None:
-    mms.plan("POST", "models", faults.hang(1), times=20)
+    released = threading.Event()
+    mms.plan("POST", "models", held_until(released), times=20)
     for n in range(20):
         dispatch.start(str(register(account, name=f"slow-{n}").pk))
-    assert dispatch.CALL_POOL.free_slots(account.pk) == 0
-    time.sleep(0.5)
-    assert len(mms.calls("POST")) == dispatch.MAX_CALLS_PER_ACCOUNT
-    mms._plans.clear()
-    while dispatch.CALL_POOL.free_slots(account.pk) < dispatch.MAX_CALLS_PER_ACCOUNT:
-        time.sleep(0.05)
+    assert SEND_POOL.free_slots(account.pk) == 0
+    wait_until(lambda: len(mms.calls("POST")) == MAX_CALLS_PER_ACCOUNT, 30, "calls that are held")
+    assert CALL_POOL.free_slots(account.pk) == MAX_CALLS_PER_ACCOUNT, "polls have threads of their own"
+    released.set()
+    wait_until(lambda: SEND_POOL.free_slots(account.pk) == MAX_CALLS_PER_ACCOUNT, 30, "free threads")
+    assert Operation.objects.filter(state=State.SUCCEEDED).count() == 20, "those that waited follow without a tick"
+
+
+def test_a_request_is_sent_while_polls_occupy_all_their_threads(account: HostingAccount, mms: MMS) -> None:
+    released = threading.Event()
+    accepted(account, 8)
+    mms.plan("GET", "/operations", held_until(released), times=100)
+    held = [*dispatch.tick(), *(CALL_POOL.submit(account.pk, wait_for(released)) for _ in range(4))]
+    assert CALL_POOL.free_slots(account.pk) == 0
+    operation = register(account)
+    dispatch.start(str(operation.pk))
+    wait_until(lambda: Operation.objects.get(pk=operation.pk).state == State.SUCCEEDED, 30, "the request")
+    second = later(register(account, name="second"), 10)
+    wait(dispatch.tick())
+    second.refresh_from_db()
+    assert second.state == State.SUCCEEDED
+    mms.heal()
+    released.set()
+    wait([future for future in held if future])
+
+
+def held_until(released: threading.Event) -> faults.Fault:
+    """Return a fault: the effect and the response wait for the event."""
+
+    def fault(connection: faults.Connection, effect: Callable[[], Reply]) -> None:
+        released.wait(30)
+        connection.reply(effect())
+
+    return fault
+
+
+def wait_for(released: threading.Event) -> Callable[[int], None]:
+    def work(account_id: int) -> None:
+        released.wait(30)
+
+    return work
+
+
+def accepted(account: HostingAccount, count: int) -> list[Operation]:
+    """Return builds that the server has accepted and that are due to be polled."""
+    manifest, registry = manifest_of(account), registry_of(account)
+    asked = [submit.create_image(account, "ann", manifest=manifest, registry=registry) for _ in range(count)]
+    return [later(turn(operation), 5) for operation in asked]
 
 
 def test_cancel_before_sending_sends_nothing(account: HostingAccount, mms: MMS) -> None:
@@ -429,11 +474,17 @@ def test_a_result_that_could_not_be_stored_is_polled_again_immediately(account: 
     assert turn(operation).state == State.SUCCEEDED
 
 
-def test_a_log_is_followed_while_the_operation_runs(account: HostingAccount, mms: MMS) -> None:
+def test_a_log_is_followed_while_a_user_views_it_and_completed_when_the_operation_ends(
+    account: HostingAccount, mms: MMS
+) -> None:
     mms.extensions = True
     operation = turn(build(account))
     mms.logs[operation.mms_operation_id] = b"step 1\nstep 2\nste"
     turn(operation)
+    assert not mms.calls("GET", "/log"), "nobody is looking"
+    events.record_log_interest("operation", operation.pk)
+    follow_logs.follow_logs()
+    wait_until(lambda: CALL_POOL.free_slots(account.pk) == MAX_CALLS_PER_ACCOUNT, 30, "the log")
     part = events.read_log(events.operation_log_key(operation))
     assert part.lines == ["step 1", "step 2"]
     mms.logs[operation.mms_operation_id] += f"p 3 {PASSWORD}\nthe end".encode()
@@ -444,8 +495,12 @@ def test_a_log_is_followed_while_the_operation_runs(account: HostingAccount, mms
 
 def test_a_server_without_logs_is_called_once(account: HostingAccount, mms: MMS) -> None:
     operation = turn(build(account))
+    events.record_log_interest("operation", operation.pk)
     for _ in range(3):
-        turn(operation)
+        follow_logs.follow_logs()
+        wait_until(lambda: CALL_POOL.free_slots(account.pk) == MAX_CALLS_PER_ACCOUNT, 30, "the log")
+    mms.end()
+    turn(operation)
     assert len(mms.calls("GET", "/log")) == 1
     assert events.read_log(events.operation_log_key(operation)).reported is False
 

@@ -329,7 +329,7 @@ def test_a_user_decides_if_every_probe_fails(account: HostingAccount, mms: MMS) 
         operation = turn(later(operation, 250))
     assert submit.needs_decision(operation)
     assert "Send it again" in operation.error_message
-    assert HostingAccount.objects.get().error
+    assert not HostingAccount.objects.get().next_attempt_at, "other operations of the account continue"
     assert turn(operation).state == State.SUCCEEDED, "it must be searched for anyway"
     assert len(mms.calls("POST")) == 1
 

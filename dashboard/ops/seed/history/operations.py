@@ -8,8 +8,8 @@ from dashboard.ops.seed.history.story import Resource, Story
 from deployments.live.badges import NOUN
 from deployments.models import Operation
 from deployments.models.operation import NEEDS_DECISION, OPEN, TERMINAL, Kind, State
+from deployments.operations.poll import POLLING_STOPPED
 from deployments.operations.reconcile import CHANGED_TWICE, DECIDE, MADE_TWICE
-from deployments.operations.run import POLLING_STOPPED
 from deployments.timing import MAX_POLLING_SECONDS
 
 SECONDS: dict[str, tuple[float, float]] = {  # duration range, from acceptance to completion
