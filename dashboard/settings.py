@@ -400,9 +400,10 @@ MMS_RUN_TIMEOUT = environment.number("MMS_RUN_TIMEOUT")  # seconds
 MMS_BODY_MAX_BYTES = environment.number("MMS_BODY_MAX_BYTES")
 MMS_QUEUE_LENGTH = environment.number("MMS_QUEUE_LENGTH")  # waiting requests per scoring process; more get status 503
 MMS_SCORING_NETWORK = environment.boolean("MMS_SCORING_NETWORK")  # whether services can use the network
-MMS_SCORING_MEMORY = environment.number(
-    "MMS_SCORING_MEMORY"
-)  # bytes of address space per scoring process; 0 for no limit
+MMS_SCORING_MEMORY = environment.number("MMS_SCORING_MEMORY")  # bytes per service; 0 for no limit
+MMS_SCORING_TASKS = environment.number("MMS_SCORING_TASKS")  # processes and threads per service
+MMS_SCORING_TMP = environment.number("MMS_SCORING_TMP")  # bytes of temporary files per service
+MMS_SCORING_CPUS = environment.number("MMS_SCORING_CPUS")  # 0 for all but one
 MMS_AUDIT_RECORDER = "dashboard.audit.mms.record_mms_entry"  # stores audit entries of the bundled MMS
 # Token for GET /scoring/metrics. Without one, only this machine can read it.
 METRICS_TOKEN = environment.text("METRICS_TOKEN")

@@ -43,3 +43,9 @@ def prune() -> None:
 def resume_operations(**_: Any) -> None:
     """Queue operations that the previous worker left unfinished, as soon as a worker starts."""
     sweep_operations.delay()
+
+
+@signals.worker_ready.connect
+def guard_services(**_: Any) -> None:
+    """Stop services that exceed their limits, for as long as the worker runs."""
+    services.process_engine().guard.start()

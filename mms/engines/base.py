@@ -56,6 +56,7 @@ class Observation:
     restarts: int = 0
     in_flight: int | None = None  # open requests; None if unknown
     is_unrecoverable: bool = False  # True if init() failed, so that each restart will fail as well
+    is_out_of_memory: bool = False  # True if it exceeded a limit; `detail` says which
 
 
 class Engine(Protocol):

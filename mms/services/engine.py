@@ -9,6 +9,7 @@ from django.conf import settings
 from mms.engines import base, kubeconfig
 from mms.engines.process import sandbox
 from mms.engines.process.engine import ProcessEngine
+from mms.engines.process.guard import Resources
 from mms.models import Revision, Service
 
 PROCESS_SERVER = "process://local"
@@ -23,7 +24,12 @@ def process_engine() -> ProcessEngine:
         Path(settings.SUPERVISOR_SOCKET),
         hidden=settings.DATA_DIR,
         network=settings.MMS_SCORING_NETWORK,
-        memory=settings.MMS_SCORING_MEMORY,
+        resources=Resources(
+            settings.MMS_SCORING_MEMORY,
+            settings.MMS_SCORING_TASKS,
+            settings.MMS_SCORING_TMP,
+            settings.MMS_SCORING_CPUS,
+        ),
     )
 
 

@@ -100,7 +100,8 @@ def _has_failed(seen: Observation) -> bool:
 def _failure(engine: ProcessEngine, revision: Revision, seen: Observation) -> RolloutError:
     lines = engine.last_lines(str(revision.service_id), revision.number, LOG_LINES)
     if seen.health == Health.CRASHED:
-        reason = next((line for line in reversed(lines) if FAILED_INIT in line), seen.detail)
+        failed = next((line for line in reversed(lines) if FAILED_INIT in line), seen.detail)
+        reason = seen.detail if seen.is_out_of_memory else failed
         return RolloutError("ServiceCrashed", f"Revision {revision.number} crashed. {reason}", lines)
     message = f"Revision {revision.number} was not ready after {settings.MMS_INIT_TIMEOUT} s. {seen.detail}"
     return RolloutError("ServiceNotReady", message, lines)

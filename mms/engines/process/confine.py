@@ -1,7 +1,8 @@
-"""Drop all privileges, then execute a program: `python -I -S confine.py USER PROGRAM [ARGUMENT ...]`.
+"""Drop all privileges, then execute a program: `python -I -S confine.py USER [TASKS] PROGRAM [ARGUMENT ...]`.
 
-USER is `uid:gid`, or `-` to keep the current user. Runs as the first program inside a sandbox, or without one, and
-replaces itself with the scoring program. Standard library only: nothing else is available in a sandbox.
+USER is `uid:gid`, or `-` to keep the current user. TASKS limits the user's processes and threads; 0 sets no limit. Runs
+as the first program inside a sandbox, or without one, and replaces itself with the scoring program. Standard library
+only: nothing else is available in a sandbox.
 
 It drops root (failing if any of it remains), supplementary groups, all capabilities and the ability to gain privileges
 by executing a file (`no_new_privs`), and blocks system calls that exploits use but scoring programs don't.
@@ -9,6 +10,7 @@ by executing a file (`no_new_privs`), and blocks system calls that exploits use 
 
 import ctypes
 import os
+import resource
 import signal
 import struct
 import sys
@@ -30,22 +32,23 @@ X32 = 0x40000000  # x86-64: numbers from here on are the x32 variants of the sam
 
 # Numbers per machine: AUDIT_ARCH, clone, and those that fail with EPERM: unshare, setns, mount, umount2, pivot_root,
 # add_key, request_key, keyctl, bpf, perf_event_open, userfaultfd, kexec_load, kexec_file_load, init_module,
-# finit_module, delete_module, open_by_handle_at.
+# finit_module, delete_module, open_by_handle_at, and those that would evade limits on CPUs and memory:
+# sched_setaffinity, memfd_create, shmget.
 MACHINES = {
     "x86_64": (
         0xC000003E,
         56,
-        (272, 308, 165, 166, 155, 248, 249, 250, 321, 298, 323, 246, 320, 175, 313, 176, 304),
+        (272, 308, 165, 166, 155, 248, 249, 250, 321, 298, 323, 246, 320, 175, 313, 176, 304, 203, 319, 29),
     ),
     "aarch64": (
         0xC00000B7,
         220,
-        (97, 268, 40, 39, 41, 217, 218, 219, 280, 241, 282, 104, 294, 105, 273, 106, 265),
+        (97, 268, 40, 39, 41, 217, 218, 219, 280, 241, 282, 104, 294, 105, 273, 106, 265, 122, 279, 194),
     ),
 }
 # The same number everywhere: io_uring_{setup,enter,register}, open_tree, move_mount, fsopen, fsconfig, fsmount,
-# fspick, mount_setattr.
-COMMON_NUMBERS = (425, 426, 427, 428, 429, 430, 431, 432, 433, 442)
+# fspick, mount_setattr, memfd_secret.
+COMMON_NUMBERS = (425, 426, 427, 428, 429, 430, 431, 432, 433, 442, 447)
 CLONE3 = 435  # its flags are in memory, which a filter can't read; the C library then uses clone
 
 
@@ -101,13 +104,36 @@ def lock_down() -> None:
     libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
+def limit_tasks(tasks: int) -> None:
+    """Limit the processes and threads of the user in this user namespace.
+
+    Before Linux 5.14, the kernel counts those of the user elsewhere as well. The limit isn't set if no process could be
+    started with it.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NPROC)
+    limit = tasks if hard == resource.RLIM_INFINITY else min(tasks, hard)
+    resource.setrlimit(resource.RLIMIT_NPROC, (limit, hard))
+    try:
+        child = os.fork()
+    except BlockingIOError:
+        resource.setrlimit(resource.RLIMIT_NPROC, (soft, hard))
+        return
+    if not child:
+        os._exit(0)
+    os.waitpid(child, 0)
+    resource.setrlimit(resource.RLIMIT_NPROC, (limit, limit))
+
+
 def main(user: str, argv: list[str]) -> None:
+    tasks = int(argv.pop(0)) if argv[0].isdigit() else 0
     if user != "-":
         uid, gid = map(int, user.split(":"))
         drop_user(uid, gid)
     if 0 in (os.getuid(), os.geteuid()):
         print("A service never runs as root. Install bubblewrap or run the site as another user.", file=sys.stderr)
         sys.exit(REFUSED)
+    if tasks:
+        limit_tasks(tasks)
     if sys.platform == "linux":
         lock_down()
     try:

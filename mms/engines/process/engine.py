@@ -7,15 +7,18 @@ which has everything else and is read at each start.
 
 import json
 import logging
+import os
 import re
 import signal
 import uuid
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from mms.engines.base import EngineRefusedError, Health, Observation, Revision
 from mms.engines.probe import ProbeResult, probe
 from mms.engines.process import launch, sandbox
+from mms.engines.process.guard import Guard, Resources, size, stop_reason
 from mms.engines.process.logs import Logs
 from mms.engines.process.program import STOP_SECONDS, Program, environment
 from mms.engines.process.supervisor import ALIVE, GIVEN_UP, State, Supervisor
@@ -28,6 +31,8 @@ logger = logging.getLogger(__name__)
 
 MAX_FILE_BYTES = 1024**3
 MAX_OPEN_FILES = 4096
+MEMORY_LINES = 3  # of the log, in which a program that got no memory says so
+OUT_OF_MEMORY = re.compile(r"\bMemoryError\b|std::bad_alloc|can(?:not|'t) allocate memory", re.IGNORECASE)
 INIT_FAILED = "exit status 3"  # mms.scoring.worker.INIT_FAILED, as it appears in supervisord's log
 
 
@@ -35,16 +40,24 @@ class ProcessEngine:
     """Runs revisions of images in `data`/oci through the supervisord behind `socket`. See `mms.engines.base.Engine`."""
 
     def __init__(
-        self, data: Path, run: Path, socket: Path, *, hidden: Path, network: bool = False, memory: int = 0
+        self,
+        data: Path,
+        run: Path,
+        socket: Path,
+        *,
+        hidden: Path,
+        network: bool = False,
+        resources: Resources | None = None,
     ) -> None:
         """Create the engine.
 
         `data` is MMS_DIR, `run` is RUN_DIR, and `hidden` is the folder that services must not see (DATA_DIR). `network`
-        allows network access. `memory` limits the address space of each process in bytes; 0 is no limit.
+        allows network access. `resources` limits what each service may use.
         """
-        self.run, self.hidden, self.network, self.memory = run, hidden, network, memory
+        self.run, self.hidden, self.network, self.resources = run, hidden, network, resources or Resources()
         self.supervisor = Supervisor(socket)
         self.log_files = Logs(data / "services")
+        self.guard = Guard(run, self.log_files, self.resources)
         self.store = Store(data)
 
     # --- the interface --------------------------------------------------------------------------------------------
@@ -83,7 +96,8 @@ class ProcessEngine:
         answer = probe(program.address)
         restarts = _restarts(program)
         if answer.status == 200:
-            return Observation(Health.HEALTHY, _restarted(restarts), restarts, answer.in_flight)
+            detail = f"{stop_reason(program, restarts)} {_restarted(restarts)}".strip()
+            return Observation(Health.HEALTHY, detail, restarts, answer.in_flight)
         info = self.supervisor.info(program.name)
         if info is None or info["state"] == State.STOPPING:
             return Observation(Health.ABSENT, "It is not running.")
@@ -165,8 +179,8 @@ class ProcessEngine:
     def _plan(self, program: Program, revision: Revision, image: AssembledImage) -> dict[str, Any]:
         """Return the plan for `launch.py`, which documents it."""
         limits = {"CORE": 0, "NOFILE": MAX_OPEN_FILES, "FSIZE": MAX_FILE_BYTES}
-        if self.memory:
-            limits["AS"] = self.memory
+        if self.resources.memory:
+            limits["DATA"] = self.resources.data
         user = sandbox.service_user(program.service_id)
         return {
             "user": [user.uid, user.gid] if user else None,
@@ -174,6 +188,7 @@ class ProcessEngine:
             "socket": str(program.socket),
             "listener": launch.LISTENER,
             "limits": limits,
+            "cpus": self.resources.cpus or max(1, revision.limits.processes, (os.cpu_count() or 1) - 1),
             "init_timeout": revision.limits.init_timeout,
             "surroundings": self._surroundings(),
             "image": [str(path) for path in (image.app, image.runtime, image.site, image.app_json) if path],
@@ -189,7 +204,7 @@ class ProcessEngine:
             "sandbox": sandbox.rules(self.hidden),
             "user": str(user or "-"),
             "network": self.network,
-            "memory": self.memory,
+            "resources": asdict(self.resources),
         }
 
     def _unsandboxed(self, revision: Revision, image: AssembledImage, user: sandbox.User | None) -> dict[str, Any]:
@@ -198,7 +213,7 @@ class ProcessEngine:
         values = environment(revision, image.runtime, image.site, image.app_json)
         paths = filter(None, (image.app, image.site, image.runtime, image.app_json))
         return {
-            "argv": [*sandbox.unwrapped(user), *_scoring_command(sandbox.python_for(user))],
+            "argv": [*sandbox.unwrapped(user, self.resources.tasks), *_scoring_command(sandbox.python_for(user))],
             "environment": values,
             "directory": str(image.app),
             "wrapped": False,
@@ -211,7 +226,8 @@ class ProcessEngine:
         if image.site:
             layers[str(site)] = image.site
         values = environment(revision, runtime, site if image.site else None, app_json)
-        view = sandbox.View(layers, "/app", self.hidden, self.network)
+        resources = self.resources
+        view = sandbox.View(layers, "/app", self.hidden, self.network, resources.temporary, resources.tasks)
         return {
             "argv": [*sandbox.command(view, values, user), *_scoring_command(sandbox.python())],
             "environment": {},
@@ -228,16 +244,38 @@ class ProcessEngine:
         """
         may_be_starting = info["now"] - info["start"] <= _init_timeout(program)
         if may_be_starting and (answer.is_starting or not answer.status):
+            # The launcher may not have counted this start yet.
+            stopped = stop_reason(program, restarts) or stop_reason(program, restarts + 1)
             cause = f" again after {_describe_exit(self.supervisor.last_exit(program.name))}" if restarts else ""
-            return Observation(Health.STARTING, f"It is starting{cause}. {_restarted(restarts)}".strip(), restarts)
+            detail = f"{stopped} It is starting again." if stopped else f"It is starting{cause}."
+            return Observation(Health.STARTING, f"{detail} {_restarted(restarts)}".strip(), restarts)
         return Observation(
             Health.UNHEALTHY, f"It is running, but {answer.reason}. {_restarted(restarts)}".strip(), restarts
         )
 
     def _crashed(self, program: Program, restarts: int) -> Observation:
+        if stopped := stop_reason(program, restarts + 1):
+            return Observation(
+                Health.CRASHED,
+                f"{stopped} {_restarted(restarts)}".strip(),
+                restarts,
+                is_unrecoverable=True,
+                is_out_of_memory=True,
+            )
         ending = self.supervisor.last_exit(program.name)
-        detail = f"It ended with {_describe_exit(ending)}; check its log for the cause. {_restarted(restarts)}".strip()
-        return Observation(Health.CRASHED, detail, restarts, is_unrecoverable=ending == INIT_FAILED)
+        lines = self.last_lines(program.service_id, program.number, MEMORY_LINES)
+        if is_out_of_memory := any(map(OUT_OF_MEMORY.search, lines)):
+            reason = f"It needed more memory than the {size(self.resources.memory)} of a service and ended."
+        else:
+            reason = f"It ended with {_describe_exit(ending)}; check its log for the cause."
+        detail = f"{reason} {_restarted(restarts)}".strip()
+        return Observation(
+            Health.CRASHED,
+            detail,
+            restarts,
+            is_unrecoverable=ending == INIT_FAILED,
+            is_out_of_memory=is_out_of_memory,
+        )
 
 
 def _scoring_command(interpreter: str) -> list[str]:

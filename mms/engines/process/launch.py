@@ -4,9 +4,9 @@ Sets what has to be set from inside the process (limits, signals, terminal) and 
 so that none of this stays in memory. Uses few modules of the standard library, because imports delay each start.
 
 The plan: `argv`, `environment` (complete), `directory`, `socket` (its path; the program gets the socket itself as
-descriptor `listener`), `starts` (a file with the number of starts), `limits` (numbers by name of RLIMIT_*), `wrapped`
-(argv is a sandbox around the program), `user` (uid and gid that argv will change to, or null) and `passage` (paths that
-this user must reach without a sandbox, or null). The engine uses the other items.
+descriptor `listener`), `starts` (a file with the number of starts), `cpus` (how many it may use), `limits` (numbers by
+name of RLIMIT_*), `wrapped` (argv is a sandbox around the program), `user` (uid and gid that argv will change to, or
+null) and `passage` (paths that this user must reach without a sandbox, or null). The engine uses the other items.
 """
 
 import _socket
@@ -28,13 +28,13 @@ BACKLOG = 1024
 
 
 def count_start(path: str) -> None:
-    """Store the supervisor's process ID and the number of starts under it."""
+    """Store the supervisor's process ID, the number of starts under it and the ID of this process."""
     supervisor, starts = os.getppid(), 0
     with suppress(OSError, ValueError), open(path) as file:
-        stored, count = (int(word) for word in file.read().split())
+        stored, count = (int(word) for word in file.read().split()[:2])
         starts = count if stored == supervisor else 0
     with suppress(OSError), open(path, "w") as file:  # a full disk must not stop a service from starting
-        file.write(f"{supervisor} {starts + 1}")
+        file.write(f"{supervisor} {starts + 1} {os.getpid()}")
 
 
 def listen(path: str, number: int) -> None:
@@ -106,6 +106,17 @@ def set_limits(limits: dict[str, int]) -> None:
         resource.setrlimit(kind, (allowed, allowed))
 
 
+def set_priority(cpus: int) -> None:
+    """Let the kernel kill this process first if memory runs out, and use only the last `cpus` CPUs.
+
+    All services share these, so the others remain for the site. `confine.py` prevents the program from changing it.
+    """
+    with suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
+        file.write("1000")
+    if cpus and sys.platform == "linux":
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-cpus:])
+
+
 def set_signals(wrapped: bool) -> None:
     """End this process when the supervisor ends. A sandbox has an option for that.
 
@@ -131,6 +142,7 @@ def main(plan: dict[str, Any]) -> None:
         hand_over(*plan["user"])
     leave_terminal()
     set_limits(plan["limits"])
+    set_priority(plan.get("cpus", 0))
     set_signals(plan["wrapped"])
     os.chdir(plan["directory"])
     os.execve(plan["argv"][0], plan["argv"], plan["environment"])  # noqa: S606

@@ -83,6 +83,11 @@ class Program:
         return self._file("starts")
 
     @property
+    def stopped(self) -> Path:
+        """The file with the reason why the guard stopped the program."""
+        return self._file("stopped")
+
+    @property
     def socket(self) -> Path:
         """The program's socket, with a short path. `launch.py` creates it; no program can write to its folder."""
         short = urlsafe_b64encode(uuid.UUID(self.service_id).bytes).decode().rstrip("=")
@@ -110,7 +115,7 @@ class Program:
 
     def delete_files(self) -> None:
         """Delete everything but the log."""
-        for path in (self.conf, self.plan, self.starts):
+        for path in (self.conf, self.plan, self.starts, self.stopped):
             remove_tree(path)
         remove_tree(self.socket.parent)
 

@@ -24,7 +24,7 @@ from typing import Any
 from mms.engines.process import attempts, confine
 
 TRIAL_TIMEOUT_SECONDS = 10
-MAX_TMP_BYTES = 1024**3
+MAX_SHARED_MEMORY_BYTES = 256 * 1024**2  # in /dev/shm
 CONFINE = "/run/confine.py"  # in the sandbox
 # On systems without a merged /usr, these are separate folders.
 SYSTEM_FOLDERS = ("/bin", "/sbin", "/lib", "/lib32", "/lib64")
@@ -77,6 +77,8 @@ class View:
     directory: str  # working directory, in the sandbox
     hidden: Path  # a folder that appears empty if it is inside one of the above
     network: bool = False
+    temporary: int = 1024**3  # bytes in /tmp
+    tasks: int = 0  # processes and threads; 0 sets no limit
 
 
 @dataclass(frozen=True)
@@ -152,26 +154,38 @@ def _command(view: View, environment: Mapping[str, str], user: User | None, opti
         *(["--share-net"] if view.network and "--unshare-all" in options else []),
         *_system(view.network),
         *_hide(view.hidden),
-        *("--proc", "/proc", *_kernel(), "--dev", "/dev", "--perms", "1777", "--tmpfs", "/dev/shm"),  # noqa: S108
-        *("--perms", "1777", "--size", str(MAX_TMP_BYTES), "--tmpfs", "/tmp"),  # noqa: S108 - inside
+        *("--proc", "/proc", *_kernel(), "--remount-ro", "/proc", "--dev", "/dev"),
+        *_temporary("/dev/shm", MAX_SHARED_MEMORY_BYTES),  # noqa: S108 - inside
+        *_temporary("/tmp", view.temporary),  # noqa: S108 - inside
         *_folders(CONFINE, *view.read_only),
         *(word for inside, path in view.read_only.items() for word in ("--ro-bind", str(path), inside)),
         *("--ro-bind", confine.__file__, CONFINE),
         *("--remount-ro", "/dev", "--remount-ro", "/", "--chdir", view.directory),
         *(word for name, value in environment.items() for word in ("--setenv", name, value)),
         "--",
-        *confined(CONFINE, user),
+        *confined(CONFINE, user, view.tasks),
     ]
 
 
-def confined(path: str, user: User | None, interpreter: str = "") -> list[str]:
-    """Return the command that runs another through `confine.py` at `path`."""
-    return [interpreter or python(), "-I", "-S", path, str(user or "-")]
+def _temporary(path: str, size: int) -> Iterator[str]:
+    yield from ("--perms", "1777", "--size", str(size), "--tmpfs", path)
 
 
-def unwrapped(user: User | None) -> list[str]:
-    """Return the command that runs another without a sandbox."""
-    return confined(confine.__file__, user, python_for(user))
+def confined(path: str, user: User | None, tasks: int = 0, interpreter: str = "") -> list[str]:
+    """Return the command that runs another through `confine.py` at `path`.
+
+    Services that share a user aren't limited to `tasks` processes and threads, because they would be counted together.
+    """
+    limit = 0 if user and user.uid == SHARED_UID else tasks
+    return [interpreter or python(), "-I", "-S", path, str(user or "-"), str(limit)]
+
+
+def unwrapped(user: User | None, tasks: int = 0) -> list[str]:
+    """Return the command that runs another without a sandbox.
+
+    The processes of the site's own user aren't limited to `tasks`: they include the site's.
+    """
+    return confined(confine.__file__, user, tasks if user else 0, python_for(user))
 
 
 def rules(data: Path) -> list[str]:

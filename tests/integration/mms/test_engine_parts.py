@@ -162,10 +162,10 @@ def test_the_launcher_sets_limits_folder_and_environment(tmp_path: Path) -> None
 def test_the_launcher_counts_the_starts_under_one_supervisor(tmp_path: Path) -> None:
     launched(tmp_path, "")
     launched(tmp_path, "")
-    assert (tmp_path / "starts").read_text() == f"{os.getpid()} 2"
+    assert (tmp_path / "starts").read_text().split()[:2] == [str(os.getpid()), "2"]
     (tmp_path / "starts").write_text("1 17")
     launched(tmp_path, "")
-    assert (tmp_path / "starts").read_text() == f"{os.getpid()} 1"
+    assert (tmp_path / "starts").read_text().split()[:2] == [str(os.getpid()), "1"]
 
 
 def test_a_sandbox_around_the_program_outlives_the_stop_signal(tmp_path: Path) -> None:

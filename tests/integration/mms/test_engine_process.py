@@ -22,6 +22,7 @@ from mms.engines.base import EngineRefusedError, EngineUnavailableError, Health,
 from mms.engines.probe import connect
 from mms.engines.process import sandbox
 from mms.engines.process.engine import INIT_FAILED, ProcessEngine
+from mms.engines.process.guard import Resources
 from mms.engines.process.program import Program
 from mms.scoring import worker
 from tests.supervised import ECHO, Site, make_image, wait_until
@@ -274,7 +275,7 @@ def test_services_may_use_the_network_where_that_is_set(site: Site, engine: Proc
 
 
 def test_exceeding_the_memory_limit_fails_only_the_request(site: Site, engine: ProcessEngine) -> None:
-    small = ProcessEngine(site.mms, site.run, site.socket, hidden=site.data, memory=512 * 1024**2)
+    small = ProcessEngine(site.mms, site.run, site.socket, hidden=site.data, resources=Resources(512 * 1024**2))
     driver = (
         "def init(): pass\ndef run(body):\n    try: return len(bytearray(1024**3))\n"
         "    except MemoryError: return 'no memory'\n"
@@ -467,7 +468,7 @@ def test_a_program_whose_image_must_be_unpacked_again_waits_for_the_watch(engine
     wait_until(lambda: health(engine, revision) == Health.HEALTHY)
 
 
-@pytest.mark.parametrize("changed", [{"network": True}, {"memory": 2**33}])
+@pytest.mark.parametrize("changed", [{"network": True}, {"resources": Resources(2**33)}])
 def test_a_program_planned_with_other_settings_is_not_restarted(
     engine: ProcessEngine, site: Site, changed: dict[str, Any]
 ) -> None:

@@ -11,15 +11,17 @@ import sys
 import tempfile
 import uuid
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from mms.engines.base import EngineRefusedError, Health, Revision
+from mms.engines.base import EngineRefusedError, Health, Observation, Revision
 from mms.engines.probe import connect
-from mms.engines.process import attempts, confine, launch, sandbox
-from mms.engines.process.engine import ProcessEngine
+from mms.engines.process import attempts, confine, guard, launch, sandbox
+from mms.engines.process.engine import MAX_OPEN_FILES, ProcessEngine
+from mms.engines.process.guard import Resources
 from mms.engines.process.program import Program
 from tests.supervised import Site, make_image, wait_until
 
@@ -322,6 +324,9 @@ def test_even_root_finds_the_kernel_s_settings_read_only(
     monkeypatch.setattr(sandbox, "confined", lambda *_: run_as_root)
     view = sandbox.View({"/app": tmp_path}, "/app", tmp_path)
     command = [*sandbox._command(view, {}, None, ("--unshare-all",)), sandbox.python()]
+    if not covered:
+        at = command.index("/proc", command.index("--remount-ro"))
+        del command[at - 1 : at + 1]
     found, failure = sandbox._attempt(command, tmp_path)
     assert (found["uid"], failure) == (0, "")
     assert ("/proc/sys/vm/swappiness" in found["settings"]) == (not covered)
@@ -404,3 +409,143 @@ def test_the_filter_is_a_program_the_kernel_accepts(machine: str) -> None:
     assert len(program) // 8 < 4096
     assert errno.EPERM == confine.EPERM
     assert confine.seccomp_filter("riscv64") == b""
+
+
+# --- limits -----------------------------------------------------------------------------------------------------------
+
+SMALL = Resources(memory=128 * 1024**2, tasks=40, temporary=32 * 1024**2)
+MEMORY_MESSAGE = "It used more than 128 MB of memory and was stopped."
+INIT = "import mmap, os, threading, time\nkept = []\ndef run(body): return kept\ndef init():\n"
+GREEDY = {
+    "its own memory": "for _ in range(160): kept.append(b'x' * 2**20)",
+    "memory of several processes": "if all(os.fork() for _ in range(3)): pass\n    else: kept.append(b'x' * 2**26)",
+    "shared memory": "kept.append(mmap.mmap(-1, 2**28))\n    for at in range(0, 2**28, 4096): kept[0][at] = 1",
+}
+
+
+@pytest.fixture
+def limited(engine: ProcessEngine, site: Site) -> ProcessEngine:
+    """Return an engine with low limits."""
+    return ProcessEngine(site.mms, site.run, site.socket, hidden=site.data, resources=SMALL)
+
+
+def crashed(engine: ProcessEngine, revision: Revision) -> Observation | None:
+    engine.guard.check()
+    seen = engine.observe(revision.service_id, 1)
+    return seen if seen.health == Health.CRASHED else None
+
+
+@pytest.mark.parametrize("how", GREEDY)
+def test_a_service_above_its_memory_limit_is_stopped_and_says_so(limited: ProcessEngine, how: str) -> None:
+    driver = f"{INIT}    {GREEDY[how]}\n    time.sleep(60)\n"
+    revision = Revision(str(uuid.uuid4()), 1, make_image(limited.store, driver))
+    neighbour = applied(limited, HOSTILE)
+    limited.apply(revision)
+    seen = wait_until(lambda: crashed(limited, revision), 30)
+    assert seen.detail == MEMORY_MESSAGE
+    assert seen.is_unrecoverable
+    assert seen.is_out_of_memory
+    assert MEMORY_MESSAGE in limited.last_lines(revision.service_id, 1, 20)
+    assert healthy(limited, neighbour)
+
+
+@pytest.mark.slow
+def test_a_stopped_service_that_starts_again_still_says_why(limited: ProcessEngine) -> None:
+    driver = f"{INIT}    {GREEDY['its own memory']}\n    time.sleep(60)\n"
+    revision = Revision(str(uuid.uuid4()), 1, make_image(limited.store, driver))
+    limited.apply(revision)
+    wait_until(lambda: crashed(limited, revision), 30)
+    again = wait_until(lambda: started_again(limited, revision), 30)
+    assert again.detail.startswith(f"{MEMORY_MESSAGE} It is starting again.")
+
+
+def started_again(engine: ProcessEngine, revision: Revision) -> Observation | None:
+    seen = engine.observe(revision.service_id, 1)
+    return seen if seen.health == Health.STARTING else None
+
+
+def test_a_service_that_gets_no_memory_says_so(limited: ProcessEngine) -> None:
+    revision = Revision(str(uuid.uuid4()), 1, make_image(limited.store, f"{INIT}    bytearray(2**30)\n"))
+    limited.apply(revision)
+    seen = wait_until(lambda: crashed(limited, revision), 30)
+    assert seen.detail == "It needed more memory than the 128 MB of a service and ended."
+
+
+def test_memory_that_processes_share_is_counted_once(limited: ProcessEngine) -> None:
+    driver = (
+        f"{INIT}    kept.append('x' * 2**26)\n    for _ in range(5): os.fork() or time.sleep(60)\n    kept.clear()\n"
+    )
+    revision = applied(limited, driver)
+    limited.guard.check()
+    assert healthy(limited, revision)
+
+
+def test_the_number_of_processes_and_threads_is_limited(limited: ProcessEngine) -> None:
+    forks = "while len(kept) < 200: kept.append(os.fork() or time.sleep(60))"
+    threads = "while len(kept) < 200: kept.append(1) or threading.Thread(target=time.sleep, args=(60,)).start()"
+    sandboxed = not sandbox.unavailable_reason(limited.hidden)
+    for greedy in (forks, threads):
+        driver = f"{INIT}    try:\n        {greedy}\n    except (OSError, RuntimeError): pass\n"
+        if sandboxed or os.geteuid() == 0:
+            assert 20 < len(score(limited, applied(limited, driver))) < SMALL.tasks
+        else:
+            revision = Revision(str(uuid.uuid4()), 1, make_image(limited.store, driver))
+            limited.apply(revision)
+            seen = wait_until(partial(crashed, limited, revision), 30)
+            assert seen.detail == "It used more than 40 processes and threads and was stopped."
+
+
+def test_files_cpus_and_priorities_are_limited(limited: ProcessEngine) -> None:
+    driver = """
+import errno, os, resource, shutil
+def attempt(what):
+    try:
+        return what()
+    except OSError as error:
+        return errno.errorcode[error.errno]
+def fill(folder):
+    with open(folder + "/file", "wb", buffering=0) as file:
+        while True: file.write(bytes(2**20))
+def lower():
+    with open("/proc/self/oom_score_adj", "w") as file: file.write("0")
+def init(): pass
+def run(body):
+    return {
+        "tmp": shutil.disk_usage("/tmp").total, "shm": shutil.disk_usage("/dev/shm").total,
+        "fill tmp": attempt(lambda: fill("/tmp")) if body == "1" else "",
+        "devices": attempt(lambda: open("/dev/attempt", "w")),
+        "cpus": len(os.sched_getaffinity(0)), "more cpus": attempt(lambda: os.sched_setaffinity(0, range(64))),
+        "oom": int(open("/proc/self/oom_score_adj").read()), "lower oom": attempt(lower),
+        "memfd": attempt(lambda: os.memfd_create("x")), "files": resource.getrlimit(resource.RLIMIT_NOFILE)[1],
+        "nice": attempt(lambda: os.setpriority(os.PRIO_PROCESS, 0, -1)),
+    }
+"""
+    sandboxed = not sandbox.unavailable_reason(limited.hidden)
+    revision = applied(limited, driver.replace('body == "1"', str(sandboxed)))
+    said = score(limited, revision)
+    if sandboxed:
+        assert (said["tmp"], said["fill tmp"]) == (SMALL.temporary, "ENOSPC")
+        assert said["shm"] == sandbox.MAX_SHARED_MEMORY_BYTES
+        assert said["devices"] == "EROFS"
+    cpus = os.cpu_count() or 1
+    assert said["cpus"] == max(1, cpus - 1)
+    assert (said["more cpus"], said["memfd"]) == ("EPERM", "EPERM")
+    assert said["oom"] == 1000
+    if sandboxed:  # without one, the kernel accepts any value that isn't below the site's
+        assert said["lower oom"] == "EROFS"
+    assert said["files"] == MAX_OPEN_FILES
+    assert said["nice"] in {"EACCES", "EPERM"}
+
+
+@needs_bubblewrap
+def test_a_service_with_very_many_temporary_files_is_stopped(
+    limited: ProcessEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if sandbox.unavailable_reason(limited.hidden):
+        pytest.skip("temporary files aren't limited without a sandbox")
+    monkeypatch.setattr(guard, "MAX_TEMPORARY_FILES", 500)
+    driver = f"{INIT}    for at in range(1000): os.close(os.open(f'/tmp/{{at}}', os.O_CREAT))\n    time.sleep(60)\n"
+    revision = Revision(str(uuid.uuid4()), 1, make_image(limited.store, driver))
+    limited.apply(revision)
+    seen = wait_until(lambda: crashed(limited, revision), 30)
+    assert seen.detail == "It created more than 500 temporary files and was stopped."
