@@ -8,7 +8,7 @@ import os
 import secrets
 import sys
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import dj_database_url
 import platformdirs
@@ -16,7 +16,7 @@ from django.core.exceptions import ImproperlyConfigured
 
 from dashboard import environment
 from dashboard.access.group_roles import parse_grants
-from netguard.addresses import LOOPBACK_HOSTS
+from netguard.addresses import LOOPBACK_HOSTS, local_host, url_host
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 # The wheel has templates, static files and examples in this folder. In a checkout they are in BASE_DIR.
@@ -67,13 +67,13 @@ def _read(path: Path) -> str:
 
 
 # --- addresses -----------------------------------------------------------------------------------------------------
-HOST = environment.text("HOST")
+HOST = environment.text("HOST").strip("[]")
+LOCAL_HOST = local_host(HOST)  # at which this machine reaches what listens on HOST
 PORT = environment.number("PORT")
 GATEWAY_PORT = environment.number("GATEWAY_PORT") if environment.is_set("GATEWAY_PORT") else PORT + 1
 if GATEWAY_PORT == PORT or GATEWAY_PORT > 65535:
     raise ImproperlyConfigured(f"GATEWAY_PORT must be a port other than PORT={PORT}, at most 65535.")
-_reachable = "127.0.0.1" if HOST in {"0.0.0.0", "::", ""} else HOST  # noqa: S104 - compared, not bound
-_local_url = f"http://{f'[{_reachable}]' if ':' in _reachable else _reachable}:{PORT}"
+_local_url = f"http://{url_host(LOCAL_HOST)}:{PORT}"
 SITE_URL = environment.text("SITE_URL", _local_url).rstrip("/")
 FILES_URL = environment.text("FILES_URL", SITE_URL).rstrip("/")  # base URL for uploads, as the MMS reaches it
 FILES_URLS_PATH = DATA_DIR / "files_urls"  # every FILES_URL so far, one per line; each start adds the current one
@@ -110,9 +110,10 @@ SERVE = set(environment.words("SERVE"))
 if SERVE - {"dashboard", "mms"}:
     raise ImproperlyConfigured("SERVE must be a comma-separated list of: dashboard, mms.")
 
-ALLOWED_HOSTS = environment.words("ALLOWED_HOSTS") or sorted(
-    {"localhost", "127.0.0.1", "[::1]", _reachable}
-    | {urlsplit(url).hostname or "" for url in (SITE_URL, FILES_URL, GATEWAY_URL, MMS_URL)}
+# With brackets around IPv6 addresses, as in the header Host.
+ALLOWED_HOSTS = [url_host(host) for host in environment.words("ALLOWED_HOSTS")] or sorted(
+    {"localhost", "127.0.0.1", "[::1]", url_host(LOCAL_HOST)}
+    | {url_host(urlsplit(url).hostname or "") for url in (SITE_URL, FILES_URL, GATEWAY_URL, MMS_URL)}
 )
 CSRF_TRUSTED_ORIGINS = environment.words("CSRF_TRUSTED_ORIGINS") or [SITE_URL]
 SECURE = SITE_URL.startswith("https://")
@@ -212,9 +213,8 @@ TEMPLATES = [
 # Seconds to wait for another writer of the SQLite file. The web process waits less, see asgi.py.
 DATABASE_TIMEOUT = environment.number("DATABASE_TIMEOUT")
 try:
-    DATABASES = {
-        "default": dj_database_url.parse(environment.text("DATABASE_URL") or f"sqlite:///{DATA_DIR / 'db.sqlite3'}")
-    }
+    _database_url = environment.text("DATABASE_URL") or f"sqlite:///{quote(str(DATA_DIR / 'db.sqlite3'))}"
+    DATABASES = {"default": dj_database_url.parse(_database_url)}
 except ValueError:  # its text can contain the password
     raise ImproperlyConfigured("DATABASE_URL is invalid. Write it as postgres://user:password@host/name.") from None
 if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
@@ -242,7 +242,7 @@ else:
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 # --- Redis and Celery ----------------------------------------------------------------------------------------------
-REDIS_URL = environment.text("REDIS_URL") or f"unix://{RUN_DIR / 'redis.sock'}"
+REDIS_URL = environment.text("REDIS_URL") or f"unix://{quote(str(RUN_DIR / 'redis.sock'))}"
 if not REDIS_URL.startswith(("redis://", "rediss://", "unix://")):  # not shown, because it can contain a password
     raise ImproperlyConfigured("REDIS_URL is invalid. Write it as redis://:password@host:6379/0.")
 CELERY_BROKER_URL = REDIS_URL.replace("unix://", "redis+socket://", 1)

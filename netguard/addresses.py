@@ -71,3 +71,18 @@ def is_forbidden_host(host: str) -> bool:
 
 def _is_denied(address: Address) -> bool:
     return any(address in network for network in DENIED)
+
+
+def local_host(listening: str) -> str:
+    """Return the host at which this machine reaches a program that listens on the address `listening`."""
+    try:
+        address = ipaddress.ip_address(listening)
+    except ValueError:
+        return listening
+    # uvicorn's sockets for "::" accept IPv6 only.
+    return ("::1" if address.version == 6 else "127.0.0.1") if address.is_unspecified else listening
+
+
+def url_host(host: str) -> str:
+    """Return `host` as part of a URL: IPv6 addresses in brackets."""
+    return f"[{host}]" if ":" in host and not host.startswith("[") else host

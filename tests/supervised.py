@@ -17,6 +17,7 @@ from mms.engines.process.supervisor import Supervisor
 from mms.images.runtimes import HOST_PYTHON
 from mms.images.store.layers import Layer
 from mms.images.store.layout import CONFIG_TYPE, LAYER_ANNOTATION, MANIFEST_TYPE, Store
+from mms.system.supervisor_config import escape
 
 RESULT = TypeVar("RESULT")
 ECHO = "def init():\n    pass\n\ndef run(body):\n    return {'echo': body}\n"
@@ -43,14 +44,15 @@ class Site:
 
     def start(self, **environment: str) -> None:
         config = self.run / "supervisord.conf"
+        log, run, data, socket = (escape(str(path)) for path in (self.log, self.run, self.data, self.socket))
         text = (
-            f"[supervisord]\nnodaemon=true\nsilent=true\nlogfile={self.log}\npidfile={self.run}/supervisord.pid\n"
-            f"childlogdir={self.data}\numask=077\n[unix_http_server]\nfile={self.socket}\nchmod=0700\n"
+            f"[supervisord]\nnodaemon=true\nsilent=true\nlogfile={log}\npidfile={run}/supervisord.pid\n"
+            f"childlogdir={data}\numask=077\n[unix_http_server]\nfile={socket}\nchmod=0700\n"
             "[rpcinterface:supervisor]\n"
             "supervisor.rpcinterface_factory=supervisor.rpcinterface:make_main_rpcinterface\n"
             "[include]\nfiles=services/*.conf\n"
         )
-        config.write_text(text.replace("%", "%%"))
+        config.write_text(text)
         command = [sys.executable, "-m", "supervisor.supervisord", "-c", str(config)]
         self.socket.unlink(missing_ok=True)  # left by a stopped supervisord
         self._process = subprocess.Popen(command, env=environment or None, stdout=subprocess.DEVNULL)

@@ -1,5 +1,6 @@
 """Advice that depends on how the programs run: under the supervisor, or each in its own container."""
 
+import shlex
 import socket
 import sys
 from pathlib import Path
@@ -24,7 +25,8 @@ def supervised_programs() -> set[str]:
 
 def supervisorctl(*arguments: str) -> str:
     """Return a supervisorctl command for this site, in backquotes."""
-    return f"`{Path(sys.executable).with_name('supervisorctl')} -c {_config_path()} {' '.join(arguments)}`"
+    command = [str(Path(sys.executable).with_name("supervisorctl")), "-c", str(_config_path()), *arguments]
+    return f"`{shlex.join(command)}`"
 
 
 def restart(name: str) -> str:

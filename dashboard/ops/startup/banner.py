@@ -72,8 +72,7 @@ def wait(supervisor: int) -> dict[str, str]:
 
 def health() -> dict[str, str]:
     """Return the parts of the site and their states from /healthz."""
-    host = "127.0.0.1" if settings.HOST in {"0.0.0.0", ""} else settings.HOST  # noqa: S104 - compared, not bound
-    connection = http.client.HTTPConnection(host, settings.PORT, timeout=5)
+    connection = http.client.HTTPConnection(settings.LOCAL_HOST, settings.PORT, timeout=5)
     try:
         connection.request("GET", "/healthz", headers={"Host": settings.ALLOWED_HOSTS[0]})
         parts: dict[str, str] = json.loads(connection.getresponse().read())["parts"]

@@ -8,6 +8,7 @@ from http import HTTPStatus
 
 from dashboard.ops.supervisor import heartbeat
 from dashboard.ops.supervisor.heartbeat import Heartbeat
+from netguard.addresses import local_host
 
 WORKS = "works"
 GATEWAY_SECONDS = 2.0
@@ -36,8 +37,7 @@ def state_of_worker(last: Heartbeat | None, now: float, beat_works: bool) -> str
 
 def state_of_gateway(host: str, port: int) -> str:
     """Return WORKS if the gateway that listens on `host` and `port` responds, else the problem."""
-    reachable = "127.0.0.1" if host in {"0.0.0.0", "::", ""} else host  # noqa: S104 - compared, not bound
-    connection = http.client.HTTPConnection(reachable, port, timeout=GATEWAY_SECONDS)
+    connection = http.client.HTTPConnection(local_host(host), port, timeout=GATEWAY_SECONDS)
     try:
         connection.request("GET", "/healthz")
         status = connection.getresponse().status

@@ -11,11 +11,13 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 
 from dashboard.environment import is_set
+from mms.system.supervisor_config import escape
 
 MAX_SOCKET_PATH_BYTES = 107  # sun_path in Linux, without the terminating zero; see unix(7)
 LONGEST_SOCKET_NAME = "supervisor.sock.4194304"  # supervisord binds a name with its PID, then renames it
@@ -70,7 +72,7 @@ def _redis() -> Program:
     data.mkdir(mode=0o700, parents=True, exist_ok=True)
     arguments = {
         "--port": "0",
-        "--unixsocket": settings.REDIS_URL.removeprefix("unix://"),
+        "--unixsocket": unquote(urlsplit(settings.REDIS_URL).path),
         "--unixsocketperm": "700",
         "--dir": str(data),
         "--appendonly": "yes",
@@ -160,7 +162,7 @@ def _program_section(program: Program, logs_to_terminal: bool) -> dict[str, str]
         "autorestart": "true",
         "startretries": "1000000",  # in effect, never give up; the delay between attempts grows
         "redirect_stderr": "true",
-        "stdout_logfile": log,
+        "stdout_logfile": log.replace("%", "%%"),  # supervisord expands only this option twice
         "stdout_logfile_maxbytes": "0" if logs_to_terminal else "10MB",
         "stdout_logfile_backups": "2",
         **program.options,
@@ -197,7 +199,7 @@ def sections(logs_to_terminal: bool) -> Sections:
 def _lines(config: Sections) -> Iterator[str]:
     for title, options in config.items():
         yield f"[{title}]"
-        yield from (f"{name} = {value.replace('%', '%%')}" for name, value in options.items())
+        yield from (f"{name} = {escape(value)}" for name, value in options.items())
         yield ""
 
 
@@ -231,6 +233,7 @@ def environment() -> dict[str, str]:
     """Return the environment of supervisord and its programs: ours, adjusted for start-up time and memory."""
     values = dict(os.environ)
     values.pop("PYTHONDONTWRITEBYTECODE", None)  # otherwise every start would compile every module
+    values.setdefault("PATH", os.defpath)  # the configuration refers to it, see escape()
     values.update(
         DATA_DIR=str(settings.DATA_DIR),
         DJANGO_SETTINGS_MODULE="dashboard.settings",

@@ -12,8 +12,10 @@ import signal
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
+from types import SimpleNamespace
 
-from supervisor import loggers, supervisord
+from supervisor import loggers, options, supervisord
 from supervisor.options import ServerOptions
 
 PR_SET_PDEATHSIG = 1
@@ -63,8 +65,18 @@ def tolerate_failed_rollover(roll_over: Callable[..., None]) -> Callable[..., No
     return attempt
 
 
+def find_included(pattern: str) -> list[str]:
+    """Return the files that an include pattern matches. Only the last part of its path is a pattern.
+
+    supervisord puts the folder of its configuration before the pattern, and that may have brackets.
+    """
+    path = Path(pattern)
+    return [str(found) for found in path.parent.glob(path.name)]
+
+
 def patch() -> None:
     """Apply the patches to supervisor."""
+    options.glob = SimpleNamespace(glob=find_included)
     supervisord.ServerOptions = Options  # main() looks it up by this name at every restart
     loggers.Handler.handleError = ignore_error
     loggers.RotatingFileHandler.doRollover = tolerate_failed_rollover(loggers.RotatingFileHandler.doRollover)

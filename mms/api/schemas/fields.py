@@ -45,12 +45,15 @@ def _http_url(text: str) -> str:
     return text
 
 
+_REGISTRY = r"([A-Za-z0-9][A-Za-z0-9.:-]*|\[[0-9A-Fa-f:.]+\](:[0-9]+)?)(/[\w./-]*)?"
+
+
 def _registry_location(text: str) -> str:
     """Validate `https://host[:port][/path]`, `host[:port][/path]`, or `oci://local` for this machine's store."""
     scheme, _, rest = text.rpartition("://")
     if scheme == "oci" and rest != "local":
         raise field_error("must be oci://local, this machine's store, if it begins with oci://.")
-    if scheme not in {"", "http", "https", "oci"} or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.:-]*(/[\w./-]*)?", rest):
+    if scheme not in {"", "http", "https", "oci"} or not re.fullmatch(_REGISTRY, rest):
         raise field_error("must be the address of a registry, such as https://registry.example, or oci://local.")
     return text
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from mms.engines.base import EngineRefusedError, Revision
 from mms.engines.process import launch, sandbox
 from mms.engines.process.logs import BACKUPS, MAX_BYTES
+from mms.system.supervisor_config import ConfigValueError, escape
 from mms.system.trees import remove_tree
 
 MAX_SOCKET_PATH_BYTES = 107  # sun_path in Linux, without the terminating zero
@@ -164,9 +165,10 @@ def environment(revision: Revision, runtime: Path, site: Path | None, app_json: 
 
 def _escaped(value: str) -> str:
     """Return `value` as escaped for supervisord. Raises EngineRefusedError if its format can't express it."""
-    if re.search(r"\s[;#]|[\r\n]", value):
-        raise EngineRefusedError(f"supervisord doesn't support this path: {value!r}. Choose another DATA_DIR.")
-    return value.replace("%", "%%")
+    try:
+        return escape(value)
+    except ConfigValueError as error:
+        raise EngineRefusedError(f"{error} Choose another DATA_DIR.") from None
 
 
 def _replace(path: Path, text: str) -> None:

@@ -496,7 +496,7 @@ def test_a_program_planned_without_a_sandbox_is_not_restarted_if_one_is_availabl
 def test_a_data_folder_with_special_characters_of_supervisord_works(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
-    with Site(tmp_path_factory.mktemp("a b%c'd#")) as site:
+    with Site(tmp_path_factory.mktemp("a #b ;%c'd#")) as site:
         engine = ProcessEngine(site.mms, site.run, site.socket, hidden=site.data)
         revision = started(engine)
         assert score(address(engine, revision), "1") == {"echo": "1"}
@@ -505,7 +505,7 @@ def test_a_data_folder_with_special_characters_of_supervisord_works(
 
 def test_a_data_folder_that_supervisord_cannot_represent_is_rejected() -> None:
     with pytest.raises(EngineRefusedError, match="Choose another DATA_DIR"):
-        Program.for_revision(Path("/data ;x"), str(uuid.uuid4()), 1).section(Path("/log"))
+        Program.for_revision(Path("/data\nx"), str(uuid.uuid4()), 1).section(Path("/log"))
 
 
 def test_a_data_folder_too_deep_for_a_socket_is_refused() -> None:

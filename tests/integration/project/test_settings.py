@@ -1,10 +1,12 @@
 """Invalid settings stop every command with one sentence that names the setting."""
 
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import pytest
 from django.conf import settings
@@ -70,6 +72,42 @@ def test_a_data_folder_of_another_user_is_reported_in_one_sentence(tmp_path: Pat
     done = manage(DATA_DIR=str(tmp_path))
     assert done.stderr.startswith("Can't use DATA_DIR, because of ")
     assert done.stderr.count("\n") == 1
+
+
+ADDRESSES = """
+import json, os
+os.environ["DJANGO_SETTINGS_MODULE"] = "dashboard.settings"
+from django.conf import settings
+names = ("SITE_URL", "FILES_URL", "MMS_URL", "GATEWAY_URL", "LOCAL_GATEWAY_URL", "ALLOWED_HOSTS", "REDIS_URL")
+print(json.dumps([{name: getattr(settings, name) for name in names}, str(settings.DATABASES["default"]["NAME"])]))
+"""
+
+
+def addresses(**environment: str) -> Any:
+    values = {name: value for name, value in os.environ.items() if not OURS.match(name)} | environment
+    command = [sys.executable, "-c", ADDRESSES]
+    done = subprocess.run(command, cwd=settings.BASE_DIR, env=values, capture_output=True, text=True, timeout=60)
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize(
+    ("host", "base"),
+    [("::1", "http://[::1]"), ("[::1]", "http://[::1]"), ("::", "http://[::1]"), ("0.0.0.0", "http://127.0.0.1")],
+)
+def test_urls_have_brackets_around_ipv6_addresses(tmp_path: Path, host: str, base: str) -> None:
+    found, _ = addresses(DATA_DIR=str(tmp_path), HOST=host, PORT="8100")
+    assert [found[name] for name in ("SITE_URL", "FILES_URL", "MMS_URL")] == [f"{base}:8100"] * 3
+    assert found["GATEWAY_URL"] == found["LOCAL_GATEWAY_URL"] == f"{base}:8101"
+    assert found["ALLOWED_HOSTS"] == ["127.0.0.1", "[::1]", "localhost"]
+
+
+def test_paths_of_the_data_folder_are_quoted_in_urls(tmp_path: Path) -> None:
+    folder = tmp_path / "a #b%20?é"
+    found, database = addresses(DATA_DIR=str(folder), ALLOWED_HOSTS="::1,models.example")
+    assert database == str(folder / "db.sqlite3")
+    assert unquote(urlsplit(found["REDIS_URL"]).path) == str(folder / "run" / "redis.sock")
+    assert found["ALLOWED_HOSTS"] == ["[::1]", "models.example"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [folder.name]
 
 
 UNDER_TLS = """

@@ -2,7 +2,7 @@
 
 import pytest
 
-from netguard.addresses import DENIED, is_allowed, is_forbidden_host, is_public
+from netguard.addresses import DENIED, is_allowed, is_forbidden_host, is_public, local_host, url_host
 
 # Services of a machine or of its cloud; neither rule permits them.
 HOST_SERVICES = [
@@ -81,3 +81,21 @@ def test_the_first_and_last_address_of_every_denied_network_is_rejected(network:
 @pytest.mark.parametrize("host", ["mms.example", "localhost", "127.0.0.1", "[::1]", ""])
 def test_a_name_is_not_a_forbidden_host(host: str) -> None:
     assert not is_forbidden_host(host)
+
+
+@pytest.mark.parametrize(
+    ("listening", "reached", "in_url"),
+    [
+        ("127.0.0.1", "127.0.0.1", "127.0.0.1"),
+        ("0.0.0.0", "127.0.0.1", "127.0.0.1"),
+        ("::", "::1", "[::1]"),
+        ("0:0:0:0:0:0:0:0", "::1", "[::1]"),
+        ("::1", "::1", "[::1]"),
+        ("fd00::2", "fd00::2", "[fd00::2]"),
+        ("localhost", "localhost", "localhost"),
+        ("models.example", "models.example", "models.example"),
+    ],
+)
+def test_a_listening_program_is_reached_at(listening: str, reached: str, in_url: str) -> None:
+    assert local_host(listening) == reached
+    assert url_host(reached) == url_host(in_url) == in_url

@@ -10,7 +10,7 @@ from django.conf import settings
 
 from dashboard.ops.doctor.advice import log_hint, restart
 from dashboard.ops.doctor.finding import CheckContext, Finding, failed, milliseconds, ok, warning
-from netguard.addresses import LOOPBACK_HOSTS
+from netguard.addresses import LOOPBACK_HOSTS, url_host
 
 TIMEOUT_SECONDS = 3.0  # for connecting, and for each read
 UNKNOWN_SERVICE = "doctor"  # not a UUID, so no service has this ID
@@ -45,8 +45,7 @@ def check(context: CheckContext) -> Iterator[Finding]:
 
 def local_url(port: int | None = None) -> str:
     """Return the URL at which the program on `port`, by default the web server, listens on this machine."""
-    host = "127.0.0.1" if settings.HOST in {"0.0.0.0", "::", ""} else settings.HOST  # noqa: S104 - compared, not bound
-    return f"http://{f'[{host}]' if ':' in host else host}:{port or settings.PORT}"
+    return f"http://{url_host(settings.LOCAL_HOST)}:{port or settings.PORT}"
 
 
 def _check_web() -> Finding:

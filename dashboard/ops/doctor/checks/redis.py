@@ -5,7 +5,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import redis
 from django.conf import settings
@@ -61,7 +61,7 @@ def check(context: CheckContext) -> Iterator[Finding]:
 def location() -> str:
     """Return the address in REDIS_URL without the password."""
     parts = urlsplit(settings.REDIS_URL)
-    return parts.path if parts.scheme == "unix" else parts.netloc.rpartition("@")[2]
+    return unquote(parts.path) if parts.scheme == "unix" else parts.netloc.rpartition("@")[2]
 
 
 def _is_local() -> bool:

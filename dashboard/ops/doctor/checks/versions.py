@@ -11,7 +11,7 @@ from django.http.request import validate_host
 
 from dashboard.ops.doctor.finding import CheckContext, Finding, failed, ok, warning
 from dashboard.version import __version__
-from netguard.addresses import LOOPBACK_HOSTS
+from netguard.addresses import LOOPBACK_HOSTS, url_host
 
 PYTHON_VERSIONS = ((3, 11), (3, 13))  # oldest and newest supported
 
@@ -44,11 +44,11 @@ def _check_debug() -> Finding:
 
 def _check_site_url() -> Iterator[Finding]:
     url = urlsplit(settings.SITE_URL)
-    host = url.hostname or ""
+    host = url_host(url.hostname or "")
     if not validate_host(host, settings.ALLOWED_HOSTS):
         message = f"The site rejects requests to its own address: {host} (SITE_URL) is not in ALLOWED_HOSTS."
         yield failed("settings", message, f"Add {host} to ALLOWED_HOSTS.")
-    if url.scheme == "http" and host not in LOOPBACK_HOSTS:
+    if url.scheme == "http" and url.hostname not in LOOPBACK_HOSTS:
         message = f"The address {settings.SITE_URL} is unencrypted: passwords can be read on the network."
         yield warning("settings", message, "Put a proxy with TLS in front and set SITE_URL to its https:// address.")
     else:

@@ -8,6 +8,7 @@ import pytest
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from pytest_django import Settings
+from supervisor.options import ServerOptions
 
 from dashboard.ops.supervisor import programs
 
@@ -77,7 +78,24 @@ def test_a_percent_sign_in_a_path_does_not_break_the_configuration(settings: Set
     settings.RUN_DIR = tmp_path
     settings.LOG_DIR = tmp_path / "100%"
     text = programs.write_config().read_text()
-    assert "100%%/web.log" in text
+    assert "100%%%%/web.log" in text  # supervisord expands this option twice
+
+
+def test_a_path_that_looks_like_a_comment_does_not_break_the_configuration(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "a #b ;%c"
+    folder.mkdir()
+    settings.RUN_DIR = settings.LOG_DIR = folder
+    settings.SUPERVISOR_SOCKET = str(folder / "supervisor.sock")
+    options = ServerOptions()
+    options.realize(["-c", str(programs.write_config())])
+    assert options.logfile == str(folder / "supervisord.log")
+    web = next(
+        config for group in options.process_group_configs for config in group.process_configs if config.name == "web"
+    )
+    assert web.stdout_logfile == str(folder / "web.log")
+    assert options.configfile == str(folder / "supervisord.conf")
 
 
 def test_a_data_folder_too_deep_for_sockets_is_refused_in_one_sentence(settings: Settings, tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ def patched(monkeypatch: pytest.MonkeyPatch) -> None:
         (supervisord, "ServerOptions"),
         (loggers.Handler, "handleError"),
         (loggers.RotatingFileHandler, "doRollover"),
+        (options, "glob"),
     ):
         monkeypatch.setattr(owner, name, getattr(owner, name))  # so that it is restored
     ours.patch()
@@ -48,6 +49,14 @@ def test_the_installed_release_is_the_pinned_one() -> None:
 def test_supervisord_creates_its_options_by_the_replaced_name() -> None:
     assert "options = ServerOptions()" in inspect.getsource(supervisord.main)
     assert supervisord.ServerOptions is ours.Options
+
+
+def test_included_files_are_found_in_a_folder_with_brackets(tmp_path: Path) -> None:
+    folder = tmp_path / "a [b] *?" / "services"
+    folder.mkdir(parents=True)
+    (folder / "one.conf").touch()
+    assert options.glob.glob(str(folder / "*.conf")) == [str(folder / "one.conf")]
+    assert "filenames = glob.glob(pattern)" in inspect.getsource(options.ServerOptions.read_config)
 
 
 @pytest.mark.parametrize("name", ["setsignals", "setpgrp"])
