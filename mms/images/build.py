@@ -22,7 +22,15 @@ from mms.images.explain import BuildError, explain
 from mms.images.log import Log
 from mms.images.packages import install
 from mms.images.plan import requirements
-from mms.images.plan.check import Plan, check, check_script, download_policy, find_driver, is_schema
+from mms.images.plan.check import (
+    Plan,
+    check,
+    check_schema,
+    check_script,
+    download_policy,
+    find_driver,
+    is_schema,
+)
 from mms.images.plan.driver import script_paths
 from mms.images.plan.placement import (
     Clashes,
@@ -90,6 +98,7 @@ class Build:
             models = [(model, *self.fetch(model, f"model-{at}")) for at, model in enumerate(spec.models)]
             assets = [(asset, *self.fetch(asset, f"asset-{at}")) for at, asset in enumerate(spec.assets)]
             self.check_driver(assets, plan)
+            schema = self.check_schema(assets)
         with log.step("requirements", f"for Python {plan.target.python} on {plan.target.platform}"):
             lock = self.lock(plan)
         with log.step("packages", "install from the lock" if lock else "no requirements"):
@@ -99,7 +108,7 @@ class Build:
             clashes = self.find_clashes(models, assets)
             for model, source, file in models:
                 self.add_model(model, source, file, clashes[source.owner])
-            self.add_app(assets)
+            self.add_app(assets, schema)
         with log.step("image", spec.image_id):
             return self.finish(plan, lock)
 
@@ -125,6 +134,16 @@ class Build:
         """Check that the driver is a Python script with the functions init() and run()."""
         driver = find_driver(self.spec)
         check_script(driver, next(source.path for asset, source, _ in assets if asset is driver), plan.target.python)
+
+    def check_schema(self, assets: list[tuple[Asset, Source, Fetched]]) -> str | None:
+        """Return the path of the request schema, an asset called schema or schema.json; None if there is none."""
+        for asset, source, _ in assets:
+            if is_schema(asset):
+                name = str(self._asset_paths(asset)[0])
+                fields = ", ".join(check_schema(asset, source.path).fields)
+                self.log.detail(f"{name} defines {f'the request fields: {fields}' if fields else 'no request fields'}")
+                return name
+        return None
 
     def _unpack(self, item: Model | Asset, archive: Path) -> Path:
         folder = archive.with_name(f"{archive.name}.unpacked")
@@ -240,7 +259,7 @@ class Build:
             {"name": model.name, "version": model.version, "sha256": file.sha256, "size": file.size}
         )
 
-    def add_app(self, assets: list[tuple[Asset, Source, Fetched]]) -> None:
+    def add_app(self, assets: list[tuple[Asset, Source, Fetched]], schema: str | None) -> None:
         """Add the layer with the driver, the assets, and app.json, which lists them for the scoring program."""
         tree, entries = self._tree(), []
         for asset, source, file in assets:
@@ -248,7 +267,7 @@ class Build:
             link_files(source, targets, tree / APP_PATH, self.paths)
             discard(source)
             entries.append([file.sha256, asset.unpack, [str(target) for target in targets]])
-        meta = dump(self._meta(tree / APP_PATH))
+        meta = dump(self._meta(schema))
         (tree / APP_JSON_PATH).parent.mkdir(parents=True)
         (tree / APP_JSON_PATH).write_bytes(meta)
         self._add("app", _key("app", PLACEMENT_VERSION, entries, meta.decode()), lambda _: None, tree)
@@ -257,33 +276,17 @@ class Build:
         find = script_paths if asset.id == self.spec.driver else asset_paths
         return find(asset.id, asset.url)
 
-    def _meta(self, app: Path) -> dict[str, Any]:
+    def _meta(self, schema: str | None) -> dict[str, Any]:
         asset = find_driver(self.spec)
         return {
             "driver": str(self._asset_paths(asset)[0]),
-            "schema": self._schema(app),
+            "schema": schema,
             "models": [
                 {"name": model.name, "version": model.version, "path": str(model_folder(model.name, model.version))}
                 for model in self.spec.models
             ],
             "runtime_type": self.spec.runtime_type,
         }
-
-    def _schema(self, app: Path) -> str | None:
-        """Return the path of the request schema: an asset called schema or schema.json with an object "input"."""
-        for asset in self.spec.assets:
-            name = str(asset_paths(asset.id, asset.url)[0])
-            if not is_schema(asset):
-                continue
-            try:
-                document = json.loads((app / name).read_bytes())
-            except (ValueError, RecursionError):
-                document = None
-            if isinstance(document, dict) and isinstance(document.get("input"), dict):
-                self.log.detail(f"{name} defines the request fields: {', '.join(document['input'])}")
-                return name
-            self.log.detail(f"{name} has no object 'input', so run() receives the unparsed request body")
-        return None
 
     def _tree(self) -> Path:
         return Path(tempfile.mkdtemp(prefix="layer-", dir=self.tmp))

@@ -30,6 +30,7 @@ TYPES: dict[str, tuple[type, ...]] = {
     "null": (type(None),),
 }
 SAMPLES: dict[str, Any] = {"string": "", "number": 0, "integer": 0, "boolean": False, "null": None}
+KEYS = frozenset({"input", "output", "example"})
 MAX_DEPTH = 64
 SAMPLE_ITEMS = 1000  # of a generated example
 VALUE_CHARS = 80  # of a value quoted in a message
@@ -225,6 +226,10 @@ def check(description: Any) -> None:
     """Raise SchemaError, naming field and keyword, unless `description` is the value of a valid schema asset."""
     if not isinstance(description, dict):
         raise SchemaError(f"it must be a JSON object, not {_quote(description)}.")
+    if description and not description.keys() & KEYS:
+        raise SchemaError(
+            'it has none of the keys "input", "output" and "example". Put the fields of requests in "input".'
+        )
     fields = description.get("input")
     if fields is not None and not isinstance(fields, dict):
         raise SchemaError(f"must be a JSON object with a schema for each field, not {_quote(fields)}.", "input")

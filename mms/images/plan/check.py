@@ -12,6 +12,7 @@ from mms.images.plan.spec import Asset, Model, Spec
 from mms.images.registry.base_image import BaseImage, pull_base_image
 from mms.images.sources.fetch import Policy, base_name, fetch, redact_url
 from mms.images.store.layout import Store
+from mms.scoring.schema import Schema, SchemaError
 from mms.system import text
 
 MAX_MODELS = 100  # one layer each, and container engines support 127 layers
@@ -110,6 +111,14 @@ def check_script(asset: Asset, path: Path, python: str) -> None:
         driver.check_source(path.read_bytes(), _file_name(asset), python == runtimes.HOST_PYTHON)
     except driver.DriverError as error:
         raise _driver_error("DriverUnreadable", asset, error) from None
+
+
+def check_schema(asset: Asset, path: Path) -> Schema:
+    """Return the schema in the asset. Raises BuildError if the scoring program couldn't use it."""
+    try:
+        return Schema.parse(path.read_bytes(), _file_name(asset))
+    except SchemaError as error:
+        raise BuildError("SchemaInvalid", f"{error} Correct it, then build again.", asset.label) from None
 
 
 def _driver_error(code: str, asset: Asset, reason: Exception) -> BuildError:

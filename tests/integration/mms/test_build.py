@@ -157,12 +157,33 @@ def test_app_json_lists_the_driver_models_and_schema(builder: Builder) -> None:
     assert (image.runtime / "scoring/__main__.py").exists()
 
 
-@pytest.mark.parametrize("content", [b"[]", b"not json", b'{"input": 7}', b"\xff"])
-def test_an_asset_called_schema_without_an_input_is_not_a_schema(builder: Builder, content: bytes) -> None:
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"[]", "it must be a JSON object, not []."),
+        (b"not json", "it is not JSON: Expecting value"),
+        (b'{"input": 7}', "input must be a JSON object with a schema for each field, not 7."),
+        (b"\xff", "it isn't UTF-8 text"),
+        (b'{"type": "object"}', 'it has none of the keys "input"'),
+        (b'{"input": {"age": {"type": "number", "minimum": "0"}}}', 'input.age.minimum must be a number, not "0".'),
+    ],
+)
+def test_a_schema_that_the_service_could_not_use_is_refused_by_field_and_keyword(
+    builder: Builder, content: bytes, reason: str
+) -> None:
     builder.files.put("/schema.json", content)
+    error = builder.build(assets=[builder.asset(), builder.asset("schema", "/schema.json")]).error
+    assert error["code"] == "SchemaInvalid"
+    assert f"The schema asset schema.json can't be used: {reason}" in error["message"]
+    assert error["step"] == "fetch"
+    assert error["details"][0]["target"] == "asset schema"
+
+
+def test_a_schema_without_fields_is_valid(builder: Builder) -> None:
+    builder.files.put("/schema.json", b'\xef\xbb\xbf{"example": [1, 2]}')
     built = builder.build(assets=[builder.asset(), builder.asset("schema", "/schema.json")])
-    assert builder.store.assemble(built.digest).meta["schema"] is None
-    assert "schema.json has no object 'input'" in built.log
+    assert builder.store.assemble(built.digest).meta["schema"] == "schema.json"
+    assert "schema.json defines no request fields" in built.log
 
 
 def test_the_image_config_is_complete_and_reproducible(builder: Builder) -> None:

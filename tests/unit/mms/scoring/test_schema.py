@@ -54,6 +54,7 @@ def test_a_nested_keyword_is_refused_with_its_place() -> None:
     ("description", "reason"),
     [
         ([], "it must be a JSON object, not []."),
+        ({"type": "object", "properties": {}}, 'it has none of the keys "input", "output" and "example". Put'),
         ({"input": ["a"]}, "input must be a JSON object with a schema for each field"),
         ({"input": {"a": "number"}}, 'input.a must be a JSON schema such as {"type": "number"}, not "number".'),
         ({"input": {"a": {"properties": {"b": 1}}}}, "input.a.properties.b must be a JSON schema"),
