@@ -9,7 +9,7 @@ from django.db.models import Q
 
 from deployments.client import wire
 from deployments.models import HostingAccount, Operation
-from deployments.models.operation import OPEN, Kind, State
+from deployments.models.operation import OPEN, SERVICE_CHANGES, Kind, State
 from deployments.operations.requests import BUILDERS, RequestRefusedError, from_body
 from deployments.resources.rows import Item
 from netguard.redaction import MASK
@@ -26,6 +26,15 @@ RESULT_TYPES = {
 def request_of(operation: Operation) -> wire.Request:
     """Return the operation's request. Raises RequestRefusedError if a row it refers to was deleted."""
     return BUILDERS[operation.kind](**from_body(operation.account, operation.body))
+
+
+def consequence_of_giving_up(operation: Operation) -> str:
+    """Return what becomes of the effect of a lost request that is marked as failed, as part of a sentence."""
+    if operation.kind in SERVICE_CHANGES:
+        return "the change stays in effect"
+    if operation.kind == Kind.CREATE_IMAGE and operation.account.lists_images is False:
+        return "the image exists on the server but never appears here, because this server has no list of images"
+    return "the lists show it as created outside the dashboard"
 
 
 def may_match(request: wire.Request, item: Item) -> bool:

@@ -18,10 +18,17 @@ from deployments.client import errors, wire
 from deployments.client.client import Listing, MMSClient
 from deployments.live import checks, events
 from deployments.live.transitions import transition
-from deployments.models import Operation
+from deployments.models import HostingAccount, Operation
 from deployments.models.operation import NEEDS_DECISION, SERVICE_CHANGES, Kind, State
 from deployments.operations import run
-from deployments.operations.matching import is_older, matches, request_of, same_id, unlinked_operations
+from deployments.operations.matching import (
+    consequence_of_giving_up,
+    is_older,
+    matches,
+    request_of,
+    same_id,
+    unlinked_operations,
+)
 from deployments.operations.requests import RequestRefusedError
 from deployments.resources import rows
 from deployments.timing import EFFECT_GRACE_SECONDS, LEASE_SECONDS, MAX_ATTEMPTS, MAX_PROBING_SECONDS, probe_interval
@@ -38,8 +45,6 @@ AMBIGUOUS = (
     "now listed as created outside the dashboard."
 )
 DECIDE = "Send it again (if it did take effect, {twice}), or mark it as failed (if it did take effect, {unseen})."
-MADE_TWICE = ("it is created twice", "the lists show it as created outside the dashboard")
-CHANGED_TWICE = ("it is applied twice", "the change stays in effect")
 
 
 class Probe(StrEnum):
@@ -76,6 +81,9 @@ def reconcile(operation: Operation, client: MMSClient) -> None:
             return
         probe = Probe.UNCLEAR  # the server responds, and this response may be permanent
     except errors.RejectedError as error:
+        if operation.kind == Kind.CREATE_IMAGE and isinstance(error, errors.NotFoundError | errors.NotSupportedError):
+            HostingAccount.objects.filter(pk=operation.account_id).update(lists_images=False)
+            operation.account.lists_images = False
         reason = f"Couldn't check whether this took effect. {error}"
         checks.record_no_answer(operation, reason)
         probe = Probe.UNCLEAR
@@ -232,14 +240,19 @@ def _decide(operation: Operation, probe: Probe) -> bool:
 
 def _request_decision(operation: Operation, why: str = CANNOT_SHOW) -> bool:
     """Leave the decision to a user, and continue to probe. Return False."""
-    twice, unseen = CHANGED_TWICE if operation.kind in SERVICE_CHANGES else MADE_TWICE
-    message = f"{operation.error_message} {why} {DECIDE.format(twice=twice, unseen=unseen)}"
+    message = f"{operation.error_message} {why} {decision_text(operation)}"
     change_of = Operation.objects.filter(pk=operation.pk, state=State.UNCERTAIN)
     details = operation.error_details
     change_of.update(error_code=NEEDS_DECISION, error_message=message, error_details=details)
     operation.refresh_from_db()
     events.publish_operation(operation)
     return False
+
+
+def decision_text(operation: Operation) -> str:
+    """Return the explanation of the two choices, as is true for this operation and server."""
+    twice = "applied" if operation.kind in SERVICE_CHANGES else "created"
+    return DECIDE.format(twice=f"it is {twice} twice", unseen=consequence_of_giving_up(operation))
 
 
 def _send_again(operation: Operation) -> None:

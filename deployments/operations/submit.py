@@ -30,6 +30,7 @@ from deployments.models import (
 )
 from deployments.models.operation import ACCEPTED, NEEDS_DECISION, OPEN, RETRYABLE, SERVICE_CHANGES, Kind, State
 from deployments.operations import queue, requests
+from deployments.operations.matching import consequence_of_giving_up
 from deployments.operations.requests import RUNTIME_TYPES, RequestRefusedError
 from deployments.timing import QUEUE_GRACE_SECONDS
 from netguard.redaction import MASK
@@ -214,7 +215,8 @@ def resolve(operation: Operation, by: str, *, send_again: bool) -> Operation:
         reset |= {"error_code": "", "error_message": ""}
         done = transition(operation, State.QUEUED, expected={State.UNCERTAIN}, **reset)
     else:
-        reason = f"{by} decided not to send it again. It is unknown whether it took effect."
+        consequence = consequence_of_giving_up(operation)
+        reason = f"{by} decided not to send it again. It is unknown whether it took effect. If it did, {consequence}."
         done = transition(
             operation, State.FAILED, expected={State.UNCERTAIN}, error_code="OutcomeUnknown", error_message=reason
         )

@@ -10,7 +10,7 @@ from django.utils import timezone
 from deployments.accounts import idempotency
 from deployments.accounts.availability import client_for
 from deployments.mirror import refresh
-from deployments.models import HostingAccount, Operation, RegisteredModel, Service
+from deployments.models import HostingAccount, Image, Operation, RegisteredModel, Service
 from deployments.models.operation import Kind, State
 from deployments.operations import dispatch, run, submit
 from tests.doubles import mms as faults
@@ -139,6 +139,25 @@ def test_a_user_decides_if_the_server_reports_too_little(live_redis: redis.Redis
             assert operation.state == State.FAILED
         with pytest.raises(submit.RequestRefusedError):
             submit.resolve(operation, "ann", send_again=True)
+
+
+@pytest.mark.parametrize("has_list", [True, False])
+def test_the_choice_says_what_is_true_for_this_server(live_redis: redis.Redis, has_list: bool) -> None:
+    with MMS(dialect=PlainDialect()) as mms:
+        account = account_at(mms.url)
+        mms.plan("POST", "images", faults.lose_answer)
+        if not has_list:
+            mms.plan("GET", "/images", faults.status(404), times=99)
+        operation = turn(later(turn(build(account)), 400))
+        promise = "the lists show it as created outside the dashboard"
+        absence = "never appears here, because this server has no list of images"
+        assert submit.needs_decision(operation)
+        assert (promise in operation.error_message, absence in operation.error_message) == (has_list, not has_list)
+        operation = submit.resolve(operation, "ann", send_again=False)
+        assert (promise in operation.error_message, absence in operation.error_message) == (has_list, not has_list)
+        mms.end()
+        refresh.refresh(account.pk, refresh.LISTS)
+        assert Image.objects.filter(mms_id__in=mms.images).exists() == has_list, "the promise must come true"
 
 
 @pytest.mark.parametrize("fault", [faults.lose_answer, faults.anonymous])

@@ -9,7 +9,7 @@ from deployments.live.badges import NOUN
 from deployments.models import Operation
 from deployments.models.operation import NEEDS_DECISION, OPEN, TERMINAL, Kind, State
 from deployments.operations.poll import POLLING_STOPPED
-from deployments.operations.reconcile import CHANGED_TWICE, DECIDE, MADE_TWICE
+from deployments.operations.reconcile import CANNOT_SHOW, decision_text
 from deployments.timing import MAX_POLLING_SECONDS
 
 SECONDS: dict[str, tuple[float, float]] = {  # duration range, from acceptance to completion
@@ -92,8 +92,7 @@ def _set_progress_message(story: Story, operation: Operation) -> None:
     elif state == State.UNCERTAIN:
         operation.error_code = NEEDS_DECISION
         operation.checked_at = last_response
-        twice, unseen = CHANGED_TWICE if operation.kind in {Kind.UPDATE_SERVICE, Kind.DELETE_SERVICE} else MADE_TWICE
-        operation.error_message = DECIDE.format(twice=twice, unseen=unseen)
+        operation.error_message = f"{CANNOT_SHOW} {decision_text(operation)}"
     elif state == State.QUEUED and story.account.is_failing:
         operation.error_message = story.account.error
 
