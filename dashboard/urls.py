@@ -66,6 +66,7 @@ members_urls = [
 settings_urls = [
     path("settings/", server.change_server, name="change_server"),
     path("settings/test/", server.test_server, name="test_server"),
+    path("pause/end/", server.end_pause, name="end_pause"),
     path("settings/delete/", server.delete_account, name="delete_account"),
     path("settings/registries/", registries.list_registries, name="list_registries"),
     path("settings/registries/new/", registries.add_registry, name="add_registry"),

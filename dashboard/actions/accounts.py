@@ -4,8 +4,9 @@ from django.db import transaction
 from django.db.models import QuerySet
 
 from dashboard.access.models import Membership
-from dashboard.audit.record import note_details
+from dashboard.audit.record import Result, note_details
 from dashboard.http.request import Request
+from deployments.accounts import availability
 from deployments.models import (
     Asset,
     Cluster,
@@ -33,6 +34,16 @@ def reload_account(account: HostingAccount) -> HostingAccount:
 def open_operations(account: HostingAccount) -> QuerySet[Operation]:
     """Return the open operations of the account."""
     return Operation.objects.filter(account=account, state__in=OPEN)
+
+
+def end_pause(request: Request, account: HostingAccount) -> bool:
+    """Have workers call the account's server now, although it is paused. Return False if it isn't."""
+    until = account.next_attempt_at
+    if not availability.end_pause(account):
+        note_details(request, target=account.name, result=Result.REFUSED)
+        return False
+    note_details(request, target=account.name, before={"until": until and until.isoformat(), "error": account.error})
+    return True
 
 
 @transaction.atomic

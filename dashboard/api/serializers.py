@@ -18,6 +18,7 @@ def serialize_account(account: HostingAccount, role: str) -> settings.Account:
         "role": role,
         "reached_at": isoformat(account.reached_at),
         "error": account.error,
+        "next_attempt_at": isoformat(account.next_attempt_at),
         "token_refused": account.token_refused,
         "seen_at": {
             "models": isoformat(account.models_seen_at),

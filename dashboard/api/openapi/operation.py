@@ -54,7 +54,7 @@ def tag_of(endpoint: Endpoint) -> str:
     nouns = [part for part in endpoint.route.split("/") if part and not part.startswith("<")]
     if nouns[:1] != ["accounts"]:
         return nouns[0] if nouns else "routes"
-    return nouns[1] if len(nouns) > 1 and nouns[1] != "refresh" else "accounts"
+    return nouns[1] if len(nouns) > 1 and nouns[1] not in {"refresh", "pause"} else "accounts"
 
 
 def _parameters(endpoint: Endpoint, declared: Declaration) -> list[Schema]:

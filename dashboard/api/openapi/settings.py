@@ -1,6 +1,6 @@
 """Types of the responses about accounts and their settings, users and the audit log."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 from typing_extensions import TypedDict
@@ -36,9 +36,16 @@ class Account(TypedDict):
     role: Annotated[str, like("Data scientist", "The role of the token's owner.")]
     reached_at: Moment | None
     error: Annotated[str, like("", "Why the server can't be reached, or empty.")]
+    next_attempt_at: Annotated[Moment | None, like(None, "When the server is called again, while it is paused.")]
     token_refused: Annotated[bool, like(False, "The server refused the dashboard's credentials.")]
     seen_at: SeenAt
     list_errors: ListErrors
+
+
+class PauseEnded(TypedDict):
+    """The confirmation that the server is called again."""
+
+    pause: Annotated[Literal["ended", "none"], like("ended", "`none` if the server wasn't paused.")]
 
 
 class AccountDetail(Account):

@@ -11,7 +11,7 @@ from dashboard.api.guards import ApiRequest, administrators, requires
 from dashboard.api.openapi import settings
 from dashboard.api.openapi.declare import LOCATION, Body, declare
 from dashboard.api.openapi.fields import new_row
-from dashboard.api.parsing import form_data, read_object
+from dashboard.api.parsing import check_fields, form_data, read_object
 from dashboard.api.views.settings import save_row
 from dashboard.forms.settings.server import AddAccountForm, ConfirmForm, ServerForm
 from deployments.models import HostingAccount
@@ -42,6 +42,15 @@ def get_server(request: ApiRequest, account: HostingAccount) -> HttpResponse:
 def change_server(request: ApiRequest, account: HostingAccount) -> HttpResponse:
     """Change the server. Send only the fields that change; without a secret, the stored one stays in use."""
     return JsonResponse(serializers.serialize_server(save_row(request, ServerForm, accounts.reload_account(account))))
+
+
+@requires(Permission.CHANGE_SERVER)
+@declare(settings.PauseEnded, status=202)
+def end_pause(request: ApiRequest, account: HostingAccount) -> HttpResponse:
+    """Have the server called now, although it asked for a pause or rejected the credentials."""
+    check_fields(read_object(request), ())
+    ended: settings.PauseEnded = {"pause": "ended" if accounts.end_pause(request, account) else "none"}
+    return JsonResponse(ended, status=202)
 
 
 @administrators(Permission.CHANGE_ACCOUNTS, action="add_account")

@@ -135,9 +135,12 @@ class ServerForm(SettingsForm):
     def save_by(self, by: str) -> HostingAccount:
         """Store the row, and clear recorded failures if the address or the credentials have changed."""
         row: HostingAccount = self.instance
-        if row.credentials != self.credentials_before or row.base_url != self.address_before:
+        is_other = row.credentials != self.credentials_before or row.base_url != self.address_before
+        if is_other:
             row.clear_failure()
         super().save_by(by)
+        if is_other:
+            row.release_queued()
         return row
 
 

@@ -43,6 +43,17 @@ def test_server(request: Request, account: HostingAccount) -> HttpResponse:
 
 
 @sensitive_post_parameters()
+@require_POST
+@requires(Permission.CHANGE_SERVER)
+def end_pause(request: Request, account: HostingAccount) -> HttpResponse:
+    """Have workers call the server now, although it asked for a pause or rejected the credentials."""
+    if accounts.end_pause(request, account):
+        messages.info(request, "The server is being called again. The result appears here automatically.")
+    else:
+        messages.info(request, "The server isn’t paused.")
+    return redirect("account_home", account.name)
+
+
 @administrators(Permission.CHANGE_ACCOUNTS)
 def add_account(request: Request) -> HttpResponse:
     """Show the form; on POST, add an account and its server."""

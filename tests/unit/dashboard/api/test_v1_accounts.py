@@ -1,9 +1,11 @@
 """Administration of servers and accounts over the API."""
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from django.contrib.auth import get_user_model
+from django.utils import timezone
 
 from dashboard.models import AuditEntry, Membership, Role
 from deployments.models import HostingAccount, RegisteredModel
@@ -80,3 +82,18 @@ def test_an_account_with_open_operations_cannot_be_deleted(lab: Lab, admin: Prog
     assert admin.send("DELETE", "/v1/accounts/lab/", {"name": "lab"}).status_code == 409
     assert RegisteredModel.objects.exists()
     assert Membership.objects.filter(account_id=lab.account.pk).exists()
+
+
+def test_an_operator_ends_a_pause_of_the_server(lab: Lab, operator: Program) -> None:
+    url = "/v1/accounts/lab/pause/end/"
+    assert operator.post(url).json() == {"pause": "none"}
+    until = timezone.now() + timedelta(hours=1)
+    HostingAccount.objects.filter(pk=lab.account.pk).update(error="It is busy.", not_before=until)
+    assert operator.get("/v1/accounts/lab/").json()["next_attempt_at"] == until.isoformat()
+    scientist = Program(token_of(person("sam", lab.account, Role.SCIENTIST)))
+    assert scientist.post(url).status_code == 403
+    assert operator.send("POST", url, {"now": True}).status_code == 422
+    ended = operator.post(url)
+    assert (ended.status_code, ended.json()) == (202, {"pause": "ended"})
+    assert operator.get("/v1/accounts/lab/").json()["next_attempt_at"] is None
+    assert AuditEntry.objects.latest("pk").action == "end_pause"

@@ -3,10 +3,13 @@
 import logging
 import re
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from django.test import Client
+from django.utils import timezone
+from django.utils.html import escape
 
 from dashboard.models import AuditEntry, Membership
 from deployments.models import Cluster, HostingAccount, Image, Operation, RegistryInfo, Service
@@ -69,12 +72,65 @@ def errors_of(page: Any) -> str:
 # --- the server ---------------------------------------------------------------------------------------------------
 
 
+def pause(lab: Lab, **failure: Any) -> None:
+    """Record that the server asked for a pause of an hour, and queue an operation that waits for its end."""
+    until = timezone.now() + timedelta(hours=1)
+    busy = {"error": "It is busy.", "error_at": timezone.now(), "not_before": until} | failure
+    HostingAccount.objects.filter(pk=lab.account.pk).update(**busy)
+    make_operation(lab.model, Kind.REGISTER_MODEL, State.QUEUED, next_poll_at=until)
+
+
+def test_an_operator_ends_a_pause_of_the_server(lab: Lab, cast: Cast) -> None:
+    pause(lab)
+    url = f"{lab.url}pause/end/"
+    assert f'action="{url}"' in cast.operator.get(lab.url).text
+    assert f'action="{url}"' not in cast.scientist.get(lab.url).text
+    assert cast.scientist.post(url).status_code == 403
+    assert HostingAccount.objects.get(pk=lab.account.pk).next_attempt_at
+    ended = cast.operator.post(url, follow=True)
+    assert "The server is being called again." in ended.text
+    assert f'action="{url}"' not in ended.text
+    account = HostingAccount.objects.get(pk=lab.account.pk)
+    assert (account.next_attempt_at, account.error) == (None, "It is busy."), "shown until a call succeeds"
+    waiting = Operation.objects.get(state=State.QUEUED)
+    assert waiting.next_poll_at
+    assert waiting.next_poll_at <= timezone.now()
+    entry = AuditEntry.objects.latest("pk")
+    assert (entry.action, entry.actor, entry.result) == ("end_pause", "otto", AuditEntry.Result.DONE)
+    assert (entry.before or {})["error"] == "It is busy."
+
+
+def test_without_a_pause_the_page_says_so(lab: Lab, cast: Cast) -> None:
+    assert "isn’t paused" in cast.operator.post(f"{lab.url}pause/end/", follow=True).text
+    assert AuditEntry.objects.latest("pk").result == AuditEntry.Result.REFUSED
+
+
+def test_the_live_part_of_a_page_has_the_button_too(lab: Lab, cast: Cast) -> None:
+    pause(lab, token_refused=True, not_before=None, refusal_retry_at=timezone.now() + timedelta(minutes=30))
+    part = cast.operator.get(lab.url, headers={"HX-Request": "true", "HX-Target": "trouble"}).text
+    assert "<html" not in part
+    assert f'action="{lab.url}pause/end/"' in part
+    assert "csrfmiddlewaretoken" in part
+    assert "csrfmiddlewaretoken" in cast.operator.get(lab.url).text.partition('id="trouble"')[2].partition("</form>")[0]
+    assert "tries the same credentials again" in compact(part)
+
+
+def test_one_list_that_cannot_be_read_is_named(lab: Lab, cast: Cast) -> None:
+    reason = "Couldn't read the list of models. It failed (status 500)."
+    HostingAccount.objects.filter(pk=lab.account.pk).update(error=reason, failed_request="list of models")
+    page = compact(cast.operator.get(lab.url).text)
+    assert "One list can’t be read. Everything else continues." in page
+    assert escape(reason) in page
+    assert "can’t be reached" not in page
+
+
 def test_changing_the_token_resumes_calls_to_the_server(lab: Lab, cast: Cast) -> None:
-    HostingAccount.objects.filter(pk=lab.account.pk).update(token_refused=True, error="refused")
+    pause(lab, token_refused=True, error="refused")
     answer = cast.operator.post(f"{lab.url}settings/", server(lab, token=PLANTED))
     assert answer.status_code == 302
     kept = HostingAccount.objects.get(pk=lab.account.pk)
     assert (kept.token, kept.secret_set_by, kept.token_refused, kept.error) == (PLANTED, "otto", False, "")
+    assert Operation.objects.filter(state=State.QUEUED, next_poll_at__lte=timezone.now()).exists(), "it is sent now"
     page = cast.operator.get(f"{lab.url}settings/").text
     assert "Saved <time" in page
     assert "by otto" in compact(page)
