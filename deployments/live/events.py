@@ -28,6 +28,7 @@ __all__ = [
     "badges_of",
     "current_interests",
     "decode",
+    "is_log_followed",
     "operation_log_key",
     "publish",
     "publish_account",
@@ -222,6 +223,12 @@ def service_log_key(service: Service) -> str:
 def record_log_interest(kind: str, pk: Any) -> None:
     """Record that a log page is open, so that workers fetch its lines. `kind`: "operation" or "service"."""
     record_interest(f"log:{kind}:{pk}")
+
+
+def is_log_followed(kind: str, pk: Any) -> bool:
+    """Return True if workers fetch the lines of this log, or Redis is unavailable. `kind`: as above."""
+    name = f"log:{kind}:{pk}"
+    return bool(redis.execute(lambda connection: (connection.zscore("interest", name) or 0) > _now(), fallback=True))
 
 
 def read_log(key: str, after: str = "0") -> LogPart:

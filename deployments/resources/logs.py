@@ -19,22 +19,27 @@ LOCK_SECONDS = 90  # longer than TURN_SECONDS plus one call
 FAILURE_PAUSE_SECONDS = 10  # before a log that couldn't be read is tried again
 
 
-def fetch_operation_log(operation: Operation, client: MMSClient, last: bool = False) -> None:
+def fetch_operation_log(
+    operation: Operation, client: MMSClient, last: bool = False, seconds: float = TURN_SECONDS
+) -> None:
     """Append new lines of the operation's log. If that fails, they are fetched later.
 
-    last: the operation has ended, so an unterminated last line is complete.
+    last: the operation has ended, so an unterminated last line is complete. seconds: no further call starts then.
     """
     key = events.operation_log_key(operation)
     with _recording_failures(operation.account):
-        _fetch(key, lambda after: client.get_operation_log(operation.mms_operation_id, after), last)
+        _fetch(key, lambda after: client.get_operation_log(operation.mms_operation_id, after), last, seconds)
 
 
-def fetch_service_log(service: Service, client: MMSClient) -> None:
-    """Append new lines of the log of the service's newest revision. If that fails, they are fetched later."""
+def fetch_service_log(service: Service, client: MMSClient, seconds: float = TURN_SECONDS) -> None:
+    """Append new lines of the log of the service's newest revision. If that fails, they are fetched later.
+
+    seconds: no further call starts then.
+    """
     key, mms_id = events.service_log_key(service), service.mms_id or ""
     revision = int(key.rpartition(":")[2]) or None
     with _recording_failures(service.account):
-        _fetch(key, lambda after: client.get_service_log(mms_id, revision, after))
+        _fetch(key, lambda after: client.get_service_log(mms_id, revision, after), seconds=seconds)
 
 
 @contextmanager
@@ -48,14 +53,14 @@ def _recording_failures(account: HostingAccount) -> Iterator[None]:
         log.info("Couldn't read a log of account %s: %s", account, error)
 
 
-def _fetch(key: str, read: Callable[[int], LogText], last: bool = False) -> None:
+def _fetch(key: str, read: Callable[[int], LogText], last: bool = False, seconds: float = TURN_SECONDS) -> None:
     """Append new lines unless another worker is fetching this log. Raises MMSError, after a pause for this log."""
     token = redis.acquire_lock(key, seconds=LOCK_SECONDS, fallback=False)
     if not token:
         return
     started = time.monotonic()
     try:
-        while time.monotonic() - started < TURN_SECONDS:
+        while time.monotonic() - started < seconds:
             mark = events.log_mark(key)
             # Redis is unavailable, the server has no logs, or nothing is left to fetch.
             if mark is None or mark.reported is False or not _fetch_part(key, mark, read, last):

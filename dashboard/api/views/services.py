@@ -7,7 +7,7 @@ from django.http import HttpResponse, JsonResponse
 from django.views.decorators.debug import sensitive_variables
 
 from dashboard.access.permissions import Permission
-from dashboard.actions.logs import PLAIN_TEXT, log_headers, log_text, read_log
+from dashboard.actions.logs import PLAIN_TEXT, follow_operation_log, follow_service_log, log_headers, log_text, read_log
 from dashboard.actions.operations import operation_or_404
 from dashboard.actions.scoring import score
 from dashboard.actions.services import scored_service_or_404, service_or_404
@@ -67,18 +67,24 @@ def show_key(request: ApiRequest, account: HostingAccount, pk: int) -> HttpRespo
 @requires(Permission.SEE)
 @declare(str, query=AFTER, headers=POSITION_HEADERS)
 def operation_log(request: ApiRequest, account: HostingAccount, pk: UUID) -> HttpResponse:
-    """Return the log of an operation as text. With `after`, only the lines since that position."""
+    """Return the log of an operation as text. With `after`, only the lines since that position.
+
+    The first request reads the log at the server, for up to three seconds. While requests follow, workers read it.
+    """
     operation = operation_or_404(account, pk)
-    events.record_log_interest("operation", operation.pk)
+    follow_operation_log(operation)
     return _log_response(request, events.operation_log_key(operation), not operation.is_open)
 
 
 @requires(Permission.SEE)
 @declare(str, query=AFTER, headers=POSITION_HEADERS)
 def service_log(request: ApiRequest, account: HostingAccount, pk: int) -> HttpResponse:
-    """Return the log of a service as text. With `after`, only the lines since that position."""
+    """Return the log of a service as text. With `after`, only the lines since that position.
+
+    The first request reads the log at the server, for up to three seconds. While requests follow, workers read it.
+    """
     service = service_or_404(account, pk)
-    events.record_log_interest("service", service.pk)
+    follow_service_log(service)
     return _log_response(request, events.service_log_key(service), service.vanished_at is not None)
 
 
