@@ -6,7 +6,7 @@ from urllib.parse import unquote, urlsplit
 
 from dashboard.api.openapi import common, resources, settings
 from dashboard.files.store import is_file_url
-from deployments.live.badges import NOUN, Badge
+from deployments.live.badges import NOUN, Badge, seen_at
 from deployments.models import Asset, HostingAccount, Image, Manifest, Operation, RegisteredModel, Service
 from deployments.operations.submit import manifest_as_json, redact_keys
 
@@ -245,6 +245,6 @@ def _mirrored(row: Any) -> resources.Mirrored:
         "created_by": row.created_by,
         "created_at": isoformat(row.created_at),
         "added_at": isoformat(row.added_at),
-        "seen_at": isoformat(row.seen_at),
+        "seen_at": isoformat(seen_at(row)),
         "vanished_at": isoformat(row.vanished_at),
     }

@@ -4,10 +4,12 @@ All methods raise `errors.MMSError`; the class says whether the request may be s
 """
 
 import logging
+import re
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from hashlib import sha256
 from typing import Any, Generic, TypeVar
 from urllib.parse import quote, urljoin, urlsplit
 
@@ -20,6 +22,9 @@ log = logging.getLogger(__name__)
 Item = TypeVar("Item")
 LOG_PART_BYTES = 256 * 1024  # per response
 IDEMPOTENCY_EXTENSION = "idempotency"
+CHANGE_FEED_EXTENSION = "change-feed"
+CURSOR_HEADER = "x-mms-cursor"
+NOT_MODIFIED = 304
 OPERATION_IDS_EXTENSION = "operation-ids"
 MAX_IDS = 200  # per request
 MAX_IDS_CHARS = 7000  # proxies reject longer request lines
@@ -34,11 +39,26 @@ class Accepted:
 
 
 @dataclass(frozen=True)
+class ListVersion:
+    """Identifies the content of a list, so that the next read can skip what hasn't changed. "" if unknown."""
+
+    etag: str = ""  # as the server sent it
+    cursor: str = ""  # position in the list's change feed, an extension
+    digest: str = ""  # SHA-256 of the response, for servers with neither
+
+
+@dataclass(frozen=True)
 class Listing(Generic[Item]):
-    """Resources of a list. Incomplete if some items were malformed; then missing resources may still exist."""
+    """Resources of a list. Incomplete if some items were malformed; then missing resources may still exist.
+
+    removed: ids of resources that are no longer listed, if `items` are only those that changed; None for a whole list.
+    """
 
     items: list[Item]
     is_complete: bool = True
+    version: ListVersion = field(default_factory=ListVersion)
+    is_unchanged: bool = False  # since the version that the caller knows; then there are no items
+    removed: list[str] | None = None
 
 
 @dataclass(frozen=True)
@@ -129,21 +149,21 @@ class MMSClient:
 
     # --- reads ----------------------------------------------------------------------------------------------------
 
-    def list_models(self) -> Listing[wire.Model]:
-        """Return all models (MMS API reference, "Get Model Information")."""
-        return self._list("models", wire.Model.from_wire)
+    def list_models(self, known: ListVersion | None = None) -> Listing[wire.Model]:
+        """Return all models (MMS API reference, "Get Model Information"), or what changed since `known`."""
+        return self._list("models", wire.Model.from_wire, known)
 
-    def list_manifests(self) -> Listing[wire.Manifest]:
-        """Return all manifests (MMS API reference, "Get Manifest Information")."""
-        return self._list("manifests", wire.Manifest.from_wire)
+    def list_manifests(self, known: ListVersion | None = None) -> Listing[wire.Manifest]:
+        """Return all manifests (MMS API reference, "Get Manifest Information"), or what changed since `known`."""
+        return self._list("manifests", wire.Manifest.from_wire, known)
 
-    def list_images(self) -> Listing[wire.Image]:
-        """Return all images (MMS API reference, "Get Images")."""
-        return self._list("images", wire.Image.from_wire)
+    def list_images(self, known: ListVersion | None = None) -> Listing[wire.Image]:
+        """Return all images (MMS API reference, "Get Images"), or what changed since `known`."""
+        return self._list("images", wire.Image.from_wire, known)
 
-    def list_services(self) -> Listing[wire.Service]:
-        """Return all services (MMS API reference, "Get Services")."""
-        return self._list("services", wire.Service.from_wire)
+    def list_services(self, known: ListVersion | None = None) -> Listing[wire.Service]:
+        """Return all services (MMS API reference, "Get Services"), or what changed since `known`."""
+        return self._list("services", wire.Service.from_wire, known)
 
     def get_model(self, model_id: str) -> wire.Model:
         """Return one model. Raises NotFoundError."""
@@ -223,22 +243,79 @@ class MMSClient:
             )
         return found
 
-    def _list(self, noun: str, from_wire: Callable[[Any], Item]) -> Listing[Item]:
-        """Return all pages of a list, which together are limited to the time and MAX_LIST_BYTES of one call."""
+    def _list(self, noun: str, from_wire: Callable[[Any], Item], known: ListVersion | None = None) -> Listing[Item]:
+        """Return all pages of a list, which together are limited to the time and MAX_LIST_BYTES of one call.
+
+        Skips what hasn't changed since `known`, by the best means that the server offers: its change feed, an entity
+        tag, or a response with the same bytes.
+        """
+        known = known or ListVersion()
+        if known.cursor and (changes := self._changes(noun, from_wire, known.cursor)):
+            return changes
         until, remaining_bytes = time.monotonic() + self.transport.deadline, MAX_LIST_BYTES
-        answer = self._call("GET", noun, max_bytes=remaining_bytes, until=until)
+        answer = self._call("GET", noun, max_bytes=remaining_bytes, until=until, etag=known.etag)
+        if answer.status == NOT_MODIFIED:
+            return Listing([], version=known, is_unchanged=True)
+        version = self._version(answer)
+        if version.digest == known.digest:
+            return Listing([], version=version, is_unchanged=True)
         items: list[Any] = []
-        pages = set()
+        pages: set[str] = set()
         while True:
             part, next_page = _read(answer, wire.page)
             items += part
             if not next_page:
-                return _listing(items, from_wire)
+                listing = _listing(items, from_wire)
+                return replace(listing, version=version if listing.is_complete and not pages else ListVersion())
             if next_page in pages:
                 raise errors.InvalidResponseError(f"The list of {noun} returned to an earlier page.")
             pages.add(next_page)
             remaining_bytes -= len(answer.body)
             answer = self._next(noun, self._same_server_url(next_page), remaining_bytes, until)
+
+    def _version(self, answer: ServerResponse) -> ListVersion:
+        has_feed = CHANGE_FEED_EXTENSION in self.transport.extensions
+        return ListVersion(
+            etag=_header(answer, "ETag"),
+            cursor=_header(answer, CURSOR_HEADER) if has_feed else "",
+            digest=sha256(answer.body).hexdigest(),
+        )
+
+    def _changes(self, noun: str, from_wire: Callable[[Any], Item], cursor: str) -> Listing[Item] | None:
+        """Return what changed since the cursor. None if the server no longer knows it, or an item is malformed."""
+        until, remaining_bytes = time.monotonic() + self.transport.deadline, MAX_LIST_BYTES
+        found: dict[str, Item | None] = {}  # None: removed
+        passed = {cursor}
+        while True:
+            try:
+                parameters = {"changedSince": cursor}
+                answer = self._call("GET", noun, params=parameters, max_bytes=remaining_bytes, until=until)
+            except errors.TokenRefusedError:
+                raise
+            except errors.RejectedError:
+                return None
+            page = _read(answer, wire.Changes.from_wire)
+            try:
+                listing = _listing(page.changed, from_wire)
+            except errors.InvalidResponseError:
+                return None
+            if page.is_whole_list or not listing.is_complete:
+                return None
+            found |= dict.fromkeys(page.removed)
+            found |= {item.id: item for item in listing.items}  # type: ignore[attr-defined]
+            cursor = page.cursor
+            if not page.has_more:
+                break
+            if cursor in passed:
+                raise errors.InvalidResponseError(f"The changes of the list of {noun} returned to an earlier cursor.")
+            passed.add(cursor)
+            remaining_bytes -= len(answer.body)
+        return Listing(
+            [item for item in found.values() if item is not None],
+            version=ListVersion(cursor=cursor),
+            is_unchanged=not found,
+            removed=[resource_id for resource_id, item in found.items() if item is None],
+        )
 
     def _next(self, noun: str, url: str, remaining_bytes: int, until: float) -> ServerResponse:
         """Return a further page. Errors of size and time name the whole list."""
@@ -288,6 +365,13 @@ def _id_lists(operation_ids: Sequence[str]) -> Iterator[list[str]]:
         chars += length
     if part:
         yield part
+
+
+def _header(answer: ServerResponse, name: str) -> str:
+    """Return a header that is sent back with the next request; "" if it is unusable or echoes a secret."""
+    value = wire_values.text(answer.headers.get(name))
+    is_usable = re.fullmatch(r"[\x21-\x7e]{1,300}", value) and answer.redactor.text(value) == value
+    return value if is_usable else ""
 
 
 def _segment(value: str) -> str:

@@ -103,8 +103,9 @@ class Transport:
         returns_key: bool = False,
         max_bytes: int = MAX_RESPONSE_BYTES,
         until: float | None = None,
+        etag: str = "",
     ) -> ServerResponse:
-        """Send a request and return its 2xx response.
+        """Send a request and return its 2xx response, or a 304 if the resource still has this `etag`.
 
         request_id: sent as `x-ms-client-request-id` (MMS API reference, "Request Header" of each operation).
         secrets: texts of the request to remove from this and all later responses, like those of the account.
@@ -115,6 +116,7 @@ class Transport:
         Raises MMSError.
         """
         headers = {"Accept": "application/json"} | ({"x-ms-client-request-id": request_id} if request_id else {})
+        headers |= {"If-None-Match": etag} if etag else {}
         self.called_at = datetime.now(UTC)
         ends = time.monotonic() + self.deadline
         ends = ends if until is None else min(ends, until)
@@ -130,7 +132,7 @@ class Transport:
         self.clock_ahead = sent_at - datetime.now(UTC) if sent_at else None
         answer = dataclasses.replace(answer, redactor=self._redactor(token, returns_key))
         self.extensions = {name.strip() for name in answer.headers.get(EXTENSIONS, "").split(",")} - {""}
-        if 200 <= answer.status < 300:
+        if 200 <= answer.status < 300 or (etag and answer.status == 304):
             return answer
         raise _error_for(host_of(url), answer)
 

@@ -10,6 +10,7 @@ cleaned of characters that a database rejects. Unusable responses raise Malforme
 """
 
 import dataclasses
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -386,6 +387,28 @@ class OperationStatus:
             failure=Failure.from_wire(keys.get("error")),
             resource_noun=noun,
         )
+
+
+@dataclass(frozen=True)
+class Changes:
+    """Part of a change feed, an extension: `changed` has items as in the list, `removed` ids."""
+
+    changed: list[Any]
+    removed: list[str]
+    cursor: str
+    has_more: bool
+    is_whole_list: bool = False  # the server ignored the cursor
+
+    @classmethod
+    def from_wire(cls, data: Any) -> "Changes":
+        """Parse a response. Raises MalformedPayloadError."""
+        if isinstance(data, list):
+            return cls([], [], "", has_more=False, is_whole_list=True)
+        keys = fold(data)
+        changed, removed, cursor = keys.get("changed"), keys.get("removed"), text(keys.get("cursor"), 300)
+        if not isinstance(changed, list) or not isinstance(removed, list) or not re.fullmatch(r"[\x21-\x7e]+", cursor):
+            raise MalformedPayloadError("The changes of a list, with a cursor, were expected.")
+        return cls(changed, [resource_id({"id": id}) for id in removed], cursor, keys.get("hasmore") is True)
 
 
 def page(data: Any) -> tuple[list[Any], str]:

@@ -7,12 +7,15 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 # Fields that name a resource or where it is. They must remain usable, so only long secrets are removed from them.
-ID_FIELDS = frozenset({"id", "imageid", "manifestid", "modelids", "resourcelocation", "scoringuri", "nextlink"})
+ID_FIELDS = frozenset(
+    {"id", "imageid", "manifestid", "modelids", "resourcelocation", "scoringuri", "nextlink", "removed", "cursor"}
+)
 STATES = frozenset({"notstarted", "running", "succeeded", "failed", "canceled", "cancelled"})
 # Names of all other fields that are read. A weak password may be the same word.
 FIELDS = ID_FIELDS | {
     "activatedat",
     "assets",
+    "changed",
     "code",
     "createdat",
     "createdtime",
@@ -21,6 +24,7 @@ FIELDS = ID_FIELDS | {
     "digest",
     "driverprogram",
     "error",
+    "hasmore",
     "health",
     "healthdetail",
     "image",

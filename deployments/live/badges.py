@@ -160,7 +160,7 @@ def _resource_badge(row: Resource, operation: Operation | None) -> Badge:
     since = row.created_at or row.added_at
     if row.vanished_at:
         return Badge(key_of(row), "gone", "Gone", row.vanished_at, "The server no longer lists it.")
-    stale_since, until = _staleness(row.seen_at, stale_after(row.account, noun))
+    stale_since, until = _staleness(seen_at(row), stale_after(row.account, noun))
     stale_reason = list_trouble(row.account, noun) if stale_since else ""
     if not isinstance(row, Service):
         return Badge(key_of(row), "available", AVAILABLE[noun], since, "", stale_since, until, stale_reason)
@@ -169,6 +169,13 @@ def _resource_badge(row: Resource, operation: Operation | None) -> Badge:
     last = f"{operation.get_kind_display()} failed: {operation.error_message}" if operation and failed else ""
     reason = row.health_detail or last
     return Badge(key_of(row), state, label, row.updated_at or since, reason, stale_since, until, stale_reason)
+
+
+def seen_at(row: Resource) -> datetime | None:
+    """Return when the server last listed or confirmed the row. None: never."""
+    if row.seen_at is None or row.vanished_at is not None:
+        return row.seen_at
+    return max(row.seen_at, row.account.confirmed_at(NOUN[type(row)]) or row.seen_at)
 
 
 def stale_after(account: HostingAccount, noun: str) -> timedelta:

@@ -1,8 +1,9 @@
 """The mirror: rows with the contents of each server's lists, so that pages never wait for a server.
 
-Each list is read completely, more often while users view it, and rows are inserted, updated and marked as vanished to
-match. A resource that one of our operations is creating gets no second row: the operation's row receives its id. The
-number of queries doesn't depend on the number of rows.
+Each list is read regularly, more often while users view it, and rows are inserted, updated and marked as vanished to
+match. What hasn't changed is skipped: by the server's change feed or entity tags, or because the response is the same.
+A resource that one of our operations is creating gets no second row: the operation's row receives its id. The number of
+queries doesn't depend on the number of rows.
 """
 
 import time
@@ -25,12 +26,12 @@ from deployments.accounts.availability import (
 )
 from deployments.accounts.call_pool import CALL_POOL
 from deployments.client import errors
-from deployments.client.client import Listing, MMSClient
+from deployments.client.client import Listing, ListVersion, MMSClient
 from deployments.live import events, redis
 from deployments.live.badges import NOUN, stale_after
 from deployments.live.events import INTEREST_SECONDS, MAX_BADGES
 from deployments.live.transitions import conditional_update
-from deployments.mirror import upsert
+from deployments.mirror import upsert, versions
 from deployments.models import HostingAccount, Image, Manifest, Operation, RegisteredModel, Service
 from deployments.models.operation import OPEN
 from deployments.operations import queue
@@ -42,7 +43,7 @@ MAX_KEYS_PER_REFRESH = 20
 LOCK_SECONDS = 90  # longer than reading and storing a list
 
 # Ordered so that each class only links to rows of earlier classes.
-LISTS: dict[type[Any], Callable[[MMSClient], Listing[Any]]] = {
+LISTS: dict[type[Any], Callable[[MMSClient, ListVersion], Listing[Any]]] = {
     RegisteredModel: MMSClient.list_models,
     Manifest: MMSClient.list_manifests,
     Image: MMSClient.list_images,
@@ -82,7 +83,8 @@ def refresh_due() -> "list[Future[None]]":
     started = []
     for account in HostingAccount.objects.filter(ready).annotate(ended=Max("operations__finished_at")):
         nouns = list(LISTS) if account.pk in forced else _due_lists(account, account.pk in watched)
-        if nouns and (future := CALL_POOL.submit(account.pk, refresh, nouns, limit=max_calls(account))):
+        whole = account.pk in forced
+        if nouns and (future := CALL_POOL.submit(account.pk, refresh, nouns, whole, limit=max_calls(account))):
             events.clear_interest(f"refresh:{account.pk}")
             started.append(future)
     return started
@@ -92,15 +94,17 @@ def _in_flight() -> set[int]:
     return set(Operation.objects.filter(state__in=OPEN).values_list("account_id", flat=True))
 
 
-def refresh(account_id: int, nouns: Iterable[type[Any]]) -> None:
+def refresh(account_id: int, nouns: Iterable[type[Any]], whole: bool = False) -> None:
     """Read these lists of the account, except those that another worker is reading. A failed list changes no rows.
+
+    whole: read each list completely, although the server may offer to send only what changed.
 
     A list that can't be read doesn't prevent reading the others, but an unreachable server does.
     """
     account = HostingAccount.objects.get(pk=account_id)
     with client_for(account) as client:
         stale = _services_are_stale(account)
-        read = _read_lists(account, nouns, client)
+        read = _read_lists(account, nouns, client, whole)
         if Service in read:
             if stale:
                 publish_staleness(account)
@@ -113,14 +117,16 @@ def _services_are_stale(account: HostingAccount) -> bool:
     return seen is not None and timezone.now() - seen > stale_after(account, NOUN[Service])
 
 
-def _read_lists(account: HostingAccount, nouns: Iterable[type[Any]], client: MMSClient) -> set[type[Any]]:
+def _read_lists(
+    account: HostingAccount, nouns: Iterable[type[Any]], client: MMSClient, whole: bool
+) -> set[type[Any]]:
     """Read the lists that can be read, those that failed before last. Return them."""
     read: set[type[Any]] = set()
     failed: list[tuple[errors.MMSError, str]] = []
     was_failing = account.is_failing
     for noun in sorted(nouns, key=lambda noun: failures.is_failing(account, _request(noun))):
         try:
-            if _lock_and_refresh(account, noun, client):
+            if _lock_and_refresh(account, noun, client, whole):
                 read.add(noun)
                 record_success(account, client, _request(noun))
         except errors.MMSError as error:
@@ -151,13 +157,13 @@ def _record_list_error(account: HostingAccount, noun: type[Any], reason: str) ->
         publish_staleness(account)
 
 
-def _lock_and_refresh(account: HostingAccount, noun: type[Any], client: MMSClient) -> bool:
+def _lock_and_refresh(account: HostingAccount, noun: type[Any], client: MMSClient, whole: bool) -> bool:
     name = f"mirror:{account.pk}:{NOUN[noun]}"
     token = redis.acquire_lock(name, seconds=LOCK_SECONDS, fallback=True)
     if not token:
         return False
     try:
-        return _refresh_list(account, noun, client)
+        return _refresh_list(account, noun, client, whole)
     finally:
         redis.release_lock(name, token)
 
@@ -183,22 +189,26 @@ def _error_field(noun: type[Any]) -> str:
     return f"{NOUN[noun]}s_error"
 
 
-def _refresh_list(account: HostingAccount, noun: type[Any], client: MMSClient) -> bool:
+def _refresh_list(account: HostingAccount, noun: type[Any], client: MMSClient, whole: bool) -> bool:
     """Read and store the list. Return False if the server has none."""
     started = timezone.now()
     values: dict[str, Any] = {_seen_at_field(noun): started, _error_field(noun): ""}
     values |= {"lists_images": True} if noun is Image else {}
+    known = ListVersion() if whole else versions.known(account, noun, started)
     try:
-        listing = LISTS[noun](client)
+        listing = LISTS[noun](client, known)
     except (errors.NotFoundError, errors.NotSupportedError):
         if noun is not Image:  # the reference has no URL for a list of images, but mentions one
             raise
         listing = Listing([], is_complete=False)
         values["lists_images"] = False
     record_contact(account, client)
-    changes = upsert.store(account, noun, listing, started)
+    changes = upsert.ChangeSummary() if listing.is_unchanged else upsert.store(account, noun, listing, started)
+    # A position in the feed remains valid; an older tag or digest could match again, with other rows.
+    unsettled = ListVersion(cursor=known.cursor if listing.removed is not None else "")
+    versions.record(account, noun, listing, listing.version if changes.is_settled else unsettled, started)
     conditional_update(account, HostingAccount.objects.filter(pk=account.pk), **values)
-    if noun is Manifest:
+    if noun is Manifest and not listing.is_unchanged:
         links.link_models(account)
     _publish(account, noun, changes)
     return listing.is_complete or bool(listing.items)

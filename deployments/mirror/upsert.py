@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from django.db import transaction
+from django.utils import timezone
 
 from deployments.client import wire
 from deployments.client.client import Listing
@@ -17,6 +18,7 @@ from deployments.resources import links, rows
 from deployments.resources.rows import Item
 
 LINK_WITHIN = timedelta(minutes=10)  # after its end, the result of an operation appears in a list
+LINK_GRACE = timedelta(hours=1)  # an older item's unknown link is that of a resource that no longer exists
 CHUNK_ROWS = 500  # per transaction, so that other writers can run in between
 WIRE_TYPES: dict[type[Any], type[Item]] = {
     RegisteredModel: wire.Model,
@@ -37,27 +39,41 @@ class ChangeSummary:
 
     changed: list[str] = dataclasses.field(default_factory=list)  # server ids
     membership_changed: bool = False  # rows appeared or vanished
+    is_settled: bool = True  # False: some items have to be read again
 
 
 def store(account: HostingAccount, noun: type[Any], listing: Listing[Any], started: datetime) -> ChangeSummary:
     """Update the rows from the list that was requested at `started`. Rows written since then are newer and skipped."""
-    known = _known(account, noun)
     listed = {item.id: item for item in listing.items}
+    removed = listing.removed
+    known = _known(account, noun, None if removed is None else [*listed, *removed])
     _adopt_id_case(noun, known, listed)
-    new = _without_own(account, noun, [item for item in listed.values() if item.id not in known])
+    unknown = [item for item in listed.values() if item.id not in known]
+    new = _without_own(account, noun, unknown)
     old = [item for item in listed.values() if item.id in known and not _is_newer(known[item.id], started)]
-    rows_of = _Rows(account, noun, known)
+    rows_of = _Rows(account, noun, known, list(listed.values()) if removed is not None else None)
     values = {item.id: rows_of.values(item) for item in [*new, *old]}
     changed = [mms_id for mms_id in values if mms_id not in known or _differs(known[mms_id], values[mms_id])]
     _write(account, noun, {mms_id: values[mms_id] for mms_id in changed}, started)
     vanished = _mark_vanished(noun, known, listed, started) if listing.is_complete else []
-    _mark_seen(account, noun, started, None if listing.is_complete else [known[i]["pk"] for i in listed if i in known])
-    return ChangeSummary(changed + vanished, membership_changed=bool(new or vanished))
+    if not listing.is_complete:
+        _mark_seen(account, noun, started, [known[mms_id]["pk"] for mms_id in listed if mms_id in known])
+    return ChangeSummary(
+        changed + vanished,
+        membership_changed=bool(new or vanished),
+        is_settled=len(new) == len(unknown) and not rows_of.awaits_link,
+    )
 
 
-def _known(account: HostingAccount, noun: type[Any]) -> Known:
-    found = noun.objects.filter(account=account).exclude(mms_id=None)
-    return {row["mms_id"]: row for row in found.values("pk", "mms_id", "seen_at", "vanished_at", *COLUMNS[noun])}
+def _known(account: HostingAccount, noun: type[Any], only: list[str] | None) -> Known:
+    """Return the rows with server ids: all, or those with these ids."""
+    present = noun.objects.filter(account=account).exclude(mms_id=None)
+    known: Known = {}
+    for part in [None] if only is None else _chunks(only):
+        found = present if part is None else present.filter(mms_id__in=part)
+        rows_read = found.values("pk", "mms_id", "seen_at", "vanished_at", *COLUMNS[noun])
+        known |= {row["mms_id"]: row for row in rows_read}
+    return known
 
 
 def _adopt_id_case(noun: type[Any], known: Known, listed: dict[str, Any]) -> None:
@@ -121,12 +137,17 @@ def _link_result(
 
 
 class _Rows:
-    """Converter of items to columns. Unreported columns retain their value, or have the model's default."""
+    """Converter of items to columns. Unreported columns retain their value, or have the model's default.
 
-    def __init__(self, account: HostingAccount, noun: type[Any], known: Known):
+    only: the items to convert, if they are few. `awaits_link` is True after a conversion of a recent item whose link
+    leads to a resource that isn't known yet.
+    """
+
+    def __init__(self, account: HostingAccount, noun: type[Any], known: Known, only: list[Item] | None):
         self.known, self.names = known, COLUMNS[noun]
         self.blank = {name: noun._meta.get_field(name).get_default() for name in self.names}
-        self.linked = links.primary_keys(account, rows.LINKED[noun]) if noun in rows.LINKED else {}
+        self.linked = links.primary_keys(account, rows.LINKED[noun], _link_ids(only)) if noun in rows.LINKED else {}
+        self.awaits_link = False
 
     def values(self, item: Item) -> dict[str, Any]:
         reported = rows.columns(item)
@@ -134,8 +155,15 @@ class _Rows:
             column, _, mms_id = link
             if pk := self.linked.get(mms_id):
                 reported[f"{column}_id"] = pk
+            else:
+                self.awaits_link |= item.created_at is None or timezone.now() - item.created_at < LINK_GRACE
         current = self.known.get(item.id, self.blank)
         return {name: reported.get(name, current[name]) for name in self.names}
+
+
+def _link_ids(items: list[Item] | None) -> list[str] | None:
+    """Return the ids of the resources that the items link to. None: of all items."""
+    return None if items is None else [link[2] for item in items if (link := rows.link_of(item))]
 
 
 def _write(account: HostingAccount, noun: type[Any], values: dict[str, dict[str, Any]], started: datetime) -> None:
@@ -164,11 +192,11 @@ def _mark_vanished(noun: type[Any], known: Known, listed: dict[str, Any], starte
     return [row["mms_id"] for row in vanished]
 
 
-def _mark_seen(account: HostingAccount, noun: type[Any], started: datetime, only: list[int] | None) -> None:
-    """Set `seen_at` of the present rows: all, or those with these primary keys."""
+def _mark_seen(account: HostingAccount, noun: type[Any], started: datetime, listed: list[int]) -> None:
+    """Set `seen_at` of the rows with these primary keys. A complete list confirms its rows all at once."""
     present = noun.objects.filter(account=account, vanished_at=None, seen_at__lt=started)
-    for part in [None] if only is None else _chunks(only):
-        (present if part is None else present.filter(pk__in=part)).update(seen_at=started)
+    for part in _chunks(listed):
+        present.filter(pk__in=part).update(seen_at=started)
 
 
 def _chunks(whole: Sequence[Any]) -> Iterator[Sequence[Any]]:

@@ -1,6 +1,7 @@
 """Hosting accounts at MMS servers, and the registries and clusters that their images and services use."""
 
 from datetime import datetime
+from hashlib import sha256
 from typing import ClassVar
 
 from django.core.validators import RegexValidator
@@ -85,6 +86,8 @@ class HostingAccount(WithSecret):
     manifests_error = models.TextField(blank=True, default="")
     images_error = models.TextField(blank=True, default="")
     services_error = models.TextField(blank=True, default="")
+    # By noun: what identifies the content of the list at its last read, and until when that confirms its rows.
+    list_versions = models.JSONField(default=dict, blank=True)
     lists_images = models.BooleanField(
         null=True, help_text="False: the server has no list of images, which the API reference allows."
     )
@@ -134,6 +137,20 @@ class HostingAccount(WithSecret):
         """Make the account's queued operations due that wait for the end of a pause."""
         queued = self.operations.filter(state="queued", next_poll_at__gt=timezone.now())
         queued.update(next_poll_at=timezone.now())
+
+    @property
+    def address(self) -> str:
+        """Return a digest of everything that determines which account of which server this is."""
+        parts = (self.base_url, self.subscription, self.resource_group, self.hosting_account, self.api_version)
+        return sha256(repr(parts).encode()).hexdigest()[:16]
+
+    def confirmed_at(self, noun: str) -> datetime | None:
+        """Return when the server last confirmed all rows of this noun that aren't marked as vanished.
+
+        Rows don't record this one by one: that would write 100,000 rows for each unchanged list.
+        """
+        at = self.list_versions.get(noun, {}).get("confirmed_at")
+        return datetime.fromisoformat(at) if at else None
 
     def list_error(self, noun: str) -> str:
         """Return why the list of `noun`s couldn't be read the last time; "" if it was read."""

@@ -13,9 +13,11 @@ Version = tuple[datetime, int]  # creation time, primary key
 EARLIEST = datetime.min.replace(tzinfo=UTC)
 
 
-def primary_keys(account: HostingAccount, of: type[Any]) -> dict[str, int]:
-    """Return the primary keys of an account's rows of one class, by server id."""
+def primary_keys(account: HostingAccount, of: type[Any], only: list[str] | None = None) -> dict[str, int]:
+    """Return the primary keys of an account's rows of one class, by server id: of all, or of few with these ids."""
     known = of._default_manager.filter(account=account).exclude(mms_id=None)
+    if only is not None:
+        known = known.filter(mms_id__in=set(only))
     return dict(known.values_list("mms_id", "pk"))
 
 

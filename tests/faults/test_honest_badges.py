@@ -23,7 +23,7 @@ from tests.doubles import mms as faults
 from tests.doubles.mms import MMS
 from tests.faults.verbs import VERBS, furnished
 from tests.site import wait_until
-from tests.support.lifecycle import later, turn
+from tests.support.lifecycle import age_lists, later, turn
 from tests.support.programs import Program, person, token_of
 from tests.support.workshop import sign_in_superuser
 
@@ -170,8 +170,7 @@ def test_a_list_that_cannot_be_read_makes_its_rows_stale_and_no_others(
     noun: type[Any], account: HostingAccount, mms: MMS, browser: Client
 ) -> None:
     past = timezone.now() - timedelta(seconds=30)
-    for each in refresh.LISTS:
-        each.objects.update(seen_at=past)
+    age_lists(past, *refresh.LISTS)
     mms.plan("GET", f"/{NOUN[noun]}s", faults.status(500), times=5)
     refresh.refresh(account.pk, refresh.LISTS)
     HostingAccount.objects.update(error="", error_at=None, not_before=None)  # as if other reads had worked since
@@ -194,7 +193,7 @@ def test_a_list_that_cannot_be_read_makes_its_rows_stale_and_no_others(
 
 def test_images_of_a_server_without_a_list_of_them_say_so(account: HostingAccount, mms: MMS, browser: Client) -> None:
     past = timezone.now() - timedelta(hours=1)
-    Image.objects.update(seen_at=past)
+    age_lists(past, Image)
     mms.plan("GET", "/images", faults.status(404))
     refresh.refresh(account.pk, [Image])
     badge = badge_of(Image.objects.select_related("account")[0])

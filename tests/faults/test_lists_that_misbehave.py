@@ -247,6 +247,6 @@ def test_a_resource_without_a_name_is_shown_by_its_id(account: HostingAccount, m
 
 def test_a_row_that_the_server_lacks_is_marked_as_deleted(account: HostingAccount, mms: MMS) -> None:
     image = image_of(account, "never-there")
-    refresh_lists(account)
+    refresh.refresh(account.pk, refresh.LISTS, whole=True)
     image.refresh_from_db()
     assert image.vanished_at

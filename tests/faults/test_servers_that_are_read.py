@@ -30,7 +30,7 @@ from tests.doubles.mms import MMS, Reply
 from tests.faults.verbs import VERBS, furnished
 from tests.site import wait_until
 from tests.support.html import compact
-from tests.support.lifecycle import account_at, later, present, register, turn
+from tests.support.lifecycle import account_at, age_lists, later, present, register, turn
 from tests.support.workshop import sign_in_superuser
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -111,8 +111,7 @@ def build(account: HostingAccount) -> Operation:
 def age(account: HostingAccount) -> None:
     """Make all data look as if it was read a minute ago."""
     past = timezone.now() - timedelta(minutes=1)
-    for noun in refresh.LISTS:
-        noun.objects.filter(account=account).update(seen_at=past)
+    age_lists(past, *refresh.LISTS)
     answered = timezone.now() - timedelta(seconds=25)  # less than run.NOT_FOUND_GRACE_SECONDS
     Operation.objects.update(sent_at=answered, accepted_at=answered, checked_at=answered)
 

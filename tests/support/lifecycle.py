@@ -1,7 +1,7 @@
 """Helpers for tests of the lifecycle: a hosting account, its rows, and a worker's turn without a worker."""
 
 import json
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
 from django.utils import timezone
@@ -54,6 +54,16 @@ def image_of(account: HostingAccount, mms_id: str = "image-1") -> Image:
 
 def asset_of(account: HostingAccount, name: str = "score") -> Asset:
     return Asset.objects.create(account=account, name=name, url=f"http://files.example/{name}.py")
+
+
+def age_lists(at: datetime, *nouns: type[Any]) -> None:
+    """Make the rows of these classes look as if the server last confirmed them at this time."""
+    for noun in nouns:
+        noun._default_manager.update(seen_at=at)
+    for account in HostingAccount.objects.all():
+        for version in account.list_versions.values():
+            version["confirmed_at"] = at.isoformat()
+        account.save(update_fields=["list_versions"])
 
 
 def turn(operation: Operation) -> Operation:

@@ -23,6 +23,7 @@ from tests.doubles import mms as faults
 from tests.doubles.mms import MMS, OldDialect, PlainDialect
 from tests.support.lifecycle import (
     account_at,
+    age_lists,
     cluster_of,
     image_of,
     later,
@@ -208,7 +209,7 @@ def test_bad_answers_leave_the_last_good_data_with_its_age(
     mms.add_service("iris")
     refresh_lists(account)
     before = Service.objects.get()
-    Service.objects.update(seen_at=timezone.now() - timedelta(minutes=1))
+    age_lists(timezone.now() - timedelta(minutes=1), Service)
     mms.plan("GET", "services", fault)
     refresh_lists(account, Service)
     service = Service.objects.select_related("account").get()
