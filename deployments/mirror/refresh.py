@@ -117,9 +117,7 @@ def _services_are_stale(account: HostingAccount) -> bool:
     return seen is not None and timezone.now() - seen > stale_after(account, NOUN[Service])
 
 
-def _read_lists(
-    account: HostingAccount, nouns: Iterable[type[Any]], client: MMSClient, whole: bool
-) -> set[type[Any]]:
+def _read_lists(account: HostingAccount, nouns: Iterable[type[Any]], client: MMSClient, whole: bool) -> set[type[Any]]:
     """Read the lists that can be read, those that failed before last. Return them."""
     read: set[type[Any]] = set()
     failed: list[tuple[errors.MMSError, str]] = []
@@ -157,7 +155,7 @@ def _record_list_error(account: HostingAccount, noun: type[Any], reason: str) ->
         publish_staleness(account)
 
 
-def _lock_and_refresh(account: HostingAccount, noun: type[Any], client: MMSClient, whole: bool) -> bool:
+def _lock_and_refresh(account: HostingAccount, noun: type[Any], client: MMSClient, whole: bool = False) -> bool:
     name = f"mirror:{account.pk}:{NOUN[noun]}"
     token = redis.acquire_lock(name, seconds=LOCK_SECONDS, fallback=True)
     if not token:
@@ -189,7 +187,7 @@ def _error_field(noun: type[Any]) -> str:
     return f"{NOUN[noun]}s_error"
 
 
-def _refresh_list(account: HostingAccount, noun: type[Any], client: MMSClient, whole: bool) -> bool:
+def _refresh_list(account: HostingAccount, noun: type[Any], client: MMSClient, whole: bool = False) -> bool:
     """Read and store the list. Return False if the server has none."""
     started = timezone.now()
     values: dict[str, Any] = {_seen_at_field(noun): started, _error_field(noun): ""}
