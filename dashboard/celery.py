@@ -1,11 +1,14 @@
 """The Celery application of the workers and of every process that queues tasks. The scheduler has its own: beat.py."""
 
+import logging
 import os
 import time
 from typing import Any
 
 import redis
 from celery import Celery, bootsteps, signals
+
+from deployments.live.outage import OutageFilter
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "dashboard.settings")
 
@@ -78,4 +81,20 @@ class HeartbeatStep(bootsteps.StartStopStep):
             self.watchdog.stopped.set()
 
 
+def limit_outage_logs(logger: logging.Logger, **_: Any) -> None:
+    """Limit what Celery logs while Redis is unavailable."""
+    OutageFilter().add_to(logger)
+
+
+def tolerate_unreadable_messages(**_: Any) -> None:
+    """Let this worker drop messages that it can't read."""
+    from django.conf import settings
+
+    from dashboard.ops.supervisor import messages  # only a worker needs it
+
+    messages.install(settings.REDIS_URL)
+
+
 app.steps["worker"].add(HeartbeatStep)
+signals.after_setup_logger.connect(limit_outage_logs)
+signals.worker_init.connect(tolerate_unreadable_messages)

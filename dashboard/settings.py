@@ -358,9 +358,12 @@ LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
     "formatters": {"line": {"format": "{asctime} {levelname} {name}: {message}", "style": "{"}},
-    "filters": {"one_line": {"()": "dashboard.http.db_errors.ShortTracebackFilter"}},
+    "filters": {
+        "one_line": {"()": "dashboard.http.db_errors.ShortTracebackFilter"},
+        "redis_outage": {"()": "deployments.live.outage.OutageFilter"},
+    },
     "handlers": {
-        "stderr": {"class": "logging.StreamHandler", "formatter": "line", "filters": ["one_line"]},
+        "stderr": {"class": "logging.StreamHandler", "formatter": "line", "filters": ["one_line", "redis_outage"]},
         "null": {"class": "logging.NullHandler"},
     },
     "root": {"handlers": ["stderr"], "level": LOG_LEVEL},

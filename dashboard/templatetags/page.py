@@ -22,6 +22,7 @@ from dashboard.catalog.lineage import NOUN
 from dashboard.files.store import is_file_url
 from dashboard.forms import snippets
 from dashboard.forms.site.audit import action_label
+from deployments.live import redis
 from deployments.live.badges import LIST_STALE_AFTER
 from deployments.models import Operation, Service
 
@@ -37,6 +38,12 @@ def when(value: datetime | None) -> SafeString:
         return NOTHING
     # No escaping: it contains no user input, and this is the most frequent tag.
     return SafeString(f'<time datetime="{value.isoformat()}" title="{exact_time(value)}">{relative_time(value)}</time>')
+
+
+@register.simple_tag
+def redis_outage() -> str:
+    """Return what is wrong with Redis, without a period, or "" if it works."""
+    return redis.outage()
 
 
 @register.simple_tag

@@ -10,6 +10,7 @@ from django.db.models import OuterRef, Subquery
 from django.utils import timezone
 
 from deployments.client.wire import phase
+from deployments.live import redis
 from deployments.models import HostingAccount, Image, Manifest, Operation, RegisteredModel, Service
 from deployments.models.operation import State
 from deployments.timing import LEASE_SECONDS
@@ -144,6 +145,8 @@ def _queued_badge(operation: Operation) -> Badge:
         reason = reason or f"Waiting. {account_error}"
     elif overdue and _was_reached_recently(operation.account, now):
         reason = reason or "Queued behind other operations on this server."
+    elif overdue and (outage := redis.outage()):
+        label, reason = f"{label}, no queue", f"{outage}, so this can't be passed on. It starts when Redis works again."
     elif overdue:
         label, reason = f"{label}, no worker", "No worker has started this. Check that the workers are running."
     check_again_at = now + RECHECK_AFTER if overdue else until

@@ -17,12 +17,16 @@ from django.conf import settings
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from deployments.live.outage import UNREACHABLE, cause_of
+
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 RETRY_SECONDS = 1.0  # after a refused connection
 RETRY_AFTER_TIMEOUT_SECONDS = 5.0
 RELEASE_SCRIPT = "if redis.call('get', KEYS[1]) == ARGV[1] then redis.call('del', KEYS[1]) end"
+OUTAGE_CHECK_SECONDS = 5.0  # between two trial writes of this process
 _down_until = 0.0
+_outage, _outage_checked_at = "", float("-inf")
 
 
 @cache
@@ -36,7 +40,7 @@ def connection() -> redis.Redis:
 
 def execute(command: Callable[[redis.Redis], Any], fallback: T) -> T | Any:
     """Return the result of `command(connection)`, or `fallback` if Redis is unavailable."""
-    global _down_until
+    global _down_until, _outage, _outage_checked_at
     if time.monotonic() < _down_until:
         return fallback
     try:
@@ -44,14 +48,33 @@ def execute(command: Callable[[redis.Redis], Any], fallback: T) -> T | Any:
     except (redis.RedisError, OSError) as error:
         timed_out = isinstance(error, redis.TimeoutError | TimeoutError)
         _down_until = time.monotonic() + (RETRY_AFTER_TIMEOUT_SECONDS if timed_out else RETRY_SECONDS)
-        log.warning("Redis is unreachable; pages poll until it is available: %s", error)
+        _outage, _outage_checked_at = cause_of(error) or UNREACHABLE, time.monotonic()
+        log.warning("Pages poll until Redis is available: %s", error)
         return fallback
+
+
+def outage() -> str:
+    """Return what is wrong with Redis, without a period, or "" if it works.
+
+    It is tested by writing, because a full Redis still allows reading, at most every OUTAGE_CHECK_SECONDS.
+    """
+    global _outage
+    if time.monotonic() - _outage_checked_at >= OUTAGE_CHECK_SECONDS and execute(_try_writing, fallback=False):
+        _outage = ""
+    return _outage
+
+
+def _try_writing(link: redis.Redis) -> bool:
+    global _outage_checked_at
+    link.set("trial-write", 1, px=1000)
+    _outage_checked_at = time.monotonic()
+    return True
 
 
 def reset_outage() -> None:
     """End the pause after a failure, so that the next command calls Redis."""
-    global _down_until
-    _down_until = 0.0
+    global _down_until, _outage_checked_at
+    _down_until, _outage_checked_at = 0.0, float("-inf")
 
 
 def acquire_lock(name: str, seconds: int, fallback: bool) -> str:

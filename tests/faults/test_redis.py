@@ -1,5 +1,6 @@
 """Redis restarted, paused for two minutes, emptied, and full: no data is lost, pages answer, and workers continue."""
 
+import html
 import os
 import signal
 import time
@@ -66,6 +67,30 @@ def slowest_page(person: Person, far: RemoteAccount, times: int = 10) -> float:
     return round(slowest, 1)
 
 
+def assert_cause_is_named(site: Site, person: Person, far: RemoteAccount, cause: str) -> None:
+    """Check /healthz and the pages of an account. The programs whose heartbeats can't be read aren't blamed."""
+    status, parts = site.health()
+    assert (status, parts["redis"]) == (503, cause)
+    programs = ("beat", "worker of queue celery", "worker of queue mms")
+    assert {parts[name] for name in programs} == {f"unknown: {cause}"}
+    page = html.unescape(person.look(f"{far.url}models/")[2])
+    assert f"<strong>{cause}.</strong>" in page
+    wait_until(
+        lambda: f"{cause}, so this can't be passed on." in html.unescape(person.look(f"{far.url}models/")[2]),
+        60,
+        "the badge to name the cause",
+    )
+    assert "Check that the workers are running" not in page
+
+
+def log_lines(site: Site) -> dict[str, int]:
+    """Return the number of lines in the logs of the scheduler and the workers."""
+    return {
+        name: len((site.data / "log" / f"{name}.log").read_text().splitlines())
+        for name in ("beat", "worker", "mms-worker")
+    }
+
+
 def is_done(site: Site, name: str) -> Callable[[], Any]:
     return lambda: [row for row in operations(site) if row["about"] == name and row["state"] == "succeeded"]
 
@@ -109,8 +134,7 @@ def test_redis_paused(
         paused_at = time.monotonic()
         assert far.register(person, names[0]).acknowledged
         record["slowest page meanwhile"] = slowest_page(person, far)
-        status, parts = site.health()
-        assert (status, parts["redis"]) == (503, "not responding")
+        assert_cause_is_named(site, person, far, "Redis can't be reached")
         time.sleep(max(0.0, seconds - (time.monotonic() - paused_at)))
         assert far.register(person, names[1]).acknowledged
     finally:
@@ -141,6 +165,7 @@ def test_redis_full(
     site: Site, person: Person, far: RemoteAccount, mms: MMS, link: redis.Redis, record: dict[str, Any], pages: int
 ) -> None:
     before, names = pids(site), [f"full-{pages}-{number}" for number in range(3)]
+    lines, began = log_lines(site), time.monotonic()
     limit = link.config_get("maxmemory")["maxmemory"]
     link.config_set("maxmemory", "1mb")
     try:
@@ -148,6 +173,10 @@ def test_redis_full(
             link.set("anything", "x")
         assert far.register(person, names[0]).acknowledged
         record["slowest page meanwhile"] = slowest_page(person, far, pages)
+        assert_cause_is_named(site, person, far, "Redis is full")
+        minutes = (time.monotonic() - began) / 60 + 1
+        for name, count in log_lines(site).items():  # one handler of Celery, and one of Django
+            assert count - lines[name] <= 2 * minutes, (site.data / "log" / f"{name}.log").read_text()[-5000:]
         assert far.register(person, names[1]).acknowledged
     finally:
         link.config_set("maxmemory", present(limit))

@@ -4,15 +4,17 @@ The schedule is in memory only, because intervals are seconds long and the datab
 the site (settings.SERVE) schedules only its own tasks, so two schedulers never send the same one.
 """
 
+import logging
 import time
 from typing import Any
 
 import redis
-from celery import Celery
+from celery import Celery, signals
 from celery.beat import Scheduler as InMemoryScheduler
 
 from dashboard import settings
 from dashboard.ops.supervisor import heartbeat, watchdog
+from deployments.live.outage import OutageFilter
 
 MAX_QUEUE_LENGTH = 100  # messages; a queue this long has no working consumer
 
@@ -36,6 +38,14 @@ SCHEDULES: dict[str, dict[str, dict[str, Any]]] = {
 app = Celery("beat", fixups=[])
 app.config_from_object(settings, namespace="CELERY")
 app.conf.beat_schedule = {name: entry for part in sorted(settings.SERVE) for name, entry in SCHEDULES[part].items()}
+
+
+def limit_outage_logs(logger: logging.Logger, **_: Any) -> None:
+    """Limit what Celery logs while Redis is unavailable."""
+    OutageFilter().add_to(logger)
+
+
+signals.after_setup_logger.connect(limit_outage_logs)
 
 
 class Scheduler(InMemoryScheduler):

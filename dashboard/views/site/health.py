@@ -8,14 +8,15 @@ from collections.abc import Iterator
 
 import redis
 from django.conf import settings
-from django.db import Error, connection
 from django.http import HttpResponse, JsonResponse
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
 from dashboard.http.request import Request
-from dashboard.ops.supervisor import heartbeat
+from dashboard.ops.supervisor import heartbeat, storage
 from dashboard.ops.supervisor.health import QUEUES, WORKS, state_of_beat, state_of_gateway, state_of_worker
+from dashboard.ops.supervisor.restarts import Restarts
+from deployments.live.outage import UNREACHABLE, cause_of
 
 
 @never_cache
@@ -23,26 +24,22 @@ from dashboard.ops.supervisor.health import QUEUES, WORKS, state_of_beat, state_
 def healthz(request: Request) -> HttpResponse:
     """Respond with 200 if all parts work, else 503, with the state of each part: "works" or the problem.
 
-    The body is JSON, or for browsers one line per part.
+    `restarts` has the number of unexpected restarts within the last hour, by program. The body is JSON, or for browsers
+    one line per part.
     """
-    parts = {"web": WORKS, "database": database(), **dict(redis_and_programs())}
+    restarts = Restarts()
+    parts = {"web": WORKS, **storage.states(), **dict(redis_and_programs())}
     if "mms" in settings.SERVE:
         parts["gateway"] = state_of_gateway(settings.HOST, settings.GATEWAY_PORT)
+    if looping := restarts.in_a_loop():
+        parts["restarts"] = f"{', '.join(looping)}: restarted repeatedly within the last minute"
     status = 200 if set(parts.values()) == {WORKS} else 503
     if request.get_preferred_type(["application/json", "text/html"]) == "text/html":
-        lines = "".join(f"{name}: {state}\n" for name, state in parts.items())
-        return HttpResponse(lines, status=status, content_type="text/plain; charset=utf-8")
-    return JsonResponse({"ok": status == 200, "parts": parts}, status=status, json_dumps_params={"indent": 2})
-
-
-def database() -> str:
-    """Return WORKS if the database responds to a query, else the problem."""
-    try:
-        with connection.cursor() as cursor:
-            cursor.execute("SELECT 1")
-    except Error:
-        return "not responding"
-    return WORKS
+        lines = [f"{name}: {state}\n" for name, state in parts.items()]
+        lines += [f"{name}: restarts within the last hour: {count}\n" for name, count in restarts.counts().items()]
+        return HttpResponse("".join(lines), status=status, content_type="text/plain; charset=utf-8")
+    body = {"ok": status == 200, "parts": parts, "restarts": restarts.counts()}
+    return JsonResponse(body, status=status, json_dumps_params={"indent": 2})
 
 
 def redis_and_programs() -> Iterator[tuple[str, str]]:
@@ -51,10 +48,12 @@ def redis_and_programs() -> Iterator[tuple[str, str]]:
     workers = {f"worker:{QUEUES[part]}": f"worker of queue {QUEUES[part]}" for part in sorted(settings.SERVE)}
     try:
         with heartbeat.connect(settings.REDIS_URL) as client:
+            client.set("trial-write", 1, px=1000)
             heartbeats = heartbeat.read(client, [beat, *workers])
-    except redis.RedisError:
-        yield "redis", "not responding"
-        yield from ((label, "unknown while Redis isn’t responding") for label in ["beat", *workers.values()])
+    except redis.RedisError as error:
+        cause = cause_of(error) or UNREACHABLE
+        yield "redis", cause
+        yield from ((label, f"unknown: {cause}") for label in ["beat", *workers.values()])
         return
     now = time.time()
     yield "redis", WORKS

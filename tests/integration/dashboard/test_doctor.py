@@ -683,7 +683,7 @@ def test_an_unreachable_database_server_and_redis_are_reported_without_passwords
     done = run_doctor(tmp_path / "data", **urls)
     assert (done.returncode, done.stderr) == (1, "")
     assert "✗ database         Not responding" in done.stdout
-    assert f"✗ Redis            Couldn't reach Redis at {nobody}" in done.stdout
+    assert f"✗ Redis            Redis can't be reached at {nobody}" in done.stdout
     assert "secret" not in done.stdout.replace("secrets", "").replace("secret key", "").replace("secret_key", "")
 
 

@@ -10,6 +10,7 @@ from django.utils import timezone
 from dashboard.ops.doctor.checks import database
 from dashboard.ops.doctor.checks.servers import accounts_in, part_name
 from dashboard.ops.doctor.finding import CheckContext, Finding, failed, ok, pluralize, warning
+from deployments.live import redis
 from deployments.live.badges import UNCLAIMED_AFTER
 from deployments.models import HostingAccount, Operation
 from deployments.models.operation import NEEDS_DECISION, OPEN, State
@@ -46,6 +47,9 @@ def _check_account(account: HostingAccount, counts: Mapping[str, Any]) -> Iterat
         waiting = pluralize(counts["untaken"], "operation")
         message = f"{waiting} queued for more than {UNCLAIMED_AFTER.seconds} s without a worker."
         advice = 'Check the worker: see "worker". Nothing is lost; queued operations continue when it works again.'
+        if outage := redis.outage():
+            message = f"{waiting} queued for more than {UNCLAIMED_AFTER.seconds} s, because {outage}."
+            advice = 'See "Redis". Nothing is lost; queued operations continue when it works again.'
         yield failed(part, message, advice, f"{page}open")
     if counts["undecided"]:
         message = f"{pluralize(counts['undecided'], 'operation')} with an unknown result, which a user has to resolve."

@@ -3,7 +3,7 @@
 import time
 import uuid
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import redis as redis_client
 from celery import current_app
@@ -15,6 +15,9 @@ from dashboard.ops.doctor.finding import CheckContext, Finding, State, duration,
 from dashboard.ops.supervisor import heartbeat
 from dashboard.ops.supervisor.health import QUEUES, WORKS, state_of_beat, state_of_worker
 from dashboard.ops.supervisor.heartbeat import Heartbeat
+from dashboard.ops.supervisor.messages import dropped_key
+from dashboard.ops.supervisor.restarts import Restarts
+from deployments.live.outage import UNREACHABLE, cause_of
 
 WORKERS = {"dashboard": "worker", "mms": "mms-worker"}  # worker by half of the site (settings.SERVE)
 TASKS = {"celery": "deployments.answer", "mms": "mms.answer"}  # by queue
@@ -26,17 +29,21 @@ POLL_SECONDS = 0.05
 def check(context: CheckContext) -> Iterator[Finding]:
     """Check heartbeats and queues. A thorough check also sends a task to each queue."""
     halves = sorted(settings.SERVE)
+    yield from _check_restarts(Restarts())
     try:
         with redis.connect() as client:
+            redis.try_writing(client)
             findings = list(_check_heartbeats(client, halves))
             yield from findings
             yield from (_check_queue(client, QUEUES[half], WORKERS[half]) for half in halves)
+            yield from (finding for half in halves for finding in _check_dropped(client, QUEUES[half]))
             if context.thorough:
                 working = {finding.part for finding in findings if finding.state == State.OK}
                 yield from _check_round_trips(client, [half for half in halves if WORKERS[half] in working])
-    except redis_client.RedisError:
+    except redis_client.RedisError as error:
+        cause = cause_of(error) or UNREACHABLE
         for name in ["beat", *(WORKERS[half] for half in halves)]:
-            yield unknown(name, "Unknown while Redis isn't responding, because heartbeats are stored there.")
+            yield unknown(name, f"Unknown: {cause}, and heartbeats are stored there.")
 
 
 def _check_heartbeats(client: redis_client.Redis, halves: list[str]) -> Iterator[Finding]:
@@ -80,6 +87,23 @@ def _check_queue(client: redis_client.Redis, queue: str, worker: str) -> Finding
         return ok("queues", f"{pluralize(waiting, 'task')} in {queue}.")
     message = f"{pluralize(waiting, 'task')} wait in queue {queue}: the worker is stalled or too slow."
     return warning("queues", message, f'See "{worker}". It discards expired tasks when it works again.')
+
+
+def _check_dropped(client: redis_client.Redis, queue: str) -> Iterator[Finding]:
+    """Report messages that workers dropped because they couldn't read them."""
+    count = int(cast(bytes, client.get(dropped_key(queue))) or 0)
+    if count:
+        message = f"{pluralize(count, 'unreadable message')} in queue {queue} dropped within the last day."
+        advice = "Something else writes to this Redis. Give the site a Redis of its own, and protect it by a password."
+        yield warning("queues", message, f"{advice} The log of the worker has the reason.")
+
+
+def _check_restarts(restarts: Restarts) -> Iterator[Finding]:
+    """Report programs that the supervisor had to restart within the last hour."""
+    for name, count in restarts.counts().items():
+        finding = failed if name in restarts.in_a_loop() else warning
+        message = f"Exited unexpectedly {pluralize(count, 'time')} within the last hour, and was restarted."
+        yield finding(name, message, log_hint(name))
 
 
 # --- round trips ----------------------------------------------------------------------------------------------------

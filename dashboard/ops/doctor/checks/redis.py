@@ -53,9 +53,11 @@ def check(context: CheckContext) -> Iterator[Finding]:
         yield failed(PART, f"Rejected the connection: {error}.", advice)
     except redis.TimeoutError:
         message = f"No response from {location()} within {TIMEOUT_SECONDS:g} s."
-        yield failed(PART, message, f"It hangs, or its machine is overloaded. {_start_advice()}")
+        yield failed(
+            PART, f"Redis can't be reached. {message}", f"It hangs, or its machine is overloaded. {_start_advice()}"
+        )
     except (redis.ConnectionError, OSError) as error:
-        yield failed(PART, f"Couldn't reach Redis at {location()}: {_reason(error)}.", _start_advice())
+        yield failed(PART, f"Redis can't be reached at {location()}: {_reason(error)}.", _start_advice())
 
 
 def location() -> str:
@@ -96,12 +98,17 @@ def _check_version(info: dict[str, Any], elapsed: float) -> Finding:
     return ok(PART, f"{name} responds in {milliseconds(elapsed)}, up for {uptime}.")
 
 
+def try_writing(client: redis.Redis) -> None:
+    """Write a key that expires soon. Raises redis.ResponseError if Redis rejects writes."""
+    client.set(f"doctor:{uuid.uuid4().hex}", 1, px=1000)
+
+
 def _check_writable(client: redis.Redis) -> Finding:
     try:
-        client.set(f"doctor:{uuid.uuid4().hex}", 1, px=1000)
+        try_writing(client)
     except redis.OutOfMemoryError:
         advice = "Raise `maxmemory`, or find the largest keys: `redis-cli --bigkeys`."
-        return failed(PART, "Out of memory: no task can be queued.", advice)
+        return failed(PART, "Redis is full: its memory limit is reached, so no task can be queued.", advice)
     except redis.ReadOnlyError:
         return failed(PART, "This is a read-only replica.", "Set REDIS_URL to the primary.")
     except redis.ResponseError as error:

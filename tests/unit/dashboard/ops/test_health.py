@@ -6,12 +6,15 @@ from pathlib import Path
 
 import pytest
 import redis
+from django.db import connection
 from django.test import Client
+from django.test.utils import CaptureQueriesContext
 from pytest_django import Settings
 
-from dashboard.ops.supervisor import heartbeat
+from dashboard.ops.supervisor import heartbeat, storage
 from mms.gateway.app import Gateway
 from tests.asgi_server import Server
+from tests.support.lifecycle import present
 
 pytestmark = pytest.mark.django_db
 PROGRAMS = ["beat:dashboard+mms", "worker:celery", "worker:mms"]
@@ -23,6 +26,12 @@ def gateway(tmp_path: Path, settings: Settings) -> Iterator[Server]:
     with Server(Gateway(tmp_path)) as server:
         settings.GATEWAY_PORT = server.port
         yield server
+
+
+@pytest.fixture(autouse=True)
+def unknown_storage() -> None:
+    """Forget whether the database and the data folder could be written to."""
+    storage.forget()
 
 
 @pytest.fixture
@@ -96,9 +105,64 @@ def test_only_an_unreachable_redis_is_reported(client: Client, settings: Setting
     answer = client.get("/healthz")
     assert answer.status_code == 503
     parts = answer.json()["parts"]
-    assert parts["redis"] == "not responding"
-    assert parts["beat"] == "unknown while Redis isn’t responding"
+    assert parts["redis"] == "Redis can't be reached"
+    assert parts["beat"] == "unknown: Redis can't be reached"
     assert parts["database"] == "works"
+
+
+def test_a_full_redis_is_reported_and_not_the_programs(client: Client, heartbeats: redis.Redis) -> None:
+    limit = heartbeats.config_get("maxmemory")["maxmemory"]
+    heartbeats.config_set("maxmemory", "1")
+    try:
+        answer = client.get("/healthz")
+    finally:
+        heartbeats.config_set("maxmemory", present(limit))
+    assert answer.status_code == 503
+    broken = {part: state for part, state in answer.json()["parts"].items() if state != "works"}
+    programs = ("beat", "worker of queue celery", "worker of queue mms")
+    assert broken == {"redis": "Redis is full"} | dict.fromkeys(programs, "unknown: Redis is full")
+
+
+def test_a_database_that_cannot_be_written_to_is_reported(client: Client, heartbeats: redis.Redis) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("PRAGMA query_only = 1")
+        try:
+            answer = client.get("/healthz")
+        finally:
+            cursor.execute("PRAGMA query_only = 0")
+    assert answer.status_code == 503
+    assert answer.json()["parts"]["database"] == "The database disk is full or can’t be written to"
+
+
+def test_a_data_folder_that_cannot_be_written_to_is_reported(
+    client: Client, heartbeats: redis.Redis, settings: Settings, tmp_path: Path
+) -> None:
+    settings.TMP_DIR = tmp_path / "missing"
+    answer = client.get("/healthz")
+    assert answer.status_code == 503
+    assert answer.json()["parts"]["data folder"] == "can’t be written to: No such file or directory"
+
+
+def test_requests_in_quick_succession_write_once(client: Client, heartbeats: redis.Redis) -> None:
+    with CaptureQueriesContext(connection) as queries:
+        for _ in range(5):
+            client.get("/healthz")
+    assert len([query for query in queries if "trialwrite" in query["sql"]]) == 1
+
+
+def test_restarts_are_counted_and_a_crash_loop_is_reported(
+    client: Client, heartbeats: redis.Redis, settings: Settings, tmp_path: Path
+) -> None:
+    settings.LOG_DIR = tmp_path
+    at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(time.time() - 10))
+    crash = f"{at},000 WARN exited: worker (exit status 1; not expected)\n"
+    (tmp_path / "supervisord.log").write_text(crash)
+    answer = client.get("/healthz")
+    assert (answer.status_code, answer.json()["restarts"]) == (200, {"worker": 1})
+    (tmp_path / "supervisord.log").write_text(crash * 3)
+    answer = client.get("/healthz")
+    assert (answer.status_code, answer.json()["restarts"]) == (503, {"worker": 3})
+    assert answer.json()["parts"]["restarts"] == "worker: restarted repeatedly within the last minute"
 
 
 def test_a_browser_gets_plain_text(client: Client, heartbeats: redis.Redis) -> None:

@@ -83,8 +83,8 @@ def test_the_page_works_without_redis(cast: Cast, settings: Any, tmp_path: Any, 
     page = cast.operator.get("/doctor/")
     redis.connection.cache_clear()
     assert page.status_code == 200
-    assert "Couldn&#x27;t reach Redis at" in page.text
-    assert page.text.count("Unknown while Redis isn&#x27;t responding") == 3
+    assert "Redis can&#x27;t be reached at" in page.text
+    assert page.text.count("Unknown: Redis can&#x27;t be reached") == 3
     assert time.monotonic() - started < 4
 
 

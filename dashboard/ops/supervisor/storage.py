@@ -1,0 +1,54 @@
+"""Trial writes to the database and the data folder. A full disk still allows reading, so only writing reveals it."""
+
+import tempfile
+import threading
+import time
+
+from django.conf import settings
+from django.db import Error, connection
+
+from dashboard.http import db_errors
+from dashboard.ops.supervisor.health import WORKS
+
+CACHE_SECONDS = 5.0  # anyone may request /healthz, which must not cause a write each time
+TRIAL_BYTES = 64 * 1024
+
+_lock = threading.Lock()
+_checked_at = float("-inf")
+_states: dict[str, str] = {}
+
+
+def states() -> dict[str, str]:
+    """Return the state of the database and of the data folder, WORKS or the problem, at most CACHE_SECONDS old."""
+    global _checked_at, _states
+    with _lock:
+        if time.monotonic() - _checked_at >= CACHE_SECONDS:
+            _states = {"database": _database(), "data folder": _data_folder()}
+            _checked_at = time.monotonic()
+        return dict(_states)
+
+
+def forget() -> None:
+    """Check again at the next call."""
+    global _checked_at
+    _checked_at = float("-inf")
+
+
+def _database() -> str:
+    """Write one row. Without a commit, SQLite would write nothing to the disk."""
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute("UPDATE dashboard_trialwrite SET at = %s", [time.time()])
+    except Error as error:
+        return (db_errors.user_message(error) or "not responding").rstrip(".")
+    return WORKS
+
+
+def _data_folder() -> str:
+    try:
+        with tempfile.TemporaryFile(dir=settings.TMP_DIR) as file:
+            file.write(b"\0" * TRIAL_BYTES)
+            file.flush()
+    except OSError as error:
+        return f"can’t be written to: {error.strerror or error}"
+    return WORKS
