@@ -60,6 +60,7 @@ from mms.images.store.layout import (
     Store,
     dump,
 )
+from mms.system import text
 
 LOCAL_REGISTRY = "oci://local"
 SCORING_FOLDER = Path(__file__).resolve().parent.parent / "scoring"
@@ -97,6 +98,7 @@ class Build:
         with log.step("fetch", "models and assets"):
             models = [(model, *self.fetch(model, f"model-{at}")) for at, model in enumerate(spec.models)]
             assets = [(asset, *self.fetch(asset, f"asset-{at}")) for at, asset in enumerate(spec.assets)]
+            self.convert_texts(assets)
             self.check_driver(assets, plan)
             schema = self.check_schema(assets)
         with log.step("requirements", f"for Python {plan.target.python} on {plan.target.platform}"):
@@ -129,6 +131,13 @@ class Build:
             code = "FetchFailed" if isinstance(error, FetchError) else "UnpackFailed"
             raise BuildError(code, f"{item.label}: {error}", item.label) from error
         return Source(item.label, path), fetched
+
+    def convert_texts(self, assets: list[tuple[Asset, Source, Fetched]]) -> None:
+        """Convert driver and schema to UTF-8 if they are UTF-16 or UTF-32, which the scoring program doesn't read."""
+        for asset, source, _ in assets:
+            is_text = not asset.unpack and (asset.id == self.spec.driver or is_schema(asset))
+            if is_text and (encoding := text.convert_to_utf8(source.path)):
+                self.log.detail(f"{asset.label}: converted from {encoding.upper()} to UTF-8")
 
     def check_driver(self, assets: list[tuple[Asset, Source, Fetched]], plan: Plan) -> None:
         """Check that the driver is a Python script with the functions init() and run()."""

@@ -4,6 +4,7 @@ Text is UTF-8, or UTF-16 or UTF-32 as Windows programs write it. A byte order ma
 """
 
 import codecs
+from pathlib import Path
 
 BYTE_ORDER_MARK = "\ufeff"
 _MARKS = (
@@ -30,6 +31,19 @@ def decode(data: bytes) -> str:
         line = data.count(b"\n", 0, error.start) + 1
         reason = f"line {line} has the byte 0x{data[error.start]:02x}"
         raise UndecodableTextError(f"isn't UTF-8 text: {reason}. Save it as UTF-8") from None
+
+
+def convert_to_utf8(path: Path) -> str:
+    """Convert a UTF-16 or UTF-32 file to UTF-8 and return its former encoding. Return "" for any other file."""
+    data = path.read_bytes()
+    name = encoding(data)
+    if name == "utf-8":
+        return ""
+    try:
+        path.write_text(decode(data), encoding="utf-8", newline="")
+    except UndecodableTextError:
+        return ""
+    return name
 
 
 def encoding(data: bytes) -> str:

@@ -5,13 +5,13 @@ as `from x import *`, is accepted.
 """
 
 import ast
+import codecs
 import json
 from collections.abc import Iterator
 from pathlib import PurePosixPath
 
 from mms.images.plan.placement import asset_paths
 from mms.images.sources.fetch import base_name
-from mms.system import text
 
 FUNCTIONS = ("init", "run")
 # Names whose use can define any other name at the top level of a module.
@@ -44,9 +44,6 @@ def check_source(source: bytes, name: str, is_host_python: bool = True) -> None:
 
     If the image runs another Python version than this program, a syntax error isn't an error.
     """
-    if text.encoding(source) != "utf-8":
-        reason = f"is saved as {text.encoding(source).upper()}, which Python doesn't read"
-        raise DriverError(f"{reason}. Save it as UTF-8")
     if _is_notebook(source):
         raise DriverError(_notebook_message(name))
     try:
@@ -133,7 +130,7 @@ def _syntax_message(error: Exception) -> str:
 
 def _is_notebook(source: bytes) -> bool:
     """Return True if `source` is a Jupyter notebook, whatever its file is called."""
-    if not source.lstrip().startswith(b"{") or b'"cells"' not in source:
+    if not source.removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"{") or b'"cells"' not in source:
         return False
     try:
         document = json.loads(source)

@@ -479,6 +479,18 @@ def test_requirements_from_windows_programs_are_read(builder: Builder, tmp_path:
     assert "onething==1.0, otherthing==2.0" in built.log
 
 
+def test_a_driver_and_a_schema_from_windows_programs_are_converted(builder: Builder) -> None:
+    source = DRIVER.decode().replace("pass", "pass  # Modèle").replace("\n", "\r\n")
+    builder.files.put("/score.py", source.encode("utf-16"))
+    builder.files.put("/schema.json", '\ufeff{"input": {"é": {"type": "string"}}}'.encode("utf-16-le"))
+    built = builder.build(assets=[builder.asset(), builder.asset("schema", "/schema.json")])
+    assert "asset score: converted from UTF-16-LE to UTF-8" in built.log
+    assert "schema.json defines the request fields: é" in built.log
+    files = in_app(builder, built.digest)
+    assert files["score.py"] == source.encode()
+    assert json.loads(files["schema.json"]) == {"input": {"é": {"type": "string"}}}
+
+
 def test_requirements_in_another_encoding_are_rejected_with_their_line(builder: Builder) -> None:
     url = builder.files.put("/requirements.txt", "six\n# Modèle\n".encode("latin-1"))
     error = builder.build(pip_requirements=url).error

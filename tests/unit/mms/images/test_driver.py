@@ -96,9 +96,10 @@ def test_encodings_that_python_reads_are_accepted(source: bytes) -> None:
         (b"return 1\n", "is not valid Python in line 1: 'return' outside function"),
         (b"name = '\xe8'\n", "isn't UTF-8 text"),
         (b"# coding: klingon\n", "is not valid Python"),
-        (WORKS.encode("utf-16"), "is saved as UTF-16-LE, which Python doesn't read"),
+        (WORKS.encode("utf-16"), "is not valid Python|isn't UTF-8 text"),
         (b"x = 1\0", "is not valid Python"),
         (json.dumps({"cells": [], "nbformat": 4}).encode(), "is a Jupyter notebook"),
+        (json.dumps({"cells": [], "nbformat": 4}).encode("utf-8-sig"), "is a Jupyter notebook"),
     ],
 )
 def test_a_driver_that_cannot_work_is_rejected_with_the_reason(source: bytes, says: str) -> None:

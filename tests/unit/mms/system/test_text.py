@@ -1,6 +1,7 @@
 """Text files from outside are decoded by one rule."""
 
 import codecs
+from pathlib import Path
 
 import pytest
 
@@ -23,6 +24,20 @@ WORDS = "six==1.16.0\n# Modèle\n"
 )
 def test_what_windows_programs_write_is_decoded(data: bytes) -> None:
     assert text.decode(data) == WORDS
+
+
+@pytest.mark.parametrize("data", [WORDS.encode("utf-16"), WORDS.encode("utf-16-be"), WORDS.encode("utf-32")])
+def test_a_file_is_converted_to_utf_8(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "it").write_bytes(data)
+    assert text.convert_to_utf8(tmp_path / "it").startswith("utf-")
+    assert (tmp_path / "it").read_bytes() == WORDS.encode()
+
+
+@pytest.mark.parametrize("data", [WORDS.encode(), codecs.BOM_UTF8 + b"x", b"", WORDS.encode("latin-1"), b"\xff\xfex"])
+def test_other_files_are_not_converted(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "it").write_bytes(data)
+    assert text.convert_to_utf8(tmp_path / "it") == ""
+    assert (tmp_path / "it").read_bytes() == data
 
 
 @pytest.mark.parametrize("data", [b"", b"a", codecs.BOM_UTF8, codecs.BOM_UTF16_LE])
