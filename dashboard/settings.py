@@ -131,19 +131,27 @@ for _proxy in TRUSTED_PROXIES:
 
 
 def _secret_key() -> str:
-    """Return SECRET_KEY, or the key in DATA_DIR, which the first start creates (mode 0600)."""
+    """Return SECRET_KEY, or the key in DATA_DIR, which the first start creates (mode 0600). See encryption.check."""
     if key := environment.text("SECRET_KEY"):
         return key
+    global SECRET_KEY_IS_NEW, SECRET_KEY_IS_MISSING
     path = DATA_DIR / "secret_key"
+    key = secrets.token_urlsafe(50)
+    if not path.exists() and any((DATA_DIR / name).exists() for name in ("db.sqlite3", "database")):
+        SECRET_KEY_IS_MISSING = True
+        return key
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
         return _read(path).strip()
     with os.fdopen(descriptor, "w") as file:
-        file.write(key := secrets.token_urlsafe(50))
+        file.write(key)
+    SECRET_KEY_IS_NEW = True
     return key
 
 
+SECRET_KEY_IS_NEW = False  # created by this process
+SECRET_KEY_IS_MISSING = False  # the site has data, but its key file is missing: this process uses a key of its own
 SECRET_KEY = _secret_key()
 SECRET_KEY_FALLBACKS = environment.words("SECRET_KEY_FALLBACKS")
 # Salt of the encrypted fields, so that their keys differ from others derived from SECRET_KEY.
@@ -169,6 +177,7 @@ INSTALLED_APPS = [
     "heroicons",
     "dashboard",
     "deployments",
+    "encryption",
     "mms",
 ]
 # For pages only. The MMS API and the plain ASGI applications (see asgi.py) don't use middleware.

@@ -3,7 +3,8 @@
 import uuid
 
 from django.db import models
-from encrypted_fields.fields import EncryptedTextField
+
+from encryption.fields import EncryptedTextField
 
 
 class Account(models.Model):

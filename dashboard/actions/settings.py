@@ -1,5 +1,6 @@
 """Settings of an account that contain a secret (server, registries, clusters): store, test and delete."""
 
+from collections.abc import Callable
 from typing import Any
 
 from django.db import transaction
@@ -15,7 +16,10 @@ from deployments.accounts.connection_tests.server import try_server
 from deployments.accounts.known_secrets import known_secrets
 from deployments.live import events
 from deployments.models import Cluster, HostingAccount, RegistryInfo
+from encryption.fields import UndecryptableError
 from netguard.redaction import credentials_in_kubeconfig
+
+ADDRESS_FIELDS = ("base_url", "subscription", "resource_group", "hosting_account", "api_version")
 
 
 def save_settings(request: Request, form: SettingsForm) -> Any:
@@ -29,22 +33,44 @@ def save_settings(request: Request, form: SettingsForm) -> Any:
 
 
 def test_server(row: HostingAccount) -> ConnectionTestResult:
-    """Test the connection to the server of an account, which may be unsaved."""
+    """Test the connection to the server of an account, which may be unsaved.
+
+    If the saved settings work, the server is called again: a refused token may have become valid.
+    """
     known = known_secrets(row)
-    return with_timeout(lambda: try_server(row, known), known.all)
+    result = _test(lambda: with_timeout(lambda: try_server(row, known), known.all))
+    if result.succeeded and row.pk is not None:
+        _lift_block(row)
+    return result
+
+
+def _lift_block(tested: HostingAccount) -> None:
+    """Clear the recorded failure of the account if its saved settings are the tested ones."""
+    account = HostingAccount.objects.get(pk=tested.pk)
+    is_saved = account.credentials == tested.credentials and all(
+        getattr(account, name) == getattr(tested, name) for name in ADDRESS_FIELDS
+    )
+    if account.is_failing and is_saved:
+        account.clear_failure()
+        account.save(update_fields=HostingAccount.FAILURE_FIELDS)
+        events.publish_account(account.pk)
 
 
 def test_registry(row: RegistryInfo) -> ConnectionTestResult:
     """Test signing in to a registry, which may be unsaved."""
-    password = row.password or ""
-    redactor = known_secrets(row.account).all.including([password])
-    return with_timeout(lambda: try_registry(row.location, row.user, password), redactor)
+
+    def test() -> ConnectionTestResult:
+        password = row.password or ""
+        redactor = known_secrets(row.account).all.including([password])
+        return with_timeout(lambda: try_registry(row.location, row.user, password), redactor)
+
+    return _test(test)
 
 
 def test_cluster(row: Cluster) -> ConnectionTestResult:
     """Test the connection to a cluster, which may be unsaved, by requesting its version."""
 
-    text = row.kube_config or ""
+    text = ""
 
     def attempt() -> ConnectionTestResult:
         try:
@@ -52,7 +78,21 @@ def test_cluster(row: Cluster) -> ConnectionTestResult:
         except kubeconfig.InvalidKubeconfigError as error:
             return ConnectionTestResult(False, f"The saved kubeconfig isn’t valid: {error}", "Paste another one.")
 
-    return with_timeout(attempt, known_secrets(row.account).all.including(credentials_in_kubeconfig(text)))
+    def test() -> ConnectionTestResult:
+        nonlocal text
+        text = row.kube_config or ""
+        redactor = known_secrets(row.account).all.including(credentials_in_kubeconfig(text))
+        return with_timeout(attempt, redactor)
+
+    return _test(test)
+
+
+def _test(test: Callable[[], ConnectionTestResult]) -> ConnectionTestResult:
+    """Return the result of the test, also if the saved secret can't be decrypted: then nothing is sent."""
+    try:
+        return test()
+    except UndecryptableError as error:
+        return ConnectionTestResult(False, str(error), "Restore the site’s secret key, or enter the value again.")
 
 
 def record_connection_test(

@@ -9,6 +9,7 @@ from dashboard.files.store import is_file_url
 from deployments.live.badges import NOUN, Badge, seen_at
 from deployments.models import Asset, HostingAccount, Image, Manifest, Operation, RegisteredModel, Service
 from deployments.operations.submit import manifest_as_json, redact_keys
+from encryption.fields import has_value
 
 
 def serialize_account(account: HostingAccount, role: str) -> settings.Account:
@@ -189,8 +190,8 @@ def serialize_server(account: HostingAccount) -> settings.Server:
         "client_id": account.client_id,
         "scope": account.scope,
         "authority": account.authority,
-        "token": secret_state(bool(account.token)),
-        "client_secret": secret_state(bool(account.client_secret)),
+        "token": secret_state(has_value(account, "token")),
+        "client_secret": secret_state(has_value(account, "client_secret")),
         **secret_dates(account),
     }
 

@@ -6,7 +6,8 @@ from django.conf import settings
 from django.contrib.sessions.base_session import AbstractBaseSession
 from django.db import models
 from django.utils import timezone
-from encrypted_fields.fields import EncryptedTextField
+
+from encryption.fields import EncryptedTextField
 
 
 class OpenSession(AbstractBaseSession):

@@ -1,7 +1,8 @@
 """Table of former file keys."""
 
 from django.db import models
-from encrypted_fields.fields import EncryptedTextField
+
+from encryption.fields import EncryptedTextField
 
 
 class FormerFileKey(models.Model):

@@ -4,14 +4,14 @@ All encrypted fields of all models are included automatically. A value is replac
 read, so the site can stay in use. An interrupted rotation can be run again.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from cryptography.fernet import Fernet, InvalidToken
-from django.apps import apps
 from django.db import connection, transaction
-from encrypted_fields.fields import EncryptedFieldMixin
+
+from dashboard.files.models import FormerFileKey
+from encryption.check import encrypted_columns, encrypted_values, quoted, record_current_key
 
 BATCH_ROWS = 200  # per transaction, so that other writers wait only briefly
 
@@ -36,13 +36,29 @@ def rotate() -> Rotation:
                 break
         rotation.values += values
         rotation.undecryptable += undecryptable
+    if not rotation.undecryptable:
+        record_current_key()
     return rotation
 
 
-def encrypted_columns() -> Iterator[Any]:
-    """Yield every encrypted field of every model."""
-    for model in apps.get_models(include_auto_created=True):
-        yield from (column for column in model._meta.local_fields if isinstance(column, EncryptedFieldMixin))
+def discard_lost() -> list[str]:
+    """Delete all values that no key decrypts, so that they can be entered again. Return what must be done about each.
+
+    Second factors stay as they are: deleting one would let its user sign in with the password only.
+    """
+    lost = []
+    for column in encrypted_columns():
+        of, name = column.model, column.attname
+        for pk, encrypted in list(encrypted_values(column)):
+            if _decrypt(column, encrypted) is not None:
+                continue
+            lost.append(f"{of._meta.db_table} {column.column} {pk}")
+            if column.null:
+                of._default_manager.filter(pk=pk).update(**{name: None})
+            elif of is FormerFileKey:
+                of._default_manager.filter(pk=pk).delete()
+    record_current_key()
+    return lost
 
 
 def is_current(column: Any, encrypted: str) -> bool:
@@ -52,20 +68,6 @@ def is_current(column: Any, encrypted: str) -> bool:
     except (InvalidToken, ValueError):
         return False
     return True
-
-
-def encrypted_values(column: Any) -> Iterator[tuple[Any, str]]:
-    """Yield the primary key and the encrypted value of each row."""
-    table, pk, name = _quoted(column)
-    with connection.cursor() as cursor:
-        cursor.execute(f"SELECT {pk}, {name} FROM {table} WHERE {name} IS NOT NULL")  # noqa: S608
-        yield from cursor.fetchall()
-
-
-def _quoted(column: Any) -> list[str]:
-    """Return the names of the table, its primary key and the column, quoted for SQL."""
-    meta = column.model._meta
-    return [connection.ops.quote_name(name) for name in (meta.db_table, meta.pk.column, column.column)]
 
 
 def _rotate_column(column: Any) -> tuple[int, int, list[str]]:
@@ -95,7 +97,7 @@ def _decrypt(column: Any, encrypted: str) -> bytes | None:
 
 def _replace(column: Any, pk: Any, encrypted: str, plain: bytes) -> int:
     """Encrypt and store the value unless it has changed in the meantime. Return the number of changed rows."""
-    table, key, name = _quoted(column)
+    table, key, name = quoted(column)
     with connection.cursor() as cursor:
         cursor.execute(
             f"UPDATE {table} SET {name} = %s WHERE {key} = %s AND {name} = %s",  # noqa: S608

@@ -11,6 +11,7 @@ from django.views import defaults
 
 from dashboard.http import db_errors, problems
 from dashboard.http.request import Request
+from encryption.fields import UndecryptableError
 
 RETRY_SECONDS = 5
 SECRET_NAME = re.compile("password|secret|token|key|kube", re.IGNORECASE)  # maximum length of a form field
@@ -30,7 +31,12 @@ def not_understood(request: Request, exception: Exception) -> HttpResponse:
 
 
 def broken(request: Request) -> HttpResponse:
-    """Respond with 503 to a database error, else with 500. Django calls it while it handles the exception."""
+    """Respond with 503 to a database error or an undecryptable secret, else with 500.
+
+    Django calls it while it handles the exception.
+    """
+    if isinstance(error := sys.exc_info()[1], UndecryptableError):
+        return undecryptable(request, str(error).replace("'", "’"))
     reason = db_errors.user_message(sys.exc_info()[1])
     if request.path.startswith(problems.API_PREFIX):
         message = (
@@ -40,6 +46,14 @@ def broken(request: Request) -> HttpResponse:
         )
         return problems.error_response(503 if reason else 500, message)
     return service_unavailable(request, reason) if reason else defaults.server_error(request)
+
+
+def undecryptable(request: Request, reason: str) -> HttpResponse:
+    """Respond to a request that needs a secret which can't be decrypted."""
+    if request.path.startswith(problems.API_PREFIX):
+        return problems.error_response(503, reason)
+    page = {"reason": reason, "url": request.get_full_path()}
+    return HttpResponse(render_to_string("undecryptable.html", page), status=503, headers={"Cache-Control": "no-store"})
 
 
 def service_unavailable(request: Request, reason: str) -> HttpResponse:

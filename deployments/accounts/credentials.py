@@ -15,6 +15,7 @@ from deployments.client import errors, wire_values
 from deployments.client.http import ServerResponse, exchange, host_of, new_session, retry_after
 from deployments.client.transport import BearerToken, Credential
 from deployments.models import HostingAccount
+from encryption.fields import UndecryptableError
 from netguard.redaction import Redactor
 
 FETCH_SECONDS = 15.0  # per request for a token
@@ -58,14 +59,32 @@ _CACHE: dict[EntraClient, _CachedToken] = {}
 
 def credential_for(account: HostingAccount) -> Credential:
     """Return the credential of the account. Makes no request."""
-    if account.sign_in == HostingAccount.SignIn.ENTRA:
-        return EntraCredential(entra_client(account))
-    return BearerToken(account.token or "")
+    try:
+        if account.sign_in == HostingAccount.SignIn.ENTRA:
+            return EntraCredential(entra_client(account))
+        return BearerToken(account.token or "")
+    except UndecryptableError as error:
+        return UndecryptableCredential(str(error))
 
 
 def entra_client(account: HostingAccount) -> EntraClient:
     """Return the account's Entra ID application."""
     return EntraClient(account.authority, account.tenant, account.client_id, account.client_secret or "", account.scope)
+
+
+class UndecryptableCredential:
+    """Credential that can't be decrypted. That is a problem of this site: the server isn't called, nor blocked."""
+
+    def __init__(self, reason: str):
+        self.reason = reason
+
+    def token(self, until: float) -> str:
+        """Raise NoTokenError."""
+        raise errors.NoTokenError(self.reason)
+
+    def renew(self, refused: str, until: float) -> str:
+        """Raise NoTokenError."""
+        raise errors.NoTokenError(self.reason)
 
 
 class EntraCredential:

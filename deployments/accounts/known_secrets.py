@@ -8,6 +8,7 @@ from django.db.models.functions import Cast
 
 from deployments.client.transport import KnownSecrets
 from deployments.models import Cluster, HostingAccount, RegistryInfo, Service
+from encryption.fields import Undecryptable, readable
 from netguard.redaction import Redactor, credentials_in_kubeconfig
 
 MAX_FORMER = 100  # secrets that were replaced or deleted, and that operations sent before then may still echo
@@ -34,7 +35,7 @@ _CACHE: dict[int, _Cached] = {}
 
 def known_secrets(account: HostingAccount) -> KnownSecrets:
     """Return all secrets of the account, which may be unsaved. Decrypts only what changed in this process."""
-    own = [secret for secret in (account.token, account.client_secret) if secret]
+    own = [secret for name in HostingAccount.SECRETS if (secret := readable(account, name))]
     if account.pk is None:
         return KnownSecrets(Redactor(own), Redactor(own))
     cached = _CACHE.setdefault(account.pk, _Cached())
@@ -65,5 +66,7 @@ def _decrypt(value: Encrypted) -> tuple[str, ...]:
     kind, encrypted = value
     of, name = COLUMNS[kind]
     column: Any = of._meta.get_field(name)
-    secret = str(column.to_python(encrypted))
+    secret = column.decrypt(encrypted)
+    if isinstance(secret, Undecryptable):  # so no server was ever sent it
+        return ()
     return tuple(credentials_in_kubeconfig(secret)) if kind == CLUSTER else (secret,)

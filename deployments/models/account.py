@@ -7,9 +7,9 @@ from typing import ClassVar
 from django.core.validators import RegexValidator
 from django.db import models
 from django.utils import timezone
-from encrypted_fields.fields import EncryptedTextField
 
 from deployments.models.validators import check_base_url
+from encryption.fields import EncryptedTextField, stored
 
 
 class WithSecret(models.Model):
@@ -117,8 +117,9 @@ class HostingAccount(WithSecret):
     @property
     def credentials(self) -> tuple[str | None, ...]:
         """Return everything that determines the credentials, for comparison. Contains secrets; never log it."""
-        entra = (self.authority, self.tenant, self.client_id, self.client_secret, self.scope)
-        return (self.sign_in, *entra) if self.sign_in == self.SignIn.ENTRA else (self.sign_in, self.token)
+        if self.sign_in != self.SignIn.ENTRA:
+            return self.sign_in, stored(self, "token")
+        return self.sign_in, self.authority, self.tenant, self.client_id, stored(self, "client_secret"), self.scope
 
     def replace_token(self, token: str, by: str = "") -> None:
         """Authenticate with this bearer token from now on, and save. Waiting operations are sent again."""

@@ -1,11 +1,11 @@
 """Services."""
 
 from django.db import models
-from encrypted_fields.fields import EncryptedTextField
 
 from deployments.models.account import Cluster
 from deployments.models.image import Image
 from deployments.models.mirrored import Mirrored
+from encryption.fields import EncryptedTextField
 
 
 class Service(Mirrored):

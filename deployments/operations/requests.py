@@ -12,8 +12,10 @@ from urllib.parse import urlsplit
 
 from deployments.client import wire
 from deployments.models import Asset, Cluster, HostingAccount, Image, Manifest, RegisteredModel, RegistryInfo, Service
+from deployments.models.account import WithSecret
 from deployments.models.mirrored import Mirrored
 from deployments.models.operation import Kind
+from encryption.fields import UndecryptableError
 
 RUNTIME_TYPES = [
     ("ScikitPython", "Python with scikit-learn"),
@@ -76,9 +78,8 @@ def create_manifest(
 def create_image(*, manifest: Manifest, registry: RegistryInfo, description: str = "") -> wire.NewImage:
     """Return the request to create an image."""
     check_length("description", description, 512)
-    return wire.NewImage(
-        require_id("manifest", manifest), description, registry.location, registry.user, registry.password or ""
-    )
+    password = require_secret("registry", registry, "password")
+    return wire.NewImage(require_id("manifest", manifest), description, registry.location, registry.user, password)
 
 
 def create_service(*, name: str, image: Image, cluster: Cluster) -> wire.NewService:
@@ -88,7 +89,8 @@ def create_service(*, name: str, image: Image, cluster: Cluster) -> wire.NewServ
             "name",
             "A service's name can have letters, digits, hyphens and dots, and must start with a letter or digit.",
         )
-    return wire.NewService(name, require_id("image", image), cluster.pull_secret, cluster.kube_config or "")
+    kube_config = require_secret("cluster", cluster, "kube_config")
+    return wire.NewService(name, require_id("image", image), cluster.pull_secret, kube_config)
 
 
 def update_service(*, service: Service, image: Image, cluster: Cluster | None = None) -> wire.ServiceUpdate:
@@ -194,6 +196,14 @@ def require_id(field: str, row: Mirrored) -> str:
     if not row.mms_id:
         raise RequestRefusedError(field, f"“{row}” isn't ready. Wait for the operation that creates it.")
     return row.mms_id
+
+
+def require_secret(field: str, row: WithSecret, name: str) -> str:
+    """Return a secret of the row, "" if it has none. Raises RequestRefusedError if it can't be decrypted."""
+    try:
+        return getattr(row, name) or ""
+    except UndecryptableError as error:
+        raise RequestRefusedError(field, str(error)) from None
 
 
 def only_cluster(account: HostingAccount) -> Cluster | None:

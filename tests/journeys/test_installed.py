@@ -18,7 +18,7 @@ from tests.site import ROOT, Site
 
 pytestmark = pytest.mark.slow
 PROGRAM = "model-management-dashboard"
-PACKAGES = ("dashboard", "deployments", "mms", "netguard")
+PACKAGES = ("dashboard", "deployments", "encryption", "mms", "netguard")
 SHARED = ("templates", "static", "examples")  # in the wheel, these are in dashboard/share/
 INSTALL_SECONDS = 180  # mostly for downloads, if uv's cache is empty
 

@@ -7,6 +7,7 @@ from django.core.exceptions import ValidationError
 
 from dashboard.forms.fields.model_form import ModelForm
 from deployments.models.account import WithSecret
+from encryption.fields import is_undecryptable, readable
 
 MAX_SECRET_CHARS = 10_000
 
@@ -42,8 +43,9 @@ class SettingsForm(ModelForm):
         super().__init__(*args, **options)
         self.is_new = self.instance.pk is None
         self.destination_before = None if self.is_new else self.destination_of(self.instance)
-        self.has_stored_secret = not self.is_new and bool(getattr(self.instance, self.credential_field))
-        if not self.has_stored_secret:
+        self.has_unreadable_secret = not self.is_new and is_undecryptable(self.instance, self.credential_field)
+        self.has_stored_secret = not self.is_new and bool(readable(self.instance, self.credential_field))
+        if not self.has_stored_secret and not self.has_unreadable_secret:
             self.fields.pop("forget", None)
 
     def destination_of(self, row: Any) -> Any:
@@ -65,6 +67,12 @@ class SettingsForm(ModelForm):
             setattr(self.instance, self.credential_field, typed)
         elif forget:
             setattr(self.instance, self.credential_field, None)
+        elif self.has_unreadable_secret:
+            label = str(self.fields[self.credential_field].label).lower()
+            self.add_error(
+                self.credential_field,
+                f"The saved {label} can’t be decrypted with this site’s secret key. Enter it again.",
+            )
         elif self.has_stored_secret and self.destination_of(self.instance) != self.destination_before:
             label = str(self.fields[self.credential_field].label).lower()
             self.add_error(

@@ -10,6 +10,7 @@ from dashboard.forms.fields.secret import SecretField, SecretTextarea, SettingsF
 from dashboard.forms.settings.server import PLAIN_ATTRIBUTES
 from deployments.accounts import kubeconfig
 from deployments.models import Cluster
+from encryption.fields import readable
 
 CODE_ATTRIBUTES = {"rows": 8, "class": "mono", "spellcheck": "false", "autocapitalize": "none", "autocomplete": "off"}
 
@@ -76,7 +77,7 @@ class ClusterForm(SettingsForm):
     def apply_secret(self) -> None:
         """Require a kubeconfig."""
         super().apply_secret()
-        if not self.errors and not self.instance.kube_config:
+        if not self.errors and not readable(self.instance, "kube_config"):
             self.add_error("kube_config", "Paste the kubeconfig.")
 
 

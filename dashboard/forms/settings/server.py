@@ -9,6 +9,7 @@ from django.core.exceptions import ValidationError
 from dashboard.forms.fields.secret import SecretField, SettingsForm
 from deployments.models import HostingAccount
 from deployments.models.validators import check_authority, check_base_url, origin
+from encryption.fields import readable
 
 SignIn = HostingAccount.SignIn
 PLAIN_ATTRIBUTES = {"autocomplete": "off", "spellcheck": "false", "autocapitalize": "none"}
@@ -125,7 +126,7 @@ class ServerForm(SettingsForm):
     def apply_secret(self) -> None:
         """Require a secret, and delete that of the other sign-in method."""
         super().apply_secret()
-        if not self.errors and not getattr(self.instance, self.credential_field):
+        if not self.errors and not readable(self.instance, self.credential_field):
             self.add_error(self.credential_field, f"Enter the {str(self.fields[self.credential_field].label).lower()}.")
         # Otherwise it would stay valid without being visible anywhere.
         other = "token" if self.uses_entra else "client_secret"

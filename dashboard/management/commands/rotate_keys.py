@@ -1,5 +1,6 @@
 """`manage.py rotate_keys`: re-encrypt every stored secret with the current SECRET_KEY."""
 
+from argparse import ArgumentParser
 from typing import Any
 
 from django.conf import settings
@@ -12,15 +13,28 @@ from dashboard.files import store
 from dashboard.ops import rotate_keys
 from dashboard.ops.doctor.finding import pluralize
 from dashboard.ops.startup import data_dir
+from encryption import check
 
 
 class Command(BaseCommand):
     help = "Re-encrypt every stored secret with SECRET_KEY. Set SECRET_KEY_FALLBACKS to the previous key."
 
-    def handle(self, *args: Any, **options: Any) -> None:
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        """Add --discard-lost."""
+        parser.add_argument(
+            "--discard-lost",
+            action="store_true",
+            help="Delete the secrets that no known key decrypts, so that they can be entered again.",
+        )
+
+    def handle(self, *args: Any, discard_lost: bool, **options: Any) -> None:
         try:
             data_dir.require_finished_restore()
             data_dir.require_recorded_database()
+            if discard_lost:
+                self.discard_lost()
+            elif settings.SECRET_KEY_IS_MISSING:
+                check.require_key()
             store.store_former_keys()
             rotation = rotate_keys.rotate()
         except ImproperlyConfigured as error:
@@ -41,3 +55,19 @@ class Command(BaseCommand):
             )
         else:
             self.stdout.write("SECRET_KEY_FALLBACKS is empty, so there is nothing to remove.")
+
+    def discard_lost(self) -> None:
+        """Delete the secrets that no known key decrypts, and list them."""
+        if settings.SECRET_KEY_IS_MISSING:
+            check.save_new_key()
+            self.stdout.write(f"Created a new key in {check.key_path()}.")
+        lost = rotate_keys.discard_lost()
+        record_entry("discard_secrets", actor="the operator of the site", after={"lost": len(lost)}, via="command")
+        self.stdout.write(f"{pluralize(len(lost), 'secret')} can't be decrypted with any known key.")
+        self.stdout.writelines(f"  {place}\n" for place in lost)
+        if lost:
+            self.stdout.write(
+                "They were deleted, except second factors (dashboard_secondfactor): reset those with "
+                "reset_second_factor. Enter the tokens, passwords and kubeconfigs of the accounts again. Scoring keys "
+                "are fetched again from the servers."
+            )

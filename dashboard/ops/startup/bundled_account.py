@@ -4,6 +4,7 @@ from django.conf import settings
 from django.db import transaction
 
 from deployments.models import Cluster, HostingAccount, RegistryInfo
+from encryption.fields import readable
 from mms import audit, tokens
 
 NAME = "local"  # also of its subscription, resource group and hosting account
@@ -29,7 +30,7 @@ def ensure() -> None:
     account = HostingAccount.objects.filter(name=NAME).first()
     if account is None:
         account = HostingAccount(name=NAME, subscription=NAME, resource_group=NAME, hosting_account=NAME)
-    if account.sign_in == HostingAccount.SignIn.TOKEN and not (account.token and _is_known(account.token)):
+    if account.sign_in == HostingAccount.SignIn.TOKEN and not _is_known(readable(account, "token") or ""):
         account.token = _new_token()
         account.record_secret_change("the site itself")
         account.token_refused = False

@@ -20,6 +20,7 @@ from django.db import OperationalError, connection
 from dashboard.ops.backup import database
 from dashboard.ops.startup import migrate
 from dashboard.ops.startup.data_dir import record_database, require_finished_restore
+from encryption import check
 from mms.system.locks import locked
 
 MIGRATION_LOCK_ID = 7_161_025  # arbitrary, but the same for every process that migrates this database
@@ -31,7 +32,7 @@ def prepare(serves_pages: bool = True) -> None:
     """Migrate the database, and collect the static files if the process serves pages.
 
     Safe to call at every start, and by several processes at the same time. Raises ImproperlyConfigured if a restore is
-    unfinished or a newer release has used the database.
+    unfinished, a newer release has used the database, or its secrets are encrypted with another key.
     """
     require_finished_restore()
     record_files_url()
@@ -40,6 +41,8 @@ def prepare(serves_pages: bool = True) -> None:
     if not is_migrated():
         with migration_lock():
             migrate.migrate()
+    check.require_key()
+    check.ensure_recorded()
     record_database()
     if serves_pages and "dashboard" in settings.SERVE and not settings.RELOAD:
         collect_static()

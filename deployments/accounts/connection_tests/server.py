@@ -12,7 +12,7 @@ from deployments.accounts.connection_tests import (
     unreachable,
 )
 from deployments.client import errors
-from deployments.client.transport import BearerToken, Credential, KnownSecrets
+from deployments.client.transport import BearerToken, KnownSecrets
 from deployments.models import HostingAccount
 
 ADVICE: dict[type[errors.MMSError], str] = {
@@ -33,7 +33,11 @@ def try_server(account: HostingAccount, known: KnownSecrets) -> ConnectionTestRe
 
     known: the account's secrets, for its client.
     """
-    credential: Credential = BearerToken(account.token or "")
+    credential = credentials.credential_for(account)
+    if isinstance(credential, credentials.UndecryptableCredential):
+        return ConnectionTestResult(
+            False, credential.reason, "Restore the site's secret key, or enter the value again."
+        )
     if account.sign_in == HostingAccount.SignIn.ENTRA:
         client = credentials.entra_client(account)
         try:

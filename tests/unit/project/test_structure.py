@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from django.conf import settings
 
-TOP = ("dashboard", "deployments", "mms", "netguard")
+TOP = ("dashboard", "deployments", "encryption", "mms", "netguard")
 MAX_CHILDREN = 9
 # Names that Python, Django, Celery and ASGI look for in a fixed place.
 DICTATED = {

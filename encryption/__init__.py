@@ -1,0 +1,1 @@
+"""Encryption of stored secrets with SECRET_KEY, and the fingerprint that shows whether the site has the right key."""
