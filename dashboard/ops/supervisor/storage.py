@@ -1,4 +1,4 @@
-"""Trial writes to the database and the data folder. A full disk still allows reading, so only writing reveals it."""
+"""Trial writes to the database and the data folder, and the check of the secret key. A full disk still allows reading, so only writing reveals it."""
 
 import tempfile
 import threading
@@ -9,6 +9,7 @@ from django.db import Error, connection
 
 from dashboard.http import db_errors
 from dashboard.ops.supervisor.health import WORKS
+from encryption import check
 
 CACHE_SECONDS = 5.0  # anyone may request /healthz, which must not cause a write each time
 TRIAL_BYTES = 64 * 1024
@@ -19,11 +20,13 @@ _states: dict[str, str] = {}
 
 
 def states() -> dict[str, str]:
-    """Return the state of the database and of the data folder, WORKS or the problem, at most CACHE_SECONDS old."""
+    """Return the state of the database, the secret key and the data folder, WORKS or the problem, at most CACHE_SECONDS old."""
     global _checked_at, _states
     with _lock:
         if time.monotonic() - _checked_at >= CACHE_SECONDS:
             _states = {"database": _database(), "data folder": _data_folder()}
+            if _states["database"] == WORKS:
+                _states["secret key"] = _secret_key()
             _checked_at = time.monotonic()
         return dict(_states)
 
@@ -32,6 +35,14 @@ def forget() -> None:
     """Check again at the next call."""
     global _checked_at
     _checked_at = float("-inf")
+
+
+def _secret_key() -> str:
+    """Return WORKS if the secrets in the database are encrypted with the site's key, else the problem."""
+    try:
+        return "not the key of the database; run doctor" if check.key_problem() else WORKS
+    except Error:
+        return "unknown, because the database isn't responding"
 
 
 def _database() -> str:

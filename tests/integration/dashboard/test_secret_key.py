@@ -17,6 +17,7 @@ from dashboard.models import FormerFileKey
 from dashboard.ops.doctor.checks import versions
 from dashboard.ops.doctor.finding import CheckContext, State
 from dashboard.ops.startup import prepare
+from dashboard.ops.supervisor import storage
 from deployments.accounts.availability import client_for
 from deployments.accounts.known_secrets import known_secrets
 from deployments.client import errors
@@ -113,9 +114,11 @@ def test_a_missing_key_file_is_reported_and_nothing_is_encrypted_without_it(
 
 def test_doctor_and_healthz_report_a_wrong_key(settings: Any, account: HostingAccount) -> None:
     check.ensure_recorded()
+    storage.forget()
     assert [finding.state for finding in _findings()] == [State.OK]
     assert json.loads(Client().get("/healthz").content)["parts"]["secret key"] == "works"
     settings.SECRET_KEY = WRONG
+    storage.forget()
     [finding] = _findings()
     assert finding.state == State.FAILED
     assert "Restore the key from a backup" in finding.advice
