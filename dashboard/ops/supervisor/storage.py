@@ -1,4 +1,7 @@
-"""Trial writes to the database and the data folder, and the check of the secret key. A full disk still allows reading, so only writing reveals it."""
+"""Trial writes to the database and the data folder, and the check of the secret key.
+
+A full disk still allows reading, so only writing reveals it.
+"""
 
 import tempfile
 import threading
@@ -20,7 +23,10 @@ _states: dict[str, str] = {}
 
 
 def states() -> dict[str, str]:
-    """Return the state of the database, the secret key and the data folder, WORKS or the problem, at most CACHE_SECONDS old."""
+    """Return the state of the database, the secret key and the data folder: WORKS or the problem.
+
+    It is at most CACHE_SECONDS old.
+    """
     global _checked_at, _states
     with _lock:
         if time.monotonic() - _checked_at >= CACHE_SECONDS:
