@@ -27,10 +27,13 @@ def _applications() -> dict[str, ASGI3Application]:
     by_segment: dict[str, ASGI3Application] = {"healthz": pages}
     if "mms" in settings.SERVE:
         from mms.api.application import application as mms_api
-        from mms.gateway.app import Gateway
+        from mms.gateway.app import GatewayApp
+        from mms.gateway.forward import Gateway
 
-        gateway = Gateway(settings.MMS_DIR / "routes", metrics_token=settings.METRICS_TOKEN)
-        by_segment |= {"api": mms_api, "scoring": gateway}
+        gateway = Gateway(
+            settings.MMS_DIR / "routes", settings.METRICS_TOKEN, settings.GATEWAY_METRICS_DIR, settings.ALLOWED_ORIGINS
+        )
+        by_segment |= {"api": mms_api, "scoring": GatewayApp(gateway)}
     if "dashboard" in settings.SERVE:
         from dashboard.files.download import application as downloads
         from dashboard.files.upload import application as uploads

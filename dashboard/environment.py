@@ -193,6 +193,17 @@ SECTIONS: dict[str, tuple[Variable, ...]] = {
         Number("MMS_RUN_TIMEOUT", "seconds until a driver's `run()` times out", 60),
         Number("MMS_BODY_MAX_BYTES", "maximum size of a scoring request", 16 * 1024**2, shown="16 MiB"),
         Number("MMS_QUEUE_LENGTH", "scoring requests queued per process; further ones get status 503", 100),
+        Number(
+            "GATEWAY_PROCESSES",
+            "processes of the scoring gateway, which share its port",
+            shown="half of the cores",
+            minimum=0,
+        ),
+        Text(
+            "ALLOWED_ORIGINS",
+            "origins of browser applications that may call scoring URLs, comma-separated, for example "
+            "`https://app.example.com`; `*` allows all",
+        ),
         Text(
             "METRICS_TOKEN",
             "bearer token for `GET /scoring/metrics`; without one, only this machine can read it, at "

@@ -419,4 +419,20 @@ MMS_SCORING_CPUS = environment.number("MMS_SCORING_CPUS")  # 0 for all but one
 MMS_AUDIT_RECORDER = "dashboard.audit.mms.record_mms_entry"  # stores audit entries of the bundled MMS
 # Token for GET /scoring/metrics. Without one, only this machine can read it.
 METRICS_TOKEN = environment.text("METRICS_TOKEN")
+GATEWAY_METRICS_DIR = MMS_DIR / "metrics"  # counters of every process that serves scoring URLs
+GATEWAY_PROCESSES = environment.number("GATEWAY_PROCESSES") or max(1, (os.cpu_count() or 1) // 2)
+
+
+def _allowed_origins() -> list[str]:
+    origins = environment.words("ALLOWED_ORIGINS")
+    for origin in origins:
+        parts = urlsplit(origin)
+        if origin != "*" and (parts.scheme not in {"http", "https"} or origin != f"{parts.scheme}://{parts.netloc}"):
+            raise ImproperlyConfigured(
+                f"ALLOWED_ORIGINS must be origins such as https://app.example.com, or *, not {origin!r}."
+            )
+    return origins
+
+
+ALLOWED_ORIGINS = _allowed_origins()  # of browser applications that may call scoring URLs
 SUPERVISOR_SOCKET = environment.text("SUPERVISOR_SOCKET") or str(RUN_DIR / "supervisor.sock")

@@ -1,51 +1,91 @@
-"""The gateway's metrics in the Prometheus text format."""
+"""The gateway's metrics in the Prometheus text format, summed over all processes that share a folder.
 
+Each process counts in a file of its own, which it maps into memory and locks. Any process can render the sum, and a
+process that takes over the file of an earlier one continues its counters, so they don't decrease at a restart.
+"""
+
+import fcntl
+import mmap
+import os
 from bisect import bisect_left
-from collections import Counter
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 
 BUCKET_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)  # seconds
+STATUSES = (*range(200, 204), *range(400, 600))  # every status that the gateway sends
+MAX_SERVICES = 4096  # per process; further ones are counted as unknown
+# A record: the service's id, a counter per status, a counter per bucket, and the sum of the latencies. Record 0 is for
+# unknown services. In place of an id, its first word is the number of words that were ever used.
+ID_BYTES = 64
+_STATUS = ID_BYTES // 8
+_BUCKET = _STATUS + len(STATUSES)
+_SECONDS = _BUCKET + len(BUCKET_SECONDS) + 1
+RECORD_WORDS = _SECONDS + 1
+FILE_BYTES = MAX_SERVICES * RECORD_WORDS * 8  # a sparse file: unused records need no space
+_STATUS_INDEX = {status: _STATUS + index for index, status in enumerate(STATUSES)}
 
 
-class _ServiceMetrics:
-    """Counters of one service."""
+class _Counters:
+    """Records in a memory map, as 64-bit integers and as floating-point numbers."""
 
-    def __init__(self) -> None:
-        self.statuses: Counter[int] = Counter()
-        self.buckets = [0] * (len(BUCKET_SECONDS) + 1)
-        self.seconds = 0.0
+    def __init__(self, memory: mmap.mmap) -> None:
+        self._memory = memory
+        view = memoryview(memory)
+        self.integers, self.floats = view.cast("Q"), view.cast("d")
+
+    def records(self) -> Iterator[tuple[int, str]]:
+        """Yield the first word and the service id of each record in use."""
+        yield 0, ""
+        for word in range(RECORD_WORDS, min(self.integers[0], MAX_SERVICES * RECORD_WORDS), RECORD_WORDS):
+            if self.integers[word]:
+                yield word, self._memory[word * 8 : word * 8 + ID_BYTES].rstrip(b"\0").decode("ascii", "replace")
+
+    def assign(self, word: int, service_id: str) -> None:
+        """Assign a free record to a service."""
+        self._memory[word * 8 : word * 8 + ID_BYTES] = service_id.encode("ascii").ljust(ID_BYTES, b"\0")
+        self.integers[0] = max(self.integers[0], word + RECORD_WORDS)
+
+    def free(self, word: int) -> None:
+        """Delete the record of a service."""
+        self._memory[word * 8 : (word + RECORD_WORDS) * 8] = bytes(RECORD_WORDS * 8)
 
 
 class Metrics:
-    """Requests, errors and latency of each service since this process started. Unknown services have the id ""."""
+    """Requests, errors and latency of each service. Unknown services have the id ""."""
 
-    def __init__(self) -> None:
-        self._services: dict[str, _ServiceMetrics] = {}
+    def __init__(self, folder: Path | None = None) -> None:
+        """Count in a file in `folder`, shared with other processes, or in memory if there is none."""
+        self._folder = folder
+        self._file = _acquire_file(folder) if folder else -1
+        self._own = _Counters(mmap.mmap(self._file, FILE_BYTES))
+        self._words = {service_id: word for word, service_id in self._own.records()}
 
     def observe(self, service_id: str, status: int, seconds: float) -> None:
         """Count one response and its latency."""
-        service = self._services.get(service_id)
-        if service is None:
-            service = self._services[service_id] = _ServiceMetrics()
-        service.statuses[status] += 1
-        service.buckets[bisect_left(BUCKET_SECONDS, seconds)] += 1
-        service.seconds += seconds
+        word = self._words.get(service_id)
+        if word is None:
+            word = self._add(service_id)
+        integers = self._own.integers
+        integers[word + _STATUS_INDEX[status]] += 1
+        integers[word + _BUCKET + bisect_left(BUCKET_SECONDS, seconds)] += 1
+        self._own.floats[word + _SECONDS] += seconds
 
-    def retain(self, is_routed: Callable[[str], bool]) -> None:
-        """Drop deleted services, so that the output doesn't grow forever."""
-        self._services = {name: service for name, service in self._services.items() if not name or is_routed(name)}
-
-    def render(self) -> bytes:
-        """Return the metrics in the Prometheus text format, version 0.0.4."""
+    def render(self, is_routed: Callable[[str], bool] = lambda _: True) -> bytes:
+        """Return the metrics of routed services in the Prometheus text format, version 0.0.4."""
+        self._drop_deleted(is_routed)
+        services = self._sum(is_routed)
         requests, errors, latency = [], [], []
-        for name, service in sorted(self._services.items()):
+        for name, words in sorted(services.items()):
             label = f'service="{name}"'
-            for status, count in sorted(service.statuses.items()):
-                requests.append(f'mms_gateway_requests_total{{{label},code="{status}"}} {count}')
+            counts = {status: int(words[index]) for status, index in _STATUS_INDEX.items() if words[index]}
+            requests += [
+                f'mms_gateway_requests_total{{{label},code="{status}"}} {count}' for status, count in counts.items()
+            ]
             for kind, first in (("client", 400), ("server", 500)):
-                count = sum(n for status, n in service.statuses.items() if first <= status < first + 100)
-                errors.append(f'mms_gateway_errors_total{{{label},class="{kind}"}} {count}')
-            latency += _histogram(label, service)
+                total = sum(count for status, count in counts.items() if first <= status < first + 100)
+                errors.append(f'mms_gateway_errors_total{{{label},class="{kind}"}} {total}')
+            latency += _histogram(label, [int(count) for count in words[_BUCKET:_SECONDS]], words[_SECONDS])
         lines = [
             *_head("mms_gateway_requests_total", "counter", "Requests by service and status."),
             *requests,
@@ -56,13 +96,62 @@ class Metrics:
         ]
         return ("\n".join(lines) + "\n").encode()
 
+    def _add(self, service_id: str) -> int:
+        used = set(self._words.values())
+        words = range(RECORD_WORDS, MAX_SERVICES * RECORD_WORDS, RECORD_WORDS)
+        word = next((word for word in words if word not in used), 0)  # 0 once all are in use
+        if word:
+            self._own.assign(word, service_id)
+            self._words[service_id] = word
+        return word
 
-def _histogram(label: str, service: _ServiceMetrics) -> list[str]:
+    def _drop_deleted(self, is_routed: Callable[[str], bool]) -> None:
+        """Free the records of deleted services, so that the file doesn't fill up."""
+        for service_id in [name for name in self._words if name and not is_routed(name)]:
+            self._own.free(self._words.pop(service_id))
+
+    def _sum(self, is_routed: Callable[[str], bool]) -> dict[str, list[float]]:
+        """Return the words of all processes' records, added up by service. Services without requests are omitted."""
+        services: dict[str, list[float]] = defaultdict(lambda: [0] * RECORD_WORDS)
+        for counters in self._all_counters():
+            for word, name in counters.records():
+                if any(counters.integers[word + _BUCKET : word + _SECONDS]) and (not name or is_routed(name)):
+                    total = services[name]
+                    for index in range(_STATUS, _SECONDS):
+                        total[index] += counters.integers[word + index]
+                    total[_SECONDS] += counters.floats[word + _SECONDS]
+        return services
+
+    def _all_counters(self) -> Iterable[_Counters]:
+        yield self._own
+        for path in sorted(self._folder.glob("*.counters")) if self._folder else []:
+            with path.open("rb") as file:
+                status = os.fstat(file.fileno())
+                if status.st_size == FILE_BYTES and status.st_ino != os.fstat(self._file).st_ino:
+                    yield _Counters(mmap.mmap(file.fileno(), FILE_BYTES, prot=mmap.PROT_READ))
+
+
+def _acquire_file(folder: Path) -> int:
+    """Return the descriptor of the first counter file that no other process has locked. It stays open and locked."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for number in range(1000):
+        descriptor = os.open(folder / f"{number}.counters", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            continue
+        os.ftruncate(descriptor, FILE_BYTES)
+        return descriptor
+    raise RuntimeError(f"No free counter file among 1000 in {folder}. Delete the files there, and restart the gateway.")
+
+
+def _histogram(label: str, buckets: list[int], seconds: float) -> list[str]:
     name, total, lines = "mms_gateway_request_seconds", 0, []
-    for limit, count in zip((*BUCKET_SECONDS, "+Inf"), service.buckets, strict=True):
+    for limit, count in zip((*BUCKET_SECONDS, "+Inf"), buckets, strict=True):
         total += count
         lines.append(f'{name}_bucket{{{label},le="{limit}"}} {total}')
-    return [*lines, f"{name}_sum{{{label}}} {service.seconds:.6f}", f"{name}_count{{{label}}} {total}"]
+    return [*lines, f"{name}_sum{{{label}}} {seconds:.6f}", f"{name}_count{{{label}}} {total}"]
 
 
 def _head(name: str, kind: str, text: str) -> list[str]:

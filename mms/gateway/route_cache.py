@@ -32,8 +32,13 @@ class RouteCache:
         if route is None:
             self._known.pop(service_id, None)
         else:
+            route = known if route == known else route  # callers store what they derived from it
             self._known[service_id] = (now + ROUTE_CACHE_SECONDS, route)
         return route
+
+    def is_known(self, service_id: str) -> bool:
+        """Return True if the service's route has been read, and existed when it was read last."""
+        return service_id in self._known
 
     def _read(self, service_id: str, known: Route | None) -> Route | None:
         if not routes.SERVICE_ID.fullmatch(service_id):

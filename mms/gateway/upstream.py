@@ -7,6 +7,7 @@ one buffered request, one buffered response, persistent connections, and errors 
 import asyncio
 import time
 from collections import defaultdict, deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
@@ -16,6 +17,7 @@ import httptools
 from mms.system import service_sockets
 
 CONNECT_SECONDS = 3.0
+TICK_SECONDS = 0.1  # between checks of time limits
 KEEPALIVE_SECONDS = 20.0  # shorter than the scoring program's own limit, so the service never closes first
 MAX_RESPONSE_BYTES = 64 * 1024**2
 MAX_OVERHEAD_BYTES = 256 * 1024  # of a response besides its body: headers, chunk sizes, trailers
@@ -37,7 +39,7 @@ class UpstreamTimeoutError(UpstreamError):
     """No response within the time allowed."""
 
 
-@dataclass
+@dataclass(slots=True)
 class Response:
     """A service's complete response."""
 
@@ -46,42 +48,60 @@ class Response:
     body: bytes = b""
 
 
-class _Connection(asyncio.Protocol):
+Result = Response | UpstreamError
+
+
+class Connection(asyncio.Protocol):
     """One connection, for one exchange at a time."""
 
-    def __init__(self, *, is_local: bool) -> None:
+    def __init__(self, pool: "Pool", *, is_local: bool) -> None:
+        self._pool = pool
+        self._seconds = 0.0  # time limit of the exchange
         self.idle_since = 0.0
         self.is_open = False
         self._is_local = is_local  # a Unix socket
         self._transport: Any = None
         self._parser = httptools.HttpResponseParser(self)
-        self._waiter: asyncio.Future[Response] | None = None
+        self._receive: Callable[[Result], None] | None = None
+        self._expires = 0.0
         self._response = Response()
         self._parts: list[bytes] = []
         self._size = 0
         self._received = 0
         self._is_complete = False
 
-    async def exchange(self, request: bytes, seconds: float) -> Response:
-        """Send `request` and return the response. Raises UpstreamError and closes the connection."""
-        loop = asyncio.get_running_loop()
-        self._waiter = loop.create_future()
+    def send(self, request: bytes, seconds: float, receive: "Callable[[Result], None]") -> None:
+        """Send `request`, and call `receive` once with the response or the error. An error closes the connection."""
+        self._receive, self._seconds, self._expires = receive, seconds, time.monotonic() + seconds
         self._response, self._parts, self._size = Response(), [], 0
         self._received, self._is_complete = 0, False
+        self._pool.watch(self)
         self._transport.write(request)
-        timer = loop.call_later(seconds, self._fail, UpstreamTimeoutError(f"no response within {seconds:g} s"))
+
+    async def exchange(self, request: bytes, seconds: float) -> Response:
+        """Send `request` and return the response. Raises UpstreamError and closes the connection."""
+        done: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        self.send(request, seconds, lambda result: None if done.done() else done.set_result(result))
         try:
-            return await self._waiter
+            result = await done
         except BaseException:
             self.close()
             raise
-        finally:
-            timer.cancel()
-            self._waiter = None
+        if isinstance(result, UpstreamError):
+            raise result
+        return result
 
     def close(self) -> None:
+        """Close the connection without calling back."""
         self.is_open = False
+        self._receive = None
         self._transport.abort()
+
+    def expire(self, now: float) -> bool:
+        """End the exchange if its time is over. Return True if none is in progress."""
+        if self._receive and now > self._expires:
+            self._finish(UpstreamTimeoutError(f"no response within {self._seconds:g} s"))
+        return self._receive is None
 
     # --- called by asyncio
 
@@ -90,18 +110,21 @@ class _Connection(asyncio.Protocol):
         self.is_open = True
 
     def data_received(self, data: bytes) -> None:
-        if self._waiter is None:  # unsolicited data: no later response can be trusted
+        if self._receive is None:  # unsolicited data: no later response can be trusted
             self.close()
             return
         self._received += len(data)
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as reason:
+            self.is_open = False
             self._fail(BrokenConnectionError(f"the response is not HTTP: {reason}"))
         if self._received - self._size > MAX_OVERHEAD_BYTES:
             self._fail(
                 BrokenConnectionError(f"the response has more than {MAX_OVERHEAD_BYTES} bytes of headers and framing")
             )
+        if self._is_complete:  # not before everything that arrived is parsed: it may be more than one response
+            self._finish(self._response)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.is_open = False
@@ -145,20 +168,27 @@ class _Connection(asyncio.Protocol):
         if not self._parser.should_keep_alive():
             self.is_open = False
         self._response.body = b"".join(self._parts)
-        if self._waiter and not self._waiter.done():
-            self._waiter.set_result(self._response)
 
     def _fail(self, error: UpstreamError) -> None:
-        if self._waiter and not self._waiter.done():
-            self._waiter.set_exception(error)
+        if not self._is_complete:
+            self._finish(error)
+
+    def _finish(self, result: "Result") -> None:
+        if receive := self._receive:
+            self._receive = None
+            if isinstance(result, UpstreamError):
+                self.close()
+            receive(result)
 
 
 class Pool:
     """Open connections to services, by address (unix:/path or http://host:port)."""
 
     def __init__(self) -> None:
-        self._idle: dict[str, deque[_Connection]] = defaultdict(deque)
+        self._idle: dict[str, deque[Connection]] = defaultdict(deque)
         self._swept_at = 0.0
+        self._busy: set[Connection] = set()
+        self._is_ticking = False
 
     async def request(self, address: str, request: bytes, seconds: float, *, is_repeatable: bool) -> Response:
         """Send `request`, the bytes of a complete HTTP/1.1 request, and return the response.
@@ -166,7 +196,7 @@ class Pool:
         Resends it only if a pooled connection turned out to be stale, and only if the service can't have processed the
         request or processing it twice is harmless (`is_repeatable`). Raises UpstreamError.
         """
-        while connection := self._take_idle(address):
+        while connection := self.take_idle(address):
             try:
                 return await self._exchange(address, connection, request, seconds)
             except NotSentError:
@@ -177,6 +207,22 @@ class Pool:
         connection = await self._connect(address)
         return await self._exchange(address, connection, request, seconds)
 
+    def watch(self, connection: Connection) -> None:
+        """Enforce the time limit of an exchange that begins. One timer serves all exchanges."""
+        self._busy.add(connection)
+        if not self._is_ticking:
+            self._is_ticking = True
+            asyncio.get_running_loop().call_later(TICK_SECONDS, self._tick)
+
+    def _tick(self) -> None:
+        now = time.monotonic()
+        for connection in list(self._busy):
+            if connection.expire(now):
+                self._busy.discard(connection)
+        self._is_ticking = bool(self._busy)
+        if self._is_ticking:
+            asyncio.get_running_loop().call_later(TICK_SECONDS, self._tick)
+
     def close(self) -> None:
         """Close all idle connections."""
         for connections in self._idle.values():
@@ -184,16 +230,20 @@ class Pool:
                 connection.close()
         self._idle.clear()
 
-    async def _exchange(self, address: str, connection: _Connection, request: bytes, seconds: float) -> Response:
+    async def _exchange(self, address: str, connection: Connection, request: bytes, seconds: float) -> Response:
         response = await connection.exchange(request, seconds)
+        self.release(address, connection)
+        return response
+
+    def release(self, address: str, connection: Connection) -> None:
+        """Store a connection after an exchange for the next one, if it is still open."""
         if connection.is_open:
             connection.idle_since = time.monotonic()
             self._idle[address].append(connection)
         else:
             connection.close()
-        return response
 
-    def _take_idle(self, address: str) -> _Connection | None:
+    def take_idle(self, address: str) -> Connection | None:
         """Return the most recently used connection that is still open, or None."""
         now = time.monotonic()
         if now > self._swept_at + 1.0:
@@ -215,17 +265,17 @@ class Pool:
             if not connections:
                 del self._idle[address]
 
-    async def _connect(self, address: str) -> _Connection:
+    async def _connect(self, address: str) -> Connection:
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(CONNECT_SECONDS):
                 if address.startswith("unix:"):
                     with service_sockets.verified(address.removeprefix("unix:")) as path:
-                        _, connection = await loop.create_unix_connection(lambda: _Connection(is_local=True), path)
+                        _, connection = await loop.create_unix_connection(lambda: Connection(self, is_local=True), path)
                 else:
                     target = urlsplit(address)
                     _, connection = await loop.create_connection(
-                        lambda: _Connection(is_local=False), target.hostname or "", target.port or 80
+                        lambda: Connection(self, is_local=False), target.hostname or "", target.port or 80
                     )
         except (OSError, ValueError) as reason:  # TimeoutError is an OSError
             raise NotSentError(f"couldn't connect to the service: {reason}") from None

@@ -3,12 +3,15 @@
 import signal
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
 import pytest
+import requests
 
-from tests.journeys.api import Api
+from tests.journeys.api import FLOWERS, Api
 from tests.site import ROOT, Site, wait_until
 
 pytestmark = pytest.mark.slow
@@ -69,6 +72,41 @@ def test_services_keep_running_while_web_and_workers_restart(running: Site, api:
     wait_until(running.works, 60, "a healthy site")
     assert _service_processes(running) == before
     assert api.score(service)[0] == 200
+
+
+def test_scoring_continues_while_everything_else_is_stopped(running: Site, api: Api, service: str) -> None:
+    """Web, workers, scheduler and Redis are killed, stopped and started; no scoring request fails."""
+    url = api.service(service)["scoringUri"]
+    assert url.startswith(f"{running.gateway_url}/")
+    headers = {"Authorization": f"Bearer {api.ask('GET', f'services/{service}/keys')[1]['primaryKey']}"}
+    statuses: list[int] = []
+    stop = threading.Event()
+
+    def score() -> None:
+        while not stop.is_set():  # a new connection each time, which a stopped server would refuse
+            statuses.append(requests.post(url, json=FLOWERS, headers=headers, timeout=30).status_code)
+
+    def scores_on() -> None:
+        before = len(statuses)
+        wait_until(lambda: client.done() or len(statuses) > before + 5, 30, "more scores")
+
+    with ThreadPoolExecutor(1) as pool:
+        client = pool.submit(score)
+        try:
+            scores_on()
+            running.program("site:web").kill()
+            scores_on()
+            for name in ("site:*", "redis"):
+                running.supervisorctl("stop", name)
+                scores_on()
+            for name in ("redis", "site:*"):
+                running.supervisorctl("start", name)
+                scores_on()
+            wait_until(running.works, 60, "a healthy site")
+        finally:
+            stop.set()
+        client.result(60)
+    assert set(statuses) == {200}
 
 
 def test_a_second_site_on_a_data_folder_is_refused_in_one_sentence(running: Site) -> None:

@@ -5,6 +5,7 @@ RUN_DIR/services, so they start again with the site.
 """
 
 import os
+import re
 import shlex
 import shutil
 import sys
@@ -22,9 +23,6 @@ from mms.system.supervisor_config import escape
 MAX_SOCKET_PATH_BYTES = 107  # sun_path in Linux, without the terminating zero; see unix(7)
 LONGEST_SOCKET_NAME = "supervisor.sock.4194304"  # supervisord binds a name with its PID, then renames it
 
-# Programs that restarting the group `site` doesn't restart. supervisord makes each a group of its own name.
-UNGROUPED = frozenset({"gateway", "redis"})
-OWN_GROUPS = UNGROUPED | {"site"}
 
 Sections = dict[str, dict[str, str]]
 
@@ -45,7 +43,17 @@ class Program:
 
 def qualified_name(name: str) -> str:
     """Return the name of a program of the site for supervisorctl, which includes the group."""
-    return name if name in UNGROUPED else f"site:{name}"
+    return f"site:{name}" if _is_grouped(name) else name
+
+
+def is_own_group(group: str) -> bool:
+    """Return True if the group in supervisord has programs of the site, not a service."""
+    return group == "site" or not _is_grouped(group)
+
+
+def _is_grouped(name: str) -> bool:
+    """Return False for programs that restarting the group `site` doesn't restart. Each is a group of its own."""
+    return re.fullmatch(r"redis|gateway(-\d+)?", name) is None
 
 
 def redis_server() -> str:
@@ -83,13 +91,17 @@ def _redis() -> Program:
     return Program("redis", command, {"priority": "5"})
 
 
-def _gateway() -> Program:
+def _gateways() -> Iterator[Program]:
     command = [
         *(sys.executable, "-m", "mms.gateway", "--host", settings.HOST, "--port", str(settings.GATEWAY_PORT)),
-        *("--routes", str(settings.MMS_DIR / "routes")),
+        *("--routes", str(settings.MMS_DIR / "routes"), "--metrics", str(settings.GATEWAY_METRICS_DIR)),
+        *(f"--origin={origin}" for origin in settings.ALLOWED_ORIGINS),
+        *(["--share-port"] if settings.GATEWAY_PROCESSES > 1 else []),
     ]
     # The first program to start and the last to stop: it answers while everything else starts or stops.
-    return Program("gateway", command, {"priority": "1"})
+    options = {"priority": "1", "stopwaitsecs": "25"}
+    for number in range(1, settings.GATEWAY_PROCESSES + 1):
+        yield Program("gateway" if number == 1 else f"gateway-{number}", command, options)
 
 
 def _web() -> Program:
@@ -145,7 +157,7 @@ def programs() -> list[Program]:
     if "dashboard" in settings.SERVE:
         selected.append(_worker("worker", "celery", "deployments.tasks,dashboard.tasks", settings.WORKER_THREADS))
     if "mms" in settings.SERVE:
-        selected.append(_gateway())
+        selected += _gateways()
         selected.append(_worker("mms-worker", "mms", "mms.tasks", settings.MMS_BUILDS + settings.WORKER_THREADS))
     if settings.RELOAD:
         selected.append(_reload())
@@ -172,7 +184,7 @@ def _program_section(program: Program, logs_to_terminal: bool) -> dict[str, str]
 def sections(logs_to_terminal: bool) -> Sections:
     """Return the configuration of supervisord, by section."""
     configured = programs()
-    site = [program.name for program in configured if program.name not in UNGROUPED]
+    site = [program.name for program in configured if _is_grouped(program.name)]
     return {
         "supervisord": {
             "nodaemon": "true",

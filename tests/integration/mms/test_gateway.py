@@ -17,9 +17,9 @@ import pytest
 import requests
 
 from mms.gateway import route_cache, routes, upstream
-from mms.gateway.app import Gateway
 from mms.gateway.routes import Route
 from tests.asgi_server import Server
+from tests.gateway_server import GatewayServer
 from tests.ports import free_port
 from tests.scoring_program import Program
 from tests.site import wait_until
@@ -56,8 +56,8 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def front(directory: Path) -> Iterator[Server]:
-    with Server(Gateway(directory, metrics_token="")) as server:
+def front(directory: Path) -> Iterator[GatewayServer]:
+    with GatewayServer(directory) as server:
         yield server
 
 
@@ -110,7 +110,7 @@ OK = b'HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 4\r\
 
 
 def score(
-    front: Server, body: str = "x", headers: dict[str, str] | None = None, service: str = "svc-1"
+    front: GatewayServer, body: str = "x", headers: dict[str, str] | None = None, service: str = "svc-1"
 ) -> requests.Response:
     headers = AUTHORIZED if headers is None else headers
     return requests.post(f"{front.url}/scoring/{service}/score", data=body, headers=headers, timeout=20)
@@ -120,7 +120,7 @@ def code(response: requests.Response) -> tuple[int, str]:
     return response.status_code, response.json()["error"]["code"]
 
 
-def test_a_request_with_a_key_is_scored(front: Server, program: Program) -> None:
+def test_a_request_with_a_key_is_scored(front: GatewayServer, program: Program) -> None:
     for key in (KEY, OTHER):
         assert score(front, "hello", {"Authorization": f"Bearer {key}"}).json() == "hello"
     assert requests.get(f"{front.url}/scoring/svc-1/", headers=AUTHORIZED).json()["status"] == "healthy"
@@ -129,7 +129,9 @@ def test_a_request_with_a_key_is_scored(front: Server, program: Program) -> None
 
 
 @pytest.mark.parametrize("authorization", [None, "", "Bearer", "Bearer wrong", f"Basic {KEY}", f"Bearer {KEY}x", KEY])
-def test_requests_without_a_valid_key_are_rejected(front: Server, program: Program, authorization: str | None) -> None:
+def test_requests_without_a_valid_key_are_rejected(
+    front: GatewayServer, program: Program, authorization: str | None
+) -> None:
     for path in ("score", "swagger.json", ""):
         method = "POST" if path == "score" else "GET"
         headers = {"Authorization": authorization} if authorization is not None else {}
@@ -138,30 +140,30 @@ def test_requests_without_a_valid_key_are_rejected(front: Server, program: Progr
         assert answer.headers["www-authenticate"] == "Bearer"
 
 
-def test_an_empty_key_is_rejected_even_if_a_route_has_no_keys(front: Server, directory: Path) -> None:
+def test_an_empty_key_is_rejected_even_if_a_route_has_no_keys(front: GatewayServer, directory: Path) -> None:
     routes.write(directory, route("unix:/nowhere", key_digests=[]))
     assert code(score(front, headers={"Authorization": "Bearer "}))[0] == 401
 
 
 @pytest.mark.parametrize("service", ["none", "..%2f..%2fetc", "svc-1%00", "x" * 100, ""])
-def test_unknown_services_are_404(front: Server, program: Program, service: str) -> None:
+def test_unknown_services_are_404(front: GatewayServer, program: Program, service: str) -> None:
     assert code(score(front, service=service)) == (404, "NotFound")
 
 
-def test_other_paths_and_methods_are_rejected(front: Server, program: Program) -> None:
+def test_other_paths_and_methods_are_rejected(front: GatewayServer, program: Program) -> None:
     assert code(requests.get(f"{front.url}/scoring/svc-1/admin", headers=AUTHORIZED)) == (404, "NotFound")
     answer = requests.get(f"{front.url}/scoring/svc-1/score", headers=AUTHORIZED)
     assert (*code(answer), answer.headers["allow"]) == (405, "MethodNotAllowed", "POST")
 
 
-def test_a_body_above_the_limit_is_413_whether_announced_or_not(front: Server, program: Program) -> None:
+def test_a_body_above_the_limit_is_413_whether_announced_or_not(front: GatewayServer, program: Program) -> None:
     assert score(front, "x" * 1000).status_code == 200
     assert code(score(front, "x" * 1001)) == (413, "BodyTooLarge")
     answer = requests.post(f"{front.url}/scoring/svc-1/score", data=iter([b"x" * 600] * 2), headers=AUTHORIZED)
     assert code(answer) == (413, "BodyTooLarge")
 
 
-def test_a_wrong_key_is_rejected_before_the_body_is_read(front: Server, program: Program) -> None:
+def test_a_wrong_key_is_rejected_before_the_body_is_read(front: GatewayServer, program: Program) -> None:
     with socket.create_connection(("127.0.0.1", front.port)) as connection:
         connection.settimeout(5)
         connection.sendall(b"POST /scoring/svc-1/score HTTP/1.1\r\nhost: x\r\ncontent-length: 900\r\n\r\n")
@@ -169,7 +171,7 @@ def test_a_wrong_key_is_rejected_before_the_body_is_read(front: Server, program:
 
 
 def test_responses_are_sandboxed_json_without_cookies_and_foreign_headers(
-    front: Server, directory: Path, tmp_path: Path
+    front: GatewayServer, directory: Path, tmp_path: Path
 ) -> None:
     seen: list[bytes] = []
 
@@ -196,26 +198,26 @@ def test_responses_are_sandboxed_json_without_cookies_and_foreign_headers(
     assert b"1.2.3.4" not in seen[0]
 
 
-def test_errors_of_the_driver_are_forwarded(front: Server, program: Program) -> None:
+def test_errors_of_the_driver_are_forwarded(front: GatewayServer, program: Program) -> None:
     answer = score(front, "fail")
     assert code(answer) == (500, "DriverFailed")
     assert answer.json()["error"]["message"] == "ValueError: bad petal"
 
 
-def test_a_stopped_service_is_503_with_retry_after(front: Server, directory: Path, tmp_path: Path) -> None:
+def test_a_stopped_service_is_503_with_retry_after(front: GatewayServer, directory: Path, tmp_path: Path) -> None:
     routes.write(directory, route(f"unix:{tmp_path}/nobody.sock"))
     answer = score(front)
     assert code(answer) == (503, "ServiceUnavailable")
     assert answer.headers["retry-after"] == "1"
 
 
-def test_a_service_that_does_not_answer_in_time_is_504(front: Server, directory: Path, program: Program) -> None:
+def test_a_service_that_does_not_answer_in_time_is_504(front: GatewayServer, directory: Path, program: Program) -> None:
     routes.write(directory, route(f"unix:{program.address}", timeout=0.3))
     assert code(score(front, "sleep 1")) == (504, "TimedOut")
 
 
 def test_a_service_that_dies_during_a_request_is_502_without_a_retry(
-    front: Server, directory: Path, tmp_path: Path
+    front: GatewayServer, directory: Path, tmp_path: Path
 ) -> None:
     requests_seen: list[bytes] = []
 
@@ -233,7 +235,7 @@ def test_a_service_that_dies_during_a_request_is_502_without_a_retry(
     assert score(front).status_code == 200
 
 
-def test_an_invalid_response_is_502(front: Server, directory: Path, tmp_path: Path) -> None:
+def test_an_invalid_response_is_502(front: GatewayServer, directory: Path, tmp_path: Path) -> None:
     def script(connection: socket.socket, number: int) -> None:
         read_request(connection)
         connection.sendall(b"nonsense\r\n\r\n")
@@ -242,7 +244,7 @@ def test_an_invalid_response_is_502(front: Server, directory: Path, tmp_path: Pa
     assert code(score(front)) == (502, "BadAnswer")
 
 
-def test_a_closed_pooled_connection_fails_no_request(front: Server, directory: Path, tmp_path: Path) -> None:
+def test_a_closed_pooled_connection_fails_no_request(front: GatewayServer, directory: Path, tmp_path: Path) -> None:
     def script(connection: socket.socket, number: int) -> None:
         read_request(connection)
         connection.sendall(OK)  # then closes without announcing it
@@ -254,7 +256,7 @@ def test_a_closed_pooled_connection_fails_no_request(front: Server, directory: P
     assert peer.connections == 20
 
 
-def test_connections_to_the_service_are_reused(front: Server, directory: Path, tmp_path: Path) -> None:
+def test_connections_to_the_service_are_reused(front: GatewayServer, directory: Path, tmp_path: Path) -> None:
     def script(connection: socket.socket, number: int) -> None:
         while read_request(connection):
             connection.sendall(OK)
@@ -266,7 +268,7 @@ def test_connections_to_the_service_are_reused(front: Server, directory: Path, t
     assert peer.connections == 1
 
 
-def test_services_can_use_tcp(front: Server, directory: Path) -> None:
+def test_services_can_use_tcp(front: GatewayServer, directory: Path) -> None:
     async def application(scope: Any, receive: Any, send: Any) -> None:
         body = json.dumps([scope["path"], (await receive())["body"].decode()]).encode()
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(body))]})
@@ -278,7 +280,7 @@ def test_services_can_use_tcp(front: Server, directory: Path) -> None:
 
 
 def test_a_moved_service_is_found_immediately_and_a_removed_one_expires(
-    front: Server, directory: Path, tmp_path: Path, program: Program
+    front: GatewayServer, directory: Path, tmp_path: Path, program: Program
 ) -> None:
     assert score(front).status_code == 200
     routes.write(directory, route(f"unix:{tmp_path}/old.sock"))
@@ -291,7 +293,7 @@ def test_a_moved_service_is_found_immediately_and_a_removed_one_expires(
     assert code(score(front)) == (404, "NotFound")
 
 
-def test_new_keys_are_valid_within_a_second(front: Server, directory: Path, program: Program) -> None:
+def test_new_keys_are_valid_within_a_second(front: GatewayServer, directory: Path, program: Program) -> None:
     assert score(front).status_code == 200
     new = route(f"unix:{program.address}", key_digests=[sha256(b"new").hexdigest()])
     routes.write(directory, new)
@@ -301,7 +303,7 @@ def test_new_keys_are_valid_within_a_second(front: Server, directory: Path, prog
 
 
 def test_unreadable_routes_are_replaced_by_the_last_known_ones(
-    front: Server, directory: Path, program: Program
+    front: GatewayServer, directory: Path, program: Program
 ) -> None:
     assert score(front).status_code == 200
     (directory / "svc-1.json").write_text("{ damaged")
@@ -312,14 +314,16 @@ def test_unreadable_routes_are_replaced_by_the_last_known_ones(
     assert score(front).status_code == 200
 
 
-def test_a_route_that_was_never_read_and_is_damaged_is_503(front: Server, directory: Path, program: Program) -> None:
+def test_a_route_that_was_never_read_and_is_damaged_is_503(
+    front: GatewayServer, directory: Path, program: Program
+) -> None:
     (directory / "svc-2.json").write_text("{ damaged")
     assert code(score(front, service="svc-2")) == (503, "NoRoute")
 
 
 @pytest.mark.slow
 def test_a_switch_of_revisions_under_load_fails_no_request(
-    front: Server, directory: Path, tmp_path: Path, program: Program
+    front: GatewayServer, directory: Path, tmp_path: Path, program: Program
 ) -> None:
     (tmp_path / "new").mkdir()
     stop = threading.Event()
@@ -349,7 +353,7 @@ def test_a_switch_of_revisions_under_load_fails_no_request(
     assert failures == []
 
 
-def test_metrics_count_requests_errors_and_time_by_service(front: Server, program: Program) -> None:
+def test_metrics_count_requests_errors_and_time_by_service(front: GatewayServer, program: Program) -> None:
     for body in ("x", "fail", "x"):
         score(front, body)
     score(front, headers={})
@@ -367,7 +371,7 @@ def test_metrics_count_requests_errors_and_time_by_service(front: Server, progra
         assert line in text.splitlines(), text
 
 
-def test_metrics_drop_a_deleted_service(front: Server, directory: Path, program: Program) -> None:
+def test_metrics_drop_a_deleted_service(front: GatewayServer, directory: Path, program: Program) -> None:
     score(front)
     routes.remove(directory, "svc-1")
     time.sleep(route_cache.ROUTE_CACHE_SECONDS + 0.1)
@@ -379,7 +383,7 @@ def test_metrics_drop_a_deleted_service(front: Server, directory: Path, program:
 
 def test_metrics_require_this_machine_or_the_token(directory: Path) -> None:
     # As behind a proxy: a forwarded client isn't local, whatever the address of the socket.
-    with Server(Gateway(directory, metrics_token="secret"), proxy_headers=False) as front:
+    with GatewayServer(directory, metrics_token="secret") as front:
         url = f"{front.url}/scoring/metrics"
         assert requests.get(url).status_code == 200
         for header in ("X-Forwarded-For", "Forwarded", "X-Real-IP"):
@@ -390,7 +394,7 @@ def test_metrics_require_this_machine_or_the_token(directory: Path) -> None:
 
 
 def test_a_client_that_disconnects_while_sending_is_not_an_error(
-    front: Server, program: Program, caplog: pytest.LogCaptureFixture
+    front: GatewayServer, program: Program, caplog: pytest.LogCaptureFixture
 ) -> None:
     with socket.create_connection(("127.0.0.1", front.port)) as connection:
         head = f"POST /scoring/svc-1/score HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {KEY}\r\n"
@@ -401,7 +405,9 @@ def test_a_client_that_disconnects_while_sending_is_not_an_error(
     assert not caplog.records
 
 
-def test_a_request_is_canceled_when_its_client_disconnects(front: Server, directory: Path, tmp_path: Path) -> None:
+def test_a_request_is_canceled_when_its_client_disconnects(
+    front: GatewayServer, directory: Path, tmp_path: Path
+) -> None:
     left = threading.Event()
 
     def script(connection: socket.socket, number: int) -> None:
@@ -422,11 +428,11 @@ def test_a_request_is_canceled_when_its_client_disconnects(front: Server, direct
     assert score(front).json() == "ok"
 
 
-def test_a_slow_response_is_delivered(front: Server, program: Program) -> None:
+def test_a_slow_response_is_delivered(front: GatewayServer, program: Program) -> None:
     assert score(front, "sleep 1.2").status_code == 200
 
 
-def test_large_bodies_and_responses_are_complete(front: Server, directory: Path, program: Program) -> None:
+def test_large_bodies_and_responses_are_complete(front: GatewayServer, directory: Path, program: Program) -> None:
     routes.write(directory, route(f"unix:{program.address}", body_max_bytes=16 * 1024**2))
     body = "äöü€" * 500_000
     answer = requests.post(f"{front.url}/scoring/svc-1/score", data=body.encode(), headers=AUTHORIZED, timeout=20)
@@ -434,7 +440,7 @@ def test_large_bodies_and_responses_are_complete(front: Server, directory: Path,
 
 
 def test_an_endless_response_is_stopped(
-    front: Server, directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    front: GatewayServer, directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(upstream, "MAX_RESPONSE_BYTES", 100_000)
 

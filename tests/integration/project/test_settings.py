@@ -29,6 +29,11 @@ def manage(**environment: str) -> subprocess.CompletedProcess[str]:
         ("PORT", "65536", "PORT must be between 1 and 65535, not 65536."),
         ("GATEWAY_PORT", "8000", "GATEWAY_PORT must be a port other than PORT=8000, at most 65535."),
         ("PORT", "65535", "GATEWAY_PORT must be a port other than PORT=65535, at most 65535."),
+        (
+            "ALLOWED_ORIGINS",
+            "https://a.example/path",
+            "ALLOWED_ORIGINS must be origins such as https://app.example.com",
+        ),
         ("SERVE", "pages", "SERVE must be a comma-separated list of: dashboard, mms."),
         ("KEEP_OPERATIONS_DAYS", "3", "KEEP_OPERATIONS_DAYS must be between 7 and 36500, not 3."),
         ("SECRET_KEY_FILE", "/nowhere", "SECRET_KEY_FILE must be the path of a file that this user may read."),

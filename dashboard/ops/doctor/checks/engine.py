@@ -12,7 +12,7 @@ from django.utils import timezone
 from dashboard.ops.doctor.advice import log_hint, restart, start
 from dashboard.ops.doctor.checks import database
 from dashboard.ops.doctor.finding import CheckContext, Finding, duration, failed, ok, pluralize, warning
-from dashboard.ops.supervisor.programs import OWN_GROUPS
+from dashboard.ops.supervisor.programs import is_own_group
 from mms.engines.base import EngineUnavailableError, Health
 from mms.engines.process.supervisor import ALIVE, State, Supervisor
 from mms.models import Operation, Service
@@ -49,7 +49,7 @@ def _check_supervisor(context: CheckContext) -> Iterator[Finding]:
         message = f"No response at {settings.SUPERVISOR_SOCKET}."
         yield failed("supervisor", message, f"{restart('web')} {log_hint('supervisord')}")
         return
-    own = [info for info in programs if info["group"] in OWN_GROUPS]
+    own = [info for info in programs if is_own_group(info["group"])]
     broken = [info for info in programs if info["state"] not in ALIVE | {State.STOPPING}]
     yield from (_broken_program(info, context) for info in broken)
     oldest = max((info["now"] - info["start"] for info in own if info not in broken), default=0)
@@ -63,7 +63,7 @@ def _check_supervisor(context: CheckContext) -> Iterator[Finding]:
 
 
 def _broken_program(info: dict[str, Any], context: CheckContext) -> Finding:
-    is_own = info["group"] in OWN_GROUPS
+    is_own = is_own_group(info["group"])
     name, state = info["name"] if is_own else "services", State(info["state"])
     which = "" if is_own or context.accounts is not None else f" ({info['name']})"
     if state == State.BACKOFF:

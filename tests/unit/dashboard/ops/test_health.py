@@ -12,8 +12,7 @@ from django.test.utils import CaptureQueriesContext
 from pytest_django import Settings
 
 from dashboard.ops.supervisor import heartbeat, storage
-from mms.gateway.app import Gateway
-from tests.asgi_server import Server
+from tests.gateway_server import GatewayServer
 from tests.support.lifecycle import present
 
 pytestmark = pytest.mark.django_db
@@ -21,9 +20,9 @@ PROGRAMS = ["beat:dashboard+mms", "worker:celery", "worker:mms"]
 
 
 @pytest.fixture(autouse=True)
-def gateway(tmp_path: Path, settings: Settings) -> Iterator[Server]:
+def gateway(tmp_path: Path, settings: Settings) -> Iterator[GatewayServer]:
     """Run a gateway on a free port."""
-    with Server(Gateway(tmp_path)) as server:
+    with GatewayServer(tmp_path) as server:
         settings.GATEWAY_PORT = server.port
         yield server
 
@@ -92,7 +91,7 @@ def test_idle_workers_pass_while_the_scheduler_is_stopped(client: Client, heartb
     assert parts["beat"] != "works"
 
 
-def test_only_a_stopped_gateway_is_reported(client: Client, heartbeats: redis.Redis, gateway: Server) -> None:
+def test_only_a_stopped_gateway_is_reported(client: Client, heartbeats: redis.Redis, gateway: GatewayServer) -> None:
     gateway.stop()
     answer = client.get("/healthz")
     assert answer.status_code == 503

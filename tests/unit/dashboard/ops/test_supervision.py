@@ -107,3 +107,24 @@ def test_a_data_folder_too_deep_for_sockets_is_refused_in_one_sentence(settings:
 def test_children_may_write_compiled_files(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
     assert "PYTHONDONTWRITEBYTECODE" not in programs.environment()
+
+
+def test_several_gateways_share_one_port(settings: Settings) -> None:
+    assert "--share-port" not in command_of("gateway")
+    settings.GATEWAY_PROCESSES, settings.ALLOWED_ORIGINS = 2, ["https://app.example"]
+    commands = [command_of("gateway"), command_of("gateway-2")]
+    assert commands[0] == commands[1]
+    assert {"--share-port", "--port", str(settings.GATEWAY_PORT), "--origin=https://app.example"} <= set(commands[0])
+
+
+def test_the_gateway_starts_first_and_outlives_restarts_of_the_site(settings: Settings) -> None:
+    settings.GATEWAY_PROCESSES = 2
+    sections = programs.sections(logs_to_terminal=False)
+    assert sections["group:site"]["programs"].split(",") == ["web", "beat", "worker", "mms-worker"]
+    first = min(int(section["priority"]) for section in sections.values() if "priority" in section)
+    assert {int(sections[f"program:{name}"]["priority"]) for name in ("gateway", "gateway-2")} == {first}
+    assert [programs.qualified_name(name) for name in ("gateway-2", "redis", "web")] == [
+        "gateway-2",
+        "redis",
+        "site:web",
+    ]

@@ -14,8 +14,10 @@ import pytest
 import requests
 
 from mms.gateway import routes
-from mms.gateway.app import Gateway
+from mms.gateway.app import GatewayApp
+from mms.gateway.forward import Gateway
 from tests.asgi_server import Server
+from tests.gateway_server import GatewayServer
 from tests.integration.mms.test_gateway import AUTHORIZED, OK, Peer, read_request, route
 
 START = b"HTTP/1.1 200 OK\r\n"
@@ -119,12 +121,12 @@ def directory(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def front(directory: Path) -> Iterator[Server]:
-    with Server(Gateway(directory, metrics_token="")) as server:
+def front(directory: Path) -> Iterator[GatewayServer]:
+    with GatewayServer(directory) as server:
         yield server
 
 
-def problem(front: Server, path: str, method: str) -> str:
+def problem(front: GatewayServer, path: str, method: str) -> str:
     """Return what is wrong with a response, or with the next one on the same connection; "" if nothing is."""
     connection = http.client.HTTPConnection("127.0.0.1", int(front.url.rpartition(":")[2]), timeout=20)
     for turn in ("hostile", "clean"):
@@ -151,7 +153,7 @@ def problem(front: Server, path: str, method: str) -> str:
 
 @pytest.mark.slow
 def test_no_response_of_a_driver_acts_on_our_origin(
-    front: Server, directory: Path, tmp_path: Path, record: dict[str, object]
+    front: GatewayServer, directory: Path, tmp_path: Path, record: dict[str, object]
 ) -> None:
     found, tried = [], 0
     for number, (name, answer) in enumerate(ANSWERS.items()):
@@ -185,7 +187,9 @@ FLOODS = {
 
 
 @pytest.mark.parametrize("kind", FLOODS)
-def test_a_driver_cannot_exhaust_the_gateways_memory(front: Server, directory: Path, tmp_path: Path, kind: str) -> None:
+def test_a_driver_cannot_exhaust_the_gateways_memory(
+    front: GatewayServer, directory: Path, tmp_path: Path, kind: str
+) -> None:
     """During one request, a local socket can carry gigabytes."""
     sent = 0
 
@@ -214,7 +218,7 @@ def test_a_driver_cannot_exhaust_the_gateways_memory(front: Server, directory: P
 )
 def test_metrics_are_not_available_through_a_silent_proxy(directory: Path, host: str) -> None:
     """Behind a local proxy all clients come from 127.0.0.1, but they request another host name."""
-    with Server(Gateway(directory, metrics_token="")) as front:
+    with GatewayServer(directory) as front:
         url = f"{front.url}/scoring/metrics"
         assert requests.get(url, headers={"Host": host}).status_code in {400, 403}
         for local in ("localhost", "localhost:8000", "127.0.0.1:8000", "[::1]:8000"):
@@ -225,6 +229,6 @@ def test_metrics_are_not_available_through_a_silent_proxy(directory: Path, host:
 
 def test_metrics_are_not_available_to_clients_that_claim_to_be_local(directory: Path) -> None:
     """uvicorn trusts the client address that a local proxy forwards."""
-    with Server(Gateway(directory, metrics_token=""), proxy_headers=True) as front:
+    with Server(GatewayApp(Gateway(directory)), proxy_headers=True) as front:
         for said in ("127.0.0.1", "::1", "1.2.3.4, 127.0.0.1", "127.0.0.1, 1.2.3.4"):
             assert requests.get(f"{front.url}/scoring/metrics", headers={"X-Forwarded-For": said}).status_code == 403

@@ -44,5 +44,5 @@ def test_deleted_services_are_dropped() -> None:
     metrics = Metrics()
     metrics.observe("iris", 200, 0.1)
     metrics.observe("", 404, 0.1)
-    metrics.retain(lambda _: False)
+    metrics.render(lambda _: False)
     assert {labels[0] for _, *labels in samples(metrics)} == {""}
