@@ -138,7 +138,11 @@ SECTIONS: dict[str, tuple[Variable, ...]] = {
         Text("OIDC_CLIENT_SECRET", "client secret of this site at the provider"),
         Text("OIDC_NAME", "name on the button *Sign in with …*", shown="host of the issuer"),
         Text("OIDC_SCOPES", "scopes to request", "openid profile email"),
-        Text("OIDC_GROUPS_CLAIM", "claim that lists a user's groups", "groups"),
+        Text(
+            "OIDC_GROUPS_CLAIM",
+            "claim that lists a user's groups; dots lead into nested objects: `realm_access.roles`",
+            "groups",
+        ),
         Text("OIDC_ROLES", "roles by group, for example `ml-team=lab:scientist,ops=*:operator,admins=admin`"),
     ),
     "Processes and limits": (

@@ -1,6 +1,7 @@
 """Roles of the identity provider's groups, as defined in OIDC_ROLES."""
 
 from dataclasses import dataclass
+from typing import Any
 
 # Access level of each role. Defined here because settings need it before models can be imported.
 ROLE_LEVELS = {"viewer": 1, "scientist": 2, "operator": 3}
@@ -54,3 +55,26 @@ def roles_of_groups(grants: list[Grant], groups: set[str], accounts: dict[str, i
 def is_administrator(grants: list[Grant], groups: set[str]) -> bool:
     """Return True if one of the groups grants administrator access."""
     return any(grant.administrator and grant.group in groups for grant in grants)
+
+
+def find_claim(claims: dict[str, Any], name: str) -> Any:
+    """Return the value of a claim, which may be in nested objects: `realm_access.roles`; None if there is none.
+
+    Names can contain dots themselves. A claim with the longest literal name takes precedence.
+    """
+    if name in claims:
+        return claims[name]
+    prefix = name
+    while "." in prefix:
+        prefix = prefix.rpartition(".")[0]
+        inner = claims.get(prefix)
+        if isinstance(inner, dict) and (found := find_claim(inner, name[len(prefix) + 1 :])) is not None:
+            return found
+    return None
+
+
+def groups_of(value: Any) -> set[str]:
+    """Return the groups in the value of a claim: a list, an object whose keys are the groups, or one name."""
+    if value is None or value == "":
+        return set()
+    return {str(group) for group in (value if isinstance(value, list | dict) else [value])}

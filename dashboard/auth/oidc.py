@@ -30,6 +30,7 @@ from deployments.models import HostingAccount
 TIMEOUT_SECONDS = 10  # timeout of each request to the provider
 # Asymmetric signatures only, which require the provider's private key: no shared secrets, and not "none".
 ALGORITHMS = {"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"}
+MAX_CLAIM_CHARS = 1000  # of the names of claims in the log
 log = logging.getLogger(__name__)
 
 
@@ -65,10 +66,11 @@ def fetch_claims(request: HttpRequest) -> dict[str, Any]:
         claims = dict(token["userinfo"])
         if not (isinstance(claims["sub"], str) and 0 < len(claims["sub"]) <= 255):
             raise ValueError("the subject isn't a text of 1 to 255 characters")
-        if settings.OIDC_GROUPS_CLAIM not in claims and "userinfo_endpoint" in metadata:
+        if _groups_claim(claims) is None and "userinfo_endpoint" in metadata:
             more = dict(client.userinfo(token=token))
             if more.get("sub") == claims["sub"]:  # OpenID Connect Core, 5.3.2
-                claims = {**more, **claims}
+                groups = _groups_claim(more)  # separately: both can have objects of the same name
+                claims = {**more, **claims} | ({settings.OIDC_GROUPS_CLAIM: groups} if groups is not None else {})
         return claims
     except MismatchingStateError as error:
         raise OIDCLoginError("stale", 400, error) from error
@@ -165,9 +167,30 @@ def _names_like(name: str) -> list[str]:
 
 
 def _groups(claims: dict[str, Any]) -> set[str]:
-    """Return the groups in the claim OIDC_GROUPS_CLAIM, which is a list or one name."""
-    groups = claims.get(settings.OIDC_GROUPS_CLAIM) or []
-    return {str(group) for group in (groups if isinstance(groups, list) else [groups])}
+    """Return the groups in the claim OIDC_GROUPS_CLAIM. Log the first time in this process that it is missing."""
+    value = _groups_claim(claims)
+    if value is None and settings.OIDC_ROLES:
+        _log_missing_claim(settings.OIDC_GROUPS_CLAIM, ", ".join(sorted(claims)))
+    return group_roles.groups_of(value)
+
+
+def _groups_claim(claims: dict[str, Any]) -> Any:
+    return group_roles.find_claim(claims, settings.OIDC_GROUPS_CLAIM)
+
+
+_missing_claims: set[str] = set()  # that were logged
+
+
+def _log_missing_claim(name: str, sent: str) -> None:
+    """Log once that the provider doesn't send the claim `name`. `sent`: the names of the claims that it sends."""
+    if name not in _missing_claims:
+        _missing_claims.add(name)
+        log.warning(
+            "The identity provider sent no claim %r (OIDC_GROUPS_CLAIM), so people get no roles from their groups. "
+            "It sent: %s. Configure the provider to include the groups, or correct OIDC_GROUPS_CLAIM.",
+            name,
+            sent[:MAX_CLAIM_CHARS],
+        )
 
 
 def _client() -> Any:

@@ -95,6 +95,14 @@ def test_a_new_user_gets_the_roles_of_their_groups_and_the_requested_page(
     assert set(roles) == {(lab.pk, Role.OPERATOR), (other.pk, Role.OPERATOR)}
 
 
+def test_groups_are_found_in_a_nested_claim(provider: Provider, lab: HostingAccount, settings: Any) -> None:
+    settings.OIDC_GROUPS_CLAIM = "realm_access.roles"
+    provider.person("s-9", preferred_username="kim", realm_access={"roles": ["ml-team", "offline_access"]})
+    provider.spoil(realm_access={"other": True})  # in the ID token; the user info has the roles
+    sign_in(Client(), "s-9")
+    assert Membership.objects.get(user=person("s-9")).role == Role.SCIENTIST
+
+
 def test_roles_from_groups_end_with_the_group_and_roles_from_the_site_stay(
     provider: Provider, lab: HostingAccount
 ) -> None:
