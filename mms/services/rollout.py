@@ -100,11 +100,16 @@ def _has_failed(seen: Observation) -> bool:
 def _failure(engine: ProcessEngine, revision: Revision, seen: Observation) -> RolloutError:
     lines = engine.last_lines(str(revision.service_id), revision.number, LOG_LINES)
     if seen.health == Health.CRASHED:
-        failed = next((line for line in reversed(lines) if FAILED_INIT in line), seen.detail)
-        reason = seen.detail if seen.is_out_of_memory else failed
+        reason = seen.detail if seen.is_out_of_memory else _crash_reason(lines, seen)
         return RolloutError("ServiceCrashed", f"Revision {revision.number} crashed. {reason}", lines)
     message = f"Revision {revision.number} was not ready after {settings.MMS_INIT_TIMEOUT} s. {seen.detail}"
     return RolloutError("ServiceNotReady", message, lines)
+
+
+def _crash_reason(lines: list[str], seen: Observation) -> str:
+    """Return the line of the log with the cause. It is the last one if the program refused to start."""
+    last = [line for line in lines if line.strip()][-1:] if seen.is_unrecoverable else []
+    return next((line for line in reversed(lines) if FAILED_INIT in line), (last or [seen.detail])[0])
 
 
 def _abandon(engine: ProcessEngine, revision: Revision, reason: str) -> None:

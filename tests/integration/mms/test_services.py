@@ -167,6 +167,16 @@ def test_a_driver_that_fails_leaves_the_old_revision_serving_and_the_reason_in_t
     assert route.address == first.address
 
 
+@pytest.mark.slow
+def test_the_reason_why_a_driver_is_refused_at_the_start_is_in_the_error(account: Account) -> None:
+    operation = asked(make_service(account), "def init(): pass\ndef run(a, b): pass\n")
+    with pytest.raises(services.RolloutError) as failure:
+        services.roll_out(operation)
+    assert failure.value.code == "ServiceCrashed"
+    reason = "Revision 1 crashed. The driver's run() is called with one argument, the request's body, but run(a, b)"
+    assert str(failure.value).startswith(reason)
+
+
 def test_a_service_that_never_started_has_no_route_and_no_health(account: Account) -> None:
     service = make_service(account)
     with pytest.raises(services.RolloutError):
