@@ -23,7 +23,15 @@ from mms.engines.process.logs import Logs
 from mms.engines.process.program import STOP_SECONDS, Program, environment
 from mms.engines.process.supervisor import ALIVE, GIVEN_UP, State, Supervisor
 from mms.images.runtimes import HOST_PLATFORM, HOST_PYTHON
-from mms.images.store.layout import APP_JSON_PATH, RUNTIME_PATH, SITE_PATH, AssembledImage, NotInStoreError, Store
+from mms.images.store.layout import (
+    APP_JSON_PATH,
+    APP_PATH,
+    RUNTIME_PATH,
+    SITE_PATH,
+    AssembledImage,
+    NotInStoreError,
+    Store,
+)
 from mms.system.locks import locked
 from mms.system.trees import remove_tree
 
@@ -75,7 +83,8 @@ class ProcessEngine:
         plan = self._plan(program, revision, self._load_image(revision.image_digest))
         log = self.log_files.prepare(program.service_id, program.number)
         with locked(self.run / "services" / ".lock"):  # `add` reads the configuration and adds a program in two calls
-            program.write(json.dumps(plan), log)
+            user = sandbox.service_user(program.service_id) or sandbox.User(os.geteuid(), os.getegid())
+            program.write(json.dumps(plan), log, user)
             if state is None:
                 self.supervisor.add(program.name)
             elif state in GIVEN_UP:
@@ -210,7 +219,7 @@ class ProcessEngine:
     def _unsandboxed(self, revision: Revision, image: AssembledImage, user: sandbox.User | None) -> dict[str, Any]:
         if reason := sandbox.denial_reason(self.hidden):
             raise EngineRefusedError(reason)
-        values = environment(revision, image.runtime, image.site, image.app_json)
+        values = environment(revision, image.app, image.runtime, image.site, image.app_json)
         paths = filter(None, (image.app, image.site, image.runtime, image.app_json))
         return {
             "argv": [*sandbox.unwrapped(user, self.resources.tasks), *_scoring_command(sandbox.python_for(user))],
@@ -222,10 +231,11 @@ class ProcessEngine:
 
     def _sandboxed(self, revision: Revision, image: AssembledImage, user: sandbox.User | None) -> dict[str, Any]:
         runtime, site, app_json = (Path("/", path) for path in (RUNTIME_PATH, SITE_PATH, APP_JSON_PATH))
-        layers = {"/app": image.app, str(runtime): image.runtime, str(app_json): image.app_json}
+        layers = {f"/{APP_PATH}": image.app, str(runtime): image.runtime, str(app_json): image.app_json}
         if image.site:
             layers[str(site)] = image.site
-        values = environment(revision, runtime, site if image.site else None, app_json)
+        layers["/etc/passwd"] = self._program(revision.service_id, revision.number).passwd
+        values = environment(revision, Path("/", APP_PATH), runtime, site if image.site else None, app_json)
         resources = self.resources
         view = sandbox.View(layers, "/app", self.hidden, self.network, resources.temporary, resources.tasks)
         return {

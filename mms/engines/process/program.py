@@ -20,6 +20,7 @@ STOP_SECONDS = 8  # between SIGTERM and SIGKILL
 # It stops after MAX_RETRIES, until mms.services.watch applies the revision again. Imports alone can take this long.
 QUICK_CRASH_SECONDS = 60
 MAX_RETRIES = 60
+USER_NAME, HOME = "nobody", "/tmp"  # noqa: S108 - of services, as in a container; private in the sandbox
 NAME = re.compile(r"mms-([0-9a-f]{32})-([1-9][0-9]{0,8})")
 
 
@@ -89,6 +90,11 @@ class Program:
         return self._file("stopped")
 
     @property
+    def passwd(self) -> Path:
+        """The /etc/passwd of the sandbox, with an entry for the program's user. Some packages look it up."""
+        return self._file("passwd")
+
+    @property
     def socket(self) -> Path:
         """The program's socket, with a short path. `launch.py` creates it; no program can write to its folder."""
         short = urlsafe_b64encode(uuid.UUID(self.service_id).bytes).decode().rstrip("=")
@@ -107,16 +113,18 @@ class Program:
     def _file(self, kind: str) -> Path:
         return self.run / "services" / f"{self.name}.{kind}"
 
-    def write(self, plan: str, log: Path) -> None:
-        """Replace plan and configuration, each atomically, because supervisord may read them at any time."""
+    def write(self, plan: str, log: Path, user: sandbox.User) -> None:
+        """Replace all files, each atomically, because supervisord may read them at any time."""
         for folder in (self.conf.parent, self.socket.parent):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _replace(self.passwd, f"{USER_NAME}:x:{user}::{HOME}:/usr/sbin/nologin\n")
+        self.passwd.chmod(0o644)  # for the program's own user
         _replace(self.plan, plan)
         _replace(self.conf, self.section(log))
 
     def delete_files(self) -> None:
         """Delete everything but the log."""
-        for path in (self.conf, self.plan, self.starts, self.stopped):
+        for path in (self.conf, self.plan, self.starts, self.stopped, self.passwd):
             remove_tree(path)
         remove_tree(self.socket.parent)
 
@@ -140,12 +148,14 @@ class Program:
         return "\n".join([f"[program:{self.name}]", *(f"{key} = {_escaped(value)}" for key, value in options.items())])
 
 
-def environment(revision: Revision, runtime: Path, site: Path | None, app_json: Path) -> dict[str, str]:
+def environment(revision: Revision, app: Path, runtime: Path, site: Path | None, app_json: Path) -> dict[str, str]:
     """Return the program's complete environment. The supervisor's own has secrets, so none of it is passed on."""
     limits = revision.limits
     return {
         "PATH": "/usr/bin:/bin",
-        "HOME": "/tmp",  # noqa: S108 - private in the sandbox
+        "HOME": HOME,
+        "USER": USER_NAME,
+        "LOGNAME": USER_NAME,
         "LANG": "C.UTF-8",
         "PYTHONPATH": ":".join(map(str, filter(None, (runtime, site)))),
         "PYTHONUNBUFFERED": "1",
@@ -153,6 +163,7 @@ def environment(revision: Revision, runtime: Path, site: Path | None, app_json: 
         "OMP_NUM_THREADS": "1",
         "OPENBLAS_NUM_THREADS": "1",
         "MALLOC_ARENA_MAX": "2",
+        "AZUREML_MODEL_DIR": str(app / "models"),  # drivers written for Azure Machine Learning expect it
         "MMS_APP": str(app_json),
         "MMS_LISTEN": f"fd:{launch.LISTENER}",
         "MMS_PROCESSES": str(limits.processes),

@@ -191,11 +191,12 @@ def unwrapped(user: User | None, tasks: int = 0) -> list[str]:
 def rules(data: Path) -> list[str]:
     """Return the current isolation rules, to compare with those of running services; empty without a sandbox."""
     options = trial(data).options
-    return [] if options is None else [*options, *_kernel(), CONFINE, "socket by descriptor"]
+    return [] if options is None else [*options, *_kernel(), CONFINE, "socket by descriptor", "/etc/passwd"]
 
 
 def _system(network: bool) -> Iterator[str]:
     yield from ("--ro-bind", "/usr", "/usr")
+    yield from ("--dir", "/etc")
     for folder in map(Path, SYSTEM_FOLDERS):
         if folder.is_symlink():
             yield from ("--symlink", str(folder.readlink()), str(folder))

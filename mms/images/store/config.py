@@ -9,6 +9,10 @@ from mms.images.store.layout import APP_JSON_PATH, APP_PATH, RUNTIME_PATH, SITE_
 EPOCH = "1970-01-01T00:00:00Z"
 # Environment of the scoring program in a container; the process engine sets its own.
 ENVIRONMENT = {
+    "HOME": "/tmp",  # noqa: S108 - the only folder that its user can write to
+    "USER": "nobody",  # some packages ask for it
+    "LOGNAME": "nobody",
+    "AZUREML_MODEL_DIR": f"/{APP_PATH}/models",  # drivers written for Azure Machine Learning expect it
     "PYTHONPATH": f"/{RUNTIME_PATH}:/{SITE_PATH}",
     "PYTHONUNBUFFERED": "1",
     "OMP_NUM_THREADS": "1",

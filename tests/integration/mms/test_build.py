@@ -193,6 +193,7 @@ def test_the_image_config_is_complete_and_reproducible(builder: Builder) -> None
     assert config["config"]["User"] == "65534:65534"
     assert config["config"]["WorkingDir"] == "/app"
     assert "PYTHONPATH=/opt/mms/runtime:/opt/mms/site" in config["config"]["Env"]
+    assert {"USER=nobody", "HOME=/tmp", "AZUREML_MODEL_DIR=/app/models"} <= set(config["config"]["Env"])
     assert "secret" not in json.dumps(config)
     assert len(config["rootfs"]["diff_ids"]) == len(config["history"]) == 3
 

@@ -83,7 +83,7 @@ class StartingError(AssertionError):
     """The process that responded has not finished init()."""
 
 
-def score(where: str, body: str, timeout: float = 10) -> object:
+def score(where: str, body: str, timeout: float = 10) -> Any:
     connection = connect(where, timeout)
     connection.request("POST", "/score", body, {"Content-Type": "application/json"})
     response = connection.getresponse()
@@ -229,6 +229,27 @@ def run(body):
     assert seen["directory"] == "/app"
 
 
+def test_a_driver_finds_its_user_its_models_and_an_empty_input(either: ProcessEngine, site: Site) -> None:
+    """Packages such as torch ask for the user when they are imported."""
+    driver = """
+import getpass, json, multiprocessing, os, pwd, sys, tempfile
+def init(): pass
+def entry():
+    try: return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError: return None
+def run(body):
+    with tempfile.TemporaryFile(dir=os.path.expanduser("~")) as file: file.write(b"x")
+    with multiprocessing.Pool(2) as pool: found = pool.map(abs, [-1])
+    return [getpass.getuser(), os.environ["LOGNAME"], entry(), os.environ["AZUREML_MODEL_DIR"], os.getcwd(),
+            sys.stdin.read(), found]
+"""
+    user, logname, entry, models, directory, stdin, found = score(address(either, started(either, driver)), "")
+    assert (user, logname, stdin, found) == ("nobody", "nobody", "", [1])
+    assert models == f"{directory}/models"
+    if not sandbox.unavailable_reason(site.data):
+        assert (entry, directory) == ("nobody", "/app")
+
+
 def test_without_a_sandbox_the_environment_of_the_supervisor_stays_outside(either: ProcessEngine, site: Site) -> None:
     site.stop()
     site.start(**os.environ, PLANTED_SECRET="planted-secret")
@@ -291,11 +312,11 @@ def test_several_processes_share_the_socket_of_a_revision(engine: ProcessEngine)
     def has_seen_both() -> bool:
         # The revision is healthy as soon as one process is. The other responds with 503 until its init() returns.
         with suppress(StartingError):
-            seen.add(score(address(engine, revision), "")[0])  # type: ignore[index]
+            seen.add(score(address(engine, revision), "")[0])
         return len(seen) == 2
 
     wait_until(has_seen_both)
-    assert score(address(engine, revision), "")[1] == 1  # type: ignore[index]
+    assert score(address(engine, revision), "")[1] == 1
 
 
 @pytest.mark.slow
