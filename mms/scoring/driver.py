@@ -15,7 +15,7 @@ from typing import Any
 
 from .answers import AnswerError, encode
 from .errors import UNKNOWN_FAILURE, describe, error, log, log_exception, shorten
-from .schema import InputError, Schema, parse
+from .schema import InputError, Schema, decode, parse
 from .settings import App, SetupError
 
 # Codecs of Python that aren't character sets of text, or take quadratic time.
@@ -98,7 +98,7 @@ class Driver:
             return _failure(raised)
 
     def _score(self, body: bytes, content_type: bytes | None) -> tuple[int, bytes]:
-        text = decode(body, content_type)
+        text = _text(body, content_type)
         fields = self.schema.arguments(text) if self.schema.fields else None
         context = self._context.copy()  # so that context variables of one request aren't visible to the next
         try:
@@ -155,22 +155,22 @@ def _mismatch(function: Callable[..., Any], *arguments: Any, **fields: Any) -> s
     return ""
 
 
-def decode(body: bytes, content_type: bytes | None) -> str:
-    """Return the text of a request's body, without a byte order mark. Raises InputError."""
-    codec = _codec(content_type) if content_type else "utf-8"
+def _text(body: bytes, content_type: bytes | None) -> str:
+    """Return the text of a request's body. Raises InputError."""
+    codec = _codec(content_type) if content_type else ""
     try:
-        return body.decode(codec).removeprefix("\ufeff")
+        return decode(body, codec)
     except UnicodeDecodeError as reason:
         advice = "Send UTF-8, or name the encoding in the header, such as Content-Type: text/plain; charset=latin-1."
-        raise InputError(f"The body is not {codec.upper()} text: {reason}. {advice}") from None
+        raise InputError(f"The body is not {reason.encoding.upper()} text: {reason}. {advice}") from None
 
 
 @lru_cache(64)
 def _codec(content_type: bytes) -> str:
-    """Return Python's name of the character set in a Content-Type header. Raises InputError."""
+    """Return Python's name of the character set in a Content-Type header, "" if it has none. Raises InputError."""
     match = re.search(rb"""charset\s*=\s*["']?([^\s;"',]+)""", content_type, re.IGNORECASE)
     if not match:
-        return "utf-8"
+        return ""
     name = match[1].decode("latin-1")
     try:
         codec = codecs.lookup(name)

@@ -31,6 +31,7 @@ TYPES: dict[str, tuple[type, ...]] = {
 }
 SAMPLES: dict[str, Any] = {"string": "", "number": 0, "integer": 0, "boolean": False, "null": None}
 KEYS = frozenset({"input", "output", "example"})
+_WIDE = (b"\0", b"\xfe", b"\xff")  # first bytes of UTF-16 and UTF-32
 MAX_DEPTH = 64
 SAMPLE_ITEMS = 1000  # of a generated example
 VALUE_CHARS = 80  # of a value quoted in a message
@@ -93,9 +94,10 @@ class Schema:
     def parse(cls, data: bytes, name: str = "schema.json") -> "Schema":
         """Return the schema in the content of a file. Raises SchemaError, with `name` in the message."""
         try:
-            return cls(parse(data.decode("utf-8-sig"), "it"))
+            return cls(parse(decode(data), "it"))
         except UnicodeDecodeError as reason:
-            raise SchemaError(f"The schema asset {name} can't be used: it isn't UTF-8 text ({reason}).") from None
+            message = f"The schema asset {name} can't be used: it isn't UTF-8 text ({reason}). Save it as UTF-8."
+            raise SchemaError(message) from None
         except InputError as reason:
             raise SchemaError(f"The schema asset {name} can't be used: {reason}") from None
         except SchemaError as reason:
@@ -203,6 +205,16 @@ def _reference(name: str) -> dict[str, str]:
 def _unwrap(field: dict[str, Any]) -> dict[str, Any]:
     wrapped = field.get("swagger")
     return wrapped if isinstance(wrapped, dict) else field
+
+
+def decode(data: bytes, codec: str = "") -> str:
+    """Return the text without a byte order mark. Raises UnicodeDecodeError.
+
+    Without a `codec`, it is UTF-8, or UTF-16 or UTF-32 where the first bytes show that.
+    """
+    if not codec and (data[:1] in _WIDE or data[1:2] == b"\0"):
+        codec = json.detect_encoding(data)
+    return data.decode(codec or "utf-8").removeprefix("\ufeff")
 
 
 def parse(text: str, what: str = "The body") -> Any:

@@ -285,6 +285,9 @@ def test_nothing_of_one_request_reaches_another(tmp_path: Path) -> None:
     [
         ("application/json", b"\xef\xbb\xbf['\xc3\xa9']"),
         ("application/json; charset=utf-8", b"['\xc3\xa9']"),
+        ("application/json", "\ufeff['é']".encode("utf-16-le")),
+        ("text/plain", "['é']".encode("utf-16-be")),
+        ("text/plain", "\ufeff['é']".encode("utf-32")),
         ('text/plain; Charset="ISO-8859-1"', b"['\xe9']"),
         ("application/json;charset=utf-16", "['é']".encode("utf-16")),
         ("application/json; charset=utf-16-le", "\ufeff['é']".encode("utf-16-le")),

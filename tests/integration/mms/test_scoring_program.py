@@ -103,7 +103,7 @@ def test_invalid_json_that_the_driver_cannot_parse_is_a_client_error(echo: Progr
 
 
 def test_a_body_that_is_not_text_is_rejected(echo: Program) -> None:
-    status, answer = echo.score(b"\xff\xfe")
+    status, answer = echo.score(b"\xff\xff")
     assert (status, answer["error"]["code"]) == (400, "MalformedInput")
 
 
