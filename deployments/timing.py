@@ -3,7 +3,7 @@
 import random
 from datetime import datetime, timedelta
 
-QUEUE_GRACE_SECONDS = 3.0  # after which a queued operation is sent even if its queue message was lost
+QUEUE_GRACE_SECONDS = 1.0  # after which a queued operation is sent even if its queue message was lost
 LEASE_SECONDS = 90.0  # longer than a call (http.DEADLINE_SECONDS), so it only expires if the worker was lost
 TICK_AHEAD_SECONDS = 0.5  # a tick also starts what is due within this time
 FAST_POLL_SECONDS = 60.0  # operations younger than this are polled every second

@@ -30,7 +30,7 @@ SCHEDULES: dict[str, dict[str, dict[str, Any]]] = {
     },
     "mms": {
         "watch-services": {"task": "mms.watch_services", "schedule": 2.0, "options": {"expires": 4}},
-        "sweep-mms-operations": {"task": "mms.sweep_operations", "schedule": 10.0, "options": {"expires": 20}},
+        "sweep-mms-operations": {"task": "mms.sweep_operations", "schedule": 3.0, "options": {"expires": 6}},
         "prune-mms": {"task": "mms.prune", "schedule": 60.0, "options": {"expires": 60}},
     },
 }

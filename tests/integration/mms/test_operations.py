@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
+from uuid import uuid4
 
 import psutil
 import pytest
@@ -328,3 +329,11 @@ def test_an_operation_ends_even_if_no_database_can_store_its_error(monkeypatch: 
         "message": "it said ?",
         "details": [{"code": "Log", "message": "? ? \\u0000", "target": "log"}],
     }
+
+
+def test_an_operation_is_queued_after_idle_connections_were_closed(live_redis: redis.Redis) -> None:
+    """For example, Redis was restarted, or a firewall dropped them."""
+    for number in range(1, 4):
+        run.enqueue(uuid4())
+        assert live_redis.llen("mms") == number
+        live_redis.client_kill_filter(_type="normal", skipme=True)

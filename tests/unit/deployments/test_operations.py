@@ -11,7 +11,7 @@ from redis import Redis
 from deployments.mirror import refresh
 from deployments.models import Asset, HostingAccount, Image, Manifest, Operation, RegisteredModel, Service
 from deployments.models.operation import Kind, State
-from deployments.operations import submit
+from deployments.operations import queue, submit
 from deployments.operations.submit import RequestRefusedError
 from tests.doubles import mms as faults
 from tests.doubles.mms import MMS
@@ -277,6 +277,24 @@ def test_a_request_without_redis_is_stored_and_quick(mms: MMS, settings: Any) ->
         redis.connection.cache_clear()
         redis.reset_outage()
     assert Operation.objects.get().next_poll_at
+
+
+def test_a_message_is_sent_after_idle_connections_were_closed(account: HostingAccount, live_redis: Redis) -> None:
+    """For example, Redis was restarted, or a firewall dropped them."""
+    register(account)
+    for _ in range(3):
+        live_redis.client_kill_filter(_type="normal", skipme=True)
+        queued = live_redis.llen("celery")
+        operation = register(account, name=f"m-{queued}")
+        assert live_redis.llen("celery") == present(queued) + 1
+        assert present(operation.next_poll_at) > timezone.now(), "the message has its chance first"
+
+
+def test_without_a_message_the_next_tick_sends_the_request(account: HostingAccount, live_redis: Redis) -> None:
+    live_redis.rpush("celery", *range(queue.MAX_QUEUE_LENGTH))
+    operation = register(account)
+    operation.refresh_from_db()
+    assert present(operation.next_poll_at) <= timezone.now()
 
 
 def test_no_table_contains_secrets_in_plain_text(account: HostingAccount) -> None:
