@@ -85,13 +85,20 @@ def open_passage(top: str, to: list[str], gid: int) -> None:
                 os.chmod(path, stat.S_IMODE(mode) | 0o010)  # noqa: S103 - search permission for one group
 
 
-def leave_terminal() -> None:
-    """Detach from the terminal of `make up`, into which a driver could insert keystrokes (TIOCSTI).
+def start_session() -> None:
+    """Start a new session, in the process group that supervisord stops.
 
-    bubblewrap's option for this, --new-session, would also remove the program from the process group that supervisord
-    stops, so it would never receive SIGTERM.
+    The kernel shares CPU time equally between sessions (autogroup, see sched(7)), however many threads are busy in one.
+    And the program has no terminal: into that of `make up`, a driver could insert keystrokes (TIOCSTI).
+
+    The leader of a process group can't start a session, so this process joins its parent's group before. bubblewrap's
+    option --new-session would start one outside the group, so the program would never receive SIGTERM.
     """
     with suppress(OSError):
+        os.setpgid(0, os.getpgid(os.getppid()))
+        os.setsid()
+        return
+    with suppress(OSError):  # the parent is in another session
         terminal = os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY)
         fcntl.ioctl(terminal, termios.TIOCNOTTY)
         os.close(terminal)
@@ -140,7 +147,7 @@ def main(plan: dict[str, Any]) -> None:
         open_passage(plan["passage"]["top"], plan["passage"]["to"], plan["user"][1])
     if plan.get("user"):
         hand_over(*plan["user"])
-    leave_terminal()
+    start_session()
     set_limits(plan["limits"])
     set_priority(plan.get("cpus", 0))
     set_signals(plan["wrapped"])
