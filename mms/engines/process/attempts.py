@@ -1,14 +1,18 @@
 """Attempt actions that a driver must not be able to perform, and print the results as JSON.
 
-Runs where a driver runs: a Python inside the sandbox reads this file on stdin (`python -I -S - FOLDER ...`, with
-folders of the site). Standard library only. Leaves no changes: kernel settings are overwritten with their current
-values, and created files are deleted.
+Runs where a driver runs: a Python inside the sandbox reads this file on stdin (`python -I -S - OPTIONS`). OPTIONS is a
+JSON object: `folder` (of the site), `socket` (the service's, outside), and the limits `memory` and `temporary` (bytes)
+and `tasks`. Standard library only. Leaves no changes: kernel settings are overwritten with their current values, and
+created files are deleted.
 """
 
 import ctypes
 import json
+import mmap
 import os
 import sys
+from contextlib import suppress
+from typing import Any
 
 # Settings that accept their current value.
 SETTINGS = (
@@ -25,6 +29,7 @@ SETTINGS = (
 SWITCHES = ("/proc/sysrq-trigger", "/proc/mtrr", "/proc/kcore", "/proc/sys/vm/drop_caches")
 KERNEL_SECRETS = ("/proc/kcore", "/proc/keys", "/proc/timer_list")  # not needed by any user program
 OUTSIDE = ("/", "/app", "/bin", "/boot", "/etc", "/lib", "/opt", "/root", "/sys", "/usr", "/usr/bin", "/var")
+PRIVATE = ("/tmp", "/dev/shm")  # noqa: S108 - writable by design, with a limit on their size
 CLONE_NEWUSER = 0x10000000
 MOUNT_BIND = 4096
 
@@ -95,16 +100,114 @@ def status(field: str) -> int:
         return 0
 
 
-def main(own: list[str]) -> dict[str, object]:
+def mount_points() -> list[str]:
+    try:
+        with open("/proc/self/mountinfo") as file:
+            return [line.split()[4] for line in file]
+    except OSError:
+        return []
+
+
+def can_replace(socket: str) -> bool:
+    """Return True if the path can be renamed. Renames it back."""
+    try:
+        os.rename(socket, f"{socket}.attempt")
+        os.rename(f"{socket}.attempt", socket)
+    except OSError:
+        return False
+    return True
+
+
+def can_allocate(size: int) -> bool:
+    """Return True if the process gets `size` bytes of memory, which it doesn't use."""
+    try:
+        mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS).close()
+    except (OSError, MemoryError):
+        return False
+    return True
+
+
+def can_fill(size: int) -> bool:
+    """Return True if `size` bytes fit into /tmp, which must be private. The kernel refuses before it writes any."""
+    path = f"/tmp/.mms-attempt-{os.getpid()}"  # noqa: S108
+    try:
+        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+        try:
+            os.posix_fallocate(descriptor, 0, size)
+        finally:
+            os.close(descriptor)
+            os.unlink(path)
+    except OSError:
+        return False
+    return True
+
+
+def can_start(count: int) -> bool:
+    """Return True if `count` processes run at the same time. Ends them."""
+    reader, writer = os.pipe()
+    children = []
+    try:
+        for _ in range(count):
+            child = os.fork()
+            if not child:
+                os.close(writer)
+                os.read(reader, 1)  # until the parent ends
+                os._exit(0)
+            children.append(child)
+    except OSError:
+        return False
+    finally:
+        os.close(writer)
+        for child in children:
+            os.waitpid(child, 0)
+        os.close(reader)
+    return True
+
+
+def can_use_more_cpus() -> bool:
+    if not hasattr(os, "sched_getaffinity"):
+        return False
+    before = os.sched_getaffinity(0)
+    with suppress(OSError):
+        os.sched_setaffinity(0, range(os.cpu_count() or 1))
+    after = os.sched_getaffinity(0)
+    with suppress(OSError):
+        os.sched_setaffinity(0, before)
+    return after != before
+
+
+def can_outlive_others() -> bool:
+    """Return True if the process can avoid being the first one that is killed if memory runs out."""
+    path = "/proc/self/oom_score_adj"
+    try:
+        with open(path) as file:
+            if int(file.read()) < 1000:
+                return True
+        for score in ("0", "1000"):
+            with open(path, "w") as file:
+                file.write(score)
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def main(options: dict[str, Any]) -> dict[str, object]:
     linux = sys.platform == "linux"
+    places = sorted({*OUTSIDE, *mount_points()}.difference(PRIVATE))
     return {
         "uid": os.geteuid(),
         "groups": os.getgroups(),
         "settings": [path for path in SETTINGS if can_write(path)]
         + [path for path in SWITCHES if can_open(path, os.O_WRONLY)],
         "secretive": [path for path in KERNEL_SECRETS if can_open(path, os.O_RDONLY)],
-        "outside": [folder for folder in OUTSIDE if can_create(folder)],
-        "own": [folder for folder in own if can_list(folder)],
+        "outside": [folder for folder in places if can_create(folder)],
+        "own": can_list(options["folder"]),
+        "socket": can_replace(options["socket"]),
+        "memory": linux and can_allocate(options["memory"] + 1),
+        "temporary": "/tmp" in mount_points() and can_fill(options["temporary"] + 1),  # noqa: S108
+        "tasks": can_start(options["tasks"] + 1),
+        "cpus": can_use_more_cpus(),
+        "out_of_memory": linux and can_outlive_others(),
         "user_namespace": linux and succeeds("unshare", CLONE_NEWUSER),
         "mount": linux and succeeds("mount", b"/tmp", b"/tmp", None, MOUNT_BIND, None),
         "capabilities": bool(status("CapEff") | status("CapPrm")),
@@ -114,4 +217,4 @@ def main(own: list[str]) -> dict[str, object]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(main(sys.argv[1:])))
+    print(json.dumps(main(json.loads(sys.argv[1]))))

@@ -14,6 +14,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -21,9 +22,13 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from mms.engines.process import attempts, confine
+from mms.engines.process import attempts, confine, launch
 
-TRIAL_TIMEOUT_SECONDS = 10
+TRIAL_TIMEOUT_SECONDS = 30
+# Limits of the trial: lower than those of services, so that exceeding them takes little time.
+TRIAL_MEMORY_BYTES = 256 * 1024**2
+TRIAL_TEMPORARY_BYTES = 1024**2
+TRIAL_TASKS = 32
 MAX_SHARED_MEMORY_BYTES = 256 * 1024**2  # in /dev/shm
 CONFINE = "/run/confine.py"  # in the sandbox
 # On systems without a merged /usr, these are separate folders.
@@ -244,28 +249,52 @@ def trial(data: Path) -> Trial:
     elif bubblewrap() is None:
         reason = "bubblewrap (the program bwrap) is not installed."
     else:
-        view = View(read_only={"/app": data}, directory="/app", hidden=data)
+        view = View({"/app": data}, "/app", data, temporary=TRIAL_TEMPORARY_BYTES, tasks=TRIAL_TASKS)
         for options in AS_ROOT if user else AS_USER:
-            found, failure = _attempt([*_command(view, {}, user, options), python()], data)
+            found, failure = _attempt([*_command(view, {}, user, options), python()], data, user)
             if found:
                 return Trial(options, "", found)
             reason = reason or f"bubblewrap doesn't work here: {failure}."
-    found, failure = _attempt([*unwrapped(user), python_for(user)], data)
+    found, failure = _attempt([*unwrapped(user, TRIAL_TASKS), python_for(user)], data, user)
     return Trial(None, reason, found, failure)
 
 
-def _attempt(prefix: list[str], data: Path) -> tuple[dict[str, Any], str]:
-    """Run `attempts.py` like a service. Return its output, or the reason why it didn't run."""
-    command = [*prefix, "-I", "-S", "-", str(data)]
+def _attempt(prefix: list[str], data: Path, user: User | None) -> tuple[dict[str, Any], str]:
+    """Run `attempts.py` like a service, through `launch.py`. Return its output, or the reason why it didn't run."""
     try:
-        source = Path(attempts.__file__).read_bytes()
-        done = subprocess.run(command, input=source, check=True, capture_output=True, timeout=TRIAL_TIMEOUT_SECONDS)
+        with tempfile.TemporaryDirectory(prefix="mms-trial-") as folder:
+            plan = Path(folder, "plan.json")
+            plan.write_text(json.dumps(_trial_plan(prefix, data, user, Path(folder, "s"))))
+            done = subprocess.run(
+                [python(), "-I", "-S", launch.__file__, str(plan)],
+                input=Path(attempts.__file__).read_bytes(),
+                check=True,
+                capture_output=True,
+                timeout=TRIAL_TIMEOUT_SECONDS,
+            )
         return json.loads(done.stdout), ""
     except subprocess.CalledProcessError as failure:
         lines = failure.stderr.decode(errors="replace").strip().splitlines()
         return {}, (lines[-1] if lines else f"exit status {failure.returncode}").removesuffix(".")
     except (OSError, ValueError, subprocess.TimeoutExpired) as failure:
         return {}, str(failure)
+
+
+def _trial_plan(prefix: list[str], data: Path, user: User | None, socket: Path) -> dict[str, Any]:
+    limits = {"memory": TRIAL_MEMORY_BYTES, "temporary": TRIAL_TEMPORARY_BYTES, "tasks": TRIAL_TASKS}
+    options = {"folder": str(data), "socket": str(socket), **limits}
+    return {
+        "argv": [*prefix, "-I", "-S", "-", json.dumps(options)],
+        "environment": {},
+        "directory": "/",
+        "socket": str(socket),
+        "listener": launch.LISTENER,
+        "starts": str(socket.with_name("starts")),
+        "limits": {"CORE": 0, "DATA": TRIAL_MEMORY_BYTES},
+        "cpus": 1,
+        "wrapped": False,  # it ends without SIGTERM
+        "user": [user.uid, user.gid] if user else None,
+    }
 
 
 def unavailable_reason(data: Path) -> str:
@@ -291,6 +320,7 @@ def holes(data: Path) -> list[str]:
     """Return what drivers can do here but must not, according to the trial, in phrases that follow "A driver can"."""
     tried = trial(data)
     found, is_sandboxed = tried.found, tried.options is not None
+    has_own_count = found.get("uid") != SHARED_UID  # of processes
     if not found:
         return []
     checks = [
@@ -305,8 +335,14 @@ def holes(data: Path) -> list[str]:
         (is_sandboxed and found["secretive"], f"read the kernel's own {_abbreviate(found['secretive'])}"),
         (
             (is_sandboxed or os.geteuid() == 0) and found["own"],
-            f"see the files of this site in {_abbreviate(found['own'])}",
+            f"see the files of this site in {data}",
         ),
+        ((is_sandboxed or os.geteuid() == 0) and found["socket"], "replace its socket"),
+        (found["memory"], "use any amount of memory"),
+        (is_sandboxed and found["temporary"], "write any amount of temporary files"),
+        (is_sandboxed and has_own_count and found["tasks"], "start any number of processes"),
+        (found["cpus"], "use all CPUs"),
+        (is_sandboxed and found["out_of_memory"], "outlive the site if memory runs out"),
     ]
     return [text for applies, text in checks if applies]
 

@@ -288,8 +288,12 @@ def test_the_attempts_find_no_vulnerability(engine: ProcessEngine) -> None:
 def test_the_attempts_detect_the_access_of_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The attempts run without a sandbox and write only existing values."""
     (tmp_path / "db.sqlite3").touch()
+    socket = tmp_path / "s"
+    socket.touch()
+    limits = {"memory": 2**20, "temporary": 2**20, "tasks": 8}
+    options = {"folder": str(tmp_path), "socket": str(socket), **limits}
     done = subprocess.run(
-        [sys.executable, "-I", "-S", "-", str(tmp_path)],
+        [sys.executable, "-I", "-S", "-", json.dumps(options)],
         input=Path(attempts.__file__).read_bytes(),
         check=True,
         capture_output=True,
@@ -298,12 +302,15 @@ def test_the_attempts_detect_the_access_of_root(tmp_path: Path, monkeypatch: pyt
     assert found["uid"] == 0
     assert found["capabilities"]
     assert found["new_privileges"]
-    assert found["own"] == [str(tmp_path)]
+    assert all(found[name] for name in ("own", "socket", "memory", "tasks", "out_of_memory"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["db.sqlite3", "s"]
     assert "/usr" in found["outside"]
     monkeypatch.setattr(sandbox, "trial", lambda data: sandbox.Trial(("--unshare-all",), "", found))
     text = sandbox.exposure(tmp_path, network=False)
     assert "Tested: a driver can act as root, " in text
     assert "create files in /" in text
+    for hole in ("replace its socket", "use any amount of memory", "start any number of processes", "outlive the site"):
+        assert hole in text
     if os.access("/proc/sys/vm/swappiness", os.W_OK):
         assert "/proc/sys/vm/swappiness" in found["settings"]
         assert "write kernel settings of this machine (/proc/sys/" in text
@@ -327,7 +334,7 @@ def test_even_root_finds_the_kernel_s_settings_read_only(
     if not covered:
         at = command.index("/proc", command.index("--remount-ro"))
         del command[at - 1 : at + 1]
-    found, failure = sandbox._attempt(command, tmp_path)
+    found, failure = sandbox._attempt(command, tmp_path, None)
     assert (found["uid"], failure) == (0, "")
     assert ("/proc/sys/vm/swappiness" in found["settings"]) == (not covered)
     if covered:
