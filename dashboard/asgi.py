@@ -17,15 +17,18 @@ from django.conf import settings
 from django.core.asgi import get_asgi_application
 
 from dashboard.http import asgi
-from dashboard.http.body_limits import BodyLimit
+from dashboard.http.body_limits import BodyBudget, BodyLimit
 
-pages: ASGI3Application = BodyLimit(cast(ASGI3Application, get_asgi_application()))
+# What each application holds of a body: forms and API requests completely, uploads one block at a time.
+bodies = BodyBudget()
+pages = bodies.holding(settings.DATA_UPLOAD_MAX_MEMORY_SIZE, BodyLimit(cast(ASGI3Application, get_asgi_application())))
 
 
 def _applications() -> dict[str, ASGI3Application]:
     """Return the applications by the first segment of the path. Imports happen here, after Django is set up."""
     by_segment: dict[str, ASGI3Application] = {"healthz": pages}
     if "mms" in settings.SERVE:
+        from mms.api.application import MAX_BODY_BYTES
         from mms.api.application import application as mms_api
         from mms.gateway.app import GatewayApp
         from mms.gateway.forward import Gateway
@@ -33,9 +36,10 @@ def _applications() -> dict[str, ASGI3Application]:
         gateway = Gateway(
             settings.MMS_DIR / "routes", settings.METRICS_TOKEN, settings.GATEWAY_METRICS_DIR, settings.ALLOWED_ORIGINS
         )
-        by_segment |= {"api": mms_api, "scoring": GatewayApp(gateway)}
+        by_segment |= {"api": bodies.holding(MAX_BODY_BYTES, mms_api), "scoring": GatewayApp(gateway)}
     if "dashboard" in settings.SERVE:
         from dashboard.files.download import application as downloads
+        from dashboard.files.upload import BLOCK_BYTES
         from dashboard.files.upload import application as uploads
         from dashboard.http.hosts import AllowedHostsMiddleware
         from dashboard.http.static import StaticFiles
@@ -43,7 +47,7 @@ def _applications() -> dict[str, ASGI3Application]:
 
         by_segment |= {
             "files": downloads,
-            "uploads": AllowedHostsMiddleware(uploads),
+            "uploads": AllowedHostsMiddleware(bodies.holding(BLOCK_BYTES, uploads)),
             "stream": AllowedHostsMiddleware(stream),
             "static": AllowedHostsMiddleware(StaticFiles(pages)),
         }
