@@ -29,7 +29,6 @@ from mms.images.plan.check import (
     check_script,
     download_policy,
     find_driver,
-    is_schema,
 )
 from mms.images.plan.driver import script_paths
 from mms.images.plan.placement import (
@@ -135,7 +134,7 @@ class Build:
     def convert_texts(self, assets: list[tuple[Asset, Source, Fetched]]) -> None:
         """Convert driver and schema to UTF-8 if they are UTF-16 or UTF-32, which the scoring program doesn't read."""
         for asset, source, _ in assets:
-            is_text = not asset.unpack and (asset.id == self.spec.driver or is_schema(asset))
+            is_text = not asset.unpack and (asset.id == self.spec.driver or asset.is_schema)
             if is_text and (encoding := text.convert_to_utf8(source.path)):
                 self.log.detail(f"{asset.label}: converted from {encoding.upper()} to UTF-8")
 
@@ -147,7 +146,7 @@ class Build:
     def check_schema(self, assets: list[tuple[Asset, Source, Fetched]]) -> str | None:
         """Return the path of the request schema, an asset called schema or schema.json; None if there is none."""
         for asset, source, _ in assets:
-            if is_schema(asset):
+            if asset.is_schema:
                 name = str(self._asset_paths(asset)[0])
                 fields = ", ".join(check_schema(asset, source.path).fields)
                 self.log.detail(f"{name} defines {f'the request fields: {fields}' if fields else 'no request fields'}")

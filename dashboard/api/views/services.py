@@ -36,7 +36,7 @@ def test_service(request: ApiRequest, account: HostingAccount, pk: int) -> HttpR
     """Send a test request to the service. The body is any JSON value, and the response body is in `answer`."""
     service = scored_service_or_404(account, pk)
     try:
-        form = ConsoleForm({"body": request.body.decode()})
+        form = ConsoleForm({"body": request.body.decode("utf-8-sig")})
     except UnicodeDecodeError:
         raise ApiError(422, "The body isn’t valid UTF-8.") from None
     if not form.is_valid():

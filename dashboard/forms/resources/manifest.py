@@ -22,6 +22,7 @@ MAX_REQUIREMENTS_CHARS = 100_000
 MAX_SCRIPT_BYTES = 1024**2  # the same as in mms.images.plan.check
 VERSION = re.compile(r"^v?(\d{1,9})$", re.IGNORECASE)
 NO_DRIVER = "none"
+BYTE_ORDER_MARK = "\ufeff"  # that editors on Windows put at the start of a file
 NOT_FOUND_CODES = ("invalid_choice", "invalid_pk_value")
 CODE_ATTRIBUTES = {"rows": 6, "class": "mono", "spellcheck": "false", "autocapitalize": "none"}
 
@@ -180,14 +181,14 @@ class CreateManifestForm(OperationForm):
 
     def clean_conda_env_file(self) -> str:
         """Return the text or address. Raise ValidationError unless a text is an environment file."""
-        text: str = self.cleaned_data["conda_env_file"].strip()
+        text: str = self.cleaned_data["conda_env_file"].removeprefix(BYTE_ORDER_MARK).strip()
         if text and not text.startswith(("http://", "https://")):
             check_conda(text)
         return text
 
     def clean_pip_requirements(self) -> str:
         """Return the text without surrounding blank lines."""
-        return str(self.cleaned_data["pip_requirements"]).strip()
+        return str(self.cleaned_data["pip_requirements"]).removeprefix(BYTE_ORDER_MARK).strip()
 
     def clean(self) -> dict[str, Any]:
         """Replace the driver's id by its asset, which must be one of the picked assets."""

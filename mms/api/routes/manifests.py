@@ -12,7 +12,9 @@ from mms.api.errors import bad_field, detail, invalid, not_found
 from mms.api.http import Request, Response, Route, parse_id
 from mms.api.idempotency import create_once, request_identity
 from mms.api.schemas import requests, responses
+from mms.images.plan.spec import Asset
 from mms.models import Manifest, Model
+from mms.operations import uploaded_schemas
 
 MANIFESTS = ResourceList("manifests", responses.Manifest, partial(responses.from_rows, responses.Manifest))
 
@@ -105,6 +107,9 @@ def _asset_problems(body: requests.CreateManifest) -> list[dict[str, str]]:
         for index, id in enumerate(ids)
         if id in ids[:index]
     ]
+    for index, asset in enumerate(body.assets):
+        if reason := uploaded_schemas.find_problem(Asset(asset.id, asset.url, asset.unpack)):
+            problems.append(detail("SchemaInvalid", reason, f"assets[{index}]"))
     if body.driver_program and body.driver_program not in ids:
         message = f"no asset has the id {body.driver_program!r}."
         problems.append(detail("NotFound", message, "driverProgram"))

@@ -8,6 +8,7 @@ from mms.images.explain import BuildError
 from mms.images.log import Log
 from mms.images.packages import install
 from mms.images.plan import driver, requirements
+from mms.images.plan.spec import MAX_SCRIPT_BYTES as MAX_SCRIPT_BYTES  # re-exported
 from mms.images.plan.spec import Asset, Model, Spec
 from mms.images.registry.base_image import BaseImage, pull_base_image
 from mms.images.sources.fetch import Policy, base_name, fetch, redact_url
@@ -16,7 +17,6 @@ from mms.scoring.schema import Schema, SchemaError
 from mms.system import text
 
 MAX_MODELS = 100  # one layer each, and container engines support 127 layers
-MAX_SCRIPT_BYTES = 1024**2  # of a driver or schema: parsing it takes up to 500 times as much memory
 SCRIPT_ADVICE = "A driver or schema may have 1 MB. Move its data to a model or to another asset."
 
 
@@ -129,14 +129,9 @@ def _file_name(asset: Asset) -> str:
     return base_name(asset.url) or asset.id
 
 
-def is_schema(asset: Asset) -> bool:
-    """Return True if the asset can define the fields of requests: a file called schema or schema.json."""
-    return not asset.unpack and bool({asset.id, base_name(asset.url)} & {"schema", "schema.json"})
-
-
 def download_policy(spec: Spec, item: Asset | Model) -> Policy:
     """Return the limits for the download of `item`. Drivers and schemas have a lower limit, because they are parsed."""
-    if isinstance(item, Asset) and (item.id == spec.driver or is_schema(item)):
+    if isinstance(item, Asset) and (item.id == spec.driver or item.is_schema):
         limit = min(spec.policy.max_bytes, MAX_SCRIPT_BYTES)
         return replace(spec.policy, max_bytes=limit, size_advice=SCRIPT_ADVICE)
     return spec.policy

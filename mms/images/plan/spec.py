@@ -4,7 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mms.images.sources.fetch import Policy
+from mms.images.sources.fetch import Policy, base_name
+
+MAX_SCRIPT_BYTES = 1024**2  # of a driver or schema: parsing it takes up to 500 times as much memory
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,11 @@ class Asset:
     def label(self) -> str:
         """Return the asset's name in messages."""
         return f"asset {self.id}"
+
+    @property
+    def is_schema(self) -> bool:
+        """True if the asset defines the fields of requests: a file called schema or schema.json."""
+        return not self.unpack and bool({self.id, base_name(self.url)} & {"schema", "schema.json"})
 
 
 @dataclass(frozen=True, repr=False)  # the repr would show the password

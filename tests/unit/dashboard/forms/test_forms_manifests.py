@@ -165,6 +165,14 @@ def test_errors_are_shown_and_nothing_is_stored(
     assert not Operation.objects.exists()
 
 
+def test_a_byte_order_mark_is_removed(scientist: Client, account: HostingAccount) -> None:
+    texts = {"pip_requirements": "\ufeffsix==1.16.0", "conda_env_file": "\ufeffdependencies: [python=3]"}
+    scientist.post(NEW, form(models=[make_model(account).pk], **texts))
+    properties = Manifest.objects.get().properties
+    assert properties["pip_requirements"] == "six==1.16.0"
+    assert properties["conda_env_file"] == "dependencies: [python=3]"
+
+
 def test_a_conda_file_may_be_an_address(scientist: Client, account: HostingAccount) -> None:
     where = "https://files.example/environment.yml"
     scientist.post(NEW, form(models=[make_model(account).pk], conda_env_file=where))
