@@ -330,6 +330,10 @@ def _explain(route: Route, error: upstream.UpstreamError) -> Answer:
     if isinstance(error, upstream.NotSentError):
         message = f"{route.name} isn't running and is being restarted. Retry in a second."
         return GatewayError(503, "ServiceUnavailable", message, [_RETRY_SOON]).answer
+    if isinstance(error, upstream.ResponseTooLargeError):
+        limit = upstream.MAX_RESPONSE_BYTES
+        message = f"The answer is larger than {limit} bytes, the limit of services. Request less at a time."
+        return GatewayError(502, "AnswerTooLarge", message).answer
     message = f"{route.name} stopped while processing this request. Check the service's log before you retry."
     return GatewayError(502, "BadAnswer", message).answer
 

@@ -35,6 +35,10 @@ class BrokenConnectionError(UpstreamError):
     """The connection closed after the request was sent; the service may have processed it."""
 
 
+class ResponseTooLargeError(UpstreamError):
+    """The service's response is larger than MAX_RESPONSE_BYTES."""
+
+
 class UpstreamTimeoutError(UpstreamError):
     """No response within the time allowed."""
 
@@ -154,7 +158,7 @@ class Connection(asyncio.Protocol):
             return
         self._size += len(part)
         if self._size > MAX_RESPONSE_BYTES:
-            self._fail(BrokenConnectionError(f"the response is larger than {MAX_RESPONSE_BYTES} bytes"))
+            self._fail(ResponseTooLargeError(f"the response is larger than {MAX_RESPONSE_BYTES} bytes"))
             return
         self._parts.append(part)
 

@@ -454,7 +454,11 @@ def test_an_endless_response_is_stopped(
             return
 
     routes.write(directory, route(Peer(tmp_path / "p", script).address))
-    assert code(score(front)) == (502, "BadAnswer")
+    answer = score(front)
+    assert code(answer) == (502, "AnswerTooLarge")
+    assert answer.json()["error"]["message"].startswith(
+        "The answer is larger than 100000 bytes, the limit of services."
+    )
 
 
 def test_the_gateway_runs_as_a_program_without_django(directory: Path, program: Program) -> None:
