@@ -237,7 +237,7 @@ class Build:
             found = clashes[source.owner]
             for path, other in list(found.items())[:MAX_LOGGED_CLASHES]:
                 folder = model_folder(model.name, model.version)
-                self.log.detail(f"{model.label}: /app/{path} belongs to {other}; use {folder / path} for this model's")
+                self.log.detail(f"{model.label}: {path} is only at {folder / path}, because {other} has the same path")
             if (rest := len(found) - MAX_LOGGED_CLASHES) > 0:
                 self.log.detail(
                     f"{model.label}: {rest} more files are only in {model_folder(model.name, model.version)}"

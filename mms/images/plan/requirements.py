@@ -6,7 +6,7 @@ All of that is rejected: every line is parsed, and uv reads only lines rebuilt f
 
 import contextlib
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
@@ -119,23 +119,40 @@ def parse_conda(text: str, available_python: str) -> CondaEnvironment:
     rejected: a package of the same name in the package index may be another one.
     """
     dependencies = _conda_dependencies(text) if text.strip() else []
-    requirements: list[ParsedRequirement] = []
-    pythons: list[str] = []
+    found = CondaEnvironment("", [])
     foreign: list[tuple[str, conda.MatchSpec]] = []
+    problems = []
+    if sum(map(_is_python, dependencies)) > 1:
+        raise RequirementsError("condaEnvFile lists python twice. Combine the versions: python>=3.9,<3.13.")
     for item in dependencies:
-        if isinstance(item, dict) and set(item) == {"pip"}:
-            requirements += parse("\n".join(_texts(item["pip"])))
-            continue
-        spec = _match_spec(item)
-        if spec.name == "python" and pythons:
-            raise RequirementsError("condaEnvFile lists python twice. Combine the versions: python>=3.9,<3.13.")
-        if spec.name == "python":
-            pythons.append(_conda_python(spec, _printable_start(str(item)), available_python))
-        elif spec.name != "pip":
-            foreign.append((_printable_start(str(item)), spec))
-    if foreign:
-        raise RequirementsError(_foreign_message(foreign))
-    return CondaEnvironment(pythons[0] if pythons else "", requirements)
+        try:
+            found = _add_dependency(found, item, available_python, foreign)
+        except RequirementsError as error:
+            problems += str(error).splitlines()
+    problems += [_foreign_message(foreign)] if foreign else []
+    raise_all(problems)
+    return found
+
+
+def _is_python(item: object) -> bool:
+    try:
+        return isinstance(item, str) and conda.parse(item).name == "python"
+    except conda.MatchSpecError:
+        return False
+
+
+def _add_dependency(
+    found: CondaEnvironment, item: object, available_python: str, foreign: list[tuple[str, conda.MatchSpec]]
+) -> CondaEnvironment:
+    """Return `found` with one dependency added. Conda packages are added to `foreign`. Raises RequirementsError."""
+    if isinstance(item, dict) and set(item) == {"pip"}:
+        return replace(found, requirements=found.requirements + parse("\n".join(_texts(item["pip"]))))
+    spec, written = _match_spec(item), _printable_start(str(item))
+    if spec.name == "python":
+        return replace(found, python=_conda_python(spec, written, available_python))
+    if spec.name != "pip":
+        foreign.append((written, spec))
+    return found
 
 
 def _match_spec(item: object) -> conda.MatchSpec:

@@ -85,7 +85,7 @@ def test_file_names_are_kept(builder: Builder, path: str, name: str) -> None:
     built = builder.build(models=[builder.model(path=path)], assets=[builder.asset(), builder.asset("other", path)])
     files = in_app(builder, built.digest)
     assert {name, "other.pkl", f"models/iris/1/{name}"} <= files.keys()
-    assert f"/app/{name} belongs to asset other" in built.log
+    assert f"{name} is only at models/iris/1/{name}, because asset other has the same path" in built.log
 
 
 def test_models_with_the_same_file_name_are_only_in_their_own_folders(builder: Builder) -> None:
@@ -98,7 +98,7 @@ def test_models_with_the_same_file_name_are_only_in_their_own_folders(builder: B
         "models/c/1/model.pkl": b"another model",
         "score.py": DRIVER,
     }
-    assert "model b 2: /app/model.pkl belongs to model a 1; use models/b/2/model.pkl for this model's" in built.log
+    assert "model b 2: model.pkl is only at models/b/2/model.pkl, because model a 1 has the same path" in built.log
     alone = builder.build(models=models[:1])
     assert in_app(builder, alone.digest)["model.pkl"] == b"the model"
 
@@ -116,7 +116,7 @@ def test_assets_and_the_driver_replace_files_of_models_in_the_working_directory(
     assert (files["score.py"], files["words.txt"]) == (DRIVER, b"words")
     assert files["weights/1.bin"] == files["models/net/1/score.py"] == b"of the model"
     assert files["models/net/1/words.txt"] == b"of the model"
-    assert "model net 1: /app/score.py belongs to asset score; use models/net/1/score.py" in built.log
+    assert "model net 1: score.py is only at models/net/1/score.py, because asset score has the same path" in built.log
 
 
 def test_archives_are_unpacked_if_required(builder: Builder) -> None:

@@ -222,6 +222,18 @@ def test_a_conda_file_names_what_to_write_instead() -> None:
     assert "doesn't have openssl, _libgcc_mutex, which aren't Python packages: remove them." in message
 
 
+def test_all_problems_of_a_conda_file_are_named_together() -> None:
+    text = "dependencies: [python=2, numpy, {python: 3}, {pip: ['-e .', six, './x']}]"
+    with pytest.raises(RequirementsError) as raised:
+        parse_conda(text, "3.11")
+    lines = str(raised.value).splitlines()
+    starts = ["condaEnvFile requires python=2", "condaEnvFile lists 'python: 3'", "Requirement 1", "Requirement 3"]
+    assert all(
+        line.startswith(start)
+        for line, start in zip(lines, [*starts, "condaEnvFile lists conda packages"], strict=True)
+    )
+
+
 def test_an_exported_conda_file_is_explained() -> None:
     items = "".join(f"\n- package{number}=1.0=h{number}_0" for number in range(300))
     with pytest.raises(RequirementsError, match=r"and 280 more.*--from-history"):
