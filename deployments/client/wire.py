@@ -34,6 +34,7 @@ from netguard.redaction import MASK, credentials_in_kubeconfig
 
 SECRET = {"secret": True}
 HIDDEN = {"hidden": True}  # fields of a registry or cluster, which users choose by name
+MAX_LIMIT = 2**53  # beyond that, a browser rounds it
 MAX_REASON_CHARS = 4000  # for error messages; a server once sent a megabyte
 MAX_DETAILS = 50
 MAX_PROPERTIES = 100
@@ -312,6 +313,7 @@ class Service:
     updated_at: datetime | None
     health: str | None
     health_detail: str | None
+    limits: dict[str, int] | None
     scoring_uri: str | None
     revisions: list[dict[str, Any]] | None
 
@@ -332,6 +334,7 @@ class Service:
             updated_at=parse_datetime(keys.get("updatedat")),
             health=optional_text(keys.get("health"), 32),
             health_detail=optional_text(keys.get("healthdetail"), MAX_REASON_CHARS),
+            limits=_limits(keys.get("limits")),
             scoring_uri=_web_address(keys.get("scoringuri")),
             revisions=[_revision(r) for r in revisions[:50]] if isinstance(revisions, list) else None,
         )
@@ -459,6 +462,16 @@ def _web_address(value: Any) -> str | None:
 def _detail(item: Any) -> dict[str, str]:
     keys = fold(item) if isinstance(item, Mapping) else {"message": item}
     return {name: text(keys.get(name), MAX_REASON_CHARS) for name in ("code", "message", "target")}
+
+
+def _limits(item: Any) -> dict[str, int] | None:
+    """Return what a service may use: bytes of memory and of temporary files, tasks and CPUs."""
+    if not isinstance(item, Mapping):
+        return None
+    keys = fold(item)
+    names = {"memory": "memorybytes", "temporary": "temporarybytes", "tasks": "tasks", "cpus": "cpus"}
+    values = {name: keys.get(key) for name, key in names.items()}
+    return {name: value for name, value in values.items() if type(value) is int and 0 < value < MAX_LIMIT}
 
 
 def _revision(item: Any) -> dict[str, Any]:

@@ -5,7 +5,7 @@ engine is called, so a worker that is killed halfway leaves a state that a repea
 No database transaction is open during a wait.
 """
 
-from mms.services.engine import engine_for, exposure, process_engine, read_logs
+from mms.services.engine import engine_for, exposure, limits, process_engine, read_logs
 from mms.services.rollout import RolloutError, roll_out, take_down
 from mms.services.route import publish_route
 from mms.services.watch import watch
@@ -14,6 +14,7 @@ __all__ = [
     "RolloutError",
     "engine_for",
     "exposure",
+    "limits",
     "process_engine",
     "publish_route",
     "read_logs",

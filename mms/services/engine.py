@@ -33,6 +33,17 @@ def process_engine() -> ProcessEngine:
     )
 
 
+def limits() -> dict[str, int]:
+    """Return what each service may use: bytes of memory and of temporary files, tasks and CPUs; 0 is no limit."""
+    resources = process_engine().resources
+    return {
+        "memory_bytes": resources.memory,
+        "temporary_bytes": resources.temporary,
+        "tasks": resources.tasks,
+        "cpus": resources.cpu_count(settings.MMS_SCORING_PROCESSES),
+    }
+
+
 def engine_for(kube_config: str) -> ProcessEngine:
     """Return the engine for the server in `kube_config`. Raises base.EngineRefusedError if there is none here."""
     server = kubeconfig.find_server(kube_config)
@@ -50,8 +61,8 @@ def redact_url(server: str) -> str:
 
 
 def exposure() -> str:
-    """Describe what a service's code can access on this machine."""
-    return sandbox.exposure(settings.DATA_DIR, settings.MMS_SCORING_NETWORK)
+    """Describe what a service's code can access on this machine, and how much it may use."""
+    return f"{sandbox.exposure(settings.DATA_DIR, settings.MMS_SCORING_NETWORK)} {process_engine().resources}"
 
 
 def holes(retry: bool = False) -> list[str]:

@@ -45,6 +45,8 @@ def test_the_extensions_contain_its_address_and_health(server: Server, service: 
     assert service["health"] == "healthy"
     assert service["revision"] == 1
     assert service["revisions"][0]["state"] == "active"
+    assert service["limits"]["memoryBytes"] == 2 * 1024**3
+    assert set(service["limits"]) == {"memoryBytes", "temporaryBytes", "tasks", "cpus"}
 
 
 def test_a_service_answers_only_with_its_keys(server: Server, service: dict[str, Any]) -> None:

@@ -9,7 +9,7 @@ from django.conf import settings
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
-from mms import models
+from mms import models, services
 
 MASKED = "********"  # replaces a registry password; a difference from the reference (docs/reference/mms-api.md)
 
@@ -129,6 +129,15 @@ class Revision(ResponseBody):
     stopped_at: datetime | None
 
 
+class Limits(ResponseBody):
+    """What a service may use; 0 is no limit."""
+
+    memory_bytes: int
+    temporary_bytes: int
+    tasks: int
+    cpus: int
+
+
 class Service(ResponseBody):
     """A service with its newest revisions."""
 
@@ -143,6 +152,7 @@ class Service(ResponseBody):
     scoring_uri: str
     health: str
     health_detail: str
+    limits: Limits
     revision: int | None
     revisions: list[Revision]
 
@@ -162,6 +172,7 @@ class Service(ResponseBody):
             scoring_uri=f"{settings.GATEWAY_URL}/scoring/{row.id}/score",
             health=row.health,
             health_detail=row.health_detail,
+            limits=Limits(**services.limits()),
             revision=next((revision.number for revision in revisions if revision.state == "active"), None),
             revisions=[Revision.model_validate(revision) for revision in revisions],
         )

@@ -197,7 +197,7 @@ class ProcessEngine:
             "socket": str(program.socket),
             "listener": launch.LISTENER,
             "limits": limits,
-            "cpus": self.resources.cpus or max(1, revision.limits.processes, (os.cpu_count() or 1) - 1),
+            "cpus": self.resources.cpu_count(revision.limits.processes),
             "init_timeout": revision.limits.init_timeout,
             "surroundings": self._surroundings(),
             "image": [str(path) for path in (image.app, image.runtime, image.site, image.app_json) if path],

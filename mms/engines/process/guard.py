@@ -39,6 +39,15 @@ class Resources:
     temporary: int = 1024**3  # bytes in /tmp
     cpus: int = 0  # 0: all but one
 
+    def __str__(self) -> str:
+        """Describe the limits in a sentence."""
+        memory = f"{size(self.memory)} of memory, " if self.memory else ""
+        return f"Each may use {memory}{size(self.temporary)} of temporary files and {self.tasks} processes and threads."
+
+    def cpu_count(self, processes: int) -> int:
+        """Return how many CPUs a service with this number of scoring processes may use."""
+        return self.cpus or max(1, processes, (os.cpu_count() or 1) - 1)
+
     @property
     def data(self) -> int:
         """The limit on the data of each process in bytes, for RLIMIT_DATA."""

@@ -125,6 +125,20 @@ def test_a_scoring_address_is_a_web_address_or_none() -> None:
     assert uri(None) is None
 
 
+@pytest.mark.parametrize(
+    ("said", "meant"),
+    [
+        ({"memoryBytes": 2**31, "tasks": 256, "cpus": 0}, {"memory": 2**31, "tasks": 256}),
+        ({"MemoryBytes": "much", "temporaryBytes": -1, "tasks": True, "cpus": 1e400}, {}),
+        ({"memoryBytes": 10**400}, {}),
+        (["memoryBytes"], None),
+        (None, None),
+    ],
+)
+def test_limits_are_positive_numbers_or_left_out(said: object, meant: object) -> None:
+    assert wire.Service.from_wire({"id": "1", "limits": said}).limits == meant
+
+
 @given(st.dictionaries(st.sampled_from(FIELDS), JSON) | JSON)
 def test_any_response_is_parsed_or_malformed(data: object) -> None:
     """Any JSON is parsed or raises MalformedPayloadError, never another error."""

@@ -139,6 +139,13 @@ def test_revisions_are_shown_with_their_images_and_invalid_dates_are_tolerated(l
     assert 'datetime="2026-01-01T10:00:00+00:00"' in page
 
 
+def test_the_limits_of_a_service_are_shown_as_people_say_them(lab: Lab, cast: Cast) -> None:
+    lab.service.limits = {"memory": 2 * 1024**3, "temporary": 1024**3, "tasks": 256, "cpus": 1}
+    lab.service.save()
+    page = compact(cast.viewer.get(url_of(lab, "service")).text)
+    assert "2.0 GB of memory, 1.0 GB of temporary files, 256 processes and threads, 1 CPU<" in page.replace(" <", "<")
+
+
 def test_values_that_the_server_does_not_report_are_labeled(lab: Lab, cast: Cast) -> None:
     bare = make_service(lab.image, "bare", health="", scoring_uri="", state="Succeeded")
     page = cast.viewer.get(f"{lab.url}services/{bare.pk}/").text
