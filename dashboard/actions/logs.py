@@ -17,7 +17,7 @@ POSITION = re.compile(r"\d{1,20}(-\d{1,20})?", re.ASCII)
 
 
 def follow_service_log(service: Service) -> None:
-    """Have workers fetch the service's log from now on. If nobody was reading it, fetch its lines first."""
+    """Have workers fetch the service's log from now on. If no client was, fetch its lines first."""
     is_new = not events.is_log_followed("service", service.pk)
     events.record_log_interest("service", service.pk)
     if is_new and service.mms_id and service.vanished_at is None and _is_callable(service.account_id):
@@ -26,7 +26,7 @@ def follow_service_log(service: Service) -> None:
 
 
 def follow_operation_log(operation: Operation) -> None:
-    """Have workers fetch the operation's log from now on. If nobody was reading it, fetch its lines first."""
+    """Have workers fetch the operation's log from now on. If no client was, fetch its lines first."""
     is_new = not events.is_log_followed("operation", operation.pk)
     events.record_log_interest("operation", operation.pk)
     mark = events.log_mark(events.operation_log_key(operation))

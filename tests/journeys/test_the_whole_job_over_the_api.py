@@ -70,7 +70,7 @@ def test_scoring_requires_a_key(api: Api, image: str) -> None:
     assert call("POST", url, FLOWERS, api.token)[0] == 401
 
 
-def test_a_script_that_is_no_driver_fails_the_build_with_a_reason(api: Api) -> None:
+def test_a_script_without_init_and_run_fails_the_build_with_a_reason(api: Api) -> None:
     manifest = api.create_manifest(api.register_model(), driver="train.py")
     with pytest.raises(AssertionError, match=r"The driver 'score' has no function init\(\) and run\(\)"):
         api.create_image(manifest)

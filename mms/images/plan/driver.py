@@ -76,7 +76,9 @@ def _can_define_anything(node: ast.AST) -> bool:
 
 def _top_level(tree: ast.AST) -> Iterator[ast.AST]:
     """Yield the nodes that run when the module is imported, and every `global` statement."""
-    for node in ast.iter_child_nodes(tree):
+    # The driver is imported, so it never has the name __main__.
+    children = tree.orelse if isinstance(tree, ast.If) and _is_main_check(tree) else ast.iter_child_nodes(tree)
+    for node in children:
         yield node
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Lambda):
             yield from (inner for inner in ast.walk(node) if isinstance(inner, ast.Global))
@@ -84,6 +86,10 @@ def _top_level(tree: ast.AST) -> Iterator[ast.AST]:
             yield from (inner.target for inner in ast.walk(node) if isinstance(inner, ast.NamedExpr))
         else:
             yield from _top_level(node)
+
+
+def _is_main_check(node: ast.If) -> bool:
+    return ast.unparse(node.test) in {"__name__ == '__main__'", "'__main__' == __name__"}
 
 
 def _names(node: ast.AST) -> list[str]:

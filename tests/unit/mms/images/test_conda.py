@@ -77,7 +77,7 @@ def test_a_range_allows_all_its_releases(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["python (3.9", "python three", "python 3.9)", "python >=", "python ,"])
-def test_a_version_that_is_none_is_an_error(text: str) -> None:
+def test_an_invalid_version_is_an_error(text: str) -> None:
     with pytest.raises(MatchSpecError):
         parse(text).python_versions()
 
