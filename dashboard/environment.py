@@ -92,6 +92,11 @@ SECTIONS: dict[str, tuple[Variable, ...]] = {
             "addresses or networks of proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` are "
             "accepted, comma-separated",
         ),
+        Text(
+            "PRIVATE_HOSTS",
+            "hosts in private networks that servers and registries may refer to (token services, storage, scoring "
+            "URLs), for example `auth.internal,10.0.0.5:5000,10.1.0.0/16`",
+        ),
     ),
     "Data": (
         Text(
@@ -166,6 +171,7 @@ SECTIONS: dict[str, tuple[Variable, ...]] = {
             "allow fetching models from private addresses; `FILES_URL/files/` is always allowed",
             False,
         ),
+        Text("MMS_REGISTRIES", "registries that images may be pushed to, comma-separated hosts", shown="any"),
         Number("MMS_BUILDS", "concurrent image builds", 2),
         Number("MMS_BUILD_TIMEOUT", "seconds until a build times out", 1800),
         Number(

@@ -118,6 +118,7 @@ ALLOWED_HOSTS = [url_host(host) for host in environment.words("ALLOWED_HOSTS")] 
 CSRF_TRUSTED_ORIGINS = environment.words("CSRF_TRUSTED_ORIGINS") or [SITE_URL]
 SECURE = SITE_URL.startswith("https://")
 # Addresses or networks whose headers X-Forwarded-For and X-Forwarded-Proto are trusted.
+PRIVATE_HOSTS = environment.words("PRIVATE_HOSTS")  # see netguard.destinations
 TRUSTED_PROXIES = environment.words("TRUSTED_PROXIES")
 for _proxy in TRUSTED_PROXIES:
     try:
@@ -400,6 +401,7 @@ UPLOAD_MAX_BYTES = environment.number("UPLOAD_MAX_BYTES")
 # --- the bundled MMS -----------------------------------------------------------------------------------------------
 MMS_FETCH_MAX_BYTES = environment.number("MMS_FETCH_MAX_BYTES")
 MMS_UNPACK_MAX_BYTES = environment.number("MMS_UNPACK_MAX_BYTES")
+MMS_REGISTRIES = environment.words("MMS_REGISTRIES")  # hosts that images may be pushed to; empty for any
 MMS_FETCH_ALLOW_PRIVATE = environment.boolean("MMS_FETCH_ALLOW_PRIVATE")  # FILES_URL's own origin is always allowed
 MMS_BUILD_TIMEOUT = environment.number("MMS_BUILD_TIMEOUT")  # seconds
 MMS_BUILD_MEMORY = environment.number("MMS_BUILD_MEMORY")  # bytes of data per process; 0 for no limit

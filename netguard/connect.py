@@ -20,7 +20,12 @@ class ForbiddenAddressError(OSError):
     """None of the host's addresses may be connected to. `strerror` is a sentence without its full stop."""
 
     def __init__(self, address: str) -> None:
-        message = f"{address} is reserved for a machine's own services and is never called"
+        self.is_private = is_allowed(address)  # of a host that was only referred to
+        message = (
+            f"{address} is in a private network, where only hosts are called that were entered or that operators listed"
+            if self.is_private
+            else f"{address} is reserved for a machine's own services and is never called"
+        )
         super().__init__(errno.EACCES, message)
 
 

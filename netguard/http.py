@@ -7,6 +7,7 @@ version of urllib3 changes them.
 
 import http.client
 import socket
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 from requests.adapters import HTTPAdapter
@@ -14,7 +15,10 @@ from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError
 
-from netguard.connect import open_socket
+from netguard.addresses import is_allowed
+from netguard.connect import Rule, open_socket
+
+RuleFor = Callable[[str, int], Rule]
 
 MAX_INFORMATIONAL = 20  # before one response
 
@@ -35,11 +39,18 @@ class FinalResponse(http.client.HTTPResponse):
         raise http.client.HTTPException(f"more than {MAX_INFORMATIONAL} informational responses")
 
 
+def any_allowed(*_: object) -> Rule:
+    """Return the rule of hosts that users entered."""
+    return is_allowed
+
+
 class Guarded:
-    """Mixin for urllib3's connections: connects only to addresses that `netguard.addresses.is_allowed` permits.
+    """Mixin for urllib3's connections: connects only to addresses that the rule of their host permits.
 
     Behind a proxy this is the proxy's address. The proxy chooses the address of the server itself.
     """
+
+    rule_for: RuleFor = staticmethod(any_allowed)
 
     response_class: Any = FinalResponse
     host: str
@@ -52,10 +63,12 @@ class Guarded:
         """Return a connected socket. Raises the same exceptions as urllib3's own method."""
         connection: Any = self
         try:
+            host = connection._dns_host
             return open_socket(
-                connection._dns_host,
+                host,
                 self.port,
                 self.timeout,
+                rule=is_allowed if connection.proxy else self.rule_for(host, self.port),
                 source_address=self.source_address,
                 socket_options=self.socket_options,
             )
@@ -88,17 +101,32 @@ class GuardedTLSPool(HTTPSConnectionPool):
 
 
 class GuardedAdapter(HTTPAdapter):
-    """A transport adapter for requests whose connections are guarded, with and without a proxy."""
+    """A transport adapter for requests whose connections are guarded, with and without a proxy.
+
+    rule_for: returns the rule for a host and port; by default, any allowed address.
+    """
 
     pool_classes: ClassVar[dict[str, type[HTTPConnectionPool]]] = {"http": GuardedPool, "https": GuardedTLSPool}
+
+    def __init__(self, *args: Any, rule_for: RuleFor | None = None, **more: Any) -> None:
+        self._pools: dict[str, type[HTTPConnectionPool]] = dict(self.pool_classes)
+        if rule_for is not None:
+            self._pools = {scheme: _with_rule(pool, rule_for) for scheme, pool in self._pools.items()}
+        super().__init__(*args, **more)
 
     def init_poolmanager(self, *args: Any, **more: Any) -> None:
         """Create the pool manager with guarded pools."""
         super().init_poolmanager(*args, **more)
-        self.poolmanager.pool_classes_by_scheme = self.pool_classes
+        self.poolmanager.pool_classes_by_scheme = self._pools
 
     def proxy_manager_for(self, proxy: str, **more: Any) -> Any:
         """Return the manager for `proxy`, with guarded pools."""
         manager = super().proxy_manager_for(proxy, **more)
-        manager.pool_classes_by_scheme = self.pool_classes
+        manager.pool_classes_by_scheme = self._pools
         return manager
+
+
+def _with_rule(pool: type[HTTPConnectionPool], rule_for: RuleFor) -> type[HTTPConnectionPool]:
+    """Return the pool's class with a rule for its connections."""
+    connection = type(pool.ConnectionCls.__name__, (pool.ConnectionCls,), {"rule_for": staticmethod(rule_for)})
+    return type(pool.__name__, (pool,), {"ConnectionCls": connection})

@@ -2,7 +2,7 @@
 
 import json
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import urljoin, urlsplit
@@ -12,6 +12,8 @@ import urllib3
 from django.conf import settings
 
 from deployments.client.deadlines import TimedAdapter, call_within
+from netguard.connect import find_forbidden
+from netguard.destinations import Destinations
 from netguard.redaction import MAX_SPELLED_BYTES, Redactor
 
 CONNECT_SECONDS = 5
@@ -51,23 +53,35 @@ class ScoringResult:
             return str(self.status)
 
 
-def score(uri: str, key: str | None, body: str, redactor: Redactor) -> ScoringResult:
-    """POST the JSON text `body` to a scoring URL with the service's key. Redirects aren't followed.
+@dataclass(frozen=True)
+class ScoringTarget:
+    """A scoring URL, and what may be sent to and shown of it.
 
-    redactor: of the account's secrets, which the response must not show. Short secrets aren't removed from it, because
-    they may be part of a number.
+    server: base URL of the account, whose server reported the URL. In a private network, only its own host and
+    PRIVATE_HOSTS are called. redactor: of the account's secrets, which a response must not show. Short secrets aren't
+    removed from it, because they may be part of a number.
+    """
+
+    server: str
+    uri: str
+    key: str | None = field(repr=False)
+    redactor: Redactor = field(default_factory=Redactor)
+
+
+def score(target: ScoringTarget, body: str) -> ScoringResult:
+    """POST the JSON text `body` to a scoring URL with the service's key. Redirects aren't followed.
 
     Never raises. If the request fails, `problem` of the result has the reason.
     """
     started = time.perf_counter()
     try:
-        with _request("POST", uri, key, body, (CONNECT_SECONDS, READ_SECONDS)) as response:
+        with _request(target, "POST", target.uri, body, (CONNECT_SECONDS, READ_SECONDS)) as response:
             # With enough to recognize a secret that would be cut.
             content = response.raw.read(MAX_SHOWN_BYTES + MAX_SPELLED_BYTES, decode_content=True)
             milliseconds = (time.perf_counter() - started) * 1000
             return ScoringResult(
                 status=response.status_code,
-                text=indent_json(redactor.for_ids.text(content.decode(errors="replace"))[:MAX_SHOWN_BYTES]),
+                text=indent_json(target.redactor.for_ids.text(content.decode(errors="replace"))[:MAX_SHOWN_BYTES]),
                 milliseconds=milliseconds,
                 problem=_problem(response.status_code),
                 is_cut=len(content) > MAX_SHOWN_BYTES,
@@ -76,12 +90,13 @@ def score(uri: str, key: str | None, body: str, redactor: Redactor) -> ScoringRe
         return ScoringResult(milliseconds=(time.perf_counter() - started) * 1000, problem=_unreachable(error))
 
 
-def example_body(uri: str, key: str | None, redactor: Redactor) -> str:
-    """Return the example request body in the service's swagger document; "" if it has none. As for `score`."""
+def example_body(target: ScoringTarget) -> str:
+    """Return the example request body in the service's swagger document; "" if it has none."""
+    address = urljoin(target.uri, "swagger.json")
     try:
-        with _request("GET", urljoin(uri, "swagger.json"), key, None, (EXAMPLE_SECONDS, EXAMPLE_SECONDS)) as response:
+        with _request(target, "GET", address, None, (EXAMPLE_SECONDS, EXAMPLE_SECONDS)) as response:
             content = response.raw.read(MAX_DOCUMENT_BYTES, decode_content=True)
-            document = redactor.for_ids.json(content) if response.ok else {}
+            document = target.redactor.for_ids.json(content) if response.ok else {}
     except REQUEST_ERRORS:
         return ""
     example = _example(document)
@@ -99,20 +114,23 @@ def indent_json(text: str) -> str:
 
 
 def _request(
-    method: str, uri: str, key: str | None, body: str | None, timeout: tuple[float, float]
+    target: ScoringTarget, method: str, uri: str, body: str | None, timeout: tuple[float, float]
 ) -> requests.Response:
     if urlsplit(uri).scheme not in {"http", "https"}:
         raise ValueError("not a web address")
+    own = [target.server]
     if uri.startswith(f"{settings.GATEWAY_URL}/"):  # the public URL may be unreachable from this machine
+        own.append(settings.LOCAL_GATEWAY_URL)
         uri = settings.LOCAL_GATEWAY_URL + uri.removeprefix(settings.GATEWAY_URL)
     headers = {"Content-Type": "application/json", "Accept": "application/json"}
-    if key:
-        headers["Authorization"] = f"Bearer {key}"
+    if target.key:
+        headers["Authorization"] = f"Bearer {target.key}"
     data = body.encode() if body is not None else None
     session = requests.Session()
     session.trust_env = False  # no proxies and no .netrc
-    for scheme in ("http://", "https://"):  # the server supplies the URL: apply the deny list
-        session.mount(scheme, TimedAdapter())
+    destinations = Destinations(tuple(own), tuple(settings.PRIVATE_HOSTS))  # the server supplies the URL
+    for scheme in ("http://", "https://"):
+        session.mount(scheme, TimedAdapter(rule_for=destinations.rule))
     options: dict[str, Any] = {"timeout": timeout, "allow_redirects": False, "stream": True}
     with call_within(sum(timeout)):
         return session.request(method, uri, data=data, headers=headers, **options)
@@ -149,7 +167,13 @@ def _problem(status: int) -> str:
 
 
 def _unreachable(error: Exception) -> str:
-    if "never called" in str(error):
+    forbidden = find_forbidden(error)
+    if forbidden and forbidden.is_private:
+        return (
+            "The server reported a scoring URL on another host in a private network. It was not called. If that host "
+            "is right, add it to PRIVATE_HOSTS."
+        )
+    if forbidden:
         return "The server reported a scoring URL reserved for a machine’s own services. It was not called."
     if isinstance(error, requests.ConnectTimeout | requests.ConnectionError) and not isinstance(
         error, requests.ReadTimeout

@@ -13,11 +13,10 @@ from typing import Any
 
 from django.conf import settings
 
-from dashboard.actions.scoring import ScoringResult, score
+from dashboard.actions.scoring import ScoringResult, ScoringTarget, score
 from dashboard.files import store
 from deployments.models import Asset, Cluster, HostingAccount, Operation, RegistryInfo, Service
 from deployments.operations import submit
-from netguard.redaction import Redactor
 
 EXAMPLE = settings.SHARE_DIR / "examples" / "iris"
 NAME = "iris"
@@ -61,7 +60,7 @@ class Demo:
         """Send the example request to the service. Return the request body and the result."""
         service = self._wait_for_key()
         body = json.dumps(json.loads((EXAMPLE / "schema.json").read_text())["example"])
-        return body, score(service.scoring_uri, service.scoring_key, body, Redactor())
+        return body, score(ScoringTarget(service.account.base_url, service.scoring_uri, service.scoring_key), body)
 
     def _step(self, label: str, request: Callable[[], Operation]) -> Generator[Step, None, Any]:
         started = time.monotonic()

@@ -354,7 +354,7 @@ class Build:
 
     def _push(self, manifest: dict[str, Any], descriptor: dict[str, Any]) -> tuple[str, str]:
         credentials = self.spec.registry
-        registry = Registry(credentials.location, credentials.user, credentials.password)
+        registry = Registry(credentials.location, credentials.user, credentials.password, self.spec.private_hosts)
         repository = "/".join(filter(None, [registry.prefix, self.spec.repository]))
         for blob in [*manifest["layers"], manifest["config"]]:
             is_new = registry.push_blob(repository, blob["digest"], self.store.blob_path(blob["digest"]))

@@ -219,6 +219,7 @@ def specification(image: Image, directory: Path) -> dict[str, Any]:
             "user": image.registry_user,
             "password": image.registry_password or "",
         },
+        "private_hosts": [*settings.PRIVATE_HOSTS, *settings.MMS_REGISTRIES],
         "repository": repository(image.account.name, models[manifest.resolved_model_ids[0]].name),
         "tag": str(image.id),
         "base": settings.MMS_BASE_IMAGE,

@@ -9,7 +9,7 @@ from django.views.decorators.debug import sensitive_variables
 from dashboard.access.permissions import Permission
 from dashboard.actions.logs import PLAIN_TEXT, follow_operation_log, follow_service_log, log_headers, log_text, read_log
 from dashboard.actions.operations import operation_or_404
-from dashboard.actions.scoring import score
+from dashboard.actions.scoring import ScoringTarget, score
 from dashboard.actions.services import scored_service_or_404, service_or_404
 from dashboard.api.errors import ApiError, invalid_field
 from dashboard.api.guards import ApiRequest, requires
@@ -41,7 +41,8 @@ def test_service(request: ApiRequest, account: HostingAccount, pk: int) -> HttpR
         raise ApiError(422, "The body isn’t valid UTF-8.") from None
     if not form.is_valid():
         raise invalid_field("body", " ".join(map(str, form.errors["body"])))
-    result = score(service.scoring_uri, service.scoring_key, form.cleaned_data["body"], known_secrets(account).all)
+    target = ScoringTarget(account.base_url, service.scoring_uri, service.scoring_key, known_secrets(account).all)
+    result = score(target, form.cleaned_data["body"])
     body: Score = {
         "status": result.status,
         "problem": result.problem,

@@ -11,7 +11,7 @@ from django.views.decorators.http import require_POST
 
 from dashboard.access.guards import requires
 from dashboard.access.permissions import Permission
-from dashboard.actions.scoring import example_body, score
+from dashboard.actions.scoring import ScoringTarget, example_body, score
 from dashboard.actions.services import scored_service_or_404
 from dashboard.audit.record import note_details
 from dashboard.forms.resources.console import ConsoleForm
@@ -40,11 +40,11 @@ def test_service(request: Request, account: HostingAccount, pk: int) -> HttpResp
     """Show the console with the service's example request; on POST, send the body and show the response."""
     service = scored_service_or_404(account, pk)
     form, answer = ConsoleForm(request.POST or None), None
-    redactor = known_secrets(account).all
+    target = ScoringTarget(account.base_url, service.scoring_uri, service.scoring_key, known_secrets(account).all)
     if request.method != "POST":
-        form = ConsoleForm(initial={"body": example_body(service.scoring_uri, service.scoring_key, redactor)})
+        form = ConsoleForm(initial={"body": example_body(target)})
     elif form.is_valid():
-        answer = score(service.scoring_uri, service.scoring_key, form.cleaned_data["body"], redactor)
+        answer = score(target, form.cleaned_data["body"])
     template = "services/_console.html" if request.htmx else "services/test_service.html"
     page = {"service": service, "form": form, "answer": answer, "asked": request.method != "POST"}
     page["call"] = body_literals(str(form["body"].value() or ""))

@@ -10,6 +10,7 @@ import time
 from urllib.parse import urlsplit
 
 import requests
+from django.conf import settings
 
 from deployments.accounts.connection_tests import (
     CALL_SECONDS,
@@ -19,8 +20,12 @@ from deployments.accounts.connection_tests import (
     unreachable,
 )
 from deployments.client import errors, wire_values
+from deployments.client.deadlines import TimedAdapter
 from deployments.client.http import Authorization, ServerResponse, basic_auth, exchange, host_of, new_session
 from deployments.models.validators import BUNDLED_STORE, registry_url
+from netguard.addresses import is_forbidden_host
+from netguard.connect import find_forbidden
+from netguard.destinations import Destinations
 
 MAX_RESPONSE_BYTES = 256 * 1024
 _CHALLENGE = re.compile(r'(\w+)="([^"]*)"')
@@ -42,8 +47,9 @@ def try_registry(location: str, user: str, password: str) -> ConnectionTestResul
     parts = urlsplit(registry_url(location))
     base, started = f"{parts.scheme}://{parts.netloc}", time.monotonic()
     try:
-        with new_session() as session:
-            message = _sign_in(session, base, user, password)
+        destinations = Destinations((base,), tuple(settings.PRIVATE_HOSTS))
+        with new_session(TimedAdapter(rule_for=destinations.rule)) as session:
+            message = _sign_in(session, destinations, base, user, password)
     except _RegistryRefusedError as refused:
         return refused.result
     except errors.MMSError as error:
@@ -54,12 +60,12 @@ def try_registry(location: str, user: str, password: str) -> ConnectionTestResul
     )
 
 
-def _sign_in(session: requests.Session, base: str, user: str, password: str) -> str:
+def _sign_in(session: requests.Session, destinations: Destinations, base: str, user: str, password: str) -> str:
     """Return the message for a registry that accepts the credentials. Raises _RegistryRefusedError or MMSError."""
     host, url = host_of(base), f"{base}/v2/"
     answer = _get(session, url, "")
     if answer.status == 401:
-        answer = _get(session, url, _authorization(session, host, base, answer, user, password))
+        answer = _get(session, url, _authorization(session, destinations, base, answer, user, password))
         message = f"{host} accepts {f'the user “{user}”' if user else 'anonymous access'}."
     else:
         message = f"{host} accepts anonymous access, without a password."
@@ -81,11 +87,17 @@ def _sign_in(session: requests.Session, base: str, user: str, password: str) -> 
 
 
 def _authorization(
-    session: requests.Session, host: str, base: str, answer: ServerResponse, user: str, password: str
+    session: requests.Session,
+    destinations: Destinations,
+    base: str,
+    answer: ServerResponse,
+    user: str,
+    password: str,
 ) -> str:
+    host = host_of(base)
     kind, _, rest = str(answer.headers.get("WWW-Authenticate", "")).partition(" ")
     if kind.lower() == "bearer":
-        return f"Bearer {_token(session, host, base, dict(_CHALLENGE.findall(rest)), user, password)}"
+        return f"Bearer {_token(session, destinations, base, dict(_CHALLENGE.findall(rest)), user, password)}"
     if kind.lower() != "basic":
         raise _RegistryRefusedError(
             f"{host} requires a sign-in method that isn't supported.", "Check that it's a registry."
@@ -95,8 +107,15 @@ def _authorization(
     return basic_auth(user, password)
 
 
-def _token(session: requests.Session, host: str, base: str, challenge: dict[str, str], user: str, password: str) -> str:
-    realm = challenge.get("realm", "")
+def _token(
+    session: requests.Session,
+    destinations: Destinations,
+    base: str,
+    challenge: dict[str, str],
+    user: str,
+    password: str,
+) -> str:
+    host, realm = host_of(base), challenge.get("realm", "")
     try:
         parts = urlsplit(realm)
         is_encrypted = parts.scheme in {"https", urlsplit(base).scheme} and bool(parts.hostname)
@@ -107,10 +126,24 @@ def _token(session: requests.Session, host: str, base: str, challenge: dict[str,
             f"{host} requests sign-in at an address without TLS.",
             "The registry is misconfigured. No password was sent there.",
         )
+    if not destinations.may_refer_to(realm) and not is_forbidden_host(parts.hostname or ""):
+        raise _RegistryRefusedError(
+            f"{host} requests sign-in at {host_of(realm)}, which isn't public, or isn't encrypted.",
+            "No password was sent there. If it belongs to the registry, add it to PRIVATE_HOSTS.",
+        )
     query = {"service": challenge.get("service", "")} | (
         {"scope": challenge["scope"]} if challenge.get("scope") else {}
     )
-    answer = _get(session, realm, basic_auth(user, password) if user else "", query)
+    try:
+        answer = _get(session, realm, basic_auth(user, password) if user else "", query)
+    except errors.UnreachableError as error:
+        forbidden = find_forbidden(error)
+        if forbidden is None or not forbidden.is_private:
+            raise
+        raise _RegistryRefusedError(
+            f"{host} requests sign-in at {host_of(realm)}, which is in a private network.",
+            "No password was sent there. If it belongs to the registry, add it to PRIVATE_HOSTS.",
+        ) from None
     try:
         payload = answer.json()
         token = payload.get("token") or payload.get("access_token") if isinstance(payload, dict) else None

@@ -1,8 +1,10 @@
 """Images."""
 
 from functools import partial
+from urllib.parse import urlsplit
 from uuid import UUID
 
+from django.conf import settings
 from django.db import transaction
 from django.db.models import QuerySet
 
@@ -13,8 +15,11 @@ from mms.api.idempotency import create_once, request_identity
 from mms.api.routes.manifests import find_manifest, manifests_using
 from mms.api.schemas import requests, responses
 from mms.images import runtimes
+from mms.images.build import LOCAL_REGISTRY
+from mms.images.registry.client import split_location
 from mms.models import Image, Manifest, Operation
 from mms.operations import run
+from netguard.destinations import DEFAULT_PORTS, is_listed
 
 IMAGES = ResourceList("images", responses.Image, partial(responses.from_rows, responses.Image))
 
@@ -50,6 +55,7 @@ def _create(request: Request, body: requests.CreateImage) -> Operation:
     manifest = find_manifest(request, body.manifest_id)
     _check_can_run(manifest)
     registry = body.registry_info
+    check_registry(registry.location)
     with transaction.atomic():
         image = Image.objects.create(
             account_id=request.account_id,
@@ -69,6 +75,16 @@ def _create(request: Request, body: requests.CreateImage) -> Operation:
         )
         request.record(f"image {image.id}", manifest=str(manifest.id), operation=str(operation.id))
         return run.accept(operation)
+
+
+def check_registry(location: str) -> None:
+    """Raise ApiError 400 for a registry that isn't in the operators' list, if there is one."""
+    if not settings.MMS_REGISTRIES or location.rstrip("/") == LOCAL_REGISTRY:
+        return
+    base = urlsplit(split_location(location)[0])
+    if not is_listed(base.hostname or "", base.port or DEFAULT_PORTS[base.scheme], settings.MMS_REGISTRIES):
+        reason = "the operators of this server list the registries that images may be pushed to (MMS_REGISTRIES)."
+        raise bad_field("registryInfo.location", f"{reason} {base.netloc} isn't one of them.", "RegistryNotAllowed")
 
 
 def _check_can_run(manifest: Manifest) -> None:

@@ -79,7 +79,7 @@ def _base(reference: str, platform: str, spec: Spec, store: Store, log: Log) -> 
     if not reference:
         log.detail("no base image is configured (MMS_BASE_IMAGE): the image runs only as a process on this server")
         return BaseImage()
-    found = pull_base_image(reference, platform, store, spec.registry)
+    found = pull_base_image(reference, platform, store, spec.registry, spec.private_hosts)
     log.detail(f"base image {reference}: {len(found.layers)} layers")
     return found
 

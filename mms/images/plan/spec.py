@@ -75,6 +75,7 @@ class Spec:
     policy: Policy
     unpack_max_bytes: int
     python: str  # path of the interpreter that uv inspects
+    private_hosts: tuple[str, ...] = ()  # hosts in private networks that registries may refer to
 
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> "Spec":
@@ -100,4 +101,5 @@ class Spec:
             policy=Policy(**fetch),
             unpack_max_bytes=unpack_max_bytes,
             python=document["python"],
+            private_hosts=tuple(document.get("private_hosts", ())),
         )

@@ -3,6 +3,7 @@
 import json
 import re
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -70,15 +71,21 @@ def parse_reference(text: str) -> Reference:
     return Reference(f"{scheme}{mark}{host}", repository, match["digest"] or match["tag"] or "latest")
 
 
-def pull_base_image(text: str, platform: str, store: Store, credentials: Credentials) -> BaseImage:
-    """Return the base image `text` for `platform`, with its blobs in the store. Raises RegistryError."""
+def pull_base_image(
+    text: str, platform: str, store: Store, credentials: Credentials, listed: Sequence[str] = ()
+) -> BaseImage:
+    """Return the base image `text` for `platform`, with its blobs in the store. Raises RegistryError.
+
+    listed: hosts in private networks that its registry may refer to.
+    """
     reference = parse_reference(text)
     record = record_path(text, platform, store)
     base = _load_record(record, store)
     if base and (reference.reference.startswith("sha256:") or _age(record) < TAG_MAX_AGE_SECONDS):
         return base
     is_own = split_location(credentials.location)[0] == split_location(reference.location)[0]
-    registry = Registry(reference.location, *((credentials.user, credentials.password) if is_own else ()))
+    user, password = (credentials.user, credentials.password) if is_own else ("", "")
+    registry = Registry(reference.location, user, password, listed)
     manifest = _read_manifest(registry, reference, platform)
     with store.scratch_folder() as scratch:
         for descriptor in [manifest["config"], *manifest["layers"]]:

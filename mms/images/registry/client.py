@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,9 @@ from mms.images.sources.fetch import origin
 from mms.images.store.layout import INDEX_TYPE, MANIFEST_TYPE, digest_of
 from netguard.addresses import LOOPBACK_HOSTS
 from netguard.connect import find_forbidden
+from netguard.destinations import Destinations
 from netguard.http import GuardedAdapter
+from netguard.redaction import Redactor
 
 CHUNK_BYTES = 1 << 20
 MAX_REDIRECTS = 5
@@ -81,8 +83,11 @@ class _Session(requests.Session):
         return iter(())
 
 
-def _session(base: str) -> requests.Session:
-    """Return a session with the host's proxy and CA settings, but without the passwords in its .netrc."""
+def _session(base: str, destinations: Destinations) -> requests.Session:
+    """Return a session with the host's proxy and CA settings, but without the passwords in its .netrc.
+
+    It only connects to the permitted destinations.
+    """
     session = _Session()
     session.trust_env = False
     session.proxies = dict(get_environ_proxies(base))
@@ -98,20 +103,26 @@ def _session(base: str) -> requests.Session:
         allowed_methods=["GET", "HEAD"],
         raise_on_status=False,
     )
-    adapter = GuardedAdapter(max_retries=retry)
+    adapter = GuardedAdapter(max_retries=retry, rule_for=destinations.rule)
     session.mount("http://", adapter)
     session.mount("https://", adapter)
     return session
 
 
 class Registry:
-    """A registry, used by one user. All methods raise RegistryError."""
+    """A registry, used by one user. All methods raise RegistryError.
 
-    def __init__(self, location: str, user: str = "", password: str = "") -> None:
+    listed: hosts in private networks that the registry may refer to, as for Destinations. Credentials are only sent to
+    the registry itself and to a token service that it names under this rule.
+    """
+
+    def __init__(self, location: str, user: str = "", password: str = "", listed: Sequence[str] = ()) -> None:
         self.base, self.prefix = split_location(location)
         self.host = urlsplit(self.base).netloc
         self._user, self._password = user, password
-        self._session = _session(self.base)
+        self._redactor = Redactor([password])  # of the secrets that the registry must not echo
+        self._destinations = Destinations((self.base,), tuple(listed))
+        self._session = _session(self.base, self._destinations)
         self._authorization: dict[str, str] = {}  # by scope
 
     def _basic(self) -> str:
@@ -193,7 +204,7 @@ class Registry:
             self._authorization[scope] = self._authorize(answer.headers.get("WWW-Authenticate", ""), scope)
             answer = self._send(method, url, scope, options)
         if answer.status not in expected:
-            failure = f"{self.host} responded to {method} {urlsplit(url).path} with {_reason(answer)}"
+            failure = f"{self.host} responded to {method} {urlsplit(url).path} with {self._reason(answer)}"
             raise RegistryError(f"{failure} Check the registry and the user's permissions, then retry.")
         return answer
 
@@ -221,18 +232,33 @@ class Registry:
 
     def _request(self, method: str, url: str, *, stream: bool = False, **options: Any) -> _Answer:
         """Send one request. Without `stream`, also read the body, up to MAX_DOCUMENT_BYTES."""
+        if not self._destinations.may_refer_to(url):
+            raise RegistryError(self._not_permitted(url))
         options |= {"timeout": TIMEOUT_SECONDS, "stream": True, "allow_redirects": False}
         try:
             response = self._session.request(method, url, **options)
             is_streamed = stream and response.status_code == 200
             return _Answer(response) if is_streamed else _Answer(response, self._read_bounded(response))
         except requests.RequestException as error:
-            if find_forbidden(error):
+            forbidden = find_forbidden(error)
+            if forbidden and forbidden.is_private:
+                raise RegistryError(self._not_permitted(url)) from error
+            if forbidden:
                 raise RegistryError(
                     f"{self.host} can't be a registry: its address is reserved for the machine's own services."
                 ) from error
-            failure = f"Couldn't reach {self.host}: {_root_cause(error)}"
+            failure = f"Couldn't reach {self.host}: {self._redactor.text(_root_cause(error))}"
             raise RegistryError(f"{failure} Check the address and that the registry is running, then retry.") from error
+
+    def _not_permitted(self, url: str) -> str:
+        """Return why a host that the registry refers to isn't called."""
+        target = self._redactor.text(urlsplit(url).netloc.rpartition("@")[2])[:200]
+        failure = f"{self.host} refers to {target}, which isn't public, or isn't encrypted. Nothing was sent there."
+        return f"{failure} If it belongs to the registry, add it to PRIVATE_HOSTS."
+
+    def _reason(self, answer: _Answer) -> str:
+        """Return the status and the reason that the registry gave, without secrets."""
+        return self._redactor.text(_reason(answer))[:1000]
 
     def _read_bounded(self, response: requests.Response) -> bytes:
         with response:
@@ -254,6 +280,7 @@ class Registry:
             return self._basic()
         if not self._user:
             raise RegistryError(f"{self.host} requires a user and password. Enter them in the registry's settings.")
+        kind = self._redactor.text(kind)[:40]
         failure = f"{self.host} requires {kind!r} authentication, which isn't supported."
         raise RegistryError(f"{failure} Use a registry with Basic or Bearer authentication.")
 
@@ -270,10 +297,12 @@ class Registry:
         try:
             document = json.loads(answer.body)
             if answer.status == 200:
-                return str(document.get("token") or document["access_token"])
+                token = str(document.get("token") or document["access_token"])
+                self._redactor = self._redactor.including([token])
+                return token
         except (ValueError, KeyError, AttributeError):
             pass
-        failure = f"{self.host} refused to sign in user {self._user!r}: {_reason(answer)}"
+        failure = f"{self.host} refused to sign in user {self._user!r}: {self._reason(answer)}"
         raise RegistryError(f"{failure} Check the user and password in the registry's settings.")
 
 
@@ -281,7 +310,7 @@ def _reason(answer: _Answer) -> str:
     """Return the status and the message of the registry's error object, never a page of another server."""
     try:
         errors = json.loads(answer.body)["errors"]
-        message = "; ".join(str(error.get("message") or error.get("code"))[:200] for error in errors)
+        message = "; ".join(str(error.get("message") or error.get("code")) for error in errors)
     except (ValueError, KeyError, TypeError, AttributeError):
         message = answer.response.reason[:80] if answer.response.reason else ""
     return f"{answer.status} {message}."

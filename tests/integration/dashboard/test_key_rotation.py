@@ -18,8 +18,8 @@ from django.core.management import CommandError, call_command
 from dashboard.files import store
 from dashboard.models import FormerFileKey
 from dashboard.ops import rotate_keys
-from dashboard.ops.rotate_keys import encrypted_columns, encrypted_values
 from deployments.models import Cluster, HostingAccount, RegistryInfo, Service
+from encryption.check import encrypted_columns, encrypted_values
 from tests.site import wait_until
 from tests.support.people import make_lab
 

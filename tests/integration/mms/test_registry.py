@@ -26,6 +26,7 @@ from tests.builder import Builder, Built
 from tests.doubles.files import running_files
 from tests.doubles.registry import PASSWORD, USER, RegistryDouble, basic, running_registry
 from tests.ports import free_port
+from tests.support.spellings import spellings
 
 ARCHITECTURE = HOST_PLATFORM.partition("/")[2]
 
@@ -107,14 +108,88 @@ def test_unprotected_token_services_are_rejected(bearer: RegistryDouble, tmp_pat
         client(bearer).push_blob("team/iris", *blob(tmp_path, b"x"))
 
 
+def test_a_registry_can_only_refer_to_public_and_listed_hosts(tmp_path: Path) -> None:
+    """Another port of this machine is another host, however it is spelled."""
+    with running_registry("basic") as double, running_registry("none") as other:
+        digest, path = blob(tmp_path, b"x")
+        port = other.location.partition(":")[2]
+        for host in ("127.0.0.1", "localhost", "[::1]", "127.1", "2130706433", "0x7f000001", "[::ffff:127.0.0.1]"):
+            for scheme in ("http", "https"):
+                double.upload_location = f"{scheme}://{host}:{port}/v2/team/iris/blobs/uploads/1"
+                with pytest.raises(RegistryError, match=f"refers to .*{port}.*PRIVATE_HOSTS"):
+                    client(double).push_blob("team/iris", digest, path)
+                double.blobs[digest] = b"x"
+                double.redirect_blobs_to = f"{scheme}://{host}:{port}/v2/team/iris/blobs"
+                with pytest.raises(RegistryError, match="PRIVATE_HOSTS"):
+                    client(double).pull_blob("team/iris", {"digest": digest, "size": 1}, tmp_path / "back")
+                double.blobs.clear()
+                (tmp_path / "back").unlink(missing_ok=True)
+        assert not other.requests
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_a_token_service_on_another_host_gets_no_password_unless_it_is_listed(tmp_path: Path, host: str) -> None:
+    with running_registry("bearer") as double, running_registry("bearer") as other:
+        other.tokens = double.tokens
+        port = other.location.partition(":")[2]
+        double.realm = f"http://{host}:{port}/token"
+        with pytest.raises(RegistryError, match="refers to"):
+            client(double).push_blob("team/iris", *blob(tmp_path, b"x"))
+        assert not other.requests
+        listed = Registry(double.location, USER, PASSWORD, (f"127.0.0.1:{port}",))
+        assert listed.push_blob("team/iris", *blob(tmp_path, b"x"))
+        assert basic() in {header for _, _, header in other.requests}
+
+
+def test_an_unencrypted_public_token_service_gets_no_password(bearer: RegistryDouble, tmp_path: Path) -> None:
+    bearer.realm = "http://1.1.1.1/token"
+    with pytest.raises(RegistryError, match=r"isn't encrypted\. Nothing was sent there"):
+        client(bearer).push_blob("team/iris", *blob(tmp_path, b"x"))
+
+
+def test_no_secret_that_a_registry_echoes_is_in_an_error(tmp_path: Path) -> None:
+    password = 'r€g"istry\\pass/<1>'
+    for text in spellings(password, USER).values():
+        reply = json.dumps({"errors": [{"message": f"denied {text}"}]}).encode()
+        with answering(reply) as location, pytest.raises(RegistryError) as error:
+            Registry(location, USER, password).push_blob("team/iris", *blob(tmp_path, b"x"))
+        assert "…" in str(error.value)
+        assert text not in str(error.value)
+
+
+@contextlib.contextmanager
+def answering(body: bytes) -> Iterator[str]:
+    """Run a registry that answers every request with status 400 and this body. Yield its location."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.send_response(400)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def do_HEAD(self) -> None:
+            self.send_response(404)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        yield f"127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
 def test_credentials_are_not_sent_to_redirect_targets(tmp_path: Path) -> None:
     with running_registry("basic") as double, running_registry("none") as storage:
         digest, path = blob(tmp_path, b"x")
         double.upload_location = f"http://{storage.location}/v2/team/iris/blobs/uploads/1"
-        client(double).push_blob("team/iris", digest, path)
+        listed = Registry(double.location, USER, PASSWORD, (storage.location,))
+        listed.push_blob("team/iris", digest, path)
         double.blobs[digest] = b"x"
         double.redirect_blobs_to = f"http://{storage.location}/v2/team/iris/blobs"
-        client(double).pull_blob("team/iris", {"digest": digest, "size": 1}, tmp_path / "back")
+        listed.pull_blob("team/iris", {"digest": digest, "size": 1}, tmp_path / "back")
         assert [(method, header) for method, _, header in storage.requests] == [("PUT", ""), ("GET", "")]
         assert basic() in {header for _, _, header in double.requests}
 

@@ -143,6 +143,19 @@ def test_a_password_is_only_sent_to_protected_realms(registry: RegistryDouble) -
         assert "without TLS" in told(try_registry(registry.location, USER, PASSWORD))
 
 
+def test_a_password_is_only_sent_to_public_and_listed_realms(registry: RegistryDouble, settings: Any) -> None:
+    if registry.scheme != "bearer":
+        return
+    with running_registry("bearer") as other:
+        other.tokens = registry.tokens
+        registry.realm = other.realm
+        refused = told(try_registry(registry.location, USER, PASSWORD))
+        assert "No password was sent there. If it belongs to the registry, add it to PRIVATE_HOSTS." in refused
+        assert not other.requests
+        settings.PRIVATE_HOSTS = [other.location]
+        assert try_registry(registry.location, USER, PASSWORD).succeeded
+
+
 def test_a_registry_cannot_redirect_to_a_forbidden_address(registry: RegistryDouble) -> None:
     if registry.scheme == "bearer":
         registry.realm = "http://169.254.169.254/token"

@@ -1,5 +1,6 @@
 """The test console against an HTTP server in place of the gateway, and access to scoring keys."""
 
+import html
 import json
 import threading
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from django.test import Client
 from dashboard.models import Role
 from deployments.models import HostingAccount, Service
 from tests.support.html import compact
+from tests.support.spellings import spellings
 from tests.support.workshop import (
     SCORING_KEY,
     make_account,
@@ -78,6 +80,7 @@ def account() -> HostingAccount:
 @pytest.fixture
 def service(account: HostingAccount, gateway: ThreadingHTTPServer) -> Service:
     uri = f"http://127.0.0.1:{gateway.server_port}/iris/score"
+    HostingAccount.objects.filter(pk=account.pk).update(base_url=f"http://127.0.0.1:{gateway.server_port}")
     return make_service(make_image(make_manifest(account, make_model(account))), scoring_uri=uri)
 
 
@@ -162,6 +165,27 @@ def test_a_redirect_is_not_followed_with_the_key(scientist: Client, service: Ser
     assert [request["path"] for request in Scoring.seen] == ["/elsewhere/score"]
 
 
+def test_a_scoring_url_on_another_port_of_this_machine_is_only_called_if_it_is_listed(
+    scientist: Client, service: Service, gateway: ThreadingHTTPServer, settings: Any
+) -> None:
+    HostingAccount.objects.update(base_url="http://127.0.0.1:9")
+    answer = scientist.post(url(service), {"body": "{}"})
+    assert "on another host in a private network. It was not called." in answer.text
+    assert scientist.get(url(service)).status_code == 200
+    assert not Scoring.seen
+    settings.PRIVATE_HOSTS = [f"127.0.0.1:{gateway.server_port}"]
+    assert "got" in scientist.post(url(service), {"body": "{}"}).text
+    assert len(Scoring.seen) == 1
+
+
+def test_a_response_shows_no_secret_of_the_account(scientist: Client, service: Service) -> None:
+    for text in spellings(SCORING_KEY).values():
+        answer = scientist.post(url(service), {"body": json.dumps({"x": text})})
+        shown = answer.text.partition("got")[2].partition("</pre>")[0]
+        assert "…" in shown, text
+        assert html.escape(text) not in shown
+
+
 def test_a_long_response_is_truncated(scientist: Client, service: Service) -> None:
     lead(service, "long")
     answer = scientist.post(url(service), {"body": "{}"})
@@ -170,6 +194,7 @@ def test_a_long_response_is_truncated(scientist: Client, service: Service) -> No
 
 
 def test_an_unreachable_address_is_reported(scientist: Client, service: Service) -> None:
+    HostingAccount.objects.update(base_url="http://127.0.0.1:9")
     for uri, words in (
         ("http://127.0.0.1:9/score", "Nothing responds at the scoring URL"),
         ("file:///etc/passwd", "URL that isn’t valid"),
