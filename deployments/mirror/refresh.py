@@ -31,7 +31,7 @@ from deployments.live import events, redis
 from deployments.live.badges import NOUN, stale_after
 from deployments.live.events import INTEREST_SECONDS, MAX_BADGES
 from deployments.live.transitions import conditional_update
-from deployments.mirror import upsert, versions
+from deployments.mirror import memory, upsert, versions
 from deployments.models import HostingAccount, Image, Manifest, Operation, RegisteredModel, Service
 from deployments.models.operation import OPEN
 from deployments.operations import queue
@@ -102,7 +102,7 @@ def refresh(account_id: int, nouns: Iterable[type[Any]], whole: bool = False) ->
     A list that can't be read doesn't prevent reading the others, but an unreachable server does.
     """
     account = HostingAccount.objects.get(pk=account_id)
-    with client_for(account) as client:
+    with memory.given_back(), client_for(account) as client:
         stale = _services_are_stale(account)
         read = _read_lists(account, nouns, client, whole)
         if Service in read:

@@ -253,5 +253,7 @@ def environment() -> dict[str, str]:
         PYTHONUNBUFFERED="1",
         # By default, glibc allocates a separate arena per thread, which uses more memory.
         MALLOC_ARENA_MAX="2",
+        # By default, it retains up to 64 MiB of freed memory, see M_MMAP_THRESHOLD in mallopt(3).
+        MALLOC_TRIM_THRESHOLD_="131072",
     )
     return values

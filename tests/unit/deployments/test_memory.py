@@ -1,0 +1,26 @@
+"""Memory that the worker gives back after a large list."""
+
+import pytest
+
+from deployments.mirror import memory
+
+MIB = 1024**2
+
+
+def test_freed_memory_is_given_back_although_a_later_object_stays() -> None:
+    if memory._trim() is None:
+        pytest.skip("only glibc can give memory back")
+    before = memory.resident_bytes()
+    with memory.given_back():
+        # Below the threshold of mmap, so that they are on the heap, which the last one keeps from shrinking.
+        parts = [bytearray(100_000) for _ in range(1000)]
+        last = bytearray(100_000)
+        assert memory.resident_bytes() - before > 80 * MIB
+        parts.clear()
+    assert memory.resident_bytes() - before < 20 * MIB
+    assert last
+
+
+def test_memory_is_given_back_after_an_error() -> None:
+    with pytest.raises(ValueError, match="no list"), memory.given_back():
+        raise ValueError("no list")
