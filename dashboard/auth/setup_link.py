@@ -34,20 +34,25 @@ def startup_message(on_terminal: bool) -> str:
 
     The link is shown on a terminal only. Logs are stored, and other people read them.
     """
-    link = create()
-    if link is None:
-        return ""
     if on_terminal:
         hint = "Create the first administrator with this link, which works once and until the site stops:"
-        return f"No one can sign in yet. {hint}\n  {link}"
+        link = create()
+        return f"No one can sign in yet. {hint}\n  {link}" if link else ""
     revoke()
+    if not _is_needed():
+        return ""
     return f"No one can sign in yet. Create the first administrator:  {settings.COMMAND} create_user NAME --role admin"
+
+
+def _is_needed() -> bool:
+    """Return True if people sign in with passwords of this site, and nobody has one yet."""
+    return bool(settings.PASSWORD_SIGN_IN) and not _has_users()
 
 
 def create() -> str | None:
     """Create a new link, valid until it is used or the site restarts. Return None if someone can sign in already."""
     revoke()
-    if not settings.PASSWORD_SIGN_IN or _has_users():
+    if not _is_needed():
         return None
     token = secrets.token_urlsafe(32)
     path = _path()

@@ -21,6 +21,7 @@ from dashboard.environment import is_set
 from mms.system.supervisor_config import escape
 
 MAX_SOCKET_PATH_BYTES = 107  # sun_path in Linux, without the terminating zero; see unix(7)
+AFTER_WEB = Path(__file__).parent.with_name("startup") / "after_web.py"
 LONGEST_SOCKET_NAME = "supervisor.sock.4194304"  # supervisord binds a name with its PID, then renames it
 
 
@@ -34,6 +35,7 @@ class Program:
     name: str
     command: list[str]
     options: dict[str, str] = field(default_factory=dict)
+    waits_for_web: bool = False  # under the supervisor
 
     @property
     def qualified_name(self) -> str:
@@ -139,7 +141,7 @@ def _worker(name: str, queue: str, tasks: str, threads: int) -> Program:
         *("--hostname", f"{name}@%h", "--loglevel", "WARNING"),
         *("--without-gossip", "--without-mingle", "--without-heartbeat"),
     ]
-    return Program(name, command, {"stopwaitsecs": "10", "killasgroup": "true"})
+    return Program(name, command, {"stopwaitsecs": "10", "killasgroup": "true"}, waits_for_web=True)
 
 
 def _beat() -> Program:
@@ -148,7 +150,7 @@ def _beat() -> Program:
         *("--loglevel", "WARNING"),
         *("--scheduler", "dashboard.ops.supervisor.beat:Scheduler", "--pidfile", ""),
     ]
-    return Program("beat", command)
+    return Program("beat", command, waits_for_web=True)
 
 
 def programs() -> list[Program]:
@@ -168,8 +170,12 @@ def programs() -> list[Program]:
 
 def _program_section(program: Program, logs_to_terminal: bool) -> dict[str, str]:
     log = "/dev/fd/1" if logs_to_terminal else str(settings.LOG_DIR / f"{program.name}.log")
+    command = program.command
+    if program.waits_for_web:
+        wait = [sys.executable, "-I", str(AFTER_WEB)]
+        command = [*wait, settings.LOCAL_HOST, str(settings.PORT), settings.ALLOWED_HOSTS[0], "--", *command]
     return {
-        "command": shlex.join(program.command),
+        "command": shlex.join(command),
         "directory": str(settings.BASE_DIR),
         "autorestart": "true",
         "startretries": "1000000",  # in effect, never give up; the delay between attempts grows

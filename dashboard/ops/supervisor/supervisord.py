@@ -14,6 +14,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 from supervisor import loggers, options, supervisord
 from supervisor.options import ServerOptions
@@ -24,7 +25,18 @@ libc = ctypes.CDLL(None)  # loaded here because nothing may be loaded between fo
 
 
 class Options(ServerOptions):
-    """supervisord's options, with two changes to its signal handling."""
+    """supervisord's options, with two changes to its signal handling, and without a pause before the first start."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        poll = self.poller.poll
+
+        def poll_without_waiting(_: float) -> Any:
+            """Poll once without waiting: supervisord starts its programs after the first poll, which takes 1 s."""
+            self.poller.poll = poll
+            return poll(0)
+
+        self.poller.poll = poll_without_waiting
 
     def setsignals(self) -> None:
         """Stop the site when the terminal closes. By default, supervisord reloads on SIGHUP."""

@@ -106,3 +106,15 @@ def test_logging_continues_after_a_rollover_that_failed(tmp_path: Path, monkeypa
     logger.info("y")
     logger.handlers[0].stream.flush()
     assert "written to the same file" in path.with_name("program.log.1").read_text()
+
+
+def test_programs_start_without_a_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    """supervisord starts programs after the first poll of its loop, which otherwise waits for a second."""
+    timeouts: list[float] = []
+    monkeypatch.setattr(options.poller.Poller, "poll", lambda _, timeout: timeouts.append(timeout) or ([], []))
+    poller = ours.Options().poller
+    for _ in range(3):
+        assert poller.poll(1) == ([], [])
+    assert timeouts == [0, 1, 1]
+    loop = inspect.getsource(supervisord.Supervisor.runforever)
+    assert loop.index("self.options.poller.poll(timeout)") < loop.index("group.transition()")
