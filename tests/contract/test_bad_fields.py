@@ -79,7 +79,15 @@ MARRED = [
     "http://a/\x7f",
     "http://a/\u2028",
 ]
-URL = NO_TEXT | st.sampled_from(NO_URLS + MARRED)
+WITH_CREDENTIALS = [
+    "https://user:secret@a/m.pkl",
+    "https://user@a/m.pkl",
+    "https://:secret@a",
+    "https://@a/",
+    "https://user%3Asecret%40a/",
+    "http://user:se\\cret@a/",
+]
+URL = NO_TEXT | st.sampled_from(NO_URLS + MARRED + WITH_CREDENTIALS)
 TEXT = {n: NO_TEXT | longer(n) | NUL | SURROGATE for n in (64, 200, 255, 512, 8192, 65536)}
 MIME = NO_TEXT | longer(200) | not_of(" -~")
 FLAG = st.sampled_from(["", "perhaps", 2, -1, 0.5, [], {}, [True]])
@@ -95,6 +103,26 @@ MODEL: dict[Path, st.SearchStrategy[Any]] = {
     ("mimeType",): MIME,
     ("unPack",): FLAG,
 }
+BAD_REQUIREMENTS = [
+    *WITH_CREDENTIALS,
+    "--index-url https://a/simple",
+    "-r other.txt",
+    "numpy\n-e git+https://a/b.git",
+    "six @ https://a/six.whl",
+    "./local",
+    "/etc/passwd",
+    "${HOME}",
+    "https://a/r.txt\nnumpy",
+    "numpy==",
+]
+BAD_CONDA_FILES = [
+    *WITH_CREDENTIALS,
+    "dependencies: [numpy]",
+    "dependencies: [{pip: ['--index-url https://a/simple']}]",
+    "dependencies: [{pip: ['six @ file:///six.whl']}]",
+    "just text",
+    "dependencies: &a [*a]",
+]
 MANIFEST: dict[Path, st.SearchStrategy[Any]] = {
     ("driverProgram",): TEXT[255],
     ("description",): TEXT[512],
@@ -112,8 +140,8 @@ MANIFEST: dict[Path, st.SearchStrategy[Any]] = {
     | st.sampled_from(["", "Perl", "python3", "{0}", "\0", "Python "])
     | longer(64),
     ("targetRuntime", "properties"): NO_OBJECT,
-    ("targetRuntime", "properties", "pipRequirements"): TEXT[65536],
-    ("targetRuntime", "properties", "condaEnvFile"): TEXT[65536],
+    ("targetRuntime", "properties", "pipRequirements"): TEXT[65536] | st.sampled_from(BAD_REQUIREMENTS),
+    ("targetRuntime", "properties", "condaEnvFile"): TEXT[65536] | st.sampled_from(BAD_CONDA_FILES),
 }
 NO_REGISTRIES = ["", "oci://", "oci://other", "ftp://a", "file:///x", "https://", "https://a b", "https://u:p@a"]
 REGISTRY = NO_TEXT | longer(400) | st.sampled_from([*NO_REGISTRIES, "a?b", "a#b", "-a", "a/\n"])

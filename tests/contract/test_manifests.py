@@ -31,6 +31,28 @@ def test_creating_a_manifest_returns_200_with_every_field(server: Server) -> Non
     assert manifest["assets"] == [{**body["assets"][0], "unPack": False}]
 
 
+@pytest.mark.parametrize(
+    ("field", "text", "reason"),
+    [
+        ("pipRequirements", "numpy\n--index-url https://pypi.example/simple", "Requirement 2 is an option"),
+        ("pipRequirements", "six @ https://files.example/six.whl", "Requirement 1 refers to a URL or a file (six)"),
+        ("pipRequirements", "./wheels/six.whl", "Requirement 1 is not a package name and version"),
+        ("pipRequirements", "https://user:hidden-word@files.example/r.txt", "must not contain a user name or password"),
+        ("condaEnvFile", "dependencies: [{pip: [-e .]}]", "Requirement 1 is an option (-e .)"),
+        ("condaEnvFile", "https://user@files.example/env.yml", "must not contain a user name or password"),
+    ],
+)
+def test_requirements_that_no_build_would_accept_are_refused(
+    server: Server, field: str, text: str, reason: str
+) -> None:
+    body = server.manifest_body(targetRuntime={"runtimeType": "Python", "properties": {field: text}})
+    answer = server.send("POST", "manifests", body)
+    assert answer.status_code == 400
+    assert targets(answer) == {f"targetRuntime.properties.{field}"}
+    assert reason in answer.json()["error"]["message"]
+    assert "hidden-word" not in answer.text
+
+
 def test_a_manifest_is_found_by_its_id_and_in_the_list(server: Server) -> None:
     manifest = server.manifest()
     assert server.send("GET", f"manifests/{manifest['id']}").json() == manifest

@@ -7,6 +7,7 @@ from django import forms
 from django.core.exceptions import ValidationError
 
 from deployments.client.urls import web_address
+from netguard.urls import has_credentials
 
 MAX_NAME_CHARS = 32  # of models and assets
 MAX_TAG_CHARS = 29
@@ -38,7 +39,9 @@ def check_service_name(value: str) -> None:
 
 
 def check_web_address(value: str) -> None:
-    """Raise ValidationError unless `value` is an http(s) URL with a host."""
+    """Raise ValidationError unless `value` is an http(s) URL with a host, and without a user name or password."""
+    if has_credentials(value):
+        raise ValidationError("Leave out the user and password before the host. They would be stored unencrypted.")
     if web_address(value) is None or re.search(r"\s", value):
         raise ValidationError("Enter the full URL, starting with http:// or https://.")
 

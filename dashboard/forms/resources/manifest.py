@@ -11,7 +11,7 @@ from django.db.models import Max, Q, QuerySet
 
 from dashboard.catalog.picker import Choice, Picker, make_picker, parse_pks
 from dashboard.files import store
-from dashboard.forms.fields.text import DescriptionField
+from dashboard.forms.fields.text import DescriptionField, check_web_address
 from dashboard.forms.resources.operation import OperationForm
 from deployments.models import Asset, HostingAccount, RegisteredModel
 from deployments.operations import submit
@@ -182,13 +182,18 @@ class CreateManifestForm(OperationForm):
     def clean_conda_env_file(self) -> str:
         """Return the text or address. Raise ValidationError unless a text is an environment file."""
         text: str = self.cleaned_data["conda_env_file"].removeprefix(BYTE_ORDER_MARK).strip()
-        if text and not text.startswith(("http://", "https://")):
+        if is_address(text):
+            check_web_address(text)
+        elif text:
             check_conda(text)
         return text
 
     def clean_pip_requirements(self) -> str:
-        """Return the text without surrounding blank lines."""
-        return str(self.cleaned_data["pip_requirements"]).removeprefix(BYTE_ORDER_MARK).strip()
+        """Return the text without surrounding blank lines. Raise ValidationError for an invalid address."""
+        text = str(self.cleaned_data["pip_requirements"]).removeprefix(BYTE_ORDER_MARK).strip()
+        if is_address(text):
+            check_web_address(text)
+        return text
 
     def clean(self) -> dict[str, Any]:
         """Replace the driver's id by its asset, which must be one of the picked assets."""
@@ -224,6 +229,11 @@ class CreateManifestForm(OperationForm):
     def _in_picked_order(self, name: str) -> list[Any]:
         rows = {row.pk: row for row in self.cleaned_data[name]}
         return [rows[pk] for pk in parse_pks(self[name].value()) if pk in rows]
+
+
+def is_address(text: str) -> bool:
+    """Return True if the text is the address of a file, not its content."""
+    return text.lower().startswith(("http://", "https://")) and len(text.split()) == 1
 
 
 def check_conda(text: str) -> None:

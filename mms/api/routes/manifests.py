@@ -1,5 +1,6 @@
 """Manifests."""
 
+from collections.abc import Callable
 from functools import partial
 from uuid import UUID
 
@@ -12,9 +13,10 @@ from mms.api.errors import bad_field, detail, invalid, not_found
 from mms.api.http import Request, Response, Route, parse_id
 from mms.api.idempotency import create_once, request_identity
 from mms.api.schemas import requests, responses
+from mms.images.plan import requirements
 from mms.images.plan.spec import Asset
 from mms.models import Manifest, Model
-from mms.operations import uploaded_schemas
+from mms.operations import uploads
 
 MANIFESTS = ResourceList("manifests", responses.Manifest, partial(responses.from_rows, responses.Manifest))
 
@@ -59,7 +61,7 @@ def manifests_using(model_id: UUID) -> QuerySet[Manifest]:
 
 def _create(request: Request, body: requests.CreateManifest) -> Manifest:
     resolved, problems = _resolve(request.account_id, body.model_ids)
-    problems += _asset_problems(body)
+    problems += _asset_problems(body) + _requirement_problems(body.target_runtime.properties)
     if problems:
         raise invalid(*problems)
     properties = body.target_runtime.properties
@@ -108,12 +110,25 @@ def _asset_problems(body: requests.CreateManifest) -> list[dict[str, str]]:
         if id in ids[:index]
     ]
     for index, asset in enumerate(body.assets):
-        if reason := uploaded_schemas.find_problem(Asset(asset.id, asset.url, asset.unpack)):
+        if reason := uploads.find_schema_problem(Asset(asset.id, asset.url, asset.unpack)):
             problems.append(detail("SchemaInvalid", reason, f"assets[{index}]"))
     if body.driver_program and body.driver_program not in ids:
         message = f"no asset has the id {body.driver_program!r}."
         problems.append(detail("NotFound", message, "driverProgram"))
     return problems
+
+
+def _requirement_problems(properties: requests.RuntimeProperties) -> list[dict[str, str]]:
+    """Return the problems of requirements in uploaded files. Those in the request itself were checked with its body."""
+    files: dict[str, tuple[str | None, Callable[[str], object]]] = {
+        "pipRequirements": (properties.pip_requirements, requirements.parse),
+        "condaEnvFile": (properties.conda_env_file, lambda text: requirements.parse_conda(text, "")),
+    }
+    return [
+        detail("Invalid", f"can't be used: {reason}", f"targetRuntime.properties.{name}")
+        for name, (value, parse) in files.items()
+        if (reason := uploads.find_requirements_problem(value or "", parse))
+    ]
 
 
 ROUTES = [

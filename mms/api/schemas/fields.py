@@ -1,6 +1,7 @@
 """Types of request fields, with the limits of the reference and a message for each violation."""
 
 import re
+from collections.abc import Callable
 from typing import Annotated
 from urllib.parse import urlsplit
 
@@ -8,6 +9,8 @@ from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
 
 from mms.images import runtimes
+from mms.images.plan import requirements
+from netguard.urls import CREDENTIALS_MESSAGE, has_credentials
 
 
 def field_error(message: str) -> PydanticCustomError:
@@ -35,6 +38,8 @@ def _without_nul(text: str) -> str:
 
 def _http_url(text: str) -> str:
     """Validate an absolute http(s) URL, the only kind that the image builder fetches."""
+    if has_credentials(text):
+        raise field_error(CREDENTIALS_MESSAGE)
     try:
         parts = urlsplit(text)
         is_valid = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
@@ -42,6 +47,27 @@ def _http_url(text: str) -> str:
         is_valid = False
     if not is_valid or re.search(r"[\s\x00-\x1f\x7f]", text):
         raise field_error("must be an absolute http or https URL without spaces.")
+    return text
+
+
+def _pip_requirements(text: str) -> str:
+    """Apply the rules of a build to requirements, or to the URL of a file with them."""
+    return _checked_requirements(text, requirements.parse)
+
+
+def _conda_environment(text: str) -> str:
+    """Apply the rules of a build to a conda file, or to its URL. Only the build knows which Python is available."""
+    return _checked_requirements(text, lambda content: requirements.parse_conda(content, ""))
+
+
+def _checked_requirements(text: str, parse: Callable[[str], object]) -> str:
+    if url := requirements.url_in(text):
+        _http_url(url)
+        return text
+    try:
+        parse(text)
+    except requirements.RequirementsError as error:
+        raise field_error(f"can't be used: {error}") from None
     return text
 
 
@@ -99,7 +125,8 @@ ServiceName = Annotated[
     ),
 ]
 ModelReference = Annotated[Text, Field(min_length=1, max_length=36)]
-Requirements = Annotated[Text, Field(max_length=65536)]
+Requirements = Annotated[Text, Field(max_length=65536), AfterValidator(_pip_requirements)]
+CondaEnvironment = Annotated[Text, Field(max_length=65536), AfterValidator(_conda_environment)]
 RegistryLocation = Annotated[str, Field(max_length=400), AfterValidator(_registry_location)]
 Runtime = Annotated[str, Field(max_length=64), AfterValidator(_canonical_runtime)]
 Registered = Annotated[str, _only("Registered")]

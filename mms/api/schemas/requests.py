@@ -62,7 +62,7 @@ class RuntimeProperties(RequestBody):
     """Properties of a manifest's target runtime."""
 
     pip_requirements: fields.Requirements | None = None
-    conda_env_file: fields.Requirements | None = None
+    conda_env_file: fields.CondaEnvironment | None = None
 
 
 class TargetRuntime(RequestBody):

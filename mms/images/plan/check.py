@@ -139,10 +139,9 @@ def download_policy(spec: Spec, item: Asset | Model) -> Policy:
 
 def _text(value: str, name: str, spec: Spec, log: Log, tmp: Path) -> str:
     """Return `value`, or the content of the URL that it contains."""
-    value = text.without_mark(value)
-    if not value.strip().startswith(("http://", "https://")) or "\n" in value.strip():
-        return value
-    url = value.strip()
+    url = requirements.url_in(value)
+    if not url:
+        return text.without_mark(value)
     path = tmp / name
     fetch(url, path, replace(spec.policy, max_bytes=requirements.MAX_CHARS))
     log.detail(f"{name} from {redact_url(url)}")

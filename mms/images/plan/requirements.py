@@ -46,6 +46,12 @@ class CondaEnvironment:
     requirements: list[ParsedRequirement]
 
 
+def url_in(text: str) -> str:
+    """Return the URL of a file with the requirements, if that is all that `text` contains, else ""."""
+    url = without_mark(text).strip()
+    return url if url.lower().startswith(("http://", "https://")) and len(url.split()) == 1 else ""
+
+
 def parse(text: str) -> list[ParsedRequirement]:
     """Return the requirements in a pip requirements file, in order. Raises RequirementsError with all invalid lines."""
     text = without_mark(text)

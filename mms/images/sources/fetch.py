@@ -22,6 +22,7 @@ from urllib.parse import SplitResult, quote, unquote, urljoin, urlsplit
 from mms.system import disk
 from netguard.addresses import is_allowed, is_public
 from netguard.connect import ForbiddenAddressError, open_socket
+from netguard.urls import has_credentials
 
 CHUNK_BYTES = 1 << 18
 MAX_REDIRECTS = 5
@@ -182,9 +183,9 @@ def _parse_url(url: str) -> SplitResult:
         raise FetchError(
             f"Only http and https URLs can be downloaded, not {parts.scheme or 'this'!r}. Correct the URL."
         )
-    if parts.username is not None or parts.password is not None:
-        reason = "it contains a user name or password, which would be stored as plain text."
-        raise FetchError(f"Couldn't download {redact_url(url)}: {reason} Use a URL without them.")
+    if has_credentials(url):
+        reason = "contains a user name or password, which would be stored as plain text."
+        raise FetchError(f"The URL {reason} Use a URL without them.")
     return parts
 
 

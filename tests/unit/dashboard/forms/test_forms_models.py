@@ -45,6 +45,19 @@ def test_a_url_creates_a_model_and_an_operation_and_redirects_to_its_page(scient
     assert (operation.kind, operation.requested_by, operation.model) == ("register_model", "sam", model)
 
 
+@pytest.mark.parametrize("url", ["https://user:secret@models.example/m.pkl", "https://user@models.example/m.pkl"])
+def test_a_url_with_credentials_is_not_stored(scientist: Client, url: str) -> None:
+    for path in (NEW, "/accounts/lab/assets/new/"):
+        answer = scientist.post(path, form(url=url))
+        assert answer.status_code == 422
+        assert "Leave out the user and password" in answer.text
+    for field in ("pip_requirements", "conda_env_file"):
+        answer = scientist.post("/accounts/lab/manifests/new/", {field: url})
+        assert "Leave out the user and password" in answer.text
+    assert not RegisteredModel.objects.exists()
+    assert not Asset.objects.exists()
+
+
 def test_an_uploaded_file_is_registered_under_a_url_that_no_page_shows(scientist: Client) -> None:
     stored = keep()
     key = stored.url.partition("key=")[2]

@@ -143,8 +143,9 @@ def test_the_key_of_an_upload_is_in_no_command(lab: Lab, cast: Cast) -> None:
 
 @pytest.mark.parametrize("url", ["https://me:s3cret-word@a.example/x", "https://a.example/x?sig=s3cret-word"])
 def test_no_command_contains_credentials_of_a_url(url: str, lab: Lab, cast: Cast) -> None:
-    cast.scientist.post(f"{lab.url}models/new/", {"name": "rose", "url": url})
+    cast.scientist.post(f"{lab.url}models/new/", {"name": "rose", "url": "https://a.example/x"})
     operation = Operation.objects.get(kind="register_model")
+    operation.body["url"] = url  # requests of earlier releases can have credentials before the host
     command = snippets.build_operation_snippet(operation)
     assert "s3cret-word" not in f"{command}"
 

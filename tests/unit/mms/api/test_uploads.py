@@ -7,8 +7,8 @@ import pytest
 
 from mms.images.plan.spec import Asset
 from mms.models import Manifest, Model
-from mms.operations import uploaded_schemas
-from mms.operations.uploaded_schemas import find_problem
+from mms.operations import uploads
+from mms.operations.uploads import find_schema_problem
 from tests.doubles.files import Files, running_files
 from tests.unit.mms.api.test_audit import Client
 
@@ -39,7 +39,7 @@ def files(settings: Any) -> Iterator[Files]:
 )
 def test_an_upload_is_checked(files: Files, content: bytes, says: str) -> None:
     files.put(PATH, content)
-    problem = find_problem(Asset("schema", f"{files.url}{PATH}?key=1"))
+    problem = find_schema_problem(Asset("schema", f"{files.url}{PATH}?key=1"))
     assert says in problem
     assert bool(says) == bool(problem)
 
@@ -47,14 +47,14 @@ def test_an_upload_is_checked(files: Files, content: bytes, says: str) -> None:
 def test_only_readable_uploads_of_schemas_are_checked(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
     files.put(PATH, BAD.encode())
     files.put("/elsewhere/schema.json", BAD.encode())
-    assert find_problem(Asset("other", f"{files.url}{PATH.replace('schema', 'words')}")) == ""
-    assert find_problem(Asset("schema", f"{files.url}{PATH}", unpack=True)) == ""
-    assert find_problem(Asset("schema", f"{files.url}/elsewhere/schema.json")) == ""
-    assert find_problem(Asset("schema", "http://127.0.0.1:1/files/x/schema.json")) == ""
+    assert find_schema_problem(Asset("other", f"{files.url}{PATH.replace('schema', 'words')}")) == ""
+    assert find_schema_problem(Asset("schema", f"{files.url}{PATH}", unpack=True)) == ""
+    assert find_schema_problem(Asset("schema", f"{files.url}/elsewhere/schema.json")) == ""
+    assert find_schema_problem(Asset("schema", "http://127.0.0.1:1/files/x/schema.json")) == ""
     assert files.asked == []
-    assert find_problem(Asset("schema", f"{files.url}{PATH.replace('0', '1')}")) == ""  # doesn't exist
-    monkeypatch.setattr(uploaded_schemas, "MAX_SCRIPT_BYTES", 10)
-    assert find_problem(Asset("schema", f"{files.url}{PATH}")) == ""  # the build reports it
+    assert find_schema_problem(Asset("schema", f"{files.url}{PATH.replace('0', '1')}")) == ""  # doesn't exist
+    monkeypatch.setattr(uploads, "MAX_SCRIPT_BYTES", 10)
+    assert find_schema_problem(Asset("schema", f"{files.url}{PATH}")) == ""  # the build reports it
 
 
 def test_a_manifest_with_an_invalid_schema_is_rejected_by_field_and_keyword(files: Files, live_redis: Any) -> None:
