@@ -383,7 +383,12 @@ def main() -> int:
     log = Log()
     try:
         spec.result.write_bytes(b" " * RESULT_RESERVED_BYTES)
-        with Store(spec.store).in_use(), tempfile.TemporaryDirectory(prefix="build-", dir=spec.tmp) as tmp:
+        store = Store(spec.store)
+        with (
+            store.packages_in_use(),
+            store.in_use(),
+            tempfile.TemporaryDirectory(prefix="build-", dir=spec.tmp) as tmp,
+        ):
             result = Build(spec, log, Path(tmp)).run()
     except SystemExit:  # SIGTERM
         spec.result.unlink(missing_ok=True)

@@ -50,12 +50,16 @@ def delete_unused() -> Iterator[Unused]:
 
 
 def trim_packages() -> None:
-    """Delete the cache of downloaded packages if it exceeds its limit. Files shared with layers don't count."""
+    """Delete the cache of downloaded packages if it exceeds its limit. Files shared with layers don't count.
+
+    Rollouts continue: uv takes seconds to find unused packages, and only builds use its cache.
+    """
     store = Store(settings.MMS_DIR)
     cache = store.root / "cache"
     with suppress(StoreUnavailableError), _trash(store) as trash:
-        with _exclusive(store):
-            install.prune_cache(cache)
+        with store.packages_exclusive() as is_locked:
+            if is_locked:
+                install.prune_cache(cache)
         if DiskSpace().freed_by(cache / "uv") > settings.MMS_CACHE_MAX_BYTES:
             with _exclusive(store):
                 (cache / "uv").rename(trash / "uv")

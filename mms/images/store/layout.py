@@ -89,13 +89,21 @@ class Store:
     def in_use(self) -> AbstractContextManager[None]:
         """Prevent deletions while using blobs that no image refers to yet. A build holds this for its entire duration.
 
-        Waits while another process holds `exclusive`, which is always brief.
+        Waits while another process holds `exclusive`, which is always brief, since a rollout would wait.
         """
         return shared_lock(self.root / "used.lock")
 
     def exclusive(self) -> AbstractContextManager[bool]:
         """Prevent all other use of the store, for deletions. Yield False if it is in use."""
         return locked(self.root / "used.lock", wait=False)
+
+    def packages_in_use(self) -> AbstractContextManager[None]:
+        """Prevent the removal of cached packages. A build holds this for its entire duration."""
+        return shared_lock(self.root / "packages.lock")
+
+    def packages_exclusive(self) -> AbstractContextManager[bool]:
+        """Prevent builds while cached packages are removed, which takes seconds. Yield False if one is running."""
+        return locked(self.root / "packages.lock", wait=False)
 
     # --- blobs ----------------------------------------------------------------------------------------------------
 

@@ -21,6 +21,7 @@ from dashboard.ops import prune
 from deployments.models import Asset, Manifest
 from mms import models as mms
 from mms.engines.process.program import Program
+from mms.images.packages import install
 from mms.images.store import garbage
 from mms.images.store.garbage import DiskSpace
 from mms.images.store.layout import Store
@@ -383,9 +384,37 @@ def test_a_build_holds_the_lock_of_the_store_until_it_ends(builder: Builder) -> 
     wait_until(lambda: "/slow" in builder.files.asked, 20, "the build to fetch")
     with builder.store.exclusive() as alone:
         assert not alone
+        with builder.store.packages_exclusive() as alone:
+            assert not alone
     build.wait(30)
-    with builder.store.exclusive() as alone:
+    with builder.store.exclusive() as alone, builder.store.packages_exclusive() as packages:
         assert alone
+        assert packages
+
+
+@pytest.mark.slow
+def test_a_rollout_does_not_wait_while_unused_packages_are_removed(
+    builder: Builder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """uv takes seconds for it, every hour."""
+    built = builder.build()
+    asked = []
+
+    def prune_cache(cache: Path) -> None:
+        with builder.store.exclusive() as alone:
+            asked.append(alone)
+        if not alone:
+            return  # a rollout would wait for this function
+        asked.append(builder.store.assemble(built.digest).app.exists())
+        with builder.store.packages_exclusive() as alone:
+            asked.append(not alone)
+
+    monkeypatch.setattr(install, "prune_cache", prune_cache)
+    mms_prune.trim_packages()
+    assert asked == [True, True, True]
+    with builder.store.packages_in_use():
+        mms_prune.trim_packages()
+    assert len(asked) == 3, "a build may be using them"
 
 
 @pytest.mark.slow
