@@ -109,19 +109,16 @@ def _has_other_keys(result: Any, text: str) -> bool:
     Examines it level by level with loops in C, which take a fraction of the encoder's time.
     """
     level: Any = [result]
-    dicts_left, lists_left = text.count("{"), text.count("[")  # or more: text values may have brackets
-    while level:
+    unseen = text.count("{")  # dicts, or more: text values may have braces
+    while unseen and level:
         dicts = [item for item in level if isinstance(item, dict)]
-        lists = (
-            level if not dicts else [] if len(dicts) == len(level) else [x for x in level if not isinstance(x, dict)]
-        )
         if not _TEXT.issuperset(map(type, set().union(*dicts))):
             return True
-        dicts_left, lists_left = dicts_left - len(dicts), lists_left - len(lists)
-        if not dicts_left and not lists_left:
-            return False
-        children = chain(chain.from_iterable(map(dict.values, dicts)), *lists)
-        level = [item for item in children if isinstance(item, _CONTAINERS)]
+        unseen -= len(dicts)
+        if unseen:
+            lists = [item for item in level if not isinstance(item, dict)] if len(dicts) < len(level) else []
+            children = chain(chain.from_iterable(map(dict.values, dicts)), *lists)
+            level = [item for item in children if isinstance(item, _CONTAINERS)]
     return False
 
 

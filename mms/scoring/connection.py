@@ -14,7 +14,7 @@ HEAD_MAX_BYTES = 32 * 1024
 IDLE_SECONDS = 75.0  # clients that pool connections, such as the gateway, must close them earlier
 READ_SECONDS = 30.0  # without a byte of a request that has begun
 PIPELINED = 16  # requests read ahead of the current one
-KEPT = frozenset({b"content-length", b"content-type", b"content-encoding", b"expect", b"x-forwarded-prefix"})
+KEPT = frozenset({b"content-length", b"content-encoding", b"expect", b"x-forwarded-prefix"})
 REASONS = {
     200: b"OK",
     400: b"Bad Request",
@@ -33,10 +33,11 @@ REASONS = {
 class Request:
     """A received request: `path` without query, the relevant headers, the body."""
 
-    __slots__ = ("body", "headers", "keep_alive", "method", "path")
+    __slots__ = ("body", "charset_from", "headers", "keep_alive", "method", "path")
 
     def __init__(self) -> None:
         self.path = b""
+        self.charset_from: bytes | None = None  # the Content-Type, if it has a charset
         self.headers: dict[bytes, bytes] = {}
         self.body = b""
         self.method = b""
@@ -127,6 +128,8 @@ class Connection(asyncio.Protocol):
         name = name.lower()
         if name in KEPT and self._incoming:
             self._incoming.headers[name] = value
+        elif name == b"content-type" and self._incoming and b"charset" in value.lower():
+            self._incoming.charset_from = value
 
     def on_headers_complete(self) -> None:
         if (request := self._incoming) is None:

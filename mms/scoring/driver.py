@@ -85,10 +85,19 @@ class Driver:
 
     # --- calls ----------------------------------------------------------------------------------------------------
 
-    def score(self, body: bytes, content_type: bytes | None = None) -> tuple[int, bytes]:
-        """Return status and JSON for one request. Never raises: exceptions of the driver are answered and logged."""
+    def score(self, body: bytes, charset_from: bytes | None = None) -> tuple[int, bytes]:
+        """Return status and JSON for one request. Never raises: exceptions of the driver are answered and logged.
+
+        `charset_from` is the Content-Type of the body, if it has a charset.
+        """
         try:
-            return self._score(body, content_type)
+            try:
+                text = decode(body) if charset_from is None else decode(body, _codec(charset_from))
+            except UnicodeDecodeError as reason:
+                return 400, error("MalformedInput", _undecodable(reason))
+            fields = self.schema.arguments(text) if self.schema.fields else None
+            # Context variables of one request aren't visible to the next.
+            return 200, self._context.copy().run(self._call, text, fields)
         except InputError as reason:
             return reason.status, error(reason.code, str(reason))
         except AnswerError as reason:
@@ -97,21 +106,22 @@ class Driver:
         except BaseException as raised:  # a driver that calls sys.exit() must not end the thread
             return _failure(raised)
 
-    def _score(self, body: bytes, content_type: bytes | None) -> tuple[int, bytes]:
-        text = _text(body, content_type)
-        fields = self.schema.arguments(text) if self.schema.fields else None
-        context = self._context.copy()  # so that context variables of one request aren't visible to the next
+    def _call(self, text: str, fields: dict[str, Any] | None) -> bytes:
+        """Return the answer of `run()`. Raises what the driver raises, InputError or AnswerError."""
         try:
-            result = context.run(self._run, text) if fields is None else context.run(self._run, **fields)
+            result = self._run(text) if fields is None else self._run(**fields)
             if type(result) not in PLAIN:
-                result = self._finish(result, context)
-            return 200, context.run(encode, result, self._answer_max_bytes)
+                result = self._finish(result)
+            return encode(result, self._answer_max_bytes)
         except json.JSONDecodeError:
             parse(text)  # raises InputError if the client, not the driver, is the cause
             raise
 
-    def _finish(self, result: Any, context: Context) -> Any:
-        """Return `result`, or what it returns if it is a coroutine or another awaitable."""
+    def _finish(self, result: Any, context: Context | None = None) -> Any:
+        """Return `result`, or what it returns if it is a coroutine or another awaitable.
+
+        It runs in `context`, or in a copy of the current one.
+        """
         if not inspect.isawaitable(result):
             return result
         loop = self._loop if self._loop and not self._loop.is_closed() else self._open_loop()
@@ -155,14 +165,9 @@ def _mismatch(function: Callable[..., Any], *arguments: Any, **fields: Any) -> s
     return ""
 
 
-def _text(body: bytes, content_type: bytes | None) -> str:
-    """Return the text of a request's body. Raises InputError."""
-    codec = _codec(content_type) if content_type else ""
-    try:
-        return decode(body, codec)
-    except UnicodeDecodeError as reason:
-        advice = "Send UTF-8, or name the encoding in the header, such as Content-Type: text/plain; charset=latin-1."
-        raise InputError(f"The body is not {reason.encoding.upper()} text: {reason}. {advice}") from None
+def _undecodable(reason: UnicodeDecodeError) -> str:
+    advice = "Send UTF-8, or name the encoding in the header, such as Content-Type: text/plain; charset=latin-1."
+    return f"The body is not {reason.encoding.upper()} text: {reason}. {advice}"
 
 
 @lru_cache(64)

@@ -129,7 +129,7 @@ class Server:
         if self._worker.phase is not Phase.READY:
             connection.respond(503, error(*_UNREADY[self._worker.phase]), RETRY)
             return
-        connection.job = self._worker.submit(request.body, request.headers.get(b"content-type"), connection.respond)
+        connection.job = self._worker.submit(request.body, request.charset_from, connection.respond)
         if connection.job is None:
             waiting = self._settings.queue_length
             message = f"{waiting} requests are waiting already. Retry in a moment."

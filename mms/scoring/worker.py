@@ -39,11 +39,13 @@ class Phase(Enum):
 class Job:
     """One request on its way through the driver. Only the event loop changes it, except for `started`."""
 
-    __slots__ = ("answered", "body", "content_type", "reply", "started", "submitted")
+    __slots__ = ("answered", "body", "charset_from", "reply", "started", "submitted")
 
-    def __init__(self, body: bytes, content_type: bytes | None, reply: Reply) -> None:
-        self.body, self.content_type, self.reply = body, content_type, reply
-        self.submitted = time.monotonic()
+    def __init__(self, body: bytes, charset_from: bytes | None, reply: Reply, submitted: float) -> None:
+        self.body = body
+        self.charset_from = charset_from
+        self.reply = reply
+        self.submitted = submitted
         self.started = 0.0
         self.answered = False  # or abandoned by the client
 
@@ -57,7 +59,7 @@ class Worker:
         self.ready = asyncio.Event()
         self._driver, self._settings, self._end = driver, settings, end
         self._loop = asyncio.get_running_loop()
-        self._began = time.monotonic()
+        self._began = self._ticked = time.monotonic()
         self._jobs: SimpleQueue[Job] = SimpleQueue()
         self._pending: deque[Job] = deque()  # submitted and not delivered, oldest first
         self._running: Job | None = None
@@ -71,18 +73,21 @@ class Worker:
         """The number of accepted requests that the driver hasn't finished."""
         return len(self._pending)
 
-    def submit(self, body: bytes, content_type: bytes | None, reply: Reply) -> Job | None:
-        """Queue one request; `reply` is called on the event loop later. Return None if the queue is full."""
+    def submit(self, body: bytes, charset_from: bytes | None, reply: Reply) -> Job | None:
+        """Queue one request; `reply` is called on the event loop later. Return None if the queue is full.
+
+        `charset_from` is the Content-Type of the body, if it has a charset.
+        """
         if len(self._pending) > self._settings.queue_length:
             return None
-        job = Job(body, content_type, reply)
+        job = Job(body, charset_from, reply, self._ticked)
         self._pending.append(job)
         self._jobs.put(job)
         return job
 
     def tick(self) -> None:
         """Check the time limits. The event loop calls this several times per second."""
-        now = time.monotonic()
+        now = self._ticked = time.monotonic()
         if self.phase is Phase.STARTING:
             if now > self._began + self._settings.init_timeout:
                 log(f"init() did not return within {self._settings.init_timeout:g} s.")
@@ -190,7 +195,7 @@ class Worker:
             return 0, b""
         job.started = time.monotonic()
         self._running = job
-        status, body = self._driver.score(job.body, job.content_type)
+        status, body = self._driver.score(job.body, job.charset_from)
         leave_if_forked(0 if status == 200 else 1)
         return status, body
 
