@@ -109,7 +109,7 @@ class Build:
             clashes = self.find_clashes(models, assets)
             for model, source, file in models:
                 self.add_model(model, source, file, clashes[source.owner])
-            self.add_app(assets, schema)
+            self.add_app(assets, schema, clashes)
         with log.step("image", spec.image_id):
             return self.finish(plan, lock)
 
@@ -228,7 +228,7 @@ class Build:
     def find_clashes(
         self, models: list[tuple[Model, Source, Fetched]], assets: list[tuple[Asset, Source, Fetched]]
     ) -> dict[str, Clashes]:
-        """Return the files that each model can't have in /app itself, and log them."""
+        """Return the paths that each model and asset can't have, and log them."""
         clashes = find_clashes(
             [Placement(source, self._model_targets(model)) for model, source, _ in models],
             [Placement(source, self._asset_targets(asset)) for asset, source, _ in assets],
@@ -242,6 +242,10 @@ class Build:
                 self.log.detail(
                     f"{model.label}: {rest} more files are only in {model_folder(model.name, model.version)}"
                 )
+        for asset, source, _ in assets:
+            for path, other in clashes[source.owner].items():
+                only = self._asset_targets(asset)[0]
+                self.log.detail(f"{asset.label}: {path} is only at {only}, because {other} has the same path")
         return clashes
 
     def _model_targets(self, model: Model) -> list[PurePosixPath]:
@@ -267,11 +271,14 @@ class Build:
             {"name": model.name, "version": model.version, "sha256": file.sha256, "size": file.size}
         )
 
-    def add_app(self, assets: list[tuple[Asset, Source, Fetched]], schema: str | None) -> None:
+    def add_app(
+        self, assets: list[tuple[Asset, Source, Fetched]], schema: str | None, clashes: dict[str, Clashes]
+    ) -> None:
         """Add the layer with the driver, the assets, and app.json, which lists them for the scoring program."""
         tree, entries = self._tree(), []
         for asset, source, file in assets:
-            targets = self._asset_targets(asset)
+            skip = clashes[source.owner]
+            targets = [target for target in self._asset_targets(asset) if target not in skip]
             link_files(source, targets, tree / APP_PATH, self.paths)
             discard(source)
             entries.append([file.sha256, asset.unpack, [str(target) for target in targets]])

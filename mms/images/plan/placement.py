@@ -6,7 +6,8 @@ The rules (for users: docs/deploy/driver.md):
 - A model is placed at the base name of its URL and below models/<name>/<version>/.
 - Unpacked files retain their paths in the archive: assets below /app, models below /app and models/<name>/<version>/.
 - A model's file whose path in /app is needed by another model, an asset or the driver is only below
-  models/<name>/<version>/. All other conflicts are errors.
+  models/<name>/<version>/.
+- An asset whose base name is needed by another asset is only at its id. All other conflicts are errors.
 """
 
 import os
@@ -18,7 +19,7 @@ from pathlib import Path, PurePosixPath
 
 from mms.images.sources.fetch import base_name
 
-Clashes = dict[PurePosixPath, str]  # paths in /app that a model can't have, with the owner of the other item
+Clashes = dict[PurePosixPath, str]  # paths in /app that an item can't have, with the owner of the other item
 
 
 class PathConflictError(Exception):
@@ -111,27 +112,43 @@ class Placement:
 
 
 def find_clashes(models: list[Placement], assets: list[Placement]) -> dict[str, Clashes]:
-    """Return what models can't have in /app itself: for each model's owner, paths with the owner of the other item.
+    """Return the paths that items can't have: for each item's owner, paths with the owner of the other item.
 
-    A model has two targets: the first in /app itself, the second in its own folder. Raises PathConflictError for
-    conflicts between assets, and with the folders of models.
+    An asset has its first target in any case, and a model the second, its own folder: conflicts between these raise
+    PathConflictError. The other targets of assets take precedence over those of models.
     """
     registry = PathRegistry()
-    for item in [*(Placement(model.source, model.targets[1:]) for model in models), *assets]:
+    for item in [*(_part(model, 1) for model in models), *(_part(asset, 0) for asset in assets)]:
         for path in item.files():
             registry.register(path, item.source.owner)
         for path in item.empty_folders():
             registry.add_folder(path, item.source.owner)
-    tops = _Tops([Placement(model.source, model.targets[:1]) for model in models])
-    return {owner: tops.clashes(owner, registry) for owner in tops.files}
+    aliases = [_part(asset, 1) for asset in assets]
+    clashes = _find_clashes(aliases, registry)
+    for alias in aliases:
+        # Also the paths that several assets need and none gets: no model gets them either.
+        for path in alias.files():
+            if not registry.find_conflict(path):
+                registry.register(path, alias.source.owner)
+    return clashes | _find_clashes([_part(model, 0) for model in models], registry)
 
 
-class _Tops:
-    """The paths that models would have in /app itself, and the owners of each."""
+def _part(item: Placement, number: int) -> Placement:
+    """Return the item with only one of its targets, or none if it has fewer."""
+    return Placement(item.source, item.targets[number : number + 1])
 
-    def __init__(self, models: list[Placement]) -> None:
-        self.files = {model.source.owner: model.files() for model in models}
-        self.empty_folders = {model.source.owner: model.empty_folders() for model in models}
+
+def _find_clashes(items: list[Placement], registry: PathRegistry) -> dict[str, Clashes]:
+    wanted = _WantedPaths(items)
+    return {owner: wanted.clashes(owner, registry) for owner in wanted.files}
+
+
+class _WantedPaths:
+    """The paths that items would have if no other item needed them, and the owners of each."""
+
+    def __init__(self, items: list[Placement]) -> None:
+        self.files = {item.source.owner: item.files() for item in items}
+        self.empty_folders = {item.source.owner: item.empty_folders() for item in items}
         self._by_file: dict[PurePosixPath, list[str]] = defaultdict(list)
         self._by_folder: dict[PurePosixPath, list[str]] = defaultdict(list)
         for owner, files in self.files.items():
@@ -142,7 +159,7 @@ class _Tops:
                 self._by_folder[path].append(owner)
 
     def clashes(self, owner: str, registry: PathRegistry) -> Clashes:
-        """Return the paths of `owner` that another model or an item of `registry` needs, with that other owner."""
+        """Return the paths of `owner` that another item needs, also one in `registry`, with that other owner."""
         found: Clashes = {}
         for path in self.files[owner]:
             conflict = registry.find_conflict(path)

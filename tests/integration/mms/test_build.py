@@ -103,6 +103,25 @@ def test_models_with_the_same_file_name_are_only_in_their_own_folders(builder: B
     assert in_app(builder, alone.digest)["model.pkl"] == b"the model"
 
 
+def test_assets_with_the_same_file_name_are_only_at_their_ids(builder: Builder) -> None:
+    for folder in ("a", "b"):
+        builder.files.put(f"/{folder}/config.json", folder.encode())
+    builder.files.put("/old/score.py", b"another script")
+    builder.files.put("/config.json", b"of the model")
+    ids = {"a": "/a/config.json", "b": "/b/config.json", "other": "/old/score.py"}
+    assets = [builder.asset(), *(builder.asset(id, path) for id, path in ids.items())]
+    built = builder.build(models=[builder.model(path="/config.json")], assets=assets)
+    assert in_app(builder, built.digest) == {
+        "a.json": b"a",
+        "b.json": b"b",
+        "other.py": b"another script",
+        "score.py": DRIVER,
+        "models/iris/1/config.json": b"of the model",
+    }
+    assert "asset a: config.json is only at a.json, because asset b has the same path" in built.log
+    assert "asset other: score.py is only at other.py, because asset score has the same path" in built.log
+
+
 def test_assets_and_the_driver_replace_files_of_models_in_the_working_directory(builder: Builder) -> None:
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w") as archive:
