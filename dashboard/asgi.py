@@ -12,16 +12,18 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "dashboard.settings")
 # Workers can wait for a locked database. Pages and API requests fail earlier, because users and clients don't wait.
 os.environ.setdefault("DATABASE_TIMEOUT", "5")
 
+import django
 from asgiref.typing import ASGI3Application, ASGIReceiveCallable, ASGISendCallable, Scope
 from django.conf import settings
-from django.core.asgi import get_asgi_application
 
 from dashboard.http import asgi
 from dashboard.http.body_limits import BodyBudget, BodyLimit
+from dashboard.pages import PagesApp
 
+django.setup()
 # What each application holds of a body: forms and API requests completely, uploads one block at a time.
 bodies = BodyBudget()
-pages = bodies.holding(settings.DATA_UPLOAD_MAX_MEMORY_SIZE, BodyLimit(cast(ASGI3Application, get_asgi_application())))
+pages = bodies.holding(settings.DATA_UPLOAD_MAX_MEMORY_SIZE, BodyLimit(cast(ASGI3Application, PagesApp())))
 
 
 def _applications() -> dict[str, ASGI3Application]:

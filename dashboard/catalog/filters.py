@@ -7,7 +7,7 @@ from dashboard.catalog.listing import Choice
 from deployments.models import Operation
 from deployments.models.operation import OPEN, State
 
-GONE = Choice("Gone", Q(vanished_at__isnull=False))
+GONE = Choice("Gone", Q(vanished_at__isnull=False), opposite=Q(vanished_at__isnull=True))
 
 
 def in_flight(noun: str) -> Q:

@@ -1,9 +1,9 @@
 """Lists with search, sorting, filters and pages, all from the query string, in a constant number of queries."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 from django.core.paginator import Page, Paginator
 from django.db.models import F, Q, QuerySet, TextField
@@ -37,10 +37,16 @@ class Column:
 
 @dataclass(frozen=True)
 class Choice:
-    """A filter: its label and the condition that its rows meet."""
+    """A filter: its label and the condition that its rows meet.
+
+    `opposite`: the condition of all other rows, in a form that lets databases use an index. `count`: returns the number
+    of an account's rows that meet `where`, faster than by testing each row.
+    """
 
     label: str
     where: Q
+    opposite: Q | None = None
+    count: Callable[[QuerySet[Any]], int] | None = None
 
 
 @dataclass(frozen=True)
@@ -93,14 +99,21 @@ class Listing:
         self.parent_filters = _parent_filters(request, account, all_rows.model)
         sort = query.get("sort", "")
         self.sort = sort if sort.lstrip("-") in config.orders else config.default_sort
-        self.page: Page[Any] = Paginator(self._sorted(self._filtered()), PAGE_SIZE).get_page(query.get("page"))
+        paginator = Paginator(self._sorted(self._filtered()), PAGE_SIZE)
+        if (count := self._known_count()) is not None:
+            paginator.count = count  # a cached property
+        self.page: Page[Any] = paginator.get_page(query.get("page"))
 
     @cached_property
     def rows(self) -> list[Any]:
-        """The rows of the page, with badges if the list has them."""
-        if self.config.has_badges:
-            return with_badges(self.account, self.page.object_list)
-        return list(self.page.object_list)
+        """The rows of the page, with badges if the list has them.
+
+        First only the keys, which an index has: otherwise the database would read every row of all earlier pages.
+        """
+        keys = list(cast(QuerySet[Any], self.page.object_list).values_list("pk", flat=True))
+        found = {row.pk: row for row in self.all_rows.filter(pk__in=keys)}
+        rows = [found[key] for key in keys if key in found]
+        return with_badges(self.account, rows) if self.config.has_badges else rows
 
     @property
     def found_count(self) -> int:
@@ -173,9 +186,22 @@ class Listing:
             rows = belonging_to(parent.row, rows)
         if self.selected_states:
             rows = rows.filter(_any_of(self.config.states[state].where for state in self.selected_states))
-        elif self.config.hidden_state in self.config.states:
-            rows = rows.exclude(self.config.states[self.config.hidden_state].where)
+        else:
+            rows = self._without_hidden(rows)
         return matching(rows, self.search_query, self.config.search)
+
+    def _without_hidden(self, rows: QuerySet[Any]) -> QuerySet[Any]:
+        hidden = self.config.states.get(self.config.hidden_state)
+        if hidden is None:
+            return rows
+        return rows.exclude(hidden.where) if hidden.opposite is None else rows.filter(hidden.opposite)
+
+    def _known_count(self) -> int | None:
+        """Return the number of rows if a single flag narrows the list and can count them, else None."""
+        others = self.search_query or self.selected_states or self.exact or self.parent_filters
+        if others or len(self.set_flags) != 1 or not (count := self.config.flags[self.set_flags[0]].count):
+            return None
+        return count(self._without_hidden(self.all_rows))
 
     def _sorted(self, rows: QuerySet[Any]) -> QuerySet[Any]:
         descending = self.sort.startswith("-")

@@ -25,6 +25,6 @@ class Mirrored(models.Model):
         constraints = [models.UniqueConstraint(fields=["account", "mms_id"], name="%(class)s_mms_id")]
         indexes = [
             models.Index(fields=["account", "-added_at"], name="%(class)s_newest"),
-            # For the count of present rows in lists: 1 ms instead of 6 with 10,000 rows.
-            models.Index(fields=["account", "vanished_at"], name="%(class)s_present"),
+            # For lists of present rows, newest first, and their count: the last of 4,000 pages in 6 ms instead of 75.
+            models.Index(fields=["account", "vanished_at", "-added_at", "-id"], name="%(class)s_present"),
         ]

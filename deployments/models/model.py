@@ -16,7 +16,10 @@ class RegisteredModel(Mirrored):
     unpack = models.BooleanField(default=False)
 
     class Meta(Mirrored.Meta):
-        indexes = [*Mirrored.Meta.indexes, models.Index(fields=["account", "name", "-version"], name="model_name")]
+        indexes = [
+            *Mirrored.Meta.indexes,
+            models.Index(fields=["account", "vanished_at", "name", "-version"], name="model_name"),
+        ]
 
     def __str__(self) -> str:
         return f"{self.name} v{self.version}" if self.version else self.name

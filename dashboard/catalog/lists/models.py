@@ -1,6 +1,8 @@
 """The list of registered models."""
 
-from django.db.models import Exists, OuterRef, Q
+from typing import Any
+
+from django.db.models import Count, Exists, OuterRef, Q, QuerySet
 
 from dashboard.catalog import filters
 from dashboard.catalog.listing import Choice, Column, ListConfig
@@ -9,6 +11,14 @@ from deployments.models import RegisteredModel
 NEWER_VERSIONS = RegisteredModel.objects.filter(
     account=OuterRef("account"), name=OuterRef("name"), version__gt=OuterRef("version"), vanished_at=None
 )
+
+
+def _count_newest(present: QuerySet[Any]) -> int:
+    """Return the number of present models without a newer version: one for each name, and those not registered yet."""
+    names = present.exclude(version=None).aggregate(names=Count("name", distinct=True))["names"]
+    return int(names) + present.filter(version=None).count()
+
+
 LIST = ListConfig(
     folder="models",
     columns=(
@@ -21,5 +31,5 @@ LIST = ListConfig(
     ),
     search=("name", "description", "tags"),
     states=filters.of_mirrored("model"),
-    flags={"newest": Choice("Newest versions only", ~Q(Exists(NEWER_VERSIONS)))},
+    flags={"newest": Choice("Newest versions only", ~Q(Exists(NEWER_VERSIONS)), count=_count_newest)},
 )
