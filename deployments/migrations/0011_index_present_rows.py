@@ -5,7 +5,7 @@ from django.db import migrations, models
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("deployments", "0009_list_versions"),
+        ("deployments", "0010_service_limits"),
     ]
 
     operations = [
