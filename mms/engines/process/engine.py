@@ -39,6 +39,14 @@ logger = logging.getLogger(__name__)
 
 MAX_FILE_BYTES = 1024**3
 MAX_OPEN_FILES = 4096
+# Runs the scoring program of images built by earlier releases as if it created its socket. It doesn't report its open
+# requests if it gets its socket as a descriptor, so that an update would wait for them longer than necessary.
+EARLIER_SCORING = (
+    "import os, runpy, socket; from scoring import server; "
+    "number = int(os.environ['MMS_LISTEN'].partition(':')[2]); os.environ['MMS_LISTEN'] = 'unix:inherited'; "
+    "server._open_unix = lambda path: socket.socket(fileno=number); "
+    "runpy.run_module('scoring', run_name='__main__')"
+)
 MEMORY_LINES = 3  # of the log, in which a program that got no memory says so
 OUT_OF_MEMORY = re.compile(r"\bMemoryError\b|std::bad_alloc|can(?:not|'t) allocate memory", re.IGNORECASE)
 INIT_FAILED = "exit status 3"  # mms.scoring.worker.INIT_FAILED, as it appears in supervisord's log
@@ -222,7 +230,10 @@ class ProcessEngine:
         values = environment(revision, image.app, image.runtime, image.site, image.app_json)
         paths = filter(None, (image.app, image.site, image.runtime, image.app_json))
         return {
-            "argv": [*sandbox.unwrapped(user, self.resources.tasks), *_scoring_command(sandbox.python_for(user))],
+            "argv": [
+                *sandbox.unwrapped(user, self.resources.tasks),
+                *_scoring_command(sandbox.python_for(user), image),
+            ],
             "environment": values,
             "directory": str(image.app),
             "wrapped": False,
@@ -239,7 +250,7 @@ class ProcessEngine:
         resources = self.resources
         view = sandbox.View(layers, "/app", self.hidden, self.network, resources.temporary, resources.tasks)
         return {
-            "argv": [*sandbox.command(view, values, user), *_scoring_command(sandbox.python())],
+            "argv": [*sandbox.command(view, values, user), *_scoring_command(sandbox.python(), image)],
             "environment": {},
             "directory": "/",
             "wrapped": True,
@@ -288,9 +299,10 @@ class ProcessEngine:
         )
 
 
-def _scoring_command(interpreter: str) -> list[str]:
+def _scoring_command(interpreter: str, image: AssembledImage) -> list[str]:
     """Return the command of each image's program: the host's Python, without the packages installed for it."""
-    return [interpreter, "-P", "-S", "-m", "scoring"]
+    is_earlier = b'listen.startswith("fd:")' in (image.runtime / "scoring" / "server.py").read_bytes()
+    return [interpreter, "-P", "-S", *(["-c", EARLIER_SCORING] if is_earlier else ["-m", "scoring"])]
 
 
 def _describe_exit(description: str) -> str:

@@ -134,37 +134,62 @@ def test_removing_leaves_the_log_and_nothing_else(either: ProcessEngine, site: S
     assert "init() has returned" in either.logs(revision.service_id, 1)[0]
 
 
+@pytest.mark.slow  # of the disk
 def test_a_folder_filled_by_a_driver_of_an_earlier_release_is_removed(engine: ProcessEngine, site: Site) -> None:
     """Earlier releases mounted the socket's folder into the sandbox, writable."""
     revision, other = started(engine), uuid.uuid4()
     folder = Program.for_revision(site.run, revision.service_id, 1).socket.parent
     left = Program.for_revision(site.run, str(other), 1).socket.parent
     left.mkdir()
-    nest(folder, 1200)
-    nest(left, 1200)
+    nest(folder, 1100)
+    nest(left, 1100)
     engine.remove(revision.service_id, 1)
     engine.drop_stale()
     assert list((site.run / "s").iterdir()) == []
 
 
 def test_an_image_with_an_earlier_scoring_program_runs(engine: ProcessEngine, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It gets the descriptor in the same way, but doesn't report open requests."""
+    """It creates its socket itself, or gets it as a descriptor and then doesn't report open requests."""
 
     def earlier(source: Path, target: Path, *options: Any, **named: Any) -> None:
-        copytree(source, target, *options, **named)
-        if Path(target).name == "scoring":
-            server = target / "server.py"
-            now = server.read_text()
-            assert "if not self._settings.siblings:" in now
-            server.write_text(
-                now.replace("if not self._settings.siblings", 'if not self._settings.listen.startswith("fd:")')
-            )
+        if Path(target).name != "scoring":
+            copytree(source, target, *options, **named)
+            return
+        Path(target).mkdir(parents=True)
+        Path(target, "__init__.py").touch()
+        Path(target, "__main__.py").write_text(
+            "import os\nfrom . import server\nserver.serve(os.environ['MMS_LISTEN'])"
+        )
+        Path(target, "server.py").write_text(EARLIER_SERVER)
 
     copytree = shutil.copytree
     monkeypatch.setattr(shutil, "copytree", earlier)
     revision = started(engine)
-    assert score(address(engine, revision), "1") == {"echo": "1"}
-    assert engine.observe(revision.service_id, 1).in_flight is None
+    assert engine.observe(revision.service_id, 1).in_flight == 0
+
+
+EARLIER_SERVER = """
+import json, socket
+
+def open_socket(listen):
+    kind, _, place = listen.partition(":")
+    return socket.socket(fileno=int(place)) if kind == "fd" else _open_unix(place)
+
+def _open_unix(path):
+    raise OSError("This folder isn't mounted any more.")
+
+def serve(listen):
+    listening = open_socket(listen)
+    health = {"status": "healthy"}
+    if not listen.startswith("fd:"):
+        health["inFlight"] = 0
+    body = json.dumps(health)
+    while True:
+        connection, _ = listening.accept()
+        connection.recv(65536)
+        connection.sendall(f"HTTP/1.1 200 OK\\r\\nContent-Length: {len(body)}\\r\\n\\r\\n{body}".encode())
+        connection.close()
+"""
 
 
 def test_removing_a_missing_service_is_not_an_error(engine: ProcessEngine) -> None:
