@@ -14,7 +14,7 @@ from django.test import Client
 from dashboard.actions.settings import test_registry as connection_test_of_registry
 from dashboard.actions.settings import test_server as connection_test
 from dashboard.models import FormerFileKey
-from dashboard.ops.doctor.checks import versions
+from dashboard.ops.doctor.checks import database
 from dashboard.ops.doctor.finding import CheckContext, State
 from dashboard.ops.startup import prepare
 from dashboard.ops.supervisor import storage
@@ -128,7 +128,7 @@ def test_doctor_and_healthz_report_a_wrong_key(settings: Any, account: HostingAc
 
 
 def _findings() -> list[Any]:
-    return [finding for finding in versions.check(CheckContext()) if finding.part == "secret key"]
+    return [finding for finding in database.check(CheckContext()) if finding.part == "secret key"]
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The database: connection, write access, and tables of this release."""
+"""The database: connection, write access, tables of this release, and the key that its secrets are encrypted with."""
 
 import sqlite3
 import time
@@ -12,11 +12,13 @@ from django.db import Error, OperationalError, connection, transaction
 from dashboard.ops.doctor import mounts
 from dashboard.ops.doctor.finding import CheckContext, Finding, failed, milliseconds, ok, pluralize, warning
 from dashboard.ops.startup import data_dir, migrate
+from encryption import check as check_key
 
 PART = "database"
 TIMEOUT_SECONDS = 2.0
 SLOW_LOCK_SECONDS = 0.5  # writers usually hold the lock for milliseconds
 MIN_BUSY_TIMEOUT_MS = 5000  # because several processes write to the same file
+KEY_TABLE = ("encryption", "0001_initial")
 WRITE_LOCK_OFFSET = "120"  # of the write lock in the -shm file of SQLite, as in /proc/locks
 
 
@@ -41,8 +43,19 @@ def check(context: CheckContext) -> Iterator[Finding]:
     elif migrate.applied():
         yield _check_server_writable()
     yield from _check_tables()
+    if KEY_TABLE in migrate.applied():
+        yield check_secret_key()
     if file and context.thorough:
         yield _check_integrity(file)
+
+
+def check_secret_key() -> Finding:
+    """Check that the secrets in the database are encrypted with the site's key."""
+    if problem := check_key.key_problem():
+        check_key.withdraw_new_key()
+        reason, _, advice = problem.partition(". ")
+        return failed("secret key", f"{reason}.", advice)
+    return ok("secret key", "It's the key that the secrets in the database are encrypted with.")
 
 
 def _check_restore() -> Iterator[Finding]:

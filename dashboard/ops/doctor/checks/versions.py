@@ -1,4 +1,4 @@
-"""Versions, the secret key, and settings that are unsafe or invalid in production."""
+"""Versions, and settings that are unsafe or invalid in production."""
 
 import platform
 import sys
@@ -11,7 +11,6 @@ from django.http.request import validate_host
 
 from dashboard.ops.doctor.finding import CheckContext, Finding, failed, ok, warning
 from dashboard.version import __version__
-from encryption import check as check_key
 from netguard.addresses import LOOPBACK_HOSTS, url_host
 
 PYTHON_VERSIONS = ((3, 11), (3, 13))  # oldest and newest supported
@@ -25,16 +24,6 @@ def check(context: CheckContext) -> Iterator[Finding]:
     yield _check_debug()
     if "dashboard" in settings.SERVE:
         yield from _check_site_url()
-    yield _check_secret_key()
-
-
-def _check_secret_key() -> Finding:
-    """Check that the secrets in the database are encrypted with the site's key."""
-    if problem := check_key.key_problem():
-        check_key.withdraw_new_key()
-        reason, _, advice = problem.partition(". ")
-        return failed("secret key", f"{reason}.", advice)
-    return ok("secret key", "It's the key that the secrets in the database are encrypted with.")
 
 
 def _check_python() -> Finding:
