@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+from contextlib import suppress
 
 
 def main() -> int:
@@ -13,13 +14,13 @@ def main() -> int:
 
     from . import processes, server
     from .errors import log
-    from .settings import Settings, SetupError
+    from .settings import INIT_FAILED, Settings, SetupError
 
     try:
         settings = Settings.from_environment(os.environ)
     except SetupError as reason:
         log(str(reason))
-        return server.INIT_FAILED
+        return INIT_FAILED
     return processes.serve(settings) if settings.processes > 1 else server.serve(settings)
 
 
@@ -33,9 +34,8 @@ def close_input() -> None:
 
 if __name__ == "__main__":
     status = main()
-    try:
-        sys.stdout.flush()
-        sys.stderr.flush()
-    finally:
-        # Not sys.exit(): a call of run() that never ends would delay the interpreter's own clean-up.
-        os._exit(status)
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(Exception):  # a driver may have closed it
+            stream.flush()
+    # Not sys.exit(): a call of run() that never ends would delay the interpreter's own clean-up.
+    os._exit(status)

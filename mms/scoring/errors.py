@@ -4,6 +4,7 @@ import json
 import os
 import sys
 import traceback
+from contextlib import suppress
 
 MAX_MESSAGE_CHARS = 2000
 MAX_TRACE_CHARS = 20_000
@@ -34,14 +35,13 @@ def describe(raised: BaseException) -> str:
 
 def log(text: str) -> None:
     """Write lines to stderr, after everything written to stdout so far."""
-    try:
+    with suppress(BaseException):
         sys.stdout.flush()
-        print(text, file=sys.stderr, flush=True)
-    except BaseException:  # a driver may have closed or replaced the streams
-        try:
+    try:
+        print(text, file=sys.__stderr__, flush=True)  # not sys.stderr, which a driver may have replaced or closed
+    except BaseException:
+        with suppress(BaseException):
             os.write(2, text.encode(errors="replace") + b"\n")
-        except BaseException:
-            return
 
 
 def log_exception(raised: BaseException) -> None:

@@ -63,7 +63,8 @@ class Server:
         listener = await self._loop.create_server(partial(Connection, self), sock=listening, backlog=BACKLOG)
         await self._worker.ready.wait()
         self._join_siblings()
-        print(f"{self._driver.title}: init() has returned; scoring on {self._settings.listen}.", flush=True)
+        with suppress(Exception):  # a driver may have closed stdout
+            print(f"{self._driver.title}: init() has returned; scoring on {self._settings.listen}.", flush=True)
         await self._stopping.wait()
         listener.close()
 

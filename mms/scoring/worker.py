@@ -125,7 +125,8 @@ class Worker:
             return
         limit = self._settings.init_timeout if self.phase is Phase.STARTING else self._settings.run_timeout
         self._alarm_at = now + 1.0
-        faulthandler.dump_traceback_later(limit + GRACE_SECONDS + 1.0, exit=True)
+        # File 2 is stderr, also if a driver has replaced sys.stderr.
+        faulthandler.dump_traceback_later(limit + GRACE_SECONDS + 1.0, exit=True, file=2)
 
     def _answer(self, job: Job, status: int, body: bytes, headers: bytes = b"") -> None:
         if not job.answered:

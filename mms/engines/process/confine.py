@@ -15,7 +15,9 @@ import signal
 import struct
 import sys
 
-REFUSED = 3  # the scoring program's exit status for an error that a restart can't fix (mms.scoring.worker.INIT_FAILED)
+REFUSED = (
+    3  # the scoring program's exit status for an error that a restart can't fix (mms.scoring.settings.INIT_FAILED)
+)
 
 # linux/prctl.h, linux/seccomp.h, linux/capability.h
 PR_SET_PDEATHSIG, PR_SET_SECCOMP, PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS, PR_CAP_AMBIENT = 1, 22, 24, 38, 47

@@ -49,7 +49,7 @@ EARLIER_SCORING = (
 )
 MEMORY_LINES = 3  # of the log, in which a program that got no memory says so
 OUT_OF_MEMORY = re.compile(r"\bMemoryError\b|std::bad_alloc|can(?:not|'t) allocate memory", re.IGNORECASE)
-INIT_FAILED = "exit status 3"  # mms.scoring.worker.INIT_FAILED, as it appears in supervisord's log
+INIT_FAILED = "exit status 3"  # mms.scoring.settings.INIT_FAILED, as it appears in supervisord's log
 
 
 class ProcessEngine:

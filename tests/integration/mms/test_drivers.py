@@ -336,6 +336,25 @@ def test_a_request_behind_a_stuck_one_is_503_with_retry_after(tmp_path: Path) ->
             assert response.headers["retry-after"] == "1"
 
 
+@pytest.mark.parametrize("replace", ["io.StringIO()", "None", "open(os.devnull, 'w')"])
+def test_a_driver_may_replace_or_close_the_standard_streams(tmp_path: Path, replace: str) -> None:
+    source = f"""
+import io, os, sys, time
+def init():
+    sys.stdout.close()
+    sys.stderr = {replace}
+def run(body):
+    if body: raise ValueError("said")
+    time.sleep(60)
+"""
+    with Program(tmp_path, source, run_timeout=1) as program:
+        program.wait_until_ready()
+        assert program.score(b"1")[1]["error"]["message"] == "ValueError: said"
+        assert program.score(b"")[0] == 504
+        assert "ValueError: said" in program.log
+        assert "run() did not return within 1 s." in program.log
+
+
 # --- environment and processes ----------------------------------------------------------------------------------------
 
 

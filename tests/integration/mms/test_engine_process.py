@@ -24,7 +24,7 @@ from mms.engines.process import sandbox
 from mms.engines.process.engine import INIT_FAILED, ProcessEngine
 from mms.engines.process.guard import Resources
 from mms.engines.process.program import Program
-from mms.scoring import worker
+from mms.scoring import settings as scoring_settings
 from tests.supervised import ECHO, Site, make_image, wait_until
 from tests.unit.mms.system.test_trees import nest
 
@@ -309,7 +309,7 @@ def test_an_init_that_fails_is_unrecoverable_and_its_trace_is_in_the_log(engine:
     assert seen.is_unrecoverable
     assert "exit status 3" in seen.detail
     assert any("no such weights" in line for line in engine.last_lines(revision.service_id, 1, 20))
-    assert f"exit status {worker.INIT_FAILED}" == INIT_FAILED
+    assert f"exit status {scoring_settings.INIT_FAILED}" == INIT_FAILED
 
 
 def test_services_may_use_the_network_where_that_is_set(site: Site, engine: ProcessEngine) -> None:

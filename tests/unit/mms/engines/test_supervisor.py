@@ -13,7 +13,7 @@ from supervisor.xmlrpc import Faults
 
 from mms.engines.process.engine import INIT_FAILED
 from mms.engines.process.supervisor import EXIT_LINE, FaultCode, State
-from mms.scoring import worker
+from mms.scoring import settings as scoring_settings
 
 
 def test_states_have_the_numbers_of_supervisor() -> None:
@@ -52,7 +52,7 @@ def test_the_log_has_the_line_from_which_an_exit_is_read() -> None:
 
 
 def test_the_words_for_an_exit_are_those_that_the_engine_compares() -> None:
-    assert decode_wait_status(worker.INIT_FAILED << 8) == (worker.INIT_FAILED, INIT_FAILED)
+    assert decode_wait_status(scoring_settings.INIT_FAILED << 8) == (scoring_settings.INIT_FAILED, INIT_FAILED)
     assert decode_wait_status(signal.SIGKILL)[1].startswith("terminated by SIGKILL")
 
 
