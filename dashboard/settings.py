@@ -212,7 +212,8 @@ if RELOAD:  # without Django's template cache
     ]
 TEMPLATES = [
     {
-        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "BACKEND": "dashboard.catalog.visible_text.Templates",
+        "NAME": "django",
         "DIRS": [SHARE_DIR / "templates"],
         "APP_DIRS": not RELOAD,
         "OPTIONS": _template_options,

@@ -28,6 +28,7 @@ from deployments.models import Operation, Service
 
 register = template.Library()
 
+LONG_NAME_CHARS = 20  # lists may cut longer names
 NOTHING = SafeString('<span class="muted">–</span>')
 
 
@@ -44,6 +45,15 @@ def when(value: datetime | None) -> SafeString:
 def redis_outage() -> str:
     """Return what is wrong with Redis, without a period, or "" if it works."""
     return redis.outage()
+
+
+@register.simple_tag
+def due(value: datetime) -> SafeString:
+    """Return a <time> element for something that comes next: "in 3 s", or "now" once its time has passed."""
+    ahead = max(value, timezone.now())
+    return SafeString(
+        f'<time datetime="{value.isoformat()}" data-due title="{exact_time(value)}">{relative_time(ahead)}</time>'
+    )
 
 
 @register.simple_tag
@@ -150,9 +160,9 @@ def link_to(context: Context, row: Any) -> SafeString:
     """Return the name of a resource, linked to its page; a dash for None."""
     if row is None:
         return NOTHING
-    return format_html(
-        '<a href="{}">{}</a>', reverse(f"get_{NOUN[type(row)]}", args=[context["account"].name, row.pk]), row
-    )
+    url, name = reverse(f"get_{NOUN[type(row)]}", args=[context["account"].name, row.pk]), str(row)
+    title = format_html(' title="{}"', name) if len(name) > LONG_NAME_CHARS else ""
+    return format_html('<a href="{}"{}>{}</a>', url, title, name)
 
 
 @register.filter

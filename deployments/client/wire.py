@@ -26,6 +26,7 @@ from deployments.client.wire_values import (
     optional_text,
     parse_bool,
     parse_datetime,
+    reason,
     resource_id,
     text,
     whole_number,
@@ -324,7 +325,7 @@ class Service:
     @classmethod
     def from_wire(cls, data: Any) -> "Service":
         keys = fold(data)  # kubeConfig isn't read
-        revisions = keys.get("revisions")
+        revisions, detail = keys.get("revisions"), keys.get("healthdetail")
         return cls(
             id=resource_id(keys),
             name=text(keys.get("name"), 255) or resource_id(keys),
@@ -333,7 +334,7 @@ class Service:
             created_at=parse_datetime(keys.get("createdat", keys.get("createdtime"))),
             updated_at=parse_datetime(keys.get("updatedat")),
             health=optional_text(keys.get("health"), 32),
-            health_detail=optional_text(keys.get("healthdetail"), MAX_REASON_CHARS),
+            health_detail=reason(detail, MAX_REASON_CHARS) if detail is not None else None,
             limits=_limits(keys.get("limits")),
             scoring_uri=_web_address(keys.get("scoringuri")),
             revisions=[_revision(r) for r in revisions[:50]] if isinstance(revisions, list) else None,
@@ -351,17 +352,19 @@ class Failure:
     @classmethod
     def from_wire(cls, data: Any) -> "Failure":
         """Parse any form of error: the object in the reference, one in {"error": …}, text, a list, null."""
+        if isinstance(data, list) and data:
+            data = repr([reason(item, MAX_REASON_CHARS) if isinstance(item, str) else item for item in data])
         if not isinstance(data, Mapping):
-            return cls(message=text(data if isinstance(data, str) else repr(data) if data else "", MAX_REASON_CHARS))
+            return cls(message=reason(data or "", MAX_REASON_CHARS))
         keys = fold(data)
         if isinstance(keys.get("error"), Mapping | str):
             return cls.from_wire(keys["error"])
         code = keys.get("code") or keys.get("statuscode")
         details = [_detail(item) for item in as_list(keys.get("details"))[:MAX_DETAILS]]
-        message = text(keys.get("message"), MAX_REASON_CHARS) or next(
+        message = reason(keys.get("message"), MAX_REASON_CHARS) or next(
             (d["message"] for d in details if d["message"]), ""
         )
-        return cls(text(code, 100), message, details)
+        return cls(reason(code, 100), message, details)
 
 
 @dataclass(frozen=True)
@@ -461,7 +464,7 @@ def _web_address(value: Any) -> str | None:
 
 def _detail(item: Any) -> dict[str, str]:
     keys = fold(item) if isinstance(item, Mapping) else {"message": item}
-    return {name: text(keys.get(name), MAX_REASON_CHARS) for name in ("code", "message", "target")}
+    return {name: reason(keys.get(name), MAX_REASON_CHARS) for name in ("code", "message", "target")}
 
 
 def _limits(item: Any) -> dict[str, int] | None:
@@ -480,7 +483,7 @@ def _revision(item: Any) -> dict[str, Any]:
         "number": whole_number(keys.get("number")),
         "image_id": text(keys.get("imageid"), 200),
         "state": text(keys.get("state"), 32),
-        "detail": text(keys.get("detail"), MAX_REASON_CHARS),
+        "detail": reason(keys.get("detail"), MAX_REASON_CHARS),
         "created_at": text(keys.get("createdat"), 64),
         "activated_at": text(keys.get("activatedat"), 64),
         "stopped_at": text(keys.get("stoppedat"), 64),

@@ -56,6 +56,7 @@ FIELDS = ID_FIELDS | {
 }
 MAX_ID_CHARS = 200  # size of the database columns
 ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._~:@+=,-]*", re.ASCII)
+MAX_ESCAPES = 20  # removed from the end of a text
 MAX_ITEMS = 1000  # in a list within a resource: tags, models, assets
 
 
@@ -90,6 +91,16 @@ def text(value: Any, limit: int = 100_000) -> str:
     """Convert any value to text that the database accepts: no NUL, no lone surrogate, at most `limit` characters."""
     found = "" if value is None else value if isinstance(value, str) else str(value)
     return found.replace("\0", "").encode("utf-8", "replace").decode()[:limit]
+
+
+def reason(value: Any, limit: int) -> str:
+    """Return a text for people without white space around it, and without escaped line breaks at its end."""
+    found = text(value).strip()
+    for _ in range(MAX_ESCAPES):
+        if not found.endswith(("\\r", "\\n", "\\t")):
+            break
+        found = found[:-2].rstrip()
+    return found[:limit].rstrip()
 
 
 def optional_text(value: Any, limit: int) -> str | None:

@@ -28,6 +28,7 @@ STALE_AFTER = {
     State.RUNNING: timedelta(seconds=60),
     State.UNCERTAIN: timedelta(seconds=150),
 }
+MAX_LABEL_CHARS = 18  # of a state in the server's spelling; the page of the service has the whole
 LIST_STALE_AFTER = timedelta(minutes=12)
 STALE_AFTER_WHILE_FAILING = timedelta(seconds=15)  # while the server is failing
 NO_IMAGE_LIST = "This server has no list of images, so the dashboard can't check which ones it still has."
@@ -199,7 +200,10 @@ def _service_state(service: Service) -> tuple[str, str]:
     if service.health:
         return service.health.lower(), service.health.capitalize()
     known = phase(service.state)
-    return (known.value, State(known.value).label) if known else ("unknown", service.state or "Not reported")
+    if known:
+        return known.value, State(known.value).label
+    cut = f"{service.state[:MAX_LABEL_CHARS]}…" if len(service.state) > MAX_LABEL_CHARS else service.state
+    return "unknown", cut or "Not reported"
 
 
 def _staleness(heard_at: datetime | None, max_age: timedelta) -> tuple[datetime | None, datetime | None]:

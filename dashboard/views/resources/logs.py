@@ -11,6 +11,7 @@ from dashboard.access.permissions import Permission
 from dashboard.actions.logs import PLAIN_TEXT, log_headers, log_text, read_log
 from dashboard.actions.operations import operation_or_404
 from dashboard.actions.services import service_or_404
+from dashboard.catalog.visible_text import visible
 from dashboard.http.request import Request
 from deployments.live import events
 from deployments.models import HostingAccount, Image
@@ -48,7 +49,7 @@ def _log_response(request: Request, key: str, template: str, page: dict[str, Any
     part = read_log(key, request.GET.get("after", ""))
     text = log_text(part)
     if "after" in request.GET:
-        return HttpResponse(text, content_type=PLAIN_TEXT, headers=log_headers(part, page["ended"]))
+        return HttpResponse(visible(text), content_type=PLAIN_TEXT, headers=log_headers(part, page["ended"]))
     if "download" in request.GET:
         name = f"{request.resolver_match.url_name}-{request.resolver_match.kwargs['pk']}.txt"
         disposition = f'attachment; filename="{name}"'
