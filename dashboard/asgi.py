@@ -5,6 +5,7 @@ sessions nor templates, and Django would read a whole upload before it checks th
 """
 
 import gc
+import multiprocessing
 import os
 from typing import cast
 
@@ -19,7 +20,10 @@ from django.conf import settings
 from dashboard.http import asgi
 from dashboard.http.body_limits import BodyBudget, BodyLimit
 from dashboard.pages import PagesApp
+from mms.system.die_with_parent import kill_with_parent
 
+if parent := multiprocessing.parent_process():  # one of WEB_PROCESSES; the port must be free when their parent is gone
+    kill_with_parent(cast(int, parent.pid))
 django.setup()
 # What each application holds of a body: forms and API requests completely, uploads one block at a time.
 bodies = BodyBudget()

@@ -151,6 +151,12 @@ SECTIONS: dict[str, tuple[Variable, ...]] = {
         Text("OIDC_ROLES", "roles by group, for example `ml-team=lab:scientist,ops=*:operator,admins=admin`"),
     ),
     "Processes and limits": (
+        Number(
+            "WEB_PROCESSES",
+            "processes that serve pages and the APIs on one port",
+            shown="1; with four cores or more, 2",
+            minimum=0,
+        ),
         Number("WORKER_THREADS", "concurrent tasks in each worker", 8),
         Number("API_CALLS_PER_MINUTE", "requests per minute for one API token; further ones get status 429", 600),
         Text("SUPERVISOR_SOCKET", "socket of the supervisor that runs the services", shown="in `DATA_DIR`"),

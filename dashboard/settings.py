@@ -273,6 +273,7 @@ CELERY_WORKER_PREFETCH_MULTIPLIER = 1
 CELERY_TIMEZONE = "UTC"
 # Messages are only hints, and the database stores what is due. So no message stays in the queue for long.
 CELERY_BROKER_TRANSPORT_OPTIONS = {"visibility_timeout": 3600, "socket_timeout": 30, "socket_connect_timeout": 5}
+WEB_PROCESSES = environment.number("WEB_PROCESSES") or (2 if (os.cpu_count() or 1) >= 4 else 1)
 WORKER_THREADS = environment.number("WORKER_THREADS")  # concurrent tasks in each worker
 
 # --- authentication ------------------------------------------------------------------------------------------------

@@ -32,15 +32,20 @@ def limit_memory(memory: int) -> None:
         file.write(OOM_SCORE)
 
 
+def kill_with_parent(parent: int) -> None:
+    """Have the kernel kill this process when `parent`, the process that started it, exits."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:  # the parent exited before the line above
+            os._exit(1)
+
+
 def main(memory: int, command: list[str]) -> None:
     """Replace this process with `command`, which is killed when its parent exits."""
     parent = os.getppid()
     if memory:
         limit_memory(memory)
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:  # the parent exited before the line above
-            os._exit(1)
+    kill_with_parent(parent)
     os.execvp(command[0], command)  # noqa: S606 - the purpose of this program
 
 

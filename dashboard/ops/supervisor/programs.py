@@ -119,7 +119,8 @@ def _web() -> Program:
         *("--timeout-graceful-shutdown", "1" if settings.RELOAD else "5"),
     ]
     if not settings.RELOAD:
-        return Program("web", command, {"stopwaitsecs": "8"})
+        workers = ["--workers", str(settings.WEB_PROCESSES)] if settings.WEB_PROCESSES > 1 else []
+        return Program("web", [*command, *workers], {"stopwaitsecs": "8", "killasgroup": "true"})
     # uvicorn keeps the socket open during a reload, so requests wait instead of failing.
     watched = (word for directory in code_directories() for word in ("--reload-dir", str(directory)))
     return Program("web", [*command, "--reload", *watched], {"stopwaitsecs": "8", "killasgroup": "true"})
