@@ -194,6 +194,12 @@ SECTIONS: dict[str, tuple[Variable, ...]] = {
             shown="10 GiB",
         ),
         Text("MMS_BASE_IMAGE", "base of built images; without one, images run on the process engine only"),
+        Text(
+            "MMS_PIP_CONFIG",
+            "pip configuration file (`index-url`, `extra-index-url`, `find-links`, `cert`, `proxy` and others) for the "
+            "packages of images; builds read no other configuration of pip or uv, and none of their variables",
+            shown="none: the public package index",
+        ),
         Number("MMS_SCORING_PROCESSES", "processes per service", 1),
         Boolean("MMS_SCORING_NETWORK", "allow services to use the network", False),
         Number(

@@ -33,6 +33,14 @@ class Built:
         return self.result["digest"]
 
 
+def pip_config(folder: Path, **options: str) -> Path:
+    """Write a pip configuration file. Return its path."""
+    path = folder / "pip.conf"
+    lines = [f"{name.replace('_', '-')} = {value}\n" for name, value in options.items()]
+    path.write_text("".join(["[global]\n", *lines]))
+    return path
+
+
 class Builder:
     """Image builder that writes to the store in `folder` and downloads from `files`. The driver is at /score.py."""
 
@@ -95,9 +103,12 @@ class Builder:
         process.stdin.close()
         return process
 
-    def build(self, environment: dict[str, str] | None = None, memory: int = 0, **changes: Any) -> Built:
+    def build(self, pip: dict[str, str] | None = None, memory: int = 0, **changes: Any) -> Built:
+        """Build an image. `pip` has the options of the site's pip configuration file."""
         spec = self.spec(**changes)
-        process = self.start(spec, memory, **(environment or {}))
+        if pip:
+            spec["pip_config"] = str(pip_config(self.folder, **pip))
+        process = self.start(spec, memory)
         assert process.stdout
         log = process.stdout.read()
         code = process.wait()

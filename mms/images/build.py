@@ -84,7 +84,7 @@ class Build:
         self.spec, self.log, self.tmp = spec, log, tmp
         self.store = Store(spec.store)
         self.store.prepare()
-        self.installer = install.Installer(spec.store / "cache", tmp, log.detail)
+        self.installer = install.Installer(spec.store / "cache", tmp, log.detail, spec.pip_config)
         self.paths = PathRegistry()
         self.layers: list[BuiltLayer] = []
         self.fetched_models: list[dict[str, Any]] = []

@@ -28,9 +28,9 @@ UPLOAD = re.compile(r"/files/[0-9a-f]{64}/")  # paths of the dashboard's uploads
 DISK_FULL_BYTES = 1 << 16  # with less free space, the builder couldn't even write its error
 STORE_WAIT_SECONDS = 20.0  # how long a start waits for a prune that has the store locked
 TERMINATE_SECONDS = 5.0  # between SIGTERM and SIGKILL
-# Environment variables that builds must not see. They need the index credentials of uv and pip.
-SECRET_VARIABLE = re.compile(
-    r"(?!UV_|PIP_).*(SECRET|TOKEN|PASSW|CREDENTIAL|_KEY(_|$)|DSN|DATABASE_URL|REDIS_URL|BROKER)", re.IGNORECASE
+# Environment variables that builds must not see: secrets, and settings of uv and pip.
+HIDDEN_VARIABLE = re.compile(
+    r"(UV|PIP)_|.*(SECRET|TOKEN|PASSW|CREDENTIAL|_KEY(_|$)|DSN|DATABASE_URL|REDIS_URL|BROKER)", re.IGNORECASE
 )
 
 logger = logging.getLogger(__name__)
@@ -223,6 +223,7 @@ def specification(image: Image, directory: Path) -> dict[str, Any]:
         "repository": repository(image.account.name, models[manifest.resolved_model_ids[0]].name),
         "tag": str(image.id),
         "base": settings.MMS_BASE_IMAGE,
+        "pip_config": settings.MMS_PIP_CONFIG,
         "fetch": {
             "max_bytes": settings.MMS_FETCH_MAX_BYTES,
             "unpack_max_bytes": settings.MMS_UNPACK_MAX_BYTES,
@@ -257,6 +258,6 @@ def repository(*parts: str) -> str:
 
 
 def environment(directory: Path) -> dict[str, str]:
-    """Return the worker's environment (proxies, certificates, package index) without variables that look secret."""
-    variables = {name: value for name, value in os.environ.items() if not SECRET_VARIABLE.match(name)}
+    """Return the worker's environment (proxies, certificates) without secrets and variables of pip and uv."""
+    variables = {name: value for name, value in os.environ.items() if not HIDDEN_VARIABLE.match(name)}
     return variables | {"TMPDIR": str(directory), "PYTHONUNBUFFERED": "1"}

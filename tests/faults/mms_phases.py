@@ -25,6 +25,7 @@ from typing import Any
 import psutil
 import requests
 
+from tests.builder import pip_config
 from tests.doubles.files import Files, running_files
 from tests.doubles.registry import RegistryDouble, running_registry
 from tests.journeys.api import HERE, KUBE_CONFIG, Api
@@ -180,7 +181,8 @@ def running_world(folder: Path, **environment: str) -> Iterator[World]:
     with ExitStack() as stack:
         files = stack.enter_context(running_files())
         registry = stack.enter_context(running_registry())
-        settings = {"MMS_FETCH_ALLOW_PRIVATE": "true", "MMS_BUILDS": "8", "UV_INDEX": f"{files.url}/simple"}
+        config = pip_config(folder, extra_index_url=f"{files.url}/simple")
+        settings = {"MMS_FETCH_ALLOW_PRIVATE": "true", "MMS_BUILDS": "8", "MMS_PIP_CONFIG": str(config)}
         site = Site(folder / "data", **settings, **environment).start()
         stack.callback(lambda: site.stop())
         yield World(site, files, registry, wheels)

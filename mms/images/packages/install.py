@@ -55,10 +55,14 @@ class Target:
 
 
 class Installer:
-    """Runs uv with its own cache below `cache`, on the store's file system: packages are linked, not copied."""
+    """Runs uv with its own cache below `cache`, on the store's file system: packages are linked, not copied.
 
-    def __init__(self, cache: Path, tmp: Path, log: Callable[[str], None]) -> None:
-        self._cache, self._tmp, self._log = cache, tmp, log
+    `config` is the site's pip configuration file, the only configuration that is read.
+    """
+
+    def __init__(self, cache: Path, tmp: Path, log: Callable[[str], None], config: Path | None = None) -> None:
+        self._cache, self._tmp, self._log, self._config = cache, tmp, log, config
+        self._home = tmp / "home"
         self._locks = cache / "locks"
         self._locks.mkdir(mode=0o700, parents=True, exist_ok=True)
 
@@ -118,9 +122,14 @@ class Installer:
     def _uv(self, *arguments: str, log: Callable[[str], None] | None = None) -> None:
         """Run uv and log its output line by line. Raises InstallError with that output."""
         log = log or self._log
-        output_options = ["--color=never", "--no-progress", *pipconf.uv_arguments(os.environ)]
+        self._home.mkdir(exist_ok=True)
+        try:
+            output_options = ["--color=never", "--no-progress", *pipconf.uv_arguments(self._config)]
+            environment = pipconf.uv_environment(self._config, os.environ, self._home)
+        except pipconf.InvalidConfigError as error:
+            raise InstallError(f"MMS_PIP_CONFIG can't be used: {error}. Ask the operators of the server.") from None
         command = die_with_parent.wrap(_uv_binary(), *arguments, *output_options)
-        environment = pipconf.uv_environment(os.environ) | {
+        environment |= {
             "UV_CACHE_DIR": str(self._cache / "uv"),
             "UV_PYTHON_DOWNLOADS": "never",  # otherwise a missing Python costs ten seconds of retries
             "UV_CUSTOM_COMPILE_COMMAND": "",

@@ -1,13 +1,11 @@
-"""The host's pip settings (index, certificates, proxy), translated for uv.
+"""The site's pip configuration file (index, certificates, proxy), translated for uv.
 
-uv ignores pip's files and variables, but administrators configure there how this machine reaches packages. Settings
-for uv itself take precedence.
+Administrators know its format. It is the only configuration of packages that a build reads: files of uv and pip in
+other folders, and their variables, could name an index that the site's operators don't know about.
 """
 
 import configparser
-import os
 import re
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -21,31 +19,41 @@ _OPTIONS = {
     "client-cert": ("SSL_CLIENT_CERT", ""),
     "timeout": ("UV_HTTP_TIMEOUT", ""),
     "default-timeout": ("UV_HTTP_TIMEOUT", ""),
+    "retries": ("UV_HTTP_RETRIES", ""),
     "proxy": ("ALL_PROXY", ""),
-    "keyring-provider": ("UV_KEYRING_PROVIDER", ""),
 }
-# Earlier names of uv's settings. If one is set, the current name must not be added.
-_OLDER = {"UV_DEFAULT_INDEX": "UV_INDEX_URL", "UV_INDEX": "UV_EXTRA_INDEX_URL"}
+# Variables that aren't about packages: uv needs them to run programs and to reach the network.
+_INHERITED = re.compile(
+    r"PATH|LANG|LC_\w+|TMPDIR|TZ|LD_LIBRARY_PATH|SSL_CERT_FILE|SSL_CERT_DIR|(?:https?|all|no)_proxy", re.IGNORECASE
+)
 _PASSWORD = re.compile(r"(?<=://)[^/@\s]+(?=@)")
 
 
-def uv_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return `environment` with pip's settings added as uv's variables."""
-    result = dict(environment)
-    for option, value in _settings(environment).items():
+class InvalidConfigError(Exception):
+    """The configuration file can't be read. The message has the reason."""
+
+
+def uv_environment(config: Path | None, environment: Mapping[str, str], home: Path) -> dict[str, str]:
+    """Return the environment for uv: of `environment` what isn't about packages, and the settings in `config`.
+
+    `home` is an empty folder, so that uv finds neither configuration nor passwords in the user's. Raises
+    InvalidConfigError.
+    """
+    result = {name: value for name, value in environment.items() if _INHERITED.fullmatch(name)}
+    result |= {"HOME": str(home), "NETRC": "/dev/null", "UV_KEYRING_PROVIDER": "disabled"}
+    for option, value in _settings(config).items():
         name, separator = _OPTIONS.get(option, ("", ""))
-        if name and value and not {name, _OLDER.get(name, name)} & environment.keys():
+        if name and value:
             result[name] = separator.join(value.split()) if separator else value.strip()
-    if "UV_INDEX" in result and "UV_INDEX_STRATEGY" not in environment:
-        # Like pip, use the best version from all indexes, regardless of their order.
+    if "UV_INDEX" in result:  # like pip, use the best version from all indexes, regardless of their order
         result["UV_INDEX_STRATEGY"] = "unsafe-best-match"
     return result
 
 
-def uv_arguments(environment: Mapping[str, str]) -> list[str]:
-    """Return the pip settings that uv accepts only as command-line options."""
-    no_index = _settings(environment).get("no-index", "").strip().lower()
-    return ["--no-index"] if no_index in {"1", "true", "yes", "on"} else []
+def uv_arguments(config: Path | None) -> list[str]:
+    """Return the settings that uv accepts only as options, and the option to read no other files."""
+    no_index = _settings(config).get("no-index", "").strip().lower()
+    return ["--no-config", *(["--no-index"] if no_index in {"1", "true", "yes", "on"} else [])]
 
 
 def redact_passwords(line: str) -> str:
@@ -53,33 +61,19 @@ def redact_passwords(line: str) -> str:
     return _PASSWORD.sub("****", line)
 
 
-def _settings(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return pip's options by their long name. Variables override files."""
+def _settings(config: Path | None) -> dict[str, str]:
+    """Return pip's options by their long name. Those of `pip install` override the global ones."""
+    if config is None:
+        return {}
     parser = configparser.RawConfigParser(strict=False)
-    for path in _files(environment):
-        try:
-            parser.read(path, encoding="utf-8")
-        except (configparser.Error, UnicodeDecodeError):
-            continue  # pip would report it, but a build can't fix the host's settings
+    try:
+        parser.read_string(config.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InvalidConfigError(f"{config}: {error.strerror or error}") from None
+    except (configparser.Error, UnicodeDecodeError) as error:
+        raise InvalidConfigError(f"{config} isn't a pip configuration file: {str(error).splitlines()[0]}") from None
     found: dict[str, str] = {}
     for section in ("global", "install"):
         if parser.has_section(section):
             found |= {name.replace("_", "-"): value for name, value in parser.items(section)}
-    prefix = "PIP_"
-    return found | {
-        name.removeprefix(prefix).lower().replace("_", "-"): value
-        for name, value in environment.items()
-        if name.startswith(prefix)
-    }
-
-
-def _files(environment: Mapping[str, str]) -> list[Path]:
-    """Return pip's configuration files, lowest precedence first; see `pip config debug`."""
-    explicit = environment.get("PIP_CONFIG_FILE", "")
-    if explicit == os.devnull:
-        return []
-    home = Path(environment.get("HOME") or Path.home())
-    config = Path(environment.get("XDG_CONFIG_HOME") or home / ".config")
-    systemwide = [Path(folder) / "pip/pip.conf" for folder in environment.get("XDG_CONFIG_DIRS", "/etc/xdg").split(":")]
-    own = [home / ".pip/pip.conf", config / "pip/pip.conf", Path(sys.prefix) / "pip.conf"]
-    return [*systemwide, Path("/etc/pip.conf"), *own, *([Path(explicit)] if explicit else [])]
+    return found

@@ -75,6 +75,7 @@ class Spec:
     policy: Policy
     unpack_max_bytes: int
     python: str  # path of the interpreter that uv inspects
+    pip_config: Path | None = None  # the site's pip configuration file
     private_hosts: tuple[str, ...] = ()  # hosts in private networks that registries may refer to
 
     @classmethod
@@ -95,6 +96,7 @@ class Spec:
             repository=document["repository"],
             tag=document["tag"],
             base=document["base"] or "",
+            pip_config=Path(document["pip_config"]) if document.get("pip_config") else None,
             models=[Model(**item) for item in document["models"]],
             assets=[Asset(**item) for item in document["assets"]],
             registry=Credentials(**document["registry"]),

@@ -420,7 +420,7 @@ def test_a_rollout_does_not_wait_while_unused_packages_are_removed(
 @pytest.mark.slow
 def test_the_package_cache_is_limited(builder: Builder, settings: Any, tmp_path: Path) -> None:
     make_wheel(tmp_path, "onething", "1.0")
-    pip = {"PIP_FIND_LINKS": str(tmp_path)}
+    pip = {"find_links": str(tmp_path)}
     first = builder.build(pip, pip_requirements="onething")
     cache = builder.store.root / "cache/uv"
     size = DiskSpace().freed_by(cache)

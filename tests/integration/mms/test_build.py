@@ -229,7 +229,7 @@ def test_the_same_parts_give_the_same_image_and_reuse_its_layers(builder: Builde
 def test_another_store_produces_the_same_digest(builder: Builder, tmp_path: Path) -> None:
     make_wheel(tmp_path, "onething", "1.0", scripts=("onething",))
     builder.files.put("/score.py", DRIVER + b"# for two stores\n")
-    pip = {"PIP_FIND_LINKS": str(tmp_path)}
+    pip = {"find_links": str(tmp_path)}
     first = builder.build(pip, pip_requirements="onething")
     (tmp_path / "a much longer name for a folder").mkdir()
     os.utime(tmp_path / "onething-1.0-py3-none-any.whl", (1, 1))
@@ -363,7 +363,7 @@ def test_skopeo_agrees_on_the_digest(builder: Builder) -> None:
 def test_requirements_are_locked_with_hashes_and_installed(builder: Builder, tmp_path: Path) -> None:
     make_wheel(tmp_path, "onething", "1.0", requires="otherthing>=1")
     make_wheel(tmp_path, "otherthing", "2.0")
-    built = builder.build({"PIP_FIND_LINKS": str(tmp_path)}, pip_requirements="onething==1.0\n")
+    built = builder.build({"find_links": str(tmp_path)}, pip_requirements="onething==1.0\n")
     assert [line.split()[0] for line in built.result["lock"].splitlines() if "==" in line] == [
         "onething==1.0",
         "otherthing==2.0",
@@ -377,7 +377,7 @@ def test_requirements_are_locked_with_hashes_and_installed(builder: Builder, tmp
 
 def test_packages_contain_no_paths_of_this_machine(builder: Builder, tmp_path: Path) -> None:
     make_wheel(tmp_path, "scripted", "1.0", scripts=("scripted",))
-    built = builder.build({"PIP_FIND_LINKS": str(tmp_path)}, pip_requirements="scripted")
+    built = builder.build({"find_links": str(tmp_path)}, pip_requirements="scripted")
     site = builder.store.assemble(built.digest).site
     assert site
     assert (site / "bin/scripted").read_text().startswith("#!/usr/bin/env python3\n")
@@ -398,16 +398,16 @@ def test_packages_contain_no_paths_of_this_machine(builder: Builder, tmp_path: P
 
 def test_a_lock_is_reused_without_contacting_the_index(builder: Builder, tmp_path: Path) -> None:
     make_wheel(tmp_path, "steady", "1.0")
-    pip = {"PIP_FIND_LINKS": str(tmp_path)}
+    pip = {"find_links": str(tmp_path)}
     first = builder.build(pip, pip_requirements="steady")
     shutil.rmtree(tmp_path)
-    second = builder.build({"PIP_INDEX_URL": "http://127.0.0.1:1/simple"}, pip_requirements="# again\nsteady\n")
+    second = builder.build({"index_url": "http://127.0.0.1:1/simple"}, pip_requirements="# again\nsteady\n")
     assert second.digest == first.digest
 
 
 def test_a_package_whose_hash_differs_from_the_lock_is_not_installed(builder: Builder, tmp_path: Path) -> None:
     make_wheel(tmp_path, "swapped", "1.0")
-    pip = {"PIP_FIND_LINKS": str(tmp_path)}
+    pip = {"find_links": str(tmp_path)}
     first = builder.build(pip, pip_requirements="swapped")
     site = next(layer for layer in first.result["layers"] if layer["what"] == "site")
     builder.store.blob_path(site["digest"]).unlink()
@@ -427,15 +427,13 @@ def test_a_source_distribution_is_not_built(builder: Builder, tmp_path: Path) ->
     (folder / "PKG-INFO").write_text("Metadata-Version: 2.1\nName: evil_source_only\nVersion: 1.0\n")
     with tarfile.open(tmp_path / "evil_source_only-1.0.tar.gz", "w:gz") as archive:
         archive.add(folder, "evil_source_only-1.0")
-    error = builder.build({"PIP_FIND_LINKS": str(tmp_path)}, pip_requirements="evil-source-only").error
+    error = builder.build({"find_links": str(tmp_path)}, pip_requirements="evil-source-only").error
     assert error["code"] == "RequirementsFailed"
     assert not marker.exists()
 
 
 def test_an_unknown_package_is_reported_with_uvs_message(builder: Builder, tmp_path: Path) -> None:
-    error = builder.build(
-        {"PIP_FIND_LINKS": str(tmp_path), "PIP_NO_INDEX": "1"}, pip_requirements="no-such-package-here"
-    ).error
+    error = builder.build({"find_links": str(tmp_path), "no_index": "1"}, pip_requirements="no-such-package-here").error
     assert (error["code"], error["step"]) == ("RequirementsFailed", "requirements")
     said = (
         "Step requirements: No solution found when resolving dependencies: Because no-such-package-here was not found"
@@ -456,7 +454,7 @@ def test_all_requirements_without_a_wheel_are_named_with_the_newest_that_has_one
         wheel = make_wheel(tmp_path, name, version)
         wheel.rename(wheel.with_name(f"{name}-{version}-cp36-cp36m-any.whl"))
     lines = ["goodthing", "oldthing", "versioned==1.0", "versioned-typo", "needy", "goodthing==7 ; python_version<'3'"]
-    pip = {"PIP_FIND_LINKS": str(tmp_path), "PIP_NO_INDEX": "1"}
+    pip = {"find_links": str(tmp_path), "no_index": "1"}
     message = builder.build(pip, pip_requirements="\n".join(lines)).error["message"]
     found = message.partition(f"Requirements without a wheel for Python {HOST_PYTHON}:\n")[2].splitlines()
     assert [line.partition(". Because")[0] for line in found] == [
@@ -474,14 +472,49 @@ def test_requirements_that_conflict_are_reported_with_the_python_version(builder
     make_wheel(tmp_path, "base", "1.0")
     make_wheel(tmp_path, "base", "2.0")
     make_wheel(tmp_path, "needsold", "1.0", requires="base<2")
-    pip = {"PIP_FIND_LINKS": str(tmp_path), "PIP_NO_INDEX": "1"}
+    pip = {"find_links": str(tmp_path), "no_index": "1"}
     message = builder.build(pip, pip_requirements="needsold\nbase==2.0").error["message"]
     assert "needsold" in message
     assert f"The versions are for Python {HOST_PYTHON}, and only wheels are installed." in message
 
 
+def test_only_the_configuration_that_the_site_names_is_read(
+    builder: Builder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Files in parent folders and the user's folder, and variables, name an index that must not be used."""
+    make_wheel(tmp_path, "configured", "1.0")
+    index = builder.files.url + "/index"
+    home = tmp_path / "home"
+    for folder in (home / ".config/uv", home / ".config/pip", home / ".pip"):
+        folder.mkdir(parents=True)
+    uv_toml = f'index-url = "{index}"\nextra-index-url = ["{index}"]\n'
+    pip_conf = f"[global]\nindex-url = {index}\nextra-index-url = {index}\n"
+    for folder in (builder.folder, builder.tmp.parent, builder.store.root, home / ".config/uv"):
+        (folder / "uv.toml").write_text(uv_toml)
+        (folder / "pyproject.toml").write_text(f'[tool.uv]\n{uv_toml}[tool.uv.pip]\nindex-url = "{index}"\n')
+    (home / ".config/pip/pip.conf").write_text(pip_conf)
+    (home / ".pip/pip.conf").write_text(pip_conf)
+    (home / ".netrc").write_text("machine 127.0.0.1 login user password secret\n")
+    names = ("INDEX", "INDEX_URL", "DEFAULT_INDEX", "EXTRA_INDEX_URL")
+    for name in (f"{prefix}_{name}" for prefix in ("UV", "PIP") for name in names):
+        monkeypatch.setenv(name, index)
+    monkeypatch.setenv("UV_CONFIG_FILE", str(builder.folder / "uv.toml"))
+    monkeypatch.setenv("PIP_CONFIG_FILE", str(home / ".pip/pip.conf"))
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(home / ".config"))
+    monkeypatch.setenv("XDG_CONFIG_DIRS", str(home / ".config"))
+    built = builder.build({"find_links": str(tmp_path)}, pip_requirements="configured")
+    assert built.code == 0, built.log
+    assert not [path for path in builder.files.asked if path.startswith("/index")]
+
+
+def test_a_configuration_that_cannot_be_read_fails_the_build(builder: Builder, tmp_path: Path) -> None:
+    error = builder.build(pip_config=str(tmp_path / "missing"), pip_requirements="unconfigured").error
+    assert "MMS_PIP_CONFIG can't be used" in error["message"]
+
+
 def test_a_password_in_the_index_url_is_redacted(builder: Builder) -> None:
-    index = {"PIP_INDEX_URL": "http://user:pl4nted@127.0.0.1:1/simple", "UV_HTTP_RETRIES": "0"}
+    index = {"index_url": "http://user:pl4nted@127.0.0.1:1/simple", "retries": "0"}
     built = builder.build(index, pip_requirements="anything")
     assert built.error["code"] == "RequirementsFailed"
     assert "pl4nted" not in built.log + json.dumps(built.result)
@@ -495,7 +528,7 @@ def test_requirements_from_windows_programs_are_read(builder: Builder, tmp_path:
     conda = builder.files.put(
         "/conda.yml", "dependencies:\r\n- python=3\r\n- pip:\r\n  - otherthing\r\n".encode(encoding)
     )
-    built = builder.build({"PIP_FIND_LINKS": str(tmp_path)}, pip_requirements=url, conda_env_file=conda)
+    built = builder.build({"find_links": str(tmp_path)}, pip_requirements=url, conda_env_file=conda)
     assert "onething==1.0, otherthing==2.0" in built.log
 
 
@@ -527,7 +560,7 @@ def test_requirements_and_conda_files_are_downloaded_from_urls(builder: Builder,
             "pip: [otherthing]", "{pip: [otherthing]}"
         ).encode(),
     )
-    built = builder.build({"PIP_FIND_LINKS": str(tmp_path)}, pip_requirements=f"{url}?key=hmac", conda_env_file=conda)
+    built = builder.build({"find_links": str(tmp_path)}, pip_requirements=f"{url}?key=hmac", conda_env_file=conda)
     assert "onething==1.0, otherthing==2.0" in built.log
     assert "hmac" not in built.log
 
@@ -535,7 +568,7 @@ def test_requirements_and_conda_files_are_downloaded_from_urls(builder: Builder,
 def test_the_scikit_runtime_adds_unlisted_packages(builder: Builder, tmp_path: Path) -> None:
     make_wheel(tmp_path, "numpy", "0.0.1")
     make_wheel(tmp_path, "scikit_learn", "0.0.1")
-    pip = {"PIP_FIND_LINKS": str(tmp_path), "PIP_NO_INDEX": "1"}
+    pip = {"find_links": str(tmp_path), "no_index": "1"}
     built = builder.build(pip, runtime_type="ScikitPython", pip_requirements="Scikit_Learn==0.0.1")
     assert "ScikitPython adds numpy, which the requirements don't list" in built.log
     assert "numpy==0.0.1, scikit-learn==0.0.1" in built.log

@@ -306,11 +306,12 @@ def test_a_build_ends_with_its_killed_worker_and_another_worker_finishes(files: 
 def test_the_build_sees_no_secret_of_the_site(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in ("SECRET_KEY", "DATABASE_URL", "REDIS_URL", "SOME_TOKEN", "X_PASSWORD"):
         monkeypatch.setenv(name, "unique-value")
-    monkeypatch.setenv("UV_INDEX_OURS_PASSWORD", "for uv")
+    monkeypatch.setenv("UV_INDEX_URL", "https://someone.example/simple")
+    monkeypatch.setenv("PIP_INDEX_URL", "https://someone.example/simple")
     monkeypatch.setenv("https_proxy", "http://proxy.example")
     environment = builds.environment(tmp_path)
     assert "unique-value" not in environment.values()
-    assert environment["UV_INDEX_OURS_PASSWORD"] == "for uv"
+    assert not {"UV_INDEX_URL", "PIP_INDEX_URL"} & environment.keys()
     assert environment["https_proxy"] == "http://proxy.example"
 
 

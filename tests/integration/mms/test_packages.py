@@ -16,6 +16,7 @@ import uv
 from mms.images.packages import install
 from mms.images.runtimes import HOST_PLATFORM, HOST_PYTHON
 from mms.system.locks import locked
+from tests.builder import pip_config
 from tests.site import wait_until
 from tests.support.wheels import make_wheel
 
@@ -77,13 +78,12 @@ def _catch(call: Callable[[], Any], failed: list[Exception]) -> None:
         failed.append(error)
 
 
-def test_truncated_files_in_the_cache_are_downloaded_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_truncated_files_in_the_cache_are_downloaded_again(tmp_path: Path) -> None:
     wheels, said = tmp_path / "wheels", list[str]()
     wheels.mkdir()
     make_wheel(wheels, "onething", "1.0", scripts=("one",))
-    monkeypatch.setenv("PIP_FIND_LINKS", str(wheels))
-    monkeypatch.setenv("PIP_NO_INDEX", "1")
-    installer = install.Installer(tmp_path / "cache", tmp_path, said.append)
+    config = pip_config(tmp_path, find_links=str(wheels), no_index="1")
+    installer = install.Installer(tmp_path / "cache", tmp_path, said.append, config)
     target = install.Target(HOST_PYTHON, HOST_PLATFORM, sys.executable)
     lock = installer.lock(["onething"], "key", target)
     installer.install(lock, tmp_path / "first", target)
@@ -98,11 +98,10 @@ def test_truncated_files_in_the_cache_are_downloaded_again(tmp_path: Path, monke
     assert not any("shorter than" in line for line in said), "the cache is whole again"
 
 
-def test_an_empty_lock_is_ignored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_empty_lock_is_ignored(tmp_path: Path) -> None:
     make_wheel(tmp_path, "onething", "1.0")
-    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
-    monkeypatch.setenv("PIP_NO_INDEX", "1")
-    installer = install.Installer(tmp_path / "cache", tmp_path, print)
+    config = pip_config(tmp_path, find_links=str(tmp_path), no_index="1")
+    installer = install.Installer(tmp_path / "cache", tmp_path, print, config)
     target = install.Target(HOST_PYTHON, HOST_PLATFORM, sys.executable)
     (tmp_path / "cache/locks/key.txt").touch()
     assert installer.lock(["onething"], "key", target).startswith("onething==1.0")
