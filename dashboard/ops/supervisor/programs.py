@@ -18,7 +18,7 @@ from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 
 from dashboard.environment import is_set
-from mms.system.supervisor_config import escape
+from mms.system.supervisor_config import ConfigValueError, escape
 
 MAX_SOCKET_PATH_BYTES = 107  # sun_path in Linux, without the terminating zero; see unix(7)
 AFTER_WEB = Path(__file__).parent.with_name("startup") / "after_web.py"
@@ -215,10 +215,17 @@ def sections(logs_to_terminal: bool) -> Sections:
     }
 
 
+def _escape(value: str) -> str:
+    try:
+        return escape(value)
+    except ConfigValueError as error:
+        raise ImproperlyConfigured(f"{error} Choose another DATA_DIR.") from None
+
+
 def _lines(config: Sections) -> Iterator[str]:
     for title, options in config.items():
         yield f"[{title}]"
-        yield from (f"{name} = {escape(value)}" for name, value in options.items())
+        yield from (f"{name} = {_escape(value)}" for name, value in options.items())
         yield ""
 
 

@@ -98,6 +98,13 @@ def test_a_path_that_looks_like_a_comment_does_not_break_the_configuration(
     assert options.configfile == str(folder / "supervisord.conf")
 
 
+def test_a_path_with_a_line_break_is_rejected_in_one_sentence(settings: Settings, tmp_path: Path) -> None:
+    settings.RUN_DIR = tmp_path
+    settings.LOG_DIR = tmp_path / "a\nb"
+    with pytest.raises(ImproperlyConfigured, match=r"can't have line breaks.* Choose another DATA_DIR"):
+        programs.write_config()
+
+
 def test_a_data_folder_too_deep_for_sockets_is_refused_in_one_sentence(settings: Settings, tmp_path: Path) -> None:
     settings.DATA_DIR = tmp_path / ("deep" * 30)
     with pytest.raises(ImproperlyConfigured, match=r"is too long: .* at most \d+ characters"):
