@@ -24,7 +24,7 @@ def key_problem() -> str:
     if not settings.SECRET_KEY_IS_MISSING and (recorded in _fingerprints() if recorded else _can_decrypt()):
         return ""
     if settings.SECRET_KEY_IS_MISSING and not recorded and _can_decrypt():
-        return ""  # there are no secrets yet
+        return ""  # nothing is encrypted yet
     path = key_path()
     if settings.SECRET_KEY_IS_MISSING:
         reason = f"The file with the secret key, {path}, is missing, but the database has secrets encrypted with it."

@@ -99,7 +99,7 @@ class EncryptedTextField(Base):
         return models.TextField.to_python(self, value)
 
     def clean(self, value: Any, model_instance: Any) -> Any:
-        """Validate the value. The library's method would switch off decryption for all threads meanwhile."""
+        """Validate the value. The library's method disables decryption in all threads while it runs."""
         return models.TextField.clean(self, value, model_instance)
 
     def pre_save(self, model_instance: Any, add: bool) -> Any:

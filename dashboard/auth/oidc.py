@@ -26,6 +26,7 @@ from dashboard.audit.record import record_entry
 from dashboard.auth.models import Identity
 from dashboard.http.request import client_ip
 from deployments.models import HostingAccount
+from netguard.redaction import Redactor
 
 TIMEOUT_SECONDS = 10  # timeout of each request to the provider
 # Asymmetric signatures only, which require the provider's private key: no shared secrets, and not "none".
@@ -38,7 +39,8 @@ class OIDCLoginError(Exception):
     """The sign-in failed at the provider or here. `reason` is a name in people/provider_trouble.html."""
 
     def __init__(self, reason: str, status: int, detail: object = "") -> None:
-        super().__init__(f"{reason}: {detail}")
+        redactor = Redactor([settings.OIDC_CLIENT_SECRET])  # the provider may echo it
+        super().__init__(redactor.text(f"{reason}: {detail}"))
         self.reason, self.status = reason, status
 
 
@@ -189,7 +191,7 @@ def _log_missing_claim(name: str, sent: str) -> None:
             "The identity provider sent no claim %r (OIDC_GROUPS_CLAIM), so people get no roles from their groups. "
             "It sent: %s. Configure the provider to include the groups, or correct OIDC_GROUPS_CLAIM.",
             name,
-            sent[:MAX_CLAIM_CHARS],
+            Redactor([settings.OIDC_CLIENT_SECRET]).text(sent)[:MAX_CLAIM_CHARS],
         )
 
 

@@ -16,7 +16,7 @@ from urllib.parse import quote, urljoin, urlsplit
 from deployments.client import errors, wire, wire_values
 from deployments.client.http import ServerResponse
 from deployments.client.transport import MAX_LIST_BYTES, BearerToken, Credential, Transport
-from netguard.redaction import Redactor
+from netguard.redaction import MASK, Redactor
 
 log = logging.getLogger(__name__)
 Item = TypeVar("Item")
@@ -202,8 +202,9 @@ class MMSClient:
     # --- extensions: NotFoundError or NotSupportedError if the server lacks them -------------------------------------
 
     def get_service_key(self, service_id: str) -> str:
-        """Return the service's scoring key, a bearer token for its scoring URL."""
-        return _read(self._call("GET", f"services/{_segment(service_id)}/keys", returns_key=True), wire.primary_key)
+        """Return the service's scoring key, a bearer token for its scoring URL; "" if it is another of our secrets."""
+        key: str = _read(self._call("GET", f"services/{_segment(service_id)}/keys", returns_key=True), wire.primary_key)
+        return "" if MASK in key else key
 
     def get_operation_log(self, operation_id: str, after: int) -> LogText:
         """Return the operation's log from byte `after` on, up to LOG_PART_BYTES."""

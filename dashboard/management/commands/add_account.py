@@ -4,12 +4,13 @@ import sys
 from argparse import ArgumentParser
 from typing import Any
 
-from django.core.exceptions import ValidationError
+from django.core.exceptions import ImproperlyConfigured, ValidationError
 from django.core.management.base import BaseCommand, CommandError
 from django.db import transaction
 
 from dashboard.audit.record import record_entry
 from deployments.models import HostingAccount
+from encryption import check
 
 
 class Command(BaseCommand):
@@ -26,6 +27,10 @@ class Command(BaseCommand):
         )
 
     def handle(self, *args: Any, name: str, base_url: str, **options: Any) -> None:
+        try:
+            check.require_key()
+        except ImproperlyConfigured as error:
+            raise CommandError(str(error)) from None
         account = HostingAccount(
             name=name,
             base_url=base_url.rstrip("/"),

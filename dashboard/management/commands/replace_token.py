@@ -4,12 +4,14 @@ import sys
 from argparse import ArgumentParser
 from typing import Any
 
+from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError
 from django.db import transaction
 
 from dashboard.audit.record import record_entry
 from deployments.live import events
 from deployments.models import HostingAccount
+from encryption import check
 
 
 class Command(BaseCommand):
@@ -24,6 +26,10 @@ class Command(BaseCommand):
         )
 
     def handle(self, *args: Any, name: str, **options: Any) -> None:
+        try:
+            check.require_key()
+        except ImproperlyConfigured as error:
+            raise CommandError(str(error)) from None
         account = HostingAccount.objects.filter(name=name).first()
         if account is None:
             known = ", ".join(HostingAccount.objects.values_list("name", flat=True)) or "none yet"

@@ -83,6 +83,11 @@ def create_backup(file: BinaryIO, report: Callable[[PartSummary], None], *, with
     """
     with backup_lock():
         require_finished_restore()
+        if settings.SECRET_KEY_IS_MISSING:
+            raise BackupError(
+                f"The file with the secret key is missing in {settings.DATA_DIR}, so the backup couldn't be used. "
+                "Restore the key first."
+            )
         if with_database:
             require_recorded_database()
         return write_archive(file, report, with_database=with_database)

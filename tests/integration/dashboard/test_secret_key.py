@@ -1,7 +1,7 @@
 """The site has the key of its database, or says so. A lost key blocks nothing longer than until it is back."""
 
 import json
-from io import StringIO
+from io import BytesIO, StringIO
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from django.test import Client
 from dashboard.actions.settings import test_registry as connection_test_of_registry
 from dashboard.actions.settings import test_server as connection_test
 from dashboard.models import FormerFileKey
+from dashboard.ops.backup.create import BackupError, create_backup
 from dashboard.ops.doctor.checks import database
 from dashboard.ops.doctor.finding import CheckContext, State
 from dashboard.ops.startup import prepare
@@ -98,13 +99,18 @@ def test_the_start_refuses_a_wrong_key_and_removes_one_that_it_created(
 
 
 def test_a_missing_key_file_is_reported_and_nothing_is_encrypted_without_it(
-    settings: Any, account: HostingAccount
+    settings: Any, account: HostingAccount, tmp_path: Path
 ) -> None:
     settings.SECRET_KEY, settings.SECRET_KEY_IS_MISSING = WRONG, True
     with pytest.raises(ImproperlyConfigured, match="is missing"):
         check.require_key()
     with pytest.raises(ImproperlyConfigured, match="no secret can be stored"):
         account.replace_token("new")
+    with pytest.raises(CommandError, match="is missing"):
+        call_command("replace_token", account.name, "--token-stdin")
+    settings.RUN_DIR = tmp_path
+    with pytest.raises(BackupError, match="is missing"):
+        create_backup(BytesIO(), lambda part: None)
     HostingAccount.objects.all().delete()
     check.require_key()
     check.ensure_recorded()
