@@ -18,7 +18,9 @@ class Migration(migrations.Migration):
             model_name="hostingaccount",
             name="lists_images",
             field=models.BooleanField(
-                help_text="False: the server has no list of images, which the API reference allows.", null=True
+                blank=True,
+                help_text="False: the server has no list of images, which the API reference allows.",
+                null=True,
             ),
         ),
         migrations.AddField(

@@ -89,7 +89,7 @@ class HostingAccount(WithSecret):
     # By noun: what identifies the content of the list at its last read, and until when that confirms its rows.
     list_versions = models.JSONField(default=dict, blank=True)
     lists_images = models.BooleanField(
-        null=True, help_text="False: the server has no list of images, which the API reference allows."
+        blank=True, null=True, help_text="False: the server has no list of images, which the API reference allows."
     )
 
     class Meta:
