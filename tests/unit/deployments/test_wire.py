@@ -156,3 +156,7 @@ def test_any_response_is_parsed_or_malformed(data: object) -> None:
     failure = wire.Failure.from_wire(data)
     assert "\0" not in failure.message
     failure.message.encode()
+
+
+def test_every_state_that_is_understood_is_kept_by_the_redaction() -> None:
+    assert set(wire._PHASES) == wire_values.STATES
