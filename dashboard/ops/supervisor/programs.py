@@ -137,7 +137,15 @@ def _reload() -> Program:
 
 def _worker(name: str, queue: str, tasks: str, threads: int) -> Program:
     command = [
-        *(sys.executable, "-m", "celery", "--quiet", "--app", "dashboard.celery", "worker"),
+        *(
+            sys.executable,
+            "-m",
+            "dashboard.ops.startup.celery_command",
+            "--quiet",
+            "--app",
+            "dashboard.celery",
+            "worker",
+        ),
         *("--queues", queue, "--include", tasks, "--pool", "threads", "--concurrency", str(threads)),
         *("--hostname", f"{name}@%h", "--loglevel", "WARNING"),
         *("--without-gossip", "--without-mingle", "--without-heartbeat"),
@@ -147,7 +155,15 @@ def _worker(name: str, queue: str, tasks: str, threads: int) -> Program:
 
 def _beat() -> Program:
     command = [
-        *(sys.executable, "-m", "celery", "--quiet", "--app", "dashboard.ops.supervisor.beat", "beat"),
+        *(
+            sys.executable,
+            "-m",
+            "dashboard.ops.startup.celery_command",
+            "--quiet",
+            "--app",
+            "dashboard.ops.supervisor.beat",
+            "beat",
+        ),
         *("--loglevel", "WARNING"),
         *("--scheduler", "dashboard.ops.supervisor.beat:Scheduler", "--pidfile", ""),
     ]

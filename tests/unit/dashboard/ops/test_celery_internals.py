@@ -5,8 +5,12 @@ tests/faults/deafening.py with the new release before you change the test.
 """
 
 import inspect
+import subprocess
+import sys
 from importlib.metadata import version
+from pathlib import Path
 
+import celery
 import pytest
 from celery import bootsteps, current_app, signals
 from celery.beat import Scheduler
@@ -53,3 +57,24 @@ def test_a_task_is_routed_to_a_named_queue() -> None:
 
 def test_a_channel_requests_each_message_with_brpop_start() -> None:
     assert callable(Channel._brpop_start)
+
+
+def test_celery_uses_its_interactive_shell_in_one_place() -> None:
+    """celery_command.py replaces click-repl, to save memory."""
+    source = (Path(celery.__file__).parent / "bin" / "amqp.py").read_text()
+    assert source.count("register_repl") == 2, "its import from click_repl, and one call"
+    code = (
+        "import atexit, sys; from dashboard.ops.startup import celery_command; sys.argv[1:] = ['report']; "
+        "atexit.register(lambda: print(*sys.modules)); celery_command.main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "software -> celery:" in done.stdout
+    assert "celery.bin.amqp" in done.stdout.split()
+    assert "prompt_toolkit" not in done.stdout
