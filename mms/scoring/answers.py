@@ -46,7 +46,7 @@ _encode = json.JSONEncoder(allow_nan=False).encode
 
 
 class AnswerError(Exception):
-    """`run()` returned something that isn't JSON. `path` leads to it, innermost key first."""
+    """`run()` returned something that isn't JSON. `path` is its place: the keys, innermost first."""
 
     def __init__(self, reason: str, code: str = "DriverFailed") -> None:
         """`reason` follows the place: "is NaN. Replace it."."""

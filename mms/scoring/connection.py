@@ -14,7 +14,7 @@ HEAD_MAX_BYTES = 32 * 1024
 IDLE_SECONDS = 75.0  # clients that pool connections, such as the gateway, must close them earlier
 READ_SECONDS = 30.0  # without a byte of a request that has begun
 PIPELINED = 16  # requests read ahead of the current one
-KEPT = frozenset({b"content-length", b"content-encoding", b"expect", b"x-forwarded-prefix"})
+STORED_HEADERS = frozenset({b"content-length", b"content-encoding", b"expect", b"x-forwarded-prefix"})
 REASONS = {
     200: b"OK",
     400: b"Bad Request",
@@ -126,7 +126,7 @@ class Connection(asyncio.Protocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         self._head += len(name) + len(value)
         name = name.lower()
-        if name in KEPT and self._incoming:
+        if name in STORED_HEADERS and self._incoming:
             self._incoming.headers[name] = value
         elif name == b"content-type" and self._incoming and b"charset" in value.lower():
             self._incoming.charset_from = value

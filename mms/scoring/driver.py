@@ -130,7 +130,7 @@ class Driver:
             return loop.run_until_complete(task)
         except BaseException:
             if task.done() and not task.cancelled():
-                task.exception()  # otherwise asyncio reports that nobody has seen it
+                task.exception()  # otherwise asyncio logs that it was never retrieved
             raise
 
     def _open_loop(self) -> asyncio.AbstractEventLoop:

@@ -14,7 +14,8 @@ from tests.scoring_program import Program, exchange
 from tests.site import wait_until
 
 ODD = """
-import asyncio, contextvars, ctypes, decimal, json, multiprocessing, os, subprocess, sys, threading, time
+import asyncio, contextvars, ctypes, decimal, json, multiprocessing, os, signal, subprocess, sys, threading, time
+from concurrent.futures import ProcessPoolExecutor
 
 last = contextvars.ContextVar("last", default="nothing")
 loops = []
@@ -52,9 +53,26 @@ def terminated():
     child.join()
     return child.exitcode
 
-def spawned():
-    with multiprocessing.get_context("spawn").Pool(1) as found:
-        return found.map(abs, [-3])
+def wait_for_signal(ready):
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(7))
+    ready.send(True)
+    time.sleep(60)
+
+def handled():
+    "Terminate a child that has its own signal handler."
+    here, there = multiprocessing.Pipe()
+    child = multiprocessing.get_context("fork").Process(target=wait_for_signal, args=(there,))
+    child.start()
+    here.recv()
+    child.terminate()
+    child.join()
+    return child.exitcode
+
+def square(n): return n * n
+
+def spawned(method):
+    with ProcessPoolExecutor(1, multiprocessing.get_context(method)) as found:
+        return list(found.map(square, [-3]))
 
 def hold():
     "Leave a forked child that runs for a minute and return its process ID."
@@ -235,13 +253,15 @@ def test_children_of_the_driver_leave_the_service_alone(odd: Program) -> None:
     for _ in range(3):
         assert odd.score(b"pool()") == (200, [1, 2])
         assert odd.score(b"terminated()") == (200, -signal.SIGTERM)
+        assert odd.score(b"handled()") == (200, 7)
     assert odd.score(b"subprocess.run(['sleep', '0']).returncode") == (200, 0)
     assert odd.score(b"os.system('exit 0')") == (200, 0)
 
 
 @pytest.mark.slow
-def test_spawned_children_work(odd: Program) -> None:
-    assert odd.score(b"spawned()") == (200, [3])
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_children_run_functions_of_the_driver(odd: Program, method: str) -> None:
+    assert odd.score(f"spawned({method!r})".encode()) == (200, [9])
 
 
 @pytest.mark.parametrize(
