@@ -36,7 +36,10 @@ def script_paths(asset_id: str, url: str) -> list[PurePosixPath]:
     for path in paths:
         if path.suffix.lower() in {"", ".py"}:
             return [path.with_suffix(".py"), *paths]
-    raise DriverError(f"is the file {name!r}, but a driver must be a Python script. Use a file with the extension .py")
+    raise DriverError(
+        f"is the file {name!r}, but a driver must be a Python script. Use a file with the extension .py, or an asset "
+        "with an ID such as score.py"
+    )
 
 
 def check_source(source: bytes, name: str, is_host_python: bool = True) -> None:

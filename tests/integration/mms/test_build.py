@@ -443,6 +443,7 @@ def test_an_unknown_package_is_reported_with_uvs_message(builder: Builder, tmp_p
     assert "Step 3/6 requirements" in error["details"][-1]["message"]
 
 
+@pytest.mark.slow
 def test_all_requirements_without_a_wheel_are_named_with_the_newest_that_has_one(
     builder: Builder, tmp_path: Path
 ) -> None:
