@@ -1,6 +1,6 @@
 """Models of the dashboard, re-exported for Django. Each package defines its own."""
 
-from dashboard.access.models import Membership, Role, Source
+from dashboard.access.models import FormSubmission, Membership, Role, Source
 from dashboard.audit.models import AppendOnly, AuditEntry
 from dashboard.auth.models import (
     ApiToken,
@@ -18,6 +18,7 @@ __all__ = [
     "ApiToken",
     "AppendOnly",
     "AuditEntry",
+    "FormSubmission",
     "FormerFileKey",
     "Identity",
     "Machine",

@@ -2,7 +2,7 @@
 
 from celery import shared_task
 
-from dashboard.access import revocation
+from dashboard.access import form_keys, revocation
 from dashboard.api import idempotency
 from dashboard.audit.record import prune_entries
 
@@ -15,6 +15,7 @@ def cancel_unauthorized_operations() -> None:
 
 @shared_task(name="dashboard.prune_audit")
 def prune_audit() -> None:
-    """Delete old audit entries and idempotency keys."""
+    """Delete old audit entries, idempotency keys and submissions of forms."""
     prune_entries()
     idempotency.prune()
+    form_keys.prune()

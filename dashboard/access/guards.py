@@ -21,6 +21,7 @@ from django.utils.http import url_has_allowed_host_and_scheme
 from django_htmx.http import HttpResponseClientRedirect
 
 from dashboard.access import page_position
+from dashboard.access.form_keys import respond_once
 from dashboard.access.models import Membership, Role
 from dashboard.access.permissions import (
     ACCESS_LEVELS,
@@ -105,7 +106,9 @@ def requires(permission: Permission, *, changes: bool = True, previews: bool = F
                 page_position.record_page_view(request, row)
                 if request.method == "GET" and request.htmx.target == "trouble":
                     return render(request, "_shared/_trouble.html")  # part of every page of the account
-                return view(request, row, *args, **kwargs)
+                if not changes:
+                    return view(request, row, *args, **kwargs)
+                return respond_once(request, lambda: view(request, row, *args, **kwargs))
 
             return call_in_account(
                 request, account, permission, run, level_in=level_in, changes=changes, previews=previews
@@ -125,7 +128,7 @@ def administrators(permission: Permission) -> Callable[[View], View]:
             def run() -> HttpResponse:
                 if not request.user.is_superuser:
                     raise PermissionDenied(f"{missing_role_message(permission)}.")
-                return view(request, *args, **kwargs)
+                return respond_once(request, lambda: view(request, *args, **kwargs))
 
             return run_audited(request, run)
 

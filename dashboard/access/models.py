@@ -37,3 +37,18 @@ class Membership(models.Model):
 
     def __str__(self) -> str:
         return f"{self.user} is {self.role}"
+
+
+class FormSubmission(models.Model):
+    """A form that a user submitted, and the page that the response redirected to."""
+
+    user_id = models.BigIntegerField()
+    digest = models.CharField(max_length=64)  # of the form's key, its address and its content
+    location = models.CharField(max_length=2000, blank=True)
+    at = models.DateTimeField(auto_now_add=True, db_index=True)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["user_id", "digest"], name="one_form_submission")]
+
+    def __str__(self) -> str:
+        return f"form submitted by user {self.user_id}"

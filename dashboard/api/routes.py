@@ -7,7 +7,8 @@ from typing import Any
 
 from django.http import Http404, HttpResponse, JsonResponse
 from django.shortcuts import render
-from django.urls import path, re_path
+from django.urls import URLPattern, path, re_path
+from django.urls.resolvers import RoutePattern
 from django.views.decorators.http import condition, require_safe
 
 from dashboard.access.guards import anyone
@@ -166,10 +167,27 @@ def _not_found(request: ApiRequest, **_: Any) -> HttpResponse:
     raise Http404
 
 
+class OptionalSlash(RoutePattern):
+    """A route that also matches without the slash at its end. URLs that the site makes have it.
+
+    A redirect would lose the body of a POST, so both are the same route.
+    """
+
+    def match(self, path: str) -> tuple[str, tuple[Any, ...], dict[str, Any]] | None:
+        """Return the rest of the path and the arguments, or None."""
+        found = super().match(path)
+        return found if found or not path or path.endswith("/") else super().match(f"{path}/")
+
+
+def _url(route: str, methods: dict[str, View]) -> URLPattern:
+    name = url_name_of(route)
+    return URLPattern(OptionalSlash(route, name=name, is_endpoint=True), by_token(methods), name=name)
+
+
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 urls = [
     path("openapi.json", show_document, name="api_document"),
     re_path(r"^docs/?$", show_docs, name="api_docs"),
-    *(path(route, by_token(methods), name=url_name_of(route)) for route, methods in ROUTES.items()),
+    *(_url(route, methods) for route, methods in ROUTES.items()),
     re_path(r"^.*$", by_token(dict.fromkeys(METHODS, any_token(_not_found))), name="v1_nothing"),
 ]

@@ -76,6 +76,11 @@ def note_details(
     noted_details(request).update({name: value for name, value in details.items() if value})
 
 
+def skip_entry(request: HttpRequest) -> None:
+    """Write no entry for this request, because it repeated an earlier one and changed nothing."""
+    noted_details(request)["skip"] = True
+
+
 def noted_details(request: HttpRequest) -> dict[str, Any]:
     """Return the details added so far to the entry of this request."""
     details: dict[str, Any] = request.__dict__.setdefault("audit_notes", {})
@@ -100,7 +105,8 @@ def run_audited(request: HttpRequest, act: Callable[[], HttpResponse], *, previe
     try:
         with nullcontext() if is_preview else transaction.atomic():
             response = act()
-            if not is_preview and (result := noted_details(request).get("result") or _result(response)):
+            details = noted_details(request)
+            if not is_preview and not details.get("skip") and (result := details.get("result") or _result(response)):
                 _write(request, result)
         return response
     except PermissionDenied:

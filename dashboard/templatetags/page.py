@@ -14,7 +14,7 @@ from django.utils import timezone
 from django.utils.html import escape, format_html
 from django.utils.safestring import SafeString
 
-from dashboard.access import service_rules
+from dashboard.access import form_keys, service_rules
 from dashboard.access.permissions import Permission
 from dashboard.catalog.badges import BADGE_TEMPLATE
 from dashboard.catalog.durations import exact_time, format_duration, relative_time
@@ -54,6 +54,12 @@ def due(value: datetime) -> SafeString:
     return SafeString(
         f'<time datetime="{value.isoformat()}" data-due title="{exact_time(value)}">{relative_time(ahead)}</time>'
     )
+
+
+@register.simple_tag
+def form_key() -> SafeString:
+    """Return a hidden field that makes a form have one effect, however often it is submitted."""
+    return format_html('<input type="hidden" name="{}" value="{}">', form_keys.FIELD, form_keys.new_key())
 
 
 @register.simple_tag

@@ -1,15 +1,19 @@
 """The JSON API, with which programs read and do the same as pages."""
 
 import json
+import re
 from datetime import timedelta
 from typing import Any
+from uuid import uuid4
 
 import pytest
 import requests
 from django.db import OperationalError
+from django.urls import resolve
 from django.utils import timezone
 
 from dashboard.api import idempotency
+from dashboard.api.routes import endpoints
 from dashboard.http.body_limits import BodyLimit
 from dashboard.models import AuditEntry, Role, SentOnce
 from deployments.live import events
@@ -215,3 +219,26 @@ def test_an_oversized_body_is_rejected_in_json_before_it_is_read_completely(lab:
 
 async def fail_if_called(*_: Any) -> None:
     raise AssertionError("not to be reached")
+
+
+def test_every_route_works_without_the_slash_at_its_end() -> None:
+    def match(path: str) -> tuple[Any, dict[str, Any]]:
+        found = resolve(path)
+        return found.url_name, found.kwargs
+
+    values = {"account": "lab", "uuid": str(uuid4()), "pk": "7"}
+    for endpoint in endpoints():
+        path = endpoint.route.replace("<slug:account>", values["account"]).replace("<uuid:pk>", values["uuid"])
+        path = f"/v1/{re.sub(r'<int:[a-z]+>', values['pk'], path)}"
+        if path != "/v1/":
+            assert match(path.removesuffix("/")) == match(path)
+            assert match(path)[0] == endpoint.url_name
+    assert resolve("/v1/accounts/lab/nothing").url_name == "v1_nothing"
+    assert resolve("/v1/accounts/lab/models//").url_name == "v1_nothing"
+
+
+def test_a_post_without_the_slash_keeps_its_body(lab: Lab, program: Program) -> None:
+    answer = program.post(f"{HERE}operations", wish(lab))
+    assert answer.status_code == 202
+    assert Operation.objects.get(pk=answer.json()["id"]).image.manifest == lab.manifest
+    assert program.get(f"{HERE}models").json() == program.get(f"{HERE}models/").json()

@@ -1,6 +1,7 @@
 """Forms for models and assets: by URL, by upload, and with error messages."""
 
 import json
+import re
 from html import unescape
 
 import pytest
@@ -8,7 +9,7 @@ from django.conf import settings
 from django.test import Client
 
 from dashboard.files.store import IncomingFile, StoredFile
-from dashboard.models import Role
+from dashboard.models import AuditEntry, Role
 from deployments.models import Asset, HostingAccount, Operation, RegisteredModel
 from tests.support.workshop import make_account, make_model, sign_in
 
@@ -56,6 +57,43 @@ def test_a_url_with_credentials_is_not_stored(scientist: Client, url: str) -> No
         assert "Leave out the user and password" in answer.text
     assert not RegisteredModel.objects.exists()
     assert not Asset.objects.exists()
+
+
+def test_a_form_submitted_three_times_registers_one_version(scientist: Client) -> None:
+    key = hidden_key(scientist.get(NEW).text)
+    answers = [scientist.post(NEW, form(form_key=key)) for _ in range(3)]
+    model = RegisteredModel.objects.get()
+    assert {answer.headers["Location"] for answer in answers} == {f"/accounts/lab/models/{model.pk}/"}
+    assert Operation.objects.count() == 1
+    assert AuditEntry.objects.filter(action="register_model").count() == 1
+
+
+def test_a_form_submitted_three_times_adds_one_asset(scientist: Client) -> None:
+    path = "/accounts/lab/assets/new/"
+    key = hidden_key(scientist.get(path).text)
+    assert len({scientist.post(path, form(form_key=key)).headers["Location"] for _ in range(3)}) == 1
+    assert Asset.objects.count() == 1
+
+
+def test_a_corrected_or_changed_form_is_submitted_although_its_key_is_the_same(scientist: Client) -> None:
+    key = hidden_key(scientist.get(NEW).text)
+    assert scientist.post(NEW, form(form_key=key, url="nonsense")).status_code == 422
+    assert scientist.post(NEW, form(form_key=key)).status_code == 302
+    assert scientist.post(NEW, form(form_key=key, name="rose")).status_code == 302
+    assert set(RegisteredModel.objects.values_list("name", flat=True)) == {"iris", "rose"}
+
+
+def test_the_same_content_in_another_form_registers_another_version(scientist: Client) -> None:
+    for _ in range(2):
+        scientist.post(NEW, form(form_key=hidden_key(scientist.get(NEW).text)))
+    assert Operation.objects.count() == 2
+
+
+def hidden_key(page: str) -> str:
+    """Return the key in the form of a page."""
+    found = re.search(r'name="form_key" value="([^"]+)"', page)
+    assert found
+    return found[1]
 
 
 def test_an_uploaded_file_is_registered_under_a_url_that_no_page_shows(scientist: Client) -> None:
