@@ -12,10 +12,12 @@ import json
 import logging
 import signal
 import threading
-from collections import Counter
+import time
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from hashlib import sha256
 from types import FrameType
 from typing import Any
 
@@ -34,6 +36,8 @@ from deployments.live import events
 Position = tuple[int, int]
 
 HEARTBEAT_SECONDS = 10.0
+HEARTBEAT_TURNS = 10  # parts of the connections that get their heartbeats one after another
+READER_SECONDS = 3.0  # how long the result of a check of a session is used for further streams of it
 RECHECK_SECONDS = 30.0
 MAX_QUEUED_EVENTS = 500  # queued for a slow client
 MAX_REPLAYED_EVENTS = 1000  # a client that missed more events reloads its rows
@@ -59,15 +63,24 @@ class Event:
     text: bytes
 
 
+@dataclass(frozen=True)
+class Heartbeat:
+    """A message that shows that the connection works."""
+
+    account_id: int = 0
+    text: bytes = ALIVE
+
+
 class Connection:
     """One open stream: its user, the accounts they can see, and the queued events."""
 
     def __init__(self, user_id: int, accounts: set[int]) -> None:
         self.user_id, self.accounts = user_id, accounts
+        self.turn = 0  # of its heartbeats
         self.lost = asyncio.Event()  # set to close the stream: the browser reconnects and gets the missed events
-        self._queue: asyncio.Queue[Event] = asyncio.Queue(MAX_QUEUED_EVENTS)
+        self._queue: asyncio.Queue[Event | Heartbeat] = asyncio.Queue(MAX_QUEUED_EVENTS)
 
-    def offer(self, event: Event) -> None:
+    def offer(self, event: Event | Heartbeat) -> None:
         """Queue the event if the user can see it. Close the stream if the client doesn't keep up."""
         if event.account_id and event.account_id not in self.accounts:
             return
@@ -76,13 +89,44 @@ class Connection:
         except asyncio.QueueFull:
             self.lost.set()
 
-    async def next(self) -> Event | None:
-        """Return the next event, or None when a heartbeat is due."""
+    async def next(self) -> list[Event | Heartbeat]:
+        """Wait for an event. Return all that are queued."""
+        queued = [await self._queue.get()]
+        while not self._queue.empty():
+            queued.append(self._queue.get_nowait())
+        return queued
+
+
+class RecentEvents:
+    """The events that this process read last. Most pages connect to it within seconds and miss none or few."""
+
+    def __init__(self) -> None:
+        self._events: deque[Event] = deque()
+        self._start = self._newest = (0, 0)
+        self.read_at = 0.0  # time.monotonic() of the last response of Redis
+
+    def restart(self, position: Position) -> None:
+        """Forget all events. The next one follows `position`."""
+        self._events.clear()
+        self._start = self._newest = position
+        self.read_at = time.monotonic()
+
+    def add(self, event: Event) -> None:
+        """Add the newest event."""
+        self._events.append(event)
+        self._newest = event.position
+        if len(self._events) > MAX_REPLAYED_EVENTS:
+            self._start = self._events.popleft().position
+
+    def since(self, after: str) -> tuple[list[Event], Position] | None:
+        """Return the events after position `after`, and the position of the last one. None if Redis has to be read."""
         try:
-            async with asyncio.timeout(HEARTBEAT_SECONDS):
-                return await self._queue.get()
-        except TimeoutError:
+            position = _position(after)
+        except ValueError:
             return None
+        if not self._start <= position <= self._newest or time.monotonic() - self.read_at > BLOCK_SECONDS + 1:
+            return None
+        return [event for event in self._events if event.position > position], self._newest
 
 
 class Hub:
@@ -94,7 +138,10 @@ class Hub:
             settings.REDIS_URL, protocol=2, socket_timeout=BLOCK_SECONDS + 5, socket_connect_timeout=3
         )
         self._connections: set[Connection] = set()
+        self._per_user: Counter[int] = Counter()
         self._reader: asyncio.Task[None] | None = None
+        self._heart: asyncio.Task[None] | None = None
+        self._recent = RecentEvents()
         self.closed = False
         _call_on_shutdown(self.close)
 
@@ -111,10 +158,15 @@ class Hub:
         """
         if self._reader is None:
             newest = await self._newest()
-            self._reader = self._reader or asyncio.create_task(self._read(newest))
+            if self._reader is None:
+                self._recent.restart(newest)
+                self._reader = asyncio.create_task(self._read(newest))
+        self._heart = self._heart or asyncio.create_task(self._beat())
         self._connections.add(connection)
+        self._per_user[connection.user_id] += 1
+        connection.turn = len(self._connections) % HEARTBEAT_TURNS
         try:
-            return await self._missed(after)
+            return self._recent.since(after) or await self._missed(after)
         except BaseException:
             self.leave(connection)
             raise
@@ -122,13 +174,27 @@ class Hub:
     def leave(self, connection: Connection) -> None:
         """Remove the connection. Stop reading after the last one."""
         self._connections.discard(connection)
-        if not self._connections and self._reader:
-            self._reader.cancel()
-            self._reader = None
+        self._per_user[connection.user_id] -= 1
+        if not self._per_user[connection.user_id]:
+            del self._per_user[connection.user_id]
+        if not self._connections:
+            for task in filter(None, (self._reader, self._heart)):
+                task.cancel()
+            self._reader = self._heart = None
 
     def count(self, user_id: int) -> int:
         """Return the number of connections of the user."""
-        return Counter(connection.user_id for connection in self._connections)[user_id]
+        return self._per_user[user_id]
+
+    async def _beat(self) -> None:
+        """Send heartbeats, to a part of the connections at a time, so that thousands don't delay an event."""
+        turn = 0
+        while True:
+            await asyncio.sleep(HEARTBEAT_SECONDS / HEARTBEAT_TURNS)
+            turn = (turn + 1) % HEARTBEAT_TURNS
+            for connection in self._connections:
+                if connection.turn == turn:
+                    connection.offer(Heartbeat())
 
     async def _read(self, position: Position) -> None:
         """Announce the events after `position` as long as this task is the reader.
@@ -149,7 +215,9 @@ class Hub:
                     self._announce(_event(position, fields))
                 if newest < position and not response:  # Redis was flushed: ids may restart
                     position = newest
+                    self._recent.restart(position)
                     self._announce(_resync(position))
+                self._recent.read_at = time.monotonic()
         except (RedisError, OSError) as reason:
             log.warning("The live stream lost its connection to Redis: %s", reason)
         except Exception:
@@ -160,6 +228,7 @@ class Hub:
                 connection.lost.set()
 
     def _announce(self, event: Event) -> None:
+        self._recent.add(event)
         for connection in self._connections:
             connection.offer(event)
 
@@ -252,11 +321,42 @@ def _encode(position: Position, name: str, data: str) -> bytes:
     return f"id: {_text(position)}\nevent: {name}\ndata: {data}\n\n".encode()
 
 
+class Readers:
+    """Users of streams, found once for streams that open at the same time, as all tabs do after a restart."""
+
+    def __init__(self) -> None:
+        self._found: dict[bytes, tuple[float, asyncio.Future[tuple[int, set[int]] | None]]] = {}
+
+    async def find(self, scope: HTTPScope, max_age: float = READER_SECONDS) -> tuple[int, set[int]] | None:
+        """Return the user's id and the accounts they can see, as of at most `max_age` seconds ago. Raises Error."""
+        key = sha256(asgi.header(scope, b"cookie").encode()).digest()
+        now = time.monotonic()
+        if key not in self._found or now - self._found[key][0] > max_age:
+            self._found = {key: entry for key, entry in self._found.items() if now - entry[0] <= READER_SECONDS}
+            call = request_user.call_with_database(_find_reader, scope)
+            self._found[key] = now, asyncio.ensure_future(call)
+        try:
+            reader = await asyncio.shield(self._found[key][1])
+        except Error:
+            self._found.pop(key, None)
+            raise
+        return reader and (reader[0], set(reader[1]))
+
+
+def _find_reader(scope: HTTPScope) -> tuple[int, set[int]] | None:
+    """Return the user's id and the accounts they can see, or None if they are signed out. Queries the database."""
+    user = request_user.find_user(scope)
+    if not user.is_authenticated or not user.is_active:
+        return None
+    return user.pk, {account.pk for account in guards.visible_accounts(user)}
+
+
 class Stream:
     """ASGI application for /stream."""
 
     def __init__(self) -> None:
         self._hub: Hub | None = None
+        self._readers = Readers()
 
     async def __call__(self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         if scope["type"] != "http":
@@ -264,7 +364,7 @@ class Stream:
         if scope["method"] != "GET" or not hosts.is_known_host(scope):
             return await _refuse(send, 400, "Only pages of this site can read the live stream.")
         try:
-            reader = await request_user.call_with_database(_find_reader, scope)
+            reader = await self._readers.find(scope)
         except Error as error:
             log.warning("Couldn't check the user of a live stream: %s", error)
             return await _refuse(send, 503, "The database is unreachable. The page polls instead.")
@@ -286,7 +386,7 @@ class Stream:
             await _run_until_first_ends(
                 _write(connection, missed, position, send),
                 _wait_for_disconnect(receive),
-                _recheck_access(connection, scope),
+                self._recheck_access(connection, scope),
                 connection.lost.wait(),
             )
         finally:
@@ -296,16 +396,17 @@ class Stream:
                 await asgi.end_response(send)
         return None
 
+    async def _recheck_access(self, connection: Connection, scope: HTTPScope) -> None:
+        """Keep the user's accounts up to date. Ends when they are signed out or the check fails."""
+        while True:
+            await asyncio.sleep(RECHECK_SECONDS)
+            reader = await self._readers.find(scope, max_age=0)
+            if reader is None or reader[0] != connection.user_id:
+                return
+            connection.accounts = reader[1]
+
 
 application = Stream()
-
-
-def _find_reader(scope: HTTPScope) -> tuple[int, set[int]] | None:
-    """Return the user's id and the accounts they can see, or None if they are signed out. Queries the database."""
-    user = request_user.find_user(scope)
-    if not user.is_authenticated or not user.is_active:
-        return None
-    return user.pk, {account.pk for account in guards.visible_accounts(user)}
 
 
 async def _run_until_first_ends(*parts: Awaitable[Any]) -> None:
@@ -327,28 +428,21 @@ async def _write(connection: Connection, missed: list[Event], position: Position
     parts.append(b"event: live\ndata: {}\n\n")
     await asgi.send_chunk(send, b"".join(parts))
     while True:
-        event = await connection.next()
-        if event is None:
-            await asgi.send_chunk(send, ALIVE)
-        elif event.position > position or not event.account_id:
-            position = min(position, event.position)  # ids restart after Redis was flushed
-            await asgi.send_chunk(send, event.text)
+        texts = []
+        for event in await connection.next():
+            if isinstance(event, Heartbeat):
+                texts.append(event.text)
+            elif event.position > position or not event.account_id:
+                position = min(position, event.position)  # ids restart after Redis was flushed
+                texts.append(event.text)
+        if texts:
+            await asgi.send_chunk(send, b"".join(texts))
 
 
 async def _wait_for_disconnect(receive: ASGIReceiveCallable) -> None:
     """Return when the browser has disconnected or the server is shutting down."""
     while (await receive())["type"] != "http.disconnect":
         pass
-
-
-async def _recheck_access(connection: Connection, scope: HTTPScope) -> None:
-    """Keep the user's accounts up to date. Ends when they are signed out or the check fails."""
-    while True:
-        await asyncio.sleep(RECHECK_SECONDS)
-        reader = await request_user.call_with_database(_find_reader, scope)
-        if reader is None or reader[0] != connection.user_id:
-            return
-        connection.accounts = reader[1]
 
 
 async def _refuse(send: ASGISendCallable, status: int, message: str) -> None:

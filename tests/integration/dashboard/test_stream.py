@@ -423,3 +423,50 @@ def test_no_event_is_lost_or_repeated_under_load(
                     break
     writer.join()
     assert seen == list(range(600))
+
+
+def test_streams_of_one_session_that_open_together_are_checked_once(
+    live_redis: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checked = []
+
+    def find(scope: Any) -> tuple[int, set[int]]:
+        checked.append(scope)
+        return 1, {1}
+
+    monkeypatch.setattr(stream, "_find_reader", find)
+    with Server(stream.Stream()) as server:
+        readers = [Reader(server, "sessionid=one", stream_position()) for _ in range(stream.MAX_CONNECTIONS_PER_USER)]
+        assert {reader.status for reader in readers} == {200}
+        assert Reader(server, "sessionid=one").status == 429
+        assert len(checked) <= 2, "the session was checked for each stream"
+        assert Reader(server, "sessionid=another").status == 429
+        for reader in readers:
+            reader.__exit__()
+
+
+def test_recent_events_answer_what_a_page_missed() -> None:
+    recent = stream.RecentEvents()
+    recent.restart((5, 0))
+    events = [stream.Event((6, number), 1, b"") for number in range(3)]
+    for event in events:
+        recent.add(event)
+    assert recent.since("6-0") == (events[1:], (6, 2))
+    assert recent.since("5-0") == (events, (6, 2))
+    assert recent.since("6-2") == ([], (6, 2))
+    for unknown in ("4-9", "6-3", "", "0", "x-1"):
+        assert recent.since(unknown) is None, unknown
+    recent.read_at -= stream.BLOCK_SECONDS + 2  # Redis may be gone
+    assert recent.since("6-0") is None
+
+
+def test_recent_events_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream, "MAX_REPLAYED_EVENTS", 2)
+    recent = stream.RecentEvents()
+    recent.restart((0, 0))
+    for number in range(1, 5):
+        recent.add(stream.Event((1, number), 1, b""))
+    assert recent.since("1-1") is None
+    found = recent.since("1-2")
+    assert found
+    assert [event.position for event in found[0]] == [(1, 3), (1, 4)]
