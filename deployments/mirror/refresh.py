@@ -136,7 +136,7 @@ def _read_lists(account: HostingAccount, nouns: Iterable[type[Any]], client: MMS
             hangs = [late for late, _ in failed if isinstance(late, errors.NoResponseError)]
             if isinstance(error, ENDS_REFRESH) or account.next_attempt_at or len(hangs) > 1:
                 break
-    # Of a server that was failing as a whole, one list that still fails says nothing if others were read.
+    # Recorded last: of a server that was failing as a whole, one list may still fail while others were read.
     for named, request in failed:
         record_failure(account, named, request)
     return read

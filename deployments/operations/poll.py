@@ -356,7 +356,7 @@ def _schedule(operations: Iterable[Operation], checked_at: datetime | None = Non
     """Schedule the next polls of claimed operations that continue, with one update for all with the same interval.
 
     checked_at: when the server was asked, None if it didn't answer. Operations that are older than MAX_POLLING_SECONDS
-    are no longer polled.
+    aren't polled any longer.
     """
     now = timezone.now()
     confirmed: dict[str, Any] = {} if checked_at is None else _ANSWERED | {"checked_at": checked_at}

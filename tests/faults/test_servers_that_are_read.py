@@ -127,7 +127,12 @@ def pages(browser: Client, operation: Operation) -> str:
 
 @pytest.mark.parametrize("name", READ)
 def test_the_last_known_data_remains_with_its_age_and_the_cause(
-    name: str, account: HostingAccount, mms: MMS, browser: Client, impatient: None
+    name: str,
+    account: HostingAccount,
+    mms: MMS,
+    browser: Client,
+    impatient: None,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     fault, cause = READ[name]
     operation = build(account)
@@ -153,6 +158,8 @@ def test_the_last_known_data_remains_with_its_age_and_the_cause(
     assert escape(account.error) in pages(browser, operation)
 
     mms.heal()
+    monkeypatch.setattr(transport, "READ_TIMEOUT_SECONDS", 30.0)
+    monkeypatch.setattr(transport, "DEADLINE_SECONDS", 30.0)
     account.replace_token(MMS.token)
     refresh.refresh(account.pk, refresh.LISTS)
     account.refresh_from_db()

@@ -235,7 +235,7 @@ def test_a_server_that_cannot_be_reached_is_paused_at_the_first_attempt(account:
     assert (operation.error_message, operation.failures) == ("", 0), "it isn't the operation's fault"
 
 
-# --- exceptions that nobody expects -------------------------------------------------------------------------------
+# --- unexpected exceptions ----------------------------------------------------------------------------------------
 
 
 def test_an_unexpected_exception_is_recorded_on_its_operation_and_ends_no_batch(
