@@ -66,9 +66,9 @@ def unsupervised_programs(site: Site) -> list[str]:
 
 
 def scoring_processes(site: Site) -> list[int]:
-    """Return the processes of services, identified by the sockets' folder in their command, environment or mounts."""
+    """Return the processes of services, identified by folders of images in their command, environment or mounts."""
     supervisor = _supervisor(site)
-    mark = f"{site.data}/run/s/".encode()
+    marks = [f"{site.data}/mms/{folder}/".encode() for folder in ("layers", "rootfs")]
     found = []
     for folder in Path("/proc").iterdir():
         if folder.name.isdigit() and int(folder.name) != supervisor:
@@ -76,7 +76,7 @@ def scoring_processes(site: Site) -> list[int]:
                 text = b"".join((folder / name).read_bytes() for name in ("cmdline", "environ", "mountinfo"))
             except OSError:
                 continue
-            if mark in text:
+            if any(mark in text for mark in marks):
                 found.append(int(folder.name))
     return found
 

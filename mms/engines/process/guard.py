@@ -42,7 +42,8 @@ class Resources:
     def __str__(self) -> str:
         """Describe the limits in a sentence."""
         memory = f"{size(self.memory)} of memory, " if self.memory else ""
-        return f"Each may use {memory}{size(self.temporary)} of temporary files and {self.tasks} processes and threads."
+        files = f"{size(self.temporary)} of temporary files"
+        return f"Each service may use {memory}{files} and {self.tasks} processes and threads."
 
     def cpu_count(self, processes: int) -> int:
         """Return how many CPUs a service with this number of scoring processes may use."""

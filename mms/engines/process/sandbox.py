@@ -387,5 +387,5 @@ def _trial_summary(data: Path) -> str:
         return f"Tested: a driver can {', '.join(found)}."
     return (
         f"Tested as user {trial(data).found['uid']}: it can't write kernel settings, become root, mount file systems, "
-        "create user namespaces or write outside its own folders."
+        "create user namespaces, replace its socket, write outside its own folders or exceed its limits."
     )

@@ -522,8 +522,9 @@ def test_holes_in_the_sandbox_are_tested_and_reported(
     db: None, supervisor: supervised.Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(attempts, "__file__", str(supervisor.data / "found.py"))
-    found = {"uid": 0, "settings": ["/proc/sys/kernel/core_pattern"], "own": [], "outside": [], "secretive": []}
-    rest = dict.fromkeys(("root", "capabilities", "new_privileges", "mount", "user_namespace"), False)
+    found = {"uid": 0, "settings": ["/proc/sys/kernel/core_pattern"], "outside": [], "secretive": []}
+    privileges = ("root", "capabilities", "new_privileges", "mount", "user_namespace", "own", "socket")
+    rest = dict.fromkeys((*privileges, "memory", "temporary", "tasks", "cpus", "out_of_memory"), False)
     (supervisor.data / "found.py").write_text(f"import json; print(json.dumps({found | rest}))")
     finding = only(sandbox_findings())
     assert finding.state == State.FAILED
