@@ -109,6 +109,11 @@ class Gateway:
         self._metrics = Metrics(metrics_folder)
         self._origins = frozenset(origin.lower().encode() for origin in allowed_origins)
 
+    def close(self) -> None:
+        """Close idle connections and write the metrics."""
+        self.pool.close()
+        self._metrics.close()
+
     # --- requests that need no service
 
     def answer_directly(self, head: RequestHead) -> Answer | None:

@@ -41,7 +41,7 @@ class Server:
                     listener.close()
         finally:
             listener.close()
-            self.gateway.pool.close()
+            self.gateway.close()
 
     def drain(self) -> None:
         """Stop accepting connections, and end once the requests in progress are answered."""

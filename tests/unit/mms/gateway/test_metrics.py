@@ -1,8 +1,12 @@
 """The gateway's metrics, read as Prometheus reads them."""
 
+import asyncio
+from pathlib import Path
+
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from mms.gateway.metrics import BUCKET_SECONDS, Metrics
+from mms.gateway.metrics import BUCKET_SECONDS, MAX_SERVICES, Metrics
 
 
 def samples(metrics: Metrics) -> dict[tuple[str, ...], float]:
@@ -46,3 +50,44 @@ def test_deleted_services_are_dropped() -> None:
     metrics.observe("", 404, 0.1)
     metrics.render(lambda _: False)
     assert {labels[0] for _, *labels in samples(metrics)} == {""}
+
+
+def test_processes_with_one_folder_add_up_and_continue_their_counters(tmp_path: Path) -> None:
+    async def count(metrics: Metrics, requests: int) -> None:
+        for _ in range(requests):
+            metrics.observe("iris", 200, 0.1)
+        metrics.flush()
+
+    first, second = Metrics(tmp_path), Metrics(tmp_path)
+    asyncio.run(count(first, 2))
+    asyncio.run(count(second, 3))
+    requests, seconds = ("mms_gateway_requests_total", "iris", "200"), ("mms_gateway_request_seconds_sum", "iris")
+    for metrics in (first, second):
+        assert (samples(metrics)[requests], round(samples(metrics)[seconds], 6)) == (5, 0.5)
+    first.close()
+    third = Metrics(tmp_path)  # in the place of the first
+    asyncio.run(count(third, 1))
+    assert samples(third)[requests] == samples(second)[requests] == 6
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_records_of_deleted_services_are_used_again() -> None:
+    metrics = Metrics()
+    for number in range(MAX_SERVICES + 10):
+        metrics.observe(f"svc-{number}", 200, 0.1)
+    assert samples(metrics)["mms_gateway_requests_total", "", "200"] == 11, "no more room: counted as unknown"
+    metrics.render(lambda name: name == "svc-7")
+    metrics.observe("new", 200, 0.1)
+    found = samples(metrics)
+    assert found["mms_gateway_requests_total", "new", "200"] == found["mms_gateway_requests_total", "svc-7", "200"] == 1
+
+
+@pytest.mark.parametrize("content", [b"", b"x", b"\xff" * 5000])
+def test_a_damaged_file_and_an_unwritable_folder_stop_nothing(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "0.counters").write_bytes(content)
+    metrics = Metrics(tmp_path)
+    metrics.render()
+    (tmp_path / "file").touch()
+    alone = Metrics(tmp_path / "file")
+    alone.observe("iris", 200, 0.1)
+    assert samples(alone)["mms_gateway_requests_total", "iris", "200"] == 1
