@@ -12,6 +12,7 @@ from dashboard.auth.models import (
     SentOnce,
     SignInTry,
 )
+from dashboard.catalog.lists.search import HasWord  # registered when Django loads models
 from dashboard.files.models import FormerFileKey
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "AuditEntry",
     "FormSubmission",
     "FormerFileKey",
+    "HasWord",
     "Identity",
     "Machine",
     "Membership",

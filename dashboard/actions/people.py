@@ -56,7 +56,7 @@ def search_query(request: Request) -> str:
 def search_people(query: str) -> QuerySet[Any]:
     """Return the users and service accounts whose name contains `query`, by name."""
     people = get_user_model().objects.select_related("identity", "machine")
-    return people.filter(username__icontains=query).order_by("username")
+    return people.filter(username__has_word=query).order_by("username")
 
 
 def with_roles(people: Iterable[Any]) -> list[tuple[Any, list[str]]]:

@@ -215,7 +215,7 @@ def matching(rows: QuerySet[Any], text: str, fields: tuple[str, ...]) -> QuerySe
     if words:
         rows = rows.alias(**{f"text_of_{name}": Cast(name, TextField()) for name in fields})
     for word in words:
-        rows = rows.filter(_any_of(Q(**{f"text_of_{name}__icontains": word}) for name in fields))
+        rows = rows.filter(_any_of(Q(**{f"text_of_{name}__has_word": word}) for name in fields))
     return rows
 
 

@@ -24,9 +24,9 @@ def search_manifests(rows: QuerySet[Manifest], query: str) -> QuerySet[Manifest]
     """Filter for rows that match every word of `query` in description, runtime, driver, id, or a model's name."""
     for word in query.split():
         models = Q(
-            pk__in=Manifest.models.through.objects.filter(registeredmodel__name__icontains=word).values("manifest")
+            pk__in=Manifest.models.through.objects.filter(registeredmodel__name__has_word=word).values("manifest")
         )
-        plain = Q(description__icontains=word) | Q(driver_program__icontains=word) | Q(runtime_type__icontains=word)
+        plain = Q(description__has_word=word) | Q(driver_program__has_word=word) | Q(runtime_type__has_word=word)
         rows = rows.filter(models | plain | Q(mms_id__istartswith=word))
     return rows
 

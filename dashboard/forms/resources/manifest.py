@@ -35,7 +35,7 @@ def usable_models(account: HostingAccount) -> QuerySet[RegisteredModel]:
 def search_models(rows: QuerySet[RegisteredModel], query: str) -> QuerySet[RegisteredModel]:
     """Filter for rows that match every word of `query` in name or description; `3` or `v3` also match versions."""
     for word in query.split():
-        condition = Q(name__icontains=word) | Q(description__icontains=word)
+        condition = Q(name__has_word=word) | Q(description__has_word=word)
         if version := VERSION.match(word):
             condition |= Q(version=int(version[1]))
         rows = rows.filter(condition)
@@ -62,7 +62,7 @@ def describe_models(rows: Sequence[RegisteredModel]) -> list[Choice]:
 def search_assets(rows: QuerySet[Asset], query: str) -> QuerySet[Asset]:
     """Filter for rows that match every word of `query` in id or address. Sort them by id."""
     for word in query.split():
-        rows = rows.filter(Q(name__icontains=word) | Q(url__icontains=word))
+        rows = rows.filter(Q(name__has_word=word) | Q(url__has_word=word))
     return rows.order_by("name", "-added_at")
 
 

@@ -25,9 +25,9 @@ def usable_images(account: HostingAccount) -> QuerySet[Image]:
 def search_images(rows: QuerySet[Image], query: str) -> QuerySet[Image]:
     """Filter for rows that match every word of `query` in description, digest, id, or a model's name."""
     for word in query.split():
-        links = Manifest.models.through.objects.filter(registeredmodel__name__icontains=word)
-        ids = Q(mms_id__istartswith=word) | Q(digest__icontains=word)
-        text = Q(description__icontains=word) | Q(manifest__description__icontains=word)
+        links = Manifest.models.through.objects.filter(registeredmodel__name__has_word=word)
+        ids = Q(mms_id__istartswith=word) | Q(digest__has_word=word)
+        text = Q(description__has_word=word) | Q(manifest__description__has_word=word)
         rows = rows.filter(Q(manifest__in=links.values("manifest")) | text | ids)
     return rows
 

@@ -46,9 +46,7 @@ class AuditFilterForm(forms.Form):
         if values["until"]:
             entries = entries.filter(at__lte=_end(values["until"]))
         for word in values["q"].split():
-            entries = entries.filter(
-                Q(target__icontains=word) | Q(actor__icontains=word) | Q(address__istartswith=word)
-            )
+            entries = entries.filter(Q(target__has_word=word) | Q(actor__has_word=word) | Q(address__istartswith=word))
         return entries
 
 
