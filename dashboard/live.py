@@ -43,8 +43,6 @@ MAX_QUEUED_EVENTS = 500  # queued for a slow client
 MAX_REPLAYED_EVENTS = 1000  # a client that missed more events reloads its rows
 MAX_CONNECTIONS_PER_USER = 20  # in one web process
 BLOCK_SECONDS = 5  # timeout of one request to Redis
-# An event, because pages don't see comments. Without it, a page notices that the connection is broken.
-ALIVE = b"event: alive\ndata: {}\n\n"
 HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-store"),
@@ -65,10 +63,10 @@ class Event:
 
 @dataclass(frozen=True)
 class Heartbeat:
-    """A message that shows that the connection works."""
+    """An event that shows that the connection works. Not a comment, because pages don't see comments."""
 
+    text: bytes
     account_id: int = 0
-    text: bytes = ALIVE
 
 
 class Connection:
@@ -186,15 +184,20 @@ class Hub:
         """Return the number of connections of the user."""
         return self._per_user[user_id]
 
+    def named(self, name: str) -> bytes:
+        """Return an event that tells pages how many others listen, so that they don't all fetch their rows at once."""
+        return f'event: {name}\ndata: {{"listeners": {len(self._connections)}}}\n\n'.encode()
+
     async def _beat(self) -> None:
         """Send heartbeats, to a part of the connections at a time, so that thousands don't delay an event."""
         turn = 0
         while True:
             await asyncio.sleep(HEARTBEAT_SECONDS / HEARTBEAT_TURNS)
             turn = (turn + 1) % HEARTBEAT_TURNS
+            heartbeat = Heartbeat(self.named("alive"))
             for connection in self._connections:
                 if connection.turn == turn:
-                    connection.offer(Heartbeat())
+                    connection.offer(heartbeat)
 
     async def _read(self, position: Position) -> None:
         """Announce the events after `position` as long as this task is the reader.
@@ -384,7 +387,7 @@ class Stream:
             return await _refuse(send, 503, "Redis is unreachable. The page polls instead.")
         try:
             await _run_until_first_ends(
-                _write(connection, missed, position, send),
+                _write(connection, missed, position, self._hub.named("live"), send),
                 _wait_for_disconnect(receive),
                 self._recheck_access(connection, scope),
                 connection.lost.wait(),
@@ -420,12 +423,14 @@ async def _run_until_first_ends(*parts: Awaitable[Any]) -> None:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _write(connection: Connection, missed: list[Event], position: Position, send: ASGISendCallable) -> None:
-    """Send the missed events, then those after `position`."""
+async def _write(
+    connection: Connection, missed: list[Event], position: Position, live: bytes, send: ASGISendCallable
+) -> None:
+    """Send the missed events, the event `live`, then those after `position`."""
     await asgi.start_response(send, 200, HEADERS)
     parts = [b"retry: 2000\n\n"]
     parts += [event.text for event in missed if not event.account_id or event.account_id in connection.accounts]
-    parts.append(b"event: live\ndata: {}\n\n")
+    parts.append(live)
     await asgi.send_chunk(send, b"".join(parts))
     while True:
         texts = []

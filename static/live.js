@@ -13,6 +13,7 @@
   let position = rendered || "0";
   let source, polling, retry, patience, refreshing, silence;
   let anyAt = 0;
+  let listeners = 1; // pages that hear the same events
 
   function mark(state) {
     const element = document.getElementById("live-mark");
@@ -34,18 +35,22 @@
     }
   }
 
-  // Announcements come in bursts: each element fetches itself once for all of them.
-  function refresh(selector) {
-    document.querySelectorAll(selector).forEach(refreshElement);
+  // Events come in bursts: each element fetches itself once for all of them. Pages spread their requests over `spread`
+  // milliseconds, so that the server doesn't get those of all pages at once.
+  function refresh(selector, spread) {
+    for (const element of document.querySelectorAll(selector)) refreshElement(element, spread);
   }
 
-  function refreshElement(element) {
+  function refreshElement(element, spread = Math.min(2 * listeners, 500)) {
     wanted.add(element);
-    refreshing ??= setTimeout(() => {
-      refreshing = undefined;
-      for (const element of wanted) if (element.isConnected) htmx.trigger(element, "refresh");
-      wanted.clear();
-    }, 200);
+    refreshing ??= setTimeout(
+      () => {
+        refreshing = undefined;
+        for (const element of wanted) if (element.isConnected) htmx.trigger(element, "refresh");
+        wanted.clear();
+      },
+      200 + spread * Math.random(),
+    );
   }
 
   function refreshAny() {
@@ -93,7 +98,11 @@
 
   function onResync(event) {
     position = event.lastEventId;
-    refresh(outermost);
+    refresh(outermost, Math.min(20 * listeners, 10000));
+  }
+
+  function onListeners(event) {
+    listeners = JSON.parse(event.data).listeners ?? 1;
   }
 
   function poll(on) {
@@ -137,6 +146,7 @@
     source.addEventListener("refresh", onRefresh);
     source.addEventListener("resync", onResync);
     source.addEventListener("live", onLive);
+    for (const name of ["alive", "live"]) source.addEventListener(name, onListeners);
   }
 
   function stopWaiting() {
