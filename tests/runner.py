@@ -7,7 +7,6 @@
 
 import fcntl
 import json
-import os
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 import pytest
 
 from tests.environment import RUN, WORKER
+from tests.support.clock import stretch
 
 SLOWER_ALLOWED = {"slow", "nightly"}
 GROUPS = "groups.json"
@@ -186,7 +186,7 @@ def pytest_runtest_makereport(
         and limit
         and not SLOWER_ALLOWED & {mark.name for mark in item.iter_markers()}
     ):
-        allowed = limit * stretch(item.config)
+        allowed = limit * stretch()
         if call.duration > allowed:
             report.outcome = "failed"
             report.longrepr = (
@@ -194,13 +194,3 @@ def pytest_runtest_makereport(
                 f"Tests that aren't marked slow may take {limit:g} s; while the machine is this busy, {allowed:.1f} s."
             )
     return report
-
-
-def stretch(config: pytest.Config) -> float:
-    """Return the factor by which a test may take longer because it has only a part of a core; at least 1.
-
-    The factor depends on the workers of this run and on the load of the last minute, which includes other processes.
-    """
-    cores = len(os.sched_getaffinity(0))
-    workers = getattr(config, "workerinput", {}).get("workercount", 1)
-    return max(1.0, workers / cores, os.getloadavg()[0] / cores)

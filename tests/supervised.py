@@ -18,6 +18,7 @@ from mms.images.runtimes import HOST_PYTHON
 from mms.images.store.layers import Layer
 from mms.images.store.layout import CONFIG_TYPE, LAYER_ANNOTATION, MANIFEST_TYPE, Store
 from mms.system.supervisor_config import escape
+from tests.support.clock import quiet_seconds
 
 RESULT = TypeVar("RESULT")
 ECHO = "def init():\n    pass\n\ndef run(body):\n    return {'echo': body}\n"
@@ -89,9 +90,9 @@ class Site:
 
 def wait_until(condition: Callable[[], RESULT | Literal[False] | None], seconds: float = 15.0) -> RESULT:
     """Call `condition` until it returns a true value, and return that."""
-    deadline = time.monotonic() + seconds
+    started = time.monotonic()
     while not (found := condition()):
-        assert time.monotonic() < deadline, "the condition wasn't met in time"
+        assert quiet_seconds(time.monotonic() - started) < seconds, "the condition wasn't met in time"
         time.sleep(0.02)
     return found
 

@@ -8,6 +8,7 @@ import pytest
 import requests
 
 from tests.contract.server import Server, as_object, image_body
+from tests.support.clock import quiet_seconds
 
 
 @pytest.fixture
@@ -43,7 +44,7 @@ def test_a_running_build_returns_200_and_can_be_canceled(server: Server, slow_bu
     canceled = server.finished(slow_build)
     assert canceled["state"] == "Canceled"
     assert canceled["endTime"]
-    assert time.monotonic() - started < 10
+    assert quiet_seconds(time.monotonic() - started) < 10
     assert server.send("DELETE", path).status_code == 409
 
 

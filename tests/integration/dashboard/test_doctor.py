@@ -36,6 +36,7 @@ from tests.doubles.mms import MMS
 from tests.ports import free_port
 from tests.site import OURS, ROOT, wait_until
 from tests.support import mms_rows
+from tests.support.clock import quiet_seconds
 from tests.support.lifecycle import account_at, register
 
 QUICK, THOROUGH = CheckContext(), CheckContext(thorough=True)
@@ -108,7 +109,7 @@ def test_a_locked_database_is_reported_within_three_seconds_with_the_process(fil
     with write_lock(file):
         started = time.monotonic()
         finding = only(database.check(QUICK))
-    assert time.monotonic() - started < 3
+    assert quiet_seconds(time.monotonic() - started) < 3
     assert finding.state == State.FAILED
     assert "has held the write lock" in finding.message
     assert f"process {os.getpid()} (" in finding.advice
@@ -226,7 +227,7 @@ def test_a_hanging_redis_is_reported_within_three_seconds(start_redis: Any) -> N
     process, started = start_redis(), time.monotonic()
     process.send_signal(signal.SIGSTOP)
     finding = only(redis.check(QUICK))
-    assert time.monotonic() - started < 3
+    assert quiet_seconds(time.monotonic() - started) < 3
     assert "within 2 s" in finding.message
 
 
@@ -426,7 +427,7 @@ def test_a_hanging_server_delays_doctor_only_for_seconds(account: HostingAccount
     mms.plan("GET", "services", faults.hang(20))
     started = time.monotonic()
     finding = only(servers.check(THOROUGH))
-    assert time.monotonic() - started < 6
+    assert quiet_seconds(time.monotonic() - started) < 6
     assert "was not complete after 3 s" in finding.message
 
 
@@ -642,7 +643,7 @@ def test_a_check_that_fails_or_hangs_is_a_finding_and_delays_no_other(monkeypatc
     monkeypatch.setattr(run, "QUICK_SECONDS", 0.3)
     started = time.monotonic()
     found = doctor.run_checks(QUICK)
-    assert time.monotonic() - started < 1
+    assert quiet_seconds(time.monotonic() - started) < 1
     broke, hung = problems(found)
     assert "ZeroDivisionError: of something" in broke.message
     assert "Not complete after" in hung.message

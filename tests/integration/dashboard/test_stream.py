@@ -27,6 +27,7 @@ from deployments.models.operation import Kind, State
 from tests.asgi_server import Server
 from tests.ports import free_port
 from tests.site import wait_until
+from tests.support.clock import quiet_seconds
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -134,7 +135,7 @@ def test_a_change_arrives_as_the_badge_the_page_would_render(server: Server, tea
         began = time.monotonic()
         key = publish(team)
         event = reader.next()
-        assert time.monotonic() - began < 0.5
+        assert quiet_seconds(time.monotonic() - began) < 0.5
     assert event["event"] == "badge"
     assert event["data"]["key"] == key
     assert f'data-badge="{key}"' in event["data"]["html"]
@@ -391,7 +392,7 @@ def test_a_stop_signal_does_not_wait_for_open_streams(live_redis: redis.Redis, t
         process.terminate()
         assert reader.next() == {}
         process.wait(10)
-        assert time.monotonic() - began < 2
+        assert quiet_seconds(time.monotonic() - began) < 2
     finally:
         process.kill()
         process.wait()

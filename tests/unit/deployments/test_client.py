@@ -13,6 +13,7 @@ from deployments.client import errors, wire
 from deployments.client.client import MMSClient
 from tests.doubles import mms as faults
 from tests.doubles.mms import MMS, OldDialect, Reply
+from tests.support.clock import quiet_seconds
 
 REQUEST = wire.NewModel("iris", "http://files.example/iris.pkl", [], "", "", False)
 
@@ -78,7 +79,7 @@ def test_a_server_that_hangs_costs_the_read_timeout(mms: MMS) -> None:
     started = time.perf_counter()
     with pytest.raises(errors.NoResponseError, match="too long"):
         register(mms, read_timeout=0.2)
-    assert time.perf_counter() - started < 1
+    assert quiet_seconds(time.perf_counter() - started) < 1
 
 
 def test_ten_bytes_a_second_end_at_the_deadline(mms: MMS) -> None:
@@ -86,7 +87,7 @@ def test_ten_bytes_a_second_end_at_the_deadline(mms: MMS) -> None:
     started = time.perf_counter()
     with pytest.raises(errors.NoResponseError, match="not complete"):
         register(mms, deadline=0.5)
-    assert time.perf_counter() - started < 2
+    assert quiet_seconds(time.perf_counter() - started) < 2
 
 
 def test_an_answer_without_end_is_cut_off(mms: MMS) -> None:

@@ -21,6 +21,7 @@ from tests.doubles.authority import CLIENT_ID, SCOPE, SECRET, TENANT, Authority
 from tests.doubles.kubernetes import Issuer, Kubernetes
 from tests.doubles.mms import MMS
 from tests.doubles.registry import PASSWORD, USER, RegistryDouble, running_registry
+from tests.support.clock import quiet_seconds
 from tests.support.spellings import spellings
 
 
@@ -249,7 +250,7 @@ def test_a_silent_name_server_does_not_block_the_page(monkeypatch: pytest.Monkey
     monkeypatch.setattr(connection_tests, "TEST_SECONDS", 0.2)
     started = time.monotonic()
     trial = with_timeout(lambda: time.sleep(1) or ConnectionTestResult(True, "late"), Redactor())
-    assert time.monotonic() - started < 0.8
+    assert quiet_seconds(time.monotonic() - started) < 0.8
     assert "No response within" in trial.message
 
 

@@ -15,6 +15,7 @@ from deployments.operations import queue, submit
 from deployments.operations.submit import RequestRefusedError
 from tests.doubles import mms as faults
 from tests.doubles.mms import MMS
+from tests.support.clock import quiet_seconds
 from tests.support.lifecycle import (
     KUBE_TOKEN,
     PASSWORD,
@@ -272,7 +273,7 @@ def test_a_request_without_redis_is_stored_and_quick(mms: MMS, settings: Any) ->
     try:
         started = time.perf_counter()
         register(account_at(mms.url))
-        assert time.perf_counter() - started < 1
+        assert quiet_seconds(time.perf_counter() - started) < 1
     finally:
         redis.connection.cache_clear()
         redis.reset_outage()
