@@ -14,6 +14,7 @@ from mms.models import Account, Token
 
 DONE, REFUSED, FAILED = "done", "refused", "failed"  # results
 API, COMMAND, SYSTEM = "mms", "command", "system"  # interfaces
+ACTORS = {COMMAND: "the operator of the site", SYSTEM: "the site itself"}
 
 
 def record(
@@ -41,6 +42,7 @@ def record_token_change(action: str, token: Token, via: str) -> None:
     """Store an entry about creating or revoking a token."""
     record(
         action,
+        actor=ACTORS[via],
         names=names_of(token.account),
         target=token_label(token.pk, token.name),
         via=via,

@@ -222,6 +222,9 @@ def fill_the_disk_and_recover(site: Site, disk: Disk, api: Api, seconds: int) ->
             kill_service(site)
             wait_until(lambda: score(uri, key) == 200, 20, "the service, started again on the full disk")
         time.sleep(3)
+    status, parts = site.health()
+    assert status == 503
+    assert "No space left on device" in parts["data folder"]
     assert {read for read, _ in told} == {200}
     assert 503 in {written for _, written in told}
     assert {written for _, written in told} <= {503, 302}

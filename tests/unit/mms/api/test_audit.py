@@ -184,6 +184,7 @@ def test_the_commands_record_who_may_use_the_api() -> None:
     call_command("revoke_token", str(number), stdout=StringIO())
     revoked, created = AuditEntry.objects.all()
     assert (created.action, created.via, created.account_name) == ("create_token", "command", "team")
+    assert created.actor == "the operator of the site"
     assert created.target == f"MMS token {number} (laptop)"
     assert created.after == {"scope": "write", "expires": "never"}
     assert (revoked.action, revoked.target, revoked.result) == ("revoke_token", created.target, "done")
