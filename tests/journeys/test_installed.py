@@ -1,6 +1,5 @@
 """The main job from an installed wheel: fresh environment, per-user data folder, unrelated working directory."""
 
-import os
 import re
 import subprocess
 import sys
@@ -13,7 +12,6 @@ from pathlib import Path
 import pytest
 
 from dashboard.version import __version__
-from mms.images.packages import pipconf
 from tests.site import ROOT, Site
 
 pytestmark = pytest.mark.slow
@@ -68,8 +66,7 @@ def site(environment: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 
 def run(*command: str, cwd: Path) -> str:
-    environment = pipconf.uv_environment(os.environ)
-    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=INSTALL_SECONDS)
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=INSTALL_SECONDS)
     assert done.returncode == 0, f"{' '.join(command)}: {done.stdout}\n{done.stderr}"
     return done.stdout
 

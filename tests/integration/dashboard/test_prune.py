@@ -21,6 +21,7 @@ from dashboard.ops import prune
 from deployments.models import Asset, Manifest
 from mms import models as mms
 from mms.engines.process.program import Program
+from mms.engines.process.sandbox import User
 from mms.images.packages import install
 from mms.images.store import garbage
 from mms.images.store.garbage import DiskSpace
@@ -290,7 +291,9 @@ def test_unpacked_layers_are_kept_while_a_program_runs_whose_row_is_stopped(buil
     revision = running(image, "stopped")
     builder.store.assemble(built.digest)
     age_all(builder.store)
-    Program.for_revision(settings.RUN_DIR, str(revision.service_id), 1).write("{}", settings.RUN_DIR / "log")
+    Program.for_revision(settings.RUN_DIR, str(revision.service_id), 1).write(
+        "{}", settings.RUN_DIR / "log", User(os.getuid(), os.getgid())
+    )
     assert counts(prune.preview()) == {}
     Program.for_revision(settings.RUN_DIR, str(revision.service_id), 1).delete_files()
     assert counts(prune.preview()) == {garbage.TREES: 4}
