@@ -78,7 +78,7 @@ def record_success(account: HostingAccount, client: MMSClient, request: str = ""
     succeed (record_failure), whose failure is cleared as well.
     """
     failures.clear(account, request)
-    record_contact(account, client)
+    record_contact(account)
     if account.is_failing or (request and account.failed_request == request):
         pause_ended = Q(not_before=None) | Q(not_before__lte=client.called_at)
         _update(account, pause_ended, **NO_FAILURE)
@@ -86,12 +86,11 @@ def record_success(account: HostingAccount, client: MMSClient, request: str = ""
         publish_staleness(account)
 
 
-def record_contact(account: HostingAccount, client: MMSClient) -> None:
-    """Record that the server responded to this call, even if a later step fails."""
+def record_contact(account: HostingAccount) -> None:
+    """Record that the server responded, even if a later step fails."""
     now = timezone.now()
-    has_changed = account.is_failing or account.idempotent != client.idempotent
-    if has_changed or account.reached_at is None or now - account.reached_at > CONTACT_WRITE_INTERVAL:
-        _update(account, reached_at=now, idempotent=client.idempotent)
+    if account.is_failing or account.reached_at is None or now - account.reached_at > CONTACT_WRITE_INTERVAL:
+        _update(account, reached_at=now)
 
 
 def record_failure(account: HostingAccount, error: errors.MMSError, request: str = "") -> None:

@@ -200,7 +200,7 @@ def _refresh_list(account: HostingAccount, noun: type[Any], client: MMSClient, w
             raise
         listing = Listing([], is_complete=False)
         values["lists_images"] = False
-    record_contact(account, client)
+    record_contact(account)
     changes = upsert.ChangeSummary() if listing.is_unchanged else upsert.store(account, noun, listing, started)
     # A position in the feed remains valid; an older tag or digest could match again, with other rows.
     unsettled = ListVersion(cursor=known.cursor if listing.removed is not None else "")

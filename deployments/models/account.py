@@ -67,10 +67,6 @@ class HostingAccount(WithSecret):
         null=True, blank=True, help_text="When refused credentials are tried again."
     )
     not_before = models.DateTimeField(null=True, blank=True, help_text="Retry-After of the server, or our back-off.")
-    idempotent = models.BooleanField(
-        default=False,
-        help_text="The server says that a request sent again with the same client request id has one effect.",
-    )
     idempotent_kinds = models.JSONField(
         default=dict,
         blank=True,

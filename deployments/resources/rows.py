@@ -93,7 +93,7 @@ def _other_row(row: Resource, mms_id: str) -> Any:
 def _is_copy(other: Any, row: Resource) -> bool:
     """Return True if `other` may be a refresh's copy of what `row` was created for.
 
-    Rows that users created or changed, or that are older, stand for something else, whatever the server says.
+    Rows that users created or changed, or that are older, belong to something else, even if the server names them.
     """
     return not other.created_by and other.added_at >= row.added_at and not other.operations.exists()
 

@@ -1,4 +1,4 @@
-"""Reads that fail while others work: a badge says since when nothing is known, and why."""
+"""Reads that fail while others work: a badge shows since when nothing is known, and why."""
 
 import re
 from collections.abc import Iterator
@@ -94,8 +94,8 @@ def test_an_operation_that_cannot_be_read_says_since_when_and_why_everywhere(
     badge = now_badge(operation)
     assert (badge.state, badge.stale_since) == (State.RUNNING, known)
     assert cause in badge.explanation
-    told = [event.badge for event in last_events(live_redis, before) if event.badge]
-    assert [badge.stale_since for badge in told if badge.key == f"operation-{operation.pk}"][-1] == known
+    reported = [event.badge for event in last_events(live_redis, before) if event.badge]
+    assert [badge.stale_since for badge in reported if badge.key == f"operation-{operation.pk}"][-1] == known
     row = browser.get(f"/accounts/{account.name}/operations/").content.decode()
     assert "data-stale" in row
     assert "Couldn" in row or "report the progress" in row
@@ -111,8 +111,8 @@ def test_an_operation_that_cannot_be_read_says_since_when_and_why_everywhere(
     operation = turn(operation)
     assert now_badge(operation).stale_since is None
     assert (operation.check_error, operation.check_failed_at) == ("", None)
-    told = [event.badge for event in last_events(live_redis, before) if event.badge]
-    assert told[-1].stale_since is None, "an open page must be told"
+    reported = [event.badge for event in last_events(live_redis, before) if event.badge]
+    assert reported[-1].stale_since is None, "an open page must be notified"
 
 
 def test_the_reason_appears_once_the_last_answer_is_old(account: HostingAccount, mms: MMS) -> None:
@@ -184,8 +184,8 @@ def test_a_list_that_cannot_be_read_makes_its_rows_stale_and_no_others(
     page = browser.get(f"/accounts/{account.name}/{NOUN[noun]}s/").content.decode()
     assert "Stale, last synced" in page
     assert "data-stale" in page
-    told = program(account).get(f"/v1/accounts/{account.name}/").json()["list_errors"]
-    assert [f"{NOUN[each]}s" for each in refresh.LISTS if told[f"{NOUN[each]}s"]] == [f"{NOUN[noun]}s"]
+    reported = program(account).get(f"/v1/accounts/{account.name}/").json()["list_errors"]
+    assert [f"{NOUN[each]}s" for each in refresh.LISTS if reported[f"{NOUN[each]}s"]] == [f"{NOUN[noun]}s"]
     mms.heal()
     refresh.refresh(account.pk, [noun])
     assert badge_of(noun.objects.select_related("account")[0]).stale_since is None

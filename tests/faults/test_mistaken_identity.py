@@ -210,10 +210,10 @@ def test_an_unnamed_result_is_not_guessed(live_redis: redis.Redis) -> None:
         operation = turn(build(account))
         say(mms, operation, state="Succeeded", resourceLocation=None)
         operation = turn(operation)
-        mms._add(mms.images, {"registryInfo": {}}, "somebody-elses")
+        mms._add(mms.images, {"registryInfo": {}}, "of-another")
         refresh.refresh(account.pk, refresh.LISTS)
         assert Image.objects.get(pk=present(operation.image_id)).mms_id is None
-        assert Image.objects.get(mms_id="somebody-elses").created_by == ""
+        assert Image.objects.get(mms_id="of-another").created_by == ""
 
 
 def test_an_unnamed_result_is_not_linked_to_what_appears_much_later(account: HostingAccount, mms: MMS) -> None:
@@ -221,7 +221,7 @@ def test_an_unnamed_result_is_not_linked_to_what_appears_much_later(account: Hos
     say(mms, operation, state="Succeeded", resourceLocation=None)
     operation = turn(operation)
     Operation.objects.filter(pk=operation.pk).update(finished_at=timezone.now() - timedelta(hours=1))
-    mms._add(mms.images, {"manifestId": "manifest-1", "description": ""}, "somebody-elses")
+    mms._add(mms.images, {"manifestId": "manifest-1", "description": ""}, "of-another")
     refresh.refresh(account.pk, refresh.LISTS)
     assert Image.objects.get(pk=present(operation.image_id)).mms_id is None
 

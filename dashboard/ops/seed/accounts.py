@@ -48,7 +48,7 @@ def _account(name: str, reached_at: datetime) -> HostingAccount:
 
 def _healthy(world: World) -> HostingAccount:
     account = _account(HEALTHY, world.now)
-    account.token, account.idempotent, account.not_before = world.hexadecimal(40), True, world.now + PAUSE
+    account.token, account.not_before = world.hexadecimal(40), world.now + PAUSE
     return account
 
 

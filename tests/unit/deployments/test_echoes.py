@@ -280,7 +280,7 @@ def test_a_weak_password_does_not_keep_an_operation_from_its_resource(
     operation = turn(register(team, description="the iris model"))
     assert operation.state == State.UNCERTAIN
     mms.extensions = False
-    HostingAccount.objects.update(idempotent=False, not_before=None)
+    HostingAccount.objects.update(idempotent_kinds={}, not_before=None)
     operation = turn(operation)
     assert operation.state == State.SUCCEEDED
     assert len(mms.models) == 1
