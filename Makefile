@@ -1,7 +1,7 @@
 # Everything a developer or operator types. It needs Python 3.11 to 3.13 with venv, and installs the rest into .venv.
 
 .DEFAULT_GOAL := help
-.PHONY: help up dev docs docs-serve check test test-fast test-nightly setup-browser audit fmt reference lock build bench bench-peers
+.PHONY: help up dev docs docs-serve check test test-fast test-nightly setup-browser audit fmt reference lock build bench bench-peers bench-page
 # Without compiled files every start would compile every module anew.
 unexport PYTHONDONTWRITEBYTECODE
 
@@ -50,11 +50,15 @@ setup-browser: ## install Chromium for the browser tests (needs root and apt)
 audit: $(VENV)/.dev ## look up known vulnerabilities of everything in requirements/base.txt, dev.txt and docs.txt
 	@$(BIN)/python -m tests.audit requirements/base.txt requirements/dev.txt requirements/docs.txt
 
-bench: $(VENV)/.dev ## measure speed and size of this project
-	$(BIN)/python -m tests.bench
+BENCH = $(BIN)/python -m tests.bench $(K) $(if $(KEEP),--keep $(KEEP)) $(if $(QUICK),--quick)
+bench: $(VENV)/.dev ## measure speed and size; K=streams a part, KEEP=file stores the figures, QUICK=1 checks the benchmark
+	$(BENCH)
 
 bench-peers: $(VENV)/.dev ## measure this project, MLflow and BentoML side by side
-	$(BIN)/python -m tests.bench --peers $(VENV)-peers
+	$(BENCH) --peers $(VENV)-peers
+
+bench-page: $(VENV)/.dev ## put the figures of KEEP=file on docs/reference/performance.md
+	$(BIN)/python -m tests.bench --write $(KEEP) docs/reference/performance.md
 
 fmt: $(VENV)/.dev ## format, and fix what can be fixed
 	$(BIN)/ruff check --fix

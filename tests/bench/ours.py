@@ -2,10 +2,12 @@
 
 import json
 import re
+import signal
 import subprocess
 import sys
 import textwrap
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +15,33 @@ import requests
 from playwright._impl._api_structures import SetCookieParam
 
 from tests.bench import load
+from tests.bench.memory import pss_of_tree
 from tests.site import Site, wait_until
 
 PASSWORD = "a bench is for sitting"
+MODELS = "/accounts/local/models/"
 ROW = {"data": [[5.1, 3.5, 1.4, 0.2]]}
+SEED = """
+    import time
+    from deployments.mirror.refresh import request_refresh
+    from deployments.models import HostingAccount, RegisteredModel
+    from mms.models import Account, Model
+    there = Account.objects.get(name="local")
+    have = Model.objects.filter(account=there, name__startswith="churn-").count()
+    for start in range(have, {count}, 1000):
+        Model.objects.bulk_create(
+            Model(account=there, name=f"churn-{{n % 500}}", version=n // 500 + 1, tags=["bench", f"t{{n % 7}}"],
+                  url=f"https://models.example/churn-{{n}}.pkl", description="Customer churn")
+            for n in range(start, min(start + 1000, {count}))
+        )
+    account = HostingAccount.objects.get(name="local")
+    request_refresh(account)
+    until = time.time() + 240
+    here = RegisteredModel.objects.filter(account=account, vanished_at=None, name__startswith="churn-")
+    while (found := here.count()) < {count}:
+        assert time.time() < until, f"only {{found}} models arrived in the mirror"
+        time.sleep(0.5)
+"""
 
 
 class Bench:
@@ -59,6 +84,31 @@ class Bench:
             command, cwd=Path(__file__).parents[2], env=self.site.environment, stdout=subprocess.PIPE, text=True
         )
 
+    @property
+    def tree(self) -> int:
+        """The memory in bytes (PSS) of every process of the site."""
+        assert self.site.process
+        return pss_of_tree(self.site.process.pid)
+
+    def program_memory(self, name: str) -> int:
+        """Return the memory in bytes (PSS) of a supervised program, such as `site:web`, and of its children."""
+        return pss_of_tree(self.site.program(name).pid)
+
+    def program_cpu(self, name: str) -> float:
+        """Return the seconds of CPU that a supervised program and its running children have used."""
+        root = self.site.program(name)
+        return sum(sum(process.cpu_times()[:2]) for process in [root, *root.children(recursive=True)])
+
+    def wait_for_health(self) -> None:
+        """Wait until /healthz reports that every part works."""
+        wait_until(self.site.works, 120, "a healthy site")
+
+    def restart(self, **environment: str) -> None:
+        """Stop the site and start it with these settings, too."""
+        self.site.stop(signal.SIGTERM)
+        self.site.environment |= environment
+        self.site.start()
+
     # --- services ---------------------------------------------------------------------------------------------------
 
     def services(self) -> dict[str, dict[str, Any]]:
@@ -75,6 +125,13 @@ class Bench:
     def delete(self, service_id: str) -> None:
         self.api.delete(f"{self.api_url}/services/{service_id}").raise_for_status()
 
+    def service(self) -> str:
+        """Return the id of a service. Build and deploy the demo if there is none."""
+        if not self.services():
+            self.wait_for_health()
+            self.site.manage("demo")
+        return str(next(iter(self.services().values()))["id"])
+
     def score_directly(self, service_id: str, *, clients: int, seconds: float) -> load.Result:
         url = f"{self.address(service_id)}:/score"
         message = load.encode("POST", url, json.dumps(ROW).encode())
@@ -82,9 +139,14 @@ class Bench:
 
     def score_through_gateway(self, service_id: str, *, clients: int, seconds: float) -> load.Result:
         url = f"{self.site.gateway_url}/scoring/{service_id}/score"
-        headers = {"Authorization": f"Bearer {self.key(service_id)}"}
-        message = load.encode("POST", url, json.dumps(ROW).encode(), headers)
+        message = self.scoring_request(service_id)
         return load.run(url, lambda _: message, clients=clients, seconds=seconds)
+
+    def scoring_request(self, service_id: str) -> bytes:
+        """Return the bytes of a scoring request for the gateway."""
+        url = f"{self.site.gateway_url}/scoring/{service_id}/score"
+        headers = {"Authorization": f"Bearer {self.key(service_id)}"}
+        return load.encode("POST", url, json.dumps(ROW).encode(), headers)
 
     def register_models(self, *, clients: int, seconds: float) -> load.Result:
         """Register models with new names over the API."""
@@ -97,6 +159,31 @@ class Bench:
             return load.encode("POST", url, json.dumps(body).encode(), headers)
 
         return load.run(url, make, clients=clients, seconds=seconds)
+
+    # --- lists ------------------------------------------------------------------------------------------------------
+
+    def seed_models(self, count: int) -> None:
+        """Have `count` models at the MMS and wait until the mirror has them."""
+        self.shell(SEED.format(count=count))
+
+    def list_models(self, *, clients: int, seconds: float) -> load.Result:
+        """List all models through the API, without entity tags."""
+        url = f"{self.api_url}/models?api-version=2017-06-01-privatepreview"
+        message = load.encode("GET", url, headers={"Authorization": str(self.api.headers["Authorization"])})
+        return load.run(url, lambda _: message, clients=clients, seconds=seconds)
+
+    def read_pages(self, *, clients: int, seconds: float, queries: Sequence[str] = ("",)) -> load.Result:
+        """Read the list of models, with one query string after another."""
+        messages = [
+            load.encode("GET", self.site.url + MODELS + query, headers=self.page_headers()) for query in queries
+        ]
+        make = messages.__getitem__
+        return load.run(self.site.url, lambda n: make(n % len(messages)), clients=clients, seconds=seconds)
+
+    def page_headers(self) -> dict[str, str]:
+        """Return the headers of a browser that is signed in."""
+        cookies = "; ".join(f"{cookie.name}={cookie.value}" for cookie in self.pages.cookies)
+        return {"Cookie": cookies, "Accept-Encoding": "gzip"}
 
     # --- deploy -----------------------------------------------------------------------------------------------------
 

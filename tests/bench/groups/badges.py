@@ -2,12 +2,15 @@
 
 import json
 import time
+from collections.abc import Iterator
 from typing import Any
 
 from playwright.sync_api import Page
 
 from tests.bench.browser import chromium
 from tests.bench.ours import Bench
+from tests.bench.run import Run, latency
+from tests.bench.table import Row
 
 # Records the time of every badge change on the page.
 WATCH = """() => {
@@ -20,7 +23,7 @@ WATCH = """() => {
   new MutationObserver(look).observe(document.body, {subtree: true, childList: true, attributes: true});
 }"""
 
-# Acts as the worker: writes forty state changes to Redis, as the pipeline does.
+# Acts as the worker: writes state changes to Redis, as the pipeline does.
 FLIP = """
     import json, time
     from deployments.live.events import publish_operation
@@ -28,7 +31,7 @@ FLIP = """
     operation = Operation.objects.get(pk="{pk}")
     kept = operation.state
     time.sleep(1)
-    for number in range(40):
+    for number in range({flips}):
         operation.state = ("running", "not_started")[number % 2]
         at = time.time()
         publish_operation(operation)
@@ -38,7 +41,7 @@ FLIP = """
     publish_operation(operation)
 """
 
-# Runs twenty small builds of one manifest in sequence through the pipeline, and prints when the MMS ended each.
+# Runs small builds of one manifest in sequence through the pipeline, and prints when the MMS ended each.
 BUILD = """
     import json, time
     from deployments.operations.submit import create_image
@@ -46,7 +49,7 @@ BUILD = """
     from mms.models import Operation as MmsOperation
     account = HostingAccount.objects.get(name="local")
     image = Image.objects.filter(account=account, digest__gt="").latest("pk")
-    for number in range(20):
+    for number in range({builds}):
         time.sleep(0.37)
         new = create_image(account, "bench", manifest=image.manifest, registry=account.registries.first())
         until = time.time() + 60
@@ -54,15 +57,23 @@ BUILD = """
             time.sleep(0.05)
         assert now.state == "succeeded", now.error_message
         ended = MmsOperation.objects.get(pk=now.mms_operation_id).ended_at.timestamp()
-        print(json.dumps([ended, f"operation-{now.pk}"]), flush=True)
+        print(json.dumps([ended, f"operation-{{now.pk}}"]), flush=True)
     time.sleep(2)
 """
 
 
-def worker_to_badge(bench: Bench) -> list[float]:
+def measure(run: Run) -> Iterator[Row]:
+    """Measure from the write of a worker, and from the end of an operation at the MMS."""
+    run.bench.service()
+    flips, builds = (4, 2) if run.sizes.rounds == 1 else (40, 20)
+    yield latency("state known to the worker → badge in the browser", _worker_to_badge(run.bench, flips), 200)
+    yield latency("operation ends at the MMS → badge, polling included", _mms_to_badge(run.bench, builds), 1500)
+
+
+def _worker_to_badge(bench: Bench, flips: int) -> list[float]:
     """Return the milliseconds from a worker's write of a new state to the badge change, for each change."""
     pk = bench.shell("from deployments.models import Operation; print(Operation.objects.latest('requested_at').pk)")
-    changes, printed = _watch(bench, FLIP.format(pk=pk))
+    changes, printed = _watch(bench, FLIP.format(pk=pk, flips=flips))
     seen = [(at, state) for at, key, state in changes if key == f"operation-{pk}"]
     # The row also refreshes from the database, which restores the old state, so the next write is a change again.
     return [
@@ -70,9 +81,9 @@ def worker_to_badge(bench: Bench) -> list[float]:
     ]
 
 
-def mms_to_badge(bench: Bench) -> list[float]:
+def _mms_to_badge(bench: Bench, builds: int) -> list[float]:
     """Return the milliseconds from the end of an operation at the MMS to its badge change, for each operation."""
-    changes, printed = _watch(bench, BUILD)
+    changes, printed = _watch(bench, BUILD.format(builds=builds))
     shown = {key: at for at, key, state in reversed(changes) if state == "succeeded"}
     return [(shown[key] - ended) * 1000 for ended, key in printed]
 

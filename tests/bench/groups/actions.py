@@ -1,26 +1,22 @@
-"""A new action while many operations of its account are pending: `python -m tests.bench.pending [--plain]`.
+"""A new action while many operations of its account are pending.
 
-The server is a test double in a process of its own, so that only the worker's work is measured. With `--plain`, it
-implements the API reference without extensions.
+The server is a test double in a process of its own, so that only the worker's work is measured. It implements the API
+reference with and without extensions.
 """
 
-import argparse
 import json
 import multiprocessing
-import signal
 import statistics
-import sys
-import tempfile
 import time
+from collections.abc import Iterator
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any
 
 from tests.bench.load import percentile
 from tests.bench.ours import Bench
-from tests.bench.table import Row, show
+from tests.bench.run import Run
+from tests.bench.table import Row
 from tests.doubles.mms import MMS
-from tests.site import Site
 
 ACTIONS = 40
 BUILDS = 12
@@ -78,6 +74,13 @@ NEWS = """
 """
 
 
+def measure(run: Run) -> Iterator[Row]:
+    """Measure beside few young and many old operations, at servers with and without extensions."""
+    for count, age in run.sizes.pending:
+        yield from _beside(run.bench, count, age, extensions=True)
+    yield from _beside(run.bench, *run.sizes.pending[-1], extensions=False)
+
+
 def serve(pipe: "Connection[Any, Any]", extensions: bool) -> None:
     """Run the double: end each build after BUILD_SECONDS, and report when requests arrived and builds ended."""
     with MMS(extensions=extensions) as mms:
@@ -108,7 +111,7 @@ def serve(pipe: "Connection[Any, Any]", extensions: bool) -> None:
         pipe.send((sent, ended, polls, mms.requests[-1].at - mms.requests[0].at))
 
 
-def measure(bench: Bench, count: int, age: float, *, extensions: bool) -> list[Row]:
+def _beside(bench: Bench, count: int, age: float, *, extensions: bool) -> Iterator[Row]:
     """Measure actions beside `count` operations of the same account that were accepted `age` seconds ago."""
     ours, theirs = multiprocessing.Pipe()
     double = multiprocessing.get_context("fork").Process(target=serve, args=(theirs, extensions), daemon=True)
@@ -128,36 +131,23 @@ def measure(bench: Bench, count: int, age: float, *, extensions: bool) -> list[R
     sent, ended, polls, seconds = ours.recv()
     double.join(10)
     bench.shell(f'from deployments.models import *; HostingAccount.objects.filter(name="{name}").delete()')
-    waits = [sent[key] - at for key, at in asked.items() if key in sent]
-    news = [at - ended[id] for key, (id, at) in done.items() if key in asked and id in ended]
-    what = f"beside {count} operations, {age:.0f} s old, {'with' if extensions else 'without'} extensions"
+    never = float("inf")  # what wasn't sent or didn't end counts as late
+    waits = [sent.get(key, never) - at for key, at in asked.items() if not key.isdigit()]
+    news = [_delay(done.get(key), ended) for key in asked if key.isdigit()]
+    what = f"beside {count:,} operations, {age:.0f} s old, {'with' if extensions else 'without'} extensions"
     limit = 0.5 if count < 1000 else 1.0
-    p95 = percentile(waits, 0.95)
-    seen = f"p95 {p95:.2f} s, median {statistics.median(waits):.2f} s, {len(waits)} of {ACTIONS} sent"
-    rows = [Row(f"a new action until it is sent, {what}", seen, f"p95 ≤ {limit:g} s", p95 <= limit)]
-    middle = statistics.median(news) if news else float("inf")
-    seen = f"median {middle:.2f} s, {len(news)} of {BUILDS} ended; {polls / seconds:.0f} requests per second"
-    rows.append(Row("… news of operations that are a few seconds old", seen, "median ≤ 2 s", middle <= 2))
-    rows.append(Row("… CPU of the worker", f"{core:.2f} cores", "≤ 0.35 cores", core <= 0.35))
-    return rows
+    p95, middle = percentile(waits, 0.95), statistics.median(news)
+    seen = f"p95 {p95:.2f} s, median {statistics.median(waits):.2f} s, {_finite(waits)} of {len(waits)} sent"
+    yield Row(f"a new action until it is sent, {what}", seen, f"p95 ≤ {limit:g} s", p95 <= limit)
+    seen = f"median {middle:.2f} s, {_finite(news)} of {len(news)} ended; {polls / seconds:.0f} requests per second"
+    yield Row("... news of operations that are a few seconds old", seen, "median ≤ 2 s", middle <= 2)
+    yield Row("... CPU of the worker", f"{core:.2f} cores", "≤ 0.35 cores", core <= 0.35)
 
 
-def main() -> None:
-    arguments = argparse.ArgumentParser()
-    arguments.add_argument("--plain", action="store_true", help="the server implements the API reference only")
-    options = arguments.parse_args()
-    rows = []
-    with tempfile.TemporaryDirectory(prefix="bench-", ignore_cleanup_errors=True) as folder:
-        site = Site(Path(folder) / "data").start()
-        try:
-            bench = Bench(site)
-            for count, age in ((300, 0), (3000, 600)):
-                rows += measure(bench, count, age, extensions=not options.plain)
-                print(*rows[-3:], sep="\n", file=sys.stderr, flush=True)
-        finally:
-            site.stop(signal.SIGTERM)
-    print(show("Measured in one run", rows))
+def _delay(done: list[Any] | None, ended: dict[str, float]) -> float:
+    """Return the seconds from the end of an operation at the server until the row had it; infinite if it hasn't."""
+    return done[1] - ended[done[0]] if done and done[0] in ended else float("inf")
 
 
-if __name__ == "__main__":
-    main()
+def _finite(values: list[float]) -> int:
+    return sum(value < float("inf") for value in values)
