@@ -1,14 +1,19 @@
 """An installation that isn't running, for tests of its data."""
 
 import json
+import math
 import os
+import resource
 import signal
 import subprocess
 import sys
 import textwrap
+import time
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from tests.site import ROOT, Site
 
@@ -36,6 +41,33 @@ KILLED_AT = """
         setattr(place, name, killing(getattr(place, name)))
     call_command(*{words})
 """
+
+
+def cpu_of(process: "subprocess.Popen[Any]") -> float:
+    """Return the CPU time of the process, in seconds; infinity if it has exited."""
+    try:
+        times = psutil.Process(process.pid).cpu_times()
+    except psutil.NoSuchProcess:
+        return math.inf
+    return float(times.user + times.system)
+
+
+def cpu_of_children() -> float:
+    """Return the CPU time of all processes that this one has waited for, in seconds."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
+def kill_after(process: "subprocess.Popen[Any]", cpu_seconds: float) -> None:
+    """Kill the process once it has used this CPU time, unless it exits before.
+
+    Unlike elapsed time, that is about the same however busy the machine is.
+    """
+    while process.poll() is None:
+        if cpu_of(process) >= cpu_seconds:
+            process.kill()
+            return
+        time.sleep(0.002)
 
 
 class Installation(Site):
@@ -95,7 +127,7 @@ class Installation(Site):
         )
 
     def killed(self, *words: str, after: float) -> bool:
-        """Start a command of manage.py and kill it after some seconds. Return False if it completed before."""
+        """Start a command of manage.py and kill it after `after` seconds of CPU time. Return False if it completes."""
         process = subprocess.Popen(
             [sys.executable, "manage.py", *words],
             cwd=ROOT,
@@ -103,10 +135,7 @@ class Installation(Site):
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        try:
-            process.wait(after)
-        except subprocess.TimeoutExpired:
-            process.kill()
+        kill_after(process, after)
         return process.wait(30) == -signal.SIGKILL
 
     def killed_at(self, number: int, calls: str, *words: str, **environment: str) -> bool:

@@ -5,13 +5,12 @@ import shutil
 import signal
 import sqlite3
 import subprocess
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.faults.installation import Installation
+from tests.faults.installation import Installation, cpu_of, cpu_of_children, kill_after
 from tests.faults.postgresql import PostgreSQL
 from tests.twins import twins
 
@@ -130,16 +129,13 @@ def test_an_upgrade_that_is_killed_repeatedly_completes(
 ) -> None:
     shutil.copytree(copy.data, tmp_path / "other")
     begun = begin_upgrade(Installation(tmp_path / "other"))
-    began = time.monotonic()
+    before = cpu_of_children() + cpu_of(begun)
     assert begun.wait(120) == 0
-    step = (time.monotonic() - began) / steps
+    step = (cpu_of_children() - before) / steps
     killed = 0
     while True:
         process = begin_upgrade(copy)
-        try:
-            process.wait(step * killed)
-        except subprocess.TimeoutExpired:
-            process.kill()
+        kill_after(process, cpu_of(process) + step * killed)
         process.communicate()
         if process.returncode == 0:
             break
