@@ -31,6 +31,7 @@ def _install_triggers(using: str, plan: list[Any] | None = None, **_: Any) -> No
 
     if plan is None:  # flush sends this signal, too
         return
+    were_missing = not changes.has_triggers(connections[using])
     changes.install_triggers(connections[using])
-    if any(migration.app_label == "mms" for migration, _ in plan):
-        changes.expire_cursors()  # the migrations' changes weren't recorded
+    if were_missing:
+        changes.expire_cursors()  # changes weren't recorded

@@ -46,6 +46,19 @@ _RECORD = """
 """
 
 
+def has_triggers(connection: BaseDatabaseWrapper) -> bool:
+    """Return True if all triggers exist. A process that is killed after a migration hasn't created them."""
+    if connection.vendor == "postgresql":
+        query = "SELECT tgname FROM pg_trigger WHERE NOT tgisinternal"
+        expected = {f"{table}_change" for table in _TABLES}
+    else:
+        query = "SELECT name FROM sqlite_master WHERE type = 'trigger'"
+        expected = {f"{table}_{event.lower()}_change" for table in _TABLES for event in EVENTS}
+    with connection.cursor() as cursor:
+        cursor.execute(query)
+        return expected <= {name for (name,) in cursor.fetchall()}
+
+
 def drop_triggers(connection: BaseDatabaseWrapper) -> None:
     """Drop the triggers, if they exist, before a migration."""
     existing = set(connection.introspection.table_names())

@@ -21,6 +21,7 @@ from dashboard.ops.backup import database
 from dashboard.ops.startup import migrate
 from dashboard.ops.startup.data_dir import record_database, require_finished_restore
 from encryption import check
+from mms import changes
 from mms.system.locks import locked
 
 MIGRATION_LOCK_ID = 7_161_025  # arbitrary, but the same for every process that migrates this database
@@ -71,8 +72,8 @@ def wait_for_database(seconds: float = 60) -> None:
 
 
 def is_migrated() -> bool:
-    """Return True if every migration of this release is recorded in the database."""
-    return migrate.on_disk() <= migrate.applied()
+    """Return True if every migration of this release, and what follows the last one, is complete."""
+    return migrate.on_disk() <= migrate.applied() and changes.has_triggers(connection)
 
 
 def refuse_newer_database() -> None:

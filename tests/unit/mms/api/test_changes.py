@@ -9,6 +9,7 @@ from django.db import connection
 from django.db.models.signals import post_migrate, pre_migrate
 from django.utils import timezone
 
+from dashboard.ops.startup import migrate, prepare
 from mms import changes
 from mms.api import collections
 from mms.api.errors import ApiError
@@ -107,6 +108,17 @@ def test_a_restore_expires_all_cursors() -> None:
     with pytest.raises(ApiError, match="expired"):
         collections._parse_cursor(str(before), after)
     assert collections._parse_cursor(str(after), after) == 1
+
+
+def test_a_start_installs_triggers_that_a_killed_upgrade_lacks() -> None:
+    row = Model.objects.create(account=account(), name="m", version=1, url="u")
+    before = collections._version(row.account_id, "models")
+    assert prepare.is_migrated()
+    changes.drop_triggers(connection)
+    assert not prepare.is_migrated()
+    migrate.migrate()
+    assert prepare.is_migrated()
+    assert collections._version(row.account_id, "models").epoch != before.epoch
 
 
 def test_migrations_keep_the_triggers_and_expire_cursors() -> None:
