@@ -73,6 +73,7 @@ class ClientConnection(asyncio.Protocol):
         self._call: Call | None = None
         self._is_last = False  # nothing more is read
         self._is_blocked = False  # the client doesn't read
+        self._unread_bytes = 0  # of the response, when last checked
         self._touched = time.monotonic()
 
     # --- called by asyncio
@@ -174,6 +175,8 @@ class ClientConnection(asyncio.Protocol):
 
     def close_if_late(self, now: float, idle_seconds: float) -> None:
         """Close the connection if nothing has happened on it for too long."""
+        if self._is_blocked and (unread := self._transport.get_write_buffer_size()) != self._unread_bytes:
+            self._unread_bytes, self._touched = unread, now  # the client reads slowly
         silent = now - self._touched
         if self._is_blocked:
             if silent > UNREAD_SECONDS:
@@ -197,7 +200,7 @@ class ClientConnection(asyncio.Protocol):
     # --- one request after another
 
     def _take(self, request: _Incoming) -> None:
-        if self._current:
+        if self._current or self._waiting:  # the next waiting request may not have been started yet
             self._waiting.append(request)
             self._adjust_reading()
         else:
@@ -214,9 +217,11 @@ class ClientConnection(asyncio.Protocol):
     def _respond(self, answer: Answer) -> None:
         """Send the response of the current request. The next one starts from the event loop, not from this call."""
         request, self._current, self._call = self._current, None, None
-        if request is None or self._transport.is_closing():
+        if request is None:
             return
         self._forget_body(request)
+        if self._transport.is_closing():
+            return
         is_end = self._is_last and not self._waiting
         close = not request.keep_alive or self._server.is_draining or is_end or CLOSE_CONNECTION in answer.headers
         self._write(request.head, answer, close)
