@@ -119,6 +119,10 @@ class MMSClient:
         """Return by how much the server's clock is ahead, by its last response; None if it is unknown."""
         return self.transport.clock_ahead
 
+    def prepare(self) -> None:
+        """Read from the database what calls need. Raises the database's errors, before anything is sent."""
+        self.transport.load_secrets()
+
     # --- writes ---------------------------------------------------------------------------------------------------
 
     def register_model(self, request: wire.NewModel, request_id: str) -> wire.Model:

@@ -122,6 +122,7 @@ class Transport:
         ends = ends if until is None else min(ends, until)
         content: dict[str, Any] = {"params": params, "json": body, "headers": headers, "max_bytes": max_bytes}
         self._sent_secrets |= set(secrets)
+        self.load_secrets()  # a failure after the request has been sent would lose its response
         token = self.credential.token(ends)
         answer = self._send(method, url, token, ends, content)
         # A request rejected with 401 had no effect, so it is safe to repeat.
@@ -136,11 +137,15 @@ class Transport:
             return answer
         raise _error_for(host_of(url), answer)
 
-    def _redactor(self, token: str, returns_key: bool = False) -> Redactor:
-        """Return the redactor for responses. The account's secrets are read once, with the first response."""
+    def load_secrets(self) -> KnownSecrets:
+        """Return the account's secrets, which are read once, before the first call."""
         if self._known is None:
             self._known = self._known_secrets()
-        known = self._known.credentials if returns_key else self._known.all
+        return self._known
+
+    def _redactor(self, token: str, returns_key: bool = False) -> Redactor:
+        """Return the redactor for responses."""
+        known = self.load_secrets().credentials if returns_key else self.load_secrets().all
         return known.including([token, *self._sent_secrets])
 
     def _send(self, method: str, url: str, token: str, ends: float, content: dict[str, Any]) -> ServerResponse:

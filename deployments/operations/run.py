@@ -59,6 +59,7 @@ def send(operation: Operation, client: MMSClient) -> None:
         return
     try:
         request = request_of(operation)
+        client.prepare()
     except RequestRefusedError as error:
         reason = f"{error.message} {OUTCOME_UNKNOWN}" if operation.attempts > 1 else error.message
         transition(operation, State.FAILED, error_code="Refused", error_message=reason)

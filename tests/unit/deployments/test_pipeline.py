@@ -11,6 +11,7 @@ import redis
 from django.db import OperationalError, connection
 from django.utils import timezone
 
+from deployments.accounts import availability
 from deployments.accounts.availability import client_for
 from deployments.accounts.call_pool import CALL_POOL, MAX_CALLS_PER_ACCOUNT, SEND_POOL
 from deployments.live import events
@@ -521,3 +522,19 @@ def test_no_secret_is_in_redis_or_in_an_operation(account: HostingAccount, mms: 
     for secret in (PASSWORD, KUBE_TOKEN, MMS.token):
         assert secret not in told
     assert Operation.objects.filter(state=State.FAILED, error_message__contains="…").count() == 2
+
+
+def test_nothing_is_sent_while_the_secrets_to_redact_cannot_be_read(
+    account: HostingAccount, mms: MMS, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    operation = register(account)
+
+    def unavailable(_: HostingAccount) -> None:
+        raise OperationalError("the database is unavailable")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(availability, "known_secrets", unavailable)
+        operation = turn(operation)
+    assert not mms.calls("POST", "/models"), "the response couldn't have been read"
+    assert (operation.state, operation.attempts) == (State.QUEUED, 0)
+    assert turn(operation).state == State.SUCCEEDED
