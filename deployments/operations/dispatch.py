@@ -5,6 +5,7 @@ Due work is read from the database. A tick runs every second; a queue message on
 
 import logging
 import math
+import random
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
@@ -178,6 +179,7 @@ def _start_polls(account: HostingAccount, due: "QuerySet[Operation]") -> "list[F
     slots = CALL_POOL.free_slots(account.pk, limit) - sum(bool(part) for _, part in others)
     threads = _threads_for(account, len(ids), max(slots, 1))
     work = [*((run_polls, ids[part::threads]) for part in range(threads)), *others]
+    random.shuffle(work)  # if too few threads are free, each kind of work gets one sooner or later
     return [CALL_POOL.submit(account.pk, call, part, limit=limit) for call, part in work if part]
 
 

@@ -12,6 +12,7 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from deployments.accounts.availability import client_for, end_pause
+from deployments.accounts.call_pool import CALL_POOL
 from deployments.models import HostingAccount, Operation
 from deployments.models.operation import NEEDS_DECISION, Kind, State
 from deployments.operations import dispatch, poll, reconcile, run, submit
@@ -430,3 +431,24 @@ def test_ending_the_pause_of_refused_credentials_tries_them_again(account: Hosti
 
 def test_without_a_pause_there_is_nothing_to_end(account: HostingAccount) -> None:
     assert not end_pause(account)
+
+
+def test_if_one_thread_is_free_each_kind_of_check_gets_it_sometimes(
+    account: HostingAccount, mms: MMS, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [uncertain, failing, *_] = accepted(account, 6)
+    Operation.objects.filter(pk=uncertain.pk).update(state=State.UNCERTAIN)
+    Operation.objects.filter(pk=failing.pk).update(failures=1)
+    due = Operation.objects.filter(account=account)
+    firsts: set[str] = set()
+    started: list[str] = []
+
+    def submit_work(_: int, work: Any, part: list[Any], limit: int) -> None:
+        started.append("uncertain" if uncertain.pk in part else "failing" if failing.pk in part else "others")
+
+    monkeypatch.setattr(CALL_POOL, "submit", submit_work)
+    for _ in range(100):
+        started.clear()
+        dispatch._start_polls(account, due)
+        firsts.add(started[0])
+    assert firsts == {"uncertain", "failing", "others"}
