@@ -27,10 +27,12 @@ def _drop_triggers(plan: list[Any], using: str, **_: Any) -> None:
 
 
 def _install_triggers(using: str, plan: list[Any] | None = None, **_: Any) -> None:
-    from mms import changes
+    from mms import changes, models
 
     if plan is None:  # flush sends this signal, too
         return
+    if models.Collection._meta.db_table not in connections[using].introspection.table_names():
+        return  # a reversed migration removed it
     were_missing = not changes.has_triggers(connections[using])
     changes.install_triggers(connections[using])
     if were_missing:

@@ -72,10 +72,13 @@ def drop_triggers(connection: BaseDatabaseWrapper) -> None:
 
 
 def install_triggers(connection: BaseDatabaseWrapper) -> None:
-    """Create or replace the triggers, after a migration."""
+    """Create or replace the triggers, after a migration.
+
+    Each table's in one transaction: other processes may write meanwhile, and none of their changes may go unrecorded.
+    """
     install = _install_in_postgresql if connection.vendor == "postgresql" else _install_in_sqlite
-    with connection.cursor() as cursor:
-        for table, definition in _TABLES.items():
+    for table, definition in _TABLES.items():
+        with transaction.atomic(using=connection.alias), connection.cursor() as cursor:
             install(cursor, table, *definition)
 
 
