@@ -145,7 +145,7 @@ SECTIONS: dict[str, tuple[Variable, ...]] = {
         Text("OIDC_SCOPES", "scopes to request", "openid profile email"),
         Text(
             "OIDC_GROUPS_CLAIM",
-            "claim that lists a user's groups; dots lead into nested objects: `realm_access.roles`",
+            "claim that lists a user's groups; use dots for nested claims: `realm_access.roles`",
             "groups",
         ),
         Text("OIDC_ROLES", "roles by group, for example `ml-team=lab:scientist,ops=*:operator,admins=admin`"),

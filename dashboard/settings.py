@@ -412,7 +412,7 @@ MMS_CACHE_MAX_BYTES = environment.number("MMS_CACHE_MAX_BYTES")  # of downloaded
 MMS_BASE_IMAGE = environment.text("MMS_BASE_IMAGE")  # e.g. registry.example/python:3.11-slim; none by default
 _pip_config = environment.text("MMS_PIP_CONFIG")
 if _pip_config and not os.access(_pip_config, os.R_OK):
-    raise ImproperlyConfigured(f"MMS_PIP_CONFIG must be the path of a file that this user may read: {_pip_config!r}.")
+    raise ImproperlyConfigured(f"MMS_PIP_CONFIG must be the path of a file that this user can read: {_pip_config!r}.")
 # The only configuration of packages that builds read; "" for none.
 MMS_PIP_CONFIG = str(Path(_pip_config).resolve()) if _pip_config else ""
 MMS_SCORING_PROCESSES = environment.number("MMS_SCORING_PROCESSES")  # per service

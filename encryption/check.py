@@ -27,14 +27,14 @@ def key_problem() -> str:
         return ""  # nothing is encrypted yet
     path = key_path()
     if settings.SECRET_KEY_IS_MISSING:
-        reason = f"The file with the secret key, {path}, is missing, but the database has secrets encrypted with it."
+        reason = f"The secret key file {path} is missing, but the database contains secrets encrypted with it."
     else:
         source = "SECRET_KEY" if not _is_key_from_file() else f"The secret key in {path}"
         reason = f"{source} isn't the key that the secrets in the database are encrypted with."
     return (
-        f"{reason} Restore the key from a backup (tar -xOf BACKUP secret_key), or set SECRET_KEY as before. After a "
-        "change of the key, set SECRET_KEY_FALLBACKS to the previous one. If that key is lost, run "
-        f'"{settings.COMMAND} rotate_keys --discard-lost" and enter the secrets again.'
+        f"{reason} Restore the key from a backup (tar -xOf BACKUP secret_key), or set SECRET_KEY to its "
+        "previous value. If you changed the key, set SECRET_KEY_FALLBACKS to the previous one. If that "
+        f'key is lost, run "{settings.COMMAND} rotate_keys --discard-lost" and enter the secrets again.'
     )
 
 

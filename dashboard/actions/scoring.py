@@ -171,7 +171,7 @@ def _unreachable(error: Exception) -> str:
     if forbidden and forbidden.is_private:
         return (
             "The server reported a scoring URL on another host in a private network. It was not called. If that host "
-            "is right, add it to PRIVATE_HOSTS."
+            "is correct, add it to PRIVATE_HOSTS."
         )
     if forbidden:
         return "The server reported a scoring URL reserved for a machine’s own services. It was not called."

@@ -147,7 +147,7 @@ def _queued_badge(operation: Operation) -> Badge:
     elif overdue and _was_reached_recently(operation.account, now):
         reason = reason or "Queued behind other operations on this server."
     elif overdue and (outage := redis.outage()):
-        label, reason = f"{label}, no queue", f"{outage}, so this can't be passed on. It starts when Redis works again."
+        label, reason = f"{label}, no queue", f"{outage}, so this can't be queued. It starts when Redis recovers."
     elif overdue:
         label, reason = f"{label}, no worker", "No worker has started this. Check that the workers are running."
     check_again_at = now + RECHECK_AFTER if overdue else until

@@ -42,22 +42,22 @@ class Migration(migrations.Migration):
             model_name="operation",
             name="check_error",
             field=models.TextField(
-                blank=True, default="", help_text="Why the last check brought no answer about it, for people."
+                blank=True, default="", help_text="Reason why the last check failed, shown to users."
             ),
         ),
         migrations.AddField(
             model_name="operation",
             name="check_failed_at",
-            field=models.DateTimeField(blank=True, help_text="When checks began to fail.", null=True),
+            field=models.DateTimeField(blank=True, help_text="Time of the first failed check.", null=True),
         ),
         migrations.AddField(
             model_name="operation",
             name="resumed_at",
-            field=models.DateTimeField(blank=True, help_text="When a user last resumed the checks.", null=True),
+            field=models.DateTimeField(blank=True, help_text="Time when a user last resumed the checks.", null=True),
         ),
         migrations.AlterField(
             model_name="operation",
             name="checked_at",
-            field=models.DateTimeField(blank=True, help_text="When the server last answered about it.", null=True),
+            field=models.DateTimeField(blank=True, help_text="Time of the server's last response about it.", null=True),
         ),
     ]

@@ -13,7 +13,7 @@ class Migration(migrations.Migration):
             model_name="operation",
             name="failures",
             field=models.PositiveIntegerField(
-                default=0, help_text="Steps in a row that failed: the next one waits longer."
+                default=0, help_text="Consecutive failed steps. They delay the next one."
             ),
         ),
     ]

@@ -15,13 +15,13 @@ class Migration(migrations.Migration):
             field=models.CharField(
                 blank=True,
                 default="",
-                help_text="What can't be read, if the server answers other requests.",
+                help_text="Request that fails while others succeed.",
                 max_length=100,
             ),
         ),
         migrations.AddField(
             model_name="hostingaccount",
             name="refusal_retry_at",
-            field=models.DateTimeField(blank=True, help_text="When refused credentials are tried again.", null=True),
+            field=models.DateTimeField(blank=True, help_text="Next attempt with rejected credentials.", null=True),
         ),
     ]

@@ -12,6 +12,8 @@ class Migration(migrations.Migration):
         migrations.AddField(
             model_name="service",
             name="limits",
-            field=models.JSONField(blank=True, default=dict, help_text="Bytes of memory and temporary, tasks, cpus."),
+            field=models.JSONField(
+                blank=True, default=dict, help_text="Bytes of memory and temporary files, tasks, CPUs."
+            ),
         ),
     ]

@@ -60,12 +60,10 @@ class HostingAccount(WithSecret):
     error = models.TextField(blank=True, default="")
     error_at = models.DateTimeField(null=True, blank=True)
     failed_request = models.CharField(
-        max_length=100, blank=True, default="", help_text="What can't be read, if the server answers other requests."
+        max_length=100, blank=True, default="", help_text="Request that fails while others succeed."
     )
     token_refused = models.BooleanField(default=False, help_text="The server said 401: polling waits for a new token.")
-    refusal_retry_at = models.DateTimeField(
-        null=True, blank=True, help_text="When refused credentials are tried again."
-    )
+    refusal_retry_at = models.DateTimeField(null=True, blank=True, help_text="Next attempt with rejected credentials.")
     not_before = models.DateTimeField(null=True, blank=True, help_text="Retry-After of the server, or our back-off.")
     idempotent_kinds = models.JSONField(
         default=dict,

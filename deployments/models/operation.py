@@ -67,18 +67,16 @@ class Operation(models.Model):
     accepted_at = models.DateTimeField(null=True, blank=True)
     finished_at = models.DateTimeField(null=True, blank=True)
     state_since = models.DateTimeField(auto_now_add=True)
-    checked_at = models.DateTimeField(null=True, blank=True, help_text="When the server last answered about it.")
+    checked_at = models.DateTimeField(null=True, blank=True, help_text="Time of the server's last response about it.")
     check_error = models.TextField(
-        blank=True, default="", help_text="Why the last check brought no answer about it, for people."
+        blank=True, default="", help_text="Reason why the last check failed, shown to users."
     )
-    check_failed_at = models.DateTimeField(null=True, blank=True, help_text="When checks began to fail.")
-    resumed_at = models.DateTimeField(null=True, blank=True, help_text="When a user last resumed the checks.")
+    check_failed_at = models.DateTimeField(null=True, blank=True, help_text="Time of the first failed check.")
+    resumed_at = models.DateTimeField(null=True, blank=True, help_text="Time when a user last resumed the checks.")
     next_poll_at = models.DateTimeField(null=True, blank=True)
     claimed_until = models.DateTimeField(null=True, blank=True, help_text="A worker holds it until then.")
     attempts = models.PositiveIntegerField(default=0)
-    failures = models.PositiveIntegerField(
-        default=0, help_text="Steps in a row that failed: the next one waits longer."
-    )
+    failures = models.PositiveIntegerField(default=0, help_text="Consecutive failed steps. They delay the next one.")
 
     error_code = models.CharField(max_length=100, blank=True, default="")
     error_message = models.TextField(blank=True, default="", help_text="The reason, for people.")

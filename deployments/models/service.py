@@ -19,7 +19,7 @@ class Service(Mirrored):
     # Extensions of the bundled MMS; empty if the server doesn't report them.
     health = models.CharField(max_length=32, blank=True, default="")
     health_detail = models.TextField(blank=True, default="")
-    limits = models.JSONField(default=dict, blank=True, help_text="Bytes of memory and temporary, tasks, cpus.")
+    limits = models.JSONField(default=dict, blank=True, help_text="Bytes of memory and temporary files, tasks, CPUs.")
     scoring_uri = models.TextField(blank=True, default="")
     scoring_key = EncryptedTextField(null=True, blank=True)
     revisions = models.JSONField(default=list, blank=True)

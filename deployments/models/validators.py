@@ -64,7 +64,7 @@ def _web_address(value: str) -> SplitResult:
     if parts is None or re.search(r"[\s\\]|[^ -~]", value):
         raise ValidationError("Enter the full URL, starting with http:// or https://.")
     if "@" in parts.netloc:
-        raise ValidationError("Leave out the user and password before the host. They would be stored unencrypted.")
+        raise ValidationError("Remove the user name and password from the URL. They would be stored unencrypted.")
     if parts.query or parts.fragment or "?" in value or "#" in value:
         raise ValidationError("Leave out the part that starts with ? or #.")
     if is_forbidden_host(parts.hostname or ""):

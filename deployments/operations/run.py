@@ -28,7 +28,7 @@ from deployments.timing import LEASE_SECONDS, MAX_ATTEMPTS, failure_interval, pr
 log = logging.getLogger(__name__)
 NOT_FOLLOWABLE = (
     "The server accepted this, but it can't be followed: "
-    "the operation that the server named belongs to another request."
+    "the operation that the server returned belongs to another request."
 )
 OUTCOME_UNKNOWN = "It is unknown whether it took effect when it was sent."
 NOT_NAMED = "ResultNotNamed"
@@ -122,7 +122,7 @@ def record_unexpected(operation: Operation, error: Exception) -> None:
 
 
 def _unexpected_reason(error: Exception) -> str:
-    return f"The dashboard failed with an unexpected error ({type(error).__name__}). Its worker's log has the details."
+    return f"The dashboard failed with an unexpected error ({type(error).__name__}). See the worker's log for details."
 
 
 def _accepted(operation: Operation, result: Accepted | rows.Item) -> None:

@@ -157,7 +157,7 @@ class ClientConnection(asyncio.Protocol):
         request.parts.append(part)
         try:
             if request.target is None:
-                raise GatewayError(413, "BodyTooLarge", "This path takes no request body.", [CLOSE_CONNECTION])
+                raise GatewayError(413, "BodyTooLarge", "This path doesn't accept a request body.", [CLOSE_CONNECTION])
             self._gateway.check_size(request.target, request.size)
         except GatewayError as error:
             self._gateway.observe(request.head, error.answer.status)

@@ -312,7 +312,7 @@ def method_not_allowed(method: str, allowed: Iterable[str]) -> GatewayError:
 
 def body_timed_out() -> GatewayError:
     """Return the error for a client that stopped sending."""
-    message = f"No more of the request body arrived for {BODY_IDLE_SECONDS:g} s. Send the request again."
+    message = f"The request body stalled for {BODY_IDLE_SECONDS:g} s. Send the request again."
     return GatewayError(408, "TimedOut", message, [CLOSE_CONNECTION])
 
 
@@ -337,7 +337,7 @@ def _explain(route: Route, error: upstream.UpstreamError) -> Answer:
         return GatewayError(503, "ServiceUnavailable", message, [_RETRY_SOON]).answer
     if isinstance(error, upstream.ResponseTooLargeError):
         limit = upstream.MAX_RESPONSE_BYTES
-        message = f"The answer is larger than {limit} bytes, the limit of services. Request less at a time."
+        message = f"The response is larger than {limit} bytes, the limit for services. Request less at a time."
         return GatewayError(502, "AnswerTooLarge", message).answer
     message = f"{route.name} stopped while processing this request. Check the service's log before you retry."
     return GatewayError(502, "BadAnswer", message).answer

@@ -180,7 +180,7 @@ def _acquire_file(folder: Path) -> int | None:
             else:
                 return descriptor
     except OSError as error:
-        log.warning("Can't store metrics in %s: %s. This process counts alone.", folder, error.strerror)
+        log.warning("Can't store metrics in %s: %s. This process counts separately.", folder, error.strerror)
     return None
 
 

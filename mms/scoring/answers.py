@@ -69,7 +69,7 @@ def encode(result: Any, limit: int) -> bytes:
 
 
 def _too_large(limit: int) -> AnswerError:
-    message = f"The answer is larger than {limit} bytes, the limit of services. Return less per request."
+    message = f"The response is larger than {limit} bytes, the limit for services. Return less per request."
     return AnswerError(message, "AnswerTooLarge")
 
 

@@ -54,4 +54,4 @@ def log_exception(raised: BaseException) -> None:
 
 
 # For failures in which not even an error response can be created.
-UNKNOWN_FAILURE = error("DriverFailed", "The request failed, and so did the report of the failure.")
+UNKNOWN_FAILURE = error("DriverFailed", "The request failed, and its error couldn't be reported.")

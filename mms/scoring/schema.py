@@ -122,7 +122,7 @@ class Schema:
             raise InputError(f"The body must be a JSON object with the fields: {', '.join(self.fields)}.")
         if unknown := sent.keys() - self.fields.keys():
             known = ", ".join(self.fields)
-            raise InputError(f"Unknown field {', '.join(sorted(unknown))}; the service takes: {known}.")
+            raise InputError(f"Unknown field {', '.join(sorted(unknown))}; the service accepts: {known}.")
         arguments = {}
         for name, schema in self.fields.items():
             if name in sent:
@@ -179,11 +179,11 @@ _ERROR = {
 
 def _operation() -> dict[str, Any]:
     reasons = {
-        "400": "The body is malformed; the message names the place.",
+        "400": "The body is malformed; the message names the location.",
         "401": "The key is missing or wrong.",
         "413": "The body is too large.",
         "415": "The body's encoding isn't supported.",
-        "500": "The driver failed; the message has its exception.",
+        "500": "The driver failed; the message contains its exception.",
         "503": "The service is starting or busy; retry.",
         "504": "The driver took too long.",
     }

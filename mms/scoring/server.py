@@ -133,7 +133,7 @@ class Server:
         connection.job = self._worker.submit(request.body, request.charset_from, connection.respond)
         if connection.job is None:
             waiting = self._settings.queue_length
-            message = f"{waiting} requests are waiting already. Retry in a moment."
+            message = f"{waiting} requests are already queued. Retry in a moment."
             connection.respond(503, error("QueueFull", message), RETRY)
 
     def _health(self, connection: Connection) -> None:

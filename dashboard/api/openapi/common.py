@@ -30,7 +30,7 @@ class Badge(TypedDict):
     state: Annotated[str, like("succeeded")]
     label: Annotated[str, like("Succeeded")]
     since: Moment | None
-    reason: Annotated[str, like("", "Why the state is what it is, and why it may be out of date, or empty.")]
+    reason: Annotated[str, like("", "Reason for the state, and why it may be stale. Can be empty.")]
     stale_since: Annotated[Moment | None, like(None, "Set while the state may be out of date.")]
 
 

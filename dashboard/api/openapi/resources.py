@@ -107,7 +107,7 @@ class Operation(TypedDict):
     requested_at: Moment | None
     sent_at: Moment | None
     accepted_at: Moment | None
-    checked_at: Annotated[Moment | None, like(None, "When the server last answered about it.")]
+    checked_at: Annotated[Moment | None, like(None, "Time of the server's last response about it.")]
     finished_at: Moment | None
     mms_operation_id: Annotated[str, Field(description="The server's id of the operation, or empty.")]
     attempts: Annotated[int, like(1)]

@@ -36,7 +36,7 @@ class Account(TypedDict):
     role: Annotated[str, like("Data scientist", "The role of the token's owner.")]
     reached_at: Moment | None
     error: Annotated[str, like("", "Why the server can't be reached, or empty.")]
-    next_attempt_at: Annotated[Moment | None, like(None, "When the server is called again, while it is paused.")]
+    next_attempt_at: Annotated[Moment | None, like(None, "Time of the next attempt, while the server is paused.")]
     token_refused: Annotated[bool, like(False, "The server refused the dashboard's credentials.")]
     seen_at: SeenAt
     list_errors: ListErrors

@@ -41,7 +41,7 @@ def check_service_name(value: str) -> None:
 def check_web_address(value: str) -> None:
     """Raise ValidationError unless `value` is an http(s) URL with a host, and without a user name or password."""
     if has_credentials(value):
-        raise ValidationError("Leave out the user and password before the host. They would be stored unencrypted.")
+        raise ValidationError("Remove the user name and password from the URL. They would be stored unencrypted.")
     if web_address(value) is None or re.search(r"\s", value):
         raise ValidationError("Enter the full URL, starting with http:// or https://.")
 

@@ -24,7 +24,7 @@ class Command(BaseCommand):
         parser.add_argument(
             "--discard-lost",
             action="store_true",
-            help="Delete the secrets that no known key decrypts, so that they can be entered again.",
+            help="Delete the secrets that can't be decrypted with any known key, so that you can enter them again.",
         )
 
     def handle(self, *args: Any, discard_lost: bool, **options: Any) -> None:

@@ -48,7 +48,7 @@ def test_server(request: Request, account: HostingAccount) -> HttpResponse:
 def end_pause(request: Request, account: HostingAccount) -> HttpResponse:
     """Have workers call the server now, although it asked for a pause or rejected the credentials."""
     if accounts.end_pause(request, account):
-        messages.info(request, "The server is being called again. The result appears here automatically.")
+        messages.info(request, "Calling the server again. The result will appear here automatically.")
     else:
         messages.info(request, "The server isn’t paused.")
     return redirect("account_home", account.name)

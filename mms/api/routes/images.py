@@ -83,7 +83,7 @@ def check_registry(location: str) -> None:
         return
     base = urlsplit(split_location(location)[0])
     if not is_listed(base.hostname or "", base.port or DEFAULT_PORTS[base.scheme], settings.MMS_REGISTRIES):
-        reason = "the operators of this server list the registries that images may be pushed to (MMS_REGISTRIES)."
+        reason = "the operators of this server restrict the registries that images may be pushed to (MMS_REGISTRIES)."
         raise bad_field("registryInfo.location", f"{reason} {base.netloc} isn't one of them.", "RegistryNotAllowed")
 
 

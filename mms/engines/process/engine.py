@@ -286,7 +286,8 @@ class ProcessEngine:
         ending = self.supervisor.last_exit(program.name)
         lines = self.last_lines(program.service_id, program.number, MEMORY_LINES)
         if is_out_of_memory := any(map(OUT_OF_MEMORY.search, lines)):
-            reason = f"It needed more memory than the {size(self.resources.memory)} of a service and ended."
+            limit = f"{size(self.resources.memory)} of memory, the limit of a service"
+            reason = f"It exited because it needed more than {limit}."
         else:
             reason = f"It ended with {_describe_exit(ending)}; check its log for the cause."
         detail = f"{reason} {_restarted(restarts)}".strip()

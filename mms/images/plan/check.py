@@ -17,7 +17,7 @@ from mms.scoring.schema import Schema, SchemaError
 from mms.system import text
 
 MAX_MODELS = 100  # one layer each, and container engines support 127 layers
-SCRIPT_ADVICE = "A driver or schema may have 1 MB. Move its data to a model or to another asset."
+SCRIPT_ADVICE = "A driver or schema can be up to 1 MB. Move its data to a model or to another asset."
 
 
 @dataclass(frozen=True)

@@ -282,7 +282,7 @@ def test_a_driver_or_schema_of_more_than_1_mb_is_refused_before_it_is_parsed(bui
     builder.files.put(path, b"[" + b"1," * 4_000_000 + b"1]")
     error = builder.build(assets=[builder.asset(), builder.asset("schema", "/schema.json")]).error
     assert (error["code"], error["step"]) == ("FetchFailed", "fetch")
-    assert "the file is larger than 1048576 bytes. A driver or schema may have 1 MB." in error["message"]
+    assert "the file is larger than 1048576 bytes. A driver or schema can be up to 1 MB." in error["message"]
 
 
 def test_other_assets_may_be_larger(builder: Builder) -> None:

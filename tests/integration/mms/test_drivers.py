@@ -340,7 +340,7 @@ def test_a_body_in_another_encoding_is_refused_with_what_to_do(
 def test_an_answer_above_the_limit_is_refused_by_the_limit(odd: Program) -> None:
     assert odd.score(b"'x' * 9000")[0] == 200
     reason = message(odd, b"'x' * 10000", code="AnswerTooLarge")
-    assert reason == "The answer is larger than 10000 bytes, the limit of services. Return less per request."
+    assert reason == "The response is larger than 10000 bytes, the limit for services. Return less per request."
 
 
 def test_a_request_behind_a_stuck_one_is_503_with_retry_after(tmp_path: Path) -> None:

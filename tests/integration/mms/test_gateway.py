@@ -457,7 +457,7 @@ def test_an_endless_response_is_stopped(
     answer = score(front)
     assert code(answer) == (502, "AnswerTooLarge")
     assert answer.json()["error"]["message"].startswith(
-        "The answer is larger than 100000 bytes, the limit of services."
+        "The response is larger than 100000 bytes, the limit for services."
     )
 
 

@@ -475,7 +475,7 @@ def test_a_service_that_gets_no_memory_says_so(limited: ProcessEngine) -> None:
     revision = Revision(str(uuid.uuid4()), 1, make_image(limited.store, f"{INIT}    bytearray(2**30)\n"))
     limited.apply(revision)
     seen = wait_until(lambda: crashed(limited, revision), 30)
-    assert seen.detail == "It needed more memory than the 128 MB of a service and ended."
+    assert seen.detail == "It exited because it needed more than 128 MB of memory, the limit of a service."
 
 
 def test_memory_that_processes_share_is_counted_once(limited: ProcessEngine) -> None:

@@ -55,7 +55,7 @@ def check_secret_key() -> Finding:
         check_key.withdraw_new_key()
         reason, _, advice = problem.partition(". ")
         return failed("secret key", f"{reason}.", advice)
-    return ok("secret key", "It's the key that the secrets in the database are encrypted with.")
+    return ok("secret key", "It matches the secrets in the database.")
 
 
 def _check_restore() -> Iterator[Finding]:

@@ -94,7 +94,7 @@ def _check_dropped(client: redis_client.Redis, queue: str) -> Iterator[Finding]:
     count = int(cast(bytes, client.get(dropped_key(queue))) or 0)
     if count:
         message = f"{pluralize(count, 'unreadable message')} in queue {queue} dropped within the last day."
-        advice = "Something else writes to this Redis. Give the site a Redis of its own, and protect it by a password."
+        advice = "Another program writes to this Redis. Use a separate Redis for this site, protected with a password."
         yield warning("queues", message, f"{advice} The log of the worker has the reason.")
 
 

@@ -53,9 +53,7 @@ def check(context: CheckContext) -> Iterator[Finding]:
         yield failed(PART, f"Rejected the connection: {error}.", advice)
     except redis.TimeoutError:
         message = f"No response from {location()} within {TIMEOUT_SECONDS:g} s."
-        yield failed(
-            PART, f"Redis can't be reached. {message}", f"It hangs, or its machine is overloaded. {_start_advice()}"
-        )
+        yield failed(PART, f"Redis can't be reached. {message}", f"It hangs or is overloaded. {_start_advice()}")
     except (redis.ConnectionError, OSError) as error:
         yield failed(PART, f"Redis can't be reached at {location()}: {_reason(error)}.", _start_advice())
 

@@ -51,10 +51,10 @@ def test_a_url_with_credentials_is_not_stored(scientist: Client, url: str) -> No
     for path in (NEW, "/accounts/lab/assets/new/"):
         answer = scientist.post(path, form(url=url))
         assert answer.status_code == 422
-        assert "Leave out the user and password" in answer.text
+        assert "Remove the user name and password" in answer.text
     for field in ("pip_requirements", "conda_env_file"):
         answer = scientist.post("/accounts/lab/manifests/new/", {field: url})
-        assert "Leave out the user and password" in answer.text
+        assert "Remove the user name and password" in answer.text
     assert not RegisteredModel.objects.exists()
     assert not Asset.objects.exists()
 

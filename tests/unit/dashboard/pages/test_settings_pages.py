@@ -88,7 +88,7 @@ def test_an_operator_ends_a_pause_of_the_server(lab: Lab, cast: Cast) -> None:
     assert cast.scientist.post(url).status_code == 403
     assert HostingAccount.objects.get(pk=lab.account.pk).next_attempt_at
     ended = cast.operator.post(url, follow=True)
-    assert "The server is being called again." in ended.text
+    assert "Calling the server again." in ended.text
     assert f'action="{url}"' not in ended.text
     account = HostingAccount.objects.get(pk=lab.account.pk)
     assert (account.next_attempt_at, account.error) == (None, "It is busy."), "shown until a call succeeds"
@@ -112,7 +112,7 @@ def test_the_live_part_of_a_page_has_the_button_too(lab: Lab, cast: Cast) -> Non
     assert f'action="{lab.url}pause/end/"' in part
     assert "csrfmiddlewaretoken" in part
     assert "csrfmiddlewaretoken" in cast.operator.get(lab.url).text.partition('id="trouble"')[2].partition("</form>")[0]
-    assert "which are tried again automatically" in compact(part)
+    assert "which are retried automatically" in compact(part)
 
 
 def test_one_list_that_cannot_be_read_is_named(lab: Lab, cast: Cast) -> None:
@@ -121,7 +121,7 @@ def test_one_list_that_cannot_be_read_is_named(lab: Lab, cast: Cast) -> None:
     page = compact(cast.operator.get(lab.url).text)
     assert "One list can’t be read. Everything else continues." in page
     assert escape(reason) in page
-    assert "Calls to this account’s server fail" not in page
+    assert "Calls to this account’s server are failing" not in page
 
 
 def test_changing_the_token_resumes_calls_to_the_server(lab: Lab, cast: Cast) -> None:

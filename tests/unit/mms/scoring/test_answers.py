@@ -356,6 +356,6 @@ def test_json_text_with_nan_is_refused_with_the_place() -> None:
 def test_an_answer_above_the_limit_is_refused_by_the_limit() -> None:
     assert encode("x" * (LIMIT - 2), LIMIT)
     for large in ("x" * LIMIT, ["x" * LIMIT], count()):
-        with pytest.raises(AnswerError, match=f"^The answer is larger than {LIMIT} bytes, the limit") as raised:
+        with pytest.raises(AnswerError, match=f"^The response is larger than {LIMIT} bytes, the limit") as raised:
             encode(large, LIMIT)
         assert raised.value.code == "AnswerTooLarge"
