@@ -25,7 +25,7 @@ from mms.system.die_with_parent import kill_with_parent
 if parent := multiprocessing.parent_process():  # one of WEB_PROCESSES; the port must be free when their parent is gone
     kill_with_parent(cast(int, parent.pid))
 django.setup()
-# What each application holds of a body: forms and API requests completely, uploads one block at a time.
+# Each application buffers forms and API requests completely, uploads one block at a time.
 bodies = BodyBudget()
 pages = bodies.holding(settings.DATA_UPLOAD_MAX_MEMORY_SIZE, BodyLimit(cast(ASGI3Application, PagesApp())))
 

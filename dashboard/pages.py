@@ -1,7 +1,7 @@
 """Django's pages as an ASGI application that runs each request in one thread.
 
 Django's own ASGI handler switches threads for every middleware, and opens a database connection for every request.
-Here the whole chain runs synchronously, in a thread that keeps its connection.
+Here the whole chain runs synchronously, in a thread that reuses its connection.
 """
 
 import asyncio

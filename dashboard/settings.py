@@ -152,7 +152,7 @@ def _secret_key() -> str:
 
 
 SECRET_KEY_IS_NEW = False  # created by this process
-SECRET_KEY_IS_MISSING = False  # the site has data, but its key file is missing: this process uses a key of its own
+SECRET_KEY_IS_MISSING = False  # the site has data, but its key file is missing, so this process uses a temporary key
 SECRET_KEY = _secret_key()
 SECRET_KEY_FALLBACKS = environment.words("SECRET_KEY_FALLBACKS")
 # Salt of the encrypted fields, so that their keys differ from others derived from SECRET_KEY.

@@ -114,7 +114,7 @@ def _values() -> Iterator[tuple[Any, str]]:
 
 
 def _can_decrypt() -> bool:
-    """Return True if the database has no secrets, or at least one that a key decrypts."""
+    """Return True if the database has no secrets, or at least one that can be decrypted."""
     is_empty = True
     for column, encrypted in _values():
         is_empty = False

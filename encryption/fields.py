@@ -1,7 +1,7 @@
-"""Encrypted model fields. A value that no key decrypts raises UndecryptableError when it is read, never before.
+"""Encrypted model fields. A value that can't be decrypted raises UndecryptableError only when it is read.
 
-Rows with such a value can thus be listed, and its other fields changed. Saving the row stores the encrypted value as it
-was.
+So rows with such a value can be listed, and their other fields changed. Saving the row stores the encrypted value
+unchanged.
 """
 
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ class KeyMissingError(ImproperlyConfigured):
 
 @dataclass(frozen=True)
 class Undecryptable:
-    """An encrypted value that no key decrypts."""
+    """An encrypted value that can't be decrypted with any key."""
 
     encrypted: str
 

@@ -13,7 +13,7 @@ class MmsConfig(AppConfig):
     name = "mms"
 
     def ready(self) -> None:
-        """Keep the triggers of change feeds out of the way of migrations."""
+        """Drop the triggers of change feeds during migrations."""
         pre_migrate.connect(_drop_triggers, sender=self)
         post_migrate.connect(_install_triggers, sender=self)
 
@@ -29,7 +29,7 @@ def _drop_triggers(plan: list[Any], using: str, **_: Any) -> None:
 def _install_triggers(using: str, plan: list[Any] | None = None, **_: Any) -> None:
     from mms import changes, models
 
-    if plan is None:  # flush sends this signal, too
+    if plan is None:  # flush sends this signal as well
         return
     if models.Collection._meta.db_table not in connections[using].introspection.table_names():
         return  # a reversed migration removed it

@@ -31,7 +31,7 @@ def record(
     """Store one entry, which must not contain secrets.
 
     `names` are subscription, resource group and name of the hosting account, `via` is one of the interfaces above, and
-    `after` has what is worth knowing about the change.
+    `after` describes the change.
     """
     import_string(settings.MMS_AUDIT_RECORDER)(
         action, names=names, actor=actor, target=target, address=address, result=result, via=via, after=after or None

@@ -1,8 +1,8 @@
 """Versions of each account's lists, and the resources that changed in each version.
 
-Database triggers write both tables, so that no writer can forget to. Each transaction that changes resources of a list
+Database triggers write both tables, so that no code path can omit it. Each transaction that changes resources of a list
 gives the list a new version. On PostgreSQL the triggers run at commit, under a lock on the list's row: versions become
-visible in their order, and the lock is the last one that a transaction takes.
+visible in order, and the lock is the last one that a transaction acquires.
 """
 
 import secrets
@@ -133,7 +133,7 @@ def _install_in_postgresql(cursor: Any, table: str, noun: str, listed: str, acco
 
 
 def expire_cursors() -> None:
-    """Invalidate all cursors and entity tags. Call this after a restore, which makes versions occur a second time."""
+    """Invalidate all cursors and entity tags. Call this after a restore, because versions are then reused."""
     for row in Collection.objects.all():
         Collection.objects.filter(pk=row.pk).update(epoch=secrets.token_hex(8), oldest=row.version)
     Change.objects.all().delete()

@@ -1,1 +1,1 @@
-"""Rules for what other programs are sent and what they send: addresses, redaction of secrets, safe YAML; no Django."""
+"""Rules for data sent to other programs or received from them: addresses, redaction, safe YAML; no Django."""

@@ -1,8 +1,8 @@
-"""Forms that were submitted several times, by a double click for example, have one effect.
+"""One effect for a form that is submitted several times, for example by a double click.
 
-A form contains a random key. The first submission stores where it redirected to, in the transaction of the change;
-another one with the same key and the same content is redirected there as well. Requests of the API have the header
-Idempotency-Key instead, see dashboard.api.idempotency.
+A form contains a random key. The first submission stores its redirect in the transaction of the change. Further ones
+with the same key and content get the same redirect. API requests use the header Idempotency-Key instead
+(dashboard.api.idempotency).
 """
 
 import secrets
@@ -29,10 +29,10 @@ def new_key() -> str:
 
 
 def respond_once(request: Request, act: Callable[[], HttpResponse]) -> HttpResponse:
-    """Return the response of `act`, or the redirect of an earlier submission of this form.
+    """Return the response of `act`, or the redirect of an earlier submission of the form.
 
-    Of two submissions at the same time, the second waits for the transaction of the first. A response other than a
-    redirect isn't remembered: the form had errors, or the response shows something once, such as a new token.
+    Of two submissions at the same time, the second waits for the transaction of the first. Only redirects are stored:
+    other responses show errors, or a secret that is shown once, such as a new token.
     """
     if request.method != "POST" or not request.POST.get(FIELD) or request.POST.get("do") == PREVIEW:
         return act()
@@ -51,7 +51,7 @@ def respond_once(request: Request, act: Callable[[], HttpResponse]) -> HttpRespo
 
 
 def prune() -> int:
-    """Delete expired rows. Return how many."""
+    """Delete expired rows. Return their number."""
     return FormSubmission.objects.filter(at__lt=timezone.now() - RETENTION).delete()[0]
 
 

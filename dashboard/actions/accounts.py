@@ -37,7 +37,7 @@ def open_operations(account: HostingAccount) -> QuerySet[Operation]:
 
 
 def end_pause(request: Request, account: HostingAccount) -> bool:
-    """Have workers call the account's server now, although it is paused. Return False if it isn't."""
+    """Make workers call the paused server of the account now. Return False if it isn't paused."""
     until = account.next_attempt_at
     if not availability.end_pause(account):
         note_details(request, target=account.name, result=Result.REFUSED)

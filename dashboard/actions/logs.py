@@ -63,7 +63,8 @@ def log_headers(part: events.LogPart, has_ended: bool) -> dict[str, str]:
     """Return the headers that tell a client where to continue reading.
 
     `X-Log-End` is set when the log is complete. An ended log without any lines may still be fetched from the
-    server, so it doesn't count as complete. `X-Log-Error` says, percent-encoded, why no newer lines could be fetched.
+    server, so it doesn't count as complete. `X-Log-Error` is the percent-encoded reason why no newer lines could be
+    fetched.
     """
     headers = {"X-Log-Position": part.position, "Cache-Control": "no-store"}
     if part.error:

@@ -55,7 +55,7 @@ class ScoringResult:
 
 @dataclass(frozen=True)
 class ScoringTarget:
-    """A scoring URL, and what may be sent to and shown of it.
+    """A scoring URL, with rules for requests to it and for displaying its responses.
 
     server: base URL of the account, whose server reported the URL. In a private network, only its own host and
     PRIVATE_HOSTS are called. redactor: of the account's secrets, which a response must not show. Short secrets aren't
@@ -76,7 +76,7 @@ def score(target: ScoringTarget, body: str) -> ScoringResult:
     started = time.perf_counter()
     try:
         with _request(target, "POST", target.uri, body, (CONNECT_SECONDS, READ_SECONDS)) as response:
-            # With enough to recognize a secret that would be cut.
+            # Includes enough text to recognize a secret at the cut.
             content = response.raw.read(MAX_SHOWN_BYTES + MAX_SPELLED_BYTES, decode_content=True)
             milliseconds = (time.perf_counter() - started) * 1000
             return ScoringResult(

@@ -35,7 +35,7 @@ def save_settings(request: Request, form: SettingsForm) -> Any:
 def test_server(row: HostingAccount) -> ConnectionTestResult:
     """Test the connection to the server of an account, which may be unsaved.
 
-    If the saved settings work, the server is called again: a refused token may have become valid.
+    If the saved settings work, calls to the server resume: a rejected token may have become valid.
     """
     known = known_secrets(row)
     result = _test(lambda: with_timeout(lambda: try_server(row, known), known.all))
@@ -88,7 +88,7 @@ def test_cluster(row: Cluster) -> ConnectionTestResult:
 
 
 def _test(test: Callable[[], ConnectionTestResult]) -> ConnectionTestResult:
-    """Return the result of the test, also if the saved secret can't be decrypted: then nothing is sent."""
+    """Return the result of the test. If the saved secret can't be decrypted, nothing is sent."""
     try:
         return test()
     except UndecryptableError as error:

@@ -168,7 +168,7 @@ def _not_found(request: ApiRequest, **_: Any) -> HttpResponse:
 
 
 class OptionalSlash(RoutePattern):
-    """A route that also matches without the slash at its end. URLs that the site makes have it.
+    """A route that also matches without its trailing slash. URLs created by the site include it.
 
     A redirect would lose the body of a POST, so both are the same route.
     """

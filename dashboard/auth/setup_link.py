@@ -45,7 +45,7 @@ def startup_message(on_terminal: bool) -> str:
 
 
 def _is_needed() -> bool:
-    """Return True if people sign in with passwords of this site, and nobody has one yet."""
+    """Return True if the site uses passwords and no user has one yet."""
     return bool(settings.PASSWORD_SIGN_IN) and not _has_users()
 
 

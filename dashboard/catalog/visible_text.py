@@ -1,8 +1,8 @@
-"""Template backend that makes invisible characters of servers and people visible.
+"""Template backend that shows invisible characters in text from servers and users.
 
-Direction marks can make a file name read backwards ("exe.png" for "gnp.exe"), and zero-width characters make two
-names look equal. Pages show each as its code point, such as [U+202E]. Values of form fields and addresses remain as
-they are, since people edit and follow them.
+Direction marks can make a file name read backwards ("exe.png" for "gnp.exe"), and zero-width characters make different
+names look equal. Pages show each as its code point, such as [U+202E]. Form values and URLs aren't changed, because
+users edit or follow them.
 """
 
 import re

@@ -42,9 +42,9 @@ def rotate() -> Rotation:
 
 
 def discard_lost() -> list[str]:
-    """Delete all values that no key decrypts, so that they can be entered again. Return what must be done about each.
+    """Delete all values that can't be decrypted with any key. Return what to do about each.
 
-    Second factors stay as they are: deleting one would let its user sign in with the password only.
+    Second factors aren't deleted: their users could then sign in with only a password.
     """
     lost = []
     for column in encrypted_columns():

@@ -58,7 +58,7 @@ def due(value: datetime) -> SafeString:
 
 @register.simple_tag
 def form_key() -> SafeString:
-    """Return a hidden field that makes a form have one effect, however often it is submitted."""
+    """Return a hidden field that limits a form to one effect, even if it is submitted several times."""
     return format_html('<input type="hidden" name="{}" value="{}">', form_keys.FIELD, form_keys.new_key())
 
 

@@ -124,7 +124,7 @@ def _record_pause(account: HostingAccount, error: errors.MMSError, since: dateti
 
 
 def _record_failed_request(account: HostingAccount, error: errors.MMSError, request: str, now: datetime) -> None:
-    """Show that one list can't be read. An operation shows it itself."""
+    """Record that one list can't be read. Operations record this themselves."""
     if not failures.is_list(request) or account.failed_request not in {"", request}:
         return
     if (account.error, account.failed_request) == (str(error), request):
@@ -147,14 +147,14 @@ def _record_refusal(account: HostingAccount, error: str, since: datetime, now: d
 
 
 def refused_and_due() -> Q:
-    """Return a filter for accounts whose refused credentials are to be tried again now."""
+    """Return a filter for accounts whose rejected credentials are due to be retried."""
     now = timezone.now()
     pause_ended = Q(not_before=None) | Q(not_before__lte=now)
     return pause_ended & Q(token_refused=True) & (Q(refusal_retry_at=None) | Q(refusal_retry_at__lte=now))
 
 
 def retry_refused(account_id: int) -> None:
-    """Try refused credentials again with one cheap read. If the server accepts them, everything that waits is sent."""
+    """Retry rejected credentials with one small read. If the server accepts them, send everything that is queued."""
     account = HostingAccount.objects.filter(refused_and_due(), pk=account_id).first()
     if account is None:
         return
@@ -177,10 +177,7 @@ def retry_refused(account_id: int) -> None:
 
 
 def end_pause(account: HostingAccount) -> bool:
-    """Have the server called now instead of after its pause. Return False if it isn't paused.
-
-    Its failure stays on display until a call succeeds.
-    """
+    """End the server's pause. Return False if it isn't paused. Its failure is shown until a call succeeds."""
     if account.next_attempt_at is None:
         return False
     _update(account, not_before=None, refusal_retry_at=timezone.now() if account.token_refused else None)

@@ -1,6 +1,6 @@
 """Threads for calls to servers, with few calls at a time per account so that a slow server doesn't block others.
 
-Sends have threads of their own: polls, lists and logs of an account never delay a person's action.
+Sends have separate threads, so that polls, lists and logs of an account never delay a user's action.
 """
 
 import logging

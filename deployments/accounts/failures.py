@@ -1,7 +1,7 @@
 """Requests that fail while the server answers others, as observed by this process.
 
-One resource that can't be read must not stop everything else, so it is retried ever less often, and the server counts
-as failing only once several different requests have failed in a row.
+A resource that can't be read must not block everything else, so it is retried less and less often. A server counts as
+failing only after several different requests failed in a row.
 """
 
 import threading

@@ -1,7 +1,7 @@
 """Evidence that a server executes a repeated request once, by kind of operation.
 
-A server that declares it for reads, or did so long ago, may still execute the next write twice: during a rolling
-upgrade, some of its processes know request ids and others don't. Only the response to the same kind of request counts.
+A server that declares idempotency for reads, or declared it long ago, may still execute the next write twice: during a
+rolling upgrade, only some of its processes support request IDs. Only the response to the same kind of request counts.
 """
 
 from datetime import datetime, timedelta
@@ -32,7 +32,7 @@ def record(account: HostingAccount, kind: str, declared: bool) -> None:
 def is_believed(account: HostingAccount, kind: str, remaining: timedelta = timedelta()) -> bool:
     """Return True if a request of this kind can be repeated without a second effect.
 
-    remaining: for how much longer that has to be believed.
+    remaining: for how much longer the evidence has to be valid.
     """
     evidence = account.idempotent_kinds.get(kind)
     if not evidence or evidence["server"] != account.base_url:

@@ -116,7 +116,7 @@ class MMSClient:
 
     @property
     def clock_ahead(self) -> timedelta | None:
-        """Return by how much the server's clock is ahead, by its last response; None if it is unknown."""
+        """Return how far the server's clock was ahead in its last response; None if unknown."""
         return self.transport.clock_ahead
 
     def prepare(self) -> None:
@@ -251,8 +251,8 @@ class MMSClient:
     def _list(self, noun: str, from_wire: Callable[[Any], Item], known: ListVersion | None = None) -> Listing[Item]:
         """Return all pages of a list, which together are limited to the time and MAX_LIST_BYTES of one call.
 
-        Skips what hasn't changed since `known`, by the best means that the server offers: its change feed, an entity
-        tag, or a response with the same bytes.
+        Skips what hasn't changed since `known`, using the best method that the server supports: its change feed, an
+        entity tag, or comparing the bytes of the response.
         """
         known = known or ListVersion()
         if known.cursor and (changes := self._changes(noun, from_wire, known.cursor)):

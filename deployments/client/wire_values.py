@@ -94,7 +94,7 @@ def text(value: Any, limit: int = 100_000) -> str:
 
 
 def reason(value: Any, limit: int) -> str:
-    """Return a text for people without white space around it, and without escaped line breaks at its end."""
+    """Return a text for users without surrounding white space and trailing escaped line breaks."""
     found = text(value).strip()
     for _ in range(MAX_ESCAPES):
         if not found.endswith(("\\r", "\\n", "\\t")):
@@ -117,7 +117,7 @@ def resource_id(keys: Mapping[str, Any]) -> str:
 
 
 def is_usable_id(value: str) -> bool:
-    """Return True if the text has the shape of an id: ASCII letters, digits and a few signs, up to MAX_ID_CHARS."""
+    """Return True if the text is a well-formed ID: up to MAX_ID_CHARS letters, digits and a few other characters."""
     return len(value) <= MAX_ID_CHARS and bool(ID.fullmatch(value))
 
 

@@ -133,7 +133,7 @@ def _operation_badge(operation: Operation) -> Badge:
 
 
 def _last_answer(operation: Operation) -> datetime | None:
-    """Return when the server last answered about an open operation, or when it was sent if the answer is awaited."""
+    """Return the time of the server's last response about an open operation, or of sending it if there was none yet."""
     return max(filter(None, [operation.checked_at, operation.accepted_at, operation.sent_at]), default=None)
 
 

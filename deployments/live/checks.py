@@ -1,6 +1,6 @@
-"""Outcome of each check of an operation: an answer about it, or the reason why there was none.
+"""Outcome of each check of an operation: a response about it, or the reason why there was none.
 
-Only an answer is news. A failed attempt must not make a badge look current.
+Only a response makes its badge current, not a failed attempt.
 """
 
 from datetime import datetime
@@ -14,7 +14,7 @@ from deployments.models import Operation
 
 
 def record_answer(operation: Operation, at: datetime) -> None:
-    """Record that the server answered about the operation. at: when it was asked."""
+    """Record that the server responded about the operation. at: time of the request."""
     was_stale = badge_of(operation).stale_since is not None
     had_error = bool(operation.check_error)
     same = Operation.objects.filter(pk=operation.pk, state=operation.state)
@@ -24,7 +24,7 @@ def record_answer(operation: Operation, at: datetime) -> None:
 
 
 def record_no_answer(operation: Operation, reason: str) -> None:
-    """Record why a check brought no answer about the operation. The time of the last answer remains."""
+    """Record why a check of the operation failed. The time of the last response is preserved."""
     if operation.check_error == reason:
         return
     same = Operation.objects.filter(pk=operation.pk, state=operation.state)

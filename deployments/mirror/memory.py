@@ -1,4 +1,4 @@
-"""Memory that a large list occupied, given back to the operating system.
+"""Return of memory that a large list used to the operating system.
 
 Python and glibc retain freed memory for later use. A worker that read a list of 100,000 models would otherwise occupy
 that much until it is restarted.
@@ -19,7 +19,7 @@ _STATM = Path("/proc/self/statm")  # proc(5): sizes in pages, the second is the 
 
 @contextmanager
 def given_back() -> Iterator[None]:
-    """Give back the memory that this block used, if it was much. Does nothing on systems other than Linux."""
+    """Return the memory used in this block to the operating system if it was a large amount. Linux only."""
     before = resident_bytes()
     try:
         yield

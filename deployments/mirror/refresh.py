@@ -97,7 +97,7 @@ def _in_flight() -> set[int]:
 def refresh(account_id: int, nouns: Iterable[type[Any]], whole: bool = False) -> None:
     """Read these lists of the account, except those that another worker is reading. A failed list changes no rows.
 
-    whole: read each list completely, although the server may offer to send only what changed.
+    whole: read each list completely, even if the server supports sending only the changes.
 
     A list that can't be read doesn't prevent reading the others, but an unreachable server does.
     """

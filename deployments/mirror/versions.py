@@ -17,8 +17,8 @@ TOLERANCE = timedelta(seconds=5)  # an operation may end while a list is read
 def known(account: HostingAccount, noun: type[Any], now: datetime) -> ListVersion:
     """Return the version of the list that the rows match; empty if the whole list has to be read.
 
-    Rows may also have changed by the account's own operations. A change feed reports those, too; the same entity tag
-    or bytes only tell that the list is as it was.
+    Rows may also have changed by the account's own operations. A change feed reports those as well. An unchanged entity
+    tag or response only shows that the list didn't change.
     """
     stored = account.list_versions.get(NOUN[noun], {})
     read_at, confirmed_at = (stored.get(name) for name in ("read_at", "confirmed_at"))

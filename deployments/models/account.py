@@ -75,7 +75,7 @@ class HostingAccount(WithSecret):
     manifests_seen_at = models.DateTimeField(null=True, blank=True)
     images_seen_at = models.DateTimeField(null=True, blank=True)
     services_seen_at = models.DateTimeField(null=True, blank=True)
-    # Why each list couldn't be read the last time, for people.
+    # Reasons why lists couldn't be read last time, shown to users.
     models_error = models.TextField(blank=True, default="")
     manifests_error = models.TextField(blank=True, default="")
     images_error = models.TextField(blank=True, default="")
@@ -129,7 +129,7 @@ class HostingAccount(WithSecret):
         self.not_before, self.refusal_retry_at = None, None
 
     def release_queued(self) -> None:
-        """Make the account's queued operations due that wait for the end of a pause."""
+        """Make queued operations due that are waiting for the end of the account's pause."""
         queued = self.operations.filter(state="queued", next_poll_at__gt=timezone.now())
         queued.update(next_poll_at=timezone.now())
 

@@ -27,8 +27,8 @@ from deployments.timing import FAST_POLL_SECONDS, MAX_UNSENT_SECONDS, TICK_AHEAD
 
 log = logging.getLogger(__name__)
 BATCH_OPERATIONS = 50  # per thread and connection
-# Polls that one tick starts per account, so that thousands of pending operations take a fraction of a core. Those that
-# are overdue longest come first; young ones are preferred, but leave room for MIN_OLD_POLLS.
+# Polls that one tick starts per account, so that thousands of pending operations take a fraction of a core. The most
+# overdue come first. New ones are preferred, except for MIN_OLD_POLLS.
 MAX_POLLS = 100
 MAX_YOUNG_POLLS = 150
 MIN_OLD_POLLS = 40
@@ -184,7 +184,7 @@ def _start_polls(account: HostingAccount, due: "QuerySet[Operation]") -> "list[F
 
 
 def _next_to_poll(account: HostingAccount, due: "QuerySet[Operation]") -> list[UUID]:
-    """Return the operations to poll in this tick. Young ones are preferred, as people are waiting for them."""
+    """Return the operations to poll in this tick. New ones are preferred, because users are waiting for them."""
     limit, young_limit = MAX_POLLS, MAX_YOUNG_POLLS
     if poll.returns_several_states(account.pk):
         limit = young_limit = MAX_BATCHED_POLLS

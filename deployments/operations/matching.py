@@ -29,7 +29,7 @@ def request_of(operation: Operation) -> wire.Request:
 
 
 def consequence_of_giving_up(operation: Operation) -> str:
-    """Return what becomes of the effect of a lost request that is marked as failed, as part of a sentence."""
+    """Return what happens to the effect of a lost request that is marked as failed, as part of a sentence."""
     if operation.kind in SERVICE_CHANGES:
         return "the change stays in effect"
     if operation.kind == Kind.CREATE_IMAGE and operation.account.lists_images is False:

@@ -1,4 +1,4 @@
-"""Steps of workers for accepted operations: ask the server for their states, and record what has changed.
+"""Steps of workers for accepted operations: get their states from the server, and record changes.
 
 A batch of operations takes one claim, one call if the server returns several states at a time (else one call each), and
 one update for all operations whose state is unchanged. Each step is safe from several workers.
@@ -187,7 +187,7 @@ def _ask_for_one(operation: Operation, client: MMSClient, confirmed: list[Operat
 
 
 def _guarded(claimed: Operation, work: Callable[[Operation], None]) -> None:
-    """Call `work` with the operation and its rows. Whatever it raises ends neither the batch nor the worker."""
+    """Call `work` with the operation and its rows. An exception ends neither the batch nor the worker."""
     try:
         operation = Operation.objects.select_related("model", "manifest", "image", "service").get(pk=claimed.pk)
         operation.account, operation.next_poll_at = claimed.account, claimed.next_poll_at

@@ -170,7 +170,7 @@ def _candidates(operation: Operation, request: wire.Request, listing: Listing[An
 def _resolve_by(operation: Operation, candidates: list[Any], client: MMSClient) -> Probe:
     """Resolve the operation by one of the candidates if there are no more of them than operations they may belong to.
 
-    Otherwise another client created an equal resource, and only a user can tell which is which. A candidate that is
+    Otherwise another client created an equal resource, and only a user can tell them apart. A candidate that is
     older than the request isn't its effect, unless the server's dates are wrong.
     """
     row = operation.resource
@@ -181,7 +181,7 @@ def _resolve_by(operation: Operation, candidates: list[Any], client: MMSClient) 
         claims = unlinked_operations(operation.account, type(candidates[0]))
         rivals = [other for other, request in claims if any(matches(request, item) for item in candidates)]
         if any(other.state == State.SENDING for other in rivals):
-            return Probe.UNCLEAR  # its response tells which one it created
+            return Probe.UNCLEAR  # its response identifies the one that it created
         if len(candidates) > len(rivals):
             operation.error_details = [_describe(item) for item in candidates]
             return Probe.AMBIGUOUS

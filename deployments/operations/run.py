@@ -83,7 +83,7 @@ def send(operation: Operation, client: MMSClient) -> None:
 
 
 def _send_later(operation: Operation, reason: str) -> None:
-    """Queue an operation again of which nothing was sent, or fail it after MAX_ATTEMPTS."""
+    """Requeue an operation that wasn't sent, or fail it after MAX_ATTEMPTS."""
     failures = operation.failures + 1
     if failures >= MAX_ATTEMPTS:
         message = f"{reason} {OUTCOME_UNKNOWN}" if operation.attempts > 1 else reason
@@ -95,9 +95,9 @@ def _send_later(operation: Operation, reason: str) -> None:
 
 
 def record_unexpected(operation: Operation, error: Exception) -> None:
-    """Record an exception that no step expects on its operation, which is tried again later.
+    """Record an unexpected exception on its operation, which is retried later.
 
-    The message names only the class, since the text may contain anything.
+    The message contains only the class, because the text could contain secrets.
     """
     log.error("A step of operation %s failed with an unexpected error.", operation.pk, exc_info=error)
     current = Operation.objects.select_related("account").filter(pk=operation.pk, state__in=OPEN).first()

@@ -305,6 +305,6 @@ async def _send(
 
 
 async def _send_parts(send: ASGISendCallable, parts: Iterator[bytes]) -> None:
-    """Send each part when the client has taken the one before. An exception breaks the response off, visibly."""
+    """Send each part once the client has received the previous one. An exception aborts the response."""
     while (part := await _run_in(_readers, lambda: next(parts, None))) is not None:
         await send({"type": "http.response.body", "body": part, "more_body": True})

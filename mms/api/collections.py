@@ -1,4 +1,4 @@
-"""Lists of resources: arrays that are encoded while they are sent, entity tags, and change feeds.
+"""Lists of resources: streamed arrays, entity tags, and change feeds.
 
 A list is read in batches in the order of creation, so its memory doesn't grow with the number of rows. Batches that
 several clients read at the same time are encoded once. Entity tags and cursors name the version of the account's list

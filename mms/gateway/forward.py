@@ -1,4 +1,4 @@
-"""The gateway's decisions about a request, whichever server received it: routes, keys, limits, and forwarding."""
+"""The gateway's handling of a request, independent of the server that received it: routes, keys, limits, forwarding."""
 
 import asyncio
 import hmac

@@ -1,4 +1,4 @@
-"""The gateway's own server: it listens on one port, alone or with other processes, and stops in order."""
+"""The gateway's own server: it listens on one port, alone or with other processes, and shuts down gracefully."""
 
 import asyncio
 import gc

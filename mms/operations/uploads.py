@@ -1,4 +1,4 @@
-"""Checks of uploaded files when a manifest is created, so that mistakes show before a build.
+"""Checks of uploaded files when a manifest is created, so that mistakes are found before a build.
 
 Only uploads to the dashboard of this site are read: other URLs may be slow, and their content can change.
 """

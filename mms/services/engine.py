@@ -61,7 +61,7 @@ def redact_url(server: str) -> str:
 
 
 def exposure() -> str:
-    """Describe what a service's code can access on this machine, and how much it may use."""
+    """Describe what a service's code can access on this machine, and its limits."""
     return f"{sandbox.exposure(settings.DATA_DIR, settings.MMS_SCORING_NETWORK)} {process_engine().resources}"
 
 

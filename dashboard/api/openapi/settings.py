@@ -21,7 +21,7 @@ class SeenAt(TypedDict):
 
 
 class ListErrors(TypedDict):
-    """Why each list couldn't be read the last time, or empty."""
+    """Reasons why lists couldn't be read, by list. Empty if all could."""
 
     models: str
     manifests: str

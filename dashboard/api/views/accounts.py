@@ -47,7 +47,7 @@ def change_server(request: ApiRequest, account: HostingAccount) -> HttpResponse:
 @requires(Permission.CHANGE_SERVER)
 @declare(settings.PauseEnded, status=202)
 def end_pause(request: ApiRequest, account: HostingAccount) -> HttpResponse:
-    """Have the server called now, although it asked for a pause or rejected the credentials."""
+    """Make workers call the server now, even if it requested a pause or rejected the credentials."""
     check_fields(read_object(request), ())
     ended: settings.PauseEnded = {"pause": "ended" if accounts.end_pause(request, account) else "none"}
     return JsonResponse(ended, status=202)

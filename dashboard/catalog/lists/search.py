@@ -1,7 +1,7 @@
 """Case-insensitive search in any language: the lookup `has_word`.
 
 SQLite's LIKE ignores the case of ASCII letters only, so a search for "é" wouldn't find "É". For a word with other
-letters, both sides are folded by a function of ours. That reads every row, as LIKE does. An index of trigrams (FTS5,
+letters, a custom SQL function folds both sides. That reads every row, as LIKE does. An index of trigrams (FTS5,
 pg_trgm) folds all letters itself, and can replace this lookup without changes to its callers.
 """
 
@@ -15,7 +15,7 @@ FUNCTION = "fold_case"
 
 
 def fold(text: str | None) -> str | None:
-    """Return the text without differences of case, and with one spelling of each letter."""
+    """Return the text case-folded and normalized, for comparison."""
     return None if text is None else unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
 
 

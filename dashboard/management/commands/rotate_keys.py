@@ -57,7 +57,7 @@ class Command(BaseCommand):
             self.stdout.write("SECRET_KEY_FALLBACKS is empty, so there is nothing to remove.")
 
     def discard_lost(self) -> None:
-        """Delete the secrets that no known key decrypts, and list them."""
+        """Delete the secrets that can't be decrypted with any known key, and list them."""
         if settings.SECRET_KEY_IS_MISSING:
             check.save_new_key()
             self.stdout.write(f"Created a new key in {check.key_path()}.")

@@ -1,7 +1,7 @@
 """Start a program once the web server answers: `python -I after_web.py HOST PORT HOST_NAME -- COMMAND...`.
 
-At a start, the web server then has the processor for itself, and pages answer before the workers have imported their
-code. Standard library only, because this process does nothing but wait and become the program.
+The web server then doesn't compete for the CPU at startup, and pages respond before the workers have loaded their code.
+Uses only the standard library, because this process only waits and then becomes the program.
 """
 
 import http.client

@@ -1,8 +1,8 @@
-"""Workers that survive messages they can't read.
+"""Protection of workers from messages that they can't read.
 
-Celery and Kombu let an exception about an unreadable message end the worker. The message is then delivered again when
-the worker starts, and ends it again. `install` makes the Redis channel check each message first, and drop one that no
-worker could process. Nothing is lost: messages are hints, and the database stores what is due.
+In Celery and Kombu, an unreadable message raises an exception that ends the worker. When the worker restarts, the
+message is delivered again and ends it again. `install` makes the Redis channel check each message first, and drop one
+that no worker could process. Nothing is lost: messages are hints, and the database stores what is due.
 
 This module uses private names of Kombu; tests/unit/dashboard/ops/test_celery_internals.py fails if a release changes
 them.

@@ -100,7 +100,7 @@ def _gateways() -> Iterator[Program]:
         *(f"--origin={origin}" for origin in settings.ALLOWED_ORIGINS),
         *(["--share-port"] if settings.GATEWAY_PROCESSES > 1 else []),
     ]
-    # The first program to start and the last to stop: it answers while everything else starts or stops.
+    # The first program to start and the last to stop, so that it serves requests in the meantime.
     options = {"priority": "1", "stopwaitsecs": "25"}
     for number in range(1, settings.GATEWAY_PROCESSES + 1):
         yield Program("gateway" if number == 1 else f"gateway-{number}", command, options)

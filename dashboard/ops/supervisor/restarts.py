@@ -36,7 +36,7 @@ class Restarts:
         return {program: len(times) for program, times in sorted(self.exits.items())}
 
     def in_a_loop(self) -> list[str]:
-        """Return the programs that keep failing."""
+        """Return the programs that fail repeatedly."""
         return [
             program
             for program, times in sorted(self.failures.items())

@@ -14,7 +14,7 @@ from dashboard.http import db_errors
 from dashboard.ops.supervisor.health import WORKS
 from encryption import check
 
-CACHE_SECONDS = 5.0  # anyone may request /healthz, which must not cause a write each time
+CACHE_SECONDS = 5.0  # anyone can request /healthz, so not every request may cause a write
 TRIAL_BYTES = 64 * 1024
 
 _lock = threading.Lock()

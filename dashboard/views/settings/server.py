@@ -46,7 +46,7 @@ def test_server(request: Request, account: HostingAccount) -> HttpResponse:
 @require_POST
 @requires(Permission.CHANGE_SERVER)
 def end_pause(request: Request, account: HostingAccount) -> HttpResponse:
-    """Have workers call the server now, although it asked for a pause or rejected the credentials."""
+    """Make workers call the server now, even if it requested a pause or rejected the credentials."""
     if accounts.end_pause(request, account):
         messages.info(request, "Calling the server again. The result will appear here automatically.")
     else:

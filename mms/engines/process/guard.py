@@ -1,8 +1,8 @@
 """Limits on the resources of a service, and the guard that stops services above them.
 
-The kernel enforces what it can per process (see `launch.py` and `confine.py`). The memory of all processes of a service
-together, and what its temporary files take, is only limited by control groups, which belong to the system's manager
-and are rarely delegated to a site. Therefore, a thread of the worker measures it, and kills a service above its limits.
+The kernel enforces limits per process (see `launch.py` and `confine.py`). The memory of all processes of a service
+together and of its temporary files can only be limited by control groups, which the service manager rarely delegates
+to a site. Therefore, a thread of the worker measures it, and kills a service above its limits.
 """
 
 import json
@@ -118,13 +118,13 @@ class Guard:
         with suppress(OSError), self.logs.path(program.service_id, program.number).open("a") as log:
             log.write(f"{reason}\n")
         logger.warning("Stopped revision %s of service %s: %s", program.number, program.service_id, reason)
-        for pid in processes:  # the first is the sandbox, whose end the others don't outlive
+        for pid in processes:  # the first is the sandbox; the others end with it
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
 
 
 def size(count: int) -> str:
-    """Return a number of bytes as people say it, such as "2 GB"."""
+    """Return a number of bytes as readable text, such as "2 GB"."""
     return f"{count / 1024**3:.3g} GB" if count >= 1024**3 else f"{count / 1024**2:.3g} MB"
 
 

@@ -89,7 +89,7 @@ def start_session() -> None:
     """Start a new session, in the process group that supervisord stops.
 
     The kernel shares CPU time equally between sessions (autogroup, see sched(7)), however many threads are busy in one.
-    And the program has no terminal: into that of `make up`, a driver could insert keystrokes (TIOCSTI).
+    The program also loses its terminal: otherwise a driver could insert keystrokes into that of `make up` (TIOCSTI).
 
     The leader of a process group can't start a session, so this process joins its parent's group before. bubblewrap's
     option --new-session would start one outside the group, so the program would never receive SIGTERM.
@@ -140,7 +140,7 @@ def main(plan: dict[str, Any]) -> None:
     count_start(plan["starts"])
     if "listener" in plan:
         listen(plan["socket"], plan["listener"])
-    else:  # made by an earlier release that still runs: the program creates its socket itself
+    else:  # created by an earlier release that is still running: the program creates its own socket
         with suppress(FileNotFoundError):
             os.unlink(plan["socket"])
     if plan.get("passage"):

@@ -1,4 +1,4 @@
-"""Explanation of requirements that can't be resolved: all of them, one by one.
+"""Explanation of all requirements that can't be resolved, one by one.
 
 uv stops at the first problem. This module asks it about each requirement, and for the newest version with a wheel.
 """
@@ -14,7 +14,7 @@ UNRESOLVED = "No solution found when resolving dependencies"  # begins uv's mess
 _NAME = re.compile(r"[a-z0-9-]+")
 _PIN = re.compile(r"^[a-z0-9-]+==(\S+)", re.MULTILINE)
 
-# Resolves one line, with or without the packages that it requires. Returns the lock, or "" and uv's message.
+# Resolves one line, with or without its dependencies. Returns the lock, or "" and uv's message.
 Resolve = Callable[[str, bool], tuple[str, str]]
 
 

@@ -1,4 +1,4 @@
-"""Conda's package specifications (MatchSpec), read as conda reads them.
+"""Parser for conda's package specifications (MatchSpec).
 
 See https://docs.conda.io/projects/conda/en/stable/user-guide/concepts/pkg-specs.html
 """

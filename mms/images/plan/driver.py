@@ -61,7 +61,7 @@ def check_source(source: bytes, name: str, is_host_python: bool = True) -> None:
 
 
 def missing_functions(tree: ast.Module) -> list[str]:
-    """Return those of `init` and `run` that the script surely doesn't define at its top level."""
+    """Return which of `init` and `run` the script definitely doesn't define at its top level."""
     if any(_can_define_anything(node) for node in ast.walk(tree)):
         return []
     defined = {name for node in _top_level(tree) for name in _names(node)}
