@@ -70,10 +70,21 @@ class _Matcher:
     def spans(self, text: str) -> Iterator[tuple[int, int]]:
         """Yield the start and end of each occurrence, with all of the base64 or long token around it."""
         plain, encoded = self._patterns
-        for found in plain.finditer(text):
-            yield _extended(text, found.span(), _TOKEN_RUN) if self._is_long else found.span()
-        for found in encoded.finditer(text):
-            yield _extended(text, found.span(), _BASE64_RUN)
+        if self._is_long:
+            yield from _all_extended(text, plain, _TOKEN_RUN)
+        else:
+            yield from (found.span() for found in plain.finditer(text))
+        yield from _all_extended(text, encoded, _BASE64_RUN)
+
+
+def _all_extended(text: str, pattern: re.Pattern[str], run: frozenset[str]) -> Iterator[tuple[int, int]]:
+    """Yield all matches, extended. One within the span before it is skipped: long text can consist of matches."""
+    reached = 0
+    for found in pattern.finditer(text):
+        if found.end() > reached:
+            span = _extended(text, found.span(), run)
+            reached = span[1]
+            yield span
 
 
 def _extended(text: str, span: tuple[int, int], run: frozenset[str]) -> tuple[int, int]:

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from netguard import redaction
 from netguard.redaction import MASK, MAX_REMEMBERED, Redactor, credentials_in_kubeconfig
 from tests.support.spellings import spellings
 
@@ -136,6 +137,20 @@ clusters: [{name: c, cluster: {server: "https://k8s.example:6443/path", certific
 users:
 - {name: deployer, user: {token: tok-12-chars, username: deployer, password: "pa ss", client-key-data: PEM_DATA}}
 """
+
+
+def test_text_that_consists_of_encoded_secrets_is_extended_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    secret, calls = "correct horse battery staple", []
+
+    def counted(text: str, span: tuple[int, int], run: frozenset[str]) -> tuple[int, int]:
+        calls.append(span)
+        return extended(text, span, run)
+
+    extended = redaction._extended
+    monkeypatch.setattr(redaction, "_extended", counted)
+    encoded = base64.b64encode(secret.encode()).decode().rstrip("=")
+    assert Redactor([secret]).text(f"1 {encoded * 1000} 2 {encoded} 3") == f"1 {MASK} 2 {MASK} 3"
+    assert len(calls) == 2, "each extension reads the whole run, so the time would grow with its square"
 
 
 def test_secrets_of_a_kubeconfig_are_its_credentials() -> None:
