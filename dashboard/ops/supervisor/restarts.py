@@ -13,7 +13,7 @@ from django.conf import settings
 WINDOW_SECONDS = 3600.0
 LOOP_SECONDS, LOOP_EXITS = 60.0, 3  # a program that failed this often within this time is in a crash loop
 MAX_LOG_BYTES = 256 * 1024  # of the end of the log; a service that crashes in a loop writes to it as well
-PROGRAM = r"((?:web|worker|mms-worker|beat|gateway|redis)(?:_\d+)?)"
+PROGRAM = r"((?:web|worker|mms-worker|beat|gateway|redis)(?:[_-]\d+)?)"
 EXIT = re.compile(rf"^(\d{{4}}-\d\d-\d\d \d\d:\d\d:\d\d),\d+ \w+ exited: {PROGRAM} \((.*)\)$", re.MULTILINE)
 KILLED = "terminated by SIGKILL"
 

@@ -28,9 +28,10 @@ def test_unexpected_exits_of_the_last_hour_are_counted(log: Path) -> None:
         + line(1000, "exited: worker (exit status 0; expected)", "INFO")
         + line(900, "stopped: beat (terminated by SIGTERM)", "INFO")
         + line(800, "exited: service-7-r1 (exit status 3; not expected)")
+        + line(750, "exited: gateway-2 (exit status 1; not expected)")
         + line(700, "spawned: 'web' with pid 7", "INFO")
     )
-    assert Restarts(log, NOW).counts() == {"mms-worker": 1, "worker": 2}
+    assert Restarts(log, NOW).counts() == {"gateway-2": 1, "mms-worker": 1, "worker": 2}
     assert Restarts(log, NOW).in_a_loop() == []
 
 
