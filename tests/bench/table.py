@@ -73,7 +73,8 @@ def keep(path: Path, about: Mapping[str, str], rows: list[Row], *, is_complete: 
 def write_page(kept: Path, page: Path) -> None:
     """Replace the table of the page by the figures of a kept run.
 
-    Raise ValueError if the run was a quick or partial one, or if the measured code isn't what the repository has now.
+    Raise ValueError if the run was a quick or partial one, or if the measured code isn't the current code of the
+    repository.
     """
     run: dict[str, Any] = json.loads(kept.read_text())
     if not run["complete"]:

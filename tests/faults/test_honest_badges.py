@@ -1,4 +1,4 @@
-"""Reads that fail while others work: a badge shows since when nothing is known, and why."""
+"""Reads that fail while others succeed: a badge shows since when its status is unconfirmed, and why."""
 
 import re
 from collections.abc import Iterator
@@ -150,7 +150,7 @@ def test_an_uncertain_operation_that_cannot_be_probed_says_since_when(account: H
     assert "no usable response" in badge.explanation, "why it is uncertain remains"
 
 
-def test_resuming_is_no_answer(account: HostingAccount, mms: MMS) -> None:
+def test_resuming_does_not_count_as_a_response(account: HostingAccount, mms: MMS) -> None:
     operation = later(turn(turn(VERBS[2].ask(account))), 24 * 3600 + 60)
     operation = turn(operation)
     assert operation.next_poll_at is None

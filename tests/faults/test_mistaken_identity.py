@@ -1,4 +1,4 @@
-"""Servers that confuse ids, or clients that create equal resources: nothing is credited to the wrong request."""
+"""Servers that confuse IDs, or clients that create equal resources: nothing is assigned to the wrong request."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -89,7 +89,7 @@ def test_a_retried_request_may_get_its_own_operation_id_again(live_redis: redis.
 
 
 @pytest.mark.parametrize("given", ["another", 7, ["id"], {"id": 1}])
-def test_a_status_about_another_operation_is_not_believed(given: Any, account: HostingAccount, mms: MMS) -> None:
+def test_a_status_of_another_operation_is_ignored(given: Any, account: HostingAccount, mms: MMS) -> None:
     operation = turn(turn(build(account)))
     known = operation.checked_at
     mms.operations[operation.mms_operation_id] |= {"id": given, "state": "Succeeded"}
@@ -100,7 +100,7 @@ def test_a_status_about_another_operation_is_not_believed(given: Any, account: H
     assert Image.objects.filter(mms_id=None).count() == 1
 
 
-def test_a_status_without_an_id_is_believed(account: HostingAccount, mms: MMS) -> None:
+def test_a_status_without_an_id_is_accepted(account: HostingAccount, mms: MMS) -> None:
     operation = turn(build(account))
     mms.end()
     del mms.operations[operation.mms_operation_id]["id"]
@@ -183,7 +183,7 @@ LOCATIONS = {
 
 
 @pytest.mark.parametrize("name", LOCATIONS)
-def test_a_result_without_the_shape_of_an_id_is_not_named(name: str, account: HostingAccount, mms: MMS) -> None:
+def test_a_malformed_result_id_is_ignored(name: str, account: HostingAccount, mms: MMS) -> None:
     operation = turn(build(account))
     mms.operations[operation.mms_operation_id]["done"]()
     say(mms, operation, state="Succeeded", resourceLocation=LOCATIONS[name])

@@ -1,4 +1,4 @@
-"""A site on an IPv6 address, in a data folder whose name needs quoting everywhere, with files named as people do."""
+"""A site on an IPv6 address, with a data folder whose name needs quoting, and uploads with realistic names."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -161,7 +161,7 @@ def _do_the_whole_job(person: Person, mms: MMS, planted: Planted) -> None:
 
 
 def _let_the_server_echo(person: Person, mms: MMS, planted: Planted, registry: str) -> None:
-    """Let the server repeat every secret that it knows, in every spelling and place; then view all of it."""
+    """Make the server echo every secret that it knows, in every encoding and field, then view the results."""
     here, known = "/accounts/far", ("account token", "registry password", "kubeconfig")
     texts = [text for name in known for text in spellings(planted[name], "puller").values()]
     for number, text in enumerate(texts):

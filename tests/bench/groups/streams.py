@@ -150,7 +150,7 @@ async def _delivered(bench: Bench, server: psutil.Process, requests: list[tuple[
         times = await _output(bench.shell_in_background(announcing))
         await asyncio.sleep(1)
         used = _cpu(server) - cpu - idle * (time.time() - started)
-        # The first and the last event restore the state. Whoever missed one of the others has a wrong number of them.
+        # The first and the last event restore the state. A client that missed one of the others has a wrong count.
         complete = [arrived for arrived in heard.values() if len(arrived) == events + 2]
         assert len(complete) == len(opened), f"{len(opened) - len(complete)} streams missed or repeated an event"
         delays = [(seen - at) * 1000 for arrived in complete for at, seen in zip(times, arrived[1:], strict=False)]

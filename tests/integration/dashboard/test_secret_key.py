@@ -1,4 +1,4 @@
-"""The site has the key of its database, or says so. A lost key blocks nothing longer than until it is back."""
+"""A missing or wrong secret key is reported, and restoring the key restores everything."""
 
 import json
 from io import BytesIO, StringIO
@@ -171,9 +171,7 @@ def test_other_fields_can_be_changed_and_the_value_survives(lost: HostingAccount
     assert HostingAccount.objects.get().error == "changed"
 
 
-def test_a_lost_key_is_no_refusal_and_the_account_works_once_it_is_back(
-    lost: HostingAccount, settings: Any, mms: MMS
-) -> None:
+def test_a_lost_key_does_not_count_as_a_rejected_token(lost: HostingAccount, settings: Any, mms: MMS) -> None:
     operation = turn(register(lost))
     lost = HostingAccount.objects.get()
     assert operation.state == OperationState.QUEUED
@@ -187,7 +185,7 @@ def test_a_lost_key_is_no_refusal_and_the_account_works_once_it_is_back(
     assert not HostingAccount.objects.get().error
 
 
-def test_what_needs_a_lost_secret_is_refused_with_the_reason(lost: HostingAccount, mms: MMS) -> None:
+def test_actions_that_need_a_lost_secret_are_rejected_with_the_reason(lost: HostingAccount, mms: MMS) -> None:
     with pytest.raises(submit.RequestRefusedError, match="password of “registry” can't be decrypted"):
         submit.create_image(lost, "ann", manifest=manifest_of(lost), registry=RegistryInfo.objects.get())
     with pytest.raises(submit.RequestRefusedError, match="“cluster” can't be decrypted"):
@@ -234,7 +232,7 @@ def test_pages_and_the_api_explain_a_lost_secret() -> None:
     assert cast.operator.post(f"{here}/settings/clusters/{cluster.pk}/", form).status_code == 422
 
 
-def test_a_connection_test_that_works_lifts_a_block(account: HostingAccount, mms: MMS) -> None:
+def test_a_successful_connection_test_resumes_calls(account: HostingAccount, mms: MMS) -> None:
     HostingAccount.objects.update(token_refused=True, error="rejected")
     account = HostingAccount.objects.get()
     account.base_url = "http://127.0.0.1:1"

@@ -81,7 +81,7 @@ def test_models_assets_and_driver_are_placed_as_documented(builder: Builder) -> 
         ("/100%25%20%23%3F%26'.pkl", "100% #?&'.pkl"),
     ],
 )
-def test_file_names_are_kept(builder: Builder, path: str, name: str) -> None:
+def test_file_names_are_preserved(builder: Builder, path: str, name: str) -> None:
     builder.files.put(path, b"x")
     built = builder.build(models=[builder.model(path=path)], assets=[builder.asset(), builder.asset("other", path)])
     files = in_app(builder, built.digest)

@@ -1,4 +1,4 @@
-"""Unusual drivers in the real scoring program: each works or is refused with the reason. None stops the service."""
+"""Unusual drivers in the real scoring program: each works or is rejected with a reason. None stops the service."""
 
 import os
 import signal

@@ -99,7 +99,7 @@ def test_a_client_that_is_still_sending_receives_an_early_answer(front: GatewayS
     wait_until(lambda: not front.gateway.buffered_bytes, 30, "the memory of the body to be released")
 
 
-def test_a_client_that_waits_for_100_continue_is_told_to_send(front: GatewayServer, service: Peer) -> None:
+def test_a_client_that_expects_100_continue_receives_it(front: GatewayServer, service: Peer) -> None:
     with socket.create_connection(("127.0.0.1", front.port), timeout=30) as connection:
         connection.sendall(f"{HEAD}content-length: 1\r\nexpect: 100-continue\r\n\r\n".encode())
         assert connection.recv(1000) == b"HTTP/1.1 100 Continue\r\n\r\n"

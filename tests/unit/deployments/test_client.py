@@ -209,7 +209,7 @@ def test_long_ids_are_requested_in_parts_that_proxies_accept(mms: MMS) -> None:
     assert all(sum(len(one.encode()) * 3 for one in part) < 8000 for part in asked)
 
 
-def test_states_that_nobody_asked_for_and_invalid_ones_are_left_out(mms: MMS) -> None:
+def test_unrequested_and_invalid_states_are_ignored(mms: MMS) -> None:
     mms.extensions = True
     statuses = [{"id": "A-1", "state": "Running"}, {"id": "b", "state": "Failed"}, {"id": "c"}, 7]
     mms.plan("GET", "/operations", faults.status(200, statuses))
@@ -229,7 +229,7 @@ def test_informational_responses_are_skipped(mms: MMS, statuses: tuple[int, ...]
         assert client.list_images().items == [], "the connection is used again"
 
 
-def test_endless_informational_responses_are_no_response(mms: MMS) -> None:
+def test_endless_informational_responses_are_an_error(mms: MMS) -> None:
     mms.plan("GET", "services", faults.preceded_by(*[103] * 50))
     with client_of(mms.url) as client, pytest.raises(errors.NoResponseError, match="20 informational responses"):
         client.list_services()

@@ -1,4 +1,4 @@
-"""A server echoes every secret of an account in every place of its responses; nothing that is stored has it."""
+"""A server echoes every secret of an account everywhere in its responses; none of them is stored."""
 
 import json
 import logging
@@ -77,7 +77,7 @@ def stored(live_redis: redis.Redis, *more: str) -> str:
 
 
 def leaks(text: str) -> list[str]:
-    """Return which secrets the text has, in which spelling; JSON columns have them escaped once more."""
+    """Return the secrets in the text and their encoding. JSON columns escape them a second time."""
     escaped = text.replace('\\"', '"').replace("\\\\", "\\")
     return [name for name, spelled in SPELLED.items() if spelled in text or spelled in escaped]
 

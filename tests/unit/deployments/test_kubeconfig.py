@@ -89,12 +89,12 @@ TWICE = [
 ]
 
 
-def test_what_is_given_once_is_accepted() -> None:
+def test_input_without_duplicates_is_accepted() -> None:
     assert parse(GIVEN_ONCE).token == "first"
 
 
 @pytest.mark.parametrize("text", TWICE)
-def test_what_is_given_twice_is_refused(text: str) -> None:
+def test_duplicates_are_rejected(text: str) -> None:
     """Parsers disagree on which value counts, so the checked one might not be the one that is used."""
     with pytest.raises(InvalidKubeconfigError, match=r"twice|two entries|merge key") as error:
         parse(text)

@@ -1,4 +1,4 @@
-"""Lists that haven't changed aren't read again: change feeds, entity tags, and responses with the same bytes."""
+"""Unchanged lists aren't read again: change feeds, entity tags, and identical responses."""
 
 import json
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Memory that the worker gives back after a large list."""
+"""Memory that the worker returns to the operating system after a large list."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from deployments.mirror import memory
 MIB = 1024**2
 
 
-def test_freed_memory_is_given_back_although_a_later_object_stays() -> None:
+def test_freed_memory_is_returned_even_if_a_later_object_remains() -> None:
     if memory._trim() is None:
         pytest.skip("only glibc can give memory back")
     before = memory.resident_bytes()
@@ -21,6 +21,6 @@ def test_freed_memory_is_given_back_although_a_later_object_stays() -> None:
     assert last
 
 
-def test_memory_is_given_back_after_an_error() -> None:
+def test_memory_is_returned_after_an_error() -> None:
     with pytest.raises(ValueError, match="no list"), memory.given_back():
         raise ValueError("no list")

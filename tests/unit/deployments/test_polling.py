@@ -52,7 +52,7 @@ def make_due(account: HostingAccount) -> None:
 
 
 def status_calls(mms: MMS) -> list[str]:
-    """Return what was asked for at the operations' paths, and forget it."""
+    """Return the requests to the operations' paths, and clear them."""
     found = [request.path + ("?ids" if request.query.get("ids") else "") for request in mms.calls("GET", "/operations")]
     mms.requests.clear()
     return found
@@ -61,7 +61,7 @@ def status_calls(mms: MMS) -> list[str]:
 # --- cost ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_server_that_offers_it_is_asked_once_for_all_states(account: HostingAccount, mms: MMS) -> None:
+def test_a_server_with_operation_ids_gets_one_request_for_all_states(account: HostingAccount, mms: MMS) -> None:
     mms.extensions = True
     operations = accepted(account, 5)
     mms.run()
@@ -75,7 +75,7 @@ def test_a_server_that_offers_it_is_asked_once_for_all_states(account: HostingAc
     assert status_calls(mms)[0].endswith("?ids")
 
 
-def test_a_server_that_does_not_offer_it_is_asked_for_each(account: HostingAccount, mms: MMS) -> None:
+def test_a_server_without_operation_ids_gets_one_request_per_operation(account: HostingAccount, mms: MMS) -> None:
     operations = accepted(account, 5)
     mms.end()
     dispatch.run_polls(account.pk, ids_of(operations))
@@ -136,7 +136,7 @@ def test_two_workers_claim_each_operation_once(account: HostingAccount, mms: MMS
     assert poll._claim(account, ids_of(operations)) == []
 
 
-def test_young_operations_are_polled_first_and_old_ones_are_not_starved(
+def test_new_operations_are_polled_first_and_old_ones_are_not_starved(
     account: HostingAccount, monkeypatch: pytest.MonkeyPatch, mms: MMS
 ) -> None:
     monkeypatch.setattr(dispatch, "MAX_POLLS", 4)
@@ -151,7 +151,8 @@ def test_young_operations_are_polled_first_and_old_ones_are_not_starved(
     assert set(chosen) & set(ids_of(old))
 
 
-# --- several states at a time, at a server that fails in between --------------------------------------------------
+# --- several states in one request, at a server that fails intermittently
+# --------------------------------------------------
 
 
 def test_if_the_states_cannot_be_read_together_each_is_read_alone_for_a_while(
@@ -174,7 +175,7 @@ def test_if_the_states_cannot_be_read_together_each_is_read_alone_for_a_while(
     assert not HostingAccount.objects.get().error
 
 
-def test_an_operation_that_is_missing_among_several_is_asked_for_alone(account: HostingAccount, mms: MMS) -> None:
+def test_an_operation_that_is_missing_among_several_is_requested_separately(account: HostingAccount, mms: MMS) -> None:
     mms.extensions = True
     operations = accepted(account, 3, seconds=60)
     dispatch.run_polls(account.pk, ids_of(operations))
@@ -343,9 +344,7 @@ def until_retry(account: HostingAccount) -> float:
     return (present(account.refusal_retry_at) - timezone.now()).total_seconds()
 
 
-def test_credentials_refused_once_are_tried_again_after_a_minute_with_one_cheap_read(
-    account: HostingAccount, mms: MMS
-) -> None:
+def test_rejected_credentials_are_retried_after_a_minute_with_one_small_read(account: HostingAccount, mms: MMS) -> None:
     operation = later(refused(account, mms), 10)
     assert 55 < until_retry(account) <= 60
     assert not dispatch.tick()
@@ -359,9 +358,7 @@ def test_credentials_refused_once_are_tried_again_after_a_minute_with_one_cheap_
     assert operation.state == State.SUCCEEDED
 
 
-def test_credentials_that_stay_refused_are_tried_ever_less_often_at_least_every_hour(
-    account: HostingAccount, mms: MMS
-) -> None:
+def test_rejected_credentials_are_retried_less_often_but_at_least_hourly(account: HostingAccount, mms: MMS) -> None:
     refused(account, mms)
     mms.plan("GET", "/", faults.status(401), times=100)
     pauses = []
@@ -385,7 +382,7 @@ def test_a_server_that_is_down_does_not_count_as_accepting_the_credentials(accou
     assert account.next_attempt_at
 
 
-def test_two_workers_try_refused_credentials_once(account: HostingAccount, mms: MMS) -> None:
+def test_two_workers_retry_rejected_credentials_once(account: HostingAccount, mms: MMS) -> None:
     refused(account, mms)
     let_pass(account, 61)
 
@@ -433,7 +430,7 @@ def test_without_a_pause_there_is_nothing_to_end(account: HostingAccount) -> Non
     assert not end_pause(account)
 
 
-def test_if_one_thread_is_free_each_kind_of_check_gets_it_sometimes(
+def test_a_single_free_thread_is_shared_by_all_kinds_of_checks(
     account: HostingAccount, mms: MMS, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     [uncertain, failing, *_] = accepted(account, 6)

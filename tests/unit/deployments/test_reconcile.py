@@ -232,7 +232,7 @@ def lose_a_model(account: HostingAccount, mms: MMS) -> Operation:
     return turn(turn(register(account)))
 
 
-def test_idempotency_declared_for_reads_only_is_not_believed(account: HostingAccount, mms: MMS) -> None:
+def test_idempotency_declared_for_reads_only_does_not_count(account: HostingAccount, mms: MMS) -> None:
     """During a rolling upgrade, reads reach a new release and writes an old one."""
     mms.extensions, mms.old_writes = True, {"POST"}
     refresh.refresh(account.pk, [RegisteredModel, Service])
@@ -240,7 +240,7 @@ def test_idempotency_declared_for_reads_only_is_not_believed(account: HostingAcc
     assert len(mms.calls("POST")) == mms.effects["models"] == 1
 
 
-def test_idempotency_declared_for_another_kind_of_request_is_not_believed(account: HostingAccount, mms: MMS) -> None:
+def test_idempotency_declared_for_another_kind_of_request_does_not_count(account: HostingAccount, mms: MMS) -> None:
     mms.extensions = True
     turn(build(account))
     assert lose_a_model(account, mms).state == State.SUCCEEDED
@@ -248,7 +248,7 @@ def test_idempotency_declared_for_another_kind_of_request_is_not_believed(accoun
 
 
 @pytest.mark.parametrize("change", ["a day later", "at another server", "no longer declared"])
-def test_idempotency_is_believed_for_a_while_at_one_server(account: HostingAccount, mms: MMS, change: str) -> None:
+def test_declared_idempotency_expires_and_applies_to_one_server(account: HostingAccount, mms: MMS, change: str) -> None:
     mms.extensions = True
     turn(register(account, name="first"))
     account.refresh_from_db()

@@ -158,5 +158,5 @@ def test_any_response_is_parsed_or_malformed(data: object) -> None:
     failure.message.encode()
 
 
-def test_every_state_that_is_understood_is_kept_by_the_redaction() -> None:
+def test_redaction_preserves_every_known_state() -> None:
     assert set(wire._PHASES) == wire_values.STATES

@@ -1,4 +1,4 @@
-"""Forms that were submitted several times have one effect."""
+"""A form that is submitted several times has one effect."""
 
 import re
 import threading
@@ -17,7 +17,7 @@ from deployments.models import Image, Operation
 from deployments.models.operation import State
 from tests.support.people import make_cast, make_lab, make_operation
 
-# Forms whose repetition has no further effect: they set a value, end something, show something, or belong to sign-in.
+# Forms that can be repeated safely: they set a value, end something, show something, or belong to sign-in.
 REPEATABLE = {
     "503.html",  # sends the fields of the failed request again, its key included
     "_shared/_person.html",

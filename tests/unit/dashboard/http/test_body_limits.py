@@ -98,7 +98,7 @@ def limited(echo: Echo, budget: BodyBudget) -> Iterator[Server]:
         yield server
 
 
-def test_unfinished_bodies_of_one_address_have_a_ceiling(limited: Server, budget: BodyBudget, echo: Echo) -> None:
+def test_unfinished_bodies_of_one_address_are_limited(limited: Server, budget: BodyBudget, echo: Echo) -> None:
     with ExitStack() as connections:
         started = [connections.enter_context(open_body(limited, 100 * KB)) for _ in range(20)]
         wait_until(lambda: len(select.select(started, [], [], 0)[0]) == 16, 30, "the refusal of 16 of 20")
@@ -111,7 +111,7 @@ def test_unfinished_bodies_of_one_address_have_a_ceiling(limited: Server, budget
     assert requests.post(limited.url, data=b"x" * 200 * KB).status_code == 200
 
 
-def test_unfinished_bodies_of_many_addresses_have_a_ceiling(limited: Server, budget: BodyBudget) -> None:
+def test_unfinished_bodies_of_many_addresses_are_limited(limited: Server, budget: BodyBudget) -> None:
     with ExitStack() as connections:
         for number in range(4):
             address = f"203.0.113.{number}"

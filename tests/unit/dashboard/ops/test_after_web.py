@@ -1,4 +1,4 @@
-"""Workers and the scheduler start once the web server answers, or after a while without it."""
+"""Workers and the scheduler start once the web server responds, or after a time limit."""
 
 import socket
 import subprocess
@@ -55,7 +55,7 @@ def test_the_program_replaces_the_waiting_process(web: Server) -> None:
     assert process.communicate(timeout=30)[0] == f"{process.pid}\n"
 
 
-def test_it_waits_for_a_server_that_starts_later() -> None:
+def test_it_waits_for_the_server_to_start() -> None:
     port, answers = free_port(), []
     waiting = threading.Thread(target=lambda: answers.append(after_web.wait("127.0.0.1", port, "x", 30)))
     waiting.start()

@@ -35,13 +35,13 @@ def test_unexpected_exits_of_the_last_hour_are_counted(log: Path) -> None:
     assert Restarts(log, NOW).in_a_loop() == []
 
 
-def test_a_program_that_keeps_failing_is_in_a_loop(log: Path) -> None:
+def test_a_program_that_fails_repeatedly_is_in_a_crash_loop(log: Path) -> None:
     log.write_text("".join(line(ago, "exited: worker (exit status 1; not expected)") for ago in (50, 35, 20)))
     assert Restarts(log, NOW).in_a_loop() == ["worker"]
     assert Restarts(log, NOW + 30).in_a_loop() == []
 
 
-def test_a_program_that_others_killed_is_in_no_loop(log: Path) -> None:
+def test_a_program_killed_by_another_process_is_not_in_a_crash_loop(log: Path) -> None:
     log.write_text("".join(line(ago, "exited: web (terminated by SIGKILL; not expected)") for ago in range(20)))
     assert Restarts(log, NOW).in_a_loop() == []
     assert Restarts(log, NOW).counts() == {"web": 20}

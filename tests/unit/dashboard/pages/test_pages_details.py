@@ -139,7 +139,7 @@ def test_revisions_are_shown_with_their_images_and_invalid_dates_are_tolerated(l
     assert 'datetime="2026-01-01T10:00:00+00:00"' in page
 
 
-def test_the_limits_of_a_service_are_shown_as_people_say_them(lab: Lab, cast: Cast) -> None:
+def test_the_limits_of_a_service_are_shown_with_units(lab: Lab, cast: Cast) -> None:
     lab.service.limits = {"memory": 2 * 1024**3, "temporary": 1024**3, "tasks": 256, "cpus": 1}
     lab.service.save()
     page = compact(cast.viewer.get(url_of(lab, "service")).text)

@@ -44,7 +44,7 @@ def test_ordinary_text_of_any_language_is_unchanged() -> None:
     assert visible("a\u200db") == "a[U+200D]b"
 
 
-def test_what_people_edit_and_follow_is_unchanged() -> None:
+def test_form_values_and_urls_are_unchanged() -> None:
     html = '<input value="a\u202eb"><a href="/a\u202eb">x</a><textarea name="t">a\u202eb > c</textarea>'
     assert visible_html(html) == html
 
@@ -72,7 +72,7 @@ def test_names_in_lists_and_details_show_them() -> None:
         assert "\u202e" not in page
 
 
-def test_what_comes_next_is_never_in_the_past() -> None:
+def test_a_next_attempt_is_never_in_the_past() -> None:
     template = Template("{% load page %}{% due at %}")
     now = timezone.now()
     past, soon = (template.render(Context({"at": now + timedelta(seconds=s)})) for s in (-3, 30.5))

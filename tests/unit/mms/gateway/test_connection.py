@@ -115,7 +115,7 @@ def test_a_request_that_arrives_between_two_responses_waits_for_those_before_it(
     assert written.index(b"/a") < written.index(b"/b") < written.index(b"/c")
 
 
-def test_the_body_of_a_request_is_forgotten_if_its_client_leaves_before_the_response(server: OneServer) -> None:
+def test_the_body_of_a_request_is_released_if_its_client_disconnects(server: OneServer) -> None:
     connection, transport = connect(server)
     connection.data_received(request("/a"))
     assert server.gateway.buffered_bytes == len(BODY)

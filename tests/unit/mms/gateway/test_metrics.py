@@ -83,7 +83,7 @@ def test_records_of_deleted_services_are_used_again() -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"x", b"\xff" * 5000])
-def test_a_damaged_file_and_an_unwritable_folder_stop_nothing(tmp_path: Path, content: bytes) -> None:
+def test_a_damaged_file_or_an_unwritable_folder_is_tolerated(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "0.counters").write_bytes(content)
     metrics = Metrics(tmp_path)
     metrics.render()

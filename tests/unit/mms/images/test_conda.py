@@ -1,4 +1,4 @@
-"""Conda's package specifications are read as conda reads them."""
+"""Parsing of conda's package specifications."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""A driver that can't work is rejected before the build; one that could work is accepted."""
+"""Drivers that can't work are rejected before the build; all others are accepted."""
 
 import json
 

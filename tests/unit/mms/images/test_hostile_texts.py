@@ -192,12 +192,12 @@ def test_plain_yaml_is_parsed() -> None:
         "? a\n? a",
     ],
 )
-def test_a_kubeconfig_with_something_given_twice_is_refused(text: str) -> None:
+def test_a_kubeconfig_with_duplicate_keys_is_rejected(text: str) -> None:
     with pytest.raises(EngineRefusedError, match=r"twice|two entries|merge key"):
         engine_for(text)
 
 
-def test_a_conda_file_with_something_given_twice_is_refused() -> None:
+def test_a_conda_file_with_duplicate_keys_is_rejected() -> None:
     with pytest.raises(RequirementsError, match=r"condaEnvFile gives a key twice \(line 2\)"):
         parse_conda("dependencies: [pip]\ndependencies: [python=3.11]", "3.11")
 

@@ -196,7 +196,7 @@ def test_a_data_frame_becomes_a_list_of_rows() -> None:
     assert answer(Frame([], [])) == []
 
 
-def test_a_data_frame_with_a_column_twice_is_refused_by_the_name_of_the_column() -> None:
+def test_a_data_frame_with_duplicate_columns_is_rejected_by_name() -> None:
     assert error(Frame(["p", "p", "q"], [[1, 2, 3]])).startswith(
         'the answer is a table with more than one column named "p". Rename'
     )

@@ -22,7 +22,7 @@ WORDS = "six==1.16.0\n# Modèle\n"
         WORDS.encode("utf-32"),
     ],
 )
-def test_what_windows_programs_write_is_decoded(data: bytes) -> None:
+def test_files_from_windows_programs_are_decoded(data: bytes) -> None:
     assert text.decode(data) == WORDS
 
 

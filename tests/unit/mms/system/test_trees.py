@@ -58,12 +58,12 @@ def test_a_link_is_removed_without_its_target(tmp_path: Path) -> None:
     assert (tmp_path / "target").is_dir()
 
 
-def test_a_missing_folder_is_no_error(tmp_path: Path) -> None:
+def test_a_missing_folder_is_not_an_error(tmp_path: Path) -> None:
     assert remove_tree(tmp_path / "missing")
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can set this attribute")
-def test_what_cannot_be_removed_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_failed_removals_are_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     file = tmp_path / "top" / "file"
     file.parent.mkdir()
     file.touch()
