@@ -146,7 +146,7 @@ class ClientConnection(asyncio.Protocol):
         except GatewayError as error:
             self._refuse(error.answer)
             return
-        if head.expects_continue and head.content_length and not self._current:
+        if head.expects_continue and (head.content_length or head.is_chunked) and not self._current:
             self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def on_body(self, part: bytes) -> None:
@@ -168,7 +168,8 @@ class ClientConnection(asyncio.Protocol):
         request, self._incoming = self._incoming, None
         if request is None:
             return
-        request.keep_alive = self._parser.should_keep_alive()
+        # Clients with HTTP/1.0 wait for the end of the connection, unless the response says that it stays open.
+        request.keep_alive = self._parser.should_keep_alive() and self._parser.get_http_version() != "1.0"
         self._take(request)
 
     # --- called by the server

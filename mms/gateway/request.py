@@ -25,6 +25,7 @@ class RequestHead:
         "expects_continue",
         "forwarded",
         "host",
+        "is_chunked",
         "is_proxied",
         "method",
         "origin",
@@ -42,7 +43,7 @@ class RequestHead:
         self.service_id = ""  # once the service is known
         self.host = self.authorization = self.origin = self.requested_method = b""
         self.content_length = 0
-        self.expects_continue = False
+        self.expects_continue = self.is_chunked = False
         self.is_proxied = False
         self.forwarded = b""  # lines for the request to the service
 
@@ -54,6 +55,8 @@ class RequestHead:
             self.authorization = self.authorization or value
         elif name == b"content-length":
             self.content_length = int(value) if value.isdigit() and len(value) < 20 else 0
+        elif name == b"transfer-encoding":
+            self.is_chunked = True
         elif name == b"host":
             self.host = self.host or value
         elif name == b"origin":

@@ -36,6 +36,9 @@ class Transport:
     def abort(self) -> None:
         self.is_aborted = True
 
+    def close(self) -> None:
+        self.is_closed = True
+
     def resume_reading(self) -> None: ...
 
     def pause_reading(self) -> None: ...
@@ -137,3 +140,18 @@ def test_a_client_is_disconnected_only_if_it_reads_nothing(server: OneServer) ->
     assert not transport.is_aborted
     connection.close_if_late(now + UNREAD_SECONDS + 1, 1)
     assert transport.is_aborted
+
+
+@pytest.mark.parametrize("framing", ["content-length: 5", "transfer-encoding: chunked"])
+def test_a_client_that_waits_to_send_its_body_is_told_to(server: OneServer, framing: str) -> None:
+    connection, transport = connect(server)
+    connection.data_received(f"POST /a HTTP/1.1\r\nhost: a\r\nexpect: 100-continue\r\n{framing}\r\n\r\n".encode())
+    assert transport.written == b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+def test_the_connection_of_an_http_1_0_client_is_closed_after_the_response(server: OneServer) -> None:
+    connection, transport = connect(server)
+    connection.data_received(b"GET /a HTTP/1.0\r\nconnection: keep-alive\r\n\r\n")
+    server.gateway.respond()
+    assert transport.is_closed
+    assert b"connection: close\r\n" in transport.written
