@@ -30,7 +30,7 @@ class Permission(TextChoices):
     MANAGE_OPERATIONS = "steer_operation", "retry, cancel, resume and resolve operations"
     ACT_IN_PRODUCTION = "act_in_production", "deploy, update and delete in production"
     DELETE_ANY_SERVICE = "delete_any_service", "delete services created by others"
-    CHANGE_SERVER = "change_server", "change the server's address and credentials, and test the connection"
+    CHANGE_SERVER = "change_server", "change the server's address and credentials, test the connection, and end a pause"
     CHANGE_REGISTRY = "change_registry", "add, change and delete registries"
     CHANGE_CLUSTER = "change_cluster", "add, change and delete clusters"
     CHANGE_MEMBERS = "change_members", "manage members and their roles"
