@@ -23,8 +23,9 @@ readers: list[asyncio.Task[None]] = []
 
 async def read() -> None:
     """Put each event of the Redis stream into the queue of every open stream."""
-    client: Any = redis.asyncio.from_url(os.environ["REDIS_URL"], protocol=2)
-    position = b"$"
+    client: Any = redis.asyncio.from_url(os.environ["REDIS_URL"], protocol=2, socket_timeout=10)
+    newest = await client.xrevrange("live", count=1)
+    position = newest[0][0] if newest else b"0"
     while True:
         for _, entries in await client.xread({"live": position}, block=5000):
             for name, fields in entries:

@@ -33,7 +33,7 @@ def against_mlflow(what: str, ours: Result, theirs: Result | None, ratio: float,
     if ours.failed:
         return Row(what, f"{seen}; {ours.failed} of {ours.requests} requests failed", target, False)
     if theirs is None:
-        return Row(what, seen, target)
+        return Row(what, seen, f"{target}; compared by `make bench-peers` only")
     times = ours.per_second / theirs.per_second
     seen += f"; {times:.1f} × MLflow ({theirs.per_second:.0f} per second, p99 {theirs.p99:.0f} ms)"
     reached = times >= ratio and (not p99_share or ours.p99 <= p99_share * theirs.p99)
@@ -48,10 +48,12 @@ def compared(
     *,
     most_p99: float | None = None,
     longest_ms: float | None = None,
+    more: str = "",
 ) -> Row:
     """Return a row with the rate of the second results as a share of the first, called `base`.
 
-    `most_p99`: the highest ratio of their p99. `longest_ms`: the longest latency allowed in any second result.
+    `most_p99`: the highest ratio of their p99. `longest_ms`: the longest latency allowed in any second result. `more`:
+    what to add to the figures.
     """
     share = statistics.median(second.per_second / first.per_second for first, second in pairs)
     rates = [statistics.median(pair[index].per_second for pair in pairs) for index in (0, 1)]
@@ -67,7 +69,7 @@ def compared(
     if longest_ms:
         seen, target = f"{seen}; longest {longest:.0f} ms", f"{target}, none above {longest_ms:g} ms"
         reached = reached and longest <= longest_ms
-    return Row(what, seen + (f"; {failed} failed" if failed else ""), target, reached)
+    return Row(what, seen + more + (f"; {failed} failed" if failed else ""), target, reached)
 
 
 def latency(what: str, milliseconds: list[float], limit: float, more: str = "") -> Row:

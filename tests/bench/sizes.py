@@ -7,7 +7,7 @@ from dataclasses import dataclass
 class Sizes:
     """Sizes of a full run."""
 
-    seconds: float = 5.0  # duration of each load
+    seconds: float = 4.0  # duration of each load
     rounds: int = 3  # repetitions of figures that are compared with each other
     models: int = 10_000
     many_models: int = 100_000

@@ -51,7 +51,8 @@ def measure(run: Run) -> Iterator[Row]:
 
 
 def _image(bench: Bench) -> str:
-    return next(str(row["imageId"]) for row in bench.services().values() if row["id"] == bench.service())
+    service = bench.service()
+    return next(str(row["imageId"]) for row in bench.services().values() if row["id"] == service)
 
 
 def _service_memory(bench: Bench, service_id: str) -> int:

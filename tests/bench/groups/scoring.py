@@ -1,5 +1,6 @@
 """Scoring through the gateway: compared with the service itself, beside other work, and while other parts restart."""
 
+import statistics
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -73,28 +74,37 @@ def _beside_pages(run: Run) -> Row:
     def read() -> Result:
         return run.bench.read_pages(clients=READERS, seconds=run.sizes.seconds + 2 * LEAD_SECONDS)
 
-    pairs = _alone_and_beside(run, read)
-    return compared(f"scoring, {CLIENTS} clients, beside {READERS} readers of pages", pairs, "alone", 0.45, most_p99=3)
+    pairs, others = _alone_and_beside(run, read)
+    what = f"scoring, {CLIENTS} clients, beside {READERS} readers of pages"
+    more = f"; {statistics.median(other.per_second for other in others):.0f} pages per second"
+    return compared(what, pairs, "alone", 0.45, most_p99=3, more=more)
 
 
 def _beside_list(run: Run, count: int) -> Row:
     def read() -> Result:
         return run.bench.list_models(clients=1, seconds=run.sizes.seconds + 2 * LEAD_SECONDS)
 
-    pairs = _alone_and_beside(run, read)
+    pairs, others = _alone_and_beside(run, read)
     what = f"scoring, {CLIENTS} clients, beside a client that lists {count:,} models"
-    return compared(what, pairs, "alone", 0.6, longest_ms=50)
+    more = f"; a list took {statistics.median(other.median for other in others) / 1000:.2f} s"
+    return compared(what, pairs, "alone", 0.6, longest_ms=50, more=more)
 
 
-def _alone_and_beside(run: Run, work: Callable[[], Result]) -> list[tuple[Result, Result]]:
-    service = run.bench.service()
+def _alone_and_beside(run: Run, work: Callable[[], Result]) -> tuple[list[tuple[Result, Result]], list[Result]]:
+    """Return the results of scoring alone and beside the work, in pairs, and those of the work."""
+    service, others = run.bench.service(), list[Result]()
 
     def alone() -> Result:
         return run.bench.score_through_gateway(service, clients=CLIENTS, seconds=run.sizes.seconds)
 
     def beside() -> Result:
-        with load.in_background(work):
+        with load.in_background(work) as finish:
             time.sleep(LEAD_SECONDS)
-            return alone()
+            seen = alone()
+            others.append(finish())
+        return seen
 
-    return run.alternate(alone, beside)
+    pairs = run.alternate(alone, beside)
+    if failed := sum(other.failed for other in others):  # work that is refused isn't a load
+        raise RuntimeError(f"{failed} requests of the work beside scoring failed")
+    return pairs, others
