@@ -185,7 +185,7 @@ class Hub:
         return self._per_user[user_id]
 
     def named(self, name: str) -> bytes:
-        """Return an event that tells pages how many others listen, so that they don't all fetch their rows at once."""
+        """Return an event with the number of connections, so that pages can spread their requests."""
         return f'event: {name}\ndata: {{"listeners": {len(self._connections)}}}\n\n'.encode()
 
     async def _beat(self) -> None:

@@ -74,7 +74,7 @@ def drop_triggers(connection: BaseDatabaseWrapper) -> None:
 def install_triggers(connection: BaseDatabaseWrapper) -> None:
     """Create or replace the triggers, after a migration.
 
-    Each table's in one transaction: other processes may write meanwhile, and none of their changes may go unrecorded.
+    Uses one transaction per table, so that concurrent changes by other processes are recorded.
     """
     install = _install_in_postgresql if connection.vendor == "postgresql" else _install_in_sqlite
     for table, definition in _TABLES.items():

@@ -61,7 +61,7 @@ MAX_ITEMS = 1000  # in a list within a resource: tags, models, assets
 
 
 class MalformedPayloadError(ValueError):
-    """A response doesn't match the API reference. The message says how."""
+    """A response doesn't match the API reference. The message explains the difference."""
 
 
 def fold(data: Any) -> dict[str, Any]:

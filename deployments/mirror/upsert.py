@@ -139,8 +139,8 @@ def _link_result(
 class _Rows:
     """Converter of items to columns. Unreported columns retain their value, or have the model's default.
 
-    only: the items to convert, if they are few. `awaits_link` is True after a conversion of a recent item whose link
-    leads to a resource that isn't known yet.
+    only: the items to convert, if they are few. `awaits_link` is True after a conversion of a recent item that links
+    to a resource that isn't known yet.
     """
 
     def __init__(self, account: HostingAccount, noun: type[Any], known: Known, only: list[Item] | None):
@@ -193,7 +193,7 @@ def _mark_vanished(noun: type[Any], known: Known, listed: dict[str, Any], starte
 
 
 def _mark_seen(account: HostingAccount, noun: type[Any], started: datetime, listed: list[int]) -> None:
-    """Set `seen_at` of the rows with these primary keys. A complete list confirms its rows all at once."""
+    """Set `seen_at` of the rows with these primary keys. A complete list confirms all of its rows together."""
     present = noun.objects.filter(account=account, vanished_at=None, seen_at__lt=started)
     for part in _chunks(listed):
         present.filter(pk__in=part).update(seen_at=started)

@@ -168,7 +168,7 @@ def _candidates(operation: Operation, request: wire.Request, listing: Listing[An
 
 
 def _resolve_by(operation: Operation, candidates: list[Any], client: MMSClient) -> Probe:
-    """Resolve the operation by one of the candidates if there are no more of them than operations they may belong to.
+    """Resolve the operation by a candidate, unless there are more candidates than operations they may belong to.
 
     Otherwise another client created an equal resource, and only a user can tell them apart. A candidate that is
     older than the request isn't its effect, unless the server's dates are wrong.

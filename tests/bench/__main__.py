@@ -53,7 +53,7 @@ def measure_and_print(options: argparse.Namespace, names: list[str]) -> None:
             verdict = table.VERDICT[row.reached].strip("*")
             print(f"{row.what}: {row.seen} (target: {row.target}) {verdict}", file=sys.stderr, flush=True)
             rows.append(row)
-    finally:  # after a failure, too
+    finally:  # even after a failure
         print(f"{table.sentence(about)}\n\n{table.show(title, rows)}")
     if options.keep:
         table.keep(options.keep, about, rows, is_complete=names == list(GROUPS) and not options.quick)
@@ -75,7 +75,7 @@ def measure(names: list[str], sizes: Sizes, peers_folder: Path | None) -> Iterat
 
 
 def _measure_group(name: str, run: Run) -> Iterator[Row]:
-    """Measure a group. If that fails, return a row that says so: a figure that is missing is a missed one."""
+    """Measure a group. If that fails, return a row with the error: a missing figure counts as missed."""
     try:
         yield from GROUPS[name](run)
     except Exception as error:  # the other groups are worth measuring

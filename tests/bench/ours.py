@@ -104,7 +104,7 @@ class Bench:
         wait_until(self.site.works, 120, "a healthy site")
 
     def restart(self, **environment: str) -> None:
-        """Stop the site and start it with these settings, too."""
+        """Stop the site, then start it with these additional settings."""
         self.site.stop(signal.SIGTERM)
         self.site.environment |= environment
         self.site.start()

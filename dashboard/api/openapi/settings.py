@@ -60,7 +60,7 @@ class AccountList(TypedDict):
 
 
 class Secret(TypedDict):
-    """When a secret was last set, and by whom."""
+    """Time of the last change of a secret, and its author."""
 
     secret_set_at: Moment | None
     secret_set_by: Annotated[str, like("otto")]

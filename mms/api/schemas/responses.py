@@ -186,7 +186,7 @@ class Keys(ResponseBody):
 
 
 class ChangesBody(ResponseBody):
-    """Resources of a list that changed after a cursor, in no more than one response's size."""
+    """Resources of a list that changed after a cursor, up to the limit of one response."""
 
     changed: list[Any] = Field(description="As in the list. Includes new resources.")
     removed: list[UUID]

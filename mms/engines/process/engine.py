@@ -47,7 +47,7 @@ EARLIER_SCORING = (
     "server._open_unix = lambda path: socket.socket(fileno=number); "
     "runpy.run_module('scoring', run_name='__main__')"
 )
-MEMORY_LINES = 3  # of the log, in which a program that got no memory says so
+MEMORY_LINES = 3  # at the end of the log, to search for memory errors
 OUT_OF_MEMORY = re.compile(r"\bMemoryError\b|std::bad_alloc|can(?:not|'t) allocate memory", re.IGNORECASE)
 INIT_FAILED = "exit status 3"  # mms.scoring.settings.INIT_FAILED, as it appears in supervisord's log
 

@@ -157,7 +157,7 @@ def parent(pid: int) -> int:
 def descendants(pid: int) -> list[int]:
     """Return the process and all that it started."""
     found = [pid]
-    for process in found:  # grows meanwhile
+    for process in found:  # the loop appends to it
         with suppress(OSError):
             for thread in Path(f"/proc/{process}/task").iterdir():
                 children = (thread / "children").read_bytes()

@@ -53,7 +53,7 @@ def test_the_first_request_reads_the_log_at_the_server(server: MMS, service: Ser
     server.logs["service-iris"] += b"more\n"
     assert program.get(path).text == LOG.decode()  # workers fetch the rest
     assert log_requests(server) == asked
-    events.clear_interest(f"log:service:{service.pk}")  # nobody has read it for a while
+    events.clear_interest(f"log:service:{service.pk}")  # as after a pause in requests
     assert program.get(f"{path}?after={first.headers['X-Log-Position']}").text == "more\n"
 
 
