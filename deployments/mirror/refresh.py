@@ -206,7 +206,8 @@ def _refresh_list(account: HostingAccount, noun: type[Any], client: MMSClient, w
     unsettled = ListVersion(cursor=known.cursor if listing.removed is not None else "")
     versions.record(account, noun, listing, listing.version if changes.is_settled else unsettled, started)
     conditional_update(account, HostingAccount.objects.filter(pk=account.pk), **values)
-    if noun is Manifest and not listing.is_unchanged:
+    # A manifest may be listed before its models are, and isn't read again then.
+    if (noun is Manifest and not listing.is_unchanged) or (noun is RegisteredModel and changes.membership_changed):
         links.link_models(account)
     _publish(account, noun, changes)
     return listing.is_complete or bool(listing.items)

@@ -13,7 +13,7 @@ from django.utils import timezone
 
 from deployments.live.badges import badge_of, seen_at
 from deployments.mirror import refresh, upsert, versions
-from deployments.models import HostingAccount, Image, Operation, RegisteredModel, Service
+from deployments.models import HostingAccount, Image, Manifest, Operation, RegisteredModel, Service
 from deployments.models.operation import State
 from tests.doubles import mms as faults
 from tests.doubles.mms import MMS, Connection, Reply, Request
@@ -267,6 +267,16 @@ def test_an_image_whose_manifest_is_not_known_yet_is_read_again(account: Hosting
     assert [read(account, Image), read(account, Image)] == [1, 1]
     mms.images["image-1"] = item | {"createdAt": (timezone.now() - upsert.LINK_GRACE).isoformat()}
     assert [read(account, Image), read(account, Image)] == [1, 0], "its manifest no longer exists"
+
+
+def test_an_unchanged_manifest_is_linked_to_a_model_that_appears_later(account: HostingAccount, mms: MMS) -> None:
+    model = mms.add_model("iris")
+    mms.manifests["m"] = {"id": "m", "modelIds": [model["id"]], "targetRuntime": {"runtimeType": "Python"}}
+    read(account, Manifest)
+    assert not Manifest.objects.get().models.exists()
+    read(account, RegisteredModel)
+    read(account, Manifest)
+    assert Manifest.objects.get().models.get().name == "iris"
 
 
 @pytest.mark.parametrize("tag", ["", "x" * 301, "a b", "ä", MMS.token])
