@@ -13,11 +13,11 @@ from dashboard.ops.supervisor import programs
 
 
 class Command(BaseCommand):
-    help = "Prepare the site, then run one of its programs: web, worker, mms-worker or beat."
+    help = "Prepare the site, then run one of its programs: gateway, web, worker, mms-worker or beat."
     requires_system_checks: list[str] = []
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("name", help="web, worker, mms-worker or beat")
+        parser.add_argument("name", help="gateway, web, worker, mms-worker or beat")
 
     def handle(self, *args: Any, name: str, **options: Any) -> None:
         data_dir.restrict_permissions()
