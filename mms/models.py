@@ -69,7 +69,7 @@ class Model(Resource):
     mime_type = models.CharField(max_length=200, blank=True, default="")
     unpack = models.BooleanField(default=False)
     client_request_id = models.CharField(max_length=100, null=True)  # noqa: DJ001 - null is not unique
-    request_digest = models.CharField(max_length=64, blank=True, default="", help_text="What that request asked for.")
+    request_digest = models.CharField(max_length=64, blank=True, default="", help_text="Digest of the request.")
 
     class Meta:
         constraints = [
@@ -116,7 +116,7 @@ class Image(Resource):
     # Set when the build succeeds. The API hides images without a digest.
     digest = models.CharField(max_length=100, blank=True, default="")
     reference = models.CharField(max_length=500, blank=True, default="")
-    result = models.JSONField(default=dict, blank=True, help_text="What the build reported.")
+    result = models.JSONField(default=dict, blank=True, help_text="Result reported by the build.")
 
     class Meta:
         indexes = [models.Index(fields=["account", "created_at", "id"], name="mms_image_in_order")]
@@ -159,7 +159,9 @@ class Revision(models.Model):
     number = models.PositiveIntegerField()
     image = models.ForeignKey(Image, on_delete=models.PROTECT, related_name="revisions")
     state = models.CharField(max_length=16, default="starting")  # starting, active, draining, stopped, failed
-    address = models.CharField(max_length=500, blank=True, default="", help_text="Where the gateway finds it.")
+    address = models.CharField(
+        max_length=500, blank=True, default="", help_text="Address at which the gateway connects to it."
+    )
     detail = models.TextField(blank=True, default="")
     created_at = models.DateTimeField(auto_now_add=True)
     activated_at = models.DateTimeField(null=True, blank=True)
@@ -205,7 +207,7 @@ class Operation(models.Model):
     ended_at = models.DateTimeField(null=True, blank=True)
     error = models.JSONField(null=True, blank=True)
     claimed_until = models.DateTimeField(null=True, blank=True)
-    attempts = models.PositiveIntegerField(default=0, help_text="How often a worker claimed it.")
+    attempts = models.PositiveIntegerField(default=0, help_text="Number of times a worker claimed it.")
     cancel_requested = models.BooleanField(default=False)
 
     class Meta:

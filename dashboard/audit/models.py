@@ -43,7 +43,9 @@ class AuditEntry(models.Model):
         FAILED = "failed", "Failed"
 
     at = models.DateTimeField(default=timezone.now, db_index=True)
-    actor = models.CharField(max_length=150, blank=True, help_text="By name, so that it stays when the person goes.")
+    actor = models.CharField(
+        max_length=150, blank=True, help_text="User name, which remains after the user is deleted."
+    )
     via = models.CharField(max_length=16, default="page", help_text="page, api, mms, command, provider or system.")
     action = models.CharField(max_length=64, db_index=True)
     account_id = models.BigIntegerField(null=True, blank=True, db_index=True)

@@ -13,7 +13,7 @@ from encryption.fields import EncryptedTextField
 class OpenSession(AbstractBaseSession):
     """A session with its owner, so that sessions can be listed and ended."""
 
-    user_id = models.BigIntegerField(null=True, blank=True, db_index=True, help_text="None before the sign-in.")
+    user_id = models.BigIntegerField(null=True, blank=True, db_index=True, help_text="None before sign-in.")
     started_at = models.DateTimeField()
     seen_at = models.DateTimeField()
     address = models.CharField(max_length=64, blank=True)
@@ -34,8 +34,10 @@ class SignInTry(models.Model):
 
     at = models.DateTimeField(db_index=True)
     name_key = models.CharField(max_length=64)
-    place = models.CharField(max_length=80, help_text="The address; or the browser, where that person was in before.")
-    known = models.BooleanField(help_text="Whether it came from a browser in which that person was signed in before.")
+    place = models.CharField(
+        max_length=80, help_text="Address, or the browser if the user has signed in with it before."
+    )
+    known = models.BooleanField(help_text="True if the user has signed in with this browser before.")
 
     class Meta:
         indexes = [models.Index(fields=["name_key", "at"]), models.Index(fields=["place", "at"])]
@@ -50,7 +52,9 @@ class Identity(models.Model):
     user = models.OneToOneField(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="identity")
     issuer = models.CharField(max_length=200)
     subject = models.CharField(max_length=255)
-    administrator = models.BooleanField(default=False, help_text="Made an administrator by a group, not by the site.")
+    administrator = models.BooleanField(
+        default=False, help_text="Administrator because of a group at the identity provider."
+    )
 
     class Meta:
         verbose_name_plural = "identities"
@@ -65,9 +69,9 @@ class SecondFactor(models.Model):
 
     user = models.OneToOneField(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="second_factor")
     secret = EncryptedTextField(help_text="Base32.")
-    confirmed = models.BooleanField(default=False, help_text="Asked for only after the app has shown a right code.")
+    confirmed = models.BooleanField(default=False, help_text="Required only after the first valid code of the app.")
     made_at = models.DateTimeField(auto_now_add=True)
-    last_step = models.BigIntegerField(default=0, help_text="Of the newest code used: none is taken twice.")
+    last_step = models.BigIntegerField(default=0, help_text="Time step of the last used code; codes can't be reused.")
 
     def __str__(self) -> str:
         return f"second factor of {self.user}"
@@ -104,8 +108,8 @@ class ApiToken(models.Model):
         WRITE = "write", "Read and write"
 
     owner = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="api_tokens")
-    name = models.CharField(max_length=100, help_text="What it is for.")
-    digest = models.CharField(max_length=64, unique=True, help_text="SHA-256; the token itself is kept nowhere.")
+    name = models.CharField(max_length=100, help_text="Purpose of the token.")
+    digest = models.CharField(max_length=64, unique=True, help_text="SHA-256 digest; the token itself isn't stored.")
     scope = models.CharField(max_length=8, choices=Scope.choices)
     # No foreign key: tables of other packages are referenced by id. None: every account that the owner can see.
     account_id = models.BigIntegerField(null=True, blank=True, db_index=True)

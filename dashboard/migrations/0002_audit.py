@@ -35,7 +35,7 @@ class Migration(migrations.Migration):
                 (
                     "actor",
                     models.CharField(
-                        blank=True, help_text="By name, so that it stays when the person goes.", max_length=150
+                        blank=True, help_text="User name, which remains after the user is deleted.", max_length=150
                     ),
                 ),
                 (

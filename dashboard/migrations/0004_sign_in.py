@@ -24,7 +24,7 @@ class Migration(migrations.Migration):
                 ("expire_date", models.DateTimeField(db_index=True, verbose_name="expire date")),
                 (
                     "user_id",
-                    models.BigIntegerField(blank=True, db_index=True, help_text="None before the sign-in.", null=True),
+                    models.BigIntegerField(blank=True, db_index=True, help_text="None before sign-in.", null=True),
                 ),
                 ("started_at", models.DateTimeField()),
                 ("seen_at", models.DateTimeField()),
@@ -67,13 +67,15 @@ class Migration(migrations.Migration):
                 (
                     "confirmed",
                     models.BooleanField(
-                        default=False, help_text="Asked for only after the app has shown a right code."
+                        default=False, help_text="Required only after the first valid code of the app."
                     ),
                 ),
                 ("made_at", models.DateTimeField(auto_now_add=True)),
                 (
                     "last_step",
-                    models.BigIntegerField(default=0, help_text="Of the newest code used: none is taken twice."),
+                    models.BigIntegerField(
+                        default=0, help_text="Time step of the last used code; codes can't be reused."
+                    ),
                 ),
                 (
                     "user",
@@ -94,14 +96,12 @@ class Migration(migrations.Migration):
                 (
                     "place",
                     models.CharField(
-                        help_text="The address; or the browser, where that person was in before.", max_length=80
+                        help_text="Address, or the browser if the user has signed in with it before.", max_length=80
                     ),
                 ),
                 (
                     "known",
-                    models.BooleanField(
-                        help_text="Whether it came from a browser in which that person was signed in before."
-                    ),
+                    models.BooleanField(help_text="True if the user has signed in with this browser before."),
                 ),
             ],
             options={
@@ -119,7 +119,9 @@ class Migration(migrations.Migration):
                 ("subject", models.CharField(max_length=255)),
                 (
                     "administrator",
-                    models.BooleanField(default=False, help_text="Made an administrator by a group, not by the site."),
+                    models.BooleanField(
+                        default=False, help_text="Administrator because of a group at the identity provider."
+                    ),
                 ),
                 (
                     "user",

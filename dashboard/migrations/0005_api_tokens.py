@@ -32,11 +32,11 @@ class Migration(migrations.Migration):
             name="ApiToken",
             fields=[
                 ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
-                ("name", models.CharField(help_text="What it is for.", max_length=100)),
+                ("name", models.CharField(help_text="Purpose of the token.", max_length=100)),
                 (
                     "digest",
                     models.CharField(
-                        help_text="SHA-256; the token itself is kept nowhere.", max_length=64, unique=True
+                        help_text="SHA-256 digest; the token itself isn't stored.", max_length=64, unique=True
                     ),
                 ),
                 ("scope", models.CharField(choices=[("read", "Read"), ("write", "Read and write")], max_length=8)),

@@ -21,7 +21,7 @@ class Migration(migrations.Migration):
                 (
                     "name",
                     models.SlugField(
-                        help_text="How people here call it; part of every page's URL.", max_length=64, unique=True
+                        help_text="The account's name, which is part of every page's URL.", max_length=64, unique=True
                     ),
                 ),
                 ("base_url", models.URLField(help_text="Scheme, host and port of the server, without /api.")),
@@ -35,12 +35,12 @@ class Migration(migrations.Migration):
                 ("error_at", models.DateTimeField(blank=True, null=True)),
                 (
                     "token_refused",
-                    models.BooleanField(default=False, help_text="The server said 401: polling waits for a new token."),
+                    models.BooleanField(default=False, help_text="The server rejected the credentials with 401."),
                 ),
                 (
                     "not_before",
                     models.DateTimeField(
-                        blank=True, help_text="Retry-After of the server, or our back-off.", null=True
+                        blank=True, help_text="End of the pause: the server's Retry-After, or our back-off.", null=True
                     ),
                 ),
                 ("models_seen_at", models.DateTimeField(blank=True, null=True)),
@@ -107,12 +107,15 @@ class Migration(migrations.Migration):
                 (
                     "created_by",
                     models.CharField(
-                        blank=True, default="", help_text="Empty: made outside the dashboard.", max_length=150
+                        blank=True, default="", help_text="Empty if created outside the dashboard.", max_length=150
                     ),
                 ),
-                ("created_at", models.DateTimeField(blank=True, help_text="As the server says.", null=True)),
+                ("created_at", models.DateTimeField(blank=True, help_text="As reported by the server.", null=True)),
                 ("added_at", models.DateTimeField(auto_now_add=True)),
-                ("seen_at", models.DateTimeField(blank=True, help_text="When the server last listed it.", null=True)),
+                (
+                    "seen_at",
+                    models.DateTimeField(blank=True, help_text="Time when the server last listed it.", null=True),
+                ),
                 (
                     "vanished_at",
                     models.DateTimeField(blank=True, help_text="The server no longer lists it.", null=True),
@@ -144,12 +147,15 @@ class Migration(migrations.Migration):
                 (
                     "created_by",
                     models.CharField(
-                        blank=True, default="", help_text="Empty: made outside the dashboard.", max_length=150
+                        blank=True, default="", help_text="Empty if created outside the dashboard.", max_length=150
                     ),
                 ),
-                ("created_at", models.DateTimeField(blank=True, help_text="As the server says.", null=True)),
+                ("created_at", models.DateTimeField(blank=True, help_text="As reported by the server.", null=True)),
                 ("added_at", models.DateTimeField(auto_now_add=True)),
-                ("seen_at", models.DateTimeField(blank=True, help_text="When the server last listed it.", null=True)),
+                (
+                    "seen_at",
+                    models.DateTimeField(blank=True, help_text="Time when the server last listed it.", null=True),
+                ),
                 (
                     "vanished_at",
                     models.DateTimeField(blank=True, help_text="The server no longer lists it.", null=True),
@@ -158,7 +164,7 @@ class Migration(migrations.Migration):
                     "driver_program",
                     models.CharField(blank=True, default="", help_text="The id of the driver asset.", max_length=255),
                 ),
-                ("model_ids", models.JSONField(default=list, help_text="As the server repeats them: ids or names.")),
+                ("model_ids", models.JSONField(default=list, help_text="As reported by the server: IDs or names.")),
                 ("asset_list", models.JSONField(default=list, help_text="Items: id, url, mime_type, unpack.")),
                 ("runtime_type", models.CharField(max_length=64)),
                 (
@@ -214,12 +220,15 @@ class Migration(migrations.Migration):
                 (
                     "created_by",
                     models.CharField(
-                        blank=True, default="", help_text="Empty: made outside the dashboard.", max_length=150
+                        blank=True, default="", help_text="Empty if created outside the dashboard.", max_length=150
                     ),
                 ),
-                ("created_at", models.DateTimeField(blank=True, help_text="As the server says.", null=True)),
+                ("created_at", models.DateTimeField(blank=True, help_text="As reported by the server.", null=True)),
                 ("added_at", models.DateTimeField(auto_now_add=True)),
-                ("seen_at", models.DateTimeField(blank=True, help_text="When the server last listed it.", null=True)),
+                (
+                    "seen_at",
+                    models.DateTimeField(blank=True, help_text="Time when the server last listed it.", null=True),
+                ),
                 (
                     "vanished_at",
                     models.DateTimeField(blank=True, help_text="The server no longer lists it.", null=True),
@@ -269,22 +278,25 @@ class Migration(migrations.Migration):
                 (
                     "created_by",
                     models.CharField(
-                        blank=True, default="", help_text="Empty: made outside the dashboard.", max_length=150
+                        blank=True, default="", help_text="Empty if created outside the dashboard.", max_length=150
                     ),
                 ),
-                ("created_at", models.DateTimeField(blank=True, help_text="As the server says.", null=True)),
+                ("created_at", models.DateTimeField(blank=True, help_text="As reported by the server.", null=True)),
                 ("added_at", models.DateTimeField(auto_now_add=True)),
-                ("seen_at", models.DateTimeField(blank=True, help_text="When the server last listed it.", null=True)),
+                (
+                    "seen_at",
+                    models.DateTimeField(blank=True, help_text="Time when the server last listed it.", null=True),
+                ),
                 (
                     "vanished_at",
                     models.DateTimeField(blank=True, help_text="The server no longer lists it.", null=True),
                 ),
                 ("name", models.CharField(max_length=255)),
-                ("updated_at", models.DateTimeField(blank=True, help_text="As the server says.", null=True)),
+                ("updated_at", models.DateTimeField(blank=True, help_text="As reported by the server.", null=True)),
                 (
                     "state",
                     models.CharField(
-                        blank=True, default="", help_text="The server's word, e.g. Succeeded.", max_length=64
+                        blank=True, default="", help_text="As reported by the server, such as Succeeded.", max_length=64
                     ),
                 ),
                 ("health", models.CharField(blank=True, default="", max_length=32)),
@@ -373,11 +385,14 @@ class Migration(migrations.Migration):
                 ("next_poll_at", models.DateTimeField(blank=True, null=True)),
                 (
                     "claimed_until",
-                    models.DateTimeField(blank=True, help_text="A worker holds it until then.", null=True),
+                    models.DateTimeField(blank=True, help_text="End of a worker's lease.", null=True),
                 ),
                 ("attempts", models.PositiveIntegerField(default=0)),
                 ("error_code", models.CharField(blank=True, default="", max_length=100)),
-                ("error_message", models.TextField(blank=True, default="", help_text="The reason, for people.")),
+                (
+                    "error_message",
+                    models.TextField(blank=True, default="", help_text="Reason of the failure, shown to users."),
+                ),
                 ("error_details", models.JSONField(blank=True, default=list)),
                 ("cancel_requested", models.BooleanField(default=False)),
                 (

@@ -15,7 +15,7 @@ class Migration(migrations.Migration):
             field=models.JSONField(
                 blank=True,
                 default=dict,
-                help_text="Kinds of operations whose responses declared idempotency: server, and until when it is believed.",
+                help_text="Declared idempotency by kind of operation: server and expiry time.",
             ),
         ),
     ]

@@ -38,7 +38,9 @@ class HostingAccount(WithSecret):
         TOKEN = "token", "Bearer token"
         ENTRA = "entra", "Entra ID client credentials"
 
-    name = models.SlugField(max_length=64, unique=True, help_text="How people here call it; part of every page's URL.")
+    name = models.SlugField(
+        max_length=64, unique=True, help_text="The account's name, which is part of every page's URL."
+    )
     base_url = models.CharField(
         max_length=400, validators=[check_base_url], help_text="Scheme, host and port of the server, without /api."
     )
@@ -62,13 +64,15 @@ class HostingAccount(WithSecret):
     failed_request = models.CharField(
         max_length=100, blank=True, default="", help_text="Request that fails while others succeed."
     )
-    token_refused = models.BooleanField(default=False, help_text="The server said 401: polling waits for a new token.")
+    token_refused = models.BooleanField(default=False, help_text="The server rejected the credentials with 401.")
     refusal_retry_at = models.DateTimeField(null=True, blank=True, help_text="Next attempt with rejected credentials.")
-    not_before = models.DateTimeField(null=True, blank=True, help_text="Retry-After of the server, or our back-off.")
+    not_before = models.DateTimeField(
+        null=True, blank=True, help_text="End of the pause: the server's Retry-After, or our back-off."
+    )
     idempotent_kinds = models.JSONField(
         default=dict,
         blank=True,
-        help_text="Kinds of operations whose responses declared idempotency: server, and until when it is believed.",
+        help_text="Declared idempotency by kind of operation: server and expiry time.",
     )
     # When each list was last read completely.
     models_seen_at = models.DateTimeField(null=True, blank=True)

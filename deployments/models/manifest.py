@@ -11,7 +11,7 @@ class Manifest(Mirrored):
     """Models, driver script, assets and target runtime that an image is built from."""
 
     driver_program = db.CharField(max_length=255, blank=True, default="", help_text="The id of the driver asset.")
-    model_ids = db.JSONField(default=list, help_text="As the server repeats them: ids or names.")
+    model_ids = db.JSONField(default=list, help_text="As reported by the server: IDs or names.")
     asset_list = db.JSONField(default=list, help_text="Items: id, url, mime_type, unpack.")
     runtime_type = db.CharField(max_length=64)
     properties = db.JSONField(default=dict, blank=True, help_text="pip_requirements, conda_env_file and others.")

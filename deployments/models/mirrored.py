@@ -12,11 +12,11 @@ class Mirrored(models.Model):
     mms_id = models.CharField(max_length=200, null=True, blank=True)  # noqa: DJ001 - unknown is not ""
     description = models.CharField(max_length=512, blank=True, default="")
     created_by = models.CharField(
-        max_length=150, blank=True, default="", help_text="Empty: made outside the dashboard."
+        max_length=150, blank=True, default="", help_text="Empty if created outside the dashboard."
     )
-    created_at = models.DateTimeField(null=True, blank=True, help_text="As the server says.")
+    created_at = models.DateTimeField(null=True, blank=True, help_text="As reported by the server.")
     added_at = models.DateTimeField(auto_now_add=True)
-    seen_at = models.DateTimeField(null=True, blank=True, help_text="When the server last listed it.")
+    seen_at = models.DateTimeField(null=True, blank=True, help_text="Time when the server last listed it.")
     vanished_at = models.DateTimeField(null=True, blank=True, help_text="The server no longer lists it.")
 
     class Meta:

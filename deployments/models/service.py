@@ -14,8 +14,10 @@ class Service(Mirrored):
     name = models.CharField(max_length=255)
     image = models.ForeignKey(Image, null=True, blank=True, on_delete=models.SET_NULL, related_name="services")
     cluster = models.ForeignKey(Cluster, null=True, blank=True, on_delete=models.SET_NULL, related_name="services")
-    updated_at = models.DateTimeField(null=True, blank=True, help_text="As the server says.")
-    state = models.CharField(max_length=64, blank=True, default="", help_text="The server's word, e.g. Succeeded.")
+    updated_at = models.DateTimeField(null=True, blank=True, help_text="As reported by the server.")
+    state = models.CharField(
+        max_length=64, blank=True, default="", help_text="As reported by the server, such as Succeeded."
+    )
     # Extensions of the bundled MMS; empty if the server doesn't report them.
     health = models.CharField(max_length=32, blank=True, default="")
     health_detail = models.TextField(blank=True, default="")

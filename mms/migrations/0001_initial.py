@@ -61,7 +61,7 @@ class Migration(migrations.Migration):
                 ("registry_password", encrypted_fields.fields.EncryptedTextField(blank=True, null=True)),
                 ("digest", models.CharField(blank=True, default="", max_length=100)),
                 ("reference", models.CharField(blank=True, default="", max_length=500)),
-                ("result", models.JSONField(blank=True, default=dict, help_text="What the build reported.")),
+                ("result", models.JSONField(blank=True, default=dict, help_text="Result reported by the build.")),
                 (
                     "account",
                     models.ForeignKey(
@@ -138,7 +138,9 @@ class Migration(migrations.Migration):
                 ("state", models.CharField(default="starting", max_length=16)),
                 (
                     "address",
-                    models.CharField(blank=True, default="", help_text="Where the gateway finds it.", max_length=500),
+                    models.CharField(
+                        blank=True, default="", help_text="Address at which the gateway connects to it.", max_length=500
+                    ),
                 ),
                 ("detail", models.TextField(blank=True, default="")),
                 ("created_at", models.DateTimeField(auto_now_add=True)),

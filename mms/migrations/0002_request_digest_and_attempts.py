@@ -17,12 +17,12 @@ class Migration(migrations.Migration):
         migrations.AddField(
             model_name="model",
             name="request_digest",
-            field=models.CharField(blank=True, default="", help_text="What that request asked for.", max_length=64),
+            field=models.CharField(blank=True, default="", help_text="Digest of the request.", max_length=64),
         ),
         migrations.AddField(
             model_name="operation",
             name="attempts",
-            field=models.PositiveIntegerField(default=0, help_text="How often a worker claimed it."),
+            field=models.PositiveIntegerField(default=0, help_text="Number of times a worker claimed it."),
         ),
         migrations.AddField(
             model_name="operation",
