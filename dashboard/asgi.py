@@ -71,10 +71,16 @@ default = pages if "dashboard" in settings.SERVE else no_pages
 
 
 async def application(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
-    """Pass the request to the application for its path."""
+    """Pass the request to the application for its path below SITE_PATH.
+
+    A proxy may remove SITE_PATH from the path or leave it. Requests from this machine never have it.
+    """
     # The server sends http scopes only, because its lifespan is off.
-    segment = scope["path"].split("/", 2)[1]  # type: ignore[typeddict-item]
-    await applications.get(segment, default)(scope, receive, send)
+    path: str = scope["path"]  # type: ignore[typeddict-item]
+    if settings.SITE_PATH and f"{path}/".startswith(f"{settings.SITE_PATH}/"):
+        path = path.removeprefix(settings.SITE_PATH) or "/"
+        scope = cast(Scope, {**scope, "path": path})
+    await applications.get(path.split("/", 2)[1], default)(scope, receive, send)
 
 
 # Exclude everything imported so far from garbage collection, so that forked processes can share its memory pages.

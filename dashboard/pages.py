@@ -9,6 +9,7 @@ import contextvars
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, BinaryIO, cast
 
+from django.conf import settings
 from django.core.exceptions import RequestAborted
 from django.core.handlers.asgi import ASGIHandler, get_script_prefix
 from django.core.handlers.base import BaseHandler
@@ -41,6 +42,7 @@ class PagesApp(ASGIHandler):
             await self.send_response(response, send)
 
     def _respond(self, scope: Any, body: BinaryIO) -> Any:
+        scope = {**scope, "path": settings.SITE_PATH + scope["path"]}
         set_script_prefix(get_script_prefix(scope))
         request_started.send(sender=self.__class__, scope=scope)
         request, error = self.create_request(scope, body)

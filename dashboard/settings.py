@@ -75,6 +75,10 @@ if GATEWAY_PORT == PORT or GATEWAY_PORT > 65535:
     raise ImproperlyConfigured(f"GATEWAY_PORT must be a port other than PORT={PORT}, at most 65535.")
 _local_url = f"http://{url_host(LOCAL_HOST)}:{PORT}"
 SITE_URL = environment.text("SITE_URL", _local_url).rstrip("/")
+_site = urlsplit(SITE_URL)
+SITE_ORIGIN = f"{_site.scheme}://{_site.netloc}"  # for paths from reverse(), which begin with SITE_PATH
+SITE_PATH = _site.path  # "" or the path of a proxy that leads here, such as /mlops; see dashboard.asgi
+FORCE_SCRIPT_NAME = SITE_PATH or None
 FILES_URL = environment.text("FILES_URL", SITE_URL).rstrip("/")  # base URL for uploads, as the MMS reaches it
 FILES_URLS_PATH = DATA_DIR / "files_urls"  # every FILES_URL so far, one per line; each start adds the current one
 
@@ -115,7 +119,7 @@ ALLOWED_HOSTS = [url_host(host) for host in environment.words("ALLOWED_HOSTS")] 
     {"localhost", "127.0.0.1", "[::1]", url_host(LOCAL_HOST)}
     | {url_host(urlsplit(url).hostname or "") for url in (SITE_URL, FILES_URL, GATEWAY_URL, MMS_URL)}
 )
-CSRF_TRUSTED_ORIGINS = environment.words("CSRF_TRUSTED_ORIGINS") or [SITE_URL]
+CSRF_TRUSTED_ORIGINS = environment.words("CSRF_TRUSTED_ORIGINS") or [SITE_ORIGIN]
 SECURE = SITE_URL.startswith("https://")
 # Addresses or networks whose headers X-Forwarded-For and X-Forwarded-Proto are trusted.
 PRIVATE_HOSTS = environment.words("PRIVATE_HOSTS")  # see netguard.destinations
@@ -322,8 +326,10 @@ SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = SECURE
 # Lax, not Strict, because the redirect from the identity provider must include the session cookie.
 SESSION_COOKIE_SAMESITE = CSRF_COOKIE_SAMESITE = "Lax"
 CSRF_COOKIE_HTTPONLY = True  # scripts read the token from the page, not the cookie
-# Browsers accept __Host- cookies only over TLS and only from this host, so other subdomains can't set them.
-_prefix = "__Host-" if SECURE else ""
+# Browsers accept __Host- cookies only over TLS and only from this host, so other subdomains can't set them. They accept
+# them only for all paths, which other sites on this host may have.
+_prefix = "" if not SECURE else "__Secure-" if SITE_PATH else "__Host-"
+SESSION_COOKIE_PATH = CSRF_COOKIE_PATH = f"{SITE_PATH}/"
 SESSION_COOKIE_NAME = f"{_prefix}sessionid"
 CSRF_COOKIE_NAME = f"{_prefix}csrftoken"
 KNOWN_BROWSER_COOKIE_NAME = f"{_prefix}known-browser"
@@ -350,7 +356,7 @@ CONTENT_SECURITY_POLICY = {
 LANGUAGE_CODE = "en"
 TIME_ZONE = "UTC"
 USE_TZ = True
-STATIC_URL = "static/"
+STATIC_URL = f"{SITE_PATH}/static/"
 STATICFILES_DIRS = [SHARE_DIR / "static"]
 STORAGES = {
     "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},

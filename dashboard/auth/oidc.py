@@ -49,7 +49,7 @@ def authorize_redirect(request: HttpRequest) -> HttpResponse:
 
     try:
         _metadata()
-        callback = f"{settings.SITE_URL}{reverse('return_from_provider')}"
+        callback = f"{settings.SITE_ORIGIN}{reverse('return_from_provider')}"
         response: HttpResponse = _client().authorize_redirect(request, callback)
         return response
     except (RequestException, OAuthError, RuntimeError, KeyError, ValueError) as error:

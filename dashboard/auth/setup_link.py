@@ -58,7 +58,7 @@ def create() -> str | None:
     path = _path()
     path.touch(mode=0o600)
     path.write_text(_digest(token))
-    return f"{settings.SITE_URL}{reverse('set_up', args=[token])}"
+    return f"{settings.SITE_ORIGIN}{reverse('set_up', args=[token])}"
 
 
 def is_valid(token: str) -> bool:

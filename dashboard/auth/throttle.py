@@ -70,6 +70,7 @@ def remember_device(request: HttpRequest, response: HttpResponse, name: str) -> 
         settings.KNOWN_BROWSER_COOKIE_NAME,
         signing.dumps([_key(name, PASSWORD), secrets.token_hex(8)], salt=SALT),
         max_age=DEVICE_COOKIE_DAYS * 86400,
+        path=settings.SESSION_COOKIE_PATH,
         httponly=True,
         samesite="Lax",
         secure=settings.SECURE,

@@ -90,7 +90,7 @@ def build_page_snippet(page: str, arguments: dict[str, Any], form: forms.BaseFor
     if page not in ROUTES_OF_PAGES:
         return None
     method, route = ROUTES_OF_PAGES[page]
-    url = settings.SITE_URL + reverse(route, kwargs=arguments)
+    url = settings.SITE_ORIGIN + reverse(route, kwargs=arguments)
     fields = _field_values(form, is_new=method == "POST")
     curl = f"{_curl_json(url, method)}  --data @- <<'END'\n{_json(fields)}\nEND"
     secrets = {name: SECRET for name, value in fields.items() if value == PLACEHOLDER and _is_secret(form, name)}
@@ -141,7 +141,7 @@ def _fields(account: HostingAccount, body: dict[str, Any], file: str) -> dict[st
 
 
 def _snippet(account: HostingAccount, route: str, fields: dict[str, Any]) -> Snippet:
-    url = settings.SITE_URL + reverse(route, args=[account.name])
+    url = settings.SITE_ORIGIN + reverse(route, args=[account.name])
     curl = f"{_curl_json(url)}  --data {shlex.quote(_json(fields))}"
     upload = ""
     if fields.get("file") == PLACEHOLDER:

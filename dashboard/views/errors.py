@@ -20,7 +20,7 @@ CSRF = "csrfmiddlewaretoken"
 
 def not_understood(request: Request, exception: Exception) -> HttpResponse:
     """Respond with 413 to a form that is too long, else with 400."""
-    if request.path.startswith(problems.API_PREFIX):
+    if request.path_info.startswith(problems.API_PREFIX):
         return problems.error_response(400, "The request isn’t valid.")
     if isinstance(exception, RequestDataTooBig):
         return render(request, "413.html", status=413)
@@ -38,7 +38,7 @@ def broken(request: Request) -> HttpResponse:
     if isinstance(error := sys.exc_info()[1], UndecryptableError):
         return undecryptable(request, str(error).replace("'", "’"))
     reason = db_errors.user_message(sys.exc_info()[1])
-    if request.path.startswith(problems.API_PREFIX):
+    if request.path_info.startswith(problems.API_PREFIX):
         message = (
             f"{reason} Nothing was changed. Try again in a moment."
             if reason
@@ -50,7 +50,7 @@ def broken(request: Request) -> HttpResponse:
 
 def undecryptable(request: Request, reason: str) -> HttpResponse:
     """Respond to a request that needs a secret which can't be decrypted."""
-    if request.path.startswith(problems.API_PREFIX):
+    if request.path_info.startswith(problems.API_PREFIX):
         return problems.error_response(503, reason)
     page = {"reason": reason, "url": request.get_full_path()}
     return HttpResponse(render_to_string("undecryptable.html", page), status=503, headers={"Cache-Control": "no-store"})

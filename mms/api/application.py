@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import chain, islice
 from typing import TypeVar
-from urllib.parse import parse_qsl, quote
+from urllib.parse import parse_qsl, quote, urlsplit
 from uuid import UUID, uuid4
 
 from asgiref.typing import ASGIReceiveCallable, ASGISendCallable, HTTPScope, Scope
@@ -266,11 +266,15 @@ def _client_request_id(headers: dict[str, str]) -> str | None:
 def _base_url(scope: HTTPScope, headers: dict[str, str]) -> str:
     """Return the scheme and host that the client used, so that URLs in responses work for it.
 
+    Through the site's proxy, also the path that leads here.
     For a host that isn't in ALLOWED_HOSTS, return the configured address instead, so that no host name is echoed.
     """
     host = headers.get("host", "")
     is_allowed = validate_host(split_domain_port(host)[0], settings.ALLOWED_HOSTS)
-    return f"{scope['scheme']}://{host}" if is_allowed else str(settings.MMS_URL)
+    if not is_allowed:
+        return str(settings.MMS_URL)
+    path = settings.SITE_PATH if host == urlsplit(settings.SITE_URL).netloc else ""
+    return f"{scope['scheme']}://{host}{path}"
 
 
 def _account_path(target: AccountPath) -> str:

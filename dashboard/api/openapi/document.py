@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
+from django.conf import settings
 from pydantic import TypeAdapter
 from pydantic.json_schema import JsonSchemaMode
 
@@ -34,7 +35,7 @@ def make_document(endpoints: Iterable[Endpoint], version: str) -> Schema:
     return {
         "openapi": "3.1.0",
         "info": {"title": "Model Management dashboard", "version": version, "description": DESCRIPTION},
-        "servers": [{"url": "/"}],
+        "servers": [{"url": f"{settings.SITE_PATH}/"}],
         "security": [{"token": []}],
         "tags": [{"name": name} for name in _tags(paths)],
         "paths": paths,

@@ -68,7 +68,7 @@ def _table(findings: Sequence[Finding]) -> Iterator[str]:
         for finding in group:
             yield from _wrap(f"{MARKS[finding.state]} {label:<{PART_WIDTH}}", finding.message, width)
             if finding.advice:
-                link = f" See {settings.SITE_URL}{finding.page}" if finding.page else ""
+                link = f" See {settings.SITE_ORIGIN}{finding.page}" if finding.page else ""
                 yield from _wrap(f"  {'':<{PART_WIDTH}}", f"→ {finding.advice}{link}", width)
             label = ""  # only on the first line of its group
 

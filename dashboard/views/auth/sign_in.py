@@ -81,8 +81,14 @@ def choose_theme(request: Request) -> HttpResponse:
     chosen = request.POST.get("theme", "")
     if chosen in {"light", "dark"}:
         response.set_cookie(
-            "theme", chosen, max_age=THEME_COOKIE_SECONDS, samesite="Lax", httponly=True, secure=settings.SECURE
+            "theme",
+            chosen,
+            max_age=THEME_COOKIE_SECONDS,
+            path=settings.SESSION_COOKIE_PATH,
+            samesite="Lax",
+            httponly=True,
+            secure=settings.SECURE,
         )
     else:
-        response.delete_cookie("theme", samesite="Lax")
+        response.delete_cookie("theme", path=settings.SESSION_COOKIE_PATH, samesite="Lax")
     return response

@@ -19,7 +19,7 @@ def upload_context(request: Request) -> dict[str, Any]:
     code = request.GET.get("upload_error")
     query = urlencode({"account": request.account.name, "next": request.path})
     return {
-        "upload_url": f"/uploads/?{query}",
+        "upload_url": f"{settings.SITE_PATH}/uploads/?{query}",
         "upload_error": UPLOAD_ERRORS.get(code, UPLOAD_FAILED) if code else "",
         "upload_max_bytes": settings.UPLOAD_MAX_BYTES,
     }

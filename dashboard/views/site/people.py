@@ -95,4 +95,4 @@ def _render(request: Request, form: AddPersonForm, invited: Any = None) -> HttpR
 
 def _link(person: Any) -> str:
     uid, token = urlsafe_base64_encode(force_bytes(person.pk)), default_token_generator.make_token(person)
-    return f"{settings.SITE_URL}{reverse('choose_password', args=[uid, token])}"
+    return f"{settings.SITE_ORIGIN}{reverse('choose_password', args=[uid, token])}"

@@ -6,6 +6,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from django.conf import settings
 from django.template import Context, Engine
 from pydantic_core import to_json
 
@@ -31,7 +32,9 @@ def _page() -> Response:
     """Return the HTML page. It has no scripts, and its style sheet is allowed by hash."""
     style = (PAGES_DIR / "docs.css").read_text()
     template = Engine(dirs=[str(PAGES_DIR)]).get_template("docs.html")
-    html = template.render(Context({"style": style, "info": document()["info"], "groups": _groups()}))
+    html = template.render(
+        Context({"style": style, "site_path": settings.SITE_PATH, "info": document()["info"], "groups": _groups()})
+    )
     digest = b64encode(sha256(style.encode()).digest()).decode()
     policy = f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; frame-ancestors 'none'"
     headers = {"content-type": "text/html; charset=utf-8", "content-security-policy": policy}
