@@ -13,7 +13,7 @@ class MmsConfig(AppConfig):
     name = "mms"
 
     def ready(self) -> None:
-        """Drop the triggers of change feeds during migrations."""
+        """Drop the triggers of change feeds before migrations, and install them afterwards."""
         pre_migrate.connect(_drop_triggers, sender=self)
         post_migrate.connect(_install_triggers, sender=self)
 

@@ -13,7 +13,7 @@
   let position = rendered || "0";
   let source, polling, retry, patience, refreshing, silence;
   let anyAt = 0;
-  let listeners = 1; // pages that hear the same events
+  let listeners = 1; // pages that receive the same events
 
   function mark(state) {
     const element = document.getElementById("live-mark");
@@ -36,7 +36,7 @@
   }
 
   // Events come in bursts: each element fetches itself once for all of them. Pages spread their requests over `spread`
-  // milliseconds, so that the server doesn't get those of all pages at once.
+  // milliseconds, so that the server doesn't receive all of them at the same time.
   function refresh(selector, spread) {
     for (const element of document.querySelectorAll(selector)) refreshElement(element, spread);
   }

@@ -18,7 +18,7 @@
     for (const element of document.querySelectorAll("time[datetime]")) {
       const then = new Date(element.dateTime);
       const since = (Date.now() + offset - then) / 1000;
-      const seconds = "due" in element.dataset ? Math.min(since, 0) : since; // what comes next is never in the past
+      const seconds = "due" in element.dataset ? Math.min(since, 0) : since; // a next attempt is never in the past
       element.title = exact.format(then);
       if (Math.abs(seconds) < 30 * 86400) element.textContent = relative(seconds);
     }
