@@ -69,7 +69,11 @@ SECTIONS: dict[str, tuple[Variable, ...]] = {
     "Addresses": (
         Text("HOST", "address to listen on; `0.0.0.0`: all of IPv4, `::`: all of IPv6", "127.0.0.1"),
         Number("PORT", "port to listen on; the account `local` uses the same port", 8000, minimum=1, maximum=65535),
-        Text("SITE_URL", "public URL of the site; with `https://`, cookies are secure", shown="`http://HOST:PORT`"),
+        Text(
+            "SITE_URL",
+            "public URL of the site, with the path if a proxy serves it below one; with `https://`, cookies are secure",
+            shown="`http://HOST:PORT`",
+        ),
         Text("FILES_URL", "base URL from which the MMS fetches uploaded files", shown="`SITE_URL`"),
         Text(
             "FORMER_FILES_URLS",
