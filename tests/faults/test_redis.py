@@ -76,7 +76,7 @@ def assert_cause_is_named(site: Site, person: Person, far: RemoteAccount, cause:
     page = html.unescape(person.look(f"{far.url}models/")[2])
     assert f"<strong>{cause}.</strong>" in page
     wait_until(
-        lambda: f"{cause}, so this can't be passed on." in html.unescape(person.look(f"{far.url}models/")[2]),
+        lambda: f"{cause}, so this can't be queued." in html.unescape(person.look(f"{far.url}models/")[2]),
         60,
         "the badge to name the cause",
     )
