@@ -62,6 +62,7 @@ def measure_and_print(options: argparse.Namespace, names: list[str]) -> None:
 def measure(names: list[str], sizes: Sizes, peers_folder: Path | None) -> Iterator[Row]:
     """Measure every row of the groups on a site of its own."""
     with tempfile.TemporaryDirectory(prefix="bench-", ignore_cleanup_errors=True) as folder:
+        Path(folder).chmod(0o711)  # if this runs as root, services run as another user and must reach their images
         site = Site(Path(folder) / "data").start()
         try:
             run = Run(Bench(site), sizes, Theirs(peers_folder) if peers_folder else None)
