@@ -30,7 +30,7 @@ def test_an_open_page_reports_a_missing_worker_within_thirty_seconds_and_recover
         expect(badge).to_have_text("Queued")
         expect(badge).to_have_text("Queued, no worker", timeout=32 * SECONDS)
         assert quiet_seconds(time.monotonic() - asked) < 30
-        expect(page.get_by_text("Check that the workers are running.")).to_be_visible()
+        expect(page.locator("#panel").get_by_text("Check that the workers are running.")).to_be_visible()
     finally:
         site.supervisorctl("start", "site:worker")
     expect(badge).to_have_text("Registered", timeout=30 * SECONDS)
