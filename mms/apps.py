@@ -33,7 +33,4 @@ def _install_triggers(using: str, plan: list[Any] | None = None, **_: Any) -> No
         return
     if models.Collection._meta.db_table not in connections[using].introspection.table_names():
         return  # a reversed migration removed it
-    were_missing = not changes.has_triggers(connections[using])
     changes.install_triggers(connections[using])
-    if were_missing:
-        changes.expire_cursors()  # changes weren't recorded

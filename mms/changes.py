@@ -72,14 +72,19 @@ def drop_triggers(connection: BaseDatabaseWrapper) -> None:
 
 
 def install_triggers(connection: BaseDatabaseWrapper) -> None:
-    """Create or replace the triggers, after a migration.
+    """Create or replace the triggers, after a migration. Expire all cursors if triggers were missing.
 
-    Uses one transaction per table, so that concurrent changes by other processes are recorded.
+    Uses one transaction: a process that is killed has installed all of them or none, and concurrent changes by other
+    processes are recorded.
     """
     install = _install_in_postgresql if connection.vendor == "postgresql" else _install_in_sqlite
-    for table, definition in _TABLES.items():
-        with transaction.atomic(using=connection.alias), connection.cursor() as cursor:
-            install(cursor, table, *definition)
+    with transaction.atomic(using=connection.alias):
+        were_missing = not has_triggers(connection)
+        with connection.cursor() as cursor:
+            for table, definition in _TABLES.items():
+                install(cursor, table, *definition)
+        if were_missing:
+            expire_cursors()  # changes weren't recorded
 
 
 def _install_in_sqlite(cursor: Any, table: str, noun: str, listed: str, account: str, id: str) -> None:
