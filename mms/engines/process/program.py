@@ -1,5 +1,6 @@
 """Supervisor programs of revisions: names, files and configuration."""
 
+import os
 import re
 import shlex
 import uuid
@@ -118,7 +119,8 @@ class Program:
         for folder in (self.conf.parent, self.socket.parent):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         _replace(self.passwd, f"{USER_NAME}:x:{user}::{HOME}:/usr/sbin/nologin\n")
-        self.passwd.chmod(0o644)  # for the program's own user
+        if os.geteuid() == 0:
+            os.chown(self.passwd, user.uid, user.gid)  # the program reads it as its own user
         _replace(self.plan, plan)
         _replace(self.conf, self.section(log))
 
