@@ -56,8 +56,10 @@ def listen(path: str, number: int) -> None:
         os.umask(mask)
     listening.listen(BACKLOG)
     made = os.lstat(new)
-    with open(f"{name}.id.new", "w") as file:
-        file.write(f"{made.st_dev} {made.st_ino} {made.st_mtime_ns}")
+    with suppress(FileNotFoundError):
+        os.unlink(f"{name}.id.new")
+    # A short link is part of its directory entry, so a full disk doesn't stop a service from starting.
+    os.symlink(f"{made.st_dev} {made.st_ino} {made.st_mtime_ns}", f"{name}.id.new")
     os.rename(f"{name}.id.new", f"{name}.id")
     os.rename(new, name)
     descriptor = listening.detach()

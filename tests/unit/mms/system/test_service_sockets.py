@@ -78,7 +78,8 @@ def test_a_file_and_a_pipe_are_refused(folder: Path) -> None:
 
 
 def test_a_damaged_record_is_refused(folder: Path) -> None:
-    (folder / "s.id").write_text("nonsense")
+    (folder / "s.id").unlink()
+    (folder / "s.id").symlink_to("nonsense")
     refused(folder, "record")
 
 
