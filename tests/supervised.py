@@ -2,11 +2,13 @@
 
 import json
 import shutil
+import socket
 import subprocess
 import sys
 import time
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -43,6 +45,12 @@ class Site:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
+    def _answers(self) -> bool:
+        with socket.socket(socket.AF_UNIX) as connection, suppress(OSError):
+            connection.connect(str(self.socket))
+            return True
+        return False
+
     def start(self, **environment: str) -> None:
         config = self.run / "supervisord.conf"
         log, run, data, socket = (escape(str(path)) for path in (self.log, self.run, self.data, self.socket))
@@ -57,7 +65,7 @@ class Site:
         command = [sys.executable, "-m", "supervisor.supervisord", "-c", str(config)]
         self.socket.unlink(missing_ok=True)  # left by a stopped supervisord
         self._process = subprocess.Popen(command, env=environment or None, stdout=subprocess.DEVNULL)
-        wait_until(self.socket.exists)
+        wait_until(self._answers)
 
     def stop(self) -> None:
         """Stop supervisord as Ctrl-C does."""

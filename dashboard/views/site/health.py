@@ -18,6 +18,9 @@ from dashboard.ops.supervisor.health import QUEUES, WORKS, state_of_beat, state_
 from dashboard.ops.supervisor.restarts import Restarts
 from deployments.live.outage import UNREACHABLE, cause_of
 
+STARTED_AT = time.time()  # of this web process
+STARTING = "no heartbeat since the web server started"
+
 
 @never_cache
 @require_safe
@@ -57,6 +60,10 @@ def redis_and_programs() -> Iterator[tuple[str, str]]:
         return
     now = time.time()
     yield "redis", WORKS
-    yield "beat", state_of_beat(heartbeats[beat], now)
+    # After a restart of the site, Redis still has the heartbeats of its previous programs.
+    is_new = now - STARTED_AT < heartbeat.STALE_SECONDS
+    starting = {name for name, last in heartbeats.items() if is_new and (last is None or last.at < STARTED_AT)}
+    yield "beat", STARTING if beat in starting else state_of_beat(heartbeats[beat], now)
+    beat_works = beat not in starting and state_of_beat(heartbeats[beat], now) == WORKS
     for name, label in workers.items():
-        yield label, state_of_worker(heartbeats[name], now, beat_works=state_of_beat(heartbeats[beat], now) == WORKS)
+        yield label, STARTING if name in starting else state_of_worker(heartbeats[name], now, beat_works)

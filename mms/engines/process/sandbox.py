@@ -242,7 +242,7 @@ def trial(data: Path) -> Trial:
 
     `data` is DATA_DIR. It is bound into the sandbox, as a service's folders would be. The result is cached.
     """
-    user = service_user(str(uuid.UUID(int=0)))
+    user = service_user(str(uuid.uuid4()))  # another one for each site, because processes are counted by user
     reason = ""
     if not sys.platform.startswith("linux"):
         reason = f"bubblewrap needs Linux; this is {sys.platform}."

@@ -1,6 +1,5 @@
 """The audit log of changes through the MMS API and the token commands."""
 
-import asyncio
 import json
 from io import StringIO
 from typing import Any, cast
@@ -20,6 +19,7 @@ from mms.api.application import application
 from mms.api.routes import ROUTES
 from mms.models import Image, Manifest, Operation, Scope, Service, Token
 from tests.contract.server import KUBE_CONFIG
+from tests.support import loops
 
 pytestmark = pytest.mark.django_db(transaction=True)
 PREFIX = "/api/subscriptions/local/resourceGroups/local/hostingAccounts/local/"
@@ -33,7 +33,7 @@ class Client:
 
     def send(self, method: str, path: str, body: Any = None, request_id: str = "") -> tuple[int, dict[str, Any]]:
         """Return the status and the body of the response."""
-        return asyncio.run(self._send(method, path, body, request_id))
+        return loops.run(self._send(method, path, body, request_id))
 
     async def _send(self, method: str, path: str, body: Any, request_id: str) -> tuple[int, dict[str, Any]]:
         headers = [(b"authorization", f"Bearer {self.token}".encode()), (b"host", b"localhost")]

@@ -9,6 +9,7 @@ import pytest
 from mms.gateway.connection import UNREAD_SECONDS, ClientConnection, Server
 from mms.gateway.forward import Answer, Gateway, Target
 from mms.gateway.request import RequestHead
+from tests.support import loops
 
 BODY = b"12345"
 
@@ -114,7 +115,7 @@ def test_a_request_that_arrives_between_two_responses_waits_for_those_before_it(
                 server.gateway.respond()
         return transport.written
 
-    written = asyncio.run(run())
+    written = loops.run(run())
     assert written.index(b"/a") < written.index(b"/b") < written.index(b"/c")
 
 

@@ -1,12 +1,12 @@
 """The gateway's metrics, read as Prometheus reads them."""
 
-import asyncio
 from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from mms.gateway.metrics import BUCKET_SECONDS, MAX_SERVICES, Metrics
+from tests.support import loops
 
 
 def samples(metrics: Metrics) -> dict[tuple[str, ...], float]:
@@ -59,14 +59,14 @@ def test_processes_with_one_folder_add_up_and_continue_their_counters(tmp_path: 
         metrics.flush()
 
     first, second = Metrics(tmp_path), Metrics(tmp_path)
-    asyncio.run(count(first, 2))
-    asyncio.run(count(second, 3))
+    loops.run(count(first, 2))
+    loops.run(count(second, 3))
     requests, seconds = ("mms_gateway_requests_total", "iris", "200"), ("mms_gateway_request_seconds_sum", "iris")
     for metrics in (first, second):
         assert (samples(metrics)[requests], round(samples(metrics)[seconds], 6)) == (5, 0.5)
     first.close()
     third = Metrics(tmp_path)  # in the place of the first
-    asyncio.run(count(third, 1))
+    loops.run(count(third, 1))
     assert samples(third)[requests] == samples(second)[requests] == 6
     assert len(list(tmp_path.iterdir())) == 2
 
