@@ -190,10 +190,10 @@ def _let_the_server_echo(person: Person, mms: MMS, planted: Planted, registry: s
     wait_until(lambda: "failed" in shown("operations/"), 30, "the failed operation")
     _send(person, f"{here}/images/new/", {"manifest": "1", "registry": registry}, 302)
     wait_until(lambda: shown("operations/").count('"failed"') > 1, 30, "the refused operation")
-    nouns = ["models", "services", "manifests"]
+    texts_of_lists = {"models": "echo ", "services": "echo ", "manifests": "…"}
 
     def mirrored() -> bool:  # lists that are viewed are refreshed within seconds
-        return all("…" in person.get(f"{here}/{noun}/").text for noun in nouns)
+        return all(text in person.get(f"{here}/{noun}/").text for noun, text in texts_of_lists.items())
 
     wait_until(mirrored, 60, "the mirrored lists", every=0.5)
     found = re.findall(r'"id": "([0-9a-f-]{36})"', shown("operations/"))
