@@ -13,6 +13,7 @@ from tests.bench import load, table
 from tests.bench.groups import GROUPS, selected
 from tests.bench.run import compared
 from tests.bench.table import Row
+from tests.support import loops
 
 PAGE = Path(settings.BASE_DIR, "docs", "reference", "performance.md")
 ABOUT = {
@@ -89,7 +90,9 @@ def test_a_lost_connection_is_a_failed_request() -> None:
         thread.start()
         url = f"http://127.0.0.1:{server.getsockname()[1]}/"
         message = load.encode("GET", url)
-        seen = load.run(url, lambda number: message if number < 9 else None, clients=1, seconds=30)
+        seen = loops.in_thread(
+            lambda: load.run(url, lambda number: message if number < 9 else None, clients=1, seconds=30)
+        )
         thread.join()
     assert (seen.requests, seen.failed) == (1, 1)
 
